@@ -1,0 +1,1 @@
+"""What every layer stands on: errors, artefacts, events, progress, seeds, the recipe."""

@@ -1,0 +1,181 @@
+"""Folders that exist whole or not at all, each with a manifest that says what made it.
+
+A stage writes into a working folder next to the final one; :func:`publish` hashes its files, writes ``manifest.json``
+and renames the folder into place. A folder without a manifest does not exist for herdlm. A manifest names its inputs
+by content hash, which makes lineage a walk over manifests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from herdlm.base.errors import DamagedError, InputError
+
+MANIFEST = "manifest.json"
+
+
+class FileEntry(BaseModel):
+    """One file of an artefact: its size in bytes and the SHA-256 of its content."""
+
+    bytes: int
+    sha256: str
+
+
+class InputEntry(BaseModel):
+    """One input of an artefact: where it was, and the content hash it had."""
+
+    path: str
+    content: str
+
+
+class Manifest(BaseModel):
+    """What an artefact is and what made it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: str
+    stage: str
+    fingerprint: str
+    content: str
+    inputs: dict[str, InputEntry]
+    recipe: dict[str, Any]
+    code: dict[str, str]
+    seeds: dict[str, int]
+    counts: dict[str, Any]
+    seconds: float
+    files: dict[str, FileEntry]
+
+
+def hash_bytes(data: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def hash_json(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON: equal for equal values, whatever the order of keys."""
+    return hash_bytes(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def artefact_files(folder: Path) -> Iterator[Path]:
+    """The files of an artefact in a fixed order, its manifest left out."""
+    return (p for p in sorted(folder.rglob("*")) if p.is_file() and p != folder / MANIFEST)
+
+
+def publish(
+    working: Path,
+    final: Path,
+    *,
+    kind: str,
+    stage: str,
+    fingerprint: str,
+    inputs: dict[str, InputEntry],
+    recipe: dict[str, Any],
+    seeds: dict[str, int],
+    counts: dict[str, Any],
+    seconds: float,
+    code: dict[str, str],
+    volatile: tuple[str, ...] = (),
+) -> Manifest:
+    """Seal ``working`` with a manifest and rename it to ``final``, replacing an older artefact there.
+
+    Files named in ``volatile`` (logs with times in them) are kept and hashed but left out of the content hash, so that
+    equal results hash equally.
+    """
+    files = {
+        str(path.relative_to(working)): FileEntry(bytes=path.stat().st_size, sha256=hash_file(path))
+        for path in artefact_files(working)
+    }
+    content = hash_json({name: entry.sha256 for name, entry in files.items() if name not in volatile})
+    manifest = Manifest(
+        kind=kind, stage=stage, fingerprint=fingerprint, content=content, inputs=inputs, recipe=recipe, code=code,
+        seeds=seeds, counts=counts, seconds=round(seconds, 3), files=files,
+    )  # fmt: skip
+    write_text_durably(working / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if final.exists():
+        replaced = final.with_name(f".replaced-{final.name}")
+        shutil.rmtree(replaced, ignore_errors=True)
+        final.rename(replaced)
+        working.rename(final)
+        shutil.rmtree(replaced)
+    else:
+        working.rename(final)
+    sync_folder(final.parent)
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of an artefact, or None where there is no artefact.
+
+    Raises:
+        DamagedError: the manifest is there but cannot be read.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        return None
+    try:
+        return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DamagedError(f"{path} is not a valid manifest", f"Delete {folder} and run the recipe again") from error
+
+
+def verify(folder: Path, manifest: Manifest, *, hashes: bool = True) -> None:
+    """Check that an artefact's files are all there and unchanged (``hashes=False``: presence and size only).
+
+    Raises:
+        DamagedError: naming the first file that differs, and what to do.
+    """
+    remedy = f"Delete {folder} and run the recipe again to make it anew"
+    for name, entry in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise DamagedError(f"{path} is missing", remedy)
+        size = path.stat().st_size
+        if size != entry.bytes:
+            raise DamagedError(f"{path} is damaged: {size:,} bytes where its manifest says {entry.bytes:,}", remedy)
+        if hashes and hash_file(path) != entry.sha256:
+            raise DamagedError(f"{path} is damaged: its content is not what its manifest says", remedy)
+
+
+def write_text_durably(path: Path, text: str) -> None:
+    """Write a file whole: to a temporary name, flushed to disk, then renamed."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk, so that a rename in it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def require_file(path: Path, what: str) -> Path:
+    """``path`` if it is a file.
+
+    Raises:
+        InputError: it is not there.
+    """
+    if not path.is_file():
+        raise InputError(f"{what} {path} does not exist", "Check the path")
+    return path

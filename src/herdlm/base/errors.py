@@ -1,0 +1,28 @@
+"""Errors that a user can act on.
+
+Every error says what happened, where (file, key or address) and what to do about it. The command line prints it on
+one line and exits with ``exit_code``; ``--debug`` shows the traceback.
+"""
+
+from __future__ import annotations
+
+
+class HerdError(Exception):
+    """A failure with a remedy. ``str(error)`` is one line: what happened, then what to do."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        self.what = what
+        self.remedy = remedy
+        super().__init__(f"{what}. {remedy}" if remedy else what)
+
+
+class InputError(HerdError):
+    """The user's input is at fault: a recipe key, a file, an address."""
+
+    exit_code = 2
+
+
+class DamagedError(InputError):
+    """An artefact is missing, incomplete or not what its manifest says."""

@@ -1,0 +1,55 @@
+"""Progress of long work: a bar with rate and time left on a terminal, otherwise a line every 30 seconds."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+LINE_EVERY_SECONDS = 30.0
+
+
+class Progress:
+    """Counts ``total`` units of work (None: unknown). Use as a context manager and call :meth:`advance`."""
+
+    def __init__(self, title: str, total: int | None, unit: str = "it", *, quiet: bool = False) -> None:
+        self.title, self.total, self.unit = title, total, unit
+        self.done = 0
+        self.quiet = quiet
+        self.terminal = sys.stderr.isatty()
+        self.started = self.last_shown = time.monotonic()
+        self.note = ""
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.terminal and not self.quiet:
+            self._show()
+            sys.stderr.write("\n")
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count ``count`` more units done; ``note`` (a loss, say) is shown behind the rate."""
+        self.done += count
+        self.note = note or self.note
+        now = time.monotonic()
+        if not self.quiet and now - self.last_shown >= (0.2 if self.terminal else LINE_EVERY_SECONDS):
+            self.last_shown = now
+            self._show()
+
+    def _show(self) -> None:
+        seconds = max(time.monotonic() - self.started, 1e-9)
+        rate = self.done / seconds
+        parts = [f"{self.title}: {self.done:,}"]
+        if self.total:
+            parts[0] += f"/{self.total:,} {self.unit} ({100 * self.done / self.total:.0f}%)"
+            if rate > 0:
+                parts.append(f"{max(self.total - self.done, 0) / rate:.0f} s left")
+        else:
+            parts[0] += f" {self.unit}"
+        parts.insert(1, f"{rate:,.1f} {self.unit}/s")
+        if self.note:
+            parts.append(self.note)
+        line = ", ".join(parts)
+        sys.stderr.write(f"\r\x1b[K{line}" if self.terminal else f"{line}\n")
+        sys.stderr.flush()

@@ -1,0 +1,127 @@
+"""The mechanism of recipes: TOML with ``extends``, ``--set`` overrides, strict schemas, errors that name the key.
+
+Each layer keeps the schema of its own section beside the code that reads it, as a :class:`Section`; ``run.recipe`` puts
+the sections together.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from herdlm.base.errors import InputError
+
+
+class Section(BaseModel):
+    """A part of a recipe. Unknown keys are errors and values never change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A recipe's tables, merged over those it ``extends`` (a path relative to the recipe, or a list of them).
+
+    Raises:
+        InputError: a file is missing, is not TOML, or recipes extend each other in a circle.
+    """
+    return _read(path, ())
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    if path in above:
+        raise InputError(f"{path} extends itself through {' -> '.join(map(str, above))}", "Break the circle")
+    try:
+        with path.open("rb") as file:
+            tables = tomllib.load(file)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        nearby = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.toml")], n=1)
+        hint = f"Did you mean {path.parent / nearby[0]}?" if nearby else "Check the path"
+        raise InputError(f"recipe {path} does not exist", hint) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe {path} is not valid TOML: {error}", "Mend that line") from error
+    bases = tables.pop("extends", [])
+    merged: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        merged = merge(merged, _read(path.parent / base, (*above, path)))
+    return merge(merged, tables)
+
+
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """``above`` laid over ``below``: tables merge key by key, everything else is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def apply_overrides(tables: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Lay ``--set a.b=value`` overrides over a recipe's tables; values are TOML, bare words are strings.
+
+    Raises:
+        InputError: an override is not of the form key=value.
+    """
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"--set {override} is not of the form key=value", "Write, say, --set pretrain.peak_lr=3e-4")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        for part in reversed(key.strip().split(".")):
+            value = {part: value}
+        tables = merge(tables, value)
+    return tables
+
+
+def parse(schema: type[Schema], tables: dict[str, Any], source: str) -> Schema:
+    """Check ``tables`` against ``schema``; ``source`` (a file) is named in errors.
+
+    Raises:
+        InputError: naming file, key, value, what is allowed, and the nearest valid key for an unknown one.
+    """
+    try:
+        return schema.model_validate(tables)
+    except ValidationError as error:
+        problems = [_describe(schema, problem) for problem in error.errors(include_url=False)]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        what, remedy = problems[0]
+        raise InputError(f"{source}: {what}{more}", remedy) from error
+
+
+def _describe(schema: type[BaseModel], problem: Any) -> tuple[str, str]:
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        known = sorted(_keys_at(schema, path[:-1]))
+        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        return f"unknown key {key}", f"Did you mean {near[0]}?" if near else f"Allowed here: {', '.join(known)}"
+    if problem["type"] == "missing":
+        return f"key {key} is missing", "Add it"
+    if problem["type"] == "value_error":
+        return f"{key or 'recipe'}: {str(problem['ctx']['error'])}", ""
+    return f"key {key} = {problem['input']!r}: {problem['msg'].lower()}", ""
+
+
+def _keys_at(schema: type[BaseModel], path: list[str]) -> list[str]:
+    """The keys a schema allows at a dotted path; tables keyed by name and lists are stepped through."""
+    current: Any = schema
+    for part in path:
+        models = _models_in(current.model_fields[part].annotation) if part in current.model_fields else [current]
+        current = models[0] if models else current
+    return list(current.model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for argument in getattr(annotation, "__args__", ()) for m in _models_in(argument)]

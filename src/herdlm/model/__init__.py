@@ -1,0 +1,1 @@
+"""The one Transformer: plain PyTorch that knows nothing of distribution, caches, quantisation or objectives."""

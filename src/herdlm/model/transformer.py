@@ -1,0 +1,153 @@
+"""The one Transformer of herdlm: dense, decoder-only, pre-norm, SwiGLU, grouped-query attention, RoPE.
+
+Shape letters: B batch, T sequence, D model, F feed-forward, H query heads, K key/value heads, C head size, V
+vocabulary. Parameter names follow Hugging Face's Llama, so that import and export are a change of file, not of name.
+The design is section 3.2 of the Llama 3 report (arXiv 2407.21783).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from herdlm.base.seeds import derive_seed
+from herdlm.model.attention import Attend
+from herdlm.model.config import ModelConfig
+from herdlm.model.rope import inverse_frequencies, rotate, rotation
+
+
+class Attention(nn.Module):
+    """Grouped-query attention; the attending itself is the caller's slot."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer, self.head_size = layer, config.head_size
+        queries, keys = config.heads * config.head_size, config.kv_heads * config.head_size
+        self.q_proj = nn.Linear(config.dim, queries, bias=False)
+        self.k_proj = nn.Linear(config.dim, keys, bias=False)
+        self.v_proj = nn.Linear(config.dim, keys, bias=False)
+        self.o_proj = nn.Linear(queries, config.dim, bias=False)
+
+    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, attend: Attend) -> Tensor:
+        """x [B, T, D] -> [B, T, D]."""
+        q, k, v = (p(x).unflatten(-1, (-1, self.head_size)) for p in (self.q_proj, self.k_proj, self.v_proj))
+        out = attend(self.layer, rotate(q, cosine, sine), rotate(k, cosine, sine), v)
+        return self.o_proj(out.flatten(-2))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer, arXiv 2002.05202)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.dim, config.ffn_dim, bias=False)
+        self.up_proj = nn.Linear(config.dim, config.ffn_dim, bias=False)
+        self.down_proj = nn.Linear(config.ffn_dim, config.dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, T, D] -> [B, T, D]."""
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward, each behind a norm and added to the stream."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.self_attn = Attention(config, layer)
+        self.post_attention_layernorm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.mlp = FeedForward(config)
+
+    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, attend: Attend) -> Tensor:
+        """x [B, T, D] -> [B, T, D]."""
+        x = x + self.self_attn(self.input_layernorm(x), cosine, sine, attend)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Body(nn.Module):
+    """Embedding, layers and final norm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.dim)
+        self.layers = nn.ModuleList(Layer(config, i) for i in range(config.layers))
+        self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+
+
+class Transformer(nn.Module):
+    """A Llama-class model; ``forward`` gives hidden states, :meth:`logits` and :meth:`scores` read them out.
+
+    Weights are uninitialised until :func:`initialise` or a load fills them; build on the ``meta`` device for shapes
+    without memory.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Body(config)
+        if config.head == "score":
+            self.score = nn.Linear(config.dim, 1, bias=False)
+        else:
+            self.lm_head = nn.Linear(config.dim, config.vocab_size, bias=False)
+            if config.tied_embeddings:
+                self.lm_head.weight = self.model.embed_tokens.weight
+        self.register_buffer("frequencies", inverse_frequencies(config), persistent=False)
+
+    def forward(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """Hidden states [B, T, D] after the final norm, from tokens and positions [B, T]."""
+        cosine, sine = rotation(positions, self.frequencies)
+        x = self.model.embed_tokens(tokens)
+        for layer in self.model.layers:
+            x = layer(x, cosine, sine, attend)
+        return self.model.norm(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Next-token logits [..., V] from hidden states [..., D]."""
+        return self.lm_head(hidden)
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """A reward model's score [...] from hidden states [..., D]."""
+        return self.score(hidden).squeeze(-1)
+
+
+def build(config: ModelConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Transformer:
+    """A model with memory for its weights but no values in them; fill it before use."""
+    with torch.device("meta"):
+        model = Transformer(config)
+    model = model.to(dtype).to_empty(device=device)
+    if config.head == "lm" and config.tied_embeddings:
+        model.lm_head.weight = model.model.embed_tokens.weight
+    model.frequencies = inverse_frequencies(config).to(device)
+    return model
+
+
+@torch.no_grad()
+def initialise(
+    model: Transformer, seed: int, *, std: float = 0.02, embedding_std: float | None = None, zero_residual: bool = False
+) -> None:
+    """Fill the weights from ``seed``; each tensor draws from a stream of its own name, so layouts never change values.
+
+    Args:
+        std: standard deviation of matrices. Those that write into the stream are scaled by 1 / sqrt(2 * layers).
+        embedding_std: of the embedding and of an untied head; ``std`` where not given.
+        zero_residual: start the matrices that write into the stream at zero instead: every layer starts as identity.
+    """
+    residual_std = 0.0 if zero_residual else std / (2 * model.config.layers) ** 0.5
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            parameter.fill_(1.0)
+            continue
+        if "embed_tokens" in name or "lm_head" in name:
+            spread = std if embedding_std is None else embedding_std
+        elif name.endswith(("o_proj.weight", "down_proj.weight")):
+            spread = residual_std
+        elif name == "score.weight":
+            spread = 0.0  # a new reward model starts by scoring every answer alike
+        else:
+            spread = std
+        generator = torch.Generator().manual_seed(derive_seed(seed, name))
+        values = torch.empty(parameter.shape)
+        nn.init.trunc_normal_(values, std=1.0, a=-3.0, b=3.0, generator=generator)
+        parameter.copy_(values * spread)
