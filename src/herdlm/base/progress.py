@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 LINE_EVERY_SECONDS = 30.0
+SHOW_EVERY_SECONDS = 0.2
+
+# Where set, progress goes there as (title, done, total, unit, rate, note) instead of to the terminal: a worker process
+# reports to its parent.
+report_to: Callable[[tuple[str, int, int | None, str, float, str]], None] | None = None
 
 
 class Progress:
@@ -23,23 +29,31 @@ class Progress:
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self.terminal and not self.quiet:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if (self.terminal or report_to) and not self.quiet:
             self._show()
-            sys.stderr.write("\n")
+            if not report_to:
+                sys.stderr.write("\n")
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count ``count`` more units done; ``note`` (a loss, say) is shown behind the rate."""
         self.done += count
         self.note = note or self.note
         now = time.monotonic()
-        if not self.quiet and now - self.last_shown >= (0.2 if self.terminal else LINE_EVERY_SECONDS):
+        if not self.quiet and now - self.last_shown >= (
+            SHOW_EVERY_SECONDS if self.terminal or report_to else LINE_EVERY_SECONDS
+        ):
             self.last_shown = now
             self._show()
 
     def _show(self) -> None:
         seconds = max(time.monotonic() - self.started, 1e-9)
         rate = self.done / seconds
+        if report_to:
+            report_to((self.title, self.done, self.total, self.unit, rate, self.note))
+            return
         parts = [f"{self.title}: {self.done:,}"]
         if self.total:
             parts[0] += f"/{self.total:,} {self.unit} ({100 * self.done / self.total:.0f}%)"

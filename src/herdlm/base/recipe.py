@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,16 +26,21 @@ class Section(BaseModel):
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+Localise = Callable[[dict[str, Any], Path], None]
+
+
+def read_toml(path: Path, *, localise: Localise | None = None) -> dict[str, Any]:
     """A recipe's tables, merged over those it ``extends`` (a path relative to the recipe, or a list of them).
+
+    ``localise`` may rewrite each file's own tables, given its folder: paths mean what they mean where they are written.
 
     Raises:
         InputError: a file is missing, is not TOML, or recipes extend each other in a circle.
     """
-    return _read(path, ())
+    return _read(path, (), localise)
 
 
-def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+def _read(path: Path, above: tuple[Path, ...], localise: Localise | None) -> dict[str, Any]:
     if path in above:
         raise InputError(f"{path} extends itself through {' -> '.join(map(str, above))}", "Break the circle")
     try:
@@ -48,9 +53,11 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"recipe {path} is not valid TOML: {error}", "Mend that line") from error
     bases = tables.pop("extends", [])
+    if localise:
+        localise(tables, path.parent)
     merged: dict[str, Any] = {}
     for base in [bases] if isinstance(bases, str) else bases:
-        merged = merge(merged, _read(path.parent / base, (*above, path)))
+        merged = merge(merged, _read(path.parent / base, (*above, path), localise))
     return merge(merged, tables)
 
 
@@ -72,7 +79,9 @@ def apply_overrides(tables: dict[str, Any], overrides: Iterable[str]) -> dict[st
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key.strip():
-            raise InputError(f"--set {override} is not of the form key=value", "Write, say, --set pretrain.peak_lr=3e-4")
+            raise InputError(
+                f"--set {override} is not of the form key=value", "Write, say, --set pretrain.peak_lr=3e-4"
+            )
         try:
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
@@ -104,11 +113,12 @@ def _describe(schema: type[BaseModel], problem: Any) -> tuple[str, str]:
     if problem["type"] == "extra_forbidden":
         known = sorted(_keys_at(schema, path[:-1]))
         near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-        return f"unknown key {key}", f"Did you mean {near[0]}?" if near else f"Allowed here: {', '.join(known)}"
+        nearest = ".".join([*path[:-1], near[0]]) if near else ""
+        return f"unknown key {key}", f"Did you mean {nearest}?" if near else f"Allowed here: {', '.join(known)}"
     if problem["type"] == "missing":
         return f"key {key} is missing", "Add it"
     if problem["type"] == "value_error":
-        return f"{key or 'recipe'}: {str(problem['ctx']['error'])}", ""
+        return f"{key or 'recipe'}: {problem['ctx']['error']!s}", ""
     return f"key {key} = {problem['input']!r}: {problem['msg'].lower()}", ""
 
 

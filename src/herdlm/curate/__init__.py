@@ -1,1 +1,1 @@
-""""""
+"""Raw pages to clean documents, one file per step."""

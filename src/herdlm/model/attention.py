@@ -6,6 +6,7 @@ generation a paged cache, context parallelism an all-gather around either.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -49,7 +50,7 @@ class DocumentAttention:
         else:
             for row, flags in enumerate(starts.cpu()):
                 edges = [*flags.nonzero().flatten().tolist(), length]
-                self.spans += [(row, begin, end) for begin, end in zip(edges, edges[1:], strict=False)]
+                self.spans += [(row, begin, end) for begin, end in pairwise(edges)]
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See :class:`Attend`."""
@@ -62,7 +63,8 @@ class DocumentAttention:
         else:
             pieces: list[list[Tensor]] = [[] for _ in range(q.shape[0])]
             for row, begin, end in self.spans:
-                part = (t[row : row + 1, :, begin:end] for t in (q, k, v))
-                pieces[row].append(F.scaled_dot_product_attention(*part, is_causal=True, enable_gqa=grouped))
+                at = (slice(row, row + 1), slice(None), slice(begin, end))
+                attended = F.scaled_dot_product_attention(q[at], k[at], v[at], is_causal=True, enable_gqa=grouped)
+                pieces[row].append(attended)
             out = torch.cat([torch.cat(row, dim=2) for row in pieces], dim=0)
         return out.transpose(1, 2)

@@ -17,6 +17,14 @@ class RopeScaling(BaseModel):
     high_freq_factor: float = Field(4.0, gt=0)
     original_max_position_embeddings: int = Field(8192, gt=0)
 
+    @model_validator(mode="after")
+    def _band_is_not_empty(self) -> RopeScaling:
+        if self.high_freq_factor <= self.low_freq_factor:
+            raise ValueError(
+                f"high_freq_factor {self.high_freq_factor} is not above low_freq_factor {self.low_freq_factor}"
+            )
+        return self
+
 
 class ModelConfig(BaseModel):
     """The shape of a dense decoder-only Transformer.
@@ -42,8 +50,8 @@ class ModelConfig(BaseModel):
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> ModelConfig:
-        if self.head_dim is None and self.dim % self.heads:
-            raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}: change one or give head_dim")
+        if self.dim % self.heads:  # with head_dim given as well: Hugging Face's Llama refuses it, so would every reader
+            raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}: change one")
         if self.heads % self.kv_heads:
             raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
         if self.head_size % 2:

@@ -7,6 +7,9 @@ The design is section 3.2 of the Llama 3 report (arXiv 2407.21783).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,7 +36,8 @@ class Attention(nn.Module):
         """x [B, T, D] -> [B, T, D]."""
         q, k, v = (p(x).unflatten(-1, (-1, self.head_size)) for p in (self.q_proj, self.k_proj, self.v_proj))
         out = attend(self.layer, rotate(q, cosine, sine), rotate(k, cosine, sine), v)
-        return self.o_proj(out.flatten(-2))
+        projected: Tensor = self.o_proj(out.flatten(-2))
+        return projected
 
 
 class FeedForward(nn.Module):
@@ -47,7 +51,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, T, D] -> [B, T, D]."""
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
 
 
 class Layer(nn.Module):
@@ -63,7 +68,8 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, attend: Attend) -> Tensor:
         """x [B, T, D] -> [B, T, D]."""
         x = x + self.self_attn(self.input_layernorm(x), cosine, sine, attend)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
 
 
 class Body(nn.Module):
@@ -83,6 +89,8 @@ class Transformer(nn.Module):
     without memory.
     """
 
+    frequencies: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -95,31 +103,44 @@ class Transformer(nn.Module):
                 self.lm_head.weight = self.model.embed_tokens.weight
         self.register_buffer("frequencies", inverse_frequencies(config), persistent=False)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """As in every module, but RoPE's frequencies stay float32: in bfloat16 they are off by whole turns far out."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.frequencies = inverse_frequencies(self.config).to(self.frequencies.device)
+        return self
+
     def forward(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """Hidden states [B, T, D] after the final norm, from tokens and positions [B, T]."""
         cosine, sine = rotation(positions, self.frequencies)
-        x = self.model.embed_tokens(tokens)
+        x: Tensor = self.model.embed_tokens(tokens)
         for layer in self.model.layers:
             x = layer(x, cosine, sine, attend)
-        return self.model.norm(x)
+        hidden: Tensor = self.model.norm(x)
+        return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits [..., V] from hidden states [..., D]."""
-        return self.lm_head(hidden)
+        logits: Tensor = self.lm_head(hidden)
+        return logits
 
     def scores(self, hidden: Tensor) -> Tensor:
         """A reward model's score [...] from hidden states [..., D]."""
-        return self.score(hidden).squeeze(-1)
+        scores: Tensor = self.score(hidden)
+        return scores.squeeze(-1)
 
 
 def build(config: ModelConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Transformer:
     """A model with memory for its weights but no values in them; fill it before use."""
     with torch.device("meta"):
         model = Transformer(config)
-    model = model.to(dtype).to_empty(device=device)
-    if config.head == "lm" and config.tied_embeddings:
+    return materialise(model.to(dtype), device)
+
+
+def materialise(model: Transformer, device: torch.device | str) -> Transformer:
+    """Give a model built on the ``meta`` device memory for its weights, with no values in them; ties the head again."""
+    model = model.to_empty(device=device)
+    if model.config.head == "lm" and model.config.tied_embeddings:
         model.lm_head.weight = model.model.embed_tokens.weight
-    model.frequencies = inverse_frequencies(config).to(device)
     return model
 
 

@@ -1,1 +1,1 @@
-""""""
+"""From text to batches: tokenizer, chat format, shards, packing, loaders."""

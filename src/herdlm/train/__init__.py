@@ -1,1 +1,1 @@
-""""""
+"""The one training loop, its objectives, optimizer and schedules."""

@@ -1,0 +1,46 @@
+# make demo      raise a tiny herd from the sample crawl: minutes on two cores
+# make install   set up .venv with the herdlm command
+# make test      the quick tests
+# make lint      formatting, rules, types, layers
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# On a machine with an NVIDIA driver any supported torch is right. Without one, the version the tests run on is pinned;
+# give TORCH="torch==2.13.0 --index-url ..." to take it from an index of CPU builds.
+TORCH ?= $(if $(shell command -v nvidia-smi 2>/dev/null),torch>=2.11,torch==2.13.0)
+STAMP := $(VENV)/.installed
+
+.PHONY: install demo test test-all lint format clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("herdlm needs Python 3.11 or newer, this is %d.%d: run make PYTHON=python3.11" % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "$(firstword $(TORCH))" $(wordlist 2,99,$(TORCH))
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $(STAMP)
+
+demo: install
+	$(BIN)/herdlm run recipes/tiny.toml --out runs/tiny
+
+test: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+test-all: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ""
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,32 @@
+"""DPO's reference: log-probabilities under the starting model, computed once and kept as columns of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from herdlm.model.transformer import Transformer
+from herdlm.tokens.dialogs import Preference, PreferenceBatches
+from herdlm.train.objectives import answer_logprobs
+
+PAIRS_AT_ONCE = 64
+
+
+@torch.no_grad()
+def with_reference(model: Transformer, pairs: Sequence[Preference], batches: PreferenceBatches) -> list[Preference]:
+    """The pairs with ``reference_chosen`` and ``reference_rejected`` under ``model``.
+
+    ``batches`` must be of the same pairs and with the same masking as the training that will use them.
+    """
+    device = next(model.parameters()).device
+    done: list[Any] = []
+    for first in range(0, len(pairs), PAIRS_AT_ONCE):
+        numbers = range(first, min(first + PAIRS_AT_ONCE, len(pairs)))
+        batch = batches.batch(numbers).to(device)
+        sums, _ = answer_logprobs(model, batch)
+        chosen, rejected = (sums[batch.columns[side]].tolist() for side in ("chosen", "rejected"))
+        for number, c, r in zip(numbers, chosen, rejected, strict=True):
+            done.append({**pairs[number], "reference_chosen": c, "reference_rejected": r})
+    return done

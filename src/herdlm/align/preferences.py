@@ -1,0 +1,86 @@
+"""New preference data: the current model answers, an annotator ranks, and corrects some answers.
+
+The annotator here is the tasks' verifier: it knows which answers are right and prefers them. In a team it is a person;
+the files are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from herdlm.align.config import PreferencesConfig
+from herdlm.base.seeds import stream
+from herdlm.evaluate.answers import as_messages
+from herdlm.evaluate.tasks import Question, is_right
+from herdlm.tokens.chat import Message
+from herdlm.tokens.dialogs import Dialog, Preference
+
+
+@dataclass(slots=True)
+class Collected:
+    """What a round's annotation gives: pairs to train on, pairs to measure with, corrected answers, and counts."""
+
+    pairs: list[Preference] = field(default_factory=list)
+    held_out: list[Preference] = field(default_factory=list)
+    edits: list[Dialog] = field(default_factory=list)
+    counts: dict[str, Any] = field(default_factory=dict)
+
+
+def assistant(text: str) -> list[Message]:
+    """A text as the assistant's message."""
+    return [{"role": "assistant", "content": text}]
+
+
+def as_dialog(question: Question, answer: str, *, source: str) -> Dialog:
+    """A question and its answer as a dialog to fine-tune on."""
+    dialog: Dialog = {"messages": [*as_messages(question), *assistant(answer)], "task": question.task, "source": source}
+    return dialog
+
+
+def annotate(
+    questions: Sequence[Question],
+    answers: Sequence[Sequence[str]],
+    config: PreferencesConfig,
+    *,
+    source: str,
+    seed: int,
+) -> Collected:
+    """Rank each question's answers: chosen is right, rejected is wrong, and some get a corrected (edited) answer.
+
+    A question whose answers are all right or all wrong has no pair of its own; an edited answer ranks above a wrong one
+    (Llama 3 report, section 4.2.1: edited > chosen > rejected).
+    """
+    rng = stream(seed, "annotate")
+    collected = Collected()
+    right_samples = 0
+    for question, given in zip(questions, answers, strict=True):
+        right = sorted({a for a in given if is_right(question, a)})
+        wrong = sorted({a for a in given if not is_right(question, a)})
+        right_samples += sum(is_right(question, a) for a in given)
+        edited = rng.random() * 100 < config.edited_percent
+        measured = rng.random() * 100 < config.held_out_percent
+        destination = collected.held_out if measured else collected.pairs
+        if right and wrong:
+            destination.append(_pair(question, right[0], wrong[int(rng.integers(len(wrong)))], "better", source))
+        if edited and not measured:
+            if wrong:
+                destination.append(
+                    _pair(question, question.answer, wrong[int(rng.integers(len(wrong)))], "edited", source)
+                )
+            collected.edits.append(as_dialog(question, question.answer, source="edited"))
+    samples = sum(len(given) for given in answers)
+    collected.counts = {
+        "prompts": len(questions), "samples": samples, "right_share": round(right_samples / max(samples, 1), 4),
+        "pairs": len(collected.pairs), "held_out_pairs": len(collected.held_out), "edits": len(collected.edits),
+    }  # fmt: skip
+    return collected
+
+
+def _pair(question: Question, chosen: str, rejected: str, rating: str, source: str) -> Preference:
+    pair: Preference = {
+        "prompt": as_messages(question), "chosen": assistant(chosen), "rejected": assistant(rejected), "rating": rating,
+        "task": question.task, "chosen_source": "edited" if rating == "edited" else source, "rejected_source": source,
+    }  # fmt: skip
+    return pair

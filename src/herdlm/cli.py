@@ -1,0 +1,235 @@
+"""The command line: thin over the library, with errors on one line."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from herdlm import __version__
+from herdlm.base.errors import HerdError, InputError
+
+app = typer.Typer(
+    name="herdlm", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Raises a herd of Llama-class language models: raw web pages in, a served chat model out.",
+)  # fmt: skip
+
+RecipeArgument = Annotated[Path, typer.Argument(help="A recipe, such as recipes/tiny.toml.", show_default=False)]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="key=value laid over the recipe; may be repeated.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+ModelArgument = Annotated[Path, typer.Argument(help="A model folder, or a run (its flagship).", show_default=False)]
+
+
+def say(text: str) -> None:
+    """Print a result."""
+    sys.stdout.write(f"{text}\n")
+
+
+def say_json(value: Any) -> None:
+    """Print a result as JSON."""
+    say(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    """Options of every command."""
+    if version:
+        say(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/NAME where not given.")] = None,
+    until: Annotated[str | None, typer.Option(help="Stop after this stage; make only what it needs.")] = None,
+    start_from: Annotated[
+        str | None, typer.Option("--from", help="Make this stage and what depends on it anew.")
+    ] = None,
+    set_: SetOption = None,
+    quiet: Annotated[bool, typer.Option(help="Show no progress.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Raise a herd: run every stage of a recipe that is not already there."""
+    from herdlm.run.execute import execute
+    from herdlm.run.recipe import read_recipe
+
+    read = read_recipe(recipe, set_ or ())
+    root = out or Path("runs") / read.name
+    result = execute(read, root, until=until, start_from=start_from, quiet=quiet or json_)
+    if json_:
+        say_json({**asdict(result), "root": str(root)})
+    elif not result.made:
+        say(f"Nothing to do: all {len(result.kept)} stages are there. See {root}")
+    else:
+        say(f"Made {len(result.made)} stages, {len(result.kept)} were there, in {result.seconds:.0f} s. See {root}")
+        if until is None:
+            say(f"Report: {root / 'report.html'}. Talk to the flagship: herdlm chat {root}")
+
+
+@app.command()
+def stages(run: Annotated[Path, typer.Argument(help="A run's folder.")], json_: JsonOption = False) -> None:
+    """Show which stages of a run are finished, under way, out of date or still to come."""
+    from herdlm.run.status import status
+
+    rows = status(run)
+    if json_:
+        say_json([asdict(row) for row in rows])
+    else:
+        for row in rows:
+            seconds = f"{row.seconds:8.1f} s" if row.seconds is not None else " " * 10
+            say(f"{row.state:12} {seconds}  {row.name}")
+
+
+@app.command()
+def trace(path: Annotated[Path, typer.Argument(help="An artefact of a run.")], json_: JsonOption = False) -> None:
+    """Print what an artefact was made from, back to the crawl's hash."""
+    from herdlm.run import lineage
+
+    origin = lineage.trace(path)
+    if json_:
+        say_json(lineage.as_json(origin))
+    else:
+        for line in lineage.lines(origin):
+            say(line)
+
+
+@app.command()
+def curate(
+    sources: Annotated[list[str], typer.Argument(help="WARC, Parquet or JSONL files: paths, globs or URLs.")],
+    out: Annotated[Path, typer.Option(help="A new folder for the documents.")],
+    recipe: Annotated[Path | None, typer.Option(help="Take [curate] from this recipe.")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Curate raw pages into clean, unique documents, without the rest of a recipe."""
+    from herdlm.curate.config import CurateConfig
+    from herdlm.curate.pipeline import curate as curate_into
+    from herdlm.run.recipe import read_recipe
+
+    config = read_recipe(recipe).curate if recipe else CurateConfig()
+    if out.exists():
+        raise InputError(f"{out} exists", "Give a new folder")
+    working = out.with_name(f".{out.name}.working")
+    if working.exists():
+        import shutil
+
+        shutil.rmtree(working)
+    working.mkdir(parents=True)
+    funnel = curate_into(sources, working, config)
+    working.rename(out)
+    if json_:
+        say_json(funnel)
+    else:
+        say(f"Documents, what was dropped and why: {out}")
+
+
+@app.command()
+def chat(
+    model: ModelArgument,
+    system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
+    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
+    max_tokens: Annotated[int, typer.Option(min=1)] = 256,
+) -> None:
+    """Talk to a model in the terminal."""
+    from herdlm.serve.terminal import chat as talk
+
+    talk(model, system=system, temperature=temperature, max_tokens=max_tokens)
+
+
+@app.command()
+def generate(
+    model: ModelArgument,
+    prompt: Annotated[str, typer.Option(help="The text to continue, or the user's message with --chat.")],
+    chat: Annotated[bool, typer.Option("--chat", help="Ask in the chat format.")] = False,
+    max_tokens: Annotated[int, typer.Option(min=1)] = 128,
+    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
+    n: Annotated[int, typer.Option("--n", min=1, help="Answers to give.")] = 1,
+    seed: Annotated[int, typer.Option(help="Same seed, same answer.")] = 0,
+    json_: JsonOption = False,
+) -> None:
+    """Generate text from a prompt."""
+    from herdlm.serve.once import generate_once
+
+    found = generate_once(
+        model, prompt, chat=chat, max_tokens=max_tokens, temperature=temperature, top_p=top_p, n=n, seed=seed
+    )
+    if json_:
+        say_json([asdict(completion) for completion in found])
+    else:
+        for completion in found:
+            say(completion.text)
+
+
+@app.command()
+def serve(
+    model: ModelArgument,
+    host: Annotated[str, typer.Option(help="Loopback unless you say otherwise.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+) -> None:
+    """Serve a model over OpenAI's protocol."""
+    from herdlm.serve.run import serve as serve_model
+
+    serve_model(model, host=host, port=port)
+
+
+@app.command("import-hf")
+def import_hf(
+    folder: Annotated[Path, typer.Argument(help="A Llama-architecture folder of safetensors.")],
+    out: Annotated[Path, typer.Option(help="A new folder for the model.")],
+) -> None:
+    """Bring in a Hugging Face model: check every tensor and normalise the folder."""
+    from herdlm.model import hf
+
+    hf.import_hf(folder, out)
+    say(f"Model: {out}")
+
+
+@app.command("export-hf")
+def export_hf(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
+) -> None:
+    """Write a model as a Hugging Face folder of the given precision."""
+    from herdlm.model import hf
+    from herdlm.serve.resolve import model_folder
+
+    hf.export_hf(model_folder(model), out, dtype)
+    say(f"Hugging Face folder: {out}")
+
+
+def main() -> None:
+    """Run the command line. Exit 2 for bad input, 1 for failure, 130 when interrupted."""
+    try:
+        app(standalone_mode=True)
+    except HerdError as error:
+        _fail(error, str(error), error.exit_code)
+    except OSError as error:
+        from herdlm.run.worker import storage_error
+
+        told = storage_error(error)
+        _fail(error, str(told), told.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted; finished stages are kept. Run again to go on.\n")
+        sys.exit(130)
+
+
+def _fail(error: BaseException, text: str, code: int) -> None:
+    if "--debug" in sys.argv:
+        traceback.print_exception(error)
+    sys.stderr.write(f"herdlm: {' '.join(text.split())}\n")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""The ``curate`` section of a recipe. Importing it needs none of the curation libraries."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from herdlm.base.recipe import Section
+from herdlm.curate.stopwords import STOP_WORDS
+
+
+class HeuristicsConfig(Section):
+    """Thresholds of the rules in ``heuristics.py``, where the origin of each is named. Shares run from 0 to 1."""
+
+    min_words: int = Field(50, ge=0)
+    max_words: int = Field(100_000, ge=1)
+    min_mean_word_chars: float = Field(3.0, ge=0, description="only languages written with spaces")
+    max_mean_word_chars: float = Field(10.0, gt=0, description="only languages written with spaces")
+    min_stop_words: int = Field(2, ge=0, description="different stop words of the page's own language")
+    min_alphabetic_words: float = Field(0.8, ge=0, le=1, description="share of words with a letter in them")
+    max_symbols_per_word: float = Field(0.1, ge=0, description="'#' and ellipses, each, per word")
+    max_bullet_lines: float = Field(0.9, ge=0, le=1)
+    max_ellipsis_lines: float = Field(0.3, ge=0, le=1)
+    min_terminal_lines: float = Field(0.12, ge=0, le=1, description="share of lines that end as sentences do")
+    max_short_lines: float = Field(0.67, ge=0, le=1)
+    short_line_chars: int = Field(30, ge=1)
+    max_lines_per_word: float = Field(0.3, ge=0)
+    max_duplicate_lines: float = Field(0.3, ge=0, le=1)
+    max_duplicate_line_chars: float = Field(0.2, ge=0, le=1)
+    max_duplicate_paragraphs: float = Field(0.3, ge=0, le=1)
+    max_duplicate_paragraph_chars: float = Field(0.2, ge=0, le=1)
+    max_top_ngram_chars: tuple[float, float, float] = Field(
+        (0.20, 0.18, 0.16), description="share of the text in its commonest word 2-, 3- and 4-gram"
+    )
+    max_duplicate_ngram_chars: tuple[float, float, float, float, float, float] = Field(
+        (0.15, 0.14, 0.13, 0.12, 0.11, 0.10), description="share of the text in repeated word 5- to 10-grams"
+    )
+
+    @model_validator(mode="after")
+    def _some_length_is_allowed(self) -> HeuristicsConfig:
+        if self.min_words > self.max_words:
+            raise ValueError(f"min_words {self.min_words} is above max_words {self.max_words}")
+        return self
+
+
+class NearDuplicatesConfig(Section):
+    """MinHash with banding: two texts meet in a band when all its rows of their signatures agree.
+
+    Texts whose word n-grams have Jaccard similarity s become candidates with probability
+    ``1 - (1 - s**rows)**bands``: with 14 x 8 half of the pairs at s = 0.7 and 94% at 0.85.
+    """
+
+    ngram_words: int = Field(5, ge=1)
+    bands: int = Field(14, ge=1)
+    rows: int = Field(8, ge=1)
+
+
+class CurateConfig(Section):
+    """From raw pages to clean documents."""
+
+    format: Literal["auto", "warc", "parquet", "jsonl"] = Field("auto", description="auto: by the source's ending")
+    text_column: str = Field("text", description="Parquet and JSONL: the column with the text")
+    url_column: str = Field("url", description="Parquet and JSONL: the column with the address; may be absent")
+    date_column: str = Field("date", description="Parquet and JSONL: the column with the date; may be absent")
+    max_page_bytes: int = Field(8 * 2**20, ge=1)
+    verify_digests: bool = Field(True, description="drop WARC records whose block contradicts its own digest")
+
+    languages: tuple[str, ...] = Field(("en", "de", "fr", "es"), min_length=1, description="ISO 639-1 codes to keep")
+    min_language_score: float = Field(0.65, ge=0, le=1)
+    heuristics: HeuristicsConfig = HeuristicsConfig()
+    near_duplicates: NearDuplicatesConfig = NearDuplicatesConfig()
+
+    keep_dropped: bool = Field(True, description="write dropped.parquet with the text and the reason")
+    workers: int = Field(2, ge=1, description="processes; the result is the same for any number")
+    batch_pages: int = Field(32, ge=1, description="pages handed to a worker at a time")
+    read_ahead_bytes: int = Field(64 * 2**20, ge=1, description="raw pages held in memory before they are worked on")
+
+    @field_validator("languages")
+    @classmethod
+    def _languages_are_supported(cls, languages: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(languages) - set(STOP_WORDS))
+        if unknown:
+            raise ValueError(f"language {unknown[0]!r} is not supported; choose from {', '.join(sorted(STOP_WORDS))}")
+        return languages

@@ -1,0 +1,110 @@
+"""Pages from WARC files (ISO 28500), plain or gzipped. A damaged record costs its page, a damaged file the run."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
+
+from herdlm.base.errors import InputError
+from herdlm.curate.config import CurateConfig
+from herdlm.curate.gzipped import MAGIC, GzipMembers
+from herdlm.curate.page import Page
+
+BASE32_SHA1_CHARS = 32
+HTTP_OK = 200
+HTML_TYPES = ("text/html", "application/xhtml+xml")
+
+
+def read_warc(file: BinaryIO, name: str, config: CurateConfig) -> Iterator[Page]:
+    """The pages of the ``response`` records of one WARC file, in its order; other records are passed over.
+
+    A page that cannot be used carries a ``fault``: damaged_record, http_status, not_html, too_large or truncated_page.
+
+    Raises:
+        InputError: ``name`` is not a WARC file, is cut off, or has no response record.
+    """
+    start = file.read(len(MAGIC))
+    file.seek(0)
+    members = GzipMembers(file, name) if start == MAGIC else None
+    plain = io.BufferedReader(members or _Tail(file), buffer_size=1 << 18)
+    if not plain.peek(5)[:5].startswith(b"WARC/") and not (members and members.damaged):
+        raise InputError(
+            f"{name} is not a WARC file: it starts with {plain.peek(8)[:8]!r}",
+            "Give a .warc or .warc.gz file, or set curate.format to what it is",
+        )
+    pages = damaged = 0
+    short = False
+    # quirks_mode: after a broken record the iterator goes on at the next one instead of giving up
+    for record in ArchiveIterator(plain, parse_http=False, stream_detect=False, quirks_mode=True):
+        record.freeze()
+        block = record.reader.read()
+        short = str(len(block)) != record.headers.get("Content-Length", "").strip()
+        for _ in range((members.damaged if members else 0) - damaged):
+            damaged += 1
+            yield Page(fault="damaged_record")
+        if record.record_type == WarcRecordType.response:
+            pages += 1
+            yield _page(record, block, short, config)
+    if short:
+        raise InputError(f"{name} is cut off within its last record", "Fetch the file again")
+    yield from (Page(fault="damaged_record") for _ in range((members.damaged if members else 0) - damaged))
+    if not pages:
+        raise InputError(f"{name} holds no pages: it has no response record", "Give a crawl with WARC response records")
+
+
+def _page(record: WarcRecord, block: bytes, short: bool, config: CurateConfig) -> Page:
+    url = record.headers.get("WARC-Target-URI", "").strip("<>")
+    date = record.headers.get("WARC-Date", "")
+
+    def faulty(fault: str) -> Page:
+        return Page(block, url, date, fault=fault)
+
+    if short or (config.verify_digests and not _digest_holds(block, record.headers.get("WARC-Block-Digest", ""))):
+        return faulty("damaged_record")
+    try:
+        record.reader.seek(0)
+        record.parse_http(auto_decode="all")
+        http = record.http_headers
+        payload = record.reader.read() if http is not None else b""
+    except (OSError, ValueError):
+        return faulty("damaged_record")
+    if http is None or http.status_code != HTTP_OK:
+        return faulty("http_status")
+    if (record.http_content_type or "text/html").lower() not in HTML_TYPES:
+        return faulty("not_html")
+    if "WARC-Truncated" in record.headers:
+        return faulty("truncated_page")
+    if len(payload) > config.max_page_bytes:
+        return faulty("too_large")
+    return Page(payload, url, date, record.http_charset or "")
+
+
+def _digest_holds(block: bytes, digest: str) -> bool:
+    """Whether a block has the SHA-1 its record states; other kinds of digest are not checked."""
+    algorithm, _, value = digest.partition(":")
+    if algorithm.lower() != "sha1" or len(value) != BASE32_SHA1_CHARS:
+        return True
+    return base64.b32encode(hashlib.sha1(block, usedforsecurity=False).digest()).decode() == value.upper()
+
+
+class _Tail(io.RawIOBase):
+    """A file object of fsspec as a raw stream."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self.file.read(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)

@@ -1,0 +1,39 @@
+"""Intervals around measured rates: without them a difference of small models is a guess."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def pass_rate(right: Sequence[bool]) -> Estimate:
+    """Share of right answers with Wilson's interval (Wilson 1927), which holds near 0 and 1 too."""
+    n = len(right)
+    if not n:
+        return Estimate(math.nan, 0.0, 1.0)
+    rate = sum(right) / n
+    centre = (rate + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 / (1 + Z95**2 / n) * math.sqrt(rate * (1 - rate) / n + Z95**2 / (4 * n**2))
+    return Estimate(rate, max(centre - half, 0.0), min(centre + half, 1.0))
+
+
+def paired_difference(before: Sequence[bool], after: Sequence[bool]) -> Estimate:
+    """Mean of ``after - before`` over the same questions, with the normal interval of the paired differences."""
+    differences = [int(a) - int(b) for b, a in zip(before, after, strict=True)]
+    n = len(differences)
+    mean = sum(differences) / n
+    variance = sum((d - mean) ** 2 for d in differences) / max(n - 1, 1)
+    half = Z95 * math.sqrt(variance / n)
+    return Estimate(mean, mean - half, mean + half)

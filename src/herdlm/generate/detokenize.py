@@ -1,0 +1,56 @@
+"""Text out of a stream of tokens: characters split between tokens, and stop strings split between tokens."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable
+
+
+class TextStream:
+    """The text of one sample while it grows.
+
+    Args:
+        token_bytes: the bytes a token id stands for.
+        stop: strings that end the text. It is cut before the first of them.
+    """
+
+    def __init__(self, token_bytes: Callable[[int], bytes], stop: tuple[str, ...] = ()) -> None:
+        self.token_bytes, self.stop = token_bytes, stop
+        self.text = ""
+        self.stopped = False
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._longest = max(map(len, stop), default=0)
+        self._taken = 0
+
+    def push(self, token: int) -> bool:
+        """Add one token; true when the text has met a stop string."""
+        return self._extend(self._decoder.decode(self.token_bytes(token)))
+
+    def close(self) -> None:
+        """No more tokens: bytes that form no whole character become the replacement character."""
+        self._extend(self._decoder.decode(b"", final=True))
+        self.stopped = True
+
+    def take(self) -> str:
+        """The text since the last call, without what may still become part of a stop string."""
+        end = len(self.text) - (0 if self.stopped else self._held_back())
+        new, self._taken = self.text[self._taken : end], end
+        return new
+
+    def _extend(self, piece: str) -> bool:
+        if self.stopped or not piece:
+            return self.stopped
+        searched = max(len(self.text) - self._longest + 1, 0)
+        self.text += piece
+        found = [at for stop in self.stop if (at := self.text.find(stop, searched)) >= 0]
+        if found:
+            self.text = self.text[: min(found)]
+            self.stopped = True
+        return self.stopped
+
+    def _held_back(self) -> int:
+        """Length of the longest end of the text that begins a stop string."""
+        for length in range(min(self._longest - 1, len(self.text)), 0, -1):
+            if any(stop.startswith(self.text[-length:]) for stop in self.stop):
+                return length
+        return 0

@@ -1,0 +1,305 @@
+"""The one engine: requests in, completions out. Rejection sampling, judging, evaluation and the server all use it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from herdlm.base.errors import HerdError, InputError
+from herdlm.base.progress import Progress
+from herdlm.generate.detokenize import TextStream
+from herdlm.generate.load import load_model
+from herdlm.generate.paged_attention import PagedAttention, PagedCache, bytes_per_token
+from herdlm.generate.pages import PagePool
+from herdlm.generate.request import Completion, Event, FinishReason, SamplingParams
+from herdlm.generate.rows import Integers, Request, Sample
+from herdlm.generate.sampling import Draw, draw_tokens, sample_key, uniforms
+from herdlm.generate.scheduler import ONGOING, OUT_OF_LENGTH, STOPPED, Batch, Scheduler
+from herdlm.model.transformer import Transformer
+from herdlm.tokens.tokenizer import Tokenizer
+
+CPU_CACHE_BYTES = 2**30
+GPU_CACHE_SHARE = 0.8  # of the memory that is free beside the weights
+
+
+class Engine:
+    """Generates with one model on one device.
+
+    Args:
+        model: on its device and in its type, which are the cache's too. After its weights have changed, call
+            :meth:`forget_prefixes`.
+        tokenizer: for texts and stop strings; None for an engine of tokens alone.
+        page_size: tokens per page of the key/value cache.
+        cache_tokens: tokens the cache holds. Where not given: enough for ``max_batch`` sequences of the model's
+            ``max_seq_len``, within 1 GiB on a CPU and 80% of the free memory on a GPU.
+        max_batch: the most sequences at once.
+        step_tokens: the most tokens in one step; longer prompts are computed in chunks.
+
+    Raises:
+        InputError: a size is out of range, the model is a reward model, or its vocabulary is smaller than the
+            tokenizer's.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer | None,
+        *,
+        page_size: int = 16,
+        cache_tokens: int | None = None,
+        max_batch: int = 256,
+        step_tokens: int = 2048,
+    ) -> None:
+        config, weight = model.config, model.model.embed_tokens.weight
+        for name, size in (("page_size", page_size), ("max_batch", max_batch), ("step_tokens", step_tokens)):
+            if size < 1:
+                raise InputError(f"{name} = {size}", "Give a positive number")
+        if cache_tokens is not None and cache_tokens < page_size:
+            raise InputError(f"cache_tokens = {cache_tokens} is less than a page of {page_size}", "Raise cache_tokens")
+        if config.head != "lm":
+            raise InputError("a reward model gives scores, no tokens", "Generate with a language model")
+        if tokenizer and tokenizer.vocab_size > config.vocab_size:
+            raise InputError(
+                f"the tokenizer has {tokenizer.vocab_size} entries, the model {config.vocab_size}",
+                "Use the tokenizer the model was trained with",
+            )
+        self.model, self.tokenizer, self.config = model, tokenizer, config
+        self.device = weight.device
+        if cache_tokens is None:
+            per_token = bytes_per_token(config, weight.dtype)
+            cache_tokens = min(max_batch * config.max_seq_len, _cache_bytes(self.device) // per_token)
+            cache_tokens = max(cache_tokens, page_size)
+        pages = -(-cache_tokens // page_size)
+        self.pool = PagePool(pages, page_size)
+        self.scheduler = Scheduler(self.pool, max_batch, max(step_tokens, max_batch))
+        self.cache = PagedCache(config, pages, page_size, self.device, weight.dtype)
+        self.requests: dict[int, Request] = {}
+        self._next_id = 0
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path | str,
+        *,
+        device: str = "auto",
+        dtype: str | torch.dtype = "auto",
+        page_size: int = 16,
+        cache_tokens: int | None = None,
+        max_batch: int = 256,
+        step_tokens: int = 2048,
+    ) -> Engine:
+        """The engine of a Hugging Face folder with its tokenizer; see :func:`herdlm.generate.load.load_model`."""
+        model = load_model(Path(folder), device, dtype)
+        return cls(
+            model, Tokenizer.load(Path(folder)), page_size=page_size, cache_tokens=cache_tokens, max_batch=max_batch,
+            step_tokens=step_tokens,
+        )  # fmt: skip
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request is unfinished."""
+        return bool(self.requests)
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: SamplingParams | Sequence[SamplingParams],
+        *,
+        progress: Progress | None = None,
+    ) -> list[list[Completion]]:
+        """Continue each prompt; returns its ``n`` completions in order. ``progress`` counts samples.
+
+        Args:
+            prompts: token ids.
+            params: for all prompts, or one for each.
+
+        Raises:
+            InputError: a prompt or a parameter is at fault; nothing has been generated then.
+            HerdError: submitted requests are still running.
+        """
+        if self.busy:
+            raise HerdError("the engine is busy with submitted requests", "Finish or abort them before generate")
+        each = [params] * len(prompts) if isinstance(params, SamplingParams) else list(params)
+        if len(each) != len(prompts):
+            raise InputError(f"{len(prompts)} prompts but {len(each)} sampling parameters", "Give one for each prompt")
+        requests = [self._check(prompt, p, stream=False) for prompt, p in zip(prompts, each, strict=True)]
+        position = {request.id: i for i, request in enumerate(requests)}
+        done: list[dict[int, Completion]] = [{} for _ in requests]
+        try:
+            for request in requests:
+                self._enqueue(request)
+            while self.requests:
+                events = self.step()
+                for event in events:
+                    if event.completion:
+                        done[position[event.request_id]][event.sample] = event.completion
+                if progress and events:
+                    progress.advance(len(events))
+        finally:
+            for request in requests:
+                self.abort(request.id)
+        return [[completions[j] for j in range(len(completions))] for completions in done]
+
+    def submit(self, prompt: Sequence[int], params: SamplingParams, *, stream: bool = True) -> int:
+        """Queue a prompt; returns its request id. Without ``stream`` a sample is reported only when finished.
+
+        Raises:
+            InputError: the prompt or a parameter is at fault.
+        """
+        request = self._check(prompt, params, stream)
+        self._enqueue(request)
+        return request.id
+
+    def abort(self, request_id: int) -> bool:
+        """Drop a request and free what it held; false when it is not (or no longer) here."""
+        request = self.requests.pop(request_id, None)
+        if request is None:
+            return False
+        self.scheduler.abort(request)
+        return True
+
+    def forget_prefixes(self) -> None:
+        """Empty the prefix cache: the weights have changed.
+
+        Raises:
+            HerdError: requests are running on the old weights.
+        """
+        if self.busy:
+            raise HerdError("requests are running", "Finish or abort them before changing the weights")
+        self.pool.forget_contents()
+
+    def step(self) -> list[Event]:
+        """Advance by one pass through the model; returns what became of each sample it touched."""
+        batch = self.scheduler.schedule()
+        if batch is None:
+            return []
+        try:
+            tokens, logprobs = self._forward(batch)
+        except BaseException:
+            # What the pages hold is unknown now, and later requests must not find it.
+            for request_id in list(self.requests):
+                self.abort(request_id)
+            self.pool.forget_contents()
+            raise
+        ended = self.scheduler.commit(batch, tokens, logprobs)
+        return self._report(batch.drawing, tokens, logprobs, ended)
+
+    def _check(self, prompt: Sequence[int], params: SamplingParams, stream: bool) -> Request:
+        tokens = np.array(prompt, dtype=np.int64)
+        vocabulary, longest = self.config.vocab_size, self.config.max_seq_len
+        if tokens.ndim != 1 or not len(tokens):
+            raise InputError("a prompt has no tokens", "Give at least the begin-of-text token")
+        if tokens.min() < 0 or tokens.max() >= vocabulary:
+            raise InputError(f"a prompt holds token ids outside 0 to {vocabulary - 1}", "Use the model's tokenizer")
+        if len(tokens) >= longest:
+            raise InputError(f"a prompt of {len(tokens)} tokens leaves no room in max_seq_len {longest}", "Shorten it")
+        if params.stop and not self.tokenizer:
+            raise InputError("stop strings need a tokenizer", "Give the engine one, or use stop_tokens")
+        limit = min(len(tokens) + params.max_tokens, longest)
+        room = self.pool.count * self.pool.page_size
+        # The last token drawn is never fed.
+        if self.pool.pages_for(limit - 1) > self.pool.count:
+            raise InputError(
+                f"a prompt of {len(tokens)} tokens with up to {limit - len(tokens)} new ones does not fit into the "
+                f"cache of {room}", "Raise cache_tokens or lower max_tokens",
+            )  # fmt: skip
+        self._next_id += 1
+        return Request(self._next_id, tokens.astype(np.int32), params, limit, stream, params.n)
+
+    def _enqueue(self, request: Request) -> None:
+        params = request.params
+        self.requests[request.id] = request
+        self.scheduler.add(
+            [
+                Sample(
+                    request,
+                    index,
+                    sample_key(params.seed, index),
+                    TextStream(self._token_bytes, params.stop)
+                    if self.tokenizer and (request.stream or params.stop)
+                    else None,
+                )
+                for index in range(params.n)
+            ]
+        )
+
+    def _token_bytes(self, token: int) -> bytes:
+        assert self.tokenizer is not None
+        # A model's vocabulary may be padded beyond its tokenizer's.
+        return self.tokenizer.token_bytes(token) if token < self.tokenizer.vocab_size else b""
+
+    @torch.inference_mode()
+    def _forward(self, batch: Batch) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Run the model over a batch and draw; tokens and their log-probabilities, [M] each."""
+        rows, drawing = self.scheduler.rows, batch.drawing
+        self.cache.copy_pages(batch.copies[0], batch.copies[1])
+        tokens, positions = (torch.from_numpy(a).to(self.device)[None] for a in (batch.tokens, batch.positions))
+        hidden = self.model(tokens, positions, PagedAttention(self.cache, batch))[0]
+        if not len(drawing):
+            return np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
+        # Samples that share a prompt draw their first token from one row of logits.
+        distinct, inverse = np.unique(batch.at, return_inverse=True)
+        logits = self.model.logits(hidden[torch.from_numpy(distinct).to(self.device)]).float()
+        if len(distinct) < len(inverse):
+            logits = logits[torch.from_numpy(inverse).to(self.device)]
+        steps = rows.length[drawing] - rows.start[drawing]
+        draw = Draw(rows.temperature[drawing], rows.top_p[drawing], rows.top_k[drawing],
+                    uniforms(rows.key[drawing], steps))  # fmt: skip
+        drawn, logprobs = draw_tokens(logits, draw)
+        return drawn.cpu().numpy().astype(np.int32), logprobs.cpu().numpy()
+
+    def _report(
+        self, drawing: Integers, tokens: NDArray[np.int32], logprobs: NDArray[np.float32], ended: NDArray[np.int8]
+    ) -> list[Event]:
+        """Look for stop strings, finish what has ended, and tell."""
+        rows, events = self.scheduler.rows, []
+        text_stop = np.zeros(len(drawing), dtype=np.bool_)
+        for i in np.flatnonzero(rows.watched[drawing]).tolist():
+            sample = rows.sample[drawing[i]]
+            assert sample is not None
+            text_stop[i] = ended[i] != STOPPED and sample.text is not None and sample.text.push(int(tokens[i]))
+            if sample.request.stream and ended[i] == ONGOING and not text_stop[i]:
+                wanted = [float(logprobs[i])] if sample.request.params.logprobs else []
+                text = sample.text.take() if sample.text else ""
+                events.append(Event(sample.request.id, sample.index, [int(tokens[i])], wanted, text, None))
+        finished = np.flatnonzero((ended != ONGOING) | text_stop)
+        for i in finished.tolist():
+            events.append(self._finish(int(drawing[i]), int(ended[i]), bool(text_stop[i])))
+        if len(finished):
+            self.scheduler.release(drawing[finished])
+        return events
+
+    def _finish(self, row: int, ended: int, text_stop: bool) -> Event:
+        rows = self.scheduler.rows
+        sample = rows.sample[row]
+        assert sample is not None
+        request, start, end = sample.request, int(rows.start[row]), int(rows.length[row])
+        excluded = 1 if ended == STOPPED else 0
+        tokens = rows.tokens[row, start : end - excluded].tolist()
+        logprobs = rows.logprobs[row, start:end].tolist() if request.params.logprobs else []
+        if sample.text:
+            sample.text.close()
+            text = sample.text.text
+        else:
+            text = self.tokenizer.decode(tokens) if self.tokenizer else ""
+        reason: FinishReason = "length" if ended == OUT_OF_LENGTH and not text_stop else "stop"
+        completion = Completion(tokens, text, logprobs, reason)
+        request.unfinished -= 1
+        if not request.unfinished:
+            del self.requests[request.id]
+        if not request.stream:
+            return Event(request.id, sample.index, tokens, logprobs, text, completion)
+        last = sample.text.take() if sample.text else ""
+        new = [] if excluded else tokens[-1:]
+        return Event(request.id, sample.index, new, logprobs[-1:], last, completion)
+
+
+def _cache_bytes(device: torch.device) -> int:
+    if device.type != "cuda":
+        return CPU_CACHE_BYTES
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(GPU_CACHE_SHARE * free)

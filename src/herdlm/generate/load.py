@@ -1,0 +1,60 @@
+"""From a Hugging Face folder to a model ready to generate, in full precision or FP8."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from herdlm.base.errors import InputError
+from herdlm.generate.fp8 import is_fp8, load_fp8
+from herdlm.model.hf import load_folder
+from herdlm.model.transformer import Transformer
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def pick_device(device: str) -> torch.device:
+    """The device named ``device``; "auto" is the GPU where there is one.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        picked = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device {device!r} is unknown", "Use auto, cpu or cuda") from error
+    if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {device!r}: this machine shows {torch.cuda.device_count()} GPUs", "Use auto or cpu")
+    return picked
+
+
+def pick_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
+    """The type named ``dtype``; None for "auto", the stored one.
+
+    Raises:
+        InputError: the name is unknown.
+    """
+    if isinstance(dtype, torch.dtype) or dtype == "auto":
+        return None if isinstance(dtype, str) else dtype
+    if dtype not in DTYPES:
+        raise InputError(f"dtype {dtype!r} is unknown", f"Use auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def load_model(folder: Path, device: str = "auto", dtype: str | torch.dtype = "auto") -> Transformer:
+    """The model of a Hugging Face folder, quantised or not as its config.json says.
+
+    Args:
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        dtype: of weights, activations and cache; "auto" is the stored one, and bfloat16 beside FP8 weights.
+
+    Raises:
+        InputError, DamagedError: the folder, device or type is not usable.
+    """
+    place, chosen = pick_device(device), pick_dtype(dtype)
+    if is_fp8(folder):
+        return load_fp8(folder, place, chosen or torch.bfloat16)
+    return load_folder(folder, place, chosen)

@@ -1,0 +1,121 @@
+"""Drawing the next token of many sequences at once.
+
+The random number of token i of sample j of a request with seed s is a hash of (s, j, i): no generator has a state, so
+what one sequence draws does not depend on which others are in the batch, nor on a sequence being put back and resumed.
+(The logits themselves may differ in the last bit between batch sizes, as matrix products are summed differently.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from herdlm.base.seeds import derive_seed
+
+
+def sample_key(seed: int, index: int) -> int:
+    """The key of a request's sample number ``index``, 64 bits."""
+    return derive_seed(seed, "sample", index)
+
+
+def uniforms(keys: NDArray[np.uint64], steps: NDArray[np.int64]) -> NDArray[np.float32]:
+    """A number in [0, 1) for each key and step, [M]: SplitMix64 (Steele, Lea and Flood, 2014) as a counter hash."""
+    state = keys + (steps.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    state ^= state >> np.uint64(31)
+    numbers: NDArray[np.float32] = (state >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
+    return numbers
+
+
+# Logits worked on at once on a CPU: 1 MiB, so that the passes over them hit the processor's cache.
+CHUNK_BYTES = 2**20
+
+
+@dataclass(slots=True, eq=False)
+class Draw:
+    """How each of M rows draws: see SamplingParams for the first three; ``uniforms`` are in [0, 1)."""
+
+    temperature: NDArray[np.float32]
+    top_p: NDArray[np.float32]
+    top_k: NDArray[np.int64]
+    uniforms: NDArray[np.float32]
+
+    def part(self, rows: slice | NDArray[np.int64]) -> Draw:
+        """Some of the rows."""
+        return Draw(self.temperature[rows], self.top_p[rows], self.top_k[rows], self.uniforms[rows])
+
+
+def draw_tokens(logits: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+    """Draw from logits [M, V] float32.
+
+    Returns:
+        Token ids [M] and their log-probabilities [M] under the full softmax at temperature 1.
+    """
+    if logits.device.type != "cpu":
+        return _draw(logits, draw)
+    size = max(CHUNK_BYTES // (4 * logits.shape[1]), 1)
+    chunks = (slice(begin, begin + size) for begin in range(0, len(logits), size))
+    tokens, logprobs = zip(*(_draw(logits[rows], draw.part(rows)) for rows in chunks), strict=True)
+    return torch.cat(tokens), torch.cat(logprobs)
+
+
+def _draw(logits: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+    greedy = draw.temperature == 0
+    filtered = ~greedy & ((draw.top_p < 1) | (draw.top_k > 0))
+    if not greedy.any() and not filtered.any() and (draw.temperature == 1).all():
+        probabilities = torch.softmax(logits, dim=-1)
+        tokens = _invert(probabilities, draw)
+        return tokens.squeeze(1), probabilities.gather(1, tokens).log().squeeze(1)
+    tokens = torch.empty((len(logits), 1), dtype=torch.int64, device=logits.device)
+    for chosen, method in ((greedy, _draw_greedy), (filtered, _draw_filtered), (~greedy & ~filtered, _draw_plain)):
+        if chosen.all():
+            tokens = method(logits, draw)
+        elif chosen.any():
+            rows = np.flatnonzero(chosen)
+            index = torch.from_numpy(rows).to(logits.device)
+            tokens[index] = method(logits[index], draw.part(rows))
+    return tokens.squeeze(1), torch.log_softmax(logits, dim=-1).gather(1, tokens).squeeze(1)
+
+
+def _draw_greedy(logits: Tensor, draw: Draw) -> Tensor:
+    return logits.argmax(dim=-1, keepdim=True)
+
+
+def _draw_plain(logits: Tensor, draw: Draw) -> Tensor:
+    return _invert(torch.softmax(_tempered(logits, draw), dim=-1), draw)
+
+
+def _draw_filtered(logits: Tensor, draw: Draw) -> Tensor:
+    vocabulary = logits.shape[1]
+    top_k = np.where(draw.top_k > 0, np.minimum(draw.top_k, vocabulary), vocabulary)
+    # Sorted, the most likely first; equal logits keep the order of their ids, on every device.
+    ranked, ids = _tempered(logits, draw).sort(dim=-1, descending=True, stable=True)
+    ranked, ids = ranked[:, : top_k.max()], ids[:, : top_k.max()]
+    rank = torch.arange(ranked.shape[1], device=logits.device)
+    ranked = ranked.masked_fill(rank >= _column(top_k, logits), -torch.inf)
+    probabilities = torch.softmax(ranked, dim=-1)
+    before = probabilities.cumsum(dim=-1) - probabilities
+    probabilities = probabilities.masked_fill(before >= _column(draw.top_p, logits), 0.0)
+    # Rank 0 always stays: the sum before it is 0 and top_p is above 0.
+    return ids.gather(1, _invert(probabilities, draw))
+
+
+def _invert(probabilities: Tensor, draw: Draw) -> Tensor:
+    """Where the cumulative distribution passes the uniform number: indices [M, 1]. Entries of 0 are never hit."""
+    cumulative = probabilities.cumsum(dim=-1)
+    total = cumulative[:, -1:]
+    point = torch.minimum(_column(draw.uniforms, probabilities) * total, total.nextafter(torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, point, right=True)
+
+
+def _tempered(logits: Tensor, draw: Draw) -> Tensor:
+    return logits if (draw.temperature == 1).all() else logits / _column(draw.temperature, logits)
+
+
+def _column(values: NDArray[np.generic], like: Tensor) -> Tensor:
+    return torch.from_numpy(values).to(like.device, non_blocking=True)[:, None]

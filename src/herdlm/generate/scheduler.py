@@ -1,0 +1,267 @@
+"""Which tokens go through the model in each step: continuous batching over paged memory.
+
+Every row knows ``length`` tokens and has ``computed`` of them in the cache. A step feeds each running row some of the
+rest (one token when decoding, a chunk of the prompt before that); a row with nothing left to feed draws its next
+token. When pages run out, the row that arrived last is put back to the front of the queue and computed anew later.
+The oldest row always advances, so every request ends. Nothing here knows of tensors.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from herdlm.generate.pages import PagePool, page_digest
+from herdlm.generate.rows import FOLLOWING, RUNNING, Integers, Request, Rows, Sample
+
+ONGOING, STOPPED, OUT_OF_LENGTH = 0, 1, 2
+
+
+@dataclass(slots=True, eq=False)
+class Bunch:
+    """Samples of one request that wait with the same known tokens: its new samples, or one that was put back."""
+
+    samples: list[Sample]
+    tokens: NDArray[np.int32]
+    order: int
+    digests: list[bytes]  # of the full pages that may come from the cache
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """One step's work. S segments (rows that are fed), N tokens, M rows that draw a token.
+
+    Attributes:
+        copies: pages to copy first, [2, X]: sources and targets.
+        tokens, positions, slots: [N], segment after segment; a slot is page * page_size + offset.
+        begins, counts: [S], the position of each segment's first token and its number of tokens.
+        tables: [S, P] block tables padded with page 0.
+        drawing, at: [M], the rows that draw, and the index in N of the token whose logits each draws from.
+    """
+
+    rows: Integers
+    copies: Integers
+    tokens: NDArray[np.int32]
+    positions: Integers
+    slots: Integers
+    begins: Integers
+    counts: Integers
+    tables: Integers
+    drawing: Integers
+    at: Integers
+
+
+class Scheduler:
+    """Admits, feeds, puts back and releases sequences.
+
+    Args:
+        max_batch: rows, the most sequences at once.
+        step_tokens: the most tokens fed in one step; at least ``max_batch``.
+    """
+
+    def __init__(self, pool: PagePool, max_batch: int, step_tokens: int) -> None:
+        assert step_tokens >= max_batch, "every decoding row must fit into a step"
+        self.pool, self.step_tokens = pool, step_tokens
+        self.rows = Rows(max_batch, pool.page_size)
+        self.waiting: deque[Bunch] = deque()
+        self.followers: dict[int, Integers] = {}
+        self.arrivals = 0
+        self.preemptions = 0  # rows put back since the beginning
+        self.reused_tokens = 0  # prompt tokens found in the prefix cache since the beginning
+
+    @property
+    def busy(self) -> bool:
+        """Whether any sequence runs or waits."""
+        return bool(self.waiting) or bool(self.rows.state.any())
+
+    def add(self, samples: list[Sample]) -> None:
+        """Queue all samples of a new request."""
+        self.arrivals += 1
+        self.waiting.append(self._bunch(samples, samples[0].request.prompt, self.arrivals))
+
+    def schedule(self) -> Batch | None:
+        """Decide a step, hold the pages it writes, and describe it; None when there is nothing to do."""
+        rows, before = self.rows.running(), self.preemptions
+        while True:
+            feeds = self._feeds(rows)
+            fed, counts = rows[feeds > 0], feeds[feeds > 0]
+            private, needed = self._page_needs(fed, counts)
+            if len(private) + int(needed.sum()) <= self.pool.available:
+                break
+            rows = self._put_back_last(rows)
+        copies = self._hold(fed, counts, private, needed)
+        if self.preemptions == before:
+            admitted = self._admit(self.step_tokens - int(counts.sum()))
+            fed = np.concatenate([fed, np.array([row for row, _ in admitted], dtype=np.int64)])
+            counts = np.concatenate([counts, np.array([count for _, count in admitted], dtype=np.int64)])
+        return self._describe(fed, counts, copies) if len(fed) else None
+
+    def commit(self, batch: Batch, tokens: NDArray[np.int32], logprobs: NDArray[np.float32]) -> NDArray[np.int8]:
+        """Enter the drawn tokens [M]; returns per drawing row whether it is ONGOING, STOPPED or OUT_OF_LENGTH."""
+        state, drawing = self.rows, batch.drawing
+        state.computed[batch.rows] += batch.counts
+        for row in [row for row in batch.rows.tolist() if row in self.followers] if self.followers else ():
+            if state.computed[row] == state.length[row]:
+                followers = self.followers.pop(row)
+                state.follow(row, followers)
+                self.pool.share(state.table[row, : state.pages[row]], len(followers))
+        state.tokens[drawing, state.length[drawing]] = tokens
+        state.logprobs[drawing, state.length[drawing]] = logprobs
+        state.length[drawing] += 1
+        ended = np.where(state.length[drawing] >= state.limit[drawing], OUT_OF_LENGTH, ONGOING).astype(np.int8)
+        ended[(state.stop_tokens[drawing] == tokens[:, None]).any(axis=1)] = STOPPED
+        return ended
+
+    def release(self, rows: Integers) -> None:
+        """Free rows and the pages only they held."""
+        self.pool.release(self.rows.held(rows))
+        self.rows.clear(rows)
+
+    def abort(self, request: Request) -> None:
+        """Drop a request wherever it stands."""
+        self.waiting = deque(bunch for bunch in self.waiting if bunch.samples[0].request is not request)
+        gone = [row for row, sample in enumerate(self.rows.sample) if sample and sample.request is request]
+        for row in gone:
+            self.followers.pop(row, None)
+        self.release(np.array(gone, dtype=np.int64))
+
+    def _feeds(self, rows: Integers) -> Integers:
+        """Tokens each of ``rows`` may feed: decoding rows first, then the oldest unfinished prompts."""
+        left = self.rows.length[rows] - self.rows.computed[rows]
+        feeds = np.where(left == 1, 1, 0)
+        budget = self.step_tokens - int(feeds.sum())
+        for index in np.flatnonzero(left > 1).tolist():
+            feeds[index] = min(int(left[index]), budget)
+            budget -= int(feeds[index])
+        return feeds
+
+    def _page_needs(self, rows: Integers, counts: Integers) -> tuple[Integers, Integers]:
+        """Indices of rows that must copy the shared page they write into, and the number of new pages of each row."""
+        state, size = self.rows, self.pool.page_size
+        begins = state.computed[rows]
+        needed = -(-(begins + counts) // size) - state.pages[rows]
+        inside = np.flatnonzero(begins % size)
+        pages = state.table[rows[inside], begins[inside] // size]
+        shared = self.pool.references[pages] > 1
+        inside, pages = inside[shared], pages[shared]
+        if not len(inside):
+            return inside, needed
+        distinct, first, writers = np.unique(pages, return_index=True, return_counts=True)
+        keepers = first[writers == self.pool.references[distinct]]  # where all holders write, one need not copy
+        return np.delete(inside, keepers), needed
+
+    def _hold(self, rows: Integers, counts: Integers, private: Integers, needed: Integers) -> Integers:
+        """Take the pages that :meth:`_page_needs` found; returns the copies [2, X]."""
+        state = self.rows
+        new = self.pool.allocate(len(private) + int(needed.sum()))
+        targets, new = new[: len(private)], new[len(private) :]
+        columns = state.computed[rows[private]] // self.pool.page_size
+        sources = state.table[rows[private], columns]
+        state.table[rows[private], columns] = targets
+        self.pool.release(sources)
+        owners = np.repeat(rows, needed)
+        nth = np.arange(len(owners)) - np.repeat(np.cumsum(needed) - needed, needed)
+        state.table[owners, state.pages[owners] + nth] = new
+        state.pages[rows] += needed
+        self._publish(rows, counts)
+        return np.stack([sources, targets])
+
+    def _publish(self, rows: Integers, counts: Integers) -> None:
+        """Make the pages that this step fills findable.
+
+        Already for rows admitted to the same step: in each layer all keys and values are written before any are read.
+        """
+        state, size = self.rows, self.pool.page_size
+        ends = state.computed[rows] + counts
+        for index in np.flatnonzero(ends // size > state.computed[rows] // size).tolist():
+            row = int(rows[index])
+            digests = state.digests[row]
+            for page in range(len(digests), int(ends[index]) // size):
+                parent = digests[-1] if digests else b""
+                digests.append(page_digest(parent, state.tokens[row, page * size : (page + 1) * size]))
+                self.pool.publish(digests[-1], int(state.table[row, page]))
+
+    def _admit(self, budget: int) -> list[tuple[int, int]]:
+        """Move waiting samples into free rows while rows, pages and ``budget`` last; (row, tokens to feed) of each."""
+        admitted: list[tuple[int, int]] = []
+        free, used = self.rows.free(), 0
+        while self.waiting and budget > 0 and used < len(free):
+            bunch = self.waiting[0]
+            rows = free[used : used + len(bunch.samples)]
+            cached = self.pool.lookup(bunch.digests)
+            revived = int((self.pool.references[cached] == 0).sum())
+            new = self.pool.pages_for(len(bunch.tokens)) - len(cached)
+            alone = not self.rows.state.any()
+            # Beside others, leave a page for each sample to grow into, lest it be put back at once.
+            if new + (0 if alone else len(rows)) > self.pool.available - revived:
+                break
+            used += len(rows)
+            admitted.append(self._seat(bunch, rows, cached, budget))
+            budget -= admitted[-1][1]
+        return admitted
+
+    def _seat(self, bunch: Bunch, rows: Integers, cached: Integers, budget: int) -> tuple[int, int]:
+        state, leader = self.rows, int(rows[0])
+        samples, rest = bunch.samples[: len(rows)], bunch.samples[len(rows) :]
+        for row, sample in zip(rows.tolist(), samples, strict=True):
+            state.fill(row, sample, bunch.order, RUNNING if row == leader else FOLLOWING)
+        if len(rows) > 1:
+            self.followers[leader] = rows[1:]
+        if rest:
+            bunch.samples = rest
+        else:
+            self.waiting.popleft()
+        self.pool.share(cached)
+        state.table[leader, : len(cached)] = cached
+        state.pages[leader] = len(cached)
+        state.computed[leader] = len(cached) * self.pool.page_size
+        state.digests[leader] = bunch.digests[: len(cached)]
+        self.reused_tokens += len(cached) * self.pool.page_size
+        row, count = rows[:1], np.array([min(budget, state.length[leader] - state.computed[leader])])
+        self._hold(row, count, *self._page_needs(row, count))
+        return leader, int(count[0])
+
+    def _put_back_last(self, rows: Integers) -> Integers:
+        """Put the last of ``rows`` back to the front of the queue, with those that follow it; returns the others."""
+        assert len(rows) > 1, "one sample alone always fits: checked when it was submitted"
+        state, row = self.rows, int(rows[-1])
+        sample = state.sample[row]
+        assert sample is not None
+        followers = self.followers.pop(row, np.zeros(0, dtype=np.int64))
+        begin, end = state.start[row], state.length[row]
+        sample.tokens, sample.logprobs = state.tokens[row, begin:end].tolist(), state.logprobs[row, begin:end].tolist()
+        samples = [sample, *(s for r in followers.tolist() if (s := state.sample[r]))]
+        self.waiting.appendleft(self._bunch(samples, state.tokens[row, :end].copy(), int(state.order[row])))
+        self.release(np.concatenate([rows[-1:], followers]))
+        self.preemptions += 1
+        return rows[:-1]
+
+    def _bunch(self, samples: list[Sample], tokens: NDArray[np.int32], order: int) -> Bunch:
+        # At least one token must be fed for there to be logits, so a page that ends the tokens is not looked up.
+        size, digests = self.pool.page_size, [b""]
+        for page in range((len(tokens) - 1) // size):
+            digests.append(page_digest(digests[-1], tokens[page * size : (page + 1) * size]))
+        return Bunch(samples, tokens, order, digests[1:])
+
+    def _describe(self, rows: Integers, counts: Integers, copies: Integers) -> Batch:
+        state, size = self.rows, self.pool.page_size
+        begins, ends = state.computed[rows], np.cumsum(counts)
+        segment = np.repeat(np.arange(len(rows)), counts)
+        positions = np.arange(len(segment)) + (begins - ends + counts)[segment]
+        owners = rows[segment]
+        complete = np.flatnonzero(begins + counts == state.length[rows])
+        drawing, at = [rows[complete]], [ends[complete] - 1]
+        for index in complete.tolist() if self.followers else ():
+            followers = self.followers.get(int(rows[index]))
+            if followers is not None:
+                drawing.append(followers)
+                at.append(np.full(len(followers), ends[index] - 1))
+        return Batch(
+            rows=rows, copies=copies, tokens=state.tokens[owners, positions], positions=positions,
+            slots=state.table[owners, positions // size] * size + positions % size,
+            begins=begins, counts=counts, tables=state.table[rows][:, : int(state.pages[rows].max())],
+            drawing=np.concatenate(drawing), at=np.concatenate(at),
+        )  # fmt: skip

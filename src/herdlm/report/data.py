@@ -1,0 +1,272 @@
+"""Everything the report says, typed: the page is drawn from it and ``report.json`` is its dump.
+
+Rates and shares run from 0 to 1, losses are in nats per token unless their name says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Verdict = Literal["shown", "not shown", "contrary"]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A measured value with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A claim held against this run's numbers.
+
+    Args:
+        figure: a "difference" of two pass rates on the same questions, a "rate", or a "deviation" relative to a
+            forecast, which is a single number without an interval (``low`` and ``high`` are None).
+        rule: what had to be measured for the claim to be shown.
+        says: one plain sentence with what was measured.
+    """
+
+    name: str
+    claim: str
+    figure: Literal["difference", "rate", "deviation"]
+    value: float
+    low: float | None
+    high: float | None
+    verdict: Verdict
+    rule: str
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
+class FunnelStep:
+    """What one step of curation let through and dropped; ``reasons`` are (reason, documents, bytes), most first."""
+
+    name: str
+    documents_in: int
+    documents_dropped: int
+    documents_out: int
+    bytes_out: int
+    reasons: tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """What curation kept of a language; ``bytes`` are of UTF-8 text."""
+
+    code: str
+    documents: int
+    bytes: int
+    words: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One token set made of the documents kept."""
+
+    name: str
+    documents: int
+    tokens: int
+    target_tokens: int
+    bytes_per_token: float
+
+
+@dataclass(frozen=True, slots=True)
+class Curation:
+    """Raw pages to clean documents to tokens."""
+
+    files: int
+    file_bytes: int
+    documents_read: int
+    documents_kept: int
+    bytes_kept: int
+    steps: tuple[FunnelStep, ...]
+    languages: tuple[Language, ...]
+    vocab_size: int
+    tokens: tuple[Tokens, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A logged number over a training run: each point is the mean over the steps up to it since the point before."""
+
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pretraining:
+    """The pre-training of one model of the herd."""
+
+    model: str
+    role: str
+    parameters: int
+    body_parameters: int
+    trained_tokens: int
+    steps: int
+    validation_loss: float
+    bits_per_byte: float
+    loss: Curve
+    learning_rate: Curve
+    gradient_norm: Curve
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A measure of model size as the forecast's axis: ladder points are (model, size, loss)."""
+
+    name: str
+    factor: float
+    exponent: float
+    ladder: tuple[tuple[str, float, float], ...]
+    size: float
+    forecast: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The flagship's loss as told by the ladder before it trained, and as measured after."""
+
+    axes: tuple[Axis, ...]
+    chosen: str
+    measured: float
+
+    @property
+    def axis(self) -> Axis:
+        """The axis the recipe fixed beforehand."""
+        return next(axis for axis in self.axes if axis.name == self.chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """A model's answers to the held-out questions; ``tasks`` are (task, right, asked)."""
+
+    stage: str
+    label: str
+    asked: int
+    right: int
+    pass_rate: Interval
+    tasks: tuple[tuple[str, int, int], ...]
+    bits_per_byte: float
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What went into and came out of one round of post-training."""
+
+    number: int
+    sampled_right: float
+    pairs: int
+    edits: int
+    kept: int
+    kept_right: int
+    reward_held_out: Interval | None
+    reward_train: Interval | None
+    held_out_pairs: int
+    sft_steps: int
+    dpo_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How far DPO moved the log-probability (nats) of chosen and rejected answers from where it started."""
+
+    label: str
+    chosen: Curve
+    rejected: Curve
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """The FP8 model against the BF16 model it was made from; ``kl`` in nats per token."""
+
+    parameters: int
+    parameters_fp8: int
+    bytes_before: int
+    bytes_after: int
+    kl: float
+    top1_agreement: float
+    tokens: int
+    gained: int
+    lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One model's answer to a question."""
+
+    label: str
+    text: str
+    right: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Dialog:
+    """One held-out question with the answers of several models."""
+
+    task: str
+    prompt: str
+    expected: str
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """How long a stage took."""
+
+    stage: str
+    phase: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """An artefact or source file in the lineage; ``made_from`` are the names of other nodes."""
+
+    name: str
+    kind: str
+    content: str
+    made_from: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Where the final model comes from: its main line from the source file on, and all its ancestors."""
+
+    final: str
+    line: tuple[str, ...]
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportData:
+    """The whole report."""
+
+    name: str
+    seed: int
+    code: tuple[tuple[str, str], ...]
+    checks: tuple[Check, ...]
+    further_checks: tuple[Check, ...]
+    curation: Curation
+    pretraining: tuple[Pretraining, ...]
+    annealing_from: int | None
+    forecast: Forecast
+    examinations: tuple[Examination, ...]
+    start: str
+    rounds: tuple[Round, ...]
+    control: str
+    key_models: tuple[str, ...]
+    ablation: tuple[Drift, ...]
+    quantization: Quantization
+    dialogs: tuple[Dialog, ...]
+    times: tuple[StageTime, ...]
+    lineage: Lineage
+    settings: dict[str, Any]
+
+    def examination(self, stage: str) -> Examination:
+        """The examination of a stage's model."""
+        return next(found for found in self.examinations if found.stage == stage)

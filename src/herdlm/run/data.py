@@ -1,0 +1,170 @@
+"""Stages that turn raw pages into tokens: curate, tokenizer, bank, tokens."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from herdlm.align.preferences import as_dialog
+from herdlm.base.errors import InputError
+from herdlm.base.progress import Progress
+from herdlm.base.seeds import derive_seed, stream
+from herdlm.curate.pipeline import curate
+from herdlm.evaluate.tasks import LANGUAGES, TASKS, Bank, questions, skill_documents
+from herdlm.run.stage import Context
+from herdlm.tokens.dialogs import write_jsonl
+from herdlm.tokens.documents import Split, read_documents, split_documents
+from herdlm.tokens.shards import ShardWriter
+from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_TEXT, Tokenizer, train_tokenizer
+
+WORD = re.compile(r"[a-z]{3,9}")
+
+
+def curate_stage(context: Context) -> dict[str, Any]:
+    """Raw pages to clean, unique documents."""
+    recipe = context.recipe
+    return curate(recipe.data.sources, context.out, recipe.curate, seed=context.seed())
+
+
+def tokenizer_stage(context: Context) -> dict[str, Any]:
+    """Train the tokenizer on the training documents."""
+    config = context.recipe.tokenizer
+    documents = context.inputs["documents"] / "documents.parquet"
+    chosen = _split(context).train
+    sizes = [len(d.text.encode()) for d in read_documents(documents) if d.id in chosen]
+    share = min(config.training_megabytes * 1e6 / sum(sizes), 1.0)
+    rng = stream(context.seed(), "sample")
+
+    def sample() -> Iterator[str]:
+        with Progress("tokenizer", len(sizes), "documents") as progress:
+            for document in read_documents(documents):
+                if document.id in chosen:
+                    progress.advance()
+                    if rng.random() < share:
+                        yield document.text
+
+    tokenizer = train_tokenizer(sample(), config)
+    tokenizer.save(context.out)
+    return {"vocab_size": tokenizer.vocab_size, "trained_on_bytes": round(sum(sizes) * share)}
+
+
+def bank_stage(context: Context) -> dict[str, Any]:
+    """The instruction tasks' words, snippets, seed demonstrations and held-out questions."""
+    config, split = context.recipe.bank, _split(context)
+    tokenizer = Tokenizer.load(context.inputs["tokenizer"])
+    said = " ".join(wording for task in TASKS for wording in (*task.prompts, *task.documents)).lower().split()
+    counts: Counter[str] = Counter()
+    snippets: dict[str, dict[str, list[str]]] = {"train": {}, "validation": {}}
+    for document in read_documents(context.inputs["documents"] / "documents.parquet"):
+        part = next((name for name in snippets if document.id in getattr(split, name)), None)
+        if part is None:
+            continue
+        if part == "train" and document.language == "en":
+            counts.update(WORD.findall(document.text))
+        if document.language in LANGUAGES:
+            snippets[part].setdefault(document.language, []).extend(_snippets(document.text, config.snippet_characters))
+    taken = set(said)
+    words = []
+    for word, _ in sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])):
+        if word not in taken and len(tokenizer.encode(f" {word}")) == 1:
+            words.append(word)
+        if len(words) == config.words:
+            break
+    if len(words) < config.words:
+        raise InputError(
+            f"the corpus has only {len(words)} common one-token words, bank.words asks for {config.words}",
+            "Lower bank.words or give more text",
+        )
+    rng = stream(context.seed(), "snippets")
+    for found in snippets.values():
+        for code, texts in found.items():
+            order = rng.permutation(len(texts))[: config.snippets_per_language]
+            found[code] = [texts[i] for i in order]
+    bank = {"words": words, "snippets": snippets["train"], "held_out_snippets": snippets["validation"]}
+    (context.out / "bank.json").write_text(json.dumps(bank, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    loaded = load_bank(context.out)
+    seeds = questions(loaded, config.seed_demonstrations, seed=context.seed(), name="seeds")
+    held_out = questions(loaded, config.held_out_questions, seed=context.seed(), name="held out", held_out=True)
+    write_jsonl(context.out / "seeds.jsonl", [as_dialog(q, q.answer, source="seed") for q in seeds])
+    write_jsonl(
+        context.out / "held_out.jsonl", [{"task": q.task, "prompt": q.prompt, "answer": q.answer} for q in held_out]
+    )
+    return {"words": len(words), "seeds": len(seeds), "held_out": len(held_out), "tasks": len(TASKS)}
+
+
+def tokens_stage(context: Context) -> dict[str, Any]:
+    """Documents to token shards: web text for training, annealing and validation, and the skill documents."""
+    config, split = context.recipe.tokens, _split(context)
+    tokenizer = Tokenizer.load(context.inputs["tokenizer"])
+    begin, end = tokenizer.special(BEGIN_OF_TEXT), tokenizer.special(END_OF_TEXT)
+    open_shard = partial(ShardWriter, vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.content())
+    writers = {name: open_shard(context.out / name) for name in ("web", "web-anneal", "web-validation")}
+    chosen = {"web": split.train, "web-anneal": split.anneal, "web-validation": split.validation}
+    total = len(split.train) + len(split.validation)
+    with Progress("tokens", total, "documents") as progress:
+        for document in read_documents(context.inputs["documents"] / "documents.parquet"):
+            wanted = [name for name, ids in chosen.items() if document.id in ids]
+            if not wanted:
+                continue
+            tokens = [begin, *tokenizer.encode(document.text), end]
+            for name in wanted:
+                writers[name].add(tokens, text_bytes=len(document.text.encode()))
+            progress.advance()
+    if config.skill_documents:
+        writers["skills"] = writer = open_shard(context.out / "skills", with_targets=True)
+        made = list(
+            skill_documents(
+                load_bank(context.inputs["bank"]), config.skill_documents, seed=context.seed(),
+                context_share=config.skill_context_share,
+            )
+        )  # fmt: skip
+        before = tokenizer.encode_batch([text for text, _ in made])
+        answers = tokenizer.encode_batch([f" {answer}" for _, answer in made])
+        for (text, answer), prefix, suffix in zip(made, before, answers, strict=True):
+            tokens = [begin, *prefix, *suffix, end]
+            targets = [False] * (1 + len(prefix)) + [True] * (len(suffix) + 1)
+            writer.add(tokens, text_bytes=len(f"{text} {answer}".encode()), targets=targets)
+    counts = {}
+    for name, writer in writers.items():
+        index = writer.close()
+        counts[name] = {
+            "documents": index.documents, "tokens": index.tokens, "target_tokens": index.target_tokens,
+            "bytes_per_token": round(index.text_bytes / max(index.tokens, 1), 3),
+        }  # fmt: skip
+    return counts
+
+
+def load_bank(folder: Path) -> Bank:
+    """The bank as the bank stage wrote it."""
+    return Bank(**json.loads((folder / "bank.json").read_text(encoding="utf-8")))
+
+
+def _split(context: Context) -> Split:
+    """Which document belongs where: the same in every stage that asks."""
+    config = context.recipe.tokens
+    return split_documents(
+        context.inputs["documents"] / "documents.parquet", seed=derive_seed(context.recipe.seed, "split"),
+        validation_percent=config.validation_percent, anneal_percent=config.anneal_percent,
+        max_text_megabytes=config.max_text_megabytes,
+    )  # fmt: skip
+
+
+def _snippets(text: str, size: int) -> list[str]:
+    """Runs of words of about ``size`` characters out of a document's prose lines."""
+    found = []
+    for line in text.splitlines():
+        words = line.split()
+        if len(line) < size or sum(c.isalpha() or c.isspace() for c in line) < 0.9 * len(line):
+            continue
+        piece = ""
+        for word in words:
+            if len(piece) + len(word) + 1 > size:
+                break
+            piece += f" {word}" if piece else word
+        found.append(piece)
+    return found

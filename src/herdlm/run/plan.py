@@ -1,0 +1,243 @@
+"""The stages of a recipe, in the order of the story: what each needs, reads of the recipe, and makes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from herdlm.run.recipe import Recipe
+from herdlm.run.stage import Stage
+
+PREFERENCES, SFT, DPO = (
+    "herdlm.run.rounds:preferences_stage",
+    "herdlm.run.rounds:sft_stage",
+    "herdlm.run.rounds:dpo_stage",
+)
+
+
+def plan(recipe: Recipe) -> list[Stage]:
+    """All stages of a recipe; a stage comes after those it needs."""
+    stages = [*_data(recipe), *_pretraining(recipe), *_rounds(recipe), *_controls(recipe), *_lesson(recipe)]
+    stages += _quantization(recipe)
+    stages += [_examination(recipe, name) for name in examined(recipe)]
+    return [*stages, _report(recipe, stages)]
+
+
+def last_round(recipe: Recipe) -> str:
+    """The stage that makes the finished flagship."""
+    return f"round-{recipe.align.rounds}-dpo"
+
+
+def result_models(recipe: Recipe) -> dict[str, str]:
+    """The models a run is for, by the name a user calls them, and the stages that make them."""
+    flagship, small = recipe.herd.flagship, recipe.herd.small
+    return {flagship: "flagship-bf16", f"{flagship}-fp8": "flagship-fp8", small: "small-bf16"}
+
+
+def examined(recipe: Recipe) -> dict[str, str]:
+    """Stages whose model is examined, each with what it is called in the report."""
+    rounds = range(1, recipe.align.rounds + 1)
+    return {
+        f"pretrain-{recipe.herd.flagship}": "flagship, pre-trained",
+        "seeds-sft": "flagship, demonstrations",
+        **{f"round-{r}-{step}": f"flagship, round {r} {step.upper()}" for r in rounds for step in ("sft", "dpo")},
+        "control-sft": "control: demonstrations and edits, equal steps",
+        "dpo-with-nll": "DPO at a high rate, with NLL",
+        "dpo-without-nll": "DPO at a high rate, without NLL",
+        f"pretrain-{recipe.herd.small}": "small, pre-trained",
+        "small-control": "small, demonstrations, equal steps",
+        "small-taught": "small, flagship's answers",
+        "flagship-bf16": "flagship BF16",
+        "flagship-fp8": "flagship FP8",
+    }
+
+
+def _dump(section: Any) -> Any:
+    return section.model_dump(mode="json")
+
+
+def _data(recipe: Recipe) -> list[Stage]:
+    split = {"tokens": _dump(recipe.tokens)}
+    only_split = {"tokens": {key: value for key, value in split["tokens"].items() if not key.startswith("skill")}}
+    return [
+        Stage(
+            "curate", "documents", "herdlm.run.data:curate_stage",
+            settings={"curate": _dump(recipe.curate)}, files=recipe.data.sources,
+        ),
+        Stage(
+            "tokenizer", "tokenizer", "herdlm.run.data:tokenizer_stage",
+            inputs={"documents": "curate"}, settings={"tokenizer": _dump(recipe.tokenizer), **only_split},
+        ),
+        Stage(
+            "bank", "tasks", "herdlm.run.data:bank_stage",
+            inputs={"documents": "curate", "tokenizer": "tokenizer"},
+            settings={"bank": _dump(recipe.bank), **only_split},
+        ),
+        Stage(
+            "tokens", "tokens", "herdlm.run.data:tokens_stage",
+            inputs={"documents": "curate", "tokenizer": "tokenizer", "bank": "bank"}, settings=split,
+        ),
+    ]  # fmt: skip
+
+
+def _pretraining(recipe: Recipe) -> list[Stage]:
+    herd = recipe.herd
+    shared = _dump(herd)
+    models = shared.pop("models")
+    for role in ("flagship", "small", "ladder"):
+        shared.pop(role)
+
+    def pretrain(name: str, after: tuple[str, ...] = ()) -> Stage:
+        return Stage(
+            f"pretrain-{name}", "model", "herdlm.run.pretrain:pretrain_stage",
+            inputs={"tokens": "tokens", "tokenizer": "tokenizer"},
+            settings={"herd": shared | {"model": models[name]}, "pretrain": _dump(recipe.pretrain)},
+            options={"model": name}, seed_names=("pretrain",), after=after,
+        )  # fmt: skip
+
+    forecast = Stage(
+        "forecast", "forecast", "herdlm.run.pretrain:forecast_stage",
+        inputs={name: f"pretrain-{name}" for name in herd.ladder},
+        settings={"forecast": _dump(recipe.forecast), "flagship": models[herd.flagship], "tied": herd.tied_embeddings},
+    )  # fmt: skip
+    ladder = [pretrain(name) for name in herd.ladder]
+    small = [pretrain(herd.small)] if herd.small not in herd.ladder else []
+    # The forecast is written down before the flagship trains; that is an order, not an input.
+    return [*ladder, forecast, pretrain(herd.flagship, after=("forecast",)), *small]
+
+
+def _rounds(recipe: Recipe) -> list[Stage]:
+    align = recipe.align
+    base = f"pretrain-{recipe.herd.flagship}"
+    stages = [
+        Stage(
+            "seeds-sft", "model", SFT, inputs={"base": base, "seeds": "bank"},
+            settings={"sft": _dump(align.seed_sft)}, options={"data": [["seeds", "seeds.jsonl", 1]]},
+        )
+    ]  # fmt: skip
+    current = "seeds-sft"
+    for r in range(1, align.rounds + 1):
+        remembered = range(max(1, r - align.remember_rounds + 1), r + 1)
+        preferences = {f"preferences-{k}": f"round-{k}-preferences" for k in remembered}
+        edits = [[f"preferences-{k}", "edits.jsonl", align.seed_repeats] for k in range(1, r + 1)]
+        all_preferences = {f"preferences-{k}": f"round-{k}-preferences" for k in range(1, r + 1)}
+        stages += [
+            Stage(
+                f"round-{r}-preferences", "preferences", PREFERENCES, inputs={"bank": "bank", "model": current},
+                settings={"preferences": _dump(align.preferences)},
+            ),
+            Stage(
+                f"round-{r}-samples", "samples", "herdlm.run.rounds:samples_stage",
+                inputs={"bank": "bank", "model": current}, settings={"rejection": _dump(align.rejection)},
+            ),
+            Stage(
+                f"round-{r}-reward", "reward-model", "herdlm.run.rounds:reward_stage",
+                inputs={"model": current, **preferences}, settings={"reward": _dump(align.reward)},
+            ),
+            Stage(
+                f"round-{r}-select", "dialogs", "herdlm.run.rounds:select_stage",
+                inputs={"samples": f"round-{r}-samples", "reward": f"round-{r}-reward"},
+                settings={"rejection": _dump(align.rejection), "reward_seq_len": align.reward.seq_len},
+                options={"source": current},
+            ),
+            Stage(
+                f"round-{r}-sft", "model", SFT,
+                inputs={"base": base, "seeds": "bank", **all_preferences}
+                | {f"kept-{k}": f"round-{k}-select" for k in remembered},
+                settings={"sft": _dump(align.sft)},
+                options={
+                    "data": [["seeds", "seeds.jsonl", align.seed_repeats], *edits,
+                             *([f"kept-{k}", "kept.jsonl", 1] for k in remembered)]
+                },
+            ),
+            Stage(
+                f"round-{r}-dpo", "model", DPO, inputs={"model": f"round-{r}-sft", **preferences},
+                settings={"dpo": _dump(align.dpo)},
+            ),
+        ]  # fmt: skip
+        current = f"round-{r}-dpo"
+    return stages
+
+
+def _controls(recipe: Recipe) -> list[Stage]:
+    """What tells the rounds' worth: as many steps without them, and DPO without its likelihood term."""
+    align = recipe.align
+    rounds = range(1, align.rounds + 1)
+    control = Stage(
+        "control-sft", "model", SFT,
+        inputs={"base": f"pretrain-{recipe.herd.flagship}", "seeds": "bank", "like": f"round-{align.rounds}-sft"}
+        | {f"preferences-{k}": f"round-{k}-preferences" for k in rounds},
+        settings={"sft": _dump(align.sft)},
+        options={
+            "data": [["seeds", "seeds.jsonl", 1], *([f"preferences-{k}", "edits.jsonl", 1] for k in rounds)]
+        },
+    )  # fmt: skip
+    arms = []
+    for name, weight in (("dpo-with-nll", align.dpo.nll_weight), ("dpo-without-nll", 0.0)):
+        dpo = _dump(align.dpo) | {"nll_weight": weight}
+        dpo["train"] |= {"peak_lr": align.dpo_ablation.peak_lr}
+        arms.append(
+            Stage(
+                name, "model", DPO, inputs={"model": "round-1-sft", "preferences-1": "round-1-preferences"},
+                settings={"dpo": dpo}, seed_names=("dpo-ablation",),
+            )
+        )  # fmt: skip
+    return [control, *arms]
+
+
+def _lesson(recipe: Recipe) -> list[Stage]:
+    """The flagship's filtered answers teach the small model; its control has as many steps on demonstrations."""
+    align, base = recipe.align, f"pretrain-{recipe.herd.small}"
+    rejection = _dump(align.teach.answers)
+    sft = {"sft": _dump(align.sft)}
+    taught = Stage(
+        "small-taught", "model", SFT, inputs={"base": base, "seeds": "bank", "answers": "lesson-select"}, settings=sft,
+        options={"data": [["seeds", "seeds.jsonl", align.teach.seed_repeats], ["answers", "kept.jsonl", 1]]},
+    )  # fmt: skip
+    return [
+        Stage(
+            "lesson-samples", "samples", "herdlm.run.rounds:samples_stage",
+            inputs={"bank": "bank", "model": last_round(recipe)}, settings={"rejection": rejection},
+        ),
+        Stage(
+            "lesson-select", "dialogs", "herdlm.run.rounds:select_stage",
+            inputs={"samples": "lesson-samples", "reward": f"round-{align.rounds}-reward"},
+            settings={"rejection": rejection, "reward_seq_len": align.reward.seq_len},
+            options={"source": last_round(recipe)},
+        ),
+        taught,
+        Stage(
+            "small-control", "model", SFT, inputs={"base": base, "seeds": "bank", "like": "small-taught"}, settings=sft,
+            options={"data": [["seeds", "seeds.jsonl", 1]]}, seed_names=("small-taught",),
+        ),
+        Stage("small-bf16", "model", "herdlm.run.measure:export_stage", inputs={"model": "small-taught"}),
+    ]  # fmt: skip
+
+
+def _quantization(recipe: Recipe) -> list[Stage]:
+    return [
+        Stage("flagship-bf16", "model", "herdlm.run.measure:export_stage", inputs={"model": last_round(recipe)}),
+        Stage(
+            "flagship-fp8", "model", "herdlm.run.measure:quantize_stage", inputs={"model": "flagship-bf16"},
+            settings={"quantize": _dump(recipe.quantize)},
+        ),
+        Stage(
+            "compare-fp8", "divergence", "herdlm.run.measure:compare_stage",
+            inputs={"original": "flagship-bf16", "changed": "flagship-fp8", "tokens": "tokens"},
+            settings={"seq_len": recipe.pretrain.seq_len},
+        ),
+    ]  # fmt: skip
+
+
+def _examination(recipe: Recipe, model: str) -> Stage:
+    return Stage(
+        f"examine-{model}", "examination", "herdlm.run.measure:examine_stage",
+        inputs={"model": model, "bank": "bank", "tokens": "tokens"}, settings={"seq_len": recipe.pretrain.seq_len},
+    )  # fmt: skip
+
+
+def _report(recipe: Recipe, stages: list[Stage]) -> Stage:
+    """The page at the end reads the manifests of everything before it."""
+    return Stage(
+        "report", "report", "herdlm.run.report:report_stage", inputs={stage.name: stage.name for stage in stages},
+        settings={"name": recipe.name},
+    )  # fmt: skip

@@ -1,0 +1,54 @@
+"""What a run's folder holds, stage by stage, without running anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from herdlm.base.errors import DamagedError, InputError
+from herdlm.run.plan import plan
+from herdlm.run.recipe import Recipe
+from herdlm.run.stage import RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class StageStatus:
+    """A stage's state: "finished", "out of date" (an input was made anew), "started" or "to come"."""
+
+    name: str
+    state: str
+    seconds: float | None
+
+
+def status(root: Path) -> list[StageStatus]:
+    """The stages of the recipe that was last run in ``root``.
+
+    Raises:
+        InputError: the folder holds no run.
+        DamagedError: its recipe cannot be read.
+    """
+    folder = RunFolder(root)
+    if not folder.recipe.is_file():
+        raise InputError(f"{root} holds no run: there is no {folder.recipe.name}", "Give the --out of a herdlm run")
+    try:
+        recipe = Recipe.model_validate_json(folder.recipe.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DamagedError(f"{folder.recipe} cannot be read: {error}", "Run the recipe again") from error
+    found = folder.finished()
+    rows, current = [], set[str]()
+    for stage in plan(recipe):
+        manifest = found.get(stage.name)
+        if manifest is None:
+            state = "started" if folder.working(stage.name).exists() else "to come"
+        else:
+            contents = {
+                entry: found[name].content if (name := stage.inputs.get(entry)) in current and name else old.content
+                for entry, old in manifest.inputs.items()
+            }
+            inputs_current = all(name in current for name in stage.inputs.values())
+            same = manifest.fingerprint == stage.fingerprint(recipe.seed, contents)
+            state = "finished" if inputs_current and same else "out of date"
+            if state == "finished":
+                current.add(stage.name)
+        rows.append(StageStatus(stage.name, state, manifest.seconds if manifest else None))
+    return rows

@@ -1,0 +1,35 @@
+"""A power law in model size, fitted to a ladder of small models, forecasts the flagship's loss before it trains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from herdlm.base.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class PowerLaw:
+    """y = factor * x ** exponent."""
+
+    factor: float
+    exponent: float
+
+    def __call__(self, x: float) -> float:
+        """The value at ``x``."""
+        return float(self.factor * x**self.exponent)
+
+
+def fit_power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
+    """Least squares in log-log.
+
+    Raises:
+        InputError: fewer than two different x.
+    """
+    if len(set(x)) < 2:
+        raise InputError("a power law needs at least two different sizes", "Give herd.ladder models of different size")
+    exponent, intercept = np.polyfit(np.log(x), np.log(y), 1)
+    return PowerLaw(math.exp(intercept), float(exponent))

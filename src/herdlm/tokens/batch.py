@@ -1,0 +1,128 @@
+"""What a training step reads: packed rows of documents with targets and their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(slots=True)
+class Batch:
+    """Packed rows, [B, T] each.
+
+    ``targets[b, t]`` is the token to predict after ``tokens[b, t]`` and counts with ``weights[b, t]`` (0: no target).
+    ``documents`` numbers the documents of the whole batch, never decreasing inside a row; attention stays inside a
+    document. ``positions`` restart at every document. ``columns`` hold what an objective needs per pair of documents.
+    """
+
+    tokens: Tensor
+    targets: Tensor
+    weights: Tensor
+    documents: Tensor
+    positions: Tensor
+    columns: dict[str, Tensor] = field(default_factory=dict)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch on another device."""
+        return Batch(
+            tokens=self.tokens.to(device),
+            targets=self.targets.to(device),
+            weights=self.weights.to(device),
+            documents=self.documents.to(device),
+            positions=self.positions.to(device),
+            columns={name: value.to(device) for name, value in self.columns.items()},
+        )
+
+    @property
+    def token_count(self) -> int:
+        """Tokens in the batch, padding included."""
+        return self.tokens.numel()
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A document, or the part of one that fell into a row: n + 1 tokens of which the last is only a target.
+
+    ``weights[i]`` is the weight of predicting ``tokens[i + 1]``.
+    """
+
+    tokens: np.ndarray
+    weights: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a piece landed in a batch: its document number, and its last token's index in the flattened rows."""
+
+    document: int
+    end: int
+
+
+def assemble(rows: Sequence[Sequence[Piece]], seq_len: int, pad: int) -> Batch:
+    """Lay pieces side by side into rows of ``seq_len`` tokens, padded at the end with tokens that weigh nothing."""
+    return lay_out(rows, seq_len, pad)[0]
+
+
+def lay_out(rows: Sequence[Sequence[Piece]], seq_len: int, pad: int) -> tuple[Batch, list[list[Place]]]:
+    """As :func:`assemble`, and tells where each piece landed."""
+    shape = (len(rows), seq_len)
+    tokens = np.full(shape, pad, np.int64)
+    targets = np.full(shape, pad, np.int64)
+    weights = np.zeros(shape, np.float32)
+    documents = np.zeros(shape, np.int64)
+    positions = np.zeros(shape, np.int64)
+    places: list[list[Place]] = []
+    number = 0
+    for r, row in enumerate(rows):
+        at = 0
+        places.append([])
+        for piece in row:
+            n = len(piece.tokens) - 1
+            tokens[r, at : at + n] = piece.tokens[:-1]
+            targets[r, at : at + n] = piece.tokens[1:]
+            weights[r, at : at + n] = piece.weights
+            documents[r, at : at + n] = number
+            positions[r, at : at + n] = np.arange(n)
+            at += n
+            places[-1].append(Place(number, r * seq_len + at - 1))
+            number += 1
+        if at < seq_len:  # padding is a document of its own, so that nothing attends to it
+            documents[r, at:] = number
+            positions[r, at:] = np.arange(seq_len - at)
+            number += 1
+    batch = Batch(
+        tokens=torch.from_numpy(tokens),
+        targets=torch.from_numpy(targets),
+        weights=torch.from_numpy(weights),
+        documents=torch.from_numpy(documents),
+        positions=torch.from_numpy(positions),
+    )
+    return batch, places
+
+
+def pack_whole(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Put items into rows of at most ``capacity``, in order, each whole, into the first open row with room.
+
+    Only the last ``OPEN_ROWS`` rows are tried, so that an item lands near its place in the order and packing is linear.
+    """
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for item, length in enumerate(lengths):
+        if length > capacity:
+            raise ValueError(f"item {item} has {length} tokens, a row holds {capacity}")
+        for r in range(max(0, len(rows) - OPEN_ROWS), len(rows)):
+            if room[r] >= length:
+                rows[r].append(item)
+                room[r] -= length
+                break
+        else:
+            rows.append([item])
+            room.append(capacity - length)
+    return rows
+
+
+OPEN_ROWS = 8

@@ -1,0 +1,94 @@
+"""The dialog format of Llama 3: header and end tokens around each message (report, section 4.1.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+from herdlm.base.errors import InputError
+from herdlm.tokens.tokenizer import (
+    BEGIN_OF_TEXT,
+    END_HEADER,
+    END_OF_MESSAGE,
+    END_OF_TEXT,
+    END_OF_TURN,
+    START_HEADER,
+    Tokenizer,
+)
+
+ROLES = ("system", "user", "assistant", "ipython")
+
+
+class Message(TypedDict):
+    """One message of a dialog in the OpenAI form."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A dialog as tokens, with what training may learn from each.
+
+    ``answer[i]`` is true where token i is the model's own to write: the words and the end of assistant messages, never
+    their headers. ``formatting[i]`` is true for header and end tokens, which DPO leaves out of its loss.
+    """
+
+    tokens: list[int]
+    answer: list[bool]
+    formatting: list[bool]
+
+
+def render(tokenizer: Tokenizer, messages: Sequence[Message]) -> Rendered:
+    """A whole dialog as tokens.
+
+    Raises:
+        InputError: a role is unknown.
+    """
+    tokens, answer, formatting = [tokenizer.special(BEGIN_OF_TEXT)], [False], [True]
+    for message in messages:
+        header = _header(tokenizer, message["role"])
+        words = tokenizer.encode(_content(tokenizer, message["content"]))
+        own = message["role"] == "assistant"
+        tokens += [*header, *words, tokenizer.special(END_OF_TURN)]
+        answer += [False] * len(header) + [own] * (len(words) + 1)
+        formatting += [True] * len(header) + [False] * len(words) + [True]
+    return Rendered(tokens, answer, formatting)
+
+
+def render_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+    """A dialog as tokens, up to where the assistant's next message begins."""
+    return render(tokenizer, messages).tokens + _header(tokenizer, "assistant")
+
+
+def stop_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The tokens that end an assistant's message."""
+    return tuple(tokenizer.special(name) for name in (END_OF_TURN, END_OF_MESSAGE, END_OF_TEXT))
+
+
+def chat_template(leading_space: bool) -> str:
+    """The format as a Jinja template for transformers and vLLM."""
+    space = " ' ' +" if leading_space else ""
+    return (
+        "{{- bos_token }}"
+        "{%- for message in messages %}"
+        "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' +"
+        + space
+        + " (message['content'] | trim) + '<|eot_id|>' }}"
+        "{%- endfor %}"
+        "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"
+    )
+
+
+def _header(tokenizer: Tokenizer, role: str) -> list[int]:
+    if role not in ROLES:
+        raise InputError(f"role {role!r} is unknown", f"Use one of {', '.join(ROLES)}")
+    return [
+        tokenizer.special(START_HEADER), *tokenizer.encode(role), tokenizer.special(END_HEADER),
+        *tokenizer.encode("\n\n"),
+    ]  # fmt: skip
+
+
+def _content(tokenizer: Tokenizer, text: str) -> str:
+    return (" " if tokenizer.leading_space else "") + text.strip()

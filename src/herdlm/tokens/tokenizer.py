@@ -1,0 +1,203 @@
+"""A byte-level BPE tokenizer by the Llama 3 rule, kept as a Hugging Face ``tokenizer.json``."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pydantic import Field
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer as Backend
+
+from herdlm.base.artefact import hash_bytes
+from herdlm.base.errors import DamagedError, InputError
+from herdlm.base.recipe import Section
+
+BEGIN_OF_TEXT = "<|begin_of_text|>"
+END_OF_TEXT = "<|end_of_text|>"
+PAD = "<|finetune_right_pad_id|>"
+START_HEADER = "<|start_header_id|>"
+END_HEADER = "<|end_header_id|>"
+END_OF_MESSAGE = "<|eom_id|>"
+END_OF_TURN = "<|eot_id|>"
+PYTHON_TAG = "<|python_tag|>"
+SPECIAL_TOKENS = (
+    BEGIN_OF_TEXT, END_OF_TEXT, PAD, START_HEADER, END_HEADER, END_OF_MESSAGE, END_OF_TURN, PYTHON_TAG,
+)  # fmt: skip
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+class TokenizerConfig(Section):
+    """How the tokenizer is trained."""
+
+    vocab_size: int = Field(128_256, ge=272, description="entries in all: bytes, merges and special tokens")
+    single_digits: bool = Field(False, description="each digit a token; the Llama 3 rule groups up to three")
+    training_megabytes: float = Field(100.0, gt=0, description="train on this much text, sampled evenly")
+    leading_space: bool = Field(
+        False, description="chat contents start with a space, so that a word is one token wherever it stands"
+    )
+
+
+def split_pattern(single_digits: bool = False) -> str:
+    """The pre-tokenisation rule of Llama 3: contractions, words with one mark before them, digits, marks, spaces."""
+    digits = r"\p{N}" if single_digits else r"\p{N}{1,3}"
+    return (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+        r"|[^\r\n\p{L}\p{N}]?\p{L}+"
+        rf"|{digits}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+"
+        r"|\s+(?!\S)"
+        r"|\s+"
+    )
+
+
+class Tokenizer:
+    """Encodes text and decodes ids. Text never turns into special tokens; those are asked for by name."""
+
+    def __init__(self, backend: Backend, *, leading_space: bool = False) -> None:
+        # A page or a user that writes "<|eot_id|>" means those characters, not the end of a turn.
+        backend.encode_special_tokens = True
+        self.backend = backend
+        self.leading_space = leading_space
+        self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
+        self._special = {name: id for name in SPECIAL_TOKENS if (id := backend.token_to_id(name)) is not None}
+        self._special_ids = frozenset(self._special.values())
+
+    def special(self, name: str) -> int:
+        """The id of a special token.
+
+        Raises:
+            InputError: this tokenizer has no such token.
+        """
+        try:
+            return self._special[name]
+        except KeyError:
+            raise InputError(f"the tokenizer has no special token {name}", "Use a tokenizer with Llama 3's") from None
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of ``text``, without begin or end tokens."""
+        ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of many texts at once, on all cores the process may use."""
+        return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int], *, keep_special: bool = False) -> str:
+        """Text of ``ids``; bytes that form no whole character become the replacement character."""
+        text: str = self.backend.decode(list(ids), skip_special_tokens=not keep_special)
+        return text
+
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes a token stands for; empty for special tokens."""
+        if id in self._special_ids:
+            return b""
+        token = self.backend.id_to_token(id)
+        if token is None:
+            raise InputError(f"token id {id} is outside the vocabulary of {self.vocab_size}", "Check the ids")
+        return bytes(_BYTE_OF_CHARACTER[character] for character in token)
+
+    def content(self) -> str:
+        """Hash of the tokenizer's definition, to tell whether tokens and model belong together."""
+        return hash_bytes(self.backend.to_str().encode())
+
+    def save(self, folder: Path) -> None:
+        """Write the files by which transformers, vLLM and herdlm load this tokenizer."""
+        from herdlm.tokens.chat import chat_template
+
+        self.backend.encode_special_tokens = False  # other tools expect their usual reading of the file
+        try:
+            self.backend.save(str(folder / "tokenizer.json"))
+        finally:
+            self.backend.encode_special_tokens = True
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": BEGIN_OF_TEXT,
+            "eos_token": END_OF_TURN,
+            "pad_token": PAD,
+            "clean_up_tokenization_spaces": False,
+            "model_input_names": ["input_ids", "attention_mask"],
+            "leading_space": self.leading_space,
+        }
+        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (folder / "chat_template.jinja").write_text(chat_template(self.leading_space), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Tokenizer:
+        """The tokenizer of a model or tokenizer folder.
+
+        Raises:
+            InputError: the folder holds no ``tokenizer.json``.
+            DamagedError: a file there cannot be read.
+        """
+        path = Path(folder) / "tokenizer.json"
+        if not path.is_file():
+            raise InputError(f"{folder} holds no tokenizer.json", "Give a model or tokenizer folder")
+        try:
+            backend = Backend.from_str(path.read_text(encoding="utf-8"))
+        except Exception as error:  # the backend raises bare Exception
+            raise DamagedError(f"{path} is not a valid tokenizer: {error}", "Restore it from its source") from error
+        settings = Path(folder) / "tokenizer_config.json"
+        try:
+            leading_space = settings.is_file() and json.loads(settings.read_text(encoding="utf-8")).get("leading_space")
+        except ValueError as error:
+            raise DamagedError(f"{settings} is not valid JSON: {error}", "Restore it from its source") from error
+        return cls(backend, leading_space=bool(leading_space))
+
+
+def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
+    """Train BPE merges on ``texts``. The same texts in the same order give the same tokenizer.
+
+    Raises:
+        InputError: the texts hold too few distinct pieces for ``vocab_size``.
+    """
+    backend = Backend(models.BPE(ignore_merges=True))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(split_pattern(config.single_digits)), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    wanted = config.vocab_size - len(SPECIAL_TOKENS)
+    trainer = trainers.BpeTrainer(
+        vocab_size=wanted, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+    )
+    backend.train_from_iterator(texts, trainer)
+    if backend.get_vocab_size() < wanted:
+        raise InputError(
+            f"the text holds only {backend.get_vocab_size()} distinct pieces, tokenizer.vocab_size asks for {wanted}",
+            "Give more text or lower tokenizer.vocab_size",
+        )
+    backend.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIAL_TOKENS])
+    begin = backend.token_to_id(BEGIN_OF_TEXT)
+    backend.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=True),
+            processors.TemplateProcessing(
+                single=f"{BEGIN_OF_TEXT} $A", pair=f"{BEGIN_OF_TEXT} $A {BEGIN_OF_TEXT} $B",
+                special_tokens=[(BEGIN_OF_TEXT, begin)],
+            ),
+        ]
+    )  # fmt: skip
+    return Tokenizer(backend, leading_space=config.leading_space)
+
+
+def use_one_thread() -> None:
+    """Keep the backend from starting a thread per core, for processes that share a machine."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def _byte_characters() -> dict[str, int]:
+    """The printable stand-in of each byte in byte-level BPE files (GPT-2's table)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    table = {chr(byte): byte for byte in printable}
+    for shift, byte in enumerate(b for b in range(256) if b not in set(printable)):
+        table[chr(256 + shift)] = byte
+    return table
+
+
+_BYTE_OF_CHARACTER = _byte_characters()

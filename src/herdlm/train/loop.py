@@ -1,0 +1,161 @@
+"""The one training loop: pre-training, annealing, fine-tuning, reward modelling and DPO run through :func:`train`."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from herdlm.base.errors import DamagedError, HerdError
+from herdlm.base.events import EventLog
+from herdlm.base.progress import Progress
+from herdlm.model.transformer import Transformer
+from herdlm.tokens.batch import Batch
+from herdlm.train.checkpoint import Average, checkpoints, load_checkpoint, save_checkpoint
+from herdlm.train.config import TrainConfig
+from herdlm.train.objectives import Objective
+from herdlm.train.schedules import learning_rate
+
+
+class Batches(Protocol):
+    """Where a run's batches come from. Any step can be asked for, so resuming needs no loader state but the step."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in the run."""
+        ...
+
+    def micro_batches(self, step: int) -> list[Batch]:
+        """The batches whose gradients add up to step ``step``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a run did. ``last_loss`` is the mean over the last tenth of its steps; ``seconds`` are this process's."""
+
+    steps: int
+    tokens: int
+    last_loss: float
+    averaged: int
+    seconds: float
+
+
+def make_optimizer(model: Transformer, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW with decay on matrices only: norms are left alone."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.peak_lr, betas=config.betas, eps=config.eps, fused=True)
+
+
+def averaging_steps(steps: int, config: TrainConfig) -> set[int]:
+    """After which numbers of finished steps the weights count towards the average; the last step is one of them."""
+    if not config.average_last:
+        return set()
+    first = steps * (1 - config.average_last)
+    spread = (steps - first) / max(config.average_count - 1, 1)
+    return {round(steps - i * spread) for i in range(config.average_count)}
+
+
+def train(
+    model: Transformer,
+    objective: Objective,
+    batches: Batches,
+    config: TrainConfig,
+    *,
+    work: Path | None = None,
+    title: str = "train",
+    quiet: bool = False,
+) -> TrainResult:
+    """Train ``model`` in place.
+
+    The loss of a step is the sum over all its targets divided by their global weight, however the step is cut into
+    micro-batches. With ``work``, checkpoints and ``events.jsonl`` (one line a step) go there and a run that was cut
+    off goes on from its last checkpoint, to bitwise the same weights.
+
+    Raises:
+        HerdError: the loss or the gradient is not finite; the step is not taken.
+        DamagedError: the only checkpoints there are cannot be read.
+    """
+    started = time.monotonic()
+    device = next(model.parameters()).device
+    optimizer = make_optimizer(model, config)
+    average = Average()
+    done = _resume(work, model, optimizer, average)
+    events = EventLog(work / "events.jsonl") if work else None
+    if events:
+        events.truncate_after("step", "step", done)
+    autocast = (
+        torch.autocast(device.type, torch.bfloat16) if config.precision == "bfloat16" else contextlib.nullcontext()
+    )
+    averaged_at = averaging_steps(batches.steps, config)
+    losses: list[float] = []
+    tokens = 0
+    model.train()
+    with Progress(title, batches.steps, "steps", quiet=quiet) as progress:
+        progress.advance(done)
+        for step in range(done, batches.steps):
+            step_started = time.monotonic()
+            rate = learning_rate(step, batches.steps, config)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            parts = batches.micro_batches(step)
+            divisor = sum(objective.normaliser(part) for part in parts)
+            optimizer.zero_grad(set_to_none=True)
+            total, sums = 0.0, dict[str, float]()
+            for part in parts:
+                with autocast:
+                    loss, seen = objective.loss(model, part.to(device))
+                loss = loss / divisor
+                loss.backward()  # type: ignore[no-untyped-call]
+                total += float(loss.detach())
+                for name, value in seen.items():
+                    sums[name] = sums.get(name, 0.0) + value
+            norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm))
+            if not (math.isfinite(total) and math.isfinite(norm)):
+                raise HerdError(
+                    f"{title}: step {step} has loss {total} and gradient norm {norm}; it was not taken",
+                    "Lower peak_lr or look at the batch; the checkpoints before it are whole",
+                )
+            optimizer.step()
+            losses.append(total)
+            count = sum(part.token_count for part in parts)
+            tokens += count
+            if step + 1 in averaged_at:
+                average.add(model)
+            if events:
+                seconds = time.monotonic() - step_started
+                events.write(
+                    "step", step=step + 1, loss=total, lr=rate, grad_norm=norm, tokens=count, seconds=round(seconds, 4),
+                    **{name: value / divisor for name, value in sums.items()},
+                )  # fmt: skip
+            if work and (step + 1) % config.checkpoint_every_steps == 0 and step + 1 < batches.steps:
+                save_checkpoint(work / "checkpoints", step + 1, model, optimizer, average)
+            progress.advance(1, f"loss {total:.3f}")
+    if average.count:
+        average.apply(model)
+    model.eval()
+    tail = losses[-max(len(losses) // 10, 1) :]
+    return TrainResult(
+        batches.steps, tokens, sum(tail) / len(tail) if tail else math.nan, average.count, time.monotonic() - started
+    )
+
+
+def _resume(work: Path | None, model: Transformer, optimizer: torch.optim.Optimizer, average: Average) -> int:
+    """Load the newest checkpoint that can be read; the number of steps it stands for, 0 where there is none."""
+    found = checkpoints(work / "checkpoints") if work else []
+    for path in reversed(found):
+        try:
+            return load_checkpoint(path, model, optimizer, average)
+        except DamagedError:
+            if path == found[0]:
+                raise
+    return 0
