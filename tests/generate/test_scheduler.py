@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from herdlm.generate.pages import PagePool
 from herdlm.generate.request import SamplingParams
-from herdlm.generate.rows import Request, Sample
+from herdlm.generate.rows import FOLLOWING, Request, Sample
 from herdlm.generate.scheduler import ONGOING, Batch, Scheduler
 
 
@@ -120,7 +120,7 @@ def test_every_sample_gets_what_it_would_get_alone(asked, page_size, spare, max_
         for _ in range(steps):
             simulation.step()
         if id == aborted:
-            simulation.scheduler.abort(request)
+            simulation.scheduler.abort({request})
             simulation.pool.check()
             continue
         expected |= {(id, j): alone(prompt, j, length + new, 3) for j in range(n)}
@@ -157,6 +157,20 @@ def test_samples_share_their_prompt_and_copy_only_where_they_part():
     assert second is not None
     assert second.copies.shape == (2, 7), "one of eight keeps the half-filled page"
     assert simulation.pool.count - simulation.pool.available == 1 + 8
+
+
+def test_no_row_keeps_a_shared_page_while_one_that_holds_it_stands_still():
+    simulation = Simulation(pages=64, page_size=4, max_batch=4, step_tokens=64)
+    simulation.submit(0, [1, 2], 3, 4, stop=9)
+    simulation.step()
+    rows = simulation.scheduler.rows
+    page = rows.table[2, 0]
+    rows.state[2] = FOLLOWING
+    batch = simulation.scheduler.schedule()
+    assert batch is not None
+    assert batch.copies[0].tolist() == [page, page]
+    assert page not in rows.table[:2, 0]
+    assert simulation.pool.references[page] == 1
 
 
 def test_a_known_prefix_is_not_computed_again_even_in_the_same_step():

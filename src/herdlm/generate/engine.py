@@ -27,7 +27,7 @@ GPU_CACHE_SHARE = 0.8  # of the memory that is free beside the weights
 
 
 class Engine:
-    """Generates with one model on one device.
+    """Generates with one model on one device. For one thread: a server gives the engine a thread of its own.
 
     Args:
         model: on its device and in its type, which are the cache's too. After its weights have changed, call
@@ -140,8 +140,7 @@ class Engine:
                 if progress and events:
                     progress.advance(len(events))
         finally:
-            for request in requests:
-                self.abort(request.id)
+            self._drop([request.id for request in requests])
         return [[completions[j] for j in range(len(completions))] for completions in done]
 
     def submit(self, prompt: Sequence[int], params: SamplingParams, *, stream: bool = True) -> int:
@@ -156,11 +155,7 @@ class Engine:
 
     def abort(self, request_id: int) -> bool:
         """Drop a request and free what it held; false when it is not (or no longer) here."""
-        request = self.requests.pop(request_id, None)
-        if request is None:
-            return False
-        self.scheduler.abort(request)
-        return True
+        return self._drop([request_id]) > 0
 
     def forget_prefixes(self) -> None:
         """Empty the prefix cache: the weights have changed.
@@ -181,12 +176,18 @@ class Engine:
             tokens, logprobs = self._forward(batch)
         except BaseException:
             # What the pages hold is unknown now, and later requests must not find it.
-            for request_id in list(self.requests):
-                self.abort(request_id)
+            self._drop(list(self.requests))
             self.pool.forget_contents()
             raise
         ended = self.scheduler.commit(batch, tokens, logprobs)
         return self._report(batch.drawing, tokens, logprobs, ended)
+
+    def _drop(self, request_ids: list[int]) -> int:
+        """Drop those of the requests that are still here; returns their number."""
+        dropped = {self.requests.pop(request_id) for request_id in request_ids if request_id in self.requests}
+        if dropped:
+            self.scheduler.abort(dropped)
+        return len(dropped)
 
     def _check(self, prompt: Sequence[int], params: SamplingParams, stream: bool) -> Request:
         tokens = np.array(prompt, dtype=np.int64)

@@ -9,6 +9,7 @@ The oldest row always advances, so every request ends. Nothing here knows of ten
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,10 +121,10 @@ class Scheduler:
         self.pool.release(self.rows.held(rows))
         self.rows.clear(rows)
 
-    def abort(self, request: Request) -> None:
-        """Drop a request wherever it stands."""
-        self.waiting = deque(bunch for bunch in self.waiting if bunch.samples[0].request is not request)
-        gone = [row for row, sample in enumerate(self.rows.sample) if sample and sample.request is request]
+    def abort(self, requests: Set[Request]) -> None:
+        """Drop requests wherever they stand."""
+        self.waiting = deque(bunch for bunch in self.waiting if bunch.samples[0].request not in requests)
+        gone = [row for row, sample in enumerate(self.rows.sample) if sample and sample.request in requests]
         for row in gone:
             self.followers.pop(row, None)
         self.release(np.array(gone, dtype=np.int64))

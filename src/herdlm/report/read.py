@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from herdlm.base.artefact import Manifest, read_manifest
 from herdlm.base.errors import DamagedError
@@ -66,6 +66,10 @@ class TokensRecord(Record):
     tokens: int
     target_tokens: int
     bytes_per_token: float
+
+
+class TokensCounts(RootModel[dict[str, TokensRecord]]):
+    """Counts of the tokens stage, by set."""
 
 
 class PretrainingRecord(Record):
@@ -192,13 +196,13 @@ class StageRecord:
         path = self.folder / file
         return [
             _checked(schema, _loads(line, path), f"{path}, line {number}", self.folder)
-            for number, line in enumerate(self._text(file).splitlines(), 1)
+            for number, line in enumerate(self._lines(file), 1)
         ]
 
     def events(self, kind: str, *fields: str) -> list[tuple[float, ...]]:
         """Numbers out of the training log: the ``fields`` of each event of ``kind``."""
         path, rows = self.folder / "events.jsonl", []
-        for number, line in enumerate(self._text("events.jsonl").splitlines(), 1):
+        for number, line in enumerate(self._lines("events.jsonl"), 1):
             event = _loads(line, path)
             if isinstance(event, dict) and event.get("kind") == kind:
                 missing = [name for name in fields if not isinstance(event.get(name), int | float)]
@@ -208,6 +212,10 @@ class StageRecord:
         if not rows:
             raise _damaged(f"{path} holds no {kind} event", self.folder)
         return rows
+
+    def _lines(self, file: str) -> list[str]:
+        """Lines end with a line feed alone: texts may hold what ``splitlines`` takes for other ends."""
+        return [line for line in self._text(file).split("\n") if line]
 
     def _text(self, file: str) -> str:
         try:

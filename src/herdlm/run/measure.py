@@ -47,7 +47,7 @@ def examine_stage(context: Context) -> dict[str, Any]:
     """Held-out questions answered greedily, and the loss on held-out text."""
     model = load_model(context.inputs["model"], context.device, torch.float32)
     tokenizer = Tokenizer.load(context.inputs["model"])
-    engine = Engine(model, tokenizer)
+    engine = Engine(model, tokenizer, max_batch=512)
     rows = read_jsonl(context.inputs["bank"] / "held_out.jsonl")
     asked = [Question(row["task"], row["prompt"], row["answer"]) for row in rows]
     found = examine(engine, tokenizer, asked, max_tokens=MAX_ANSWER_TOKENS, title=context.stage.name)

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 
 from herdlm.base.errors import DamagedError, HerdError
-from herdlm.base.events import EventLog
+from herdlm.base.events import EventLog, read_events
 from herdlm.base.progress import Progress
 from herdlm.model.transformer import Transformer
 from herdlm.tokens.batch import Batch
@@ -97,7 +97,7 @@ def train(
         torch.autocast(device.type, torch.bfloat16) if config.precision == "bfloat16" else contextlib.nullcontext()
     )
     averaged_at = averaging_steps(batches.steps, config)
-    losses: list[float] = []
+    losses = [event["loss"] for event in read_events(events.path, "step")] if events else []
     tokens = 0
     model.train()
     with Progress(title, batches.steps, "steps", quiet=quiet) as progress:

@@ -1,0 +1,118 @@
+"""Verdicts: a claim counts as shown when its whole 95% interval is on the claimed side, and only then."""
+
+from __future__ import annotations
+
+from herdlm.report.data import Check, Forecast, Interval, Verdict
+from herdlm.report.format import loss, percent, points, signed, span
+
+FP8_MARGIN = 0.02
+FORECAST_MARGIN = 0.05
+CHANCE = 0.5
+
+
+def verdict_above(interval: Interval, bound: float = 0.0) -> Verdict:
+    """Whether the interval lies above ``bound``; an interval that touches it shows nothing."""
+    if interval.low > bound:
+        return "shown"
+    return "contrary" if interval.high < bound else "not shown"
+
+
+def verdict_below(interval: Interval, bound: float = 0.0) -> Verdict:
+    """Whether the interval lies below ``bound``."""
+    return verdict_above(Interval(-interval.value, -interval.high, -interval.low), -bound)
+
+
+def verdict_within(interval: Interval, margin: float) -> Verdict:
+    """Whether the whole interval lies within +-``margin``; contrary where all of it lies outside, on one side."""
+    if -margin <= interval.low and interval.high <= margin:
+        return "shown"
+    return "contrary" if interval.low > margin or interval.high < -margin else "not shown"
+
+
+def above(name: str, claim: str, better: tuple[str, float], worse: tuple[str, float], difference: Interval) -> Check:
+    """The claim that one model passes more held-out questions than another; models are (label, pass rate)."""
+    verdict = verdict_above(difference)
+    ending = {
+        "shown": "the interval lies above 0.",
+        "not shown": "the interval holds 0, so no difference is shown.",
+        "contrary": "the interval lies below 0: this run shows the opposite.",
+    }[verdict]
+    return Check(
+        name, claim, "difference", difference.value, difference.low, difference.high, verdict,
+        "the paired interval lies above 0", _compared(better, worse, difference) + ending,
+    )  # fmt: skip
+
+
+def below(name: str, claim: str, worse: tuple[str, float], better: tuple[str, float], difference: Interval) -> Check:
+    """The claim that one model passes fewer held-out questions than another."""
+    verdict = verdict_below(difference)
+    ending = {
+        "shown": "the interval lies below 0.",
+        "not shown": "the interval holds 0, so no loss is shown.",
+        "contrary": "the interval lies above 0: this run shows the opposite.",
+    }[verdict]
+    return Check(
+        name, claim, "difference", difference.value, difference.low, difference.high, verdict,
+        "the paired interval lies below 0", _compared(worse, better, difference) + ending,
+    )  # fmt: skip
+
+
+def lossless(
+    name: str, claim: str, changed: tuple[str, float], original: tuple[str, float], difference: Interval
+) -> Check:
+    """The claim that a changed model's pass rate is within 2 points of the original's."""
+    verdict = verdict_within(difference, FP8_MARGIN)
+    margin = f"{100 * FP8_MARGIN:g} points"
+    ending = {
+        "shown": f"the interval lies within {margin} of 0.",
+        "not shown": f"the interval reaches beyond {margin}, so equality within {margin} is not shown.",
+        "contrary": f"the interval lies more than {margin} from 0: the change matters.",
+    }[verdict]
+    return Check(
+        name, claim, "difference", difference.value, difference.low, difference.high, verdict,
+        f"the paired interval lies within {margin} of 0", _compared(changed, original, difference) + ending,
+    )  # fmt: skip
+
+
+def foretold(forecast: Forecast) -> Check:
+    """The claim that the measured loss is within 5% of the one forecast on the axis fixed beforehand."""
+    axis = forecast.axis
+    deviation = axis.forecast / forecast.measured - 1
+    verdict: Verdict = "shown" if abs(deviation) <= FORECAST_MARGIN else "contrary"
+    band = " and ".join(f"{loss(other.forecast)} on {axis_label(other.name)}" for other in forecast.axes)
+    inside = "within" if verdict == "shown" else "outside"
+    return Check(
+        "forecast-matches", "The ladder forecasts the flagship's loss within 5%", "deviation", deviation, None, None,
+        verdict, f"the forecast is within {percent(FORECAST_MARGIN, 0)} of the measured loss",
+        f"The forecast was {band}; {axis_label(axis.name)} was fixed beforehand as the axis that counts. Measured: "
+        f"{loss(forecast.measured)} nats per token. The forecast is off by {signed(100 * deviation)}%, {inside} the "
+        f"{percent(FORECAST_MARGIN, 0)} allowed. It is one forecast of one model.",
+    )  # fmt: skip
+
+
+def beats_chance(number: int, accuracy: Interval) -> Check:
+    """The claim that a round's reward model ranks held-out pairs better than a coin."""
+    verdict = verdict_above(accuracy, CHANCE)
+    ending = {
+        "shown": "above the 50% of a coin.",
+        "not shown": "an interval that holds the 50% of a coin, so nothing is shown.",
+        "contrary": "below the 50% of a coin.",
+    }[verdict]
+    return Check(
+        f"reward-round-{number}", f"Round {number}'s reward model ranks held-out pairs better than chance", "rate",
+        accuracy.value, accuracy.low, accuracy.high, verdict, "the interval lies above 50%",
+        f"It ranks {percent(accuracy.value)} of held-out pairs as the annotator did "
+        f"({percent(accuracy.low)} to {percent(accuracy.high)}), {ending}",
+    )  # fmt: skip
+
+
+def axis_label(name: str) -> str:
+    """What a forecast's axis measures."""
+    return {"parameters": "all parameters", "body_parameters": "parameters without embeddings"}.get(name, name)
+
+
+def _compared(one: tuple[str, float], other: tuple[str, float], difference: Interval) -> str:
+    return (
+        f"{one[0]}: {percent(one[1])}; {other[0]}: {percent(other[1])}. Difference {points(difference.value)} points, "
+        f"95% interval {span(difference.low, difference.high)}: "
+    )

@@ -1,0 +1,172 @@
+"""The parts of the report that are only read out of a run's stages, not judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from herdlm.base.errors import DamagedError
+from herdlm.report import read
+from herdlm.report.data import (
+    Answer,
+    Axis,
+    Curation,
+    Curve,
+    Dialog,
+    Drift,
+    Forecast,
+    FunnelStep,
+    Interval,
+    Language,
+    Pretraining,
+    Round,
+    StageTime,
+    Tokens,
+)
+from herdlm.report.lineage import source_name
+from herdlm.report.read import AnswerRecord, StageRecord
+
+CURVE_POINTS = 120
+
+Records = Mapping[str, StageRecord]
+
+
+def curation(records: Records) -> Curation:
+    """The funnel, and the tokens made of what it let through."""
+    funnel = records["curate"].json("funnel.json", read.FunnelRecord)
+    steps = [
+        FunnelStep(
+            step.step, step.documents_in, step.documents_dropped, step.documents_out, step.bytes_out,
+            tuple((reason, of.documents, of.bytes) for reason, of in step.dropped.items()),
+        )
+        for step in funnel.steps
+    ]  # fmt: skip
+    languages = [Language(code, of.documents, of.bytes, of.words) for code, of in funnel.languages.items()]
+    languages.sort(key=lambda language: (-language.bytes, language.code))
+    tokens = [
+        Tokens(name, of.documents, of.tokens, of.target_tokens, of.bytes_per_token)
+        for name, of in records["tokens"].counts(read.TokensCounts).root.items()
+    ]
+    return Curation(
+        files=funnel.input.files, file_bytes=funnel.input.file_bytes, documents_read=funnel.input.documents,
+        documents_kept=funnel.output.documents, bytes_kept=funnel.output.bytes, steps=tuple(steps),
+        languages=tuple(languages), vocab_size=records["tokenizer"].counts(read.TokenizerCounts).vocab_size,
+        tokens=tuple(tokens),
+    )  # fmt: skip
+
+
+def curves(record: StageRecord, *fields: str) -> list[Curve]:
+    """Logged numbers of a training run, at most :data:`CURVE_POINTS` points each; a point is a mean over its steps."""
+    rows = record.events("step", "step", *fields)
+    groups = min(CURVE_POINTS, len(rows))
+    ends = [round((group + 1) * len(rows) / groups) for group in range(groups)]
+    parts = [rows[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    steps = tuple(int(part[-1][0]) for part in parts)
+    return [
+        Curve(steps, tuple(sum(row[column] for row in part) / len(part) for part in parts))
+        for column in range(1, len(fields) + 1)
+    ]
+
+
+def pretraining(record: StageRecord, model: str, role: str) -> Pretraining:
+    """One model's pre-training: its size, its loss curve, its validation loss."""
+    told = record.json("training.json", read.PretrainingRecord)
+    loss, rate, norm = curves(record, "loss", "lr", "grad_norm")
+    return Pretraining(
+        model=model, role=role, parameters=told.parameters, body_parameters=told.body_parameters,
+        trained_tokens=told.trained_tokens, steps=told.steps, validation_loss=told.validation_nats_per_token,
+        bits_per_byte=told.validation_bits_per_byte, loss=loss, learning_rate=rate, gradient_norm=norm,
+    )  # fmt: skip
+
+
+def forecast(record: StageRecord, measured: float) -> Forecast:
+    """The forecast as it was written down, beside what was measured."""
+    told = record.json("forecast.json", read.ForecastRecord)
+    axes = []
+    for name, law, size in (
+        ("body_parameters", told.body_parameters, told.flagship.body_parameters),
+        ("parameters", told.parameters, told.flagship.parameters),
+    ):
+        ladder = tuple((model, float(getattr(of, name)), of.loss) for model, of in told.ladder.items())
+        axes.append(Axis(name, law.factor, law.exponent, ladder, size, law.forecast))
+    if told.axis not in [axis.name for axis in axes]:
+        raise DamagedError(
+            f"{record.folder / 'forecast.json'} names the axis {told.axis}, of which it holds no forecast",
+            f"Delete {record.folder} and run the recipe again to make it anew",
+        )
+    return Forecast(tuple(axes), told.axis, measured)
+
+
+def round_of(records: Records, number: int) -> Round:
+    """What went into and came out of a round."""
+    preferences = records[f"round-{number}-preferences"].counts(read.PreferencesCounts)
+    selection = records[f"round-{number}-select"].counts(read.SelectionCounts)
+    reward = records[f"round-{number}-reward"].counts(read.RewardCounts)
+    sft, dpo = (
+        records[f"round-{number}-{step}"].json("training.json", read.TuningRecord).steps for step in ("sft", "dpo")
+    )
+    accuracy = {}
+    for name, measured, pairs in (
+        ("train", reward.train_accuracy, reward.pairs),
+        ("held_out", reward.held_out_accuracy, reward.held_out_pairs),
+    ):
+        if pairs and measured is None:
+            raise DamagedError(
+                f"{records[f'round-{number}-reward'].folder} has {pairs} {name} pairs, but no {name}_accuracy",
+                "Delete that folder and run the recipe again to make it anew",
+            )
+        accuracy[name] = Interval(*measured) if measured else None
+    return Round(
+        number=number, sampled_right=preferences.right_share, pairs=preferences.pairs, edits=preferences.edits,
+        kept=selection.kept, kept_right=sum(task.right for task in selection.tasks.values()),
+        reward_held_out=accuracy["held_out"], reward_train=accuracy["train"], held_out_pairs=reward.held_out_pairs,
+        sft_steps=sft, dpo_steps=dpo,
+    )  # fmt: skip
+
+
+def drift(record: StageRecord, label: str) -> Drift:
+    """How DPO moved the log-probabilities of chosen and rejected answers."""
+    chosen, rejected = curves(record, "chosen_drift", "rejected_drift")
+    return Drift(label, chosen, rejected)
+
+
+def dialogs(answers: Mapping[str, Sequence[AnswerRecord]], labels: Mapping[str, str]) -> tuple[Dialog, ...]:
+    """The first held-out question of every task as several models answered it: picked without a look at the answers."""
+    first: dict[str, int] = {}
+    questions = next(iter(answers.values()))
+    for number, question in enumerate(questions):
+        first.setdefault(question.task, number)
+    return tuple(
+        Dialog(
+            questions[number].task, questions[number].prompt, questions[number].answer,
+            tuple(Answer(labels[stage], of[number].given, of[number].right) for stage, of in answers.items()),
+        )
+        for number in first.values()
+    )  # fmt: skip
+
+
+def times(records: Records) -> tuple[StageTime, ...]:
+    """Seconds of every stage, in the order of the plan."""
+    return tuple(StageTime(name, phase_of(name), record.manifest.seconds) for name, record in records.items())
+
+
+def phase_of(stage: str) -> str:
+    """The part of the story a stage belongs to."""
+    if stage.startswith("round-"):
+        return f"round {stage.split('-')[1]}"
+    phases = {
+        "pages to tokens": ("curate", "tokenizer", "bank", "tokens"),
+        "pre-training and forecast": ("pretrain-", "forecast"),
+        "demonstrations": ("seeds-",),
+        "controls": ("control-", "dpo-with"),
+        "small model's lesson": ("lesson-", "small-"),
+        "export and FP8": ("flagship-",),
+        "evaluation": ("examine-", "compare-"),
+    }
+    return next((phase for phase, prefixes in phases.items() if stage.startswith(prefixes)), "other")
+
+
+def shareable_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """A recipe with its sources named, not located: the page may leave this machine."""
+    data = settings["data"]
+    return settings | {"data": data | {"sources": [source_name(path) for path in data["sources"]]}}

@@ -1,0 +1,52 @@
+"""From what a user names, a run or a model, to the folder of one model."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from herdlm.base.errors import DamagedError, InputError
+from herdlm.model.hf import CONFIG
+
+EITHER = f"Give a model folder (it holds {CONFIG}) or the folder of a finished run"
+
+
+def model_folder(path: Path) -> Path:
+    """The model folder that ``path`` means: itself, or the flagship of a run.
+
+    Raises:
+        InputError: there is no model, naming what was looked for.
+        DamagedError: the run's recipe.json cannot be read.
+    """
+    if (path / CONFIG).is_file():
+        return path
+    if not path.is_dir():
+        raise InputError(f"{path} is a file" if path.exists() else f"{path} does not exist", EITHER)
+    recipe = path / "recipe.json"
+    if recipe.is_file():
+        flagship = path / "models" / _flagship_name(recipe)
+        if not (flagship / CONFIG).is_file():
+            raise InputError(f"the run {path} has no flagship yet: looked for {flagship / CONFIG}",
+                             "Run its recipe to the end with the same --out, or name another model folder")  # fmt: skip
+        return flagship
+    inside = sorted(folder.name for folder in path.iterdir() if (folder / CONFIG).is_file())
+    if inside:
+        raise InputError(f"{path} holds several models", f"Name one: {', '.join(str(path / name) for name in inside)}")
+    raise InputError(f"{path} is no model and no run: looked for {CONFIG} and recipe.json", EITHER)
+
+
+def model_name(folder: Path) -> str:
+    """What a model is called: its folder's name. A run's ``models/flagship`` is "flagship", whatever it links to."""
+    return Path(os.path.abspath(folder)).name  # noqa: PTH100 - Path.resolve would follow the link
+
+
+def _flagship_name(recipe: Path) -> str:
+    try:
+        name = json.loads(recipe.read_text(encoding="utf-8"))["herd"]["flagship"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"{recipe} does not name herd.flagship ({error!r})",
+                           "Run the recipe again with the same --out, or name a model folder") from error  # fmt: skip
+    if not isinstance(name, str):
+        raise DamagedError(f"{recipe}: herd.flagship is {name!r}", "Run the recipe again with the same --out")
+    return name

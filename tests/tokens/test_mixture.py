@@ -1,0 +1,165 @@
+"""Shards, packing and the pre-training loader: nothing lost, nothing twice, any row without those before it."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from herdlm.base.errors import DamagedError, InputError
+from herdlm.tokens.batch import OPEN_ROWS, Piece, assemble, lay_out, pack_whole
+from herdlm.tokens.mixture import Mixture, PretrainBatches, Source, SourceRows
+from herdlm.tokens.shards import Shard, ShardWriter
+
+PAD = 0
+
+
+def write_shard(folder, documents, targets=None):
+    writer = ShardWriter(folder, vocab_size=60_000, tokenizer="t", with_targets=targets is not None)
+    for number, document in enumerate(documents):
+        writer.add(document, text_bytes=3 * len(document), targets=targets[number] if targets else None)
+    return writer.close()
+
+
+documents_strategy = st.lists(st.integers(2, 30), min_size=1, max_size=12)
+
+
+def make_documents(lengths):
+    """Documents of the given lengths whose tokens are all different, so that each can be followed."""
+    starts = np.cumsum([1, *lengths])
+    return [list(range(start, start + length)) for start, length in zip(starts, lengths, strict=False)]
+
+
+@given(lengths=documents_strategy, seq_len=st.integers(3, 16), rows=st.integers(1, 20))
+@settings(max_examples=50, deadline=None)
+def test_rows_of_prose_run_through_every_document_once_an_epoch(tmp_path_factory, lengths, seq_len, rows):
+    folder = tmp_path_factory.mktemp("shard")
+    documents = make_documents(lengths)
+    write_shard(folder, documents)
+    source = SourceRows(Source("web", folder, 1.0), seq_len, seed=3)
+    epoch = sum(lengths)
+    stream = [int(t) for n in range(-(-2 * epoch // seq_len)) for piece in source.row(n) for t in piece.tokens[:-1]]
+    assert sorted(stream[:epoch]) == sorted(stream[epoch : 2 * epoch]) == list(range(1, epoch + 1))
+    # Any row can be made alone, in any order, by a loader that has made no other.
+    fresh = SourceRows(Source("web", folder, 1.0), seq_len, seed=3)
+    for n in reversed(range(rows)):
+        assert [p.tokens.tolist() for p in fresh.row(n)] == [p.tokens.tolist() for p in source.row(n)]
+
+
+@given(lengths=documents_strategy, seq_len=st.integers(3, 16))
+@settings(max_examples=50, deadline=None)
+def test_every_target_is_the_next_token_of_the_same_document(tmp_path_factory, lengths, seq_len):
+    folder = tmp_path_factory.mktemp("shard")
+    documents = make_documents(lengths)
+    write_shard(folder, documents)
+    follows = {a: b for d in documents for a, b in zip(d, d[1:], strict=False)}
+    ends = {d[-1] for d in documents}
+    source = SourceRows(Source("web", folder, 1.0, loss_weight=2.5), seq_len, seed=0)
+    predicted = set()
+    for n in range(-(-sum(lengths) // seq_len)):
+        batch = assemble([source.row(n)], seq_len, PAD)
+        for token, target, weight in zip(batch.tokens[0], batch.targets[0], batch.weights[0], strict=True):
+            if int(token) in ends:
+                assert weight == 0
+            else:
+                assert weight == 2.5
+                assert follows[int(token)] == int(target)
+                predicted.add(int(token))
+    assert predicted == set(follows)
+
+
+@given(lengths=st.lists(st.integers(2, 17), min_size=1, max_size=12), seed=st.integers(0, 5))
+@settings(max_examples=50, deadline=None)
+def test_documents_with_answers_stay_whole(tmp_path_factory, lengths, seed):
+    folder = tmp_path_factory.mktemp("shard")
+    documents = make_documents(lengths)
+    write_shard(folder, documents, targets=[[False] + [True] * (len(d) - 1) for d in documents])
+    source = SourceRows(Source("skills", folder, 1.0), 16, seed)
+    seen, number = [], 0
+    while len(seen) < 2 * len(documents):
+        row = source.row(number)
+        seen += [tuple(piece.tokens[:-1].tolist()) for piece in row]
+        number += 1
+    whole = sorted(tuple(d[:-1]) for d in documents)
+    assert sorted(seen[: len(documents)]) == whole
+    assert sorted(seen[len(documents) : 2 * len(documents)]) == whole
+
+
+@given(lengths=st.lists(st.integers(1, 20), max_size=40))
+def test_packing_keeps_every_item_once_and_within_capacity(lengths):
+    rows = pack_whole(lengths, 20)
+    assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
+    assert all(sum(lengths[i] for i in row) <= 20 for row in rows)
+    last = {i: r for r, row in enumerate(rows) for i in row}
+    assert all(last[i] >= max(last[j] for j in range(i + 1)) - OPEN_ROWS for i in range(len(lengths)))
+
+
+def test_an_item_longer_than_a_row_is_refused():
+    with pytest.raises(ValueError, match="item 1 has 9 tokens"):
+        pack_whole([3, 9], 8)
+
+
+def test_layout_restarts_positions_and_numbers_documents():
+    pieces = [Piece(np.array([5, 6, 7]), np.ones(2, np.float32)), Piece(np.array([8, 9]), np.ones(1, np.float32))]
+    batch, places = lay_out([pieces, pieces[:1]], 4, PAD)
+    assert batch.tokens.tolist() == [[5, 6, 8, 0], [5, 6, 0, 0]]
+    assert batch.targets.tolist() == [[6, 7, 9, 0], [6, 7, 0, 0]]
+    assert batch.documents.tolist() == [[0, 0, 1, 2], [3, 3, 4, 4]]
+    assert batch.positions.tolist() == [[0, 1, 0, 0], [0, 1, 0, 1]]
+    assert [[(p.document, p.end) for p in row] for row in places] == [[(0, 1), (1, 2)], [(3, 5)]]
+
+
+def test_a_mixture_gives_each_source_its_share_at_every_moment(tmp_path):
+    for name in ("a", "b", "c"):
+        write_shard(tmp_path / name, make_documents([40, 50]))
+    shares = {"a": 0.5, "b": 0.3, "c": 0.2}
+    mixture = Mixture([Source(n, tmp_path / n, s) for n, s in shares.items()], seq_len=8, seed=1, pad=PAD)
+    mixture._choose(500)
+    for rows in range(1, 500):
+        for number, share in enumerate(shares.values()):
+            assert abs(mixture._counts[rows, number] - rows * share) <= 1.0
+
+
+def test_a_batch_does_not_depend_on_how_it_is_reached(tmp_path):
+    for name in ("a", "b"):
+        write_shard(tmp_path / name, make_documents([40, 50, 33]))
+
+    def mixture():
+        return Mixture([Source(n, tmp_path / n, 1.0) for n in ("a", "b")], seq_len=8, seed=1, pad=PAD)
+
+    walked = mixture()
+    whole = [walked.batch(row, 4) for row in range(0, 40, 4)]
+    jumped = mixture().batch(36, 4)
+    assert torch.equal(jumped.tokens, whole[-1].tokens)
+    halves = [mixture().batch(36, 2), mixture().batch(38, 2)]
+    assert torch.equal(torch.cat([h.tokens for h in halves]), jumped.tokens)
+
+
+def test_phases_follow_each_other(tmp_path):
+    write_shard(tmp_path / "a", make_documents([40]))
+    write_shard(tmp_path / "b", make_documents([40]))
+    phases = [(Mixture([Source(n, tmp_path / n, 1.0)], seq_len=8, seed=1, pad=PAD), 3) for n in ("a", "b")]
+    batches = PretrainBatches(phases, rows_per_step=4, rows_per_micro_batch=3)
+    assert batches.steps == 6
+    assert [len(part.tokens) for part in batches.micro_batches(0)] == [3, 1]
+    assert torch.equal(batches.micro_batches(3)[0].tokens, phases[1][0].batch(0, 3).tokens)
+    with pytest.raises(IndexError):
+        batches.micro_batches(6)
+
+
+def test_damage_is_noticed_when_a_shard_is_opened(tmp_path):
+    write_shard(tmp_path, make_documents([10, 12]))
+    path = tmp_path / "tokens.bin"
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(DamagedError, match=r"tokens\.bin has 42 bytes where the index says 44"):
+        Shard(tmp_path)
+    with pytest.raises(InputError, match=r"holds no index\.json"):
+        Shard(tmp_path / "nowhere")
+
+
+def test_a_large_vocabulary_takes_four_bytes(tmp_path):
+    writer = ShardWriter(tmp_path, vocab_size=128_256, tokenizer="t")
+    writer.add([0, 128_255], text_bytes=9)
+    writer.close()
+    assert Shard(tmp_path).tokens.tolist() == [0, 128_255]
+    assert (tmp_path / "tokens.bin").stat().st_size == 8
