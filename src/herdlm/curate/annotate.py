@@ -32,7 +32,7 @@ ANNOTATED_SCHEMA = pa.schema(
         ("read_bytes", pa.int64()),
         ("step", pa.large_string()),
         ("reason", pa.large_string()),
-        ("digest", pa.large_binary()),  # null where dropped, like the next
+        ("digest", pa.large_string()),  # null where dropped, like the next
         ("normalized", pa.large_string()),
     ]
 )

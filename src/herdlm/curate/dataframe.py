@@ -77,7 +77,7 @@ class Scan:
             raise HerdError("the dataframe engine stopped before it had read all pages", "Run again with fewer workers")
 
 
-class _Source(DataSource):  # type: ignore[misc]
+class _Source(DataSource):
     def __init__(self, scan: Scan) -> None:
         self._scan = scan
 
@@ -93,7 +93,7 @@ class _Source(DataSource):  # type: ignore[misc]
         yield _Task(self._scan)
 
 
-class _Task(DataSourceTask):  # type: ignore[misc]
+class _Task(DataSourceTask):
     def __init__(self, scan: Scan) -> None:
         self._scan = scan
 
@@ -133,7 +133,7 @@ def map_batches(
         def __init__(self, function: Callable[[pa.RecordBatch], pa.RecordBatch]) -> None:
             self.function = function
 
-        @daft.method.batch(return_dtype=result, unnest=True, batch_size=batch_rows)  # type: ignore[untyped-decorator]
+        @daft.method.batch(return_dtype=result, unnest=True, batch_size=batch_rows)
         def run(self, *columns: Any) -> pa.Array:
             batch = pa.RecordBatch.from_arrays([_array(column) for column in columns], names=names)
             mapped = self.function(batch)
@@ -173,7 +173,11 @@ def from_arrow(table: pa.Table) -> Frame:
 
 
 def first_rows(frame: Frame, key: str, row: str) -> pa.Table:
-    """For every row that is not the first with its ``key``: columns ``row`` and ``first``, the smallest row with it."""
+    """For every row that is not the first with its ``key``: columns ``row`` and ``first``, the smallest row with it.
+
+    ``key`` is a number or a string; daft 0.7.26 joins binary keys wrongly (every row meets every other).
+    """
+    assert not frame.schema()[key].dtype.is_binary()
     firsts = frame.groupby(key).agg(frame[row].min().alias("first"))
     joined = frame.join(firsts, on=key)
     return joined.where(joined[row] != joined["first"]).select(row, "first").distinct().to_arrow()

@@ -16,8 +16,14 @@ _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffd\ufffe\uffff]")
 _TRAILING_SPACE = re.compile(r"[ \t\xa0]+$", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n{3,}")
-# links that headings carry to themselves, and lists of a page's other languages
-_SKIP = ["a.headerlink", "a.anchorlink", ".toplang", ".bottomlang"]
+_TABS = re.compile(r"(?<=\S)[ \t]*\t[ \t]*")
+# Navigation by its standard elements and by the names that documentation generators give it: links of headings to
+# themselves, bars to the pages before and after, paths to the page, lists of its translations, tables of contents.
+_NAVIGATION = [
+    "nav", "[role=navigation]", "a.headerlink", "a.anchorlink", "a.permalink",
+    ".navheader", ".navfooter", ".docnav", ".breadcrumb", ".breadcrumbs", "#breadcrumbs", "#path", ".toplang",
+    ".bottomlang", ".toc", "#toc", ".table-of-contents", ".skip-link",
+]  # fmt: skip
 MAX_CONTROL_SHARE = 0.001
 
 
@@ -52,14 +58,15 @@ def _try(payload: bytes, encoding: str) -> str | None:
 def main_text(html: str) -> str:
     """The main content of a page as plain text: paragraphs and list items on lines of their own, image texts kept."""
     text = extract_plain_text(
-        html, main_content=True, preserve_formatting=True, list_bullets=False, alt_texts=True, skip_elements=_SKIP
+        html, main_content=True, preserve_formatting=True, list_bullets=False, alt_texts=True, skip_elements=_NAVIGATION
     )
     return tidy(text)
 
 
 def tidy(text: str) -> str:
-    """NFC, no controls, no space at line ends, at most one blank line in a row."""
+    """NFC, no controls, no space at line ends, one tab between table cells, at most one blank line in a row."""
     text = _CONTROLS.sub("", unicodedata.normalize("NFC", text.replace("\r\n", "\n")))
+    text = _TABS.sub("\t", text)
     return _BLANK_LINES.sub("\n\n", _TRAILING_SPACE.sub("", text)).strip()
 
 

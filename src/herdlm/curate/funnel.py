@@ -37,8 +37,9 @@ class Funnel:
     def as_dict(self, *, files: int, file_bytes: int) -> dict[str, Any]:
         """The funnel for ``funnel.json``.
 
-        For every step ``documents_in = documents_out + documents_dropped`` and ``bytes_in = bytes_out + bytes_dropped``,
-        to which extraction adds the ``bytes_removed`` from the pages it let through: markup and boilerplate.
+        For every step ``documents_in = documents_out + documents_dropped`` and
+        ``bytes_in = bytes_out + bytes_dropped``; extraction adds ``bytes_removed``, the markup and boilerplate of the pages
+        it let through.
         """
         steps = [self._step(number, step) for number, step in enumerate(STEPS)]
         kept = {"documents": self.kept["documents"], "bytes": self.kept["text"], "words": self.kept["words"]}

@@ -8,7 +8,8 @@ section 3.6). Thresholds are ``HeuristicsConfig``'s; its defaults are theirs. St
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,9 @@ from herdlm.curate.config import HeuristicsConfig
 from herdlm.curate.stopwords import STOP_WORDS, UNSPACED
 from herdlm.curate.words import split_words
 
-BULLETS = ("•", "‣", "◦", "▪", "■", "●", "○", "-", "*", "–", "·")
+BULLETS = tuple("•‣◦▪■●○·-*\u2013")
 ELLIPSES = ("...", "…", "[...]", "[…]")
-TERMINALS = (".", "!", "?", ":", ";", '"', "”", "»", "…", "。", "！", "？", "：", "」", "）", ")")
+TERMINALS = tuple('.!?:;")”»…。」\uff01\uff1f\uff1a\uff09')  # the last four: full-width ! ? : )
 TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
 
@@ -27,55 +28,48 @@ DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
 def check_text(text: str, language: str, config: HeuristicsConfig) -> str | None:
     """None to keep a text, or the name of the first rule it breaks."""
     words = split_words(text)
-    return _check_words(text, words, language, config) or _check_lines(text, words, config) or _check_repetition(
-        text, words, config
-    )  # fmt: skip
+    rules = chain(
+        _word_rules(text, words, language, config), _line_rules(text, words, config), _repetition_rules(words, config)
+    )
+    return next((reason for reason, broken in rules if broken), None)
 
 
-def _check_words(text: str, words: Sequence[str], language: str, config: HeuristicsConfig) -> str | None:
+def _word_rules(text: str, words: Sequence[str], language: str, config: HeuristicsConfig) -> Iterator[tuple[str, bool]]:
     count = len(words)
-    if count < config.min_words:
-        return "too_few_words"  # [G]
-    if count > config.max_words:
-        return "too_many_words"  # [G]
+    yield "too_few_words", count < config.min_words  # [G]
+    yield "too_many_words", count > config.max_words  # [G]
     if language not in UNSPACED:
         mean = sum(map(len, words)) / max(count, 1)
-        if mean < config.min_mean_word_chars:
-            return "words_too_short"  # [G]
-        if mean > config.max_mean_word_chars:
-            return "words_too_long"  # [G]
-    if max(text.count("#"), text.count("...") + text.count("…")) > config.max_symbols_per_word * count:
-        return "too_many_symbols"  # [G]
-    if sum(any(map(str.isalpha, word)) for word in words) < config.min_alphabetic_words * count:
-        return "too_few_alphabetic_words"  # [G]
-    stop_words = STOP_WORDS[language]
-    if len(stop_words.intersection(word.lower() for word in words)) < config.min_stop_words:
-        return "too_few_stop_words"  # [G], with a table per language
-    return "placeholder_text" if "lorem ipsum" in text.lower() else None  # [C]
+        yield "words_too_short", mean < config.min_mean_word_chars  # [G]
+        yield "words_too_long", mean > config.max_mean_word_chars  # [G]
+    symbols = max(text.count("#"), text.count("...") + text.count("…"))
+    yield "too_many_symbols", symbols > config.max_symbols_per_word * count  # [G]
+    alphabetic = sum(any(map(str.isalpha, word)) for word in words)
+    yield "too_few_alphabetic_words", alphabetic < config.min_alphabetic_words * count  # [G]
+    stop_words = STOP_WORDS[language].intersection(word.lower() for word in words)
+    yield "too_few_stop_words", len(stop_words) < config.min_stop_words  # [G], with a table per language
+    yield "placeholder_text", "lorem ipsum" in text.lower()  # [C]
 
 
-def _check_lines(text: str, words: Sequence[str], config: HeuristicsConfig) -> str | None:
+def _line_rules(text: str, words: Sequence[str], config: HeuristicsConfig) -> Iterator[tuple[str, bool]]:
     lines = [line for raw in text.split("\n") if (line := raw.strip())]
     count = len(lines)
-    if sum(line.startswith(BULLETS) for line in lines) > config.max_bullet_lines * count:
-        return "too_many_bullet_lines"  # [G]
-    if sum(line.endswith(ELLIPSES) for line in lines) > config.max_ellipsis_lines * count:
-        return "too_many_ellipsis_lines"  # [G]
-    if sum(line.endswith(TERMINALS) for line in lines) < config.min_terminal_lines * count:
-        return "too_few_sentence_ends"  # [F]; [C] drops such lines
-    if sum(len(line) < config.short_line_chars for line in lines) > config.max_short_lines * count:
-        return "too_many_short_lines"  # [F]
-    if count > config.max_lines_per_word * len(words):
-        return "list_like"  # [F]
+    bullets = sum(line.startswith(BULLETS) for line in lines)
+    yield "too_many_bullet_lines", bullets > config.max_bullet_lines * count  # [G]
+    ellipses = sum(line.endswith(ELLIPSES) for line in lines)
+    yield "too_many_ellipsis_lines", ellipses > config.max_ellipsis_lines * count  # [G]
+    ends = sum(line.endswith(TERMINALS) for line in lines)
+    yield "too_few_sentence_ends", ends < config.min_terminal_lines * count  # [F], after [C]
+    short = sum(len(line) < config.short_line_chars for line in lines)
+    yield "too_many_short_lines", short > config.max_short_lines * count  # [F]
+    yield "list_like", count > config.max_lines_per_word * len(words)  # [F]
     paragraphs = [paragraph for raw in text.split("\n\n") if (paragraph := raw.strip())]
-    for unit, parts, max_parts, max_chars in (
-        ("lines", lines, config.max_duplicate_lines, config.max_duplicate_line_chars),
-        ("paragraphs", paragraphs, config.max_duplicate_paragraphs, config.max_duplicate_paragraph_chars),
+    for reason, parts, max_parts, max_chars in (
+        ("duplicate_lines", lines, config.max_duplicate_lines, config.max_duplicate_line_chars),
+        ("duplicate_paragraphs", paragraphs, config.max_duplicate_paragraphs, config.max_duplicate_paragraph_chars),
     ):
-        parts_repeated, chars_repeated = _repeated(parts)
-        if parts_repeated > max_parts * len(parts) or chars_repeated > max_chars * len(text):
-            return f"duplicate_{unit}"  # [R]
-    return None
+        repeats, chars = _repeated(parts)
+        yield reason, repeats > max_parts * len(parts) or chars > max_chars * len(text)  # [R]
 
 
 def _repeated(parts: Sequence[str]) -> tuple[int, int]:
@@ -84,23 +78,22 @@ def _repeated(parts: Sequence[str]) -> tuple[int, int]:
     return sum(extra.values()), sum(len(part) * count for part, count in extra.items())
 
 
-def _check_repetition(text: str, words: Sequence[str], config: HeuristicsConfig) -> str | None:
+def _repetition_rules(words: Sequence[str], config: HeuristicsConfig) -> Iterator[tuple[str, bool]]:
     numbers: dict[str, int] = {}
     ids = np.fromiter((numbers.setdefault(word, len(numbers)) for word in words), np.int64, len(words))
     lengths = np.fromiter(map(len, words), np.int64, len(words))
-    total = max(int(lengths.sum()), 1)
-    limits = dict(zip(TOP_NGRAMS, config.max_top_ngram_chars, strict=True))
-    duplicate_limits = dict(zip(DUPLICATE_NGRAMS, config.max_duplicate_ngram_chars, strict=True))
+    total = int(lengths.sum())
+    top = dict(zip(TOP_NGRAMS, config.max_top_ngram_chars, strict=True))
+    duplicate = dict(zip(DUPLICATE_NGRAMS, config.max_duplicate_ngram_chars, strict=True))
     grams = ids
-    for n in range(2, DUPLICATE_NGRAMS[-1] + 1):
-        if len(grams) < 2:  # one n-gram or none: nothing can repeat in this length or longer ones
-            return None
+    for n in range(2, max(DUPLICATE_NGRAMS) + 1):
+        if len(grams) < 2:  # one n-gram or none: nothing repeats in this length or a longer one
+            return
         grams = _extend(grams, ids, n)
-        if n in limits and _top_ngram_chars(grams, lengths, n) > limits[n] * total:
-            return f"top_{n}_gram"  # [R]
-        if n in duplicate_limits and _duplicate_ngram_chars(grams, lengths, n) > duplicate_limits[n] * total:
-            return f"duplicate_{n}_grams"  # [R]
-    return None
+        if n in top:
+            yield f"top_{n}_gram", _top_ngram_chars(grams, lengths, n) > top[n] * total  # [R]
+        if n in duplicate:
+            yield f"duplicate_{n}_grams", _duplicate_ngram_chars(grams, lengths, n) > duplicate[n] * total  # [R]
 
 
 def _extend(grams: NDArray[np.int64], ids: NDArray[np.int64], n: int) -> NDArray[np.int64]:

@@ -114,9 +114,7 @@ def _sort_out(pages: Path, repeats: dict[str, pa.Table], out: Path, config: Cura
     ids = _ids(pages, firsts)
     with ExitStack() as stack:
         documents = stack.enter_context(DocumentWriter(out / DOCUMENTS, DOCUMENT_SCHEMA))
-        dropped = (
-            stack.enter_context(DocumentWriter(out / DROPPED, DROPPED_SCHEMA)) if config.keep_dropped else None
-        )
+        dropped = stack.enter_context(DocumentWriter(out / DROPPED, DROPPED_SCHEMA)) if config.keep_dropped else None
         for table in _judged(pages, repeats, ids):
             _count(table, funnel)
             is_kept = pc.is_null(table["step"])

@@ -6,11 +6,11 @@ from 0 to 1 between two values:
 ========== ================================================================================ ==============
 part       property                                                                         0 at, 1 at
 ========== ================================================================================ ==============
-sentences  share of characters on lines of at least 6 words that end as sentences do         0.0, 0.8
-function   share of words that are stop words of the text's language                         0.05, 0.30
-letters    share of the characters other than spaces that are letters                        0.60, 0.90
-variety    different words per word, the mean over stretches of 200 words                    0.20, 0.55
-length     logarithm of the number of words                                                  ln 40, ln 600
+sentences  share of characters on lines of at least 6 words that end as sentences do         0.0, 1.0
+function   share of words that are stop words of the text's language                         0.05, 0.45
+letters    share of the characters other than spaces that are letters                        0.60, 0.95
+variety    different words per word, the mean over stretches of 200 words                    0.20, 0.70
+length     logarithm of the number of words                                                  ln 40, ln 2,000
 ========== ================================================================================ ==============
 
 A part never counts for less than ``FLOOR``, which keeps bad texts in order among themselves.
@@ -42,11 +42,11 @@ def quality(text: str, language: str) -> float:
     if len(stretches) > 1:  # a short last stretch would look more varied than it is
         stretches.pop()
     parts = (
-        _ramp(prose / sum(map(len, lines)), 0.0, 0.8),
-        _ramp(sum(word in stop_words for word in words) / len(words), 0.05, 0.30),
-        _ramp(sum(map(str.isalpha, text)) / visible, 0.60, 0.90),
-        _ramp(sum(len(set(s)) / len(s) for s in stretches) / len(stretches), 0.20, 0.55),
-        _ramp(math.log(len(words)), math.log(40), math.log(600)),
+        _ramp(prose / sum(map(len, lines)), 0.0, 1.0),
+        _ramp(sum(word in stop_words for word in words) / len(words), 0.05, 0.45),
+        _ramp(sum(map(str.isalpha, text)) / visible, 0.60, 0.95),
+        _ramp(sum(len(set(s)) / len(s) for s in stretches) / len(stretches), 0.20, 0.70),
+        _ramp(math.log(len(words)), math.log(40), math.log(2000)),
     )
     return round(math.prod(max(part, FLOOR) for part in parts) ** (1 / len(parts)), 4)
 

@@ -30,7 +30,7 @@ STOP_WORDS: dict[str, frozenset[str]] = {
         "pl": "w i na z do się nie to jest że o od jak za po przez dla są oraz lub może tym który być tego",
         "pt": "de a que o e do da em um para com não uma os no se na por mais as dos como mas ao ou são pode ser está "
         "este esta seu quando",
-        "ru": "и в не на что с по как это для из или от к за он то при может если так но его также все можно до",
+        "ru": "и в не на что с по как это для из или от к за он то при может если так но его также все можно до",  # noqa: RUF001
         "sv": "och i att det som en på är av för med den till inte ett om har de kan från eller du vid men så ska "
         "detta när",
         "tr": "ve bir bu için ile de da olarak olan daha çok gibi en ne kadar veya her değil ya ise sonra olduğu",

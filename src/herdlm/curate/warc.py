@@ -23,7 +23,8 @@ HTML_TYPES = ("text/html", "application/xhtml+xml")
 def read_warc(file: BinaryIO, name: str, config: CurateConfig) -> Iterator[Page]:
     """The pages of the ``response`` records of one WARC file, in its order; other records are passed over.
 
-    A page that cannot be used carries a ``fault``: damaged_record, http_status, not_html, too_large or truncated_page.
+    A page that cannot be used carries a ``fault``: damaged_record, not_http, http_status, not_html,
+    truncated_page or too_large.
 
     Raises:
         InputError: ``name`` is not a WARC file, is cut off, or has no response record.
@@ -43,7 +44,7 @@ def read_warc(file: BinaryIO, name: str, config: CurateConfig) -> Iterator[Page]
     for record in ArchiveIterator(plain, parse_http=False, stream_detect=False, quirks_mode=True):
         record.freeze()
         block = record.reader.read()
-        short = str(len(block)) != record.headers.get("Content-Length", "").strip()
+        short = str(len(block)) != _header(record, "Content-Length").strip()
         for _ in range((members.damaged if members else 0) - damaged):
             damaged += 1
             yield Page(fault="damaged_record")
@@ -58,30 +59,32 @@ def read_warc(file: BinaryIO, name: str, config: CurateConfig) -> Iterator[Page]
 
 
 def _page(record: WarcRecord, block: bytes, short: bool, config: CurateConfig) -> Page:
-    url = record.headers.get("WARC-Target-URI", "").strip("<>")
-    date = record.headers.get("WARC-Date", "")
-
-    def faulty(fault: str) -> Page:
-        return Page(block, url, date, fault=fault)
-
-    if short or (config.verify_digests and not _digest_holds(block, record.headers.get("WARC-Block-Digest", ""))):
-        return faulty("damaged_record")
+    url, date = _header(record, "WARC-Target-URI").strip("<>"), _header(record, "WARC-Date")
+    if short or (config.verify_digests and not _digest_holds(block, _header(record, "WARC-Block-Digest"))):
+        return Page(block, url, date, fault="damaged_record")
     try:
         record.reader.seek(0)
         record.parse_http(auto_decode="all")
-        http = record.http_headers
-        payload = record.reader.read() if http is not None else b""
+        payload = record.reader.read()
     except (OSError, ValueError):
-        return faulty("damaged_record")
-    if http is None or http.status_code != HTTP_OK:
-        return faulty("http_status")
-    if (record.http_content_type or "text/html").lower() not in HTML_TYPES:
-        return faulty("not_html")
-    if "WARC-Truncated" in record.headers:
-        return faulty("truncated_page")
-    if len(payload) > config.max_page_bytes:
-        return faulty("too_large")
-    return Page(payload, url, date, record.http_charset or "")
+        return Page(block, url, date, fault="damaged_record")
+    return Page(payload, url, date, record.http_charset or "", fault=_fault(record, payload, config))
+
+
+def _fault(record: WarcRecord, payload: bytes, config: CurateConfig) -> str | None:
+    if record.http_headers is None:
+        return "not_http"
+    if record.http_headers.status_code != HTTP_OK:
+        return "http_status"
+    if (record.http_content_type or HTML_TYPES[0]).lower() not in HTML_TYPES:
+        return "not_html"
+    if _header(record, "WARC-Truncated"):
+        return "truncated_page"
+    return "too_large" if len(payload) > config.max_page_bytes else None
+
+
+def _header(record: WarcRecord, name: str) -> str:
+    return record.headers.get(name) or ""
 
 
 def _digest_holds(block: bytes, digest: str) -> bool:

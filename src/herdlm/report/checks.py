@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from herdlm.report.data import Check, Forecast, Interval, Verdict
-from herdlm.report.format import loss, percent, points, signed, span
+from herdlm.report.format import loss, percent, signed
 
 FP8_MARGIN = 0.02
 FORECAST_MARGIN = 0.05
@@ -33,13 +33,13 @@ def above(name: str, claim: str, better: tuple[str, float], worse: tuple[str, fl
     """The claim that one model passes more held-out questions than another; models are (label, pass rate)."""
     verdict = verdict_above(difference)
     ending = {
-        "shown": "the interval lies above 0.",
-        "not shown": "the interval holds 0, so no difference is shown.",
-        "contrary": "the interval lies below 0: this run shows the opposite.",
+        "shown": "The interval lies above 0.",
+        "not shown": "The interval holds 0, so no difference is shown.",
+        "contrary": "The interval lies below 0: this run shows the opposite.",
     }[verdict]
     return Check(
         name, claim, "difference", difference.value, difference.low, difference.high, verdict,
-        "the paired interval lies above 0", _compared(better, worse, difference) + ending,
+        "the paired interval lies above 0", _compared(better, worse) + ending,
     )  # fmt: skip
 
 
@@ -47,13 +47,13 @@ def below(name: str, claim: str, worse: tuple[str, float], better: tuple[str, fl
     """The claim that one model passes fewer held-out questions than another."""
     verdict = verdict_below(difference)
     ending = {
-        "shown": "the interval lies below 0.",
-        "not shown": "the interval holds 0, so no loss is shown.",
-        "contrary": "the interval lies above 0: this run shows the opposite.",
+        "shown": "The interval lies below 0.",
+        "not shown": "The interval holds 0, so no loss is shown.",
+        "contrary": "The interval lies above 0: this run shows the opposite.",
     }[verdict]
     return Check(
         name, claim, "difference", difference.value, difference.low, difference.high, verdict,
-        "the paired interval lies below 0", _compared(worse, better, difference) + ending,
+        "the paired interval lies below 0", _compared(worse, better) + ending,
     )  # fmt: skip
 
 
@@ -64,13 +64,13 @@ def lossless(
     verdict = verdict_within(difference, FP8_MARGIN)
     margin = f"{100 * FP8_MARGIN:g} points"
     ending = {
-        "shown": f"the interval lies within {margin} of 0.",
-        "not shown": f"the interval reaches beyond {margin}, so equality within {margin} is not shown.",
-        "contrary": f"the interval lies more than {margin} from 0: the change matters.",
+        "shown": f"The interval lies within {margin} of 0.",
+        "not shown": f"The interval reaches beyond {margin}, so equality within {margin} is not shown.",
+        "contrary": f"The interval lies more than {margin} from 0: the change matters.",
     }[verdict]
     return Check(
         name, claim, "difference", difference.value, difference.low, difference.high, verdict,
-        f"the paired interval lies within {margin} of 0", _compared(changed, original, difference) + ending,
+        f"the paired interval lies within {margin} of 0", _compared(changed, original) + ending,
     )  # fmt: skip
 
 
@@ -111,8 +111,9 @@ def axis_label(name: str) -> str:
     return {"parameters": "all parameters", "body_parameters": "parameters without embeddings"}.get(name, name)
 
 
-def _compared(one: tuple[str, float], other: tuple[str, float], difference: Interval) -> str:
-    return (
-        f"{one[0]}: {percent(one[1])}; {other[0]}: {percent(other[1])}. Difference {points(difference.value)} points, "
-        f"95% interval {span(difference.low, difference.high)}: "
-    )
+def _compared(one: tuple[str, float], other: tuple[str, float]) -> str:
+    return f"{_opening(one[0])}: {percent(one[1])}. {_opening(other[0])}: {percent(other[1])}. "
+
+
+def _opening(text: str) -> str:
+    return text[:1].upper() + text[1:]

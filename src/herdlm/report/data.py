@@ -182,8 +182,13 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
-    """The FP8 model against the BF16 model it was made from; ``kl`` in nats per token."""
+    """The FP8 model against the BF16 model it was made from; ``kl`` in nats per token.
 
+    ``gained`` and ``lost`` answers were wrong and became right, and the other way about.
+    """
+
+    original: str
+    changed: str
     parameters: int
     parameters_fp8: int
     bytes_before: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from herdlm.report.data import Check, Interval
 
 MINUS = "\N{MINUS SIGN}"
@@ -44,7 +46,11 @@ def interval(check: Check) -> str:
     """A check's interval, or that it has none."""
     if check.low is None or check.high is None:
         return "one measurement"
-    return span(check.low, check.high) if check.figure == "difference" else f"{percent(check.low)} to {percent(check.high)}"
+    return (
+        span(check.low, check.high)
+        if check.figure == "difference"
+        else f"{percent(check.low)} to {percent(check.high)}"
+    )
 
 
 def loss(value: float) -> str:
@@ -59,13 +65,17 @@ def count(value: float) -> str:
 
 def size(value: float) -> str:
     """Bytes in decimal units."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if value < 1000:
-            break
-        value /= 1000
-    else:
-        unit = "TB"
-    return f"{value:,.0f} {unit}" if unit == "bytes" else f"{value:,.1f} {unit}"
+    if value < 1000:
+        return f"{value:.0f} bytes"
+    for unit, bytes_ in (("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12)):
+        if value < 1000 * bytes_ or unit == "TB":
+            return f"{value / bytes_:,.1f} {unit}"
+    raise AssertionError
+
+
+def tiny(value: float) -> str:
+    """A number far below 1 with two digits that count."""
+    return format(Decimal(f"{value:.1e}"), "f").replace("-", MINUS) if abs(value) < 1 else f"{value:.2f}"
 
 
 def seconds(value: float) -> str:

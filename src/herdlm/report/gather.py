@@ -24,11 +24,9 @@ from herdlm.report.data import (
     Tokens,
 )
 from herdlm.report.lineage import source_name
-from herdlm.report.read import AnswerRecord, StageRecord
+from herdlm.report.read import AnswerRecord, Records, StageRecord
 
 CURVE_POINTS = 120
-
-Records = Mapping[str, StageRecord]
 
 
 def curation(records: Records) -> Curation:

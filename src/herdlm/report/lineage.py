@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from herdlm.base.artefact import InputEntry
 from herdlm.base.errors import DamagedError
 from herdlm.report.data import Lineage, Node
-from herdlm.report.read import StageRecord
+from herdlm.report.read import Records
 
 SOURCE = "source file"
 # Of several inputs, the one that the artefact continues: a model before tokens, tokens before documents.
@@ -25,7 +24,7 @@ def source_name(path: str) -> str:
     return f"{address.scheme}://{host}{address.path}"
 
 
-def lineage(records: Mapping[str, StageRecord], final: str) -> Lineage:
+def lineage(records: Records, final: str) -> Lineage:
     """All ancestors of the stage ``final``, sources first.
 
     Raises:
@@ -38,15 +37,19 @@ def lineage(records: Mapping[str, StageRecord], final: str) -> Lineage:
             return
         record = records[name]
         made_from = []
-        for role, entry in record.manifest.inputs.items():
+        for entry in record.manifest.inputs.values():
             stage = _stage_of(entry)
             if stage is None:
-                source = source_name(role)
+                source = source_name(entry.path)
+                if source in nodes and nodes[source].content != entry.content:
+                    source = f"{source} ({entry.content[:8]})"  # same name, another folder
                 nodes.setdefault(source, Node(source, SOURCE, entry.content, ()))
                 made_from.append(source)
                 continue
             if stage not in records:
-                raise DamagedError(f"{record.folder} was made from {stage}, which the run lacks", "Run the recipe again")
+                raise DamagedError(
+                    f"{record.folder} was made from {stage}, which the run lacks", "Run the recipe again"
+                )
             if records[stage].manifest.content != entry.content:
                 raise DamagedError(
                     f"{record.folder} was made from another {stage} than the run holds now", "Run the recipe again"

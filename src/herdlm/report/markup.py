@@ -15,7 +15,7 @@ class Html:
     text: str
 
 
-Child: TypeAlias = "Html | str | int | None | Iterable[Child]"
+Child: TypeAlias = "Html | str | int | Iterable[Child] | None"
 
 _VOID = {"meta", "br", "path", "line", "rect", "link"}
 # Control characters have no place in HTML; a reader sees their symbols instead (U+2400 and on).
@@ -41,7 +41,7 @@ def render(child: Child) -> str:
     return "".join(render(part) for part in child)
 
 
-def tag(name: str, *children: Child, **attributes: str | int | float | None) -> Html:
+def tag(name: str, /, *children: Child, **attributes: str | int | float | None) -> Html:
     """An element. ``class_`` is class, underscores elsewhere in attribute names are hyphens; None leaves one out."""
     written = "".join(
         f' {"class" if key == "class_" else key.replace("_", "-")}="{escape(str(value))}"'
@@ -74,5 +74,5 @@ def table(
         for row in rows
     ]
     head = tag("tr", [cell("th", column, child) for column, child in enumerate(header)])
-    whole = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", body))
+    whole = tag("table", tag("caption", tag("span", caption)), tag("thead", head), tag("tbody", body))
     return tag("div", whole, class_="scroll", tabindex=0, role="region", aria_label=caption)

@@ -224,13 +224,20 @@ class StageRecord:
             raise _damaged(f"{self.folder / file} is missing or not UTF-8; the report needs it", self.folder) from error
 
 
-def read_stages(folders: Mapping[str, Path]) -> dict[str, StageRecord]:
-    """The finished stages of a run by name.
+class Records(dict[str, StageRecord]):
+    """The finished stages of a run by name, in the order of its plan."""
+
+    def __missing__(self, name: str) -> StageRecord:
+        raise DamagedError(f"the report needs stage {name}, which the run does not have", "Run the whole recipe")
+
+
+def read_stages(folders: Mapping[str, Path]) -> Records:
+    """The manifests of stages whose artefacts lie in ``folders``.
 
     Raises:
         DamagedError: a folder has no manifest or one that cannot be read.
     """
-    records = {}
+    records = Records()
     for name, folder in folders.items():
         manifest = read_manifest(folder)
         if manifest is None:

@@ -13,11 +13,11 @@ from herdlm.base.artefact import write_text_durably
 from herdlm.base.errors import DamagedError
 from herdlm.evaluate.intervals import Estimate, paired_difference, pass_rate
 from herdlm.report import gather, read
-from herdlm.report.checks import above, below, beats_chance, foretold, lossless
+from herdlm.report.checks import above, beats_chance, below, foretold, lossless
 from herdlm.report.data import Check, Examination, Interval, Quantization, ReportData
 from herdlm.report.lineage import lineage
 from herdlm.report.page import render_page
-from herdlm.report.read import AnswerRecord, StageRecord
+from herdlm.report.read import AnswerRecord, Records
 from herdlm.run.plan import examined, last_round
 from herdlm.run.recipe import Recipe
 from herdlm.run.stage import Context
@@ -51,7 +51,7 @@ def gather_report(recipe: Recipe, folders: Mapping[str, Path]) -> ReportData:
     if small in recipe.herd.ladder:
         roles[small] = "small, ladder"
     pretraining = tuple(gather.pretraining(records[f"pretrain-{name}"], name, role) for name, role in roles.items())
-    forecast = gather.forecast(records["forecast"], pretraining[-1].validation_loss)
+    forecast = gather.forecast(records["forecast"], next(p.validation_loss for p in pretraining if p.model == flagship))
     rounds = tuple(gather.round_of(records, number) for number in range(1, recipe.align.rounds + 1))
     last = last_round(recipe)
     compared = (START, CONTROL, last, SMALL_CONTROL, TAUGHT)
@@ -78,7 +78,7 @@ def gather_report(recipe: Recipe, folders: Mapping[str, Path]) -> ReportData:
 class _Answers:
     """The held-out answers of all examined models, compared question by question."""
 
-    def __init__(self, records: Mapping[str, StageRecord], labels: dict[str, str]) -> None:
+    def __init__(self, records: Records, labels: dict[str, str]) -> None:
         self.records, self.labels = records, labels
         self._read: dict[str, list[AnswerRecord]] = {}
         first: list[tuple[str, str, str]] | None = None
@@ -159,9 +159,8 @@ def _steps(answers: _Answers, recipe: Recipe) -> list[Check]:
     for number in rounds:
         before = START if number == 1 else f"round-{number - 1}-dpo"
         name = "the demonstrations" if number == 1 else f"round {number - 1}"
-        checks.append(
-            answers.above(f"round-{number}-over-before", f"Round {number} improves on {name}", f"round-{number}-dpo", before)
-        )  # fmt: skip
+        claim = f"Round {number} improves on {name}"
+        checks.append(answers.above(f"round-{number}-over-before", claim, f"round-{number}-dpo", before))
     checks += [
         answers.above(f"dpo-over-sft-{r}", f"In round {r}, DPO improves on SFT", f"round-{r}-dpo", f"round-{r}-sft")
         for r in rounds
@@ -175,11 +174,12 @@ def _steps(answers: _Answers, recipe: Recipe) -> list[Check]:
     ]  # fmt: skip
 
 
-def _quantization(records: Mapping[str, StageRecord], answers: _Answers) -> Quantization:
+def _quantization(records: Records, answers: _Answers) -> Quantization:
     counts = records[FP8].counts(read.QuantizationCounts)
     divergence = records["compare-fp8"].json("divergence.json", read.DivergenceRecord)
     pairs = list(zip(answers.right(BF16), answers.right(FP8), strict=True))
     return Quantization(
+        original=BF16, changed=FP8,
         parameters=counts.parameters, parameters_fp8=counts.parameters_fp8, bytes_before=counts.bytes_before,
         bytes_after=counts.bytes_after, kl=divergence.kl, top1_agreement=divergence.top1_agreement,
         tokens=divergence.tokens, gained=sum(after and not before for before, after in pairs),

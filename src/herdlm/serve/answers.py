@@ -142,7 +142,8 @@ class CompletionAnswer(Answer):
     def news(self, index: int, event: Event) -> Iterator[dict[str, Any]]:
         if event.text or event.completion or (self.logprobs and event.tokens):
             logprobs = self._logprobs(index, event.tokens, event.logprobs)
-            yield self._choice(index, event.text, logprobs, event.completion and event.completion.finish_reason)
+            reason = event.completion.finish_reason if event.completion else None
+            yield self._choice(index, event.text, logprobs, reason)
 
     def _choice(self, index: int, text: str, logprobs: dict[str, Any] | None, reason: str | None) -> dict[str, Any]:
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}

@@ -58,7 +58,10 @@ def install(app: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        body = _body(f"{error.detail}: {request.method} {request.url.path}", code="not_found" if error.status_code == 404 else None)
+        body = _body(
+            f"{error.detail}: {request.method} {request.url.path}",
+            code="not_found" if error.status_code == 404 else None,
+        )
         return json_response(body, error.status_code, dict(error.headers or {}))
 
     app.add_exception_handler(HerdError, failed)
@@ -96,6 +99,8 @@ def _invalid(error: RequestValidationError) -> dict[str, Any]:
         return _body(f"{problem['msg']}{more}", param=field, code=kind)
     if kind == "json_invalid":
         return _body(f"the body is not valid JSON: {context.get('error', 'unreadable')}", code="invalid_json")
+    if not param and kind == "value_error":
+        return _body(f"{context['error']}{more}", code="invalid_value")
     if not param:
         return _body("the body is no JSON object with content type application/json", code="invalid_body")
     if kind == "missing":

@@ -34,7 +34,7 @@ TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 def _one_or_more_strings(stop: Any) -> Any:
     if isinstance(stop, str):
         stop = [stop]
-    if not (stop is None or isinstance(stop, list) and all(isinstance(text, str) and text for text in stop)):
+    if not isinstance(stop, list) or not all(isinstance(text, str) and text for text in stop):
         raise ValueError("must be a string or a list of strings, none of them empty")
     return stop
 
@@ -74,8 +74,7 @@ class Body(BaseModel):
                     "unknown_parameter", "unknown parameter {name}. {remedy}",
                     {"field": field, "name": shown(field), "remedy": nearest(field, known)},
                 )  # fmt: skip
-            if not any(value is neutral or type(value) is type(neutral) and value == neutral
-                       for neutral in self.neutral[field]):  # fmt: skip
+            if not any(type(value) is type(neutral) and value == neutral for neutral in self.neutral[field]):
                 raise refusal(field, value)
         return self
 
@@ -139,7 +138,11 @@ class CompletionBody(SamplingBody):
                 {"type": "string"},
                 {"type": "array", "items": {"type": "string"}, "minItems": 1},
                 {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
-                {"type": "array", "items": {"type": "array", "items": {"type": "integer", "minimum": 0}}, "minItems": 1},
+                {
+                    "type": "array",
+                    "items": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+                    "minItems": 1,
+                },
             ]
         }
     )
@@ -212,9 +215,8 @@ class ChatBody(SamplingBody):
     @model_validator(mode="after")
     def _one_limit(self) -> ChatBody:
         if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
-            raise ValueError(
-                f"max_tokens = {self.max_tokens} and max_completion_tokens = {self.max_completion_tokens} differ: give one"
-            )
+            limits = f"max_tokens = {self.max_tokens} and max_completion_tokens = {self.max_completion_tokens}"
+            raise ValueError(f"{limits} differ: give one")
         return self
 
     @property

@@ -9,7 +9,7 @@ from pathlib import Path
 from herdlm.base.errors import InputError
 from herdlm.generate.engine import Engine
 from herdlm.model.hf import generation_of
-from herdlm.serve.locate import model_folder, model_name
+from herdlm.serve.resolve import model_folder, model_name
 from herdlm.tokens.chat import Message, render_prompt
 from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_MESSAGE, END_OF_TEXT, END_OF_TURN, Tokenizer
 
@@ -80,8 +80,8 @@ class ServedModel:
                                "Shorten it")  # fmt: skip
         if max_tokens is not None and max_tokens > left:
             raise ContextError(
-                f"{len(prompt)} tokens of prompt and {max_tokens} of answer are {len(prompt) + max_tokens}, the context "
-                f"is {self.context} tokens", f"Shorten the prompt or ask for at most {left} tokens",
+                f"{len(prompt)} tokens of prompt and {max_tokens} of answer are {len(prompt) + max_tokens}, "
+                f"the context is {self.context} tokens", f"Shorten the prompt or ask for at most {left} tokens",
             )  # fmt: skip
         return max_tokens or left
 

@@ -11,9 +11,9 @@ from herdlm.curate import dataframe
 DIGEST_BYTES = 16
 
 
-def digest(normalized: str) -> bytes:
-    """128 bits of a normalised text: equal texts, equal digests; by chance about one in 10^18 among 10^10 texts."""
-    return hashlib.blake2b(normalized.encode(), digest_size=DIGEST_BYTES).digest()
+def digest(normalized: str) -> str:
+    """128 bits of a normalised text in hexadecimal: equal for equal texts, else next to never."""
+    return hashlib.blake2b(normalized.encode(), digest_size=DIGEST_BYTES).hexdigest()
 
 
 def exact_duplicates(documents: dataframe.Frame) -> pa.Table:

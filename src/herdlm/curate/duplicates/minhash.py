@@ -70,7 +70,7 @@ def connect(pairs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int
 
 
 def near_duplicates(documents: dataframe.Frame, config: NearDuplicatesConfig) -> pa.Table:
-    """Among ``documents`` (columns row, signature), those to drop: columns ``row`` and ``first``, their group's first."""
+    """Among ``documents`` (columns row, signature), those to drop: columns ``row`` and ``first`` of its group."""
     bands = dataframe.map_batches(
         documents.select("row", "signature"), partial(_bands, bands=config.bands), BANDS_SCHEMA, batch_rows=BATCH_ROWS
     )

@@ -1,0 +1,216 @@
+"""The page's sections on answers: pass rates, rounds, tasks, FP8, sample dialogs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from herdlm.report import charts, format
+from herdlm.report.data import Check, Dialog, Drift, Examination, Interval, Quantization, ReportData
+from herdlm.report.markup import Child, Html, foreign, table, tag
+from herdlm.report.scales import Scale, covering
+
+VERDICTS = {"shown": "✓ shown", "not shown": "○ not shown", "contrary": "✗ not shown: the contrary"}
+
+
+def verdict_badge(check: Check) -> Html:
+    """A check's verdict as sign and word; its colour says nothing more."""
+    return tag("span", VERDICTS[check.verdict], class_=f"verdict {check.verdict.replace(' ', '-')}")
+
+
+def checks_table(caption: str, checks: Sequence[Check]) -> Html:
+    """Claims with figure, interval and verdict, a line each."""
+    return table(
+        caption, ("Claim", "Verdict", "Measured", "95% interval", "In words"),
+        (
+            (
+                check.claim, verdict_badge(check), tag("span", format.figure(check), class_="nowrap"),
+                tag("span", format.interval(check), class_="nowrap"), check.says,
+            )
+            for check in checks
+        ),
+        text_columns=(0, 1, 2, 3, 4),
+    )  # fmt: skip
+
+
+def pass_rate_section(data: ReportData) -> list[Html]:
+    """Round by round, then every examined model, then task by task."""
+    asked = data.examinations[0].asked
+    start, end = data.examination(data.start), data.examination(f"round-{len(data.rounds)}-dpo")
+    control = data.examination(data.control)
+    improved = [c for c in data.further_checks if c.name.startswith("round-") and c.verdict == "shown"]
+    return [
+        tag(
+            "p", f"Every model answered the same {format.count(asked)} held-out questions, greedily. The flagship "
+            f"passed {format.rate(start.pass_rate)} after the demonstrations and {format.rate(end.pass_rate)} after "
+            f"round {len(data.rounds)}; the control passed {format.rate(control.pass_rate)}. An improvement over the "
+            f"round before is shown for {len(improved)} of {len(data.rounds)} rounds.",
+        ),
+        _rounds_chart(data, start, control),
+        _rounds_table(data),
+        _models_table(data.examinations, control),
+        tag("h3", "Step by step"),
+        tag("p", "Paired differences on the same questions. A step whose interval holds 0 is not shown to do good."),
+        checks_table("What each step did", data.further_checks),
+        tag("h3", "DPO at a high rate, with and without NLL"),
+        *_ablation(data.ablation),
+        tag("h3", "Task by task"),
+        _tasks_table([data.examination(stage) for stage in data.key_models]),
+    ]  # fmt: skip
+
+
+def quantization_section(data: ReportData, says: str) -> list[Html]:
+    """The FP8 flagship against the BF16 flagship."""
+    q: Quantization = data.quantization
+    before, after = data.examination(q.original), data.examination(q.changed)
+    return [
+        tag("p", says),
+        tag(
+            "p", f"{format.percent(q.parameters_fp8 / q.parameters)} of the parameters are FP8; the weights on disk "
+            f"went from {format.size(q.bytes_before)} to {format.size(q.bytes_after)}. Over {format.count(q.tokens)} "
+            "held-out tokens the two models name the same most likely next token "
+            f"{format.percent(q.top1_agreement, 2)} of the time, with a mean KL divergence of {format.tiny(q.kl)} nats "
+            f"per token. Of {format.count(after.asked)} answers {q.gained} became right and {q.lost} wrong.",
+        ),
+        table(
+            "FP8 against BF16", ("", "BF16", "FP8"),
+            (
+                ("Pass rate (95% interval)", format.rate(before.pass_rate), format.rate(after.pass_rate)),
+                ("Bits per byte of held-out text", f"{before.bits_per_byte:.4f}", f"{after.bits_per_byte:.4f}"),
+                ("Parameters in FP8", "0", f"{format.count(q.parameters_fp8)} of {format.count(q.parameters)}"),
+                ("Share of parameters in FP8", "0%", format.percent(q.parameters_fp8 / q.parameters)),
+                ("Weights on disk", format.size(q.bytes_before), format.size(q.bytes_after)),
+                ("KL(BF16 || FP8), nats per token", "", format.tiny(q.kl)),
+                ("Same most likely next token", "", format.percent(q.top1_agreement, 2)),
+            ),
+        ),
+        tag(
+            "p", "These are the numbers of FP8, not its speed: on a CPU the products are taken in float32 over exact "
+            "FP8 values. GPUs from the Hopper generation on multiply FP8 by FP8.", class_="quiet",
+        ),
+    ]  # fmt: skip
+
+
+def dialogs_section(dialogs: Iterable[Dialog]) -> list[Html]:
+    """The same questions answered by several models, side by side."""
+    return [
+        tag("p", "The first held-out question of every task, picked without a look at the answers."),
+        *(_dialog(dialog) for dialog in dialogs),
+    ]
+
+
+def _dialog(dialog: Dialog) -> Html:
+    answers = []
+    for answer in dialog.answers:
+        text: Child = foreign(answer.text) if answer.text.strip() else tag("em", "no answer")
+        mark = tag("span", "✓ right" if answer.right else "✗ wrong", class_="mark")
+        answers.append(
+            tag("div", tag("dt", answer.label), tag("dd", text, tag("br"), mark),
+                class_="right" if answer.right else "wrong")
+        )  # fmt: skip
+    return tag(
+        "article", tag("h3", format.words(dialog.task)), tag("p", foreign(dialog.prompt)),
+        tag("p", "Right answer: ", foreign(dialog.expected), class_="quiet"), tag("dl", answers, class_="answers"),
+        class_="dialog",
+    )  # fmt: skip
+
+
+def _rounds_chart(data: ReportData, start: Examination, control: Examination) -> Html:
+    sft = [(r.number - 0.08, data.examination(f"round-{r.number}-sft").pass_rate) for r in data.rounds]
+    dpo = [(r.number + 0.08, data.examination(f"round-{r.number}-dpo").pass_rate) for r in data.rounds]
+
+    def series(name: str, found: Sequence[tuple[float, Interval]], look: int, mark: str, line: bool) -> charts.Series:
+        return charts.Series(
+            name, [(x, 100 * i.value) for x, i in found], look, line=line, mark="open" if mark == "open" else "filled",
+            bars=[(x, 100 * i.low, 100 * i.high) for x, i in found],
+        )  # fmt: skip
+
+    band = control.pass_rate
+    ticks = [(0.0, "demos"), *((float(r.number), str(r.number)) for r in data.rounds)]
+    told = "; ".join(f"round {r.number}: {format.rate(i)}" for r, (_, i) in zip(data.rounds, dpo, strict=True))
+    return charts.chart(
+        [
+            series("after SFT", sft, 2, "open", False),
+            series("after DPO, the round's result", [(0.0, start.pass_rate), *dpo], 1, "filled", True),
+        ],
+        title="Pass rate per round, with 95% intervals; the band is the control's interval",
+        alt=f"Pass rate per round. Demonstrations: {format.rate(start.pass_rate)}; {told}. "
+        f"Control: {format.rate(band)}.",
+        x="round", y="% of held-out questions right", x_scale=Scale(-0.35, len(data.rounds) + 0.35), x_ticks=ticks,
+        rules=[charts.Rule("y", 100 * band.value, "control", (100 * band.low, 100 * band.high))],
+    )  # fmt: skip
+
+
+def _rounds_table(data: ReportData) -> Html:
+    rounds = data.rounds
+
+    def passed(step: str) -> list[str]:
+        return [format.rate(data.examination(f"round-{r.number}-{step}").pass_rate) for r in rounds]
+
+    rows: list[tuple[str, Sequence[str | int]]] = [
+        ("Samples right, of all drawn for preferences", [format.percent(r.sampled_right) for r in rounds]),
+        ("Preference pairs", [r.pairs for r in rounds]),
+        ("Answers corrected (edits)", [r.edits for r in rounds]),
+        (
+            "Reward model right on held-out pairs",
+            [format.rate(r.reward_held_out) if r.reward_held_out else "no such pairs" for r in rounds],
+        ),
+        (
+            "Reward model right on its training pairs",
+            [format.rate(r.reward_train) if r.reward_train else "no such pairs" for r in rounds],
+        ),
+        ("Answers kept by rejection sampling", [r.kept for r in rounds]),
+        ("Of them right", [format.percent(r.kept_right / r.kept) if r.kept else "none kept" for r in rounds]),
+        ("SFT steps", [r.sft_steps for r in rounds]),
+        ("DPO steps", [r.dpo_steps for r in rounds]),
+        ("Pass rate after SFT (95% interval)", passed("sft")),
+        ("Pass rate after DPO (95% interval)", passed("dpo")),
+    ]
+    return table(
+        "What went into each round and what came out", ("", *(f"Round {r.number}" for r in rounds)),
+        ((name, *values) for name, values in rows),
+    )  # fmt: skip
+
+
+def _models_table(examinations: Sequence[Examination], control: Examination) -> Html:
+    scale = covering([v for e in examinations for v in (e.pass_rate.low, e.pass_rate.high)], margin=0.03)
+    return table(
+        "Every examined model on the held-out questions; the upright line is the control",
+        ("Model", "Right", "Pass rate (95% interval)", "As a picture", "Bits per byte, web text"),
+        (
+            (
+                e.label, f"{format.count(e.right)} of {format.count(e.asked)}", format.rate(e.pass_rate),
+                charts.interval_strip(e.pass_rate, scale, reference=control.pass_rate.value),
+                format.loss(e.bits_per_byte),
+            )
+            for e in examinations
+        ),
+        text_columns=(0, 3),
+    )  # fmt: skip
+
+
+def _ablation(drifts: Sequence[Drift]) -> list[Html]:
+    series, told = [], []
+    for look, drift in ((1, drifts[0]), (2, drifts[1])):
+        for name, curve, mark in (("chosen", drift.chosen, look), ("rejected", drift.rejected, look + 2)):
+            series.append(
+                charts.Series(f"{name}, {drift.label}", list(zip(curve.steps, curve.values, strict=True)), mark)
+            )
+            told.append(f"{name} {drift.label} ends at {format.signed(curve.values[-1], 2)}")
+    text = "; ".join(told)
+    return [
+        tag("p", f"Change of the answers' log-probability since the start of DPO, in nats: {text}."),
+        charts.chart(
+            series, title="Log-probability of chosen and rejected answers against where DPO started",
+            alt=f"Change of log-probability over the steps of DPO: {text}.", x="step", y="nats per answer",
+        ),
+    ]  # fmt: skip
+
+
+def _tasks_table(models: Sequence[Examination]) -> Html:
+    def cell(right: int, asked: int) -> Html:
+        return tag("span", f"{100 * right / asked:.0f}%", class_="tint", style=f"--share:{100 * right / asked:.1f}%")
+
+    rows: list[Iterable[Child]] = []
+    for number, (task, _, asked) in enumerate(models[0].tasks):
+        rows.append((format.words(task), asked, *(cell(*model.tasks[number][1:]) for model in models)))
+    return table("Pass rate per task", ("Task", "Questions", *(model.label for model in models)), rows)

@@ -1,0 +1,98 @@
+"""The report as one HTML page that needs nothing else: no script, no font, no picture from elsewhere."""
+
+from __future__ import annotations
+
+from herdlm.report import charts, format
+from herdlm.report.answer_sections import (
+    dialogs_section,
+    pass_rate_section,
+    quantization_section,
+    verdict_badge,
+)
+from herdlm.report.data import Check, Interval, ReportData
+from herdlm.report.markup import Html, tag
+from herdlm.report.origin_sections import lineage_section, notes_section, settings_section, times_section
+from herdlm.report.scales import Scale, covering
+from herdlm.report.style import STYLE
+from herdlm.report.training_sections import curation_section, forecast_section, pretraining_section
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # a second wall: nothing on the page can run or load
+
+
+def render_page(data: ReportData) -> str:
+    """The whole page. Equal data give equal bytes."""
+    said = {check.name: check.says for check in data.checks}
+    sections = (
+        ("checks", "What this run shows", _claims_section(data)),
+        ("curation", "From pages to tokens", curation_section(data.curation)),
+        ("pre-training", "Pre-training", pretraining_section(data)),
+        ("forecast", "Forecast against truth", forecast_section(data.forecast, said["forecast-matches"])),
+        ("pass-rates", "Pass rates", pass_rate_section(data)),
+        ("fp8", "FP8 against BF16", quantization_section(data, said["fp8-keeps-pass-rate"])),
+        ("dialogs", "Sample dialogs", dialogs_section(data.dialogs)),
+        ("times", "Seconds per stage", times_section(data.times)),
+        ("lineage", "Lineage", lineage_section(data.lineage)),
+        ("recipe", "Recipe", settings_section(data)),
+        ("notes", "What these numbers do not say", notes_section(data)),
+    )
+    title = f"Run {data.name}"
+    head = tag(
+        "head", tag("meta", charset="utf-8"), tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"), tag("title", f"{title} - herdlm report"),
+        Html(f"<style>{STYLE}</style>"),
+    )  # fmt: skip
+    links = tag("ul", [tag("li", tag("a", name, href=f"#{id_}")) for id_, name, _ in sections])
+    body = tag(
+        "body",
+        tag("a", "Skip to the content", href="#content", class_="skip"),
+        tag("header", tag("h1", title), _summary(data), tag("nav", links, aria_label="Sections")),
+        tag(
+            "main",
+            [tag("section", tag("h2", name), parts, id=id_, aria_label=name) for id_, name, parts in sections],
+            id="content",
+        ),
+        tag("footer", tag("p", "Every number on this page was measured in this run and stands in report.json too.")),
+    )  # fmt: skip
+    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en').text}\n"
+
+
+def _summary(data: ReportData) -> Html:
+    shown = sum(check.verdict == "shown" for check in data.checks)
+    flagship = next(run for run in data.pretraining if run.role == "flagship")
+    return tag(
+        "p", f"{format.count(data.curation.documents_read)} web pages became {len(data.pretraining)} models; the "
+        f"flagship has {format.count(flagship.parameters)} parameters. ",
+        tag("strong", f"{shown} of the run's {len(data.checks)} claims are shown"), ".",
+    )  # fmt: skip
+
+
+def _claims_section(data: ReportData) -> list[Html]:
+    q = data.quantization
+    scale = covering(
+        [0.0, *(v for c in data.checks if c.low is not None and c.high is not None for v in (c.low, c.high))]
+    )
+    return [
+        tag(
+            "p", "A claim is shown when its whole 95% interval lies where the claim puts it; else it is not shown. "
+            "Differences are paired: both models answered the same held-out questions. Upright lines mark 0.",
+        ),
+        tag("ul", [tag("li", _card(check, scale), class_="card") for check in data.checks], class_="cards"),
+        tag(
+            "p", f"FP8 besides: {format.percent(q.parameters_fp8 / q.parameters)} of the parameters are FP8; "
+            f"KL to BF16 is {format.tiny(q.kl)} nats per token; both name the same most likely next token "
+            f"{format.percent(q.top1_agreement, 2)} of the time.",
+        ),
+    ]  # fmt: skip
+
+
+def _card(check: Check, scale: Scale) -> list[Html]:
+    strip = []
+    if check.low is not None and check.high is not None:
+        strip = [charts.interval_strip(Interval(check.value, check.low, check.high), scale, reference=0.0)]
+    return [
+        verdict_badge(check), tag("h3", check.claim),
+        tag("div", format.figure(check), tag("small", f"95% interval: {format.interval(check)}" if strip
+            else format.interval(check)), class_="figure"),
+        *strip, tag("p", check.says), tag("p", f"Shown if {check.rule}.", class_="quiet"),
+    ]  # fmt: skip

@@ -1,0 +1,45 @@
+"""The smoke recipe, run once from the command line for all tests that look at a finished run."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMOKE = ROOT / "recipes" / "smoke.toml"
+
+
+def herdlm(*arguments, **more) -> subprocess.CompletedProcess:
+    """The command line as a user calls it, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "herdlm.cli", *map(str, arguments)],
+        capture_output=True, text=True, timeout=280, cwd=ROOT, env=os.environ | {"COLUMNS": "200"}, **more,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory):
+    """(folder, seconds) of a finished smoke run. Tests that change it take :func:`smoke_copy`."""
+    folder = tmp_path_factory.mktemp("smoke") / "run"
+    started = time.monotonic()
+    done = herdlm("run", SMOKE, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return folder, time.monotonic() - started
+
+
+@pytest.fixture
+def smoke_copy(smoke_run, tmp_path):
+    """A copy of the finished smoke run."""
+    folder = tmp_path / "run"
+    shutil.copytree(smoke_run[0], folder, symlinks=True)
+    return folder
+
+
+def manifest(folder: Path, stage: str) -> dict:
+    """The manifest of a finished stage."""
+    return json.loads((folder / "stages" / stage / "manifest.json").read_text())

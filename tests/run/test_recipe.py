@@ -1,0 +1,81 @@
+"""Recipes: extending, overriding, and errors that name file, key and remedy."""
+
+import pytest
+
+from herdlm.base.errors import InputError
+from herdlm.run.plan import plan
+from herdlm.run.recipe import read_recipe
+from tests.run.conftest import ROOT, SMOKE, herdlm
+
+TINY = ROOT / "recipes" / "tiny.toml"
+
+
+def test_smoke_extends_tiny():
+    tiny, smoke = read_recipe(TINY), read_recipe(SMOKE)
+    assert smoke.tokenizer == tiny.tokenizer
+    assert smoke.pretrain.steps < tiny.pretrain.steps
+
+
+def test_overrides_are_toml_or_words():
+    recipe = read_recipe(TINY, ["pretrain.steps=300", "name=mine", "tokens.max_text_megabytes={de = 1.5}"])
+    assert (recipe.pretrain.steps, recipe.name) == (300, "mine")
+    assert recipe.tokens.max_text_megabytes["de"] == 1.5
+
+
+def test_sources_are_relative_to_the_recipe_that_names_them(tmp_path):
+    (tmp_path / "mine.toml").write_text(f'extends = "{TINY}"\nname = "mine"\n')
+    assert read_recipe(tmp_path / "mine.toml").data.sources == (str(ROOT / "sample" / "starter.warc.gz"),)
+    (tmp_path / "mine.toml").write_text(f'extends = "{TINY}"\n[data]\nsources = ["a.warc.gz", "s3://b/c.warc.gz"]\n')
+    assert read_recipe(tmp_path / "mine.toml").data.sources == (str(tmp_path / "a.warc.gz"), "s3://b/c.warc.gz")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("pretrain.stepz=3", "unknown key pretrain.stepz. Did you mean pretrain.steps?"),
+        ("pretrain.train.peak_learning=3", "unknown key pretrain.train.peak_learning"),
+        ("pretrain.steps=many", "key pretrain.steps = 'many': input should be a valid integer"),
+        ("pretrain.train.decay=square", "'cosine', 'linear' or 'constant'"),
+        ("herd.models.flagship.heads=5", "herd.models.flagship"),
+        ("herd.flagship=giant", "no [herd.models.giant]"),
+        ("pretrain.steps=100", "anneal_steps 150 leaves none of 100 steps"),
+        ("herd.max_seq_len=64", "rows of 128 tokens exceed herd.max_seq_len 64"),
+        ("tokens.skill_documents=0", "tokens.skill_documents is 0"),
+        ("nonsense", "is not of the form key=value"),
+    ],
+)
+def test_bad_keys_name_file_key_and_what_is_allowed(override, message):
+    with pytest.raises(InputError) as caught:
+        read_recipe(TINY, [override])
+    assert message in str(caught.value)
+    if "=" in override:
+        assert str(TINY) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("name = ", "not valid TOML"), ('extends = "mine.toml"', "extends itself"), ('extends = "gone.toml"', "gone.toml")],
+)
+def test_broken_recipes_are_named(tmp_path, text, message):
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_recipe(tmp_path / "mine.toml")
+
+
+def test_the_command_line_tells_bad_input_in_one_line_with_exit_code_2():
+    done = herdlm("run", "recipes/tine.toml")
+    assert done.returncode == 2
+    assert done.stderr == "herdlm: recipe recipes/tine.toml does not exist. Did you mean recipes/tiny.toml?\n"
+
+
+def test_a_missing_crawl_is_named(tmp_path):
+    done = herdlm("run", TINY, "--out", tmp_path / "run", "--set", 'data.sources=["/nowhere/crawl.warc.gz"]')
+    assert done.returncode == 2
+    assert "source /nowhere/crawl.warc.gz does not exist" in done.stderr
+
+
+def test_stages_come_after_what_they_need():
+    seen = set()
+    for stage in plan(read_recipe(TINY)):
+        assert stage.needs <= seen, stage.name
+        seen.add(stage.name)

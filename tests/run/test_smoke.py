@@ -1,0 +1,179 @@
+"""The smoke recipe end to end, and what a second run, a changed key, a kill and damage do to it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from herdlm.generate import Engine, SamplingParams
+from herdlm.run.plan import plan
+from herdlm.run.recipe import read_recipe
+from tests.run.conftest import ROOT, SMOKE, herdlm, manifest
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def test_every_stage_is_made_within_ninety_seconds(smoke_run):
+    folder, seconds = smoke_run
+    names = [stage.name for stage in plan(read_recipe(SMOKE))]
+    assert sorted(p.name for p in (folder / "stages").iterdir()) == sorted(names)
+    assert seconds <= 90
+    assert not list((folder / "working").iterdir())
+    assert (folder / "report.html").stat().st_size > 10_000
+
+
+def test_a_second_run_does_nothing_and_says_so_at_once(smoke_run):
+    started = time.monotonic()
+    done = herdlm("run", SMOKE, "--out", smoke_run[0])
+    assert time.monotonic() - started < 5
+    assert done.returncode == 0
+    assert "Nothing to do" in done.stdout
+    told = json.loads(herdlm("run", SMOKE, "--out", smoke_run[0], "--json").stdout)
+    assert told["made"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "remade"),
+    [
+        ("quantize.granularity=tensor", {"flagship-fp8", "compare-fp8", "examine-flagship-fp8", "report"}),
+        ("compute.stages_at_once=1", set()),
+        ("forecast.axis=parameters", {"forecast", "report"}),
+        (
+            "align.dpo_ablation.peak_lr=1e-3",
+            {"dpo-with-nll", "dpo-without-nll", "examine-dpo-with-nll", "examine-dpo-without-nll", "report"},
+        ),
+    ],
+)
+def test_a_changed_key_remakes_exactly_what_depends_on_it(smoke_copy, change, remade):
+    done = herdlm("run", SMOKE, "--out", smoke_copy, "--set", change, "--json")
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)["made"]) == remade
+
+
+def test_from_remakes_a_stage_and_what_follows_to_the_same_bytes(smoke_copy):
+    before = manifest(smoke_copy, "flagship-fp8")["content"]
+    done = herdlm("run", SMOKE, "--out", smoke_copy, "--from", "flagship-fp8", "--json")
+    assert set(json.loads(done.stdout)["made"]) == {"flagship-fp8", "compare-fp8", "examine-flagship-fp8", "report"}
+    assert manifest(smoke_copy, "flagship-fp8")["content"] == before
+
+
+def test_a_killed_run_goes_on_to_bitwise_the_same_weights(smoke_copy):
+    name = f"pretrain-{read_recipe(SMOKE).herd.flagship}"
+    undisturbed = manifest(smoke_copy, name)["content"]
+    shutil.rmtree(smoke_copy / "stages" / name)
+    arguments = [sys.executable, "-m", "herdlm.cli", "run", str(SMOKE), "--out", str(smoke_copy), "--until", name]
+    kills = 0
+    for checkpoint in ("step-00000010", "step-00000020"):
+        process = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        saved = smoke_copy / "working" / name / "checkpoints" / checkpoint
+        while process.poll() is None and not saved.exists():
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += saved.exists() and not (smoke_copy / "stages" / name).exists()
+    assert kills, "the run was over before it could be killed"
+    assert not (smoke_copy / "stages" / name).exists()
+    done = herdlm("run", SMOKE, "--out", smoke_copy, "--until", name, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["made"] == [name]
+    assert manifest(smoke_copy, name)["content"] == undisturbed
+
+
+def test_damaged_and_missing_files_stop_the_run_with_a_remedy(smoke_copy):
+    weights = smoke_copy / "stages" / "round-1-sft" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(bytes(content))  # same size: noticed when a stage is to read it
+    done = herdlm("run", SMOKE, "--out", smoke_copy, "--from", "round-1-dpo")
+    assert done.returncode == 2
+    assert f"{weights} is damaged" in done.stderr
+    assert "run the recipe again" in done.stderr
+    weights.unlink()
+    done = herdlm("run", SMOKE, "--out", smoke_copy)
+    assert done.returncode == 2
+    assert f"{weights} is missing" in done.stderr
+
+
+def test_two_runs_on_one_folder_are_refused(smoke_copy):
+    import fcntl
+
+    with (smoke_copy / ".run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = herdlm("run", SMOKE, "--out", smoke_copy)
+    assert done.returncode == 2
+    assert f"another herdlm run works on {smoke_copy}" in done.stderr
+
+
+def test_a_full_disk_stops_the_run_and_half_a_stage_is_not_a_stage(smoke_copy, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", small]).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        done = herdlm("run", SMOKE, "--out", small / "run")
+        assert done.returncode == 2, done.stderr
+        assert "no space left on the disk" in done.stderr
+        assert not list((small / "run" / "stages").glob("*")) if (small / "run" / "stages").exists() else True
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_stages_tells_the_state(smoke_copy):
+    rows = {row["name"]: row["state"] for row in json.loads(herdlm("stages", smoke_copy, "--json").stdout)}
+    assert set(rows.values()) == {"finished"}
+    shutil.rmtree(smoke_copy / "stages" / "round-1-sft")
+    rows = {row["name"]: row["state"] for row in json.loads(herdlm("stages", smoke_copy, "--json").stdout)}
+    assert rows["round-1-sft"] == "to come"
+    assert rows["round-1-reward"] == "finished"
+    assert rows["round-1-dpo"] == "out of date"
+
+
+def test_trace_leads_back_to_the_crawls_hash(smoke_run):
+    import hashlib
+
+    crawl = ROOT / "sample" / "starter.warc.gz"
+    told = json.loads(herdlm("trace", smoke_run[0] / "models" / "flagship-fp8" / "model.safetensors", "--json").stdout)
+    sources = []
+
+    def walk(origin):
+        sources.extend([origin] if origin["kind"] == "source" else [])
+        for below in origin["origins"]:
+            walk(below)
+
+    walk(told)
+    assert [s["content"] for s in sources] == [hashlib.sha256(crawl.read_bytes()).hexdigest()]
+    assert herdlm("trace", smoke_run[0] / "models" / "small").stdout.startswith("stages/small-bf16")
+
+
+def test_the_flagship_answers_on_the_command_line(smoke_run):
+    done = herdlm("generate", smoke_run[0], "--prompt", "Repeat after me: one", "--chat", "--json", "--max-tokens", "5")
+    assert done.returncode == 0, done.stderr
+    (completion,) = json.loads(done.stdout)
+    engine = Engine.load(smoke_run[0] / "models" / "flagship", dtype="auto")
+    from herdlm.tokens.chat import render_prompt, stop_tokens
+
+    prompt = render_prompt(engine.tokenizer, [{"role": "user", "content": "Repeat after me: one"}])
+    params = SamplingParams(max_tokens=5, temperature=0.0, stop_tokens=stop_tokens(engine.tokenizer))
+    assert completion["tokens"] == engine.generate([prompt], params)[0][0].tokens
+
+
+def test_transformers_loads_the_resulting_models(smoke_run):
+    from transformers import AutoModelForCausalLM
+
+    for name in ("flagship", "flagship-fp8", "small"):
+        model = AutoModelForCausalLM.from_pretrained(smoke_run[0] / "models" / name)
+        assert torch.isfinite(model(torch.tensor([[1, 2, 3]])).logits).all()
+
+
+def test_an_unknown_stage_is_named_on_one_line(smoke_run):
+    done = herdlm("run", SMOKE, "--out", smoke_run[0], "--until", "nowhere")
+    assert done.returncode == 2
+    assert "the recipe has no stage nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -1,0 +1,95 @@
+"""The server as a process: its address, its signals."""
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import openai
+import pytest
+
+from herdlm.base.errors import InputError
+from herdlm.serve.run import base_url, bind, serve
+
+PROGRAM = """
+import sys
+from pathlib import Path
+import torch
+from herdlm.serve.run import serve
+torch.set_num_threads(1)
+serve(Path(sys.argv[1]), port=0)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_a_signal_lets_the_answer_under_way_end_and_the_process_exit_cleanly(folder, number):
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(folder)], stderr=subprocess.PIPE, text=True)
+    try:
+        line = process.stderr.readline()
+        assert line.startswith("flagship answers at http://127.0.0.1:") and line.endswith("(Ctrl-C ends)\n")
+        client = openai.OpenAI(base_url=line.split()[3], api_key="none", max_retries=0, timeout=30)
+        stream = client.completions.create(model="flagship", prompt="The", max_tokens=200, temperature=0, stream=True)
+        first = next(stream)
+        process.send_signal(number)
+        rest = list(stream)
+        assert first.id == rest[-1].id and rest[-1].choices[0].finish_reason
+        _, log = process.communicate(timeout=30)
+        assert process.returncode == 0, log
+        assert "POST /v1/completions" in log and "Traceback" not in log
+    finally:
+        process.kill()
+
+
+def test_a_port_in_use_is_told_before_the_model_is_loaded(folder):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=rf"127\.0\.0\.1:{port} is in use\. Choose another port with --port"):
+            serve(folder, port=port)
+
+
+def test_addresses_that_cannot_be_had_are_told():
+    with pytest.raises(InputError, match=r"192\.0\.2\.1 is no address of this machine"):
+        bind("192.0.2.1", 8000)
+    with pytest.raises(InputError, match=r"host no\.such\.host\.invalid is unknown"):
+        bind("no.such.host.invalid", 8000)
+    with pytest.raises(InputError, match="port 70000 is not between"):
+        bind("127.0.0.1", 70000)
+
+
+def test_the_server_listens_to_this_machine_alone_unless_told(folder):
+    told = {}
+    ready = threading.Event()
+
+    def note(name, url):
+        told.update(name=name, url=url)
+        ready.set()
+        raise KeyboardInterrupt  # ends the server at once
+
+    thread = threading.Thread(target=_serve_until_interrupted, args=(folder, note))
+    thread.start()
+    assert ready.wait(20)
+    thread.join(20)
+    assert not thread.is_alive()
+    assert told["name"] == "flagship" and told["url"].startswith("http://127.0.0.1:")
+
+
+def _serve_until_interrupted(folder, note):
+    try:
+        serve(folder, port=0, ready=note)
+    except KeyboardInterrupt:
+        time.sleep(0)
+
+
+def test_an_ipv6_address_is_written_in_brackets():
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    try:
+        listener = bind("::1", 0)
+    except InputError:
+        pytest.skip("no IPv6 loopback here")
+    with listener:
+        assert base_url(listener).startswith("http://[::1]:")
