@@ -1,3 +1,15 @@
 """herdlm raises a herd of Llama-class language models: raw web pages in, a served chat model out."""
 
+import importlib
+from typing import Any
+
 __version__ = "0.1.0"
+
+_PACKAGES = ("curate", "generate", "model", "run", "serve", "tokens", "train")
+
+
+def __getattr__(name: str) -> Any:
+    # ``herdlm.run(...)`` works after ``import herdlm`` alone, and ``import herdlm`` stays light.
+    if name in _PACKAGES:
+        return importlib.import_module(f"herdlm.{name}")
+    raise AttributeError(f"module 'herdlm' has no attribute {name!r}")

@@ -60,12 +60,12 @@ def run(
     json_: JsonOption = False,
 ) -> None:
     """Raise a herd: run every stage of a recipe that is not already there."""
-    from herdlm.run.execute import execute
+    from herdlm.run.execute import run as run_recipe
     from herdlm.run.recipe import read_recipe
 
     read = read_recipe(recipe, set_ or ())
     root = out or Path("runs") / read.name
-    result = execute(read, root, until=until, start_from=start_from, quiet=quiet or json_)
+    result = run_recipe(read, root, until=until, start_from=start_from, quiet=quiet or json_)
     if json_:
         say_json({**asdict(result), "root": str(root)})
     elif not result.made:
@@ -130,6 +130,27 @@ def curate(
         say_json(funnel)
     else:
         say(f"Documents, what was dropped and why: {out}")
+
+
+@app.command()
+def train(
+    recipe: RecipeArgument,
+    tokens: Annotated[Path, typer.Option(help="A folder of token shards, as the tokens stage makes.")],
+    tokenizer: Annotated[Path, typer.Option(help="The tokenizer's folder.")],
+    model: Annotated[str, typer.Option(help="Which of the recipe's models.")],
+    out: Annotated[Path, typer.Option(help="A new folder for the model; a run cut off goes on beside it.")],
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Pre-train one model of a recipe: tokens in, model out, without the rest of the pipeline."""
+    from herdlm.run.pretrain import pretrain
+    from herdlm.run.recipe import read_recipe
+
+    counts = pretrain(read_recipe(recipe, set_ or ()), model, tokens=tokens, tokenizer=tokenizer, out=out)
+    if json_:
+        say_json(counts)
+    else:
+        say(f"Model: {out}, {counts['validation_bits_per_byte']:.3f} bits per byte on held-out text")
 
 
 @app.command()

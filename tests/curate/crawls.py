@@ -37,7 +37,13 @@ def page(*paragraphs: str, title: str = "A page", head: str = "") -> bytes:
 
 
 def record(
-    url: str, payload: bytes, *, kind: str = "response", status: str = "200 OK", media: str = "text/html", extra: str = ""
+    url: str,
+    payload: bytes,
+    *,
+    kind: str = "response",
+    status: str = "200 OK",
+    media: str = "text/html",
+    extra: str = "",
 ) -> bytes:
     """One WARC record with its digest."""
     block, block_type = payload, "application/warc-fields"

@@ -54,7 +54,11 @@ def test_bad_keys_name_file_key_and_what_is_allowed(override, message):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("name = ", "not valid TOML"), ('extends = "mine.toml"', "extends itself"), ('extends = "gone.toml"', "gone.toml")],
+    [
+        ("name = ", "not valid TOML"),
+        ('extends = "mine.toml"', "extends itself"),
+        ('extends = "gone.toml"', "gone.toml"),
+    ],
 )
 def test_broken_recipes_are_named(tmp_path, text, message):
     (tmp_path / "mine.toml").write_text(text)

@@ -8,7 +8,6 @@ import openai
 import pytest
 import torch
 import uvicorn
-from tests.conftest import small_model
 
 from herdlm.generate import Engine
 from herdlm.model.hf import save_folder
@@ -16,6 +15,7 @@ from herdlm.serve.app import Service, create_app
 from herdlm.serve.run import LOGGING, Server, base_url, bind
 from herdlm.serve.served import ServedModel
 from herdlm.tokens.tokenizer import SPECIAL_TOKENS
+from tests.conftest import small_model
 
 WAIT_SECONDS = 20
 

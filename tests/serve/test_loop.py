@@ -7,12 +7,12 @@ import time
 import httpx
 import openai
 import pytest
-from tests.conftest import small_model
-from tests.serve.conftest import WAIT_SECONDS, running
 
 from herdlm.base.errors import InputError
 from herdlm.generate import Engine, SamplingParams
 from herdlm.serve.loop import EngineFailedError, EngineLoop
+from tests.conftest import small_model
+from tests.serve.conftest import WAIT_SECONDS, running
 
 CHAT = {"model": "flagship", "messages": [{"role": "user", "content": "Hello"}]}
 LONG = {**CHAT, "max_tokens": 200, "n": 4}
@@ -98,6 +98,19 @@ def test_when_the_engine_fails_all_who_wait_are_told_and_all_who_come(slow):
     health = httpx.get(slow.url.removesuffix("v1") + "health")
     assert health.status_code == 503
     assert health.json()["status"] == "failed" and "the device is gone" in health.json()["error"]
+
+
+def test_a_server_that_ends_does_not_wait_for_ever_for_a_long_answer(folder):
+    with running(folder) as server:
+        engine = server.service.model.engine
+        step = engine.step
+        engine.step = lambda: [time.sleep(0.2), step()][1]
+        stream = server.client.chat.completions.create(**LONG, stream=True)
+        next(stream)
+    # ``running`` has seen the server's thread end.
+    with pytest.raises((httpx.HTTPError, openai.APIError)):
+        list(stream)
+    assert not engine.busy
 
 
 def test_a_healthy_server_says_so(server):

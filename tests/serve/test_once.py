@@ -3,14 +3,14 @@
 import json
 
 import pytest
-from tests.conftest import TEXT
-from tests.serve.conftest import write_model
 
 from herdlm.base.errors import InputError
 from herdlm.generate import Engine
 from herdlm.serve.once import generate_once
 from herdlm.serve.served import ServedModel
 from herdlm.tokens.tokenizer import TokenizerConfig, train_tokenizer
+from tests.conftest import TEXT
+from tests.serve.conftest import write_model
 
 
 def test_a_text_is_continued_and_a_chat_answered(folder, server):

@@ -171,12 +171,12 @@ def test_another_model_and_another_path_are_not_found(client, post):
 
 
 def test_a_model_without_a_dialog_format_completes_but_does_not_chat(tmp_path):
-    from tests.conftest import small_model
-    from tests.serve.conftest import running
     from tokenizers import Tokenizer as Backend
     from tokenizers import decoders, models, pre_tokenizers
 
     from herdlm.model.hf import save_folder
+    from tests.conftest import small_model
+    from tests.serve.conftest import running
 
     folder = tmp_path / "base"
     save_folder(small_model(), folder)

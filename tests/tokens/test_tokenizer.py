@@ -1,9 +1,9 @@
 """The Llama 3 pre-tokenisation rule, losslessness, special tokens, and agreement with transformers."""
 
+import pytest
 import regex
 from hypothesis import given
 from hypothesis import strategies as st
-import pytest
 
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.tokens.chat import render, render_prompt, stop_tokens
@@ -12,7 +12,8 @@ from tests.conftest import TEXT
 
 # The rule as Meta published it with Llama 3 (its tokenizer's pat_str).
 LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
 

@@ -33,14 +33,10 @@ class GzipMembers(io.RawIOBase):
         self._held = bytearray()  # its plain bytes, held back until its checksum is known
         self._in_pieces = False  # it turned out too large to hold back
         self._ready = bytearray()
-        self._passed_on = 0
         self._ended = False
 
     def readable(self) -> bool:
         return True
-
-    def tell(self) -> int:
-        return self._passed_on
 
     def readinto(self, buffer: Any) -> int:
         while not self._ready and not self._ended:
@@ -48,7 +44,6 @@ class GzipMembers(io.RawIOBase):
         count = min(len(buffer), len(self._ready))
         buffer[:count] = self._ready[:count]
         del self._ready[:count]
-        self._passed_on += count
         return count
 
     def _step(self) -> None:

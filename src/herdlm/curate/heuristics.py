@@ -23,13 +23,14 @@ ELLIPSES = ("...", "…", "[...]", "[…]")
 TERMINALS = tuple('.!?:;")”»…。」\uff01\uff1f\uff1a\uff09')  # the last four: full-width ! ? : )
 TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
+UNSPACED_WORD_CHARS = 2  # about what a word has in the languages whose characters are counted as words
 
 
 def check_text(text: str, language: str, config: HeuristicsConfig) -> str | None:
     """None to keep a text, or the name of the first rule it breaks."""
     words = split_words(text)
     rules = chain(
-        _word_rules(text, words, language, config), _line_rules(text, words, config), _repetition_rules(words, config)
+        _word_rules(text, words, language, config), _line_rules(text, words, config), _repetition_rules(words, language, config)
     )
     return next((reason for reason, broken in rules if broken), None)
 
@@ -78,7 +79,10 @@ def _repeated(parts: Sequence[str]) -> tuple[int, int]:
     return sum(extra.values()), sum(len(part) * count for part, count in extra.items())
 
 
-def _repetition_rules(words: Sequence[str], config: HeuristicsConfig) -> Iterator[tuple[str, bool]]:
+def _repetition_rules(
+    words: Sequence[str], language: str, config: HeuristicsConfig
+) -> Iterator[tuple[str, bool]]:
+    size = UNSPACED_WORD_CHARS if language in UNSPACED else 1
     numbers: dict[str, int] = {}
     ids = np.fromiter((numbers.setdefault(word, len(numbers)) for word in words), np.int64, len(words))
     lengths = np.fromiter(map(len, words), np.int64, len(words))
@@ -86,14 +90,15 @@ def _repetition_rules(words: Sequence[str], config: HeuristicsConfig) -> Iterato
     top = dict(zip(TOP_NGRAMS, config.max_top_ngram_chars, strict=True))
     duplicate = dict(zip(DUPLICATE_NGRAMS, config.max_duplicate_ngram_chars, strict=True))
     grams = ids
-    for n in range(2, max(DUPLICATE_NGRAMS) + 1):
+    for length in range(2, max(DUPLICATE_NGRAMS) * size + 1):
         if len(grams) < 2:  # one n-gram or none: nothing repeats in this length or a longer one
             return
-        grams = _extend(grams, ids, n)
-        if n in top:
-            yield f"top_{n}_gram", _top_ngram_chars(grams, lengths, n) > top[n] * total  # [R]
-        if n in duplicate:
-            yield f"duplicate_{n}_grams", _duplicate_ngram_chars(grams, lengths, n) > duplicate[n] * total  # [R]
+        grams = _extend(grams, ids, length)
+        n, rest = divmod(length, size)
+        if rest == 0 and n in top:
+            yield f"top_{n}_gram", _top_ngram_chars(grams, lengths, length) > top[n] * total  # [R]
+        if rest == 0 and n in duplicate:
+            yield f"duplicate_{n}_grams", _duplicate_ngram_chars(grams, lengths, length) > duplicate[n] * total  # [R]
 
 
 def _extend(grams: NDArray[np.int64], ids: NDArray[np.int64], n: int) -> NDArray[np.int64]:

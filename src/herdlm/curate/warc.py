@@ -32,7 +32,8 @@ def read_warc(file: BinaryIO, name: str, config: CurateConfig) -> Iterator[Page]
     start = file.read(len(MAGIC))
     file.seek(0)
     members = GzipMembers(file, name) if start == MAGIC else None
-    plain = io.BufferedReader(members or _Tail(file), buffer_size=1 << 18)
+    raw = _Plain(members or file)
+    plain = io.BufferedReader(raw, buffer_size=1 << 18)
     if not plain.peek(5)[:5].startswith(b"WARC/") and not (members and members.damaged):
         raise InputError(
             f"{name} is not a WARC file: it starts with {plain.peek(8)[:8]!r}",
@@ -51,7 +52,7 @@ def read_warc(file: BinaryIO, name: str, config: CurateConfig) -> Iterator[Page]
         if record.record_type == WarcRecordType.response:
             pages += 1
             yield _page(record, block, short, config)
-    if short:
+    if short or raw.last != b"\n":  # records end with two line ends
         raise InputError(f"{name} is cut off within its last record", "Fetch the file again")
     yield from (Page(fault="damaged_record") for _ in range((members.damaged if members else 0) - damaged))
     if not pages:
@@ -95,19 +96,23 @@ def _digest_holds(block: bytes, digest: str) -> bool:
     return base64.b32encode(hashlib.sha1(block, usedforsecurity=False).digest()).decode() == value.upper()
 
 
-class _Tail(io.RawIOBase):
-    """A file object of fsspec as a raw stream."""
+class _Plain(io.RawIOBase):
+    """The plain bytes of a WARC file as a raw stream that remembers its ``last`` byte."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Any) -> None:
         self.file = file
+        self.last = b""
+        self.passed_on = 0
 
     def readable(self) -> bool:
         return True
 
     def tell(self) -> int:
-        return self.file.tell()
+        return self.passed_on
 
     def readinto(self, buffer: Any) -> int:
         piece = self.file.read(len(buffer))
         buffer[: len(piece)] = piece
+        self.last = piece[-1:] or self.last
+        self.passed_on += len(piece)
         return len(piece)

@@ -25,7 +25,7 @@ def times_section(times: tuple[StageTime, ...]) -> list[Html]:
     return [
         tag(
             "p", f"All stages together took {format.seconds(total)}, the longest of them {slowest.stage} with "
-            f"{format.seconds(slowest.seconds)}. Stages run side by side, so the clock on the wall showed less.",
+            f"{format.seconds(slowest.seconds)}. Where stages ran side by side, the clock on the wall showed less.",
         ),
         table(
             "Time by part of the run", ("Part", "Stages", "Time", "Share", "As a bar"),
@@ -70,7 +70,7 @@ def lineage_section(lineage: Lineage) -> list[Html]:
         tag("ol", chain, class_="chain"),
         tag("p", f"{first.name}: SHA-256 ", tag("code", first.content, class_="hash foreign"), class_="quiet"),
         tag(
-            "details", tag("summary", f"All {len(lineage.nodes)} ancestors with their hashes"),
+            "details", tag("summary", f"All {len(lineage.nodes)} artefacts and sources with their hashes"),
             table(
                 f"Lineage of {lineage.final}", ("Artefact", "Kind", "SHA-256 of its content", "Made from"),
                 (_lineage_row(node) for node in lineage.nodes), text_columns=(0, 1, 2, 3),

@@ -123,6 +123,7 @@ footer { margin-top: 3rem; padding-bottom: 3rem; color: var(--quiet); font-size:
   h1 { font-size: 1.5rem; }
   .plot { grid-template-rows: auto 14rem 1.5rem auto; grid-template-columns: 2.8rem minmax(0, 1fr); }
   .legend { margin-left: 0; }
+  .number { white-space: normal; }
 }
 @media print { * { print-color-adjust: exact; } .card, .dialog, figure { break-inside: avoid; } }
 """

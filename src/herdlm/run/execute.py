@@ -66,7 +66,7 @@ def select(stages: list[Stage], until: str | None, start_from: str | None) -> tu
     return [stage for stage in stages if stage.name in wanted], anew
 
 
-def execute(
+def run(
     recipe: Recipe, root: Path, *, until: str | None = None, start_from: str | None = None, quiet: bool = False
 ) -> RunResult:
     """Bring a run's folder to where the recipe says, making only what is missing or no longer fits.

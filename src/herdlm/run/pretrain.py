@@ -8,10 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from herdlm.base.errors import InputError
+from herdlm.base.seeds import derive_seed
 from herdlm.evaluate.perplexity import text_loss
+from herdlm.generate.load import pick_device
 from herdlm.model.hf import save_folder
 from herdlm.model.transformer import Transformer, build, initialise
-from herdlm.run.recipe import MixPart
+from herdlm.run.recipe import MixPart, Recipe
 from herdlm.run.stage import Context
 from herdlm.scaling.forecast import fit_power_law
 from herdlm.tokens.mixture import Mixture, PretrainBatches, Source
@@ -22,53 +25,94 @@ from herdlm.train.objectives import NextToken
 AXES = ("parameters", "body_parameters")
 
 
-def save_model(context: Context, model: Transformer, tokenizer_folder: Path) -> None:
-    """Write a stage's model with its tokenizer and the log of its training."""
-    save_folder(model, context.out)
+def save_model(model: Transformer, out: Path, *, tokenizer: Path, work: Path) -> None:
+    """Write a model into ``out`` with its tokenizer's files and the log of its training in ``work``."""
+    save_folder(model, out)
     for name in TOKENIZER_FILES:
-        if (tokenizer_folder / name).exists():
-            shutil.copyfile(tokenizer_folder / name, context.out / name)
-    log = context.work / "events.jsonl"
+        if (tokenizer / name).exists():
+            shutil.copyfile(tokenizer / name, out / name)
+    log = work / "events.jsonl"
     if log.exists():
-        shutil.copyfile(log, context.out / "events.jsonl")
+        shutil.copyfile(log, out / "events.jsonl")
 
 
 def pretrain_stage(context: Context) -> dict[str, Any]:
-    """Train one model of the herd from nothing, its last part annealed on the better data."""
-    recipe, name = context.recipe, context.stage.options["model"]
+    """Train one model of the herd from nothing."""
+    return _pretrain(
+        context.recipe, context.stage.options["model"], tokens=context.inputs["tokens"],
+        tokenizer=context.inputs["tokenizer"], out=context.out, work=context.work, device=context.device,
+        seed=context.seed(), title=context.stage.name,
+    )  # fmt: skip
+
+
+def pretrain(recipe: Recipe, name: str, *, tokens: Path, tokenizer: Path, out: Path) -> dict[str, Any]:
+    """Pre-train the model ``name`` of a recipe on its own: token shards in, a model folder ``out``.
+
+    Gives the same weights as the recipe's whole run. Work that was cut off goes on from its last checkpoint.
+
+    Raises:
+        InputError: the recipe has no such model, ``out`` exists, or tokens or tokenizer are not there.
+    """
+    if name not in recipe.herd.models:
+        raise InputError(f"the recipe has no model {name}", f"Its models are {', '.join(recipe.herd.models)}")
+    if out.exists():
+        raise InputError(f"{out} exists", "Give a new folder")
+    work = out.with_name(f".{out.name}.working")
+    made = work / "out"
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir(parents=True)
+    counts = _pretrain(
+        recipe, name, tokens=tokens, tokenizer=tokenizer, out=made, work=work,
+        device=pick_device(recipe.compute.device).type, seed=derive_seed(recipe.seed, "pretrain"), title=name,
+    )  # fmt: skip
+    made.rename(out)
+    shutil.rmtree(work)
+    return counts
+
+
+def _pretrain(
+    recipe: Recipe,
+    name: str,
+    *,
+    tokens: Path,
+    tokenizer: Path,
+    out: Path,
+    work: Path,
+    device: str,
+    seed: int,
+    title: str,
+) -> dict[str, Any]:
+    """Train a model from nothing, its last part annealed on the better data, and measure it on held-out text."""
     config = recipe.pretrain
-    tokenizer = Tokenizer.load(context.inputs["tokenizer"])
+    pad = Tokenizer.load(tokenizer).special(PAD)
     shape = recipe.model_config_of(name)
-    model = build(shape, context.device)
+    model = build(shape, device)
     init = config.init.model_dump()
     if init["embedding_std"] == "dim":
         init["embedding_std"] = shape.dim**-0.5
-    initialise(model, context.seed("init"), **init)
+    initialise(model, derive_seed(seed, "init"), **init)
 
     def mixture(parts: tuple[MixPart, ...], phase: str) -> Mixture:
         # One stream of rows for the whole herd: its models differ in size alone.
-        sources = [Source(p.source, context.inputs["tokens"] / p.source, p.share, p.loss_weight) for p in parts]
-        seed = context.seed("rows", phase)
-        return Mixture(sources, seq_len=config.seq_len, seed=seed, pad=tokenizer.special(PAD))
+        sources = [Source(part.source, tokens / part.source, part.share, part.loss_weight) for part in parts]
+        return Mixture(sources, seq_len=config.seq_len, seed=derive_seed(seed, "rows", phase), pad=pad)
 
     anneal = config.train.anneal_steps
     phases = [(mixture(config.mix, "main"), config.steps - anneal), (mixture(config.anneal_mix, "anneal"), anneal)]
     batches = PretrainBatches([phase for phase in phases if phase[1]], rows_per_step=config.rows_per_step)
     rate = recipe.herd.models[name].peak_lr
     training = config.train if rate is None else config.train.model_copy(update={"peak_lr": rate})
-    result = train(model, NextToken(), batches, training, work=context.work, title=context.stage.name)
-    save_model(context, model, context.inputs["tokenizer"])
-    loss = text_loss(
-        model, context.inputs["tokens"] / "web-validation", seq_len=config.seq_len, pad=tokenizer.special(PAD)
-    )
+    result = train(model, NextToken(), batches, training, work=work, title=title)
+    save_model(model, out, tokenizer=tokenizer, work=work)
+    loss = text_loss(model, tokens / "web-validation", seq_len=config.seq_len, pad=pad)
     counts = {
         "parameters": shape.parameters, "body_parameters": shape.body_parameters,
-        **_rounded(asdict(loss), "validation_"),
+        **{f"validation_{key}": round(value, 6) for key, value in asdict(loss).items()},
         "steps": result.steps, "trained_tokens": config.steps * config.rows_per_step * config.seq_len,
         "averaged_checkpoints": result.averaged,
         "epochs": {n: e for mix, steps in batches.phases for n, e in mix.epochs(steps * config.rows_per_step).items()},
     }  # fmt: skip
-    (context.out / "training.json").write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
+    (out / "training.json").write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
     return counts
 
 
@@ -95,7 +139,3 @@ def forecast_stage(context: Context) -> dict[str, Any]:
     told["forecast"] = told[told["axis"]]["forecast"]
     (context.out / "forecast.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     return {"axis": told["axis"], "forecast": told["forecast"]}
-
-
-def _rounded(values: dict[str, float], prefix: str) -> dict[str, float]:
-    return {prefix + name: round(value, 6) for name, value in values.items()}

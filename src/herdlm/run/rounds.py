@@ -48,7 +48,7 @@ def sft_stage(context: Context) -> dict[str, Any]:
     )  # fmt: skip
     model = load_folder(context.inputs["base"], context.device)
     result = train(model, NextToken(), batches, config.train, work=context.work, title=context.stage.name)
-    save_model(context, model, context.inputs["base"])
+    save_model(model, context.out, tokenizer=context.inputs["base"], work=context.work)
     return _training_counts(context, {"steps": result.steps, "dialogs": len(dialogs), "parts": parts})
 
 
@@ -79,7 +79,7 @@ def reward_stage(context: Context) -> dict[str, Any]:
     model = reward_model_from(load_folder(context.inputs["model"], context.device), context.seed("head"))
     training = batches(pairs=pairs, epochs=config.epochs, seed=context.seed("batches"))
     train(model, Reward(), training, config.train, work=context.work, title=context.stage.name)
-    save_model(context, model, context.inputs["model"])
+    save_model(model, context.out, tokenizer=context.inputs["model"], work=context.work)
     held_out = _gather(context, "preferences", "held_out_pairs.jsonl")
     counts: dict[str, Any] = {"pairs": len(pairs), "held_out_pairs": len(held_out)}
     for name, measured in (("train", pairs), ("held_out", held_out)):
@@ -134,7 +134,7 @@ def dpo_stage(context: Context) -> dict[str, Any]:
     pairs = with_reference(model, pairs, batches(pairs))
     objective = DPO(beta=config.beta, nll_weight=config.nll_weight)
     result = train(model, objective, batches(pairs), config.train, work=context.work, title=context.stage.name)
-    save_model(context, model, context.inputs["model"])
+    save_model(model, context.out, tokenizer=context.inputs["model"], work=context.work)
     return _training_counts(context, {"steps": result.steps, "pairs": len(pairs)})
 
 

@@ -138,9 +138,12 @@ def _typed() -> Iterator[str]:
     """Lines typed at a terminal, with editing and recall where the platform has them. Ctrl-C drops the line begun."""
     with suppress(ImportError):
         import readline  # noqa: F401 - importing it is what turns editing on
+    prompt = PROMPT
+    if not sys.stdout.isatty():  # answers go to a file: keep it free of prompts
+        prompt = ""
     while True:
         try:
-            yield input(PROMPT)
+            yield input(prompt)
         except KeyboardInterrupt:
             sys.stderr.write("\n")
         except EOFError:
