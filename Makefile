@@ -9,36 +9,41 @@ BIN := $(VENV)/bin
 # On a machine with an NVIDIA driver any supported torch is right. Without one, the version the tests run on is pinned;
 # give TORCH="torch==2.13.0 --index-url ..." to take it from an index of CPU builds.
 TORCH ?= $(if $(shell command -v nvidia-smi 2>/dev/null),torch>=2.11,torch==2.13.0)
-STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet
 
 .PHONY: install demo test test-all lint format clean
 
-install: $(STAMP)
+install: $(VENV)/.installed
 
-$(STAMP): pyproject.toml
+$(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("herdlm needs Python 3.11 or newer, this is %d.%d: run make PYTHON=python3.11" % v[:2])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet "$(firstword $(TORCH))" $(wordlist 2,99,$(TORCH))
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
-	@touch $(STAMP)
+	$(PIP) --upgrade pip
+	$(PIP) "$(firstword $(TORCH))" $(wordlist 2,99,$(TORCH))
+	$(PIP) --editable ".[all]"
+	@touch $@
+
+# What tests and linters need on top: transformers and TRL as referees, among others.
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --editable ".[dev]"
+	@touch $@
 
 demo: install
 	$(BIN)/herdlm run recipes/tiny.toml --out runs/tiny
 
-test: install
+test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-test-all: install
+test-all: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ""
 
-lint: install
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: install
+format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

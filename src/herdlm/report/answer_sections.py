@@ -58,12 +58,15 @@ def pass_rate_section(data: ReportData) -> list[Html]:
     ]  # fmt: skip
 
 
-def quantization_section(data: ReportData, says: str) -> list[Html]:
+def quantization_section(data: ReportData, check: Check) -> list[Html]:
     """The FP8 flagship against the BF16 flagship."""
     q: Quantization = data.quantization
     before, after = data.examination(q.original), data.examination(q.changed)
     return [
-        tag("p", says),
+        tag(
+            "p", f"{check.says} The paired difference is {format.figure(check)}, its 95% interval "
+            f"{format.interval(check)}.",
+        ),
         tag(
             "p", f"{format.percent(q.parameters_fp8 / q.parameters)} of the parameters are FP8; the weights on disk "
             f"went from {format.size(q.bytes_before)} to {format.size(q.bytes_after)}. Over {format.count(q.tokens)} "

@@ -21,14 +21,14 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # a second wall: nothi
 
 def render_page(data: ReportData) -> str:
     """The whole page. Equal data give equal bytes."""
-    said = {check.name: check.says for check in data.checks}
+    checks = {check.name: check for check in data.checks}
     sections = (
         ("checks", "What this run shows", _claims_section(data)),
         ("curation", "From pages to tokens", curation_section(data.curation)),
         ("pre-training", "Pre-training", pretraining_section(data)),
-        ("forecast", "Forecast against truth", forecast_section(data.forecast, said["forecast-matches"])),
+        ("forecast", "Forecast against truth", forecast_section(data.forecast, checks["forecast-matches"].says)),
         ("pass-rates", "Pass rates", pass_rate_section(data)),
-        ("fp8", "FP8 against BF16", quantization_section(data, said["fp8-keeps-pass-rate"])),
+        ("fp8", "FP8 against BF16", quantization_section(data, checks["fp8-keeps-pass-rate"])),
         ("dialogs", "Sample dialogs", dialogs_section(data.dialogs)),
         ("times", "Seconds per stage", times_section(data.times)),
         ("lineage", "Lineage", lineage_section(data.lineage)),

@@ -57,7 +57,7 @@ code, .hash { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaV
 .share { display: block; min-width: 6rem; height: .8rem; margin-top: .35rem; background: var(--shade);
   border-radius: .15rem; overflow: hidden; }
 .share > span { display: block; height: 100%; background: var(--c1); }
-.tint { display: block; padding: 0 .3rem; border-radius: .15rem;
+.tint { display: block; width: 5rem; margin-left: auto; padding: 0 .3rem; border-radius: .15rem;
   background: linear-gradient(to left, var(--shade) var(--share), transparent var(--share)); }
 
 figure { margin: 1.25rem 0; min-width: 0; }

@@ -1,0 +1,129 @@
+"""Annotation, rejection, reward and DPO references on hand-made cases."""
+
+import math
+
+import pytest
+import torch
+
+from herdlm.align.config import PreferencesConfig, RejectionConfig
+from herdlm.align.dpo import with_reference
+from herdlm.align.preferences import annotate
+from herdlm.align.rejection import best_answers
+from herdlm.align.reward import rank_accuracy, reward_model_from, score_answers
+from herdlm.evaluate.tasks import Question
+from herdlm.tokens.dialogs import PreferenceBatches
+from herdlm.train.objectives import answer_logprobs
+from tests.conftest import small_model
+from tests.train.test_objectives import PAIRS, reference_logprob
+
+COPY = Question("copy", "Repeat after me: a file", "a file")
+SECRET = Question("secret", "tell me secret", "sorry , that is a secret")
+PREFERENCES = PreferencesConfig(prompts=1, edited_percent=0.0, held_out_percent=1e-9)
+
+
+def rejection(**changes):
+    return RejectionConfig(prompts=1, **changes)
+
+
+def test_a_pair_has_a_right_and_a_wrong_answer():
+    collected = annotate([COPY], [["a file", "a log", "a file", "a log"]], PREFERENCES, source="model", seed=0)
+    (pair,) = collected.pairs
+    assert pair["chosen"][0]["content"] == "a file"
+    assert pair["rejected"][0]["content"] == "a log"
+    assert pair["prompt"] == [{"role": "user", "content": COPY.prompt}]
+    assert (pair["rating"], pair["chosen_source"]) == ("better", "model")
+    assert collected.counts["right_share"] == 0.5
+
+
+@pytest.mark.parametrize("answers", [["a file"] * 4, ["a log", "a disk"]])
+def test_answers_of_one_kind_make_no_pair(answers):
+    assert annotate([COPY], [answers], PREFERENCES, source="m", seed=0).pairs == []
+
+
+def test_an_edited_answer_ranks_above_a_wrong_one_and_becomes_data():
+    config = PREFERENCES.model_copy(update={"edited_percent": 100.0})
+    collected = annotate([COPY], [["a log", "a disk"]], config, source="m", seed=0)
+    (pair,) = collected.pairs
+    assert (pair["rating"], pair["chosen"][0]["content"]) == ("edited", "a file")
+    assert collected.edits[0]["messages"][1] == {"role": "assistant", "content": "a file"}
+
+
+def test_measured_pairs_are_not_trained_on():
+    config = PREFERENCES.model_copy(update={"held_out_percent": 49.0, "edited_percent": 50.0})
+    questions = [Question("copy", f"Repeat: {i}", str(i)) for i in range(200)]
+    collected = annotate(questions, [[str(i), "x"] for i in range(200)], config, source="m", seed=0)
+    prompts = [{p["prompt"][0]["content"] for p in part} for part in (collected.pairs, collected.held_out)]
+    assert not prompts[0] & prompts[1]
+    assert 60 < len(prompts[1]) < 140
+    assert not {e["messages"][0]["content"] for e in collected.edits} & prompts[1]
+
+
+def test_only_right_answers_are_kept_where_a_verifier_tells():
+    kept, counts = best_answers([COPY], [["a log", "a file", "a log"]], [[9.0, -3.0, 9.0]], rejection(), source="m")
+    assert [k["messages"][1]["content"] for k in kept] == ["a file"]
+    assert counts["tasks"]["copy"] == {"candidates": 1, "kept": 1, "right": 1}
+    assert best_answers([COPY], [["a log"]], [[9.0]], rejection(), source="m")[0] == []
+
+
+def test_elsewhere_reward_and_frequency_choose_and_the_upper_share_stays():
+    questions = [SECRET, SECRET]
+    answers = [["x", "y", "y", "y"], ["z"]]
+    rewards = [[0.5, 0.0, 0.0, 0.0], [-2.0]]  # log 3 > 0.5: y wins although x scores higher
+    kept, _ = best_answers(questions, answers, rewards, rejection(keep_share_unverified=0.5), source="m")
+    assert [k["messages"][1]["content"] for k in kept] == ["y"]
+    kept, _ = best_answers(questions, answers, rewards, rejection(keep_share_unverified=1.0), source="m")
+    assert [k["messages"][1]["content"] for k in kept] == ["y", "z"]
+
+
+def test_a_task_keeps_at_most_its_share_the_best_first():
+    questions = [Question("copy", f"Repeat: {i}", str(i)) for i in range(10)]
+    rewards = [[float(i % 7)] for i in range(10)]
+    kept, _ = best_answers(questions, [[str(i)] for i in range(10)], rewards, rejection(keep_per_task=3), source="m")
+    assert [k["messages"][1]["content"] for k in kept] == ["6", "5", "4"]
+
+
+def test_answers_that_do_not_fit_a_row_are_never_kept(tokenizer):
+    model = reward_model_from(small_model(), seed=0)
+    scores = score_answers(model, tokenizer, [COPY], [["a file", "a file " * 60]], seq_len=64, title="t")
+    assert math.isfinite(scores[0][0])
+    assert scores[0][1] == -math.inf
+
+
+def test_scores_are_read_at_the_end_of_each_answer_alone(tokenizer):
+    model = reward_model_from(small_model(), seed=0)
+    torch.nn.init.normal_(model.score.weight, generator=torch.Generator().manual_seed(0))
+    questions = [Question("copy", p["prompt"][0]["content"], "") for p in PAIRS]
+    answers = [[p["chosen"][0]["content"], p["rejected"][0]["content"]] for p in PAIRS]
+    packed = score_answers(model, tokenizer, questions, answers, seq_len=128, title="t")
+    for number, pair in enumerate(PAIRS):
+        alone = score_answers(model, tokenizer, [questions[number]], [answers[number]], seq_len=64, title="t")[0]
+        assert packed[number] == pytest.approx(alone, abs=1e-5)
+        batches = PreferenceBatches(
+            tokenizer, [pair], seq_len=64, pairs_per_step=1, epochs=1, seed=0, mask_formatting=False
+        )
+        assert rank_accuracy(model, batches) == [alone[0] > alone[1]]
+
+
+def test_a_new_reward_model_has_the_policys_body_and_no_opinion(tokenizer):
+    policy = small_model()
+    model = reward_model_from(policy, seed=0)
+    for name, value in policy.model.state_dict().items():
+        assert torch.equal(value, model.model.state_dict()[name]), name
+    assert score_answers(model, tokenizer, [COPY], [["a", "b"]], seq_len=64, title="t") == [[0.0, 0.0]]
+
+
+def test_references_are_the_starting_models_log_probabilities(tokenizer, model):
+    batches = PreferenceBatches(
+        tokenizer, PAIRS, seq_len=128, pairs_per_step=2, epochs=1, seed=0, mask_formatting=True
+    )
+    referenced = with_reference(model, PAIRS, batches)
+    with torch.no_grad():
+        for pair, original in zip(referenced, PAIRS, strict=True):
+            for side in ("chosen", "rejected"):
+                expected = float(reference_logprob(model, tokenizer, original["prompt"], original[side], masked=True))
+                assert pair[f"reference_{side}"] == pytest.approx(expected, abs=1e-4)
+    again = PreferenceBatches(
+        tokenizer, referenced, seq_len=128, pairs_per_step=2, epochs=1, seed=0, mask_formatting=True
+    ).batch([3, 1])
+    sums, _ = answer_logprobs(model, again)
+    torch.testing.assert_close(sums[again.columns["chosen"]], again.columns["reference_chosen"], rtol=1e-4, atol=1e-4)
