@@ -5,17 +5,21 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+from collections.abc import Callable
+from pathlib import Path
 from random import Random
 
+Write = Callable[[str, bytes], Path]  # writes a file of the given name and content under a temporary folder
+
 WORDS = {
-    "en": "the of and to in that is was with which harbour boat morning people waited because nothing would answer town "
-    "storm evening children remember work empty house street before after never again found letter",
-    "de": "der die das und nicht mit auf ist war von Hafen Männer gewartet hatten weil niemand Antwort Stadt Sturm Abend "
-    "Kinder erinnerten Arbeit leer Haus Straße vorher danach niemals wieder gefunden Brief",
-    "fr": "le la les et dans que est pas pour qui port bateau matin gens attendaient parce rien réponse ville tempête soir "
-    "enfants souvenaient travail vide maison rue avant après jamais encore trouvé lettre",
-    "ja": "港は 静かな 船が 入って 男たちは 何も 言わなかった 嵐の 後に 町の 誰も 答えを 持って いない 家に 帰り 子供たちが "
-    "走った 仕事が 年を 覚えている 人も いた 朝から 待っていた",
+    "en": "the of and to in that is was with which harbour boat morning people waited because nothing would answer "
+    "town storm evening children remember work empty house street before after never again found letter",
+    "de": "der die das und nicht mit auf ist war von Hafen Männer gewartet hatten weil niemand Antwort Stadt Sturm "
+    "Abend Kinder erinnerten Arbeit leer Haus Straße vorher danach niemals wieder gefunden Brief",
+    "fr": "le la les et dans que est pas pour qui port bateau matin gens attendaient parce rien réponse ville tempête "
+    "soir enfants souvenaient travail vide maison rue avant après jamais encore trouvé lettre",
+    "ja": "港は 静かな 船が 入って 男たちは 何も 言わなかった 嵐の 後に 町の 誰も 答えを 持って いない 家に 帰り "
+    "子供たちが 走った 仕事が 年を 覚えている 人も いた 朝から 待っていた",
 }
 
 

@@ -7,7 +7,7 @@ from crawls import article, page
 from hypothesis import given
 from hypothesis import strategies as st
 
-from herdlm.curate.extract import decode, extract, tidy
+from herdlm.curate.extract import decode, extract, keep_content_lists, tidy
 
 GERMAN = page("Grüße aus Köln: die Bäume blühen, und das Öl ist teuer.").decode()
 JAPANESE = page(article("ja", "a")).decode()
@@ -63,13 +63,35 @@ def test_main_text_without_boilerplate_and_markers() -> None:
     assert lines == [
         "The heading",
         "A first paragraph of text that is broken in the source but not on the page.",
-        "One thing to do.",
-        "Another thing to do.",
+        "  One thing to do.",  # lists stay indented, without their markers
+        "  Another thing to do.",
         "if x:",
         "    return 1",
         "With a picture E = mc2 in it.",
         "left\tright",
     ]  # fmt: skip
+
+
+def test_lists_of_links_are_navigation_and_other_lists_are_not() -> None:
+    html = (
+        "<main><p>Before.</p><UL class='x'><li>Some text <a href='#'>link</a><ul><li>Nested.</li></ul></li></UL>"
+        "<ul><li><a href='1'>One</a></li><li><a href='2'>Two</a></li></ul><ul><li>never closed</main>"
+    )
+    kept = keep_content_lists(html)
+    assert kept.startswith(
+        "<main><p>Before.</p><ol class='x'><li>Some text <a href='#'>link</a><ol><li>Nested.</li></ol>"
+    )
+    assert kept.endswith(
+        "</li></ol><ul><li><a href='1'>One</a></li><li><a href='2'>Two</a></li></ul><ul><li>never closed</main>"
+    )
+
+
+@given(st.lists(st.sampled_from(["<ul>", "</ul>", "<a>", "</a>", "<li>", "word", "<", ">"]), max_size=30))
+def test_lists_change_in_nothing_but_their_kind(pieces: list[str]) -> None:
+    html = "".join(pieces)
+    kept = keep_content_lists(html)
+    assert kept.replace("<ol>", "<ul>").replace("</ol>", "</ul>") == html
+    assert kept.count("<ol>") == kept.count("</ol>")
 
 
 def test_pages_without_text() -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from herdlm.curate import heuristics
 from herdlm.curate.config import HeuristicsConfig
 from herdlm.curate.heuristics import check_text
+from herdlm.curate.quality import quality
 from herdlm.curate.words import split_words
 
 DEFAULT = HeuristicsConfig()
@@ -109,8 +110,6 @@ def test_no_text_breaks_the_rules_themselves() -> None:
 
 
 def test_quality_orders_texts() -> None:
-    from herdlm.curate.quality import quality
-
     rng = Random(1)
     prose = "\n".join(article("en", key) for key in "abcdef")
     listing = "\n".join(f"option_{i} {rng.randint(0, 99)} 0x{i:04x}" for i in range(400))

@@ -10,8 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Write
-from crawls import page, record, small_crawl, zipped
+from crawls import Write, page, record, small_crawl, zipped
 
 from herdlm.base.errors import InputError
 from herdlm.curate.config import CurateConfig

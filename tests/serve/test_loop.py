@@ -20,13 +20,13 @@ LONG = {**CHAT, "max_tokens": 200, "n": 4}
 
 @pytest.fixture
 def slow(folder):
-    """A server whose engine takes its time, so that it can be caught in the middle of an answer."""
+    """A server whose engine needs longer for ``LONG`` than any test waits: it must be stopped to come to rest."""
     with running(folder) as server:
         engine = server.service.model.engine
         step = engine.step
 
         def unhurried():
-            time.sleep(0.02)
+            time.sleep(0.15)
             return step()
 
         engine.step = unhurried
@@ -34,7 +34,7 @@ def slow(folder):
 
 
 def eventually(condition):
-    deadline = time.monotonic() + WAIT_SECONDS
+    deadline = time.monotonic() + WAIT_SECONDS / 2
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
@@ -185,7 +185,7 @@ def test_a_submission_given_up_before_it_was_accepted_leaves_nothing(engine):
     async def work():
         loop = EngineLoop(engine)
         loop.start()
-        task = asyncio.create_task(loop.submit([([1, 2], SamplingParams(max_tokens=250, n=4))]))
+        task = asyncio.create_task(loop.submit([([1, 2], SamplingParams(max_tokens=250, n=2))]))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -127,7 +127,7 @@ def test_at_a_terminal_ctrl_c_stops_an_answer_and_ctrl_d_leaves(folder):
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(folder), "240"], stdin=theirs, stdout=theirs, stderr=theirs,
-        start_new_session=True, preexec_fn=_own_terminal,  # noqa: PLW1509 - one ioctl, no lock
+        start_new_session=True, preexec_fn=_own_terminal,
     )  # fmt: skip
     os.close(theirs)
     screen = Screen(ours)

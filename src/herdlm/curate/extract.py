@@ -25,6 +25,9 @@ _NAVIGATION = [
     ".bottomlang", ".toc", "#toc", ".table-of-contents", ".skip-link",
 ]  # fmt: skip
 MAX_CONTROL_SHARE = 0.001
+_LIST_OR_LINK = re.compile(r"<(/?)(ul|a)\b[^>]*>", re.IGNORECASE)
+_TAG = re.compile(r"<[^>]*>")
+MAX_LINK_SHARE = 0.35
 
 
 def decode(payload: bytes, charset: str) -> str | None:
@@ -58,9 +61,47 @@ def _try(payload: bytes, encoding: str) -> str | None:
 def main_text(html: str) -> str:
     """The main content of a page as plain text: paragraphs and list items on lines of their own, image texts kept."""
     text = extract_plain_text(
-        html, main_content=True, preserve_formatting=True, list_bullets=False, alt_texts=True, skip_elements=_NAVIGATION
+        keep_content_lists(html),
+        main_content=True,
+        preserve_formatting=True,
+        list_bullets=False,
+        alt_texts=True,
+        skip_elements=_NAVIGATION,
     )
     return tidy(text)
+
+
+def keep_content_lists(html: str) -> str:
+    """Turn every ``<ul>`` whose text is mostly not links into an ``<ol>``.
+
+    The extractor takes all unordered lists for navigation and drops them, and keeps all ordered ones.
+    """
+    pieces: list[str] = []
+    open_lists: list[tuple[int, int, int]] = []  # index of the opening tag in pieces, characters of text, of links
+    position, in_link = 0, False
+    for tag in _LIST_OR_LINK.finditer(html):
+        between = html[position : tag.start()]
+        if open_lists:
+            at, text, links = open_lists[-1]
+            seen = len(_TAG.sub("", between).strip())
+            open_lists[-1] = at, text + seen, links + seen * in_link
+        pieces += between, tag[0]
+        position = tag.end()
+        closing, is_list = bool(tag[1]), tag[2].lower() == "ul"
+        if not is_list:
+            in_link = not closing
+        elif not closing:
+            open_lists.append((len(pieces) - 1, 0, 0))
+        elif open_lists:
+            at, text, links = open_lists.pop()
+            if links <= MAX_LINK_SHARE * text:
+                pieces[at] = f"<ol{pieces[at][3:]}"
+                pieces[-1] = "</ol>"
+            if open_lists:  # what is in a list is in the list around it, too
+                around = open_lists[-1]
+                open_lists[-1] = around[0], around[1] + text, around[2] + links
+    pieces.append(html[position:])
+    return "".join(pieces)
 
 
 def tidy(text: str) -> str:

@@ -38,8 +38,8 @@ class Funnel:
         """The funnel for ``funnel.json``.
 
         For every step ``documents_in = documents_out + documents_dropped`` and
-        ``bytes_in = bytes_out + bytes_dropped``; extraction adds ``bytes_removed``, the markup and boilerplate of the pages
-        it let through.
+        ``bytes_in = bytes_out + bytes_dropped``; extraction also has ``bytes_removed``, the markup and boilerplate of
+        the pages it let through.
         """
         steps = [self._step(number, step) for number, step in enumerate(STEPS)]
         kept = {"documents": self.kept["documents"], "bytes": self.kept["text"], "words": self.kept["words"]}

@@ -30,7 +30,9 @@ def check_text(text: str, language: str, config: HeuristicsConfig) -> str | None
     """None to keep a text, or the name of the first rule it breaks."""
     words = split_words(text)
     rules = chain(
-        _word_rules(text, words, language, config), _line_rules(text, words, config), _repetition_rules(words, language, config)
+        _word_rules(text, words, language, config),
+        _line_rules(text, words, config),
+        _repetition_rules(words, language, config),
     )
     return next((reason for reason, broken in rules if broken), None)
 
@@ -79,9 +81,7 @@ def _repeated(parts: Sequence[str]) -> tuple[int, int]:
     return sum(extra.values()), sum(len(part) * count for part, count in extra.items())
 
 
-def _repetition_rules(
-    words: Sequence[str], language: str, config: HeuristicsConfig
-) -> Iterator[tuple[str, bool]]:
+def _repetition_rules(words: Sequence[str], language: str, config: HeuristicsConfig) -> Iterator[tuple[str, bool]]:
     size = UNSPACED_WORD_CHARS if language in UNSPACED else 1
     numbers: dict[str, int] = {}
     ids = np.fromiter((numbers.setdefault(word, len(numbers)) for word in words), np.int64, len(words))
