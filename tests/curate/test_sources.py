@@ -61,6 +61,11 @@ def test_http_charset_and_transfer_encoding(write: Write) -> None:
     assert found["charset"] in ("iso-8859-1", "latin-1", "windows-1252", "cp1252", "iso8859-1")
 
 
+def test_a_response_that_is_no_http_message_is_set_aside(write: Write) -> None:
+    odd = small_crawl()[1].replace(b"application/http; msgtype=response", b"text/html")
+    assert [row["fault"] for row in rows(write("c.warc", odd + small_crawl()[1]))] == ["not_http", None]
+
+
 def test_a_damaged_record_costs_its_page_only(write: Write) -> None:
     records = small_crawl()
     packed = [bytearray(zipped(each)) for each in records]

@@ -162,6 +162,15 @@ def test_curves_are_means_over_stretches_that_cover_every_step(
     assert curve["values"] == pytest.approx(expected)
 
 
+def test_the_drift_of_dpo_is_the_mean_of_its_last_quarter(reported: tuple[MadeUpRun, dict[str, Any], Page]) -> None:
+    _, numbers, page = reported
+    late = sum(range(16, 21)) / 5  # steps 16 to 20 of 20; the made-up drift is -0.1 and -0.2 nats a step
+    for drift in numbers["ablation"]:
+        assert (drift["chosen_late"], drift["rejected_late"]) == pytest.approx((-0.1 * late, -0.2 * late))
+    minus = "\N{MINUS SIGN}"
+    assert f"without NLL {minus}1.80 for chosen and {minus}3.60 for rejected answers" in page.text
+
+
 def test_the_lineage_goes_back_to_the_crawl_by_hash(reported: tuple[MadeUpRun, dict[str, Any], Page]) -> None:
     run, numbers, page = reported
     line = numbers["lineage"]["line"]

@@ -124,7 +124,7 @@ def map_batches(
 ) -> Frame:
     """``function`` over batches of at most ``batch_rows`` rows, in order; ``schema`` is what it returns.
 
-    With several ``workers`` it runs in as many processes, so it must be a module's function or a partial of one.
+    It runs in up to ``workers`` processes of the engine, so it must be a module's function or a partial of one.
     """
     names = list(frame.column_names)
     result = daft.DataType.struct({f.name: daft.DataType.from_arrow_type(f.type) for f in schema})

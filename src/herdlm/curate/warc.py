@@ -73,7 +73,7 @@ def _page(record: WarcRecord, block: bytes, short: bool, config: CurateConfig) -
 
 
 def _fault(record: WarcRecord, payload: bytes, config: CurateConfig) -> str | None:
-    if record.http_headers is None:
+    if not record.is_http:
         return "not_http"
     if record.http_headers.status_code != HTTP_OK:
         return "http_status"

@@ -18,17 +18,20 @@ def verdict_badge(check: Check) -> Html:
 
 
 def checks_table(caption: str, checks: Sequence[Check]) -> Html:
-    """Claims with figure, interval and verdict, a line each."""
+    """Claims with what was measured in words, verdict, figure and interval; two columns, to fit a narrow window."""
     return table(
-        caption, ("Claim", "Verdict", "Measured", "95% interval", "In words"),
+        caption, ("Claim, and what was measured", "Verdict, figure and 95% interval"),
         (
             (
-                check.claim, verdict_badge(check), tag("span", format.figure(check), class_="nowrap"),
-                tag("span", format.interval(check), class_="nowrap"), check.says,
+                [check.claim, tag("div", check.says, class_="says")],
+                [
+                    verdict_badge(check), tag("div", format.figure(check), class_="nowrap"),
+                    tag("div", format.interval(check), class_="quiet nowrap"),
+                ],
             )
             for check in checks
         ),
-        text_columns=(0, 1, 2, 3, 4),
+        text_columns=(0, 1),
     )  # fmt: skip
 
 
@@ -43,7 +46,9 @@ def pass_rate_section(data: ReportData) -> list[Html]:
             "p", f"Every model answered the same {format.count(asked)} held-out questions, greedily. The flagship "
             f"passed {format.rate(start.pass_rate)} after the demonstrations and {format.rate(end.pass_rate)} after "
             f"round {len(data.rounds)}; the control passed {format.rate(control.pass_rate)}. An improvement over the "
-            f"round before is shown for {len(improved)} of {len(data.rounds)} rounds.",
+            f"round before is shown for {len(improved)} of {len(data.rounds)} rounds. Prediction of web text went from "
+            f"{format.loss(data.examinations[0].bits_per_byte)} bits per byte before post-training to "
+            f"{format.loss(end.bits_per_byte)} after it.",
         ),
         _rounds_chart(data, start, control),
         _rounds_table(data),
@@ -193,18 +198,22 @@ def _models_table(examinations: Sequence[Examination], control: Examination) -> 
 
 def _ablation(drifts: Sequence[Drift]) -> list[Html]:
     series, told = [], []
-    for look, drift in ((1, drifts[0]), (2, drifts[1])):
-        for name, curve, mark in (("chosen", drift.chosen, look), ("rejected", drift.rejected, look + 2)):
-            series.append(
-                charts.Series(f"{name}, {drift.label}", list(zip(curve.steps, curve.values, strict=True)), mark)
-            )
-            told.append(f"{name} {drift.label} ends at {format.signed(curve.values[-1], 2)}")
+    for look, drift in enumerate(drifts, 1):
+        for name, curve, number in (("chosen", drift.chosen, look), ("rejected", drift.rejected, look + 2)):
+            points = list(zip(curve.steps, curve.values, strict=True))
+            series.append(charts.Series(f"{name}, {drift.label}", points, number))
+        chosen, rejected = format.signed(drift.chosen_late, 2), format.signed(drift.rejected_late, 2)
+        told.append(f"{drift.label} {chosen} for chosen and {rejected} for rejected answers")
     text = "; ".join(told)
     return [
-        tag("p", f"Change of the answers' log-probability since the start of DPO, in nats: {text}."),
+        tag(
+            "p", "Where chosen answers lose probability together with rejected ones, DPO destroys what it should keep. "
+            f"Change since the start of DPO, in nats per answer, mean over the last quarter of the steps: {text}.",
+        ),
         charts.chart(
-            series, title="Log-probability of chosen and rejected answers against where DPO started",
-            alt=f"Change of log-probability over the steps of DPO: {text}.", x="step", y="nats per answer",
+            series, title="Log-probability of answers against where DPO started, averaged over short stretches",
+            alt=f"Change of log-probability over the steps of DPO. Mean over the last quarter: {text}.", x="step",
+            y="nats per answer",
         ),
     ]  # fmt: skip
 

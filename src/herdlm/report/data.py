@@ -173,11 +173,16 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How far DPO moved the log-probability (nats) of chosen and rejected answers from where it started."""
+    """How far DPO moved the log-probability (nats) of chosen and rejected answers from where it started.
+
+    ``late`` values are means over the last quarter of the steps.
+    """
 
     label: str
     chosen: Curve
     rejected: Curve
+    chosen_late: float
+    rejected_late: float
 
 
 @dataclass(frozen=True, slots=True)

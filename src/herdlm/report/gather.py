@@ -26,7 +26,7 @@ from herdlm.report.data import (
 from herdlm.report.lineage import source_name
 from herdlm.report.read import AnswerRecord, Records, StageRecord
 
-CURVE_POINTS = 120
+CURVE_POINTS, DRIFT_POINTS = 120, 24  # batches of few pairs are noisy: fewer points, longer means
 
 
 def curation(records: Records) -> Curation:
@@ -53,10 +53,10 @@ def curation(records: Records) -> Curation:
     )  # fmt: skip
 
 
-def curves(record: StageRecord, *fields: str) -> list[Curve]:
-    """Logged numbers of a training run, at most :data:`CURVE_POINTS` points each; a point is a mean over its steps."""
+def curves(record: StageRecord, *fields: str, points: int = CURVE_POINTS) -> list[Curve]:
+    """Logged numbers of a training run, at most ``points`` points each; a point is a mean over its steps."""
     rows = record.events("step", "step", *fields)
-    groups = min(CURVE_POINTS, len(rows))
+    groups = min(points, len(rows))
     ends = [round((group + 1) * len(rows) / groups) for group in range(groups)]
     parts = [rows[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     steps = tuple(int(part[-1][0]) for part in parts)
@@ -124,8 +124,12 @@ def round_of(records: Records, number: int) -> Round:
 
 def drift(record: StageRecord, label: str) -> Drift:
     """How DPO moved the log-probabilities of chosen and rejected answers."""
-    chosen, rejected = curves(record, "chosen_drift", "rejected_drift")
-    return Drift(label, chosen, rejected)
+    fields = ("chosen_drift", "rejected_drift")
+    chosen, rejected = curves(record, *fields, points=DRIFT_POINTS)
+    rows = record.events("step", *fields)
+    late = rows[-max(len(rows) // 4, 1) :]
+    means = [sum(row[column] for row in late) / len(late) for column in range(len(fields))]
+    return Drift(label, chosen, rejected, *means)
 
 
 def dialogs(answers: Mapping[str, Sequence[AnswerRecord]], labels: Mapping[str, str]) -> tuple[Dialog, ...]:

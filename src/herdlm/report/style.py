@@ -51,7 +51,7 @@ tbody th { font-weight: 500; }
 thead .number { white-space: normal; min-width: 5rem; }
 caption span { position: sticky; left: 0; display: inline-block; max-width: calc(100vw - 2.5rem); }
 .nowrap { white-space: nowrap; }
-.key-row th, .key-row td { background: var(--card); }
+.says { font-weight: 400; color: var(--quiet); max-width: 44rem; }
 code, .hash { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
   font-size: .88em; }
 .share { display: block; min-width: 6rem; height: .8rem; margin-top: .35rem; background: var(--shade);
@@ -123,7 +123,7 @@ footer { margin-top: 3rem; padding-bottom: 3rem; color: var(--quiet); font-size:
   h1 { font-size: 1.5rem; }
   .plot { grid-template-rows: auto 14rem 1.5rem auto; grid-template-columns: 2.8rem minmax(0, 1fr); }
   .legend { margin-left: 0; }
-  .number { white-space: normal; }
+  .number, .verdict { white-space: normal; }
 }
 @media print { * { print-color-adjust: exact; } .card, .dialog, figure { break-inside: avoid; } }
 """

@@ -81,20 +81,15 @@ def pretraining_section(data: ReportData) -> list[Html]:
     if data.annealing_from:
         rules.append(charts.Rule("x", data.annealing_from, "annealing"))
 
-    def drawn(
-        curves: Sequence[Curve], title: str, y: str, rules: Sequence[charts.Rule] = (), cut: bool = False
-    ) -> Html:
+    def drawn(curves: Sequence[Curve], title: str, y: str) -> Html:
         series = [
             charts.Series(run.model, list(zip(curve.steps, curve.values, strict=True)), looks[run.model])
             for run, curve in zip(runs, curves, strict=True)
         ]
         ends = "; ".join(f"{run.model} ends at {curve.values[-1]:.3g}" for run, curve in zip(runs, curves, strict=True))
-        values = [v for curve in curves for v in curve.values]
-        if cut:  # a first few high points would press everything else flat
-            values = sorted(values)[: round(len(values) * 0.98)]
         return charts.chart(
             series, title=title, alt=f"{title}. {ends}.", x="step", y=y, rules=rules,
-            x_scale=covering([0, *(run.steps for run in runs)], margin=0.0), y_scale=covering(values, zero=cut),
+            x_scale=covering([0, *(run.steps for run in runs)], margin=0.0),
         )  # fmt: skip
 
     return [
@@ -102,11 +97,11 @@ def pretraining_section(data: ReportData) -> list[Html]:
             "p", f"Every model of the herd saw the same rows. On held-out web text the {best.model} model predicts "
             f"best: {format.loss(best.bits_per_byte)} bits per byte.",
         ),
-        drawn([run.loss for run in runs], "Training loss, averaged over short stretches", "nats per token", rules),
+        drawn([run.loss for run in runs], "Training loss, averaged over short stretches", "nats per token"),
         tag(
             "div",
-            drawn([run.learning_rate for run in runs], "Learning rate", "learning rate", rules),
-            drawn([run.gradient_norm for run in runs], "Gradient norm before clipping", "norm", rules, cut=True),
+            drawn([run.learning_rate for run in runs], "Learning rate", "learning rate"),
+            drawn([run.gradient_norm for run in runs], "Gradient norm before clipping", "norm"),
             class_="pair",
         ),
         table(
