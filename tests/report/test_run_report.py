@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import HOSTILE, MadeUpRun
+from made_up_run import HOSTILE, MadeUpRun
 
 from herdlm.base.errors import DamagedError
 from herdlm.run.report import report_stage
+from herdlm.run.stage import Context
 
 Z = 1.959963984540054
 VOID = {"meta", "br", "path", "line", "rect"}
@@ -80,15 +81,14 @@ def points(value: float) -> str:
 
 
 @pytest.fixture
-def reported(made_up_run: MadeUpRun) -> tuple[MadeUpRun, dict[str, Any], Page]:
-    context = made_up_run.build()
-    counts = report_stage(context)
+def reported(finished_run: tuple[MadeUpRun, Context, dict[str, Any]]) -> tuple[MadeUpRun, dict[str, Any], Page]:
+    run, context, counts = finished_run
     assert counts["checks"] == 6
     numbers = json.loads((context.out / "report.json").read_text(encoding="utf-8"))
     verdicts = {check["name"]: check["verdict"] for check in numbers["checks"] + numbers["further_checks"]}
     assert counts["verdicts"] == verdicts
     assert counts["shown"] == sum(check["verdict"] == "shown" for check in numbers["checks"])
-    return made_up_run, numbers, Page(context.out / "report.html")
+    return run, numbers, Page(context.out / "report.html")
 
 
 @pytest.mark.parametrize(

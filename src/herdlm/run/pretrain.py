@@ -87,10 +87,8 @@ def _pretrain(
     pad = Tokenizer.load(tokenizer).special(PAD)
     shape = recipe.model_config_of(name)
     model = build(shape, device)
-    init = config.init.model_dump()
-    if init["embedding_std"] == "dim":
-        init["embedding_std"] = shape.dim**-0.5
-    initialise(model, derive_seed(seed, "init"), **init)
+    spread = {key: shape.dim**-0.5 if value == "dim" else value for key, value in config.init.model_dump().items()}
+    initialise(model, derive_seed(seed, "init"), **spread)
 
     def mixture(parts: tuple[MixPart, ...], phase: str) -> Mixture:
         # One stream of rows for the whole herd: its models differ in size alone.

@@ -87,8 +87,8 @@ class MixPart(Section):
 class InitConfig(Section):
     """How weights start."""
 
-    std: float = Field(0.02, gt=0)
-    embedding_std: float | Literal["dim"] | None = Field(None, description="'dim' means dim ** -0.5; default std")
+    std: float | Literal["dim"] = Field(0.02, description="of matrices; 'dim' means dim ** -0.5")
+    embedding_std: float | Literal["dim"] | None = Field(None, description="'dim' means dim ** -0.5; std where not given")
     zero_residual: bool = False
 
 
