@@ -36,9 +36,22 @@ def test_paired_difference_is_the_difference_of_rates(pairs):
     assert flipped.value == pytest.approx(-estimate.value)
 
 
-def test_pairing_narrows_the_interval_of_equal_answers():
-    same = [True, False] * 50
-    assert paired_difference(same, same).high == 0.0
+def test_pairing_narrows_the_interval_of_equal_answers_but_never_to_nothing():
+    same = [True, False] * 500
+    estimate = paired_difference(same, same)
+    assert (estimate.value, estimate.low) == (0.0, -estimate.high)
+    assert 0.001 < estimate.high < 0.003
+    assert paired_difference(same[:20], same[:20]).high > 0.05
+
+
+def test_paired_interval_by_hand():
+    # 10 gained, 4 lost of 100: centre 6/102, half 1.96 * sqrt(15 - 36/102) / 102.
+    before = [False] * 10 + [True] * 4 + [True] * 86
+    after = [True] * 10 + [False] * 4 + [True] * 86
+    estimate = paired_difference(before, after)
+    assert estimate.value == pytest.approx(0.06)
+    half = 1.959964 * math.sqrt(15 - 36 / 102) / 102
+    assert (estimate.low, estimate.high) == pytest.approx((6 / 102 - half, 6 / 102 + half))
 
 
 @pytest.fixture

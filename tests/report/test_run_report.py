@@ -61,9 +61,11 @@ def paired(run: MadeUpRun, after: str, before: str) -> tuple[float, float, float
     """The paired interval in points from the counts of discordant answers."""
     pairs = list(zip(right(run, after), right(run, before), strict=True))
     n, gained, lost = len(pairs), sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
-    mean = (gained - lost) / n
-    half = Z * math.sqrt(((gained + lost) / n - mean**2) / (n - 1))
-    return 100 * mean, 100 * (mean - half), 100 * (mean + half)
+    # Agresti and Min 2005: half an answer more in each of the four outcomes.
+    more, share_gained, share_lost = n + 2, (gained + 0.5) / (n + 2), (lost + 0.5) / (n + 2)
+    centre = share_gained - share_lost
+    half = Z * math.sqrt((share_gained + share_lost - centre**2) / more)
+    return 100 * (gained - lost) / n, 100 * (centre - half), 100 * (centre + half)
 
 
 def wilson(run: MadeUpRun, stage: str) -> str:

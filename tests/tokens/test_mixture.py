@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.tokens.batch import OPEN_ROWS, Piece, assemble, lay_out, pack_whole
-from herdlm.tokens.mixture import Mixture, PretrainBatches, Source, SourceRows
+from herdlm.tokens.mixture import Mixture, PretrainBatches
+from herdlm.tokens.permutation import permuted
+from herdlm.tokens.rows import Source, open_rows
 from herdlm.tokens.shards import Shard, ShardWriter
 
 PAD = 0
@@ -30,20 +32,36 @@ def make_documents(lengths):
     return [list(range(start, start + length)) for start, length in zip(starts, lengths, strict=False)]
 
 
-@given(lengths=documents_strategy, seq_len=st.integers(3, 16), rows=st.integers(1, 20))
+@given(lengths=documents_strategy, seq_len=st.integers(3, 16))
 @settings(max_examples=50, deadline=None)
-def test_rows_of_prose_run_through_every_document_once_an_epoch(tmp_path_factory, lengths, seq_len, rows):
+def test_rows_of_prose_hold_every_token_once_an_epoch(tmp_path_factory, lengths, seq_len):
     folder = tmp_path_factory.mktemp("shard")
-    documents = make_documents(lengths)
-    write_shard(folder, documents)
-    source = SourceRows(Source("web", folder, 1.0), seq_len, seed=3)
-    epoch = sum(lengths)
-    stream = [int(t) for n in range(-(-2 * epoch // seq_len)) for piece in source.row(n) for t in piece.tokens[:-1]]
-    assert sorted(stream[:epoch]) == sorted(stream[epoch : 2 * epoch]) == list(range(1, epoch + 1))
+    write_shard(folder, make_documents(lengths))
+    source = open_rows(Source("web", folder, 1.0), seq_len, seed=3)
+    per_epoch = -(-sum(lengths) // seq_len)
+    for epoch in range(3):
+        rows = [source.row(epoch * per_epoch + n) for n in range(per_epoch)]
+        assert sorted(int(t) for row in rows for p in row for t in p.tokens[:-1]) == list(range(1, sum(lengths) + 1))
+    assert source.epoch_of(3 * per_epoch) == 3.0
     # Any row can be made alone, in any order, by a loader that has made no other.
-    fresh = SourceRows(Source("web", folder, 1.0), seq_len, seed=3)
-    for n in reversed(range(rows)):
+    fresh = open_rows(Source("web", folder, 1.0), seq_len, seed=3)
+    for n in reversed(range(2 * per_epoch)):
         assert [p.tokens.tolist() for p in fresh.row(n)] == [p.tokens.tolist() for p in source.row(n)]
+
+
+def test_rows_of_one_long_document_are_spread_over_the_epoch(tmp_path):
+    write_shard(tmp_path, make_documents([4000, 4000]))
+    source = open_rows(Source("web", tmp_path, 1.0), 16, seed=0)
+    firsts = [int(source.row(n)[0].tokens[0]) > 4000 for n in range(500)]
+    for begin in range(0, 500, 50):
+        assert 10 < sum(firsts[begin : begin + 50]) < 40
+    assert firsts != [int(source.row(500 + n)[0].tokens[0]) > 4000 for n in range(500)]  # shuffled anew
+
+
+@given(length=st.integers(1, 3000), seed=st.integers(0, 2**63 - 1))
+@settings(deadline=None)
+def test_a_permutation_reaches_every_place_once(length, seed):
+    assert sorted(permuted(place, length, seed) for place in range(length)) == list(range(length))
 
 
 @given(lengths=documents_strategy, seq_len=st.integers(3, 16))
@@ -54,12 +72,12 @@ def test_every_target_is_the_next_token_of_the_same_document(tmp_path_factory, l
     write_shard(folder, documents)
     follows = {a: b for d in documents for a, b in zip(d, d[1:], strict=False)}
     ends = {d[-1] for d in documents}
-    source = SourceRows(Source("web", folder, 1.0, loss_weight=2.5), seq_len, seed=0)
+    source = open_rows(Source("web", folder, 1.0, loss_weight=2.5), seq_len, seed=0)
     predicted = set()
-    for n in range(-(-sum(lengths) // seq_len)):
+    for n in range(source.rows_per_epoch):
         batch = assemble([source.row(n)], seq_len, PAD)
         for token, target, weight in zip(batch.tokens[0], batch.targets[0], batch.weights[0], strict=True):
-            if int(token) in ends:
+            if token == PAD or int(token) in ends:
                 assert weight == 0
             else:
                 assert weight == 2.5
@@ -74,7 +92,7 @@ def test_documents_with_answers_stay_whole(tmp_path_factory, lengths, seed):
     folder = tmp_path_factory.mktemp("shard")
     documents = make_documents(lengths)
     write_shard(folder, documents, targets=[[False] + [True] * (len(d) - 1) for d in documents])
-    source = SourceRows(Source("skills", folder, 1.0), 16, seed)
+    source = open_rows(Source("skills", folder, 1.0), 16, seed)
     seen, number = [], 0
     while len(seen) < 2 * len(documents):
         row = source.row(number)

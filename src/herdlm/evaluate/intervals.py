@@ -30,10 +30,16 @@ def pass_rate(right: Sequence[bool]) -> Estimate:
 
 
 def paired_difference(before: Sequence[bool], after: Sequence[bool]) -> Estimate:
-    """Mean of ``after - before`` over the same questions, with the normal interval of the paired differences."""
-    differences = [int(a) - int(b) for b, a in zip(before, after, strict=True)]
-    n = len(differences)
-    mean = sum(differences) / n
-    variance = sum((d - mean) ** 2 for d in differences) / max(n - 1, 1)
-    half = Z95 * math.sqrt(variance / n)
-    return Estimate(mean, mean - half, mean + half)
+    """Mean of ``after - before`` over the same questions, with an interval for paired rates.
+
+    The interval is Agresti and Min's (2005): half a question is added to each of the four outcomes, so that it keeps
+    its width where no answer changed.
+    """
+    n = len(before)
+    gained = sum(a and not b for b, a in zip(before, after, strict=True))
+    lost = sum(b and not a for b, a in zip(before, after, strict=True))
+    size = n + 2
+    centre = (gained - lost) / size
+    half = Z95 * math.sqrt((gained + lost + 1) - (gained - lost) ** 2 / size) / size
+    value = (gained - lost) / n
+    return Estimate(value, min(centre - half, value), max(centre + half, value))

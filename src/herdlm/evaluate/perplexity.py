@@ -10,7 +10,8 @@ import torch
 
 from herdlm.model.transformer import Transformer
 from herdlm.tokens.batch import Batch, assemble
-from herdlm.tokens.mixture import Source, SourceRows
+from herdlm.tokens.rows import RunningRows, Source
+from herdlm.tokens.shards import Shard
 from herdlm.train.objectives import NextToken
 
 
@@ -24,18 +25,17 @@ class TextLoss:
 
 
 def validation_batches(folder: Path, seq_len: int, pad: int, rows_per_batch: int = 32) -> list[Batch]:
-    """A shard once through in full rows, the same for every model."""
-    rows = SourceRows(Source("validation", folder, 1.0), seq_len, seed=0)
-    count = max(int(rows.lengths.sum()) // seq_len, 1)
-    pieces = [rows.row(number) for number in range(count)]
-    return [assemble(pieces[i : i + rows_per_batch], seq_len, pad) for i in range(0, count, rows_per_batch)]
+    """A shard once through, the same for every model."""
+    rows = RunningRows(Source("validation", folder, 1.0), Shard(folder), seq_len, seed=0)
+    pieces = [rows.row(number) for number in range(rows.rows_per_epoch)]
+    return [assemble(pieces[i : i + rows_per_batch], seq_len, pad) for i in range(0, len(pieces), rows_per_batch)]
 
 
 @torch.no_grad()
 def text_loss(model: Transformer, folder: Path, *, seq_len: int, pad: int) -> TextLoss:
     """Measure a model on a shard of text. Bits per byte compare models with different tokenizers."""
     batches = validation_batches(folder, seq_len, pad)
-    shard = SourceRows(Source("validation", folder, 1.0), seq_len, seed=0).shard.index
+    shard = Shard(folder).index
     device = next(model.parameters()).device
     objective = NextToken()
     total = sum(float(objective.loss(model, batch.to(device))[0]) for batch in batches)

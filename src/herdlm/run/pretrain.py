@@ -17,7 +17,8 @@ from herdlm.model.transformer import Transformer, build, initialise
 from herdlm.run.recipe import MixPart, Recipe
 from herdlm.run.stage import Context
 from herdlm.scaling.forecast import fit_power_law
-from herdlm.tokens.mixture import Mixture, PretrainBatches, Source
+from herdlm.tokens.mixture import Mixture, PretrainBatches
+from herdlm.tokens.rows import Source
 from herdlm.tokens.tokenizer import PAD, TOKENIZER_FILES, Tokenizer
 from herdlm.train.loop import train
 from herdlm.train.objectives import NextToken
@@ -103,12 +104,16 @@ def _pretrain(
     result = train(model, NextToken(), batches, training, work=work, title=title)
     save_model(model, out, tokenizer=tokenizer, work=work)
     loss = text_loss(model, tokens / "web-validation", seq_len=config.seq_len, pad=pad)
+    epochs: dict[str, float] = {}
+    for rows, steps in batches.phases:
+        for source, read in rows.epochs(steps * config.rows_per_step).items():
+            epochs[source] = round(epochs.get(source, 0.0) + read, 3)
     counts = {
         "parameters": shape.parameters, "body_parameters": shape.body_parameters,
         **{f"validation_{key}": round(value, 6) for key, value in asdict(loss).items()},
         "steps": result.steps, "trained_tokens": config.steps * config.rows_per_step * config.seq_len,
         "averaged_checkpoints": result.averaged,
-        "epochs": {n: e for mix, steps in batches.phases for n, e in mix.epochs(steps * config.rows_per_step).items()},
+        "epochs": epochs,
     }  # fmt: skip
     (out / "training.json").write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
     return counts

@@ -1,0 +1,142 @@
+"""The rows of one source of a mixture: endless, shuffled anew each epoch, any of them made without the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from herdlm.base.errors import InputError
+from herdlm.base.seeds import derive_seed, stream
+from herdlm.tokens.batch import Piece, pack_whole
+from herdlm.tokens.permutation import permuted
+from herdlm.tokens.shards import Shard
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One part of a mixture.
+
+    Args:
+        share: of the rows, relative to the other sources.
+        loss_weight: what each target token of this source weighs in the loss.
+    """
+
+    name: str
+    folder: Path
+    share: float
+    loss_weight: float = 1.0
+
+
+class RunningRows:
+    """Rows of prose, every token of which is a target: documents run on over row ends.
+
+    The shard is read as one ring of tokens, cut into rows from a point that each epoch draws anew, and the rows are
+    shuffled: neighbours in the file do not meet in a step, however long a document is. Every token is read once an
+    epoch. Nothing is kept in memory but the shard's map.
+    """
+
+    def __init__(self, source: Source, shard: Shard, seq_len: int, seed: int) -> None:
+        self.source, self.shard, self.seq_len, self.seed = source, shard, seq_len, seed
+        self.rows_per_epoch = -(-shard.index.tokens // seq_len)
+
+    def row(self, number: int) -> list[Piece]:
+        """The documents, or parts of documents, in row ``number``; an epoch's last row may be shorter."""
+        epoch, place = divmod(number, self.rows_per_epoch)
+        total = self.shard.index.tokens
+        cut = derive_seed(self.seed, "cut", self.source.name, epoch) % total
+        row = permuted(place, self.rows_per_epoch, derive_seed(self.seed, "mixture", self.source.name, epoch))
+        room = min(self.seq_len, total - row * self.seq_len)
+        at = (row * self.seq_len + cut) % total
+        pieces = []
+        while room > 0:
+            document = int(np.searchsorted(self.shard.offsets, at, side="right")) - 1
+            end = int(self.shard.offsets[document + 1])
+            take = min(end - at, room)
+            pieces.append(make_piece(self.shard, at, take, is_end=at + take == end, weight=self.source.loss_weight))
+            at, room = (at + take) % total, room - take
+        return pieces
+
+    def epoch_of(self, number: int) -> float:
+        """How many times the source has been read when row ``number`` begins."""
+        return number / self.rows_per_epoch
+
+
+class WholeRows:
+    """Rows of documents of which only some tokens are targets: each whole, so that no answer loses its question.
+
+    The order and packing of an epoch is kept in memory, so this is for sources that fit there many times over.
+    """
+
+    def __init__(self, source: Source, shard: Shard, seq_len: int, seed: int) -> None:
+        self.source, self.shard, self.seq_len, self.seed = source, shard, seq_len, seed
+        self.lengths = shard.lengths()
+        if self.lengths.max() - 1 > seq_len:
+            raise InputError(
+                f"{source.folder} holds a document of {self.lengths.max():,} tokens, rows have {seq_len:,}",
+                "Raise seq_len or shorten the documents",
+            )
+        self._packed: dict[int, list[list[int]]] = {}
+        self._first_row: list[int] = [0]
+
+    def row(self, number: int) -> list[Piece]:
+        """The documents in row ``number``."""
+        epoch, place = self._find(number)
+        return [
+            make_piece(
+                self.shard, int(self.shard.offsets[document]), int(self.lengths[document]) - 1, is_end=False,
+                weight=self.source.loss_weight,
+            )
+            for document in self._rows_of_epoch(epoch)[place]
+        ]  # fmt: skip
+
+    def epoch_of(self, number: int) -> float:
+        """How many times the source has been read when row ``number`` begins."""
+        epoch, place = self._find(number)
+        return epoch + place / len(self._rows_of_epoch(epoch))
+
+    def _find(self, number: int) -> tuple[int, int]:
+        """Epochs differ in their number of rows, so the rows of those before are counted."""
+        while self._first_row[-1] <= number:
+            self._first_row.append(self._first_row[-1] + len(self._rows_of_epoch(len(self._first_row) - 1)))
+        epoch = int(np.searchsorted(self._first_row, number, side="right")) - 1
+        return epoch, number - self._first_row[epoch]
+
+    def _rows_of_epoch(self, epoch: int) -> list[list[int]]:
+        if epoch not in self._packed:
+            order: NDArray[np.int64] = stream(self.seed, "mixture", self.source.name, epoch).permutation(
+                len(self.lengths)
+            )
+            rows = pack_whole((self.lengths[order] - 1).tolist(), self.seq_len)
+            self._packed = {epoch: [[int(order[i]) for i in row] for row in rows]}
+        return self._packed[epoch]
+
+
+def open_rows(source: Source, seq_len: int, seed: int) -> RunningRows | WholeRows:
+    """The rows of a source, whole documents where its shard says which tokens are targets.
+
+    Raises:
+        InputError: the shard is empty, or holds a document longer than a row that has to stay whole.
+        DamagedError: a file of the shard is missing or cut.
+    """
+    shard = Shard(source.folder)
+    if not shard.index.documents:
+        raise InputError(f"{source.folder} holds no documents", "Give more data or drop it from the mix")
+    return (RunningRows if shard.targets is None else WholeRows)(source, shard, seq_len, seed)
+
+
+def make_piece(shard: Shard, begin: int, take: int, *, is_end: bool, weight: float) -> Piece:
+    """Tokens ``begin`` to ``begin + take`` of a shard as input, with the token after each as target.
+
+    ``is_end``: the last of them ends its document and has nothing to predict.
+    """
+    tokens = np.asarray(shard.tokens[begin : begin + take + (not is_end)])
+    weights = np.full(take, weight, np.float32)
+    if shard.targets is not None:
+        weights *= np.asarray(shard.targets[begin + 1 : begin + take + 1])
+    if is_end:
+        tokens = np.append(tokens, tokens[-1])
+        weights[-1] = 0.0
+    return Piece(tokens, weights)
