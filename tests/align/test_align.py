@@ -113,9 +113,7 @@ def test_a_new_reward_model_has_the_policys_body_and_no_opinion(tokenizer):
 
 
 def test_references_are_the_starting_models_log_probabilities(tokenizer, model):
-    batches = PreferenceBatches(
-        tokenizer, PAIRS, seq_len=128, pairs_per_step=2, epochs=1, seed=0, mask_formatting=True
-    )
+    batches = PreferenceBatches(tokenizer, PAIRS, seq_len=128, pairs_per_step=2, epochs=1, seed=0, mask_formatting=True)
     referenced = with_reference(model, PAIRS, batches)
     with torch.no_grad():
         for pair, original in zip(referenced, PAIRS, strict=True):
