@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from crawls import Write
+
+from tests.curate.crawls import Write
 
 
 @pytest.fixture

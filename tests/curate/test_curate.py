@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from crawls import Write, article, page, record, small_crawl, zipped
 
 from herdlm.base.errors import InputError
 from herdlm.base.recipe import parse
@@ -19,6 +18,7 @@ from herdlm.curate.config import CurateConfig
 from herdlm.curate.documents import DOCUMENT_SCHEMA, DROPPED_SCHEMA
 from herdlm.curate.funnel import STEPS
 from herdlm.curate.pipeline import curate
+from tests.curate.crawls import Write, article, page, record, small_crawl, zipped
 
 ENDS = {
     "missing": ("read", "http_status"),

@@ -8,7 +8,6 @@ from random import Random
 import numpy as np
 import pyarrow as pa
 import pytest
-from crawls import article
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from herdlm.curate.config import NearDuplicatesConfig
 from herdlm.curate.duplicates.exact import digest, exact_duplicates
 from herdlm.curate.duplicates.minhash import band_keys, connect, near_duplicates
 from herdlm.curate.words import normalize
+from tests.curate.crawls import article
 
 CONFIG = NearDuplicatesConfig()
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from crawls import article, page
 from hypothesis import given
 from hypothesis import strategies as st
 
 from herdlm.curate.extract import decode, extract, keep_content_lists, tidy
+from tests.curate.crawls import article, page
 
 GERMAN = page("Grüße aus Köln: die Bäume blühen, und das Öl ist teuer.").decode()
 JAPANESE = page(article("ja", "a")).decode()

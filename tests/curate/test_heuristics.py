@@ -7,7 +7,6 @@ from random import Random
 
 import numpy as np
 import pytest
-from crawls import article
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from herdlm.curate.config import HeuristicsConfig
 from herdlm.curate.heuristics import check_text
 from herdlm.curate.quality import quality
 from herdlm.curate.words import split_words
+from tests.curate.crawls import article
 
 DEFAULT = HeuristicsConfig()
 EN = article("en", "a")

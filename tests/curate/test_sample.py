@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from crawls import Write, page, record, zipped
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from herdlm.curate.config import CurateConfig
 from herdlm.curate.pipeline import curate
+from tests.curate.crawls import Write, page, record, zipped
 
 SAMPLE = Path(__file__).parents[2] / "sample"
 

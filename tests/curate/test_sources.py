@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from crawls import Write, page, record, small_crawl, zipped
 
 from herdlm.base.errors import InputError
 from herdlm.curate.config import CurateConfig
 from herdlm.curate.sources import find_sources, read_batches
+from tests.curate.crawls import Write, page, record, small_crawl, zipped
 
 
 def rows(*sources: object, **keys: Any) -> list[dict[str, Any]]:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_run import TOML, MadeUpRun
 
 from herdlm.run.recipe import read_recipe
 from herdlm.run.report import report_stage
 from herdlm.run.stage import Context
+from tests.report.made_up_run import TOML, MadeUpRun
 
 
 @pytest.fixture

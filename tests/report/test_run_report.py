@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_run import HOSTILE, MadeUpRun
 
 from herdlm.base.errors import DamagedError
 from herdlm.run.report import report_stage
 from herdlm.run.stage import Context
+from tests.report.made_up_run import HOSTILE, MadeUpRun
 
 Z = 1.959963984540054
 VOID = {"meta", "br", "path", "line", "rect"}

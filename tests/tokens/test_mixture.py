@@ -181,3 +181,23 @@ def test_a_large_vocabulary_takes_four_bytes(tmp_path):
     writer.close()
     assert Shard(tmp_path).tokens.tolist() == [0, 128_255]
     assert (tmp_path / "tokens.bin").stat().st_size == 8
+
+
+def test_a_row_far_out_is_found_without_those_before_it(tmp_path, monkeypatch):
+    """The choice of sources repeats, so row 10**12 costs what row 0 does, and shares hold all the way."""
+    monkeypatch.setattr(Mixture, "PERIOD", 64)
+    for name in ("a", "b"):
+        write_shard(tmp_path / name, make_documents([40, 50, 33]))
+    sources = [Source("a", tmp_path / "a", 0.75), Source("b", tmp_path / "b", 0.25)]
+    mixture = Mixture(sources, seq_len=8, seed=1, pad=PAD)
+    counts = {"a": 0, "b": 0}
+    for row in range(300):
+        assert mixture.read_after(row) == counts
+        mixture.batch(row, 1)
+        name = "ab"[int(mixture._choices[row % 64])]
+        counts[name] += 1
+    assert mixture.read_after(10**12) == {"a": 750_000_000_000, "b": 250_000_000_000}
+    fresh = Mixture(sources, seq_len=8, seed=1, pad=PAD)
+    assert torch.equal(mixture.batch(10**12, 2).tokens, fresh.batch(10**12, 2).tokens)
+    further = Mixture(sources, seq_len=8, seed=1, pad=PAD, read=mixture.read_after(64))
+    assert torch.equal(further.batch(0, 5).tokens, mixture.batch(64, 5).tokens)
