@@ -154,6 +154,108 @@ def train(
 
 
 @app.command()
+def describe(
+    recipe: RecipeArgument,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="That train the flagship, where its layout leaves dp_shard open.")
+    ] = None,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Print what a recipe's models cost: parameters, FLOPs, tokens, bytes of state. Allocates nothing."""
+    from herdlm.run import describe as description
+    from herdlm.run.recipe import read_recipe
+
+    told = description.describe(read_recipe(recipe, set_ or ()), processes)
+    if json_:
+        say_json(told)
+    else:
+        for line in description.lines(told):
+            say(line)
+
+
+@app.command("anneal-probe")
+def anneal_probe(
+    recipe: RecipeArgument,
+    new: Annotated[Path, typer.Option(help="The token shard of the new data set.")],
+    tokens: Annotated[Path, typer.Option(help="The recipe's token shards, as the tokens stage makes.")],
+    tokenizer: Annotated[Path, typer.Option(help="The tokenizer's folder.")],
+    out: Annotated[Path, typer.Option(help="A new folder for the result and both models.")],
+    model: Annotated[str | None, typer.Option(help="Which of the recipe's models; the small one if not said.")] = None,
+    held_out: Annotated[
+        list[str] | None, typer.Option(help="NAME=FOLDER: a further shard to compare on; may be repeated.")
+    ] = None,
+    half_trained: Annotated[
+        Path | None, typer.Option(help="A half-trained model's folder; where not given, it is trained first.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=2, help="Of the annealing; the recipe's if not said.")] = None,
+    new_share: Annotated[float, typer.Option(help="Of the rows, for the new set.")] = 0.3,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Measure what a small data set is worth: anneal a half-trained model with it and without."""
+    from herdlm.run.recipe import read_recipe
+
+    read = read_recipe(recipe, set_ or ())
+    sets = dict(item.partition("=")[::2] for item in held_out or ())
+    if bad := [item for item in held_out or () if not all(item.partition("=")[::2])]:
+        raise InputError(f"--held-out {bad[0]} is not of the form NAME=FOLDER", "Say, for one, math=tokens/math")
+    from herdlm.run import anneal_probe as probe
+
+    told = probe.anneal_probe(
+        read, model or read.herd.small, tokens=tokens, tokenizer=tokenizer, new=new, out=out, steps=steps,
+        held_out={name: Path(folder) for name, folder in sets.items()}, half_trained=half_trained, new_share=new_share,
+    )  # fmt: skip
+    if json_:
+        say_json(told)
+    else:
+        for line in probe.lines(told):
+            say(line)
+
+
+@app.command()
+def launch(
+    recipe: RecipeArgument,
+    tokens: Annotated[str, typer.Option(help="The folder of token shards, as the nodes find it.")],
+    tokenizer: Annotated[str, typer.Option(help="The tokenizer's folder, as the nodes find it.")],
+    out: Annotated[str, typer.Option(help="A new folder for the model, as the nodes find it.")],
+    slurm: Annotated[bool, typer.Option("--slurm", help="Write an sbatch file.")] = False,
+    kubernetes: Annotated[bool, typer.Option("--kubernetes", help="Write a Kubernetes manifest.")] = False,
+    model: Annotated[str | None, typer.Option(help="Which of the recipe's models; the flagship if not said.")] = None,
+    gpus_per_node: Annotated[int, typer.Option(min=1)] = 8,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Where the layout leaves dp_shard open.")] = None,
+    recipe_on_nodes: Annotated[str | None, typer.Option(help="The recipe, as the nodes find it.")] = None,
+    sbatch: Annotated[list[str] | None, typer.Option(help="A further sbatch option, such as --partition=gpu.")] = None,
+    image: Annotated[str | None, typer.Option(help="Kubernetes: the container image with herdlm.")] = None,
+    claim: Annotated[str | None, typer.Option(help="Kubernetes: the volume claim with recipe and data.")] = None,
+    mount: Annotated[str, typer.Option(help="Kubernetes: where pods see the volume.")] = "/data",
+    set_: SetOption = None,
+) -> None:
+    """Print the file that trains a model of a recipe on a cluster, in the recipe's layout."""
+    from herdlm.run import launch as launching
+    from herdlm.run.recipe import read_recipe
+
+    read = read_recipe(recipe, set_ or ())
+    if slurm == kubernetes:
+        raise InputError("say for which cluster the file is to be", "Give either --slurm or --kubernetes")
+    job = launching.plan_job(
+        read, model or read.herd.flagship, path=recipe_on_nodes or str(recipe), tokens=tokens, tokenizer=tokenizer,
+        out=out, overrides=set_ or (), gpus_per_node=gpus_per_node, nodes=nodes,
+    )  # fmt: skip
+    if slurm:
+        if image or claim:
+            raise InputError("--image and --claim are for Kubernetes", "Leave them out with --slurm")
+        text = launching.slurm(job, options=sbatch or ())
+    else:
+        if sbatch:
+            raise InputError("--sbatch is for Slurm", "Leave it out with --kubernetes")
+        if not (image and claim):
+            raise InputError("a Kubernetes manifest needs an image and a volume", "Give --image and --claim")
+        text = launching.kubernetes(job, image=image, claim=claim, mount=mount)
+    sys.stdout.write(text)
+
+
+@app.command()
 def chat(
     model: ModelArgument,
     system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Callable
+from functools import partial
+from itertools import accumulate
+from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from herdlm.model import attention, tiles
 from herdlm.model.attention import DocumentAttention
 from herdlm.model.config import ModelConfig, RopeScaling
 from herdlm.model.rope import inverse_frequencies, rotate, rotation
@@ -36,47 +42,113 @@ def plain_attention(documents: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tenso
     return out
 
 
-@pytest.mark.parametrize("kv_heads", [4, 2, 1])
-@pytest.mark.parametrize("path", ["one document each", "dense mask", "loop"])
-def test_attention_and_its_gradients_equal_plain_arithmetic(
-    path: str, kv_heads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    documents = documents_of((24,), (24,)) if path == "one document each" else documents_of((9, 1, 14), (20, 4))
-    if path == "loop":
-        monkeypatch.setattr(DocumentAttention, "LOOP_FROM", 8)
-    attend = DocumentAttention(documents)
-    assert {"one document each": attend.one_each, "dense mask": attend.mask is not None, "loop": bool(attend.spans)}[
-        path
-    ]
+def gradients_agree(ours: Callable[..., Tensor], plain: Callable[..., Tensor], shapes: list[tuple[int, ...]]) -> None:
+    """Both functions of q, k and v give the same output and the same gradients in float64."""
     generator = torch.Generator().manual_seed(0)
-    shapes = [(2, 24, heads, 8) for heads in (4, kv_heads, kv_heads)]
-    ours = [torch.randn(s, generator=generator, dtype=torch.float64, requires_grad=True) for s in shapes]
-    plain = [t.detach().clone().requires_grad_() for t in ours]
-    weights = torch.randn(2, 24, 4, 8, generator=generator, dtype=torch.float64)
-    out, expected = attend(0, ours[0], ours[1], ours[2]), plain_attention(documents, plain[0], plain[1], plain[2])
+    mine = [torch.randn(s, generator=generator, dtype=torch.float64, requires_grad=True) for s in shapes]
+    theirs = [t.detach().clone().requires_grad_() for t in mine]
+    out, expected = ours(*mine), plain(*theirs)
     torch.testing.assert_close(out, expected, atol=1e-12, rtol=0)
+    weights = torch.randn(out.shape, generator=generator, dtype=torch.float64)
     (out * weights).sum().backward()
     (expected * weights).sum().backward()
-    for mine, theirs in zip(ours, plain, strict=True):
-        torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-12, rtol=0)
+    for one, other in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(one.grad, other.grad, atol=1e-12, rtol=0)
 
 
-def test_loop_and_mask_agree_at_the_length_where_they_change() -> None:
-    length = DocumentAttention.LOOP_FROM
-    documents = documents_of((200, 12, length - 212), (length - 1, 1))
-    loop = DocumentAttention(documents)
-    assert loop.mask is None and len(loop.spans) == 5
-    shorter = DocumentAttention(documents[:, : length - 1])
-    assert shorter.mask is not None
-    generator = torch.Generator().manual_seed(1)
-    q, k, v = (torch.randn(2, length, 2, 8, generator=generator, dtype=torch.float64) for _ in range(3))
-    cut = [t[:, : length - 1] for t in (q, k, v)]
-    torch.testing.assert_close(loop(0, q, k, v)[:, :-1], shorter(0, cut[0], cut[1], cut[2]), atol=1e-12, rtol=0)
+ROWS = {
+    "one document each": ((24,), (24,)),
+    "short documents": ((9, 1, 14), (20, 4)),
+    "single tokens": ((1,) * 24, (23, 1)),
+}
 
 
-@pytest.mark.parametrize("loop_from", [512, 4])
-def test_packed_documents_give_the_states_of_separate_rows(loop_from: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DocumentAttention, "LOOP_FROM", loop_from)
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("way", ["one tile", "many tiles", "weights computed again", "dense"])
+def test_attention_and_its_gradients_equal_plain_arithmetic(
+    way: str, rows: str, kv_heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiles, "TILE", 64 if way == "one tile" else 7)
+    monkeypatch.setattr(tiles, "KEPT_KEYS", 3 if way == "weights computed again" else 512)
+    documents = documents_of(*ROWS[rows])
+    attend = DocumentAttention(documents)
+    assert (len(attend.plan.tiles) == 1) == (way in ("one tile",))
+    ours = attend.dense if way == "dense" else partial(attend, 0)
+    gradients_agree(ours, partial(plain_attention, documents), [(2, 24, heads, 8) for heads in (4, kv_heads, kv_heads)])
+
+
+@pytest.mark.parametrize("length", [192, 193, 600])
+def test_tiles_and_dense_mask_agree_around_the_length_of_a_tile(length: int) -> None:
+    assert tiles.TILE == 192
+    attend = DocumentAttention(documents_of((length, 20, 3), (100, 1, length - 78)))
+    gradients_agree(partial(attend, 0), attend.dense, [(2, length + 23, heads, 8) for heads in (4, 2, 2)])
+
+
+def test_bfloat16_tiles_are_as_exact_as_the_kernel_for_whole_rows() -> None:
+    documents = documents_of((300, 40, 172), (512,))
+    attend = DocumentAttention(documents)
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(2, 512, heads, 32, generator=generator).bfloat16() for heads in (4, 2, 2)]
+
+    def results(function: Callable[..., Tensor], dtype: torch.dtype) -> list[Tensor]:
+        leaves = [t.to(dtype).requires_grad_() for t in inputs]
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            out = function(*leaves)
+        assert out.dtype == dtype
+        return [out.detach(), *torch.autograd.grad(out.float().pow(2).sum(), leaves)]
+
+    exact = results(attend.dense, torch.float64)
+    ours, kernel = (results(way, torch.bfloat16) for way in (partial(attend, 0), attend.dense))
+    for mine, theirs, truth in zip(ours, kernel, exact, strict=True):
+        error, usual = ((t - truth).norm() / truth.norm() for t in (mine, theirs))
+        assert error < 2 * usual and error < 0.01
+
+
+@pytest.mark.parametrize("lengths", [(5, 3, 180, 4, 190, 2, 700, 1, 1), (1,), (192,), (193, 192, 1), (500, 500)])
+def test_tiles_hold_every_query_once_and_its_whole_past(lengths: tuple[int, ...]) -> None:
+    starts = [0, *accumulate(lengths)]
+    planned = tiles.plan_tiles(starts)
+    assert [t[0] for t in planned] == [0, *(t[1] for t in planned[:-1])] and planned[-1][1] == starts[-1]
+    for begin, end, first, last in planned:
+        assert 0 < end - begin <= tiles.TILE and last == end
+        assert first in starts and first == max(start for start in starts if start <= begin)
+
+
+@pytest.mark.parametrize("options", [{"window_size", "enable_gqa"}, {"window_size"}, {"is_causal"}])
+def test_the_kernel_for_varying_lengths_is_called_causal(options: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call, as each supported torch takes it; the kernel itself needs a GPU."""
+    seen: dict[str, Any] = {}
+
+    def kernel(
+        q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, max_q: int, max_k: int, **given: Any
+    ) -> Tensor:
+        seen.update(
+            given, shapes=(q.shape, k.shape, v.shape), cu=(cu_q.tolist(), cu_k.tolist()), longest=(max_q, max_k)
+        )
+        return q
+
+    positional = list(inspect.signature(kernel).parameters.values())[:-1]
+    named = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in options]
+    monkeypatch.setattr(kernel, "__signature__", inspect.Signature([*positional, *named]), raising=False)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
+    attention.varlen_kernel.cache_clear()
+    try:
+        causal = attention.varlen_kernel()
+    finally:
+        attention.varlen_kernel.cache_clear()
+    assert causal is not None
+    q, k, v = (torch.zeros(2, 6, heads, 8) for heads in (4, 2, 2))
+    out = DocumentAttention(documents_of((4, 2), (6,))).varying(causal, q, k, v)
+    assert out.shape == q.shape
+    assert seen["shapes"] == ((12, 4, 8), (12, 2, 8), (12, 2, 8)) and seen["cu"] == ([0, 4, 6, 12],) * 2
+    assert seen["longest"] == (6, 6) and options == seen.keys() - {"shapes", "cu", "longest"}
+    assert seen.get("window_size", (-1, 0)) == (-1, 0) and seen.get("is_causal", True) and seen.get("enable_gqa", True)
+
+
+@pytest.mark.parametrize("tile", [192, 4])
+def test_packed_documents_give_the_states_of_separate_rows(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "TILE", tile)
     model = build(SMALL)
     initialise(model, 3, std=0.2)
     lengths = (7, 1, 12)

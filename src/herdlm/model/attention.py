@@ -6,12 +6,16 @@ generation a paged cache, context parallelism an all-gather around either.
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import Protocol
+import inspect
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from herdlm.model.tiles import TilePlan, plan_tiles
 
 
 class Attend(Protocol):
@@ -25,46 +29,77 @@ class Attend(Protocol):
 class DocumentAttention:
     """Causal attention that never crosses a document boundary inside a packed row.
 
+    Planned once for a batch, used by all its layers. The way is chosen by the device: on a CPU tiles
+    (:mod:`herdlm.model.tiles`); on a GPU torch's kernel for sequences of varying length, for the types it knows;
+    one causal call where every row is one document; a dense mask everywhere else.
+
     Args:
         documents: [B, T] integers; a token attends to earlier tokens of its row with the same number. The numbers of
             one row never decrease.
-
-    Rows of one document each need no mask at all. Short rows take a dense mask; from ``LOOP_FROM`` tokens on, one call
-    per document does less work than a mask over the row (3 to 5 x at 2,048 tokens on a CPU).
     """
 
-    LOOP_FROM = 512
-
     def __init__(self, documents: Tensor) -> None:
+        self.documents = documents
         rows, length = documents.shape
-        starts = torch.ones_like(documents, dtype=torch.bool)
-        starts[:, 1:] = documents[:, 1:] != documents[:, :-1]
-        self.one_each = int(starts.sum()) == rows
+        first = torch.ones_like(documents, dtype=torch.bool)
+        first[:, 1:] = documents[:, 1:] != documents[:, :-1]
+        starts = first.flatten().nonzero().flatten()
+        self.starts = [*starts.tolist(), rows * length]
+        self.one_each = len(self.starts) == rows + 1
         self.mask: Tensor | None = None
-        self.spans: list[tuple[int, int, int]] = []
-        if self.one_each:
-            return
-        if length < self.LOOP_FROM:
-            same = documents[:, :, None] == documents[:, None, :]
-            self.mask = (same & torch.ones(length, length, dtype=torch.bool, device=same.device).tril())[:, None]
-        else:
-            for row, flags in enumerate(starts.cpu()):
-                edges = [*flags.nonzero().flatten().tolist(), length]
-                self.spans += [(row, begin, end) for begin, end in pairwise(edges)]
+        self.cumulative: Tensor | None = None
+        if documents.device.type == "cpu":
+            self.plan = TilePlan(plan_tiles(self.starts), first.flatten().cumsum(0))
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See :class:`Attend`."""
+        if q.device.type == "cpu":
+            return self.plan.attend(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)).view(q.shape)
+        if q.device.type == "cuda" and q.dtype in (torch.bfloat16, torch.float16) and not self.one_each:
+            varlen = varlen_kernel()
+            if varlen is not None:
+                return self.varying(varlen, q, k, v)
+        return self.dense(q, k, v)
+
+    def varying(self, varlen: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """By a kernel for sequences of varying length, laid end to end."""
+        if self.cumulative is None:
+            self.cumulative = torch.tensor(self.starts, dtype=torch.int32, device=q.device)
+            self.longest = int(self.cumulative.diff().max())
+        flat = (t.flatten(0, 1) for t in (q, k, v))
+        return varlen(*flat, self.cumulative, self.cumulative, self.longest, self.longest).view(q.shape)
+
+    def dense(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """By one call over whole rows, under a mask [B, 1, T, T] that is built once where rows hold many documents."""
         q, k, v = (t.transpose(1, 2) for t in (q, k, v))
         grouped = q.shape[1] != k.shape[1]
         if self.one_each:
             out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
-        elif self.mask is not None:
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask, enable_gqa=grouped)
         else:
-            pieces: list[list[Tensor]] = [[] for _ in range(q.shape[0])]
-            for row, begin, end in self.spans:
-                at = (slice(row, row + 1), slice(None), slice(begin, end))
-                attended = F.scaled_dot_product_attention(q[at], k[at], v[at], is_causal=True, enable_gqa=grouped)
-                pieces[row].append(attended)
-            out = torch.cat([torch.cat(row, dim=2) for row in pieces], dim=0)
+            if self.mask is None or self.mask.dtype != q.dtype:
+                same = self.documents[:, None, :, None] == self.documents[:, None, None, :]
+                unseen = ~same.tril()
+                self.mask = torch.zeros(unseen.shape, dtype=q.dtype, device=q.device)
+                self.mask.masked_fill_(unseen, -torch.inf)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask, enable_gqa=grouped)
         return out.transpose(1, 2)
+
+
+@cache
+def varlen_kernel() -> Callable[..., Tensor] | None:
+    """torch's attention over sequences of varying length, made causal; None where this torch has none."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    known = inspect.signature(varlen_attn).parameters
+    options: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
+    if "enable_gqa" in known:  # before torch 2.12 the kernel groups heads without being told
+        options["enable_gqa"] = True
+
+    def causal(*arguments: Any) -> Tensor:
+        out = varlen_attn(*arguments, **options)
+        assert isinstance(out, Tensor)  # more only where more is asked for
+        return out
+
+    return causal

@@ -2,20 +2,149 @@
 
 Every loss is a sum; the loop divides it by the global weight of all targets, so that accumulation and layout never
 change the result.
+
+The head is the largest matrix of a small model and its logits the largest tensor of any, so log-probabilities of
+targets come from one function of hidden states and head, with two ways that agree in value and gradient:
+
+- ``kept``: the logits are turned in place into what their gradient needs (softmax minus one-hot) in the forward pass,
+  in the type of the matrix product; nothing else of size [N, V] exists, and the backward pass is two matrix products.
+  The gradient g of each log-probability scales rows of the results instead of the [N, V] tensor.
+- ``chunked``: full logits never exist; the backward pass computes a chunk's logits again (a third more arithmetic in
+  the head). Wijmans et al. (arXiv 2411.09009) show what this is worth at large vocabularies.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any, Literal
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from herdlm.model.transformer import Transformer
 
+Way = Literal["auto", "kept", "chunked"]
 
-def target_logprobs(model: Transformer, hidden: Tensor, targets: Tensor) -> Tensor:
-    """Log-probability of each target, [N] float32, from hidden states [N, D] and targets [N]."""
-    return -F.cross_entropy(model.logits(hidden).float(), targets, reduction="none")
+# The most that logits may take and still be kept: a small share of the memory of either kind of device.
+KEPT_BYTES = {"cpu": 128 * 2**20, "cuda": 2 * 2**30}
+# Logits worked on at once: what stays in a CPU core's caches, and what fills a GPU.
+BLOCK = {"cpu": 2**19, "cuda": 2**27}
+CHUNK = {"cpu": 2**23, "cuda": 2**28}
+
+
+def target_logprobs(model: Transformer, hidden: Tensor, targets: Tensor, *, way: Way = "auto") -> Tensor:
+    """Log-probability of each target, [N] float32, from hidden states [N, D] and targets [N].
+
+    ``auto`` keeps logits while they are small for the device. A head that is more than a plain matrix (sharded,
+    quantised, hooked) is called as a module and its logits are whole.
+    """
+    head = model.lm_head
+    plain = type(head) is nn.Linear and type(head.weight) is nn.Parameter and type(hidden) is Tensor
+    if not plain or head._forward_hooks or head._forward_pre_hooks:
+        return -F.cross_entropy(model.logits(hidden).float(), targets, reduction="none")
+    return linear_logprobs(hidden, head.weight, targets, way=way)
+
+
+def linear_logprobs(hidden: Tensor, weight: Tensor, targets: Tensor, *, way: Way = "auto") -> Tensor:
+    """log softmax(hidden weight^T) at ``targets``: [N] float32 from [N, D], [V, D] and [N].
+
+    The product is taken in the autocast type where autocast is on; sums over the vocabulary are float32 (float64 for
+    float64 inputs, and so is the result).
+    """
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    if way == "auto":
+        size = hidden.shape[0] * weight.shape[0] * dtype.itemsize
+        way = "kept" if size <= KEPT_BYTES.get(device, KEPT_BYTES["cuda"]) else "chunked"
+    with torch.autocast(device, enabled=False):
+        if way == "kept" and torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
+            kept: Tensor = _Kept.apply(hidden, weight, targets, dtype)  # type: ignore[no-untyped-call]
+            return kept
+        chunked: Tensor = _Chunked.apply(hidden, weight, targets, dtype)  # type: ignore[no-untyped-call]
+        return chunked
+
+
+class _Kept(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+        matrix = weight.to(dtype)
+        errors = F.linear(hidden.to(dtype), matrix)
+        logprobs = _logprobs(errors, targets, errors=True)
+        ctx.save_for_backward(hidden, weight, errors)
+        ctx.matrix = matrix  # a copy in the product's type, or the weight itself
+        return logprobs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, errors = ctx.saved_tensors
+        scale = -gradient[:, None]
+        d_hidden = d_weight = None
+        with torch.autocast(hidden.device.type, enabled=False):
+            if ctx.needs_input_grad[0]:
+                d_hidden = (torch.mm(errors, ctx.matrix) * scale).to(hidden.dtype)
+            if ctx.needs_input_grad[1]:
+                d_weight = torch.mm(errors.T, (hidden * scale).to(errors.dtype)).to(weight.dtype)
+        return d_hidden, d_weight, None, None
+
+
+class _Chunked(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+        matrix = weight.to(dtype)
+        ctx.save_for_backward(hidden, weight, targets)
+        ctx.dtype = dtype
+        parts = [
+            _logprobs(F.linear(part.to(dtype), matrix), wanted, errors=False)
+            for part, wanted in _blocks(_chunk_rows(hidden, weight), hidden, targets)
+        ]
+        return torch.cat(parts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, targets = ctx.saved_tensors
+        matrix, scale = weight.to(ctx.dtype), -gradient[:, None]
+        d_hidden = torch.empty_like(hidden)
+        d_weight = torch.zeros_like(weight, dtype=scale.dtype)
+        rows = _chunk_rows(hidden, weight)
+        with torch.autocast(hidden.device.type, enabled=False):
+            for part, wanted, factor, d_part in _blocks(rows, hidden, targets, scale, d_hidden):
+                errors = F.linear(part.to(ctx.dtype), matrix)
+                _logprobs(errors, wanted, errors=True)
+                if ctx.needs_input_grad[0]:
+                    d_part.copy_(torch.mm(errors, matrix) * factor)
+                if ctx.needs_input_grad[1]:
+                    d_weight += torch.mm(errors.T, (part * factor).to(ctx.dtype))
+        needed = ctx.needs_input_grad
+        return d_hidden if needed[0] else None, d_weight.to(weight.dtype) if needed[1] else None, None, None
+
+
+def _blocks(rows: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The same ``rows`` rows of every tensor, one block after another."""
+    return (tuple(t[begin : begin + rows] for t in tensors) for begin in range(0, len(tensors[0]), rows))
+
+
+def _chunk_rows(hidden: Tensor, weight: Tensor) -> int:
+    return max(CHUNK.get(hidden.device.type, CHUNK["cuda"]) // weight.shape[0], 1)
+
+
+def _logprobs(logits: Tensor, targets: Tensor, *, errors: bool) -> Tensor:
+    """Log-probabilities [N] of ``targets``; with ``errors``, turns ``logits`` [N, V] into softmax minus one-hot."""
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    rows = max(BLOCK.get(logits.device.type, BLOCK["cuda"]) // logits.shape[1], 1)
+    logprobs = torch.empty(targets.shape, dtype=wide, device=logits.device)
+    for block, wanted, out in _blocks(rows, logits, targets, logprobs):
+        scores = block.to(wide)
+        weights = torch.softmax(scores, 1)
+        # The largest weight is 1 / sum exp(score - largest score), so it gives the normaliser without another pass.
+        normaliser = scores.amax(1) - weights.amax(1).log()
+        torch.sub(scores.gather(1, wanted[:, None])[:, 0], normaliser, out=out)
+        if errors:
+            block.copy_(weights.scatter_add_(1, wanted[:, None], weights.new_full((len(wanted), 1), -1.0)))
+    return logprobs
 
 
 def preference_loss(chosen: Tensor, rejected: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,8 @@ from herdlm.base.recipe import Section, apply_overrides, parse, read_toml
 from herdlm.curate.config import CurateConfig
 from herdlm.generate.fp8_config import Fp8Config
 from herdlm.model.config import ModelConfig, RopeScaling
+from herdlm.parallel.config import ParallelConfig
+from herdlm.run.timeline import timeline, whole_rows
 from herdlm.tokens.tokenizer import TokenizerConfig
 from herdlm.train.config import TrainConfig
 
@@ -52,6 +55,7 @@ class ShapeConfig(Section):
     kv_heads: int = Field(gt=0)
     ffn_dim: int = Field(gt=0)
     peak_lr: float | None = Field(None, gt=0, description="overrides the one in [pretrain.train]")
+    parallel: ParallelConfig | None = Field(None, description="takes the place of [parallel] for this model")
 
 
 class HerdConfig(Section):
@@ -94,13 +98,65 @@ class InitConfig(Section):
     zero_residual: bool = False
 
 
+class RampPart(Section):
+    """Row length and batch size from a number of tokens seen on (report, section 3.4.1)."""
+
+    from_tokens: int = Field(gt=0, description="seen by the model before the first step of this size")
+    seq_len: int = Field(gt=0)
+    tokens_per_step: int = Field(gt=0, description="a multiple of seq_len")
+
+    @model_validator(mode="after")
+    def _rows_are_whole(self) -> RampPart:
+        whole_rows("tokens_per_step", self.tokens_per_step, self.seq_len)
+        return self
+
+
+class MixPhase(Section):
+    """The data mix from a number of tokens seen on."""
+
+    from_tokens: int = Field(gt=0)
+    mix: tuple[MixPart, ...] = Field(min_length=1)
+
+
+class LongContextStage(Section):
+    """Training on longer rows, after the main part and before the anneal (report, section 3.4.2)."""
+
+    seq_len: int = Field(gt=0)
+    tokens: int = Field(gt=0, description="to train on; rounded up to whole steps")
+    tokens_per_step: int | None = Field(None, gt=0, description="a multiple of seq_len; as before where not given")
+    mix: tuple[MixPart, ...] | None = Field(None, min_length=1, description="as before where not given")
+    rope_scaling: RopeScaling | None = Field(None, description="from this stage on; as before where not given")
+
+
+class GateConfig(Section):
+    """What a model must show at the end of a long-context stage before the next one begins."""
+
+    short_loss_margin: float = Field(
+        0.01, ge=0, description="nats per token that the loss on short rows may lie above its value before all stages"
+    )
+    needle_rate: float = Field(0.95, ge=0, le=1, description="of needles to be found at the stage's seq_len")
+    needle_depths: int = Field(10, ge=1, description="places in the haystack, evenly spread")
+    needles_per_depth: int = Field(5, ge=1)
+
+
 class PretrainConfig(Section):
-    """Pre-training, the same for every model of the herd. The last ``train.anneal_steps`` read ``anneal_mix``."""
+    """Pre-training, the same for every model of the herd.
+
+    ``steps`` are the main part, then the long-context stages, then the anneal, which reads ``anneal_mix``. The main
+    part begins with ``seq_len``, ``rows_per_step`` and ``mix``; ``ramp`` and ``mix_phases`` change them by tokens seen.
+    """
 
     seq_len: int = Field(gt=0)
     rows_per_step: int = Field(gt=0)
-    steps: int = Field(gt=0, description="in all, annealing included")
+    rows_per_micro_batch: int | None = Field(
+        None, gt=0, description="rows of one forward pass of all ranks together; a whole step where not given"
+    )
+    steps: int = Field(gt=0, description="in all, long-context stages and annealing included")
     mix: tuple[MixPart, ...] = Field(min_length=1)
+    ramp: tuple[RampPart, ...] = ()
+    mix_phases: tuple[MixPhase, ...] = ()
+    long_context: tuple[LongContextStage, ...] = ()
+    gate: GateConfig = GateConfig()
     anneal_mix: tuple[MixPart, ...] = Field(min_length=1)
     init: InitConfig = InitConfig()
     train: TrainConfig
@@ -109,7 +165,38 @@ class PretrainConfig(Section):
     def _anneal_fits(self) -> PretrainConfig:
         if self.train.anneal_steps >= self.steps:
             raise ValueError(f"pretrain.train.anneal_steps {self.train.anneal_steps} leaves none of {self.steps} steps")
+        if self.train.horizon_steps is not None:
+            raise ValueError("pretrain.train.horizon_steps is pretrain.steps: drop it")
         return self
+
+    @model_validator(mode="after")
+    def _changes_follow_each_other(self) -> PretrainConfig:
+        for name, begins in (
+            ("ramp", [part.from_tokens for part in self.ramp]),
+            ("mix_phases", [phase.from_tokens for phase in self.mix_phases]),
+        ):
+            for before, after in pairwise(begins):
+                if after <= before:
+                    raise ValueError(f"pretrain.{name}: from_tokens {after} does not come after {before}")
+        lengths = [self.ramp[-1].seq_len if self.ramp else self.seq_len, *(s.seq_len for s in self.long_context)]
+        for short, long in pairwise(lengths):
+            if long <= short:
+                raise ValueError(
+                    f"pretrain.long_context: rows of {long:,} tokens after rows of {short:,} are not longer"
+                )
+        ends = [stretch.end_step for stretch in timeline(self) if stretch.kind == "long-context"]
+        averaged_from = round(self.steps * (1 - self.train.average_last))
+        if ends and averaged_from < ends[-1]:
+            raise ValueError(
+                f"pretrain.train.average_last {self.train.average_last} reaches back to step {averaged_from:,}, into "
+                "the long-context stages: lower it"
+            )
+        return self
+
+    @property
+    def seq_lens(self) -> set[int]:
+        """All row lengths that are trained on."""
+        return {stretch.seq_len for stretch in timeline(self)}
 
 
 class ForecastConfig(Section):
@@ -124,6 +211,7 @@ class Recipe(Section):
     name: str
     seed: int = 0
     compute: ComputeConfig = ComputeConfig()
+    parallel: ParallelConfig = ParallelConfig()
     data: DataConfig
     curate: CurateConfig = CurateConfig()
     tokenizer: TokenizerConfig
@@ -137,10 +225,11 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Recipe:
-        longest = max(self.pretrain.seq_len, self.align.sft.seq_len, self.align.dpo.seq_len, self.align.reward.seq_len)
+        align = self.align
+        longest = max(*self.pretrain.seq_lens, align.sft.seq_len, align.dpo.seq_len, align.reward.seq_len)
         if longest > self.herd.max_seq_len:
             raise ValueError(f"rows of {longest} tokens exceed herd.max_seq_len {self.herd.max_seq_len}")
-        uses_skills = any(part.source == "skills" for part in (*self.pretrain.mix, *self.pretrain.anneal_mix))
+        uses_skills = any(part.source == "skills" for stretch in timeline(self.pretrain) for part in stretch.mix)
         if uses_skills and not self.tokens.skill_documents:
             raise ValueError("pretrain.mix uses skills, but tokens.skill_documents is 0: raise it or drop the source")
         for name, shape in self.herd.models.items():
@@ -152,11 +241,15 @@ class Recipe(Section):
 
     def model_config_of(self, name: str) -> ModelConfig:
         """The full shape of a model of the herd."""
-        shape = self.herd.models[name].model_dump(exclude={"peak_lr"})
+        shape = self.herd.models[name].model_dump(exclude={"peak_lr", "parallel"})
         return ModelConfig(
             vocab_size=self.tokenizer.vocab_size, max_seq_len=self.herd.max_seq_len, rope_theta=self.herd.rope_theta,
             rope_scaling=self.herd.rope_scaling, tied_embeddings=self.herd.tied_embeddings, **shape,
         )  # fmt: skip
+
+    def parallel_of(self, name: str) -> ParallelConfig:
+        """The layout that a model of the herd is trained in."""
+        return self.herd.models[name].parallel or self.parallel
 
 
 def read_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:

@@ -6,9 +6,10 @@ already read, whatever the number of ranks, and any row can be made without thos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from herdlm.base.errors import InputError
 from herdlm.tokens.batch import Batch, assemble
@@ -16,37 +17,66 @@ from herdlm.tokens.rows import Source, open_rows
 
 
 class Mixture:
-    """Rows drawn from several sources so that at any moment each has had its share, to within one row."""
+    """Rows drawn from several sources so that at any moment each has had its share, to within one row.
 
-    def __init__(self, sources: Sequence[Source], *, seq_len: int, seed: int, pad: int) -> None:
+    Which source a row comes from repeats every ``PERIOD`` rows, so that any row of any run is found at once.
+
+    Args:
+        read: rows of each source that were read before this mixture begins; it goes on from there.
+    """
+
+    PERIOD = 1 << 16
+
+    def __init__(
+        self, sources: Sequence[Source], *, seq_len: int, seed: int, pad: int, read: Mapping[str, int] | None = None
+    ) -> None:
         if not sources or min(s.share for s in sources) < 0 or sum(s.share for s in sources) <= 0:
             raise InputError("a data mix needs at least one source with a share above zero", "Set mix shares")
         self.rows = [open_rows(source, seq_len, seed) for source in sources]
         self.shares = np.array([s.share for s in sources], float) / sum(s.share for s in sources)
-        self.seq_len, self.pad = seq_len, pad
+        self.seq_len, self.seed, self.pad = seq_len, seed, pad
+        self.read = dict(read or {})
+        self._first = np.array([self.read.get(s.name, 0) for s in sources], np.int64)
         self._choices = np.zeros(0, np.int64)
         self._counts = np.zeros((1, len(sources)), np.int64)
 
     def batch(self, first_row: int, rows: int) -> Batch:
         """Rows ``first_row`` to ``first_row + rows`` of the mixture."""
-        self._choose(first_row + rows)
+        self._choose(min(first_row + rows, self.PERIOD))
         picked = []
         for number in range(first_row, first_row + rows):
-            choice = int(self._choices[number])
-            picked.append(self.rows[choice].row(int(self._counts[number, choice])))
+            choice = int(self._choices[number % self.PERIOD])
+            picked.append(self.rows[choice].row(int(self._first[choice] + self._dealt(number)[choice])))
         return assemble(picked, self.seq_len, self.pad)
 
     def epochs(self, rows: int) -> dict[str, float]:
-        """How often each source has been read after ``rows`` rows."""
-        self._choose(rows)
-        counts = self._counts[rows]
-        return {r.source.name: round(r.epoch_of(int(n)), 3) for r, n in zip(self.rows, counts, strict=True)}
+        """How often each source is read in the mixture's first ``rows`` rows."""
+        return {
+            r.source.name: round(r.epoch_of(int(first + count)) - r.epoch_of(int(first)), 3)
+            for r, first, count in zip(self.rows, self._first, self._dealt(rows), strict=True)
+        }
+
+    def read_after(self, rows: int) -> dict[str, int]:
+        """Rows read of each source after ``rows`` rows of the mixture, those before it included."""
+        dealt = zip(self.rows, self._first, self._dealt(rows), strict=True)
+        return self.read | {r.source.name: int(first + count) for r, first, count in dealt}
+
+    def after(self, rows: int, sources: Sequence[Source]) -> Mixture:
+        """A mixture of ``sources`` that reads each on from where ``rows`` rows of this one left it."""
+        return Mixture(sources, seq_len=self.seq_len, seed=self.seed, pad=self.pad, read=self.read_after(rows))
+
+    def _dealt(self, rows: int) -> NDArray[np.int64]:
+        """How many of the first ``rows`` rows each source gives, [sources]."""
+        periods, rest = divmod(rows, self.PERIOD)
+        self._choose(self.PERIOD if periods else rest)
+        dealt: NDArray[np.int64] = periods * self._counts[-1] + self._counts[rest] if periods else self._counts[rest]
+        return dealt
 
     def _choose(self, rows: int) -> None:
         """Decide which source each row comes from, up to ``rows``: always the one furthest behind its share."""
         if len(self._choices) >= rows:
             return
-        upto = max(rows, 2 * len(self._choices), 1024)
+        upto = min(max(rows, 2 * len(self._choices), 1024), self.PERIOD)
         choices = np.zeros(upto, np.int64)
         counts = np.zeros((upto + 1, len(self.shares)), np.int64)
         for number in range(upto):
@@ -60,15 +90,24 @@ class Mixture:
 class PretrainBatches:
     """The batches of a pre-training run whose mixture changes on the way: (mixture, steps) after (mixture, steps).
 
+    What a step reads is a pure function of its number.
+
     Args:
-        rows_per_step: of each optimizer step, read in micro-batches of at most ``rows_per_micro_batch`` rows.
+        rows_per_step: of each optimizer step; one number, or one for each phase.
+        rows_per_micro_batch: a step is read in micro-batches of at most so many rows.
     """
 
     def __init__(
-        self, phases: Sequence[tuple[Mixture, int]], *, rows_per_step: int, rows_per_micro_batch: int | None = None
+        self,
+        phases: Sequence[tuple[Mixture, int]],
+        *,
+        rows_per_step: int | Sequence[int],
+        rows_per_micro_batch: int | None = None,
     ) -> None:
-        self.phases, self.rows_per_step = phases, rows_per_step
-        self.micro = rows_per_micro_batch or rows_per_step
+        self.phases = phases
+        self.rows_per_step = [rows_per_step] * len(phases) if isinstance(rows_per_step, int) else list(rows_per_step)
+        assert len(self.rows_per_step) == len(phases)
+        self.micro = rows_per_micro_batch
 
     @property
     def steps(self) -> int:
@@ -77,9 +116,38 @@ class PretrainBatches:
 
     def micro_batches(self, step: int) -> list[Batch]:
         """The rows of one step, of the phase it falls into."""
-        for mixture, steps in self.phases:
+        mixture, first, rows = self.find(step)
+        micro = self.micro or rows
+        return [mixture.batch(first + at, min(micro, rows - at)) for at in range(0, rows, micro)]
+
+    def rows_of(self, step: int) -> int:
+        """How many rows a step reads."""
+        return self.find(step)[2]
+
+    def rows(self, step: int, first: int, count: int) -> Batch:
+        """``count`` rows of a step from its row number ``first``: what a rank needs, without the others' rows."""
+        mixture, begin, rows = self.find(step)
+        assert 0 <= first <= first + count <= rows
+        return mixture.batch(begin + first, count)
+
+    def find(self, step: int) -> tuple[Mixture, int, int]:
+        """A step's mixture, the number of its first row there, and how many rows it reads."""
+        for (mixture, steps), rows in zip(self.phases, self.rows_per_step, strict=True):
             if step < steps:
-                first, end = step * self.rows_per_step, (step + 1) * self.rows_per_step
-                return [mixture.batch(row, min(self.micro, end - row)) for row in range(first, end, self.micro)]
+                return mixture, step * rows, rows
             step -= steps
         raise IndexError("step is past the end of the run")
+
+
+class FirstSteps:
+    """The first ``steps`` steps of a longer run's batches."""
+
+    def __init__(self, batches: PretrainBatches, steps: int) -> None:
+        assert steps <= batches.steps
+        self.batches, self.steps = batches, steps
+
+    def micro_batches(self, step: int) -> list[Batch]:
+        """The rows of one step."""
+        if step >= self.steps:
+            raise IndexError("step is past the end of the run")
+        return self.batches.micro_batches(step)

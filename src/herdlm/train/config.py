@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from herdlm.base.recipe import Section
 
@@ -14,14 +14,32 @@ class TrainConfig(Section):
 
     peak_lr: float = Field(gt=0)
     warmup_steps: int = Field(0, ge=0)
-    decay: Literal["cosine", "linear", "constant"] = "cosine"
+    decay: Literal["cosine", "linear", "constant", "warmup-stable-decay"] = "cosine"
+    decay_steps: int | None = Field(
+        None, gt=0, description="of the fall from peak_lr to the floor. cosine and linear begin it after the warm-up "
+        "and, where this is not given, end it where the anneal begins; warmup-stable-decay ends it there",
+    )  # fmt: skip
     floor: float = Field(0.1, ge=0, le=1, description="where the decay ends, as a share of peak_lr")
     anneal_steps: int = Field(0, ge=0, description="the last steps, in which the rate falls linearly to zero")
+    horizon_steps: int | None = Field(
+        None, gt=0, description="steps the schedule spans, where a run is only the first part of it; else the run's own"
+    )
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.1, ge=0, description="each step shrinks matrices by weight_decay x rate")
+    weight_decay: float = Field(
+        0.1, ge=0, description="decoupled: each step first shrinks every matrix by weight_decay x its learning rate, "
+        "so 0.1 is the report's '0.1 x the learning rate at that step'; norms do not decay",
+    )  # fmt: skip
     max_grad_norm: float = Field(1.0, gt=0)
     precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="of the forward pass; weights are FP32")
     average_last: float = Field(0.0, ge=0, lt=1, description="share of the run whose checkpoints are averaged")
     average_count: int = Field(5, ge=1, description="how many checkpoints are averaged, evenly spread")
     checkpoint_every_steps: int = Field(200, ge=1)
+
+    @model_validator(mode="after")
+    def _decay_is_meant(self) -> TrainConfig:
+        if self.decay == "constant" and self.decay_steps is not None:
+            raise ValueError("decay_steps means nothing where decay is 'constant': drop one of them")
+        if self.decay == "warmup-stable-decay" and self.decay_steps is None:
+            raise ValueError("decay 'warmup-stable-decay' needs decay_steps: how many steps the fall takes")
+        return self

@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
+import torch.distributed as dist
 
-from herdlm.base.errors import DamagedError, HerdError
+from herdlm.base.errors import DamagedError, HerdError, InputError
 from herdlm.base.events import EventLog, read_events
 from herdlm.base.progress import Progress
 from herdlm.model.transformer import Transformer
+from herdlm.parallel.run import ParallelModel
 from herdlm.tokens.batch import Batch
 from herdlm.train.checkpoint import Average, checkpoints, load_checkpoint, save_checkpoint
 from herdlm.train.config import TrainConfig
@@ -46,7 +50,35 @@ class TrainResult:
     seconds: float
 
 
-def make_optimizer(model: Transformer, config: TrainConfig) -> torch.optim.AdamW:
+@dataclass(frozen=True, slots=True)
+class OneProcess:
+    """A model that is whole in this process; the counterpart of :class:`herdlm.parallel.run.ParallelModel`."""
+
+    model: Transformer
+
+    def gradients(
+        self, objective: Objective, batches: Sequence[Batch], autocast: AbstractContextManager[Any]
+    ) -> tuple[float, float, dict[str, float]]:
+        """Add a step's gradients to the parameters; its loss, what that was divided by, and sums of what is logged."""
+        device = next(self.model.parameters()).device
+        divisor = sum(objective.normaliser(batch) for batch in batches)
+        total, sums = 0.0, dict[str, float]()
+        for batch in batches:
+            with autocast:
+                loss, seen = objective.loss(self.model, batch.to(device))
+            loss = loss / divisor
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+            for name, value in seen.items():
+                sums[name] = sums.get(name, 0.0) + value
+        return total, divisor, sums
+
+    def clip(self, max_norm: float) -> float:
+        """Scale gradients to a norm of at most ``max_norm``; returns what it was."""
+        return float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), max_norm))
+
+
+def make_optimizer(model: Transformer | ParallelModel, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW with decay on matrices only: norms are left alone."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -66,7 +98,7 @@ def averaging_steps(steps: int, config: TrainConfig) -> set[int]:
 
 
 def train(
-    model: Transformer,
+    model: Transformer | ParallelModel,
     objective: Objective,
     batches: Batches,
     config: TrainConfig,
@@ -78,19 +110,27 @@ def train(
     """Train ``model`` in place.
 
     The loss of a step is the sum over all its targets divided by their global weight, however the step is cut into
-    micro-batches. With ``work``, checkpoints and ``events.jsonl`` (one line a step) go there and a run that was cut
-    off goes on from its last checkpoint, to bitwise the same weights.
+    micro-batches and over processes. A model that a :class:`herdlm.parallel.layout.Layout` was applied to is trained by
+    all its processes together, each of them calling this with the same arguments. With ``work``, checkpoints and
+    ``events.jsonl`` (one line a step) go there and a run that was cut off goes on from its last checkpoint, to bitwise
+    the same weights.
 
     Raises:
+        InputError: ``work`` is given for a model on many processes, whose training state cannot be saved.
         HerdError: the loss or the gradient is not finite; the step is not taken.
         DamagedError: the only checkpoints there are cannot be read.
     """
     started = time.monotonic()
-    device = next(model.parameters()).device
+    if work and isinstance(model, ParallelModel):
+        raise InputError("the training state of a model on many processes cannot be saved", "Train it without work")
+    run = model if isinstance(model, ParallelModel) else OneProcess(model)
+    leads = isinstance(model, Transformer) or dist.get_rank() == 0
+    device = next(iter(model.parameters())).device
     optimizer = make_optimizer(model, config)
     average = Average()
-    done = _resume(work, model, optimizer, average)
-    events = EventLog(work / "events.jsonl") if work else None
+    holder = cast(Transformer, model)  # checkpoints and averages use its named parameters alone
+    done = _resume(work, holder, optimizer, average)
+    events = EventLog(work / "events.jsonl") if work and leads else None
     if events:
         events.truncate_after("step", "step", done)
     autocast = (
@@ -100,7 +140,7 @@ def train(
     losses = [event["loss"] for event in read_events(events.path, "step")] if events else []
     tokens = 0
     model.train()
-    with Progress(title, batches.steps, "steps", quiet=quiet) as progress:
+    with Progress(title, batches.steps, "steps", quiet=quiet or not leads) as progress:
         progress.advance(done)
         for step in range(done, batches.steps):
             step_started = time.monotonic()
@@ -108,18 +148,9 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             parts = batches.micro_batches(step)
-            divisor = sum(objective.normaliser(part) for part in parts)
             optimizer.zero_grad(set_to_none=True)
-            total, sums = 0.0, dict[str, float]()
-            for part in parts:
-                with autocast:
-                    loss, seen = objective.loss(model, part.to(device))
-                loss = loss / divisor
-                loss.backward()  # type: ignore[no-untyped-call]
-                total += float(loss.detach())
-                for name, value in seen.items():
-                    sums[name] = sums.get(name, 0.0) + value
-            norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm))
+            total, divisor, sums = run.gradients(objective, parts, autocast)
+            norm = run.clip(config.max_grad_norm)
             if not (math.isfinite(total) and math.isfinite(norm)):
                 raise HerdError(
                     f"{title}: step {step} has loss {total} and gradient norm {norm}; it was not taken",
@@ -130,7 +161,7 @@ def train(
             count = sum(part.token_count for part in parts)
             tokens += count
             if step + 1 in averaged_at:
-                average.add(model)
+                average.add(holder)
             if events:
                 seconds = time.monotonic() - step_started
                 events.write(
@@ -138,11 +169,11 @@ def train(
                     **{name: value / divisor for name, value in sums.items()},
                 )  # fmt: skip
             if work and (step + 1) % config.checkpoint_every_steps == 0 and step + 1 < batches.steps:
-                save_checkpoint(work / "checkpoints", step + 1, model, optimizer, average)
+                save_checkpoint(work / "checkpoints", step + 1, holder, optimizer, average)
             progress.advance(1, f"loss {total:.3f}")
     if average.count:
-        average.apply(model)
-    model.eval()
+        average.apply(holder)
+    model.train(False)
     tail = losses[-max(len(losses) // 10, 1) :]
     return TrainResult(
         batches.steps, tokens, sum(tail) / len(tail) if tail else math.nan, average.count, time.monotonic() - started

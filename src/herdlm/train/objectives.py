@@ -14,6 +14,42 @@ from herdlm.model.transformer import Transformer
 from herdlm.tokens.batch import Batch
 
 
+class Readout(Protocol):
+    """What an objective reads from hidden states [N, D] of a batch, however batch and vocabulary are cut."""
+
+    def target_logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Log-probability of each target, [N]."""
+        ...
+
+    def scores_at(self, hidden: Tensor, ends: str) -> Tensor:
+        """Scores at the ends of documents that a column of the batch names, for each of its pairs."""
+        ...
+
+    def sums_by_document(self, values: Tensor, documents: Tensor) -> Tensor:
+        """``values`` [N] added up by document number [N], over all documents."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WholeReadout:
+    """The readout of a model and a batch that are whole."""
+
+    model: Transformer
+    batch: Batch
+
+    def target_logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """See :class:`Readout`."""
+        return target_logprobs(self.model, hidden, targets)
+
+    def scores_at(self, hidden: Tensor, ends: str) -> Tensor:
+        """See :class:`Readout`."""
+        return self.model.scores(hidden[self.batch.columns[ends]])
+
+    def sums_by_document(self, values: Tensor, documents: Tensor) -> Tensor:
+        """See :class:`Readout`."""
+        return sums_by_document(values, documents, int(self.batch.documents.max()) + 1)
+
+
 class Objective(Protocol):
     """A loss over batches."""
 
@@ -21,9 +57,18 @@ class Objective(Protocol):
         """What the batch adds to the global divisor: the weight of its targets, or its pairs."""
         ...
 
-    def loss(self, model: Transformer, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """The loss summed over the batch, and sums of what else is worth logging."""
+    def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """The loss summed over the batch, of hidden states [B * T, D], and sums of what else is worth logging."""
         ...
+
+    def loss(self, model: Transformer, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """As :meth:`read`, of a model and a batch that are whole."""
+        return self.read(WholeReadout(model, batch), hidden_states(model, batch), batch)
+
+
+def at_least_float(values: Tensor) -> Tensor:
+    """In float32, or what is finer."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def hidden_states(model: Transformer, batch: Batch) -> Tensor:
@@ -34,46 +79,52 @@ def hidden_states(model: Transformer, batch: Batch) -> Tensor:
 
 def answer_logprobs(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
     """Log-probability and length in tokens of each document's targets, each [documents] float32."""
+    return read_answers(WholeReadout(model, batch), hidden_states(model, batch), batch)
+
+
+def read_answers(readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """As :func:`answer_logprobs`, of hidden states [B * T, D]."""
     here = batch.weights.flatten() > 0
-    logprobs = target_logprobs(model, hidden_states(model, batch)[here], batch.targets.flatten()[here])
+    logprobs = readout.target_logprobs(hidden[here], batch.targets.flatten()[here])
     documents = batch.documents.flatten()[here]
-    count = int(batch.documents.max()) + 1
-    return sums_by_document(logprobs, documents, count), sums_by_document(torch.ones_like(logprobs), documents, count)
+    return (
+        readout.sums_by_document(logprobs, documents),
+        readout.sums_by_document(torch.ones_like(logprobs), documents),
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class NextToken:
+class NextToken(Objective):
     """Cross-entropy on weighted targets: pre-training, annealing and supervised fine-tuning."""
 
     def normaliser(self, batch: Batch) -> float:
         """The weight of all targets."""
-        return float(batch.weights.sum())
+        return float(batch.weights.sum(dtype=torch.float64))
 
-    def loss(self, model: Transformer, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """See :class:`Objective`. The head runs only where there is a target."""
         weights = batch.weights.flatten()
         here = weights > 0
-        logprobs = target_logprobs(model, hidden_states(model, batch)[here], batch.targets.flatten()[here])
+        logprobs = readout.target_logprobs(hidden[here], batch.targets.flatten()[here])
         return -(logprobs * weights[here]).sum(), {}
 
 
 @dataclass(frozen=True, slots=True)
-class Reward:
+class Reward(Objective):
     """Ranking loss on the scores of chosen and rejected answers (Llama 3 report, section 4.1.2)."""
 
     def normaliser(self, batch: Batch) -> float:
         """Pairs in the batch."""
         return float(len(batch.columns["chosen"]))
 
-    def loss(self, model: Transformer, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """See :class:`Objective`; logs how many pairs are ranked right."""
-        hidden = hidden_states(model, batch)
-        chosen, rejected = (model.scores(hidden[batch.columns[f"{s}_end"]]).float() for s in ("chosen", "rejected"))
+        chosen, rejected = (at_least_float(readout.scores_at(hidden, f"{s}_end")) for s in ("chosen", "rejected"))
         return preference_loss(chosen, rejected), {"accuracy": float((chosen > rejected).sum())}
 
 
 @dataclass(frozen=True, slots=True)
-class DPO:
+class DPO(Objective):
     """Direct preference optimisation with a likelihood term on the chosen answer (report, section 4.1.4).
 
     The reference model is not in memory: its log-probabilities are columns of the data. ``nll_weight`` weighs the mean
@@ -88,9 +139,9 @@ class DPO:
         """Pairs in the batch."""
         return float(len(batch.columns["chosen"]))
 
-    def loss(self, model: Transformer, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """See :class:`Objective`; logs pairs ranked right and the drift of both log-probabilities."""
-        sums, lengths = answer_logprobs(model, batch)
+        sums, lengths = read_answers(readout, hidden, batch)
         chosen, rejected = sums[batch.columns["chosen"]], sums[batch.columns["rejected"]]
         before_chosen, before_rejected = batch.columns["reference_chosen"], batch.columns["reference_rejected"]
         nll = -(chosen / lengths[batch.columns["chosen"]].clamp(min=1)).sum()

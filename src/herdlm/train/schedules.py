@@ -10,8 +10,15 @@ from herdlm.train.config import TrainConfig
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
     """Rate of step 0 <= ``step`` < ``steps``: linear warm-up, decay to the floor, linear anneal to zero.
 
-    The decay runs from the end of the warm-up to the start of the anneal, which goes on from where the decay ended.
+    The schedule spans ``config.horizon_steps`` where given, else ``steps``. Its last ``anneal_steps`` fall linearly to
+    zero from where the decay left off. Before them the rate goes from the warm-up
+
+    - ``cosine``, ``linear``: at once down to the floor, in ``decay_steps`` or by the anneal;
+    - ``warmup-stable-decay``: on at its peak and down linearly in the last ``decay_steps`` (Hu et al.,
+      arXiv 2404.06395);
+    - ``constant``: on at its peak.
     """
+    steps = config.horizon_steps or steps
     main = steps - config.anneal_steps
     if step < main or not config.anneal_steps:
         return config.peak_lr * _decayed(step, main, config)
@@ -19,11 +26,18 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
 
 
 def _decayed(step: int, main: int, config: TrainConfig) -> float:
+    """The rate as a share of its peak, in a schedule whose anneal begins at step ``main``."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
-    done = (step - config.warmup_steps) / max(main - config.warmup_steps, 1)
     if config.decay == "constant":
         return 1.0
-    if config.decay == "linear":
-        return 1 - (1 - config.floor) * done
-    return config.floor + (1 - config.floor) * 0.5 * (1 + math.cos(math.pi * done))
+    if config.decay == "warmup-stable-decay":
+        begin = max(main - (config.decay_steps or 0), config.warmup_steps)
+        fall = main - begin
+    else:
+        begin = config.warmup_steps
+        fall = config.decay_steps or main - config.warmup_steps
+    done = min(max((step - begin) / max(fall, 1), 0.0), 1.0)
+    if config.decay == "cosine":
+        return config.floor + (1 - config.floor) * 0.5 * (1 + math.cos(math.pi * done))
+    return 1 - (1 - config.floor) * done

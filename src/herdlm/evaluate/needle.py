@@ -1,0 +1,153 @@
+"""Needle in a haystack: does a model find one sentence anywhere in a long text? (Kamradt 2023; report, section 3.4.2)
+
+A sentence that gives a city a secret number stands somewhere in held-out text; at the end the model is asked for the
+number. It has found the needle if greedy decoding gives the number, every token of it. Under teacher forcing greedy
+decoding gives an answer exactly if each of its tokens is the most likely one after those before it, so one forward pass
+per needle decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from herdlm.base.errors import InputError
+from herdlm.base.seeds import stream
+from herdlm.evaluate.intervals import Estimate, pass_rate
+from herdlm.model.attention import DocumentAttention
+from herdlm.model.transformer import Transformer
+from herdlm.tokens.shards import Shard
+from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_TEXT, Tokenizer
+
+CITIES = (
+    "Accra", "Bergen", "Cairo", "Dakar", "Geneva", "Hanoi", "Jakarta", "Kyoto", "Lisbon", "Lima", "Madrid", "Nairobi",
+    "Oslo", "Prague", "Quito", "Riga", "Seville", "Tunis", "Vienna", "Zagreb",
+)  # fmt: skip
+DIGITS = 6
+
+Predict = Callable[[Sequence[int], int], list[int]]
+"""The most likely next token after each of the last ``count`` of ``tokens``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needle:
+    """One trial.
+
+    Attributes:
+        prompt: haystack, needle and question, as tokens.
+        answer: the tokens that are to follow.
+        depth: where the needle stands in the haystack, from 0 (begin) to 1 (end).
+    """
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+    depth: float
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """How many needles were found, in all and by depth.
+
+    Attributes:
+        tokens: of the longest trial, its answer included.
+        by_depth: the share found at each depth.
+    """
+
+    rate: Estimate
+    found: int
+    trials: int
+    tokens: int
+    by_depth: dict[float, float]
+
+
+def make_needles(
+    shard: Shard, tokenizer: Tokenizer, *, length: int, depths: int = 10, per_depth: int = 5, seed: int = 0
+) -> list[Needle]:
+    """``depths`` x ``per_depth`` trials of exactly ``length`` tokens each, prompt and answer together.
+
+    Args:
+        shard: held-out text for the haystack, which is one document to the model.
+        depths: evenly spread from the beginning to the end of the haystack; one stands in the middle.
+
+    Raises:
+        InputError: ``length`` does not hold needle and question, or the shard holds no text.
+    """
+    separators = [tokenizer.special(BEGIN_OF_TEXT), tokenizer.special(END_OF_TEXT)]
+    needles = []
+    for depth in np.linspace(0.0, 1.0, depths).tolist() if depths > 1 else [0.5]:
+        for number in range(per_depth):
+            rng = stream(seed, "needle", f"{depth:.6f}", number)
+            city = CITIES[int(rng.integers(len(CITIES)))]
+            key = tokenizer.encode(f"\nThe secret number of {city} is")
+            answer = tokenizer.encode(" " + "".join(str(digit) for digit in rng.integers(0, 10, DIGITS)))
+            end = tokenizer.encode(".\n")
+            room = length - (1 + 2 * len(key) + 2 * len(answer) + len(end))
+            if room < 0:
+                raise InputError(
+                    f"{length} tokens do not hold a needle and its question", f"Give at least {length - room}"
+                )
+            hay = _text(shard, room, separators, int(rng.integers(max(shard.index.tokens, 1))))
+            at = round(depth * room)
+            prompt = (separators[0], *hay[:at], *key, *answer, *end, *hay[at:], *key)
+            needles.append(Needle(prompt, tuple(answer), round(depth, 3)))
+    return needles
+
+
+def _text(shard: Shard, count: int, separators: list[int], begin: int) -> list[int]:
+    """``count`` tokens from ``begin`` on and round the shard's end, without those that separate documents."""
+    total = shard.index.tokens
+    found: list[int] = []
+    read = 0
+    while len(found) < count:
+        if read >= total and not found:  # an empty shard, or one of separators alone
+            raise InputError(f"{shard.folder} holds no text", "Give held-out text for the haystack")
+        take = max(count - len(found), 256)
+        chunk = np.asarray(shard.tokens[(begin + read + np.arange(take)) % max(total, 1)])
+        found += chunk[~np.isin(chunk, separators)].tolist()
+        read += take
+    return found[:count]
+
+
+def retrieval(predict: Predict, needles: Iterable[Needle]) -> Retrieval:
+    """Try each needle."""
+    right: list[bool] = []
+    by_depth: dict[float, list[bool]] = {}
+    longest = 0
+    for needle in needles:
+        asked = [*needle.prompt, *needle.answer[:-1]]
+        longest = max(longest, len(asked) + 1)
+        found = predict(asked, len(needle.answer)) == list(needle.answer)
+        right.append(found)
+        by_depth.setdefault(needle.depth, []).append(found)
+    if not right:
+        raise InputError("no needles to look for", "Make at least one")
+    return Retrieval(
+        pass_rate(right), sum(right), len(right), longest,
+        {depth: round(sum(found) / len(found), 4) for depth, found in sorted(by_depth.items())},
+    )  # fmt: skip
+
+
+def predict_with(model: Transformer) -> Predict:
+    """The predictions of a model on one device; logits are computed only where they are asked for.
+
+    Raises:
+        InputError: on a call with more tokens than the model's ``max_seq_len``.
+    """
+    device = model.model.embed_tokens.weight.device
+
+    @torch.no_grad()
+    def predict(tokens: Sequence[int], count: int) -> list[int]:
+        if len(tokens) > model.config.max_seq_len:
+            raise InputError(
+                f"{len(tokens):,} tokens exceed the model's max_seq_len {model.config.max_seq_len:,}", "Ask for fewer"
+            )
+        row = torch.tensor([tokens], device=device)
+        positions = torch.arange(len(tokens), device=device)[None]
+        hidden = model(row, positions, DocumentAttention(torch.zeros_like(row)))
+        picked: list[int] = model.logits(hidden[0, -count:]).argmax(-1).tolist()
+        return picked
+
+    return predict

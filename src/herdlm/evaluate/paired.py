@@ -1,0 +1,55 @@
+"""Two models' losses on the same rows: the difference, and how sure it is."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from herdlm.base.errors import InputError
+from herdlm.evaluate.intervals import Z95, Estimate
+from herdlm.evaluate.perplexity import validation_batches
+from herdlm.model.losses import target_logprobs
+from herdlm.model.transformer import Transformer
+from herdlm.tokens.rows import Source, open_rows
+from herdlm.train.objectives import hidden_states
+
+
+@torch.no_grad()
+def row_losses(model: Transformer, folder: Path, *, seq_len: int, pad: int) -> NDArray[np.float64]:
+    """Nats per target token of each row of a shard, the same rows in the same order for every model.
+
+    Raises:
+        InputError, DamagedError: the shard is empty or damaged.
+    """
+    open_rows(Source("held out", folder, 1.0), seq_len, seed=0)  # refuses what cannot be read in rows
+    device = next(model.parameters()).device
+    losses: list[float] = []
+    for whole in validation_batches(folder, seq_len, pad, rows_per_batch=8):
+        batch = whole.to(device)
+        here = batch.weights > 0
+        logprobs = target_logprobs(model, hidden_states(model, batch)[here.flatten()], batch.targets[here])
+        rows = here.nonzero()[:, 0]
+        sums = torch.zeros(len(here), dtype=torch.float64, device=device).index_add_(0, rows, logprobs.double())
+        counts = here.sum(1)
+        losses += (-sums[counts > 0] / counts[counts > 0]).tolist()
+    return np.array(losses)
+
+
+def paired_loss_difference(before: NDArray[np.float64], after: NDArray[np.float64]) -> Estimate:
+    """Mean over rows of ``after - before`` with the normal 95% interval of the paired differences.
+
+    The interval is of these two models on other rows of the kind; it holds nothing of what another seed would change.
+
+    Raises:
+        InputError: there are fewer than two rows, which give no interval.
+    """
+    differences = after - before
+    if len(differences) < 2:
+        raise InputError(f"{len(differences)} held-out rows give no interval", "Give more held-out text")
+    mean = float(differences.mean())
+    half = Z95 * float(differences.std(ddof=1)) / math.sqrt(len(differences))
+    return Estimate(mean, mean - half, mean + half)

@@ -1,0 +1,1 @@
+"""The four dimensions of parallelism, applied to the unchanged model from outside."""

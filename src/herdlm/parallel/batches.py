@@ -1,0 +1,104 @@
+"""Each process's part of a batch: some rows, and of those some places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from herdlm.base.errors import InputError
+from herdlm.model.attention import Attend, DocumentAttention
+from herdlm.parallel.context import ContextAttention, places_of
+from herdlm.parallel.mesh import Mesh
+from herdlm.tokens.batch import Batch
+
+TOKENS = ("tokens", "targets", "weights", "documents", "positions")
+
+
+@dataclass(slots=True)
+class Part:
+    """This process's part of a micro-batch.
+
+    Attributes:
+        batch: its rows and places; columns of pairs hold every n-th pair, so that each pair counts on one process.
+        documents: of its rows, whole.
+        document_count: in the whole micro-batch.
+        ends: by side, where each pair of the whole micro-batch ends in ``batch``'s flattened places; -1: elsewhere.
+    """
+
+    batch: Batch
+    documents: Tensor
+    document_count: int
+    ends: dict[str, Tensor]
+
+    def attend(self, mesh: Mesh) -> Attend:
+        """Attention over this part's rows."""
+        if mesh.sizes.cp > 1:
+            return ContextAttention(self.documents, mesh.context)
+        return DocumentAttention(self.documents)
+
+
+def parts_of(batches: Sequence[Batch], mesh: Mesh, rows_per_micro_batch: int | None) -> list[Part]:
+    """The parts of a step's micro-batches; every process has the same number of them.
+
+    Raises:
+        InputError: micro-batches of pairs are to be cut further, or rows cannot be cut into equal chunks.
+    """
+    return [cut(batch, mesh) for whole in batches for batch in _split(whole, mesh, rows_per_micro_batch)]
+
+
+def _split(batch: Batch, mesh: Mesh, rows: int | None) -> Iterator[Batch]:
+    """A micro-batch in pieces of ``rows`` rows for each data-parallel rank."""
+    count = len(batch.tokens)
+    at_once = count if rows is None else rows * mesh.sizes.dp
+    if at_once >= count:
+        yield batch
+        return
+    if batch.columns:
+        raise InputError("parallel.rows_per_micro_batch does not go with pairs", "Lower the number of pairs in a batch")
+    for first in range(0, count, at_once):
+        yield Batch(*(getattr(batch, name)[first : first + at_once] for name in TOKENS))
+
+
+def cut(batch: Batch, mesh: Mesh) -> Part:
+    """This process's part of one micro-batch.
+
+    Rows are dealt in runs of nearly equal length. A rank that is left without rows gets one whose targets weigh
+    nothing: it has to take part in every exchange.
+    """
+    count, length = batch.tokens.shape
+    sizes = mesh.sizes
+    pieces = sizes.tp if sizes.cp == 1 else 2 * sizes.cp * sizes.tp
+    if length % pieces:
+        raise InputError(f"rows of {length} tokens cannot be cut into {pieces} chunks (parallel.tp, parallel.cp)",
+                         f"Make seq_len a multiple of {pieces}")  # fmt: skip
+    rows = torch.arange(count).tensor_split(sizes.dp)[mesh.dp_rank]
+    mine = len(rows) > 0
+    rows = rows if mine else torch.zeros(1, dtype=torch.int64)
+    places = torch.arange(length) if sizes.cp == 1 else places_of(mesh.cp_rank, sizes.cp, length)
+
+    def held(values: Tensor) -> Tensor:
+        return values[rows][:, places].to(mesh.device)
+
+    tokens, targets, weights, documents, positions = (held(getattr(batch, name)) for name in TOKENS)
+    if not mine:
+        weights.zero_()
+    where = torch.full((count, length), -1)
+    if mine:
+        where[rows[:, None], places] = torch.arange(len(rows) * len(places)).view(len(rows), -1)
+    ends, columns = {}, {}
+    for name, column in batch.columns.items():
+        if name.endswith("_end"):
+            ends[name] = where.flatten()[column].to(mesh.device)
+        elif column.shape[:2] == (count, length):
+            columns[name] = held(column)
+        else:
+            columns[name] = column[mesh.batch_rank :: sizes.dp * sizes.cp].to(mesh.device)
+    return Part(
+        batch=Batch(tokens, targets, weights, documents, positions, columns),
+        documents=batch.documents[rows].to(mesh.device),
+        document_count=int(batch.documents.max()) + 1,
+        ends=ends,
+    )

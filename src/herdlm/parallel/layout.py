@@ -1,0 +1,81 @@
+"""A layout: the processes there are, and a model put onto them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from herdlm.base.errors import InputError
+from herdlm.model.config import ModelConfig
+from herdlm.model.transformer import Transformer
+from herdlm.parallel.blocks import apply_checkpointing, apply_compile
+from herdlm.parallel.config import ParallelConfig, sizes_for, split_layers
+from herdlm.parallel.linear import LateGradients
+from herdlm.parallel.mesh import Mesh, make_mesh
+from herdlm.parallel.run import ParallelModel
+from herdlm.parallel.shards import apply_fsdp
+from herdlm.parallel.stage import Stage
+from herdlm.parallel.tensor import apply_tensor_parallel, put_off_weight_gradients
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The processes of the default group laid out for one shape of model; made by all of them at the same time."""
+
+    config: ParallelConfig
+    mesh: Mesh
+
+    @classmethod
+    def make(
+        cls,
+        config: ParallelConfig,
+        model: ModelConfig,
+        *,
+        seq_len: int | None = None,
+        device: str | torch.device = "cpu",
+    ) -> Layout:
+        """The layout ``config`` asks for.
+
+        Raises:
+            InputError: there is no process group, or the keys do not fit the model or the number of processes.
+        """
+        if not dist.is_initialized():
+            raise InputError("a layout needs a process group and there is none", "Start the processes with torchrun")
+        return cls(config, make_mesh(sizes_for(config, dist.get_world_size(), model, seq_len), torch.device(device)))
+
+    def apply(self, model: Transformer, compute: torch.dtype | None = None) -> ParallelModel:
+        """Put this process's part of ``model`` into place.
+
+        The model's layers are taken over and changed; use it no more. Built on the ``meta`` device, it gives parts
+        without values, for :func:`herdlm.parallel.whole.fill` or a checkpoint.
+
+        Args:
+            compute: the type in which FSDP gathers weights and the stream runs; None for the weights' own.
+        """
+        config, mesh = self.config, self.mesh
+        sizes = mesh.sizes
+        stages = sizes.pp * config.stages_per_rank
+        layers = split_layers(model.config.layers, stages, config.layers_per_stage if sizes.pp > 1 else None)
+        kept = next(model.parameters()).dtype
+        split = config.pipeline_schedule == "zero-bubble" and sizes.pp > 1
+        late = {number: LateGradients() for number in range(mesh.pp_rank, stages, sizes.pp) if split}
+        made = []
+        for number in range(mesh.pp_rank, stages, sizes.pp):
+            stage = Stage(model, layers[number], number=number, stages=stages)
+            if sizes.tp > 1:
+                apply_tensor_parallel(stage, mesh, late.get(number))
+            elif split:
+                put_off_weight_gradients(stage, late[number])
+            for layer in stage.model.layers.children():
+                if config.compile:
+                    apply_compile(layer)
+                apply_checkpointing(layer, config.activation_checkpointing)
+            made.append(stage)
+        sharded = sizes.sharded * sizes.dp_replicate > 1
+        if sharded:
+            for stage in made:
+                apply_fsdp(stage, mesh, compute=compute, reshard_after_forward=config.reshard_after_forward)
+        stream = compute if compute and sharded else kept
+        return ParallelModel(made, mesh, config, layers=layers, stream=stream, late=late)

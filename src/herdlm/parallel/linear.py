@@ -1,0 +1,116 @@
+"""Matrix products of tensor parallelism, whose backward gathers its input again and can leave weights for later."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from herdlm.parallel.collectives import gather, scatter_sum, scattered_sum
+
+Store = Callable[[Tensor, Tensor], None]
+
+
+class LateGradients:
+    """Weight gradients put off while ``on``: a zero-bubble schedule computes them where it would have to wait.
+
+    ``store`` takes a weight and its gradient when it is computed.
+    """
+
+    def __init__(self) -> None:
+        self.on = False
+        self.waiting: deque[list[tuple[Tensor, Tensor, Tensor]]] = deque()
+
+    def put_off(self, weight: Tensor, x: Tensor, grad: Tensor) -> None:
+        """Keep what the gradient of ``weight`` [out, in] is made of: its input [..., in] and output's gradient."""
+        self.waiting[-1].append((weight, x, grad))
+
+    def compute(self, store: Store) -> None:
+        """The gradients of the backward pass that has waited longest."""
+        for weight, x, grad in self.waiting.popleft():
+            store(weight, grad.flatten(0, -2).mT @ x.flatten(0, -2))
+
+
+def local(weight: Tensor) -> Tensor:
+    """This rank's part of a weight that tensor parallelism has cut; a whole weight as it is."""
+    return weight.to_local() if isinstance(weight, DTensor) else weight
+
+
+def _computed(*tensors: Tensor) -> list[Tensor]:
+    """Tensors in the precision of autocast where it is on: it does not see into a function's backward."""
+    kind = tensors[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return list(tensors)
+    return [t.to(torch.get_autocast_dtype(kind)) for t in tensors]
+
+
+class _Column(torch.autograd.Function):
+    """Products of one input with several weights; the input is a shard of the sequence where there is a group."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        group: dist.ProcessGroup | None,
+        late: LateGradients | None,
+        owners: tuple[Tensor, ...],
+        *weights: Tensor,
+    ) -> tuple[Tensor, ...]:
+        ctx.group, ctx.late, ctx.owners = group, late, owners
+        ctx.save_for_backward(x, *weights)
+        whole = gather(x, group) if group else x
+        return tuple(F.linear(whole, weight) for weight in weights)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, *weights = ctx.saved_tensors
+        inward = grads[0] @ weights[0]
+        for grad, weight in zip(grads[1:], weights[1:], strict=True):
+            inward = inward + grad @ weight
+        whole = gather(x, ctx.group) if ctx.group else x
+        sums: list[Tensor | None] = []
+        for grad, owner in zip(grads, ctx.owners, strict=True):
+            if ctx.late is not None and ctx.late.on:
+                ctx.late.put_off(owner, whole, grad)
+                sums.append(None)
+            else:
+                sums.append(grad.flatten(0, -2).mT @ whole.flatten(0, -2))
+        return (scatter_sum(inward, ctx.group) if ctx.group else inward, None, None, None, *sums)
+
+
+def column_parallel(
+    x: Tensor, owners: tuple[Tensor, ...], group: dist.ProcessGroup | None, late: LateGradients | None
+) -> tuple[Tensor, ...]:
+    """Products of x with weights cut by output: x [B, T / n, D] to outputs [B, T, out / n], one for each weight.
+
+    The gathered input [B, T, D] is not kept: backward gathers it again, once for all weights.
+    """
+    x, *weights = _computed(x, *(local(owner) for owner in owners))
+    out: tuple[Tensor, ...] = _Column.apply(x, group, late, owners, *weights)  # type: ignore[no-untyped-call]
+    return out
+
+
+def row_parallel(x: Tensor, owner: Tensor, group: dist.ProcessGroup | None, late: LateGradients | None) -> Tensor:
+    """Product of x with a weight cut by input: x [B, T, in / n] to the sum over ranks, [B, T / n, D]."""
+    x, weight = _computed(x, local(owner))
+    if late is None:
+        part = F.linear(x, weight)
+    else:
+        (part,) = _Column.apply(x, None, late, (owner,), weight)  # type: ignore[no-untyped-call]
+    return scattered_sum(part, group) if group else part
+
+
+class PlainLinear(nn.Linear):
+    """A whole linear map whose weight gradient can be put off."""
+
+    late: LateGradients
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., in] -> [..., out]."""
+        return row_parallel(x, self.weight, None, self.late)

@@ -1,0 +1,49 @@
+"""What objectives read where batch and vocabulary are cut: the same numbers as of the whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from herdlm.model.losses import linear_logprobs, sums_by_document
+from herdlm.parallel.batches import Part
+from herdlm.parallel.collectives import counted_once, summed
+from herdlm.parallel.linear import local
+from herdlm.parallel.mesh import Mesh
+from herdlm.parallel.stage import Stage
+from herdlm.parallel.vocabulary import first_row, vocabulary_logprobs
+
+
+@dataclass(frozen=True, slots=True)
+class PartReadout:
+    """The readout of the last stage on this process's part of a micro-batch; see ``train.objectives.Readout``.
+
+    Document sums are over the rows of all processes; pairs, the columns of ``part.batch``, are this process's share.
+    """
+
+    stage: Stage
+    part: Part
+    mesh: Mesh
+
+    def target_logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Log-probability of each target, [N]."""
+        weight, ranks = local(self.stage.lm_head.weight), self.mesh.sizes.tp
+        if ranks == 1:
+            return linear_logprobs(hidden, weight, targets)
+        start = first_row(self.stage.config.vocab_size, ranks, self.mesh.tp_rank)
+        return vocabulary_logprobs(hidden, weight, targets, start, self.mesh.tp.get_group())
+
+    def scores_at(self, hidden: Tensor, ends: str) -> Tensor:
+        """Scores at the ends of this process's pairs, wherever they are: [pairs / n]."""
+        at = self.part.ends[ends]
+        read = hidden[at.clamp(min=0)]
+        if self.mesh.sizes.tp > 1:
+            read = counted_once(read, self.mesh.tp_rank)
+        scores = (read @ local(self.stage.score.weight).mT.to(read.dtype)).squeeze(-1)
+        scores = summed(scores.masked_fill(at < 0, 0.0), self.mesh.batch)
+        return scores[self.mesh.batch_rank :: self.mesh.batch.size()]
+
+    def sums_by_document(self, values: Tensor, documents: Tensor) -> Tensor:
+        """``values`` [N] of this process's places added up by document over all processes, [documents]."""
+        return summed(sums_by_document(values, documents, self.part.document_count), self.mesh.batch)

@@ -1,0 +1,107 @@
+"""Data parallelism by FSDP2: weights, gradients and optimizer state sharded, gradients summed in FP32 at least.
+
+torch divides gradients by the number of ranks; here losses are divided by the global weight of targets beforehand, so
+gradients are summed and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Shard
+
+from herdlm.parallel.mesh import Mesh
+from herdlm.parallel.stage import Stage
+
+
+def apply_fsdp(stage: Stage, mesh: Mesh, *, compute: torch.dtype | None, reshard_after_forward: bool) -> None:
+    """Shard each layer, and embedding, norm and head together.
+
+    Args:
+        compute: the type weights are gathered and used in; None for their own.
+        reshard_after_forward: free a layer's gathered weights until backward needs them.
+    """
+    kept = next(stage.parameters()).dtype
+    policy = MixedPrecisionPolicy(
+        param_dtype=compute, reduce_dtype=torch.promote_types(kept, torch.float32), cast_forward_inputs=False
+    )
+    uneven = stage.config.vocab_size % mesh.sizes.tp != 0
+
+    def placement(parameter: nn.Parameter) -> Shard | None:
+        # A vocabulary that tensor parallelism has cut into unequal parts is sharded along D, where all are equal.
+        return Shard(1) if uneven and parameter.shape[0] == stage.config.vocab_size and parameter.ndim > 1 else None
+
+    common = dict(mesh=mesh.data, mp_policy=policy)
+    for layer in stage.model.layers.children():
+        fully_shard(layer, reshard_after_forward=reshard_after_forward, **common)  # type: ignore[call-overload]
+    fully_shard(stage, reshard_after_forward=False, shard_placement_fn=placement, **common)  # type: ignore[call-overload]
+    for module in stage.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)  # a factor alone is a reduction that gloo does not have
+
+
+def before_backward(stage: Stage, *, is_last: bool) -> None:
+    """Reduce gradients and free gathered weights in the step's last backward pass of a stage only."""
+    if isinstance(stage, FSDPModule):
+        stage.set_requires_gradient_sync(is_last)
+        stage.set_is_last_backward(is_last)
+        stage.set_reshard_after_backward(is_last)
+
+
+def reduce_late(stage: Stage) -> None:
+    """Reduce gradients outside a backward pass: where weight gradients come late, after the last of them.
+
+    torch has no public call for this; its own pipeline does the same.
+    """
+    if not isinstance(stage, FSDPModule):
+        return
+    before_backward(stage, is_last=True)
+    root = fully_shard.state(stage)  # type: ignore[attr-defined]
+    for state in root._state_ctx.all_states:
+        for group in state._fsdp_param_groups:
+            group.post_backward()
+    root._root_post_backward_final_callback()
+
+
+def add_gradient(weight: Tensor, grad: Tensor) -> None:
+    """Add a local gradient to what a weight has."""
+    if isinstance(weight, DTensor):
+        grad = DTensor.from_local(grad, weight.device_mesh, weight.placements, run_check=False,
+                                  shape=weight.shape, stride=weight.stride())  # fmt: skip
+    weight.grad = grad if weight.grad is None else weight.grad + grad
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[nn.Parameter], mesh: Mesh, max_norm: float) -> float:
+    """Scale all gradients down to a norm of ``max_norm`` where it is larger; returns what it was, over all ranks."""
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    squares = {cut: torch.zeros((), dtype=torch.float64, device=mesh.device) for cut in (True, False)}
+    for grad in grads:
+        part = grad.to_local() if isinstance(grad, DTensor) else grad
+        squares[_is_cut_by_tp(grad)] += torch.linalg.vector_norm(part).double().square()
+    if mesh.sizes.tp > 1:
+        dist.all_reduce(squares[True], group=mesh.tp.get_group())
+    square = squares[True] + squares[False]
+    if mesh.sizes.sharded > 1:
+        dist.all_reduce(square, group=mesh.shard.get_group())
+    if mesh.sizes.pp > 1:
+        dist.all_reduce(square, group=mesh.pp.get_group())
+    norm = math.sqrt(float(square)) if math.isfinite(float(square)) else float(square)
+    scale = min(max_norm / (norm + 1e-6), 1.0)
+    if scale < 1:
+        for grad in grads:
+            (grad.to_local() if isinstance(grad, DTensor) else grad).mul_(scale)
+    return norm
+
+
+def _is_cut_by_tp(grad: Tensor) -> bool:
+    if not isinstance(grad, DTensor):
+        return False
+    names = grad.device_mesh.mesh_dim_names or ()
+    return any(name == "tp" and placement.is_shard() for name, placement in zip(names, grad.placements, strict=True))

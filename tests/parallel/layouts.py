@@ -1,0 +1,196 @@
+"""What ranks do in tests of training, export, saved activations and compilation."""
+
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from herdlm.base.errors import HerdError, InputError
+from herdlm.model.hf import load_folder, save_folder
+from herdlm.model.transformer import Transformer
+from herdlm.parallel.collectives import gathered
+from herdlm.parallel.config import ParallelConfig
+from herdlm.parallel.layout import Layout
+from herdlm.parallel.linear import column_parallel
+from herdlm.parallel.whole import fill, save_whole
+from herdlm.train.config import TrainConfig
+from herdlm.train.loop import train
+from herdlm.train.objectives import NextToken
+from tests.parallel.parity import SEQ_LEN, make_model, token_batches
+
+CONFIG = TrainConfig(
+    peak_lr=3e-3, warmup_steps=2, precision="float32", max_grad_norm=0.5, average_last=0.5, average_count=3
+)
+
+
+class Rows:
+    """Six steps of micro-batches with 3 and 2 rows."""
+
+    steps = 6
+
+    def micro_batches(self, step):
+        return token_batches(step, (3, 2))
+
+
+def train_and_export(layouts, dtype="float64", precision="float32"):
+    """Train in each layout with the loop, export, and compare the folder with one process's: differences by layout."""
+    found = {}
+    config = CONFIG.model_copy(update={"precision": precision})
+    alone = make_model(getattr(torch, dtype), "lm", ())
+    expected = train(alone, NextToken(), Rows(), config, quiet=True)
+    for keys in layouts:
+        model = make_model(getattr(torch, dtype), "lm", ())
+        layout = Layout.make(ParallelConfig(**keys), model.config, seq_len=SEQ_LEN)
+        parallel = layout.apply(model, torch.bfloat16 if precision == "bfloat16" else None)
+        result = train(parallel, NextToken(), Rows(), config, quiet=True)
+        folders = [tempfile.mkdtemp() if dist.get_rank() == 0 else None]
+        dist.broadcast_object_list(folders)
+        save_whole(parallel, Path(folders[0]) / "model")
+        if dist.get_rank() == 0:
+            exported = dict(load_folder(Path(folders[0]) / "model", dtype=getattr(torch, dtype)).named_parameters())
+            assert exported.keys() == dict(alone.named_parameters()).keys()
+            weights = max(
+                float((exported[n] - p).detach().abs().max() / p.detach().abs().max())
+                for n, p in alone.named_parameters()
+            )
+            assert result.averaged == expected.averaged == 3
+            assert result.tokens == expected.tokens
+            found[str(keys)] = {"weights": weights, "loss": abs(result.last_loss / expected.last_loss - 1)}
+    return found
+
+
+def filled_from_nothing(keys):
+    """Build on the meta device, lay out, fill: the exported weights are those the filling function gave."""
+    source = make_model(torch.float32, "lm", ())
+    values = dict(source.named_parameters())
+    with torch.device("meta"):
+        model = Transformer(source.config)
+    parallel = Layout.make(ParallelConfig(**keys), model.config).apply(model)
+    for stage in parallel.stages.values():
+        stage.to_empty(device="cpu")
+    fill(parallel, lambda name: values[name].detach())
+    held = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in parallel.parameters())
+    folders = [tempfile.mkdtemp() if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(folders)
+    save_whole(parallel, Path(folders[0]) / "model")
+    if dist.get_rank() == 0:
+        save_folder(source, Path(folders[0]) / "source")
+        names = ("config.json", "model.safetensors")
+        assert all(
+            (Path(folders[0]) / "model" / n).read_bytes() == (Path(folders[0]) / "source" / n).read_bytes()
+            for n in names
+        )
+    dist.barrier()
+    return {"held": held, "whole": sum(p.numel() for p in values.values())}
+
+
+def refusals():
+    """What train refuses on many processes, as the text of its errors."""
+    told = []
+    model = make_model(torch.float32, "lm", ())
+    layout = Layout.make(ParallelConfig(tp=2), model.config, seq_len=SEQ_LEN)
+    with torch.no_grad():
+        model.model.norm.weight[0] = float("nan")
+    parallel = layout.apply(model)
+    try:
+        train(parallel, NextToken(), Rows(), CONFIG, quiet=True)
+    except HerdError as error:
+        told.append(str(error))
+    try:
+        train(parallel, NextToken(), Rows(), CONFIG, quiet=True, work=Path("/nowhere"))
+    except InputError as error:
+        told.append(str(error))
+    return told
+
+
+def saved_bytes():
+    """Bytes that autograd keeps for the backward pass of column-parallel products, gathered again or not."""
+    group = dist.group.WORLD
+    ranks, rows, length, dim = dist.get_world_size(), 2, 64, 32
+    x = torch.randn(rows, length // ranks, dim, requires_grad=True)
+    weights = tuple(torch.randn(16, dim, requires_grad=True) for _ in range(3))
+    of_weights = {w.untyped_storage().data_ptr() for w in weights}
+    kept = {}
+
+    def count(run):
+        seen = {}
+
+        def pack(tensor):
+            if tensor.untyped_storage().data_ptr() not in of_weights:
+                seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            out = run()
+        kept_now = sum(seen.values())
+        torch.autograd.backward([y.sum() for y in out])
+        return kept_now
+
+    kept["gathered again"] = count(lambda: column_parallel(x, weights, group, None))
+    again = [t.grad.clone() for t in (x, *weights)]
+    for t in (x, *weights):
+        t.grad = None
+
+    def plain():
+        whole = gathered(x, group)
+        return [torch.nn.functional.linear(whole, w) for w in weights]
+
+    kept["gathered once"] = count(plain)
+    for one, two in zip(again, (t.grad for t in (x, *weights)), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
+    kept["whole input"] = rows * length * dim * 4
+    return kept
+
+
+def checkpointing_costs():
+    """By kind of checkpointing, bytes a forward pass keeps and matrix FLOPs of it and its backward pass."""
+    costs = {}
+    for mode in ("none", "selective", "layer"):
+        model = make_model(torch.float32, "lm", ())
+        config = ParallelConfig(tp=2, activation_checkpointing=mode)
+        parallel = Layout.make(config, model.config, seq_len=SEQ_LEN).apply(model)
+        seen = {}
+
+        def pack(tensor, seen=seen):
+            local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+            seen[local.untyped_storage().data_ptr()] = local.untyped_storage().nbytes()
+            return tensor
+
+        part = parallel.parts(token_batches(0, (4,)))[0]
+        with FlopCounterMode(display=False) as flops:
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+                out = parallel.stages[0](part.batch.tokens, part.batch.positions, part.attend(parallel.mesh))
+            out.sum().backward()
+        costs[mode] = {"bytes": sum(seen.values()), "flops": flops.get_total_flops()}
+    return costs
+
+
+def compiled(breaks):
+    """The loss of a step with compiled layers and without, and warnings."""
+
+    def refuse(*args, **named):
+        raise RuntimeError("no compiler here")
+
+    compiler = torch.compile
+    losses, told = [], []
+    for compile_layers in (False, True):
+        model = make_model(torch.float32, "lm", (("layers", 1),))
+        layout = Layout.make(ParallelConfig(tp=2, compile=compile_layers), model.config, seq_len=SEQ_LEN)
+        torch.compile = (lambda function: refuse) if breaks else compiler
+        parallel = layout.apply(model)
+        torch.compile = compiler
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            result = train(parallel, NextToken(), Rows(), CONFIG, quiet=True)
+        told += [str(w.message) for w in caught if issubclass(w.category, RuntimeWarning)]
+        losses.append(result.last_loss)
+    return losses, told
+
+
+def several(calls):
+    """The results of functions of this module, called one after the other with arguments."""
+    return [globals()[name](*arguments) for name, arguments in calls]

@@ -1,0 +1,161 @@
+"""What a rank does in the parity suite: some steps in a layout, compared with the same steps in one process."""
+
+import contextlib
+import time
+from functools import cache
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from herdlm.base.seeds import stream
+from herdlm.model.config import ModelConfig
+from herdlm.model.transformer import build, initialise
+from herdlm.parallel import context
+from herdlm.parallel.config import ParallelConfig
+from herdlm.parallel.layout import Layout
+from herdlm.parallel.whole import gather_whole
+from herdlm.tokens.batch import Piece, assemble, lay_out
+from herdlm.train.config import TrainConfig
+from herdlm.train.loop import make_optimizer
+from herdlm.train.objectives import DPO, NextToken, Reward
+
+SHAPE = dict(
+    vocab_size=257, dim=32, layers=4, heads=8, kv_heads=4, ffn_dim=48, max_seq_len=64, rope_theta=1000.0,
+)  # fmt: skip
+SEQ_LEN = 64
+MAX_NORM = 0.5
+OBJECTIVES = {"next": NextToken(), "dpo": DPO(beta=0.3), "reward": Reward()}
+OPTIMIZER = TrainConfig(peak_lr=1e-2)
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
+
+
+def piece(random, length):
+    """A document of random tokens of which about a tenth are no targets and the others have unequal weights."""
+    weights = random.uniform(0.5, 2.0, length) * (random.random(length) > 0.1)
+    return Piece(random.integers(0, SHAPE["vocab_size"], length + 1), weights.astype(np.float32))
+
+
+def row_of(random):
+    """A packed row with a rest that is padding."""
+    pieces, room = [], SEQ_LEN - 3
+    while room > 4:
+        length = int(random.integers(4, min(room, 40) + 1))
+        pieces.append(piece(random, length))
+        room -= length
+    return pieces
+
+
+def token_batches(step, rows):
+    """Micro-batches of as many packed rows as ``rows`` says."""
+    random = stream(1, "rows", step)
+    return [assemble([row_of(random) for _ in range(n)], SEQ_LEN, 0) for n in rows]
+
+
+def pair_batches(step, rows):
+    """As :func:`token_batches`, of pairs whose two answers may be in different rows."""
+    batches = []
+    random = stream(2, "pairs", step)
+    for n in rows:
+        batch, places = lay_out([[piece(random, 12) for _ in range(4)] for _ in range(n)], SEQ_LEN, 0)
+        found = [place for row in places for place in row]
+        order = random.permutation(len(found))[: len(found) // 2 * 2].reshape(-1, 2)
+        for side, name in enumerate(("chosen", "rejected")):
+            batch.columns[name] = torch.tensor([found[i].document for i in order[:, side]])
+            batch.columns[f"{name}_end"] = torch.tensor([found[i].end for i in order[:, side]])
+            batch.columns[f"reference_{name}"] = torch.from_numpy(random.normal(-60, 3, len(order)))
+        batches.append(batch)
+    return batches
+
+
+def make_model(dtype, head, shape):
+    model = build(ModelConfig(**(SHAPE | dict(shape) | {"head": head})), dtype=dtype)
+    initialise(model, 0, std=0.15)
+    random = stream(3, "norms")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 1 or name == "score.weight":
+                parameter.copy_(torch.from_numpy(1 + 0.2 * random.normal(size=tuple(parameter.shape))))
+    return model
+
+
+def step_batches(objective, step, rows):
+    return token_batches(step, rows) if objective == "next" else pair_batches(step, rows)
+
+
+@cache
+def reference(objective, dtype, steps, rows, shape):
+    """Loss, every gradient, gradient norm and what is logged, of each step in one process."""
+    loss_of = OBJECTIVES[objective]
+    model = make_model(DTYPES[dtype], "score" if objective == "reward" else "lm", shape)
+    optimizer = make_optimizer(model, OPTIMIZER)
+    seen = []
+    for step in range(steps):
+        batches = step_batches(objective, step, rows)
+        divisor = sum(loss_of.normaliser(batch) for batch in batches)
+        total, logged = 0.0, {}
+        for batch in batches:
+            loss, sums = loss_of.loss(model, batch)
+            (loss / divisor).backward()
+            total += float(loss.detach()) / divisor
+            for name, value in sums.items():
+                logged[name] = logged.get(name, 0.0) + value
+        norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), float("inf")))
+        seen.append((total, {n: p.grad.clone() for n, p in model.named_parameters()}, norm, logged))
+        torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
+        optimizer.step()
+        optimizer.zero_grad()
+    return seen
+
+
+def compare(case):
+    """The largest relative differences of a case from one process, in any step: loss, norm, worst gradient."""
+    started = time.monotonic()
+    config = ParallelConfig(**case["layout"])
+    objective, dtype = case.get("objective", "next"), case.get("dtype", "float64")
+    rows, steps = tuple(case.get("rows", (3, 2))), case.get("steps", 2)
+    shape = tuple(sorted(case.get("shape", {}).items()))
+    context.MASK_BELOW = case.get("mask_below", 512)
+    first = dist.get_rank() == 0
+    expected = reference(objective, dtype, steps, rows, shape) if first else None
+    model = make_model(DTYPES[dtype], "score" if objective == "reward" else "lm", shape)
+    layout = Layout.make(config, model.config, seq_len=SEQ_LEN)
+    parallel = layout.apply(model)
+    optimizer = make_optimizer(parallel, OPTIMIZER)
+    worst = {"loss": 0.0, "norm": 0.0, "grad": 0.0, "logged": 0.0, "worst": ""}
+    for step in range(steps):
+        batches = step_batches(objective, step, rows)
+        loss, _, logged = parallel.gradients(OBJECTIVES[objective], batches, contextlib.nullcontext())
+        missing = [name for name, p in parallel.named_parameters() if p.grad is None]
+        assert not missing, f"step {step}: no gradient for {missing}"
+        gradients = dict(gather_whole(parallel, lambda name, p: p.grad.clone()))
+        norm = parallel.clip(MAX_NORM)
+        optimizer.step()
+        optimizer.zero_grad()
+        if first:
+            true_loss, true_gradients, true_norm, true_logged = expected[step]
+            assert list(gradients) == list(true_gradients)
+            assert logged.keys() == true_logged.keys()
+            worst["loss"] = max(worst["loss"], abs(loss / true_loss - 1))
+            worst["norm"] = max(worst["norm"], abs(norm / true_norm - 1))
+            for name, value in true_logged.items():
+                worst["logged"] = max(worst["logged"], abs(logged[name] - value) / max(abs(value), 1.0))
+            for name, true in true_gradients.items():
+                assert gradients[name].shape == true.shape, name
+                difference = float((gradients[name] - true).abs().max() / true.abs().max())
+                if not difference <= worst["grad"]:
+                    worst |= {"grad": difference, "worst": f"{name} in step {step}"}
+    worst["seconds"] = round(time.monotonic() - started, 2)
+    return worst
+
+
+def compare_all(cases):
+    """Each case by name; run by every rank."""
+    found = {}
+    for name, case in cases.items():
+        try:
+            found[name] = compare(case)
+        except BaseException as error:
+            error.add_note(f"in case {name}: {case}")
+            raise
+    return found
