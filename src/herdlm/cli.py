@@ -111,21 +111,26 @@ def curate(
     json_: JsonOption = False,
 ) -> None:
     """Curate raw pages into clean, unique documents, without the rest of a recipe."""
+    from herdlm.base.artefact import InputEntry
     from herdlm.curate.config import CurateConfig
     from herdlm.curate.pipeline import curate as curate_into
     from herdlm.run.recipe import read_recipe
+    from herdlm.run.source_hashes import source_content
+    from herdlm.run.standalone import standalone
 
     config = read_recipe(recipe).curate if recipe else CurateConfig()
-    if out.exists():
-        raise InputError(f"{out} exists", "Give a new folder")
-    working = out.with_name(f".{out.name}.working")
-    if working.exists():
-        import shutil
-
-        shutil.rmtree(working)
-    working.mkdir(parents=True)
-    funnel = curate_into(sources, working, config)
-    working.rename(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    inputs = {
+        f"source-{number}": InputEntry(path=source, content=source_content(source, config, out.parent))
+        for number, source in enumerate(sources, 1)
+    }
+    settings = config.model_dump(mode="json")
+    with standalone(out, kind="documents", name="curate", settings=settings, inputs=inputs, seed=0) as (
+        made,
+        _,
+        funnel,
+    ):
+        funnel.update(curate_into(sources, made, config))
     if json_:
         say_json(funnel)
     else:
@@ -333,22 +338,21 @@ def export_hf(
 
 def main() -> None:
     """Run the command line. Exit 2 for bad input, 1 for failure, 130 when interrupted."""
+    debug = "--debug" in sys.argv  # wherever it stands
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app(standalone_mode=True)
+        app(arguments)
     except HerdError as error:
-        _fail(error, str(error), error.exit_code)
+        _fail(error, str(error), error.exit_code, debug)
     except OSError as error:
         from herdlm.run.worker import storage_error
 
         told = storage_error(error)
-        _fail(error, str(told), told.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("Interrupted; finished stages are kept. Run again to go on.\n")
-        sys.exit(130)
+        _fail(error, str(told), told.exit_code, debug)
 
 
-def _fail(error: BaseException, text: str, code: int) -> None:
-    if "--debug" in sys.argv:
+def _fail(error: BaseException, text: str, code: int, debug: bool) -> None:
+    if debug:
         traceback.print_exception(error)
     sys.stderr.write(f"herdlm: {' '.join(text.split())}\n")
     sys.exit(code)

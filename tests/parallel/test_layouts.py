@@ -59,7 +59,7 @@ def test_a_layer_that_cannot_be_compiled_runs_as_it_is(quick):
 
 @pytest.mark.slow
 def test_bfloat16_training_is_near_one_process():
-    layouts = [dict(tp=2), dict(pp=2), dict(cp=2, tp=2)]
+    layouts = [dict(tp=2), dict(pp=2), dict(cp=2, tp=2), dict(pp=2, pipeline_schedule="zero-bubble")]
     found = launch(f"{HERE}:train_and_export", 4, layouts, "float32", "bfloat16")
     for layout, seen in found.items():
         assert seen["loss"] < 5e-3, layout

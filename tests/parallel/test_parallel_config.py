@@ -29,7 +29,11 @@ def test_what_is_left_is_sharded():
         (dict(tp=16), {}, ["processes are 8"]),
         (dict(tp=8), {}, ["model.kv_heads 4", "parallel.tp 8", "tp=4"]),
         (dict(tp=2), dict(ffn_dim=97), ["model.ffn_dim 97", "parallel.tp 2", "tp=1"]),
-        (dict(tp=2, cp=2), dict(vocab_size=511, dim=66, heads=2, kv_heads=2, head_dim=32), ["model.vocab_size 511", "model.dim"]),
+        (
+            dict(tp=2, cp=2),
+            dict(vocab_size=511, dim=66, heads=2, kv_heads=2, head_dim=32),
+            ["model.vocab_size 511", "model.dim"],
+        ),
         (dict(tp=4), dict(vocab_size=5), ["model.vocab_size 5", "parallel.tp 4"]),
         (dict(cp=8), dict(seq_len=40), ["seq_len 40", "2 x parallel.cp x parallel.tp = 16"]),
         (dict(tp=4), dict(seq_len=42), ["seq_len 42", "parallel.tp = 4"]),

@@ -19,6 +19,8 @@ QUICK = {  # on 4 processes
     "tp2 dp2, dpo": dict(layout=dict(tp=2), objective="dpo", steps=1),
     "cp2 dp2, reward": dict(layout=dict(cp=2), objective="reward", steps=1),
     "tp2 dp2, float32": dict(layout=dict(tp=2), dtype="float32", steps=1),
+    "dp4, one row": dict(layout={}, rows=(1,)),
+    "tp2 dp2, reward": dict(layout=dict(tp=2), objective="reward"),
 }
 FOUR = {
     "tp4": dict(layout=dict(tp=4)),
@@ -34,7 +36,6 @@ FOUR = {
     "tp2 dp2, tied embeddings": dict(layout=dict(tp=2), shape=dict(tied_embeddings=True)),
     "dp4, tied embeddings": dict(layout={}, shape=dict(tied_embeddings=True)),
     "tp4, another uneven vocabulary": dict(layout=dict(tp=4), shape=dict(vocab_size=258)),
-    "dp4, one row": dict(layout={}, rows=(1,)),
     "pp2 dp2, 7 micro-batches": dict(layout=dict(pp=2), rows=(2, 1, 2, 2, 3, 2, 1)),
     "pp4, 3 micro-batches": dict(layout=dict(pp=4), rows=(1, 1, 1)),
     "pp2 dp2, interleaved, 5 micro-batches": dict(layout=dict(pp=2) | INTERLEAVED, rows=(2, 1, 2, 2, 3)),
@@ -49,7 +50,6 @@ FOUR = {
     "pp2 tp2, dpo": dict(layout=dict(pp=2, tp=2), objective="dpo"),
     "cp2 tp2, dpo": dict(layout=dict(cp=2, tp=2), objective="dpo"),
     "dp4, reward": dict(layout={}, objective="reward"),
-    "tp2 dp2, reward": dict(layout=dict(tp=2), objective="reward"),
     "pp2 dp2, reward": dict(layout=dict(pp=2), objective="reward"),
     "tp2 cp2, layer checkpointing": dict(layout=dict(tp=2, cp=2, activation_checkpointing="layer")),
     "tp2 dp2, selective checkpointing": dict(layout=dict(tp=2, activation_checkpointing="selective")),

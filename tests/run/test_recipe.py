@@ -62,6 +62,10 @@ def test_sources_are_relative_to_the_recipe_that_names_them(tmp_path):
         ("pretrain.steps=100", "anneal_steps 150 leaves none of 100 steps"),
         ("herd.max_seq_len=64", "rows of 128 tokens exceed herd.max_seq_len 64"),
         ("tokens.skill_documents=0", "tokens.skill_documents is 0"),
+        ("tokens.max_text_megabytes={german = 0.1}", "language 'german' is not known"),
+        ("tokens.max_text_megabytes={de = -3.0}", "greater than 0"),
+        ("herd.small=flagship", "herd.small and herd.flagship are both flagship"),
+        ('herd.ladder=["ladder-1", "ladder-1"]', "names a model twice"),
         ("nonsense", "is not of the form key=value"),
     ],
 )

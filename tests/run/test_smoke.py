@@ -42,10 +42,10 @@ def test_a_second_run_does_nothing_and_says_so_at_once(smoke_run):
     ("change", "remade"),
     [
         ("quantize.granularity=tensor", {"flagship-fp8", "compare-fp8", "examine-flagship-fp8", "report"}),
-        ("compute.stages_at_once=1", set()),
+        ("compute.stages_at_once=1", {"report"}),  # which prints the recipe
         ("forecast.axis=parameters", {"forecast", "report"}),
         (
-            "align.dpo_ablation.peak_lr=1e-3",
+            "align.dpo_ablation.peak_lr=3e-3",
             {"dpo-with-nll", "dpo-without-nll", "examine-dpo-with-nll", "examine-dpo-without-nll", "report"},
         ),
     ],
@@ -132,6 +132,76 @@ def test_stages_tells_the_state(smoke_copy):
     assert rows["round-1-sft"] == "to come"
     assert rows["round-1-reward"] == "finished"
     assert rows["round-1-dpo"] == "out of date"
+
+
+def test_a_run_killed_in_its_first_seconds_leaves_no_worker_behind(tmp_path):
+    arguments = [
+        sys.executable,
+        "-m",
+        "herdlm.cli",
+        "run",
+        str(SMOKE),
+        "--out",
+        str(tmp_path / "run"),
+        "--until",
+        "curate",
+    ]
+    process = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while process.poll() is None and not (tmp_path / "run" / ".workers.lock").exists():
+        time.sleep(0.01)
+    time.sleep(1.2)
+    process.kill()
+    process.wait()
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert manifest(tmp_path / "run", "curate")["counts"]["output"]["documents"] > 900
+
+
+def test_an_interrupt_is_told_and_nothing_half_done_is_kept(tmp_path):
+    arguments = [
+        sys.executable,
+        "-m",
+        "herdlm.cli",
+        "run",
+        str(SMOKE),
+        "--out",
+        str(tmp_path / "run"),
+        "--until",
+        "curate",
+    ]
+    process = subprocess.Popen(
+        arguments, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
+    )
+    while process.poll() is None and not (tmp_path / "run" / "working" / "curate").exists():
+        time.sleep(0.05)
+    time.sleep(1.5)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: to the run and its workers alike
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted".lower() in told.lower()
+    assert not (tmp_path / "run" / "stages" / "curate").exists()
+
+
+def test_the_readmes_script_runs(smoke_copy, tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    script = readme.split("```python\n")[1].split("```")[0]
+    script = script.replace("recipes/tiny.toml", str(SMOKE)).replace("runs/tiny", str(smoke_copy))
+    (tmp_path / "script.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_training_alone_gives_the_runs_weights_and_a_manifest(smoke_copy, tmp_path):
+    stages = smoke_copy / "stages"
+    arguments = ("train", SMOKE, "--tokens", stages / "tokens", "--tokenizer", stages / "tokenizer", "--model", "small")
+    done = herdlm(*arguments, "--out", tmp_path / "small")
+    assert done.returncode == 0, done.stderr
+    alone, within = (f / "model.safetensors" for f in (tmp_path / "small", stages / "pretrain-small"))
+    assert alone.read_bytes() == within.read_bytes()
+    assert json.loads((tmp_path / "small" / "manifest.json").read_text())["kind"] == "model"
+    assert herdlm(*arguments, "--out", tmp_path / "small").returncode == 2
 
 
 def test_trace_leads_back_to_the_crawls_hash(smoke_run):

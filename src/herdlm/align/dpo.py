@@ -15,17 +15,21 @@ PAIRS_AT_ONCE = 64
 
 
 @torch.no_grad()
-def with_reference(model: Transformer, pairs: Sequence[Preference], batches: PreferenceBatches) -> list[Preference]:
+def with_reference(
+    model: Transformer, pairs: Sequence[Preference], batches: PreferenceBatches, precision: str = "float32"
+) -> list[Preference]:
     """The pairs with ``reference_chosen`` and ``reference_rejected`` under ``model``.
 
-    ``batches`` must be of the same pairs and with the same masking as the training that will use them.
+    ``batches`` must be of the same pairs, with the same masking, and ``precision`` that of the training that will use
+    them: at its first step policy and reference are then equal.
     """
     device = next(model.parameters()).device
     done: list[Any] = []
     for first in range(0, len(pairs), PAIRS_AT_ONCE):
         numbers = range(first, min(first + PAIRS_AT_ONCE, len(pairs)))
         batch = batches.batch(numbers).to(device)
-        sums, _ = answer_logprobs(model, batch)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            sums, _ = answer_logprobs(model, batch)
         chosen, rejected = (sums[batch.columns[side]].tolist() for side in ("chosen", "rejected"))
         for number, c, r in zip(numbers, chosen, rejected, strict=True):
             done.append({**pairs[number], "reference_chosen": c, "reference_rejected": r})

@@ -46,6 +46,7 @@ class Manifest(BaseModel):
     fingerprint: str
     content: str
     inputs: dict[str, InputEntry]
+    after: dict[str, str] = {}  # content of what was finished before, without being an input
     recipe: dict[str, Any]
     code: dict[str, str]
     seeds: dict[str, int]
@@ -83,6 +84,7 @@ def publish(
     stage: str,
     fingerprint: str,
     inputs: dict[str, InputEntry],
+    after: dict[str, str] | None = None,
     recipe: dict[str, Any],
     seeds: dict[str, int],
     counts: dict[str, Any],
@@ -101,7 +103,8 @@ def publish(
     }
     content = hash_json({name: entry.sha256 for name, entry in files.items() if name not in volatile})
     manifest = Manifest(
-        kind=kind, stage=stage, fingerprint=fingerprint, content=content, inputs=inputs, recipe=recipe, code=code,
+        kind=kind, stage=stage, fingerprint=fingerprint, content=content, inputs=inputs, after=after or {},
+        recipe=recipe, code=code,
         seeds=seeds, counts=counts, seconds=round(seconds, 3), files=files,
     )  # fmt: skip
     write_text_durably(working / MANIFEST, manifest.model_dump_json(indent=2) + "\n")

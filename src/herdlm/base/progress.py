@@ -20,7 +20,7 @@ class Progress:
 
     def __init__(self, title: str, total: int | None, unit: str = "it", *, quiet: bool = False) -> None:
         self.title, self.total, self.unit = title, total, unit
-        self.done = 0
+        self.done = self.restored = 0
         self.quiet = quiet
         self.terminal = sys.stderr.isatty()
         self.started = self.last_shown = time.monotonic()
@@ -37,6 +37,11 @@ class Progress:
             if not report_to:
                 sys.stderr.write("\n")
 
+    def restore(self, count: int) -> None:
+        """Count ``count`` units as done by an earlier process; the rate is of what this one does."""
+        self.done += count
+        self.restored += count
+
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count ``count`` more units done; ``note`` (a loss, say) is shown behind the rate."""
         self.done += count
@@ -50,7 +55,7 @@ class Progress:
 
     def _show(self) -> None:
         seconds = max(time.monotonic() - self.started, 1e-9)
-        rate = self.done / seconds
+        rate = (self.done - self.restored) / seconds
         if report_to:
             report_to((self.title, self.done, self.total, self.unit, rate, self.note))
             return

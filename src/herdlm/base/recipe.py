@@ -41,8 +41,8 @@ def read_toml(path: Path, *, localise: Localise | None = None) -> dict[str, Any]
 
 
 def _read(path: Path, above: tuple[Path, ...], localise: Localise | None) -> dict[str, Any]:
-    if path in above:
-        raise InputError(f"{path} extends itself through {' -> '.join(map(str, above))}", "Break the circle")
+    if path.resolve() in above:
+        raise InputError(f"{path} extends itself through {' -> '.join(p.name for p in above)}", "Break the circle")
     try:
         with path.open("rb") as file:
             tables = tomllib.load(file)
@@ -53,11 +53,13 @@ def _read(path: Path, above: tuple[Path, ...], localise: Localise | None) -> dic
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"recipe {path} is not valid TOML: {error}", "Mend that line") from error
     bases = tables.pop("extends", [])
+    if not isinstance(bases, str) and not (isinstance(bases, list) and all(isinstance(b, str) for b in bases)):
+        raise InputError(f"recipe {path}: extends = {bases!r} names no recipe", "Give a path, or a list of them")
     if localise:
         localise(tables, path.parent)
     merged: dict[str, Any] = {}
     for base in [bases] if isinstance(bases, str) else bases:
-        merged = merge(merged, _read(path.parent / base, (*above, path), localise))
+        merged = merge(merged, _read(path.parent / base, (*above, path.resolve()), localise))
     return merge(merged, tables)
 
 

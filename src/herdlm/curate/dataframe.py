@@ -65,16 +65,23 @@ class Scan:
         self.batches, self.schema, self.ahead = batches, schema, ahead
         self.failure: BaseException | None = None
         self.whole = False
+        self.rows = 0
 
     def frame(self) -> Frame:
         return _Source(self).read()
 
-    def check(self) -> None:
-        """Make sure that everything was read: raise the error that ended the scan early, if one did."""
+    def check(self, rows: int) -> None:
+        """Make sure that everything was read and that all of it, ``rows`` rows, came out at the other end.
+
+        The engine ends a query early without an error where it is interrupted.
+        """
         if self.failure is not None:
             raise self.failure
-        if not self.whole:
-            raise HerdError("the dataframe engine stopped before it had read all pages", "Run again with fewer workers")
+        if not self.whole or rows != self.rows:
+            raise HerdError(
+                f"the dataframe engine was interrupted: {rows:,} of {self.rows:,} pages came through",
+                "Run again; nothing of it was kept",
+            )
 
 
 class _Source(DataSource):
@@ -106,6 +113,7 @@ class _Task(DataSourceTask):
         try:
             for batch, size in scan.batches:
                 await scan.ahead.admit(size)
+                scan.rows += batch.num_rows
                 yield RecordBatch.from_arrow_record_batches([batch], scan.schema)
             scan.whole = True
         except GeneratorExit:

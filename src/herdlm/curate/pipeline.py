@@ -92,7 +92,7 @@ def _annotate_all(files: Sequence[SourceFile], pages: Path, config: CurateConfig
             writer.write_batch(batch.cast(schema))
             ahead.worked_off(pc.sum(batch["raw_bytes"]).as_py())
             progress.advance(pc.sum(batch["read_bytes"]).as_py(), f"{last + 1:,} pages")
-        scan.check()
+        scan.check(last + 1)
 
 
 def _find_repeats(pages: Path, config: CurateConfig) -> dict[str, pa.Table]:

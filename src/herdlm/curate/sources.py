@@ -71,7 +71,8 @@ def find_sources(sources: Sequence[str], config: CurateConfig) -> list[SourceFil
 def _matches(source: str) -> list[tuple[Any, str, int]]:
     try:
         filesystem, path = fsspec.core.url_to_fs(source)
-        is_glob = any(sign in source for sign in "*?[") and not source.startswith(("http://", "https://"))
+        may_be_glob = any(sign in source for sign in "*?[") and not source.startswith(("http://", "https://"))
+        is_glob = may_be_glob and not filesystem.exists(path)  # a folder may be called "d[1]"
         paths = sorted(p for p in filesystem.glob(path) if not filesystem.isdir(p)) if is_glob else [path]
         if not paths:
             raise InputError(f"source {source} matches no file", "Check the pattern")

@@ -251,14 +251,18 @@ def questions(bank: Bank, count: int, *, seed: int, name: str, held_out: bool = 
     """
     rng = stream(seed, "questions", name)
     seen: set[str] = set()
+    texts: set[str] = set()
     made = []
     for number in range(count):
         task = TASKS[number % len(TASKS)]
         for _ in range(50):
             slots = _instance(task, rng, bank, held_out)
             prompt = task.prompts[int(rng.integers(len(task.prompts)))].format(**slots)
-            if prompt not in seen:
+            # A held-out text is asked about once, or its answers would be no independent measurements.
+            if prompt not in seen and not (held_out and slots.get("text") in texts):
                 seen.add(prompt)
+                if "text" in slots:
+                    texts.add(slots["text"])
                 made.append(Question(task.name, prompt, slots["answer"]))
                 break
     return made

@@ -47,9 +47,10 @@ class DocumentAttention:
         self.starts = [*starts.tolist(), rows * length]
         self.one_each = len(self.starts) == rows + 1
         self.mask: Tensor | None = None
-        self.cumulative: Tensor | None = None
         if documents.device.type == "cpu":
             self.plan = TilePlan(plan_tiles(self.starts), first.flatten().cumsum(0))
+        else:
+            self.cumulative = torch.tensor(self.starts, dtype=torch.int32, device=documents.device)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See :class:`Attend`."""
@@ -63,11 +64,9 @@ class DocumentAttention:
 
     def varying(self, varlen: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """By a kernel for sequences of varying length, laid end to end."""
-        if self.cumulative is None:
-            self.cumulative = torch.tensor(self.starts, dtype=torch.int32, device=q.device)
-            self.longest = int(self.cumulative.diff().max())
         flat = (t.flatten(0, 1) for t in (q, k, v))
-        return varlen(*flat, self.cumulative, self.cumulative, self.longest, self.longest).view(q.shape)
+        limit = q.shape[1]  # a bound that does not change with the batch, so that nothing is compiled again
+        return varlen(*flat, self.cumulative, self.cumulative, limit, limit).view(q.shape)
 
     def dense(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """By one call over whole rows, under a mask [B, 1, T, T] that is built once where rows hold many documents."""

@@ -96,11 +96,10 @@ class _Chunked(torch.autograd.Function):
         matrix = weight.to(dtype)
         ctx.save_for_backward(hidden, weight, targets)
         ctx.dtype = dtype
-        parts = [
-            _logprobs(F.linear(part.to(dtype), matrix), wanted, errors=False)
-            for part, wanted in _blocks(_chunk_rows(hidden, weight), hidden, targets)
-        ]
-        return torch.cat(parts)
+        logprobs = hidden.new_empty(len(targets), dtype=torch.promote_types(dtype, torch.float32))
+        for part, wanted, out in _blocks(_chunk_rows(hidden, weight), hidden, targets, logprobs):
+            out.copy_(_logprobs(F.linear(part.to(dtype), matrix), wanted, errors=False))
+        return logprobs
 
     @staticmethod
     @once_differentiable

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from herdlm.base.seeds import derive_seed
 from herdlm.model.attention import Attend
 from herdlm.model.config import ModelConfig
+from herdlm.model.norm import RMSNorm
 from herdlm.model.rope import inverse_frequencies, rotate, rotation
 
 
@@ -60,9 +61,9 @@ class Layer(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.input_layernorm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.input_layernorm = RMSNorm(config.dim, eps=config.norm_eps)
         self.self_attn = Attention(config, layer)
-        self.post_attention_layernorm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.dim, eps=config.norm_eps)
         self.mlp = FeedForward(config)
 
     def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, attend: Attend) -> Tensor:
@@ -79,7 +80,7 @@ class Body(nn.Module):
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.dim)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.layers))
-        self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.norm = RMSNorm(config.dim, eps=config.norm_eps)
 
 
 class Transformer(nn.Module):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,27 +13,29 @@ from torch.distributed.tensor import DTensor
 
 from herdlm.parallel.collectives import gather, scatter_sum, scattered_sum
 
-Store = Callable[[Tensor, Tensor], None]
-
 
 class LateGradients:
     """Weight gradients put off while ``on``: a zero-bubble schedule computes them where it would have to wait.
 
-    ``store`` takes a weight and its gradient when it is computed.
+    ``sums`` are those computed so far, of each weight's part on this rank, in float32 at least.
     """
 
     def __init__(self) -> None:
         self.on = False
         self.waiting: deque[list[tuple[Tensor, Tensor, Tensor]]] = deque()
+        self.sums: dict[Tensor, Tensor] = {}
 
     def put_off(self, weight: Tensor, x: Tensor, grad: Tensor) -> None:
         """Keep what the gradient of ``weight`` [out, in] is made of: its input [..., in] and output's gradient."""
         self.waiting[-1].append((weight, x, grad))
 
-    def compute(self, store: Store) -> None:
-        """The gradients of the backward pass that has waited longest."""
+    @torch.no_grad()
+    def compute(self) -> None:
+        """Add up the gradients of the backward pass that has waited longest."""
         for weight, x, grad in self.waiting.popleft():
-            store(weight, grad.flatten(0, -2).mT @ x.flatten(0, -2))
+            found = grad.flatten(0, -2).mT @ x.flatten(0, -2)
+            found = found.to(torch.promote_types(found.dtype, torch.float32))
+            self.sums[weight] = self.sums[weight].add_(found) if weight in self.sums else found
 
 
 def local(weight: Tensor) -> Tensor:

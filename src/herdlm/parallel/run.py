@@ -19,7 +19,7 @@ from herdlm.parallel.linear import LateGradients
 from herdlm.parallel.mesh import Direction, Mesh
 from herdlm.parallel.readout import PartReadout
 from herdlm.parallel.schedule import Action, make_schedule
-from herdlm.parallel.shards import add_gradient, before_backward, clip_gradients, reduce_late
+from herdlm.parallel.shards import before_backward, clip_gradients, finish_late
 from herdlm.parallel.stage import Stage
 from herdlm.tokens.batch import Batch
 
@@ -123,13 +123,13 @@ class ParallelModel:
                 before_backward(self.stages[action.stage], is_last=final[action.stage] == place and not split)
                 self._backward(step, action, split)
             else:
-                self.late[action.stage].compute(add_gradient)
+                self.late[action.stage].compute()
             step.sending = [pair for pair in step.sending if not pair[0].is_completed()]
         for work, _ in step.sending:
             work.wait()
         if split:
-            for stage in self.stages.values():
-                reduce_late(stage)
+            for number, stage in self.stages.items():
+                finish_late(stage, self.late[number].sums)
         return self._tell(step)
 
     def parts(self, batches: Sequence[Batch]) -> list[Part]:

@@ -54,27 +54,36 @@ def before_backward(stage: Stage, *, is_last: bool) -> None:
         stage.set_reshard_after_backward(is_last)
 
 
-def reduce_late(stage: Stage) -> None:
-    """Reduce gradients outside a backward pass: where weight gradients come late, after the last of them.
+def finish_late(stage: Stage, sums: dict[Tensor, Tensor]) -> None:
+    """Give a stage's weights the gradients that were computed outside backward passes, and reduce all of them.
 
-    torch has no public call for this; its own pipeline does the same.
+    torch has no public call that reduces outside a backward pass; its own pipeline reaches for the same parts.
+
+    Args:
+        sums: by weight, this rank's gradient of its own part; emptied.
     """
-    if not isinstance(stage, FSDPModule):
-        return
-    before_backward(stage, is_last=True)
-    root = fully_shard.state(stage)  # type: ignore[attr-defined]
-    for state in root._state_ctx.all_states:
-        for group in state._fsdp_param_groups:
-            group.post_backward()
-    root._root_post_backward_final_callback()
+    if isinstance(stage, FSDPModule):
+        before_backward(stage, is_last=True)
+        root = fully_shard.state(stage)  # type: ignore[attr-defined]
+        for state in root._state_ctx.all_states:
+            for group in state._fsdp_param_groups:
+                for held in group.fsdp_params:
+                    if (found := sums.pop(held._unsharded_param, None)) is not None:
+                        held.unsharded_accumulated_grad = _like(held._unsharded_param, found)
+                group.post_backward()
+        root._root_post_backward_final_callback()
+    for weight, found in sums.items():
+        weight.grad = _like(weight, found.to(weight.dtype))
+    sums.clear()
 
 
-def add_gradient(weight: Tensor, grad: Tensor) -> None:
-    """Add a local gradient to what a weight has."""
-    if isinstance(weight, DTensor):
-        grad = DTensor.from_local(grad, weight.device_mesh, weight.placements, run_check=False,
-                                  shape=weight.shape, stride=weight.stride())  # fmt: skip
-    weight.grad = grad if weight.grad is None else weight.grad + grad
+def _like(weight: Tensor, part: Tensor) -> Tensor:
+    """A rank's part as the DTensor its weight is, if it is one."""
+    if not isinstance(weight, DTensor):
+        return part
+    return DTensor.from_local(
+        part, weight.device_mesh, weight.placements, run_check=False, shape=weight.shape, stride=weight.stride()
+    )
 
 
 @torch.no_grad()

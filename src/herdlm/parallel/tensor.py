@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.placement_types import Placement
 
+from herdlm.base.errors import InputError
 from herdlm.model.attention import Attend
 from herdlm.model.rope import rotate
 from herdlm.model.transformer import Attention, FeedForward, Transformer
@@ -79,14 +80,8 @@ def apply_tensor_parallel(stage: Transformer, mesh: Mesh, late: LateGradients | 
     """Change the modules of a stage into those of this rank's part, and its weights into DTensors over the group."""
     group = mesh.tp.get_group()
     start = first_row(stage.config.vocab_size, mesh.sizes.tp, mesh.tp_rank)
-    kinds: dict[type[nn.Module], type[nn.Module]] = {
-        Attention: ParallelAttention,
-        FeedForward: ParallelFeedForward,
-        nn.RMSNorm: SequenceNorm,
-        nn.Embedding: ParallelEmbedding,
-    }
-    for name, module in stage.named_modules():
-        kind = GatheringNorm if name == "model.norm" else kinds.get(type(module))
+    for name, module in list(stage.named_modules()):
+        kind = GatheringNorm if name == "model.norm" else _checked_kind(name, module)
         if kind is not None:
             module.__class__ = kind
             vars(module).update(group=group, late=late, start=start)
@@ -100,9 +95,30 @@ def apply_tensor_parallel(stage: Transformer, mesh: Mesh, late: LateGradients | 
             module.register_parameter(key, cut[parameter])
 
 
+def _checked_kind(name: str, module: nn.Module) -> type[nn.Module] | None:
+    """What a module becomes; None for one that stays.
+
+    Raises:
+        InputError: it is a matrix of another kind (FP8, say), whose products would silently become plain ones.
+    """
+    if isinstance(module, nn.Linear) and type(module) is not nn.Linear:
+        raise InputError(
+            f"{name} is a {type(module).__name__}, which parallel.tp and zero-bubble do not know",
+            "Leave its precision alone, or set parallel.tp = 1 with another pipeline_schedule",
+        )
+    kinds: dict[type[nn.Module], type[nn.Module]] = {
+        Attention: ParallelAttention,
+        FeedForward: ParallelFeedForward,
+        nn.RMSNorm: SequenceNorm,
+        nn.Embedding: ParallelEmbedding,
+    }
+    return next((parallel for plain, parallel in kinds.items() if isinstance(module, plain)), None)
+
+
 def put_off_weight_gradients(stage: Transformer, late: LateGradients) -> None:
     """Let the matrices of a stage without tensor parallelism compute their weights' gradients late."""
-    for module in stage.model.layers.modules():
-        if type(module) is nn.Linear:
+    for name, module in stage.model.layers.named_modules():
+        _checked_kind(name, module)
+        if isinstance(module, nn.Linear):
             module.__class__ = PlainLinear
             module.late = late  # type: ignore[assignment]

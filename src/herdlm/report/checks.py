@@ -79,12 +79,15 @@ def foretold(forecast: Forecast) -> Check:
     axis = forecast.axis
     deviation = axis.forecast / forecast.measured - 1
     verdict: Verdict = "shown" if abs(deviation) <= FORECAST_MARGIN else "contrary"
+    fixed = "was fixed beforehand as the axis that counts"
+    if not forecast.came_before:
+        verdict, fixed = "not shown", "counts, but this forecast was made after the flagship had trained"
     band = " and ".join(f"{loss(other.forecast)} on {axis_label(other.name)}" for other in forecast.axes)
     inside = "within" if verdict == "shown" else "outside"
     return Check(
         "forecast-matches", "The ladder forecasts the flagship's loss within 5%", "deviation", deviation, None, None,
         verdict, f"the forecast is within {percent(FORECAST_MARGIN, 0)} of the measured loss",
-        f"The forecast was {band}; {axis_label(axis.name)} was fixed beforehand as the axis that counts. Measured: "
+        f"The forecast was {band}; {axis_label(axis.name)} {fixed}. Measured: "
         f"{loss(forecast.measured)} nats per token. The forecast is off by {signed(100 * deviation)}%, {inside} the "
         f"{percent(FORECAST_MARGIN, 0)} allowed. It is one forecast of one model.",
     )  # fmt: skip

@@ -134,6 +134,7 @@ class Forecast:
     axes: tuple[Axis, ...]
     chosen: str
     measured: float
+    came_before: bool
 
     @property
     def axis(self) -> Axis:

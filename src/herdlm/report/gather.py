@@ -77,7 +77,7 @@ def pretraining(record: StageRecord, model: str, role: str) -> Pretraining:
     )  # fmt: skip
 
 
-def forecast(record: StageRecord, measured: float) -> Forecast:
+def forecast(record: StageRecord, flagship: StageRecord, measured: float) -> Forecast:
     """The forecast as it was written down, beside what was measured."""
     told = record.json("forecast.json", read.ForecastRecord)
     axes = []
@@ -92,7 +92,8 @@ def forecast(record: StageRecord, measured: float) -> Forecast:
             f"{record.folder / 'forecast.json'} names the axis {told.axis}, of which it holds no forecast",
             f"Delete {record.folder} and run the recipe again to make it anew",
         )
-    return Forecast(tuple(axes), told.axis, measured)
+    came_before = flagship.manifest.after.get("forecast") == record.manifest.content
+    return Forecast(tuple(axes), told.axis, measured, came_before)
 
 
 def round_of(records: Records, number: int) -> Round:

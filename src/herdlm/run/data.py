@@ -35,7 +35,8 @@ def tokenizer_stage(context: Context) -> dict[str, Any]:
     """Train the tokenizer on the training documents."""
     config = context.recipe.tokenizer
     documents = context.inputs["documents"] / "documents.parquet"
-    chosen = _split(context).train
+    split = _split(context)
+    chosen = split.train
     sizes = [len(d.text.encode()) for d in read_documents(documents) if d.id in chosen]
     share = min(config.training_megabytes * 1e6 / sum(sizes), 1.0)
     rng = stream(context.seed(), "sample")
@@ -50,42 +51,32 @@ def tokenizer_stage(context: Context) -> dict[str, Any]:
 
     tokenizer = train_tokenizer(sample(), config)
     tokenizer.save(context.out)
-    return {"vocab_size": tokenizer.vocab_size, "trained_on_bytes": round(sum(sizes) * share)}
+    return {
+        "vocab_size": tokenizer.vocab_size, "trained_on_bytes": round(sum(sizes) * share),
+        "documents_over_language_limit": dict(sorted(split.cut.items())),
+    }  # fmt: skip
 
 
 def bank_stage(context: Context) -> dict[str, Any]:
     """The instruction tasks' words, snippets, seed demonstrations and held-out questions."""
     config, split = context.recipe.bank, _split(context)
-    tokenizer = Tokenizer.load(context.inputs["tokenizer"])
-    said = " ".join(wording for task in TASKS for wording in (*task.prompts, *task.documents)).lower().split()
-    counts: Counter[str] = Counter()
-    snippets: dict[str, dict[str, list[str]]] = {"train": {}, "validation": {}}
-    for document in read_documents(context.inputs["documents"] / "documents.parquet"):
-        part = next((name for name in snippets if document.id in getattr(split, name)), None)
-        if part is None:
-            continue
-        if part == "train" and document.language == "en":
-            counts.update(WORD.findall(document.text))
-        if document.language in LANGUAGES:
-            snippets[part].setdefault(document.language, []).extend(_snippets(document.text, config.snippet_characters))
-    taken = set(said)
-    words = []
-    for word, _ in sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])):
-        if word not in taken and len(tokenizer.encode(f" {word}")) == 1:
-            words.append(word)
-        if len(words) == config.words:
-            break
-    if len(words) < config.words:
-        raise InputError(
-            f"the corpus has only {len(words)} common one-token words, bank.words asks for {config.words}",
-            "Lower bank.words or give more text",
-        )
+    documents = context.inputs["documents"] / "documents.parquet"
+    words = _common_words(documents, split, Tokenizer.load(context.inputs["tokenizer"]), config.words)
+    snippets, lines = _training_snippets(documents, split, config.snippet_characters)
+    held_out_snippets = _held_out_snippets(documents, split, config.snippet_characters, lines)
+    for name, found in (("training", snippets), ("validation", held_out_snippets)):
+        if not found:
+            raise InputError(
+                f"no {name} document in {', '.join(LANGUAGES.values())} has a line of {config.snippet_characters} "
+                "characters of prose",
+                "Lower bank.snippet_characters, raise tokens.validation_percent or give more pages",
+            )
     rng = stream(context.seed(), "snippets")
-    for found in snippets.values():
-        for code, texts in found.items():
+    for part in (snippets, held_out_snippets):
+        for code, texts in part.items():
             order = rng.permutation(len(texts))[: config.snippets_per_language]
-            found[code] = [texts[i] for i in order]
-    bank = {"words": words, "snippets": snippets["train"], "held_out_snippets": snippets["validation"]}
+            part[code] = [texts[i] for i in order]
+    bank = {"words": words, "snippets": snippets, "held_out_snippets": held_out_snippets}
     (context.out / "bank.json").write_text(json.dumps(bank, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     loaded = load_bank(context.out)
     seeds = questions(loaded, config.seed_demonstrations, seed=context.seed(), name="seeds")
@@ -94,7 +85,56 @@ def bank_stage(context: Context) -> dict[str, Any]:
     write_jsonl(
         context.out / "held_out.jsonl", [{"task": q.task, "prompt": q.prompt, "answer": q.answer} for q in held_out]
     )
-    return {"words": len(words), "seeds": len(seeds), "held_out": len(held_out), "tasks": len(TASKS)}
+    return {
+        "words": len(words), "seeds": len(seeds), "held_out": len(held_out), "tasks": len(TASKS),
+        "snippets": {code: len(texts) for code, texts in sorted(snippets.items())},
+        "held_out_snippets": {code: len(texts) for code, texts in sorted(held_out_snippets.items())},
+    }  # fmt: skip
+
+
+def _common_words(documents: Path, split: Split, tokenizer: Tokenizer, wanted: int) -> list[str]:
+    """The corpus's most common English words that are one token and in no task's wording."""
+    counts: Counter[str] = Counter()
+    for document in read_documents(documents):
+        if document.id in split.train and document.language == "en":
+            counts.update(WORD.findall(document.text))
+    said = {part for task in TASKS for wording in (*task.prompts, *task.documents) for part in wording.lower().split()}
+    words = []
+    for word, _ in sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])):
+        if word not in said and len(tokenizer.encode(f" {word}")) == 1:
+            words.append(word)
+        if len(words) == wanted:
+            return words
+    raise InputError(
+        f"the English training documents hold {len(words)} common one-token words, bank.words asks for {wanted}",
+        "Lower bank.words, give more text, or put en into curate.languages",
+    )
+
+
+def _training_snippets(documents: Path, split: Split, size: int) -> tuple[dict[str, list[str]], set[str]]:
+    """Pieces of prose by language, and every line of the training documents in any language."""
+    snippets: dict[str, list[str]] = {}
+    lines: set[str] = set()
+    for document in read_documents(documents):
+        if document.id in split.train:
+            lines.update(map(_normalised, document.text.splitlines()))
+            if document.language in LANGUAGES:
+                snippets.setdefault(document.language, []).extend(piece for piece, _ in _snippets(document.text, size))
+    return {code: texts for code, texts in snippets.items() if texts}, lines
+
+
+def _held_out_snippets(documents: Path, split: Split, size: int, known: set[str]) -> dict[str, list[str]]:
+    """Pieces of validation documents' prose by language, each once, from no line that training holds too."""
+    snippets: dict[str, dict[str, None]] = {}
+    for document in read_documents(documents):
+        if document.id in split.validation and document.language in LANGUAGES:
+            fresh = (piece for piece, line in _snippets(document.text, size) if _normalised(line) not in known)
+            snippets.setdefault(document.language, {}).update(dict.fromkeys(fresh))
+    return {code: list(texts) for code, texts in snippets.items() if texts}
+
+
+def _normalised(line: str) -> str:
+    return " ".join(line.lower().split())
 
 
 def tokens_stage(context: Context) -> dict[str, Any]:
@@ -154,17 +194,15 @@ def _split(context: Context) -> Split:
     )  # fmt: skip
 
 
-def _snippets(text: str, size: int) -> list[str]:
-    """Runs of words of about ``size`` characters out of a document's prose lines."""
-    found = []
+def _snippets(text: str, size: int) -> Iterator[tuple[str, str]]:
+    """Beginnings of a document's prose lines, of whole words and at most ``size`` characters, each with its line."""
     for line in text.splitlines():
-        words = line.split()
         if len(line) < size or sum(c.isalpha() or c.isspace() for c in line) < 0.9 * len(line):
             continue
         piece = ""
-        for word in words:
+        for word in line.split():
             if len(piece) + len(word) + 1 > size:
                 break
             piece += f" {word}" if piece else word
-        found.append(piece)
-    return found
+        if piece:
+            yield piece, line

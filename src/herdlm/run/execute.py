@@ -14,17 +14,24 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from herdlm.base.artefact import InputEntry, hash_bytes, hash_file, verify, write_text_durably
+from herdlm.base.artefact import InputEntry, verify, write_text_durably
 from herdlm.base.errors import HerdError, InputError
 from herdlm.run.display import Display
 from herdlm.run.plan import plan, result_models
 from herdlm.run.recipe import Recipe
+from herdlm.run.source_hashes import source_content
 from herdlm.run.stage import RunFolder, Stage
 from herdlm.run.worker import run_stage_in_worker, start, storage_error
 
 LOCK_WAIT_SECONDS = 15.0
+REPORT = "report"
+
+
+class RunInterruptedError(HerdError):
+    """Ctrl-C, by the shell's convention for its exit code."""
+
+    exit_code = 130
 
 
 @dataclass(slots=True)
@@ -63,7 +70,9 @@ def select(stages: list[Stage], until: str | None, start_from: str | None) -> tu
         for stage in stages:  # in order, so one pass reaches everything downstream
             if set(stage.inputs.values()) & anew:
                 anew.add(stage.name)
-    return [stage for stage in stages if stage.name in wanted], anew
+    if start_from is not None and start_from not in wanted:
+        raise InputError(f"{until} does not need {start_from}: --from and --until have nothing in common", "Drop one")
+    return [stage for stage in stages if stage.name in wanted], anew & wanted
 
 
 def run(
@@ -77,15 +86,23 @@ def run(
         HerdError: a stage failed; what was finished before is kept.
     """
     started = time.monotonic()
+    if multiprocessing.parent_process() is not None:
+        raise InputError(
+            "run() was called again by a worker process",
+            'A script that calls it needs an `if __name__ == "__main__":` around the call',
+        )
     folder = RunFolder(root)
     stages, anew = select(plan(recipe), until, start_from)
+    if root.exists() and not root.is_dir():
+        raise InputError(f"{root} is a file", "Give a folder with --out")
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _only_one(root):
             write_text_durably(folder.recipe, recipe.model_dump_json(indent=2) + "\n")
+            _sweep(folder, anew)
             result = RunResult(root)
-            _Execution(recipe, folder, stages, anew=anew, quiet=quiet, result=result).run()
-            if until is None:
+            _Execution(recipe, folder, stages, quiet=quiet, result=result).run()
+            if any(stage.name == REPORT for stage in stages):
                 _link_results(recipe, folder)
     except OSError as error:
         raise storage_error(error) from error
@@ -97,11 +114,13 @@ class _Execution:
     """One pass over the stages; holds which are finished and which are under way."""
 
     def __init__(
-        self, recipe: Recipe, folder: RunFolder, stages: list[Stage], *, anew: set[str], quiet: bool, result: RunResult
+        self, recipe: Recipe, folder: RunFolder, stages: list[Stage], *, quiet: bool, result: RunResult
     ) -> None:
-        self.recipe, self.folder, self.stages, self.anew, self.result = recipe, folder, stages, anew, result
+        self.recipe, self.folder, self.stages, self.result = recipe, folder, stages, result
         self.quiet = quiet
+        self.sources: dict[str, str] = {}
         self.contents: dict[str, str] = {}
+        self.running: dict[Future[str], Stage] = {}
         self.names = {stage.name for stage in stages}
 
     def run(self) -> None:
@@ -114,8 +133,8 @@ class _Execution:
         workers = min(self.recipe.compute.stages_at_once, len(waiting))
         threads = self.recipe.compute.threads_per_stage
         lock = str(self.folder.root / ".workers.lock")
-        pool = ProcessPoolExecutor(workers, context, initializer=start, initargs=(queue, threads, lock))
-        running: dict[Future[str], Stage] = {}
+        pool = ProcessPoolExecutor(workers, context, initializer=start, initargs=(queue, threads, lock, os.getpid()))
+        running = self.running = {}
         with Display(queue, total=len(self.stages), quiet=self.quiet) as display:
             display.count(len(self.result.kept))
             try:
@@ -135,9 +154,11 @@ class _Execution:
                             stage = running.pop(future)
                             self._finish(stage, future)
                             display.finished(stage.name)
-            except BaseException:
+            except BaseException as error:
                 for process in list((pool._processes or {}).values()):
                     process.kill()
+                if isinstance(error, KeyboardInterrupt):
+                    raise RunInterruptedError("interrupted", "Finished stages are kept; run again to go on") from None
                 raise
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
@@ -147,7 +168,7 @@ class _Execution:
             answer = json.loads(future.result())
         except BrokenProcessPool as error:
             raise HerdError(
-                f"the process of stage {stage.name} was killed (out of memory, perhaps)",
+                f"a worker process was killed (out of memory, perhaps) while it made one of {self._under_way(stage)}",
                 "Run again to go on from where it was",
             ) from error
         if "error" in answer:
@@ -161,6 +182,9 @@ class _Execution:
         self.contents[stage.name] = manifest.content
         self.result.made.append(stage.name)
 
+    def _under_way(self, stage: Stage) -> str:
+        return ", ".join([stage.name, *(other.name for other in self.running.values())])
+
     def _ready(self, stage: Stage) -> bool:
         return all(name in self.contents for name in stage.needs & self.names)
 
@@ -169,9 +193,14 @@ class _Execution:
         entries = {
             role: InputEntry(path=f"stages/{name}", content=self.contents[name]) for role, name in stage.inputs.items()
         }
-        for path in stage.files:
-            entries[path] = InputEntry(path=path, content=_content_of_file(path, self.folder.root))
+        for number, path in enumerate(stage.files, 1):  # by number: a source may move without being another
+            entries[f"source-{number}"] = InputEntry(path=path, content=self._content_of_source(path))
         return entries, stage.fingerprint(self.recipe.seed, {role: entry.content for role, entry in entries.items()})
+
+    def _content_of_source(self, path: str) -> str:
+        if path not in self.sources:
+            self.sources[path] = source_content(path, self.recipe.curate, self.folder.root)
+        return self.sources[path]
 
     def _pass_over_finished(self, waiting: list[Stage]) -> list[Stage]:
         """Take out the stages whose artefact is already what they would make, as far as that can be told yet."""
@@ -180,13 +209,14 @@ class _Execution:
             if not self._ready(stage):
                 left.append(stage)
                 continue
-            manifest = None if stage.name in self.anew else self.folder.manifest(stage.name)
+            manifest = self.folder.manifest(stage.name)
             if manifest is None or manifest.fingerprint != self._inputs(stage)[1]:
                 left.append(stage)
                 continue
             verify(self.folder.stage(stage.name), manifest, hashes=False)
             self.contents[stage.name] = manifest.content
             self.result.kept.append(stage.name)
+            shutil.rmtree(self.folder.working(stage.name), ignore_errors=True)
         return left
 
     def _check_inputs(self, stage: Stage) -> None:
@@ -200,30 +230,13 @@ class _Execution:
             verify(self.folder.stage(name), manifest)
 
 
-def _content_of_file(path: str, root: Path) -> str:
-    """Hash of a source outside the run, remembered while its size and time of change stay the same."""
-    if "://" in path:
-        import fsspec
-
-        files = fsspec.open_files(path)
-        if not files:
-            raise InputError(f"{path} matches no file", "Check the address")
-        return hash_bytes(json.dumps([[f.path, str(f.fs.checksum(f.path))] for f in files]).encode())
-    matches = sorted(Path("/").glob(path.lstrip("/"))) if any(c in path for c in "*?[") else [Path(path)]
-    files_here = [q for p in matches for q in (sorted(p.rglob("*")) if p.is_dir() else [p]) if q.is_file()]
-    if not files_here:
-        raise InputError(f"source {path} does not exist", "Check data.sources; paths are relative to the recipe")
-    memory = root / ".source-hashes.json"
-    known: dict[str, Any] = json.loads(memory.read_text(encoding="utf-8")) if memory.is_file() else {}
-    hashes = []
-    for file in files_here:
-        status = file.stat()
-        key = f"{file}|{status.st_size}|{status.st_mtime_ns}"
-        if key not in known:
-            known[key] = hash_file(file)
-            write_text_durably(memory, json.dumps(known, indent=1))
-        hashes.append(known[key])
-    return hashes[0] if len(hashes) == 1 else hash_bytes("".join(hashes).encode())
+def _sweep(folder: RunFolder, anew: set[str]) -> None:
+    """Remove what a kill left half replaced, and what is to be made anew: from here on a kill loses neither request."""
+    for replaced in (folder.root / "stages").glob(".replaced-*"):
+        shutil.rmtree(replaced)
+    for name in anew:
+        shutil.rmtree(folder.stage(name), ignore_errors=True)
+        shutil.rmtree(folder.working(name), ignore_errors=True)
 
 
 @contextmanager

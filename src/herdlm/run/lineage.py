@@ -30,6 +30,10 @@ def trace(path: Path) -> Origin:
         DamagedError: an artefact on the way is gone, or is not the one that was used.
     """
     resolved = path.resolve()
+    if not resolved.exists():
+        raise InputError(f"{path} does not exist", "Give a path like RUN/models/flagship")
+    if resolved.name == "report.html" and (resolved.parent / "stages" / "report").is_dir():
+        resolved = resolved.parent / "stages" / "report"  # the page at the top is a copy
     folder = next((p for p in (resolved, *resolved.parents) if (p / MANIFEST).is_file()), None)
     if folder is None:
         raise InputError(
@@ -42,10 +46,11 @@ def trace(path: Path) -> Origin:
 
 def _origin(folder: Path, manifest: Manifest, root: Path, seen: set[str]) -> Origin:
     origin = Origin(f"stages/{manifest.stage}", manifest.kind, manifest.content, manifest.seconds)
-    if manifest.content in seen:
+    key = f"{manifest.stage} {manifest.content}"
+    if key in seen:
         origin.seen = True
         return origin
-    seen.add(manifest.content)
+    seen.add(key)
     for entry in manifest.inputs.values():
         if not entry.path.startswith("stages/"):
             origin.origins.append(Origin(entry.path, "source", entry.content))

@@ -14,12 +14,17 @@ PREFERENCES, SFT, DPO = (
 )
 
 
+KEEPING = ("keep_per_task", "keep_share_unverified")  # of rejection sampling: read after the samples are drawn
+
+
 def plan(recipe: Recipe) -> list[Stage]:
     """All stages of a recipe; a stage comes after those it needs."""
     stages = [*_data(recipe), *_pretraining(recipe), *_rounds(recipe), *_controls(recipe), *_lesson(recipe)]
     stages += _quantization(recipe)
     stages += [_examination(recipe, name) for name in examined(recipe)]
-    return [*stages, _report(recipe, stages)]
+    stages.append(_report(recipe, stages))
+    assert len({stage.name for stage in stages}) == len(stages)
+    return stages
 
 
 def last_round(recipe: Recipe) -> str:
@@ -55,13 +60,19 @@ def _dump(section: Any) -> Any:
     return section.model_dump(mode="json")
 
 
+def _without(section: Any, *keys: str) -> Any:
+    """A section without the keys that change how its work is done, but not what comes of it."""
+    return {key: value for key, value in _dump(section).items() if key not in keys}
+
+
 def _data(recipe: Recipe) -> list[Stage]:
     split = {"tokens": _dump(recipe.tokens)}
     only_split = {"tokens": {key: value for key, value in split["tokens"].items() if not key.startswith("skill")}}
     return [
         Stage(
             "curate", "documents", "herdlm.run.data:curate_stage",
-            settings={"curate": _dump(recipe.curate)}, files=recipe.data.sources,
+            settings={"curate": _without(recipe.curate, "workers", "batch_pages", "read_ahead_bytes")},
+            files=recipe.data.sources,
         ),
         Stage(
             "tokenizer", "tokenizer", "herdlm.run.data:tokenizer_stage",
@@ -86,11 +97,14 @@ def _pretraining(recipe: Recipe) -> list[Stage]:
     for role in ("flagship", "small", "ladder"):
         shared.pop(role)
 
+    pretraining = _dump(recipe.pretrain)
+    pretraining["train"].pop("checkpoint_every_steps")
+
     def pretrain(name: str, after: tuple[str, ...] = ()) -> Stage:
         return Stage(
             f"pretrain-{name}", "model", "herdlm.run.pretrain:pretrain_stage",
             inputs={"tokens": "tokens", "tokenizer": "tokenizer"},
-            settings={"herd": shared | {"model": models[name]}, "pretrain": _dump(recipe.pretrain)},
+            settings={"herd": shared | {"model": models[name]}, "pretrain": pretraining},
             options={"model": name}, seed_names=("pretrain",), after=after,
         )  # fmt: skip
 
@@ -127,7 +141,7 @@ def _rounds(recipe: Recipe) -> list[Stage]:
             ),
             Stage(
                 f"round-{r}-samples", "samples", "herdlm.run.rounds:samples_stage",
-                inputs={"bank": "bank", "model": current}, settings={"rejection": _dump(align.rejection)},
+                inputs={"bank": "bank", "model": current}, settings={"rejection": _without(align.rejection, *KEEPING)},
             ),
             Stage(
                 f"round-{r}-reward", "reward-model", "herdlm.run.rounds:reward_stage",
@@ -164,7 +178,8 @@ def _controls(recipe: Recipe) -> list[Stage]:
     rounds = range(1, align.rounds + 1)
     control = Stage(
         "control-sft", "model", SFT,
-        inputs={"base": f"pretrain-{recipe.herd.flagship}", "seeds": "bank", "like": f"round-{align.rounds}-sft"}
+        inputs={"base": f"pretrain-{recipe.herd.flagship}", "seeds": "bank"}
+        | {f"like-{step}": f"round-{align.rounds}-{step}" for step in ("sft", "dpo")}
         | {f"preferences-{k}": f"round-{k}-preferences" for k in rounds},
         settings={"sft": _dump(align.sft)},
         options={
@@ -188,6 +203,7 @@ def _lesson(recipe: Recipe) -> list[Stage]:
     """The flagship's filtered answers teach the small model; its control has as many steps on demonstrations."""
     align, base = recipe.align, f"pretrain-{recipe.herd.small}"
     rejection = _dump(align.teach.answers)
+    asking = _without(align.teach.answers, *KEEPING)
     sft = {"sft": _dump(align.sft)}
     taught = Stage(
         "small-taught", "model", SFT, inputs={"base": base, "seeds": "bank", "answers": "lesson-select"}, settings=sft,
@@ -196,7 +212,7 @@ def _lesson(recipe: Recipe) -> list[Stage]:
     return [
         Stage(
             "lesson-samples", "samples", "herdlm.run.rounds:samples_stage",
-            inputs={"bank": "bank", "model": last_round(recipe)}, settings={"rejection": rejection},
+            inputs={"bank": "bank", "model": last_round(recipe)}, settings={"rejection": asking},
         ),
         Stage(
             "lesson-select", "dialogs", "herdlm.run.rounds:select_stage",
@@ -206,7 +222,8 @@ def _lesson(recipe: Recipe) -> list[Stage]:
         ),
         taught,
         Stage(
-            "small-control", "model", SFT, inputs={"base": base, "seeds": "bank", "like": "small-taught"}, settings=sft,
+            "small-control", "model", SFT, inputs={"base": base, "seeds": "bank", "like-sft": "small-taught"},
+            settings=sft,
             options={"data": [["seeds", "seeds.jsonl", 1]]}, seed_names=("small-taught",),
         ),
         Stage("small-bf16", "model", "herdlm.run.measure:export_stage", inputs={"model": "small-taught"}),
@@ -239,5 +256,5 @@ def _report(recipe: Recipe, stages: list[Stage]) -> Stage:
     """The page at the end reads the manifests of everything before it."""
     return Stage(
         "report", "report", "herdlm.run.report:report_stage", inputs={stage.name: stage.name for stage in stages},
-        settings={"name": recipe.name},
+        settings={"recipe": _dump(recipe)},
     )  # fmt: skip

@@ -5,22 +5,31 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from herdlm.base.artefact import InputEntry, artefact_files, hash_file, hash_json, read_manifest
 from herdlm.base.errors import InputError
 from herdlm.base.seeds import derive_seed
-from herdlm.evaluate.perplexity import text_loss
+from herdlm.evaluate.needle import Retrieval, make_needles, predict_with, retrieval
+from herdlm.evaluate.perplexity import TextLoss, text_loss
 from herdlm.generate.load import pick_device
 from herdlm.model.hf import save_folder
 from herdlm.model.transformer import Transformer, build, initialise
-from herdlm.run.recipe import MixPart, Recipe
+from herdlm.run.long_context import Run, set_rope, train_in_stages
+from herdlm.run.pretrain_batches import open_batches
+from herdlm.run.recipe import Recipe
 from herdlm.run.stage import Context
+from herdlm.run.standalone import standalone
+from herdlm.run.timeline import timeline, tokens_in
 from herdlm.scaling.forecast import fit_power_law
-from herdlm.tokens.mixture import Mixture, PretrainBatches
-from herdlm.tokens.rows import Source
+from herdlm.tokens.mixture import FirstSteps
+from herdlm.tokens.shards import Shard
 from herdlm.tokens.tokenizer import PAD, TOKENIZER_FILES, Tokenizer
-from herdlm.train.loop import train
+from herdlm.train.loop import TrainResult, train
 from herdlm.train.objectives import NextToken
 
 AXES = ("parameters", "body_parameters")
@@ -58,17 +67,45 @@ def pretrain(recipe: Recipe, name: str, *, tokens: Path, tokenizer: Path, out: P
         raise InputError(f"the recipe has no model {name}", f"Its models are {', '.join(recipe.herd.models)}")
     if out.exists():
         raise InputError(f"{out} exists", "Give a new folder")
-    work = out.with_name(f".{out.name}.working")
-    made = work / "out"
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir(parents=True)
-    counts = _pretrain(
-        recipe, name, tokens=tokens, tokenizer=tokenizer, out=made, work=work,
-        device=pick_device(recipe.compute.device).type, seed=derive_seed(recipe.seed, "pretrain"), title=name,
-    )  # fmt: skip
-    made.rename(out)
-    shutil.rmtree(work)
+    torch.set_num_threads(recipe.compute.threads_per_stage)
+    settings = {
+        "model": recipe.model_config_of(name).model_dump(mode="json"),
+        "pretrain": recipe.pretrain.model_dump(mode="json"),
+        "peak_lr": recipe.herd.models[name].peak_lr,
+    }  # fmt: skip
+    inputs = {"tokens": _input(tokens), "tokenizer": _input(tokenizer)}
+    seed = derive_seed(recipe.seed, "pretrain")
+    with standalone(out, kind="model", name=f"pretrain-{name}", settings=settings, inputs=inputs, seed=seed) as (
+        made,
+        work,
+        counts,
+    ):
+        done = _pretrain(
+            recipe, name, tokens=tokens, tokenizer=tokenizer, out=made, work=work,
+            device=pick_device(recipe.compute.device).type, seed=seed, title=name,
+        )  # fmt: skip
+        counts.update(done)
     return counts
+
+
+def _input(folder: Path) -> InputEntry:
+    """A folder as an input: by its manifest's content where a stage made it, else by its files."""
+    manifest = read_manifest(folder)
+    content = manifest.content if manifest else hash_json({p.name: hash_file(p) for p in artefact_files(folder)})
+    return InputEntry(path=str(folder), content=content)
+
+
+def _check_shards(recipe: Recipe, tokens: Path, words: Tokenizer) -> None:
+    """Open all that the run will read before it starts, and make sure that it was made with this tokenizer."""
+    read = {part.source for stretch in timeline(recipe.pretrain) for part in stretch.mix}
+    for name in sorted({*read, "web-validation"}):
+        if Shard(tokens / name).index.tokenizer != words.content():
+            raise InputError(f"{tokens / name} was made with another tokenizer", "Give the tokenizer its tokens are of")
+    if words.vocab_size != recipe.tokenizer.vocab_size:
+        raise InputError(
+            f"the tokenizer has {words.vocab_size} entries, tokenizer.vocab_size says {recipe.tokenizer.vocab_size}",
+            "Give the recipe's tokenizer",
+        )
 
 
 def _pretrain(
@@ -85,35 +122,56 @@ def _pretrain(
 ) -> dict[str, Any]:
     """Train a model from nothing, its last part annealed on the better data, and measure it on held-out text."""
     config = recipe.pretrain
-    pad = Tokenizer.load(tokenizer).special(PAD)
+    words = Tokenizer.load(tokenizer)
+    pad = words.special(PAD)
+    _check_shards(recipe, tokens, words)
     shape = recipe.model_config_of(name)
     model = build(shape, device)
     spread = {key: shape.dim**-0.5 if value == "dim" else value for key, value in config.init.model_dump().items()}
     initialise(model, derive_seed(seed, "init"), **spread)
 
-    def mixture(parts: tuple[MixPart, ...], phase: str) -> Mixture:
-        # One stream of rows for the whole herd: its models differ in size alone.
-        sources = [Source(part.source, tokens / part.source, part.share, part.loss_weight) for part in parts]
-        return Mixture(sources, seq_len=config.seq_len, seed=derive_seed(seed, "rows", phase), pad=pad)
-
-    anneal = config.train.anneal_steps
-    phases = [(mixture(config.mix, "main"), config.steps - anneal), (mixture(config.anneal_mix, "anneal"), anneal)]
-    batches = PretrainBatches([phase for phase in phases if phase[1]], rows_per_step=config.rows_per_step)
+    batches = open_batches(config, tokens, seed=seed, pad=pad)
     rate = recipe.herd.models[name].peak_lr
     training = config.train if rate is None else config.train.model_copy(update={"peak_lr": rate})
-    result = train(model, NextToken(), batches, training, work=work, title=title)
+    results: list[TrainResult] = []
+
+    def train_until(step: int) -> None:
+        last = step == config.steps
+        part = training.model_copy(update={"horizon_steps": config.steps, "average_last": 0.0})
+        rows = batches if last else FirstSteps(batches, step)
+        results.append(train(model, NextToken(), rows, training if last else part, work=work, title=title))
+
+    def find_needles(length: int) -> Retrieval:
+        needles = make_needles(
+            Shard(tokens / "web-validation"), words, length=length, depths=config.gate.needle_depths,
+            per_depth=config.gate.needles_per_depth, seed=derive_seed(seed, "needles"),
+        )  # fmt: skip
+        return retrieval(predict_with(model), needles)
+
+    def held_out_loss(seq_len: int) -> TextLoss:
+        return text_loss(model, tokens / "web-validation", seq_len=seq_len, pad=pad)
+
+    passed = train_in_stages(
+        config,
+        Run(
+            train_until=train_until, stretch_rope=partial(set_rope, model), find_needles=find_needles,
+            short_loss=lambda seq_len: held_out_loss(seq_len).nats_per_token,
+            save=lambda folder: save_model(model, folder, tokenizer=tokenizer, work=work),
+        ),
+        work,
+    )  # fmt: skip
     save_model(model, out, tokenizer=tokenizer, work=work)
-    loss = text_loss(model, tokens / "web-validation", seq_len=config.seq_len, pad=pad)
+    loss = held_out_loss(config.seq_len)
     epochs: dict[str, float] = {}
-    for rows, steps in batches.phases:
-        for source, read in rows.epochs(steps * config.rows_per_step).items():
+    for (rows, steps), rows_per_step in zip(batches.phases, batches.rows_per_step, strict=True):
+        for source, read in rows.epochs(steps * rows_per_step).items():
             epochs[source] = round(epochs.get(source, 0.0) + read, 3)
     counts = {
         "parameters": shape.parameters, "body_parameters": shape.body_parameters,
         **{f"validation_{key}": round(value, 6) for key, value in asdict(loss).items()},
-        "steps": result.steps, "trained_tokens": config.steps * config.rows_per_step * config.seq_len,
-        "averaged_checkpoints": result.averaged,
-        "epochs": epochs,
+        "steps": results[-1].steps, "trained_tokens": tokens_in(config),
+        "averaged_checkpoints": results[-1].averaged,
+        "epochs": epochs, "gates": [asdict(evidence) for evidence in passed],
     }  # fmt: skip
     (out / "training.json").write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
     return counts

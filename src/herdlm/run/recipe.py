@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from herdlm.align.config import AlignConfig, BankConfig
-from herdlm.base.recipe import Section, apply_overrides, parse, read_toml
+from herdlm.base.recipe import Section, apply_overrides, merge, parse, read_toml
 from herdlm.curate.config import CurateConfig
+from herdlm.curate.stopwords import STOP_WORDS
 from herdlm.generate.fp8_config import Fp8Config
 from herdlm.model.config import ModelConfig, RopeScaling
 from herdlm.parallel.config import ParallelConfig
@@ -39,9 +41,17 @@ class TokensConfig(Section):
 
     validation_percent: float = Field(5.0, gt=0, lt=50, description="of documents, held out of all training")
     anneal_percent: float = Field(30.0, gt=0, le=100, description="of training documents, the best by quality")
-    max_text_megabytes: dict[str, float] = Field(
+    max_text_megabytes: dict[str, PositiveFloat] = Field(
         default_factory=dict, description="per language; down-samples what is over-represented"
     )
+
+    @field_validator("max_text_megabytes")
+    @classmethod
+    def _languages_exist(cls, limits: dict[str, float]) -> dict[str, float]:
+        if unknown := sorted(set(limits) - set(STOP_WORDS)):
+            raise ValueError(f"language {unknown[0]!r} is not known; choose from {', '.join(sorted(STOP_WORDS))}")
+        return limits
+
     skill_documents: int = Field(0, ge=0, description="generated short documents that show a skill")
     skill_context_share: float = Field(0.5, ge=0, le=1, description="of them that stand behind a piece of web text")
 
@@ -77,6 +87,13 @@ class HerdConfig(Section):
                 raise ValueError(f"herd names the model {name}, but there is no [herd.models.{name}]")
         if self.flagship in self.ladder:
             raise ValueError(f"herd.ladder holds the flagship {self.flagship}, which it is to forecast")
+        if self.small == self.flagship:
+            raise ValueError(f"herd.small and herd.flagship are both {self.small}: the one is to teach the other")
+        if len(set(self.ladder)) < len(self.ladder):
+            raise ValueError(f"herd.ladder names a model twice: {', '.join(self.ladder)}")
+        for name in self.models:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name == f"{self.flagship}-fp8":
+                raise ValueError(f"herd.models.{name} is no name for a model: use letters, digits, '.', '_' and '-'")
         return self
 
 
@@ -226,7 +243,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _sections_agree(self) -> Recipe:
         align = self.align
-        longest = max(*self.pretrain.seq_lens, align.sft.seq_len, align.dpo.seq_len, align.reward.seq_len)
+        tuning = (align.seed_sft, align.sft, align.dpo, align.reward)
+        longest = max(*self.pretrain.seq_lens, *(part.seq_len for part in tuning))
         if longest > self.herd.max_seq_len:
             raise ValueError(f"rows of {longest} tokens exceed herd.max_seq_len {self.herd.max_seq_len}")
         uses_skills = any(part.source == "skills" for stretch in timeline(self.pretrain) for part in stretch.mix)
@@ -258,12 +276,13 @@ def read_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     Raises:
         InputError: naming file, key, value and what is allowed.
     """
-    tables = apply_overrides(read_toml(path, localise=_resolve_sources), overrides)
-    return parse(Recipe, tables, str(path))
+    given = apply_overrides({}, overrides)
+    _resolve_sources(given, Path.cwd())
+    return parse(Recipe, merge(read_toml(path, localise=_resolve_sources), given), str(path))
 
 
 def _resolve_sources(tables: dict[str, Any], folder: Path) -> None:
-    """Sources are written relative to the recipe file that names them."""
+    """Sources are written relative to the recipe file that names them, on the command line to the folder it is in."""
     data = tables.get("data")
     sources = data.get("sources") if isinstance(data, dict) else None
     if isinstance(data, dict) and isinstance(sources, list):

@@ -51,7 +51,8 @@ def gather_report(recipe: Recipe, folders: Mapping[str, Path]) -> ReportData:
     if small in recipe.herd.ladder:
         roles[small] = "small, ladder"
     pretraining = tuple(gather.pretraining(records[f"pretrain-{name}"], name, role) for name, role in roles.items())
-    forecast = gather.forecast(records["forecast"], next(p.validation_loss for p in pretraining if p.model == flagship))
+    measured = next(p.validation_loss for p in pretraining if p.model == flagship)
+    forecast = gather.forecast(records["forecast"], records[f"pretrain-{flagship}"], measured)
     rounds = tuple(gather.round_of(records, number) for number in range(1, recipe.align.rounds + 1))
     last = last_round(recipe)
     compared = (START, CONTROL, last, SMALL_CONTROL, TAUGHT)

@@ -20,7 +20,7 @@ from herdlm.model.hf import load_folder
 from herdlm.run.data import load_bank
 from herdlm.run.pretrain import save_model
 from herdlm.run.stage import Context
-from herdlm.tokens.dialogs import DialogBatches, PreferenceBatches, read_jsonl, write_jsonl
+from herdlm.tokens.dialogs import DialogBatches, PreferenceBatches, fits, read_jsonl, write_jsonl
 from herdlm.tokens.tokenizer import Tokenizer
 from herdlm.train.loop import train
 from herdlm.train.objectives import DPO, NextToken, Reward
@@ -31,17 +31,20 @@ SEQUENCES_AT_ONCE = 512  # the engine's throughput on a CPU levels off here
 def sft_stage(context: Context) -> dict[str, Any]:
     """Fine-tune on the demonstrations and whatever else the stage is given, from its base model.
 
-    ``steps_of`` in the options names an input whose number of steps this run is to match: a control.
+    Inputs whose role begins with "like" are runs whose steps, added up, this one is to match: it is their control.
     """
     options = context.stage.options
     config = SftConfig.model_validate(context.stage.settings["sft"])
-    dialogs, parts = [], {}
+    tokenizer = Tokenizer.load(context.inputs["base"])
+    dialogs, parts, too_long = [], {}, 0
     for role, file, repeats in options["data"]:
-        found = read_jsonl(context.inputs[role] / file)
+        rows = read_jsonl(context.inputs[role] / file)
+        found = [row for row in rows if fits(tokenizer, row["messages"], config.seq_len)]
+        too_long += len(rows) - len(found)
         parts[f"{role}/{file}"] = len(found)
         dialogs += found * repeats
-    steps = _steps_of(context.inputs["like"]) if "like" in context.inputs else None
-    tokenizer = Tokenizer.load(context.inputs["base"])
+    like = [folder for role, folder in context.inputs.items() if role.startswith("like-")]
+    steps = sum(map(_steps_of, like)) if like else None
     batches = DialogBatches(
         tokenizer, dialogs, seq_len=config.seq_len, rows_per_step=config.rows_per_step, epochs=config.epochs,
         seed=context.seed("batches"), steps=steps,
@@ -49,7 +52,8 @@ def sft_stage(context: Context) -> dict[str, Any]:
     model = load_folder(context.inputs["base"], context.device)
     result = train(model, NextToken(), batches, config.train, work=context.work, title=context.stage.name)
     save_model(model, context.out, tokenizer=context.inputs["base"], work=context.work)
-    return _training_counts(context, {"steps": result.steps, "dialogs": len(dialogs), "parts": parts})
+    counts = {"steps": result.steps, "dialogs": len(dialogs), "parts": parts, "too_long": too_long}
+    return _training_counts(context, counts)
 
 
 def preferences_stage(context: Context) -> dict[str, Any]:
@@ -67,7 +71,7 @@ def reward_stage(context: Context) -> dict[str, Any]:
     """Train the reward model on the last rounds' pairs."""
     config = context.recipe.align.reward
     tokenizer = Tokenizer.load(context.inputs["model"])
-    given = _gather(context, "preferences", "pairs.jsonl")
+    given, too_long = _fitting(tokenizer, _gather(context, "preferences", "pairs.jsonl"), config.seq_len)
     pairs = [pair for pair in given if config.use_edited or pair["rating"] != "edited"]
     batches = partial(
         PreferenceBatches,
@@ -80,8 +84,11 @@ def reward_stage(context: Context) -> dict[str, Any]:
     training = batches(pairs=pairs, epochs=config.epochs, seed=context.seed("batches"))
     train(model, Reward(), training, config.train, work=context.work, title=context.stage.name)
     save_model(model, context.out, tokenizer=context.inputs["model"], work=context.work)
-    held_out = _gather(context, "preferences", "held_out_pairs.jsonl")
-    counts: dict[str, Any] = {"pairs": len(pairs), "held_out_pairs": len(held_out)}
+    # A prompt that another round asked too and that was trained on there is no longer held out.
+    trained = {pair["prompt"][-1]["content"] for pair in given}
+    measured_with, _ = _fitting(tokenizer, _gather(context, "preferences", "held_out_pairs.jsonl"), config.seq_len)
+    held_out = [pair for pair in measured_with if pair["prompt"][-1]["content"] not in trained]
+    counts: dict[str, Any] = {"pairs": len(pairs), "held_out_pairs": len(held_out), "too_long": too_long}
     for name, measured in (("train", pairs), ("held_out", held_out)):
         if measured:
             ranked = rank_accuracy(model, batches(pairs=measured, epochs=1, seed=0))
@@ -123,7 +130,7 @@ def dpo_stage(context: Context) -> dict[str, Any]:
     config = DpoConfig.model_validate(context.stage.settings["dpo"])
     tokenizer = Tokenizer.load(context.inputs["model"])
     model = load_folder(context.inputs["model"], context.device)
-    pairs = _gather(context, "preferences", "pairs.jsonl")
+    pairs, too_long = _fitting(tokenizer, _gather(context, "preferences", "pairs.jsonl"), config.seq_len)
 
     def batches(of: list[Any]) -> PreferenceBatches:
         return PreferenceBatches(
@@ -131,11 +138,11 @@ def dpo_stage(context: Context) -> dict[str, Any]:
             seed=context.seed("batches"), mask_formatting=config.mask_formatting,
         )  # fmt: skip
 
-    pairs = with_reference(model, pairs, batches(pairs))
+    pairs = with_reference(model, pairs, batches(pairs), config.train.precision)
     objective = DPO(beta=config.beta, nll_weight=config.nll_weight)
     result = train(model, objective, batches(pairs), config.train, work=context.work, title=context.stage.name)
     save_model(model, context.out, tokenizer=context.inputs["model"], work=context.work)
-    return _training_counts(context, {"steps": result.steps, "pairs": len(pairs)})
+    return _training_counts(context, {"steps": result.steps, "pairs": len(pairs), "too_long": too_long})
 
 
 def _sample(
@@ -154,6 +161,16 @@ def _gather(context: Context, role: str, file: str) -> list[Any]:
     """The rows of a file in every input whose role is ``role`` or begins with it and a number."""
     folders = [folder for name, folder in context.inputs.items() if name.split("-")[0] == role]
     return [row for folder in folders for row in read_jsonl(folder / file)]
+
+
+def _fitting(tokenizer: Tokenizer, pairs: list[Any], seq_len: int) -> tuple[list[Any], int]:
+    """The pairs whose answers both go into a row with their prompt, and how many do not."""
+    kept = [
+        pair
+        for pair in pairs
+        if all(fits(tokenizer, [*pair["prompt"], *pair[side]], seq_len) for side in ("chosen", "rejected"))
+    ]
+    return kept, len(pairs) - len(kept)
 
 
 def _training_counts(context: Context, counts: dict[str, Any]) -> dict[str, Any]:

@@ -46,7 +46,12 @@ def status(root: Path) -> list[StageStatus]:
                 for entry, old in manifest.inputs.items()
             }
             inputs_current = all(name in current for name in stage.inputs.values())
-            same = manifest.fingerprint == stage.fingerprint(recipe.seed, contents)
+            sources = {f"source-{number}": path for number, path in enumerate(stage.files, 1)}
+            same = (
+                set(manifest.inputs) == {*stage.inputs, *sources}
+                and all(manifest.inputs[role].path == path for role, path in sources.items())
+                and manifest.fingerprint == stage.fingerprint(recipe.seed, contents)
+            )
             state = "finished" if inputs_current and same else "out of date"
             if state == "finished":
                 current.add(stage.name)

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import threading
 import time
 import traceback
@@ -35,16 +36,21 @@ def run_stage(
     started = time.monotonic()
     work = folder.working(stage.name)
     mark = work / "fingerprint"
-    if work.exists() and not (mark.is_file() and mark.read_text(encoding="utf-8") == fingerprint):
+    # Device, threads and code may change a result's last bits: half of the work is never done with others.
+    compute = recipe.compute
+    making = f"{fingerprint} {compute.device} {compute.threads_per_stage} {herdlm.__version__}"
+    if work.exists() and not (mark.is_file() and mark.read_text(encoding="utf-8") == making):
         shutil.rmtree(work)
     out = work / "out"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    write_text_durably(mark, fingerprint)
+    write_text_durably(mark, making)
     inputs = {role: folder.stage(name) for role, name in stage.inputs.items()}
+    after = {name: manifest.content for name in stage.after if (manifest := folder.manifest(name))}
     counts = load_work(stage.work)(Context(stage, recipe, inputs, out, work, quiet=False))
     publish(
         out, folder.stage(stage.name), kind=stage.kind, stage=stage.name, fingerprint=fingerprint, inputs=contents,
+        after=after,
         recipe=stage.settings | stage.options, seeds={"recipe": recipe.seed, "stage": _stage_seed(stage, recipe)},
         counts=counts, seconds=time.monotonic() - started, code={"herdlm": herdlm.__version__}, volatile=VOLATILE,
     )  # fmt: skip
@@ -56,15 +62,8 @@ def _stage_seed(stage: Stage, recipe: Recipe) -> int:
     return Context(stage, recipe, {}, Path(), Path()).seed()
 
 
-def start(queue: Queue[Any] | None, threads: int, lock: str) -> None:
-    """Prepare a worker process: threads, progress to the parent, and an end when the parent ends."""
-    os.environ |= {"OMP_NUM_THREADS": str(threads), "RAYON_NUM_THREADS": str(threads), "DO_NOT_TRACK": "true"}
-    import torch  # only now: it reads the thread count when it loads
-
-    torch.set_num_threads(threads)
-    held = Path(lock).open("w")  # noqa: SIM115 - held as long as the process lives
-    fcntl.flock(held, fcntl.LOCK_SH)
-    parent = os.getppid()
+def start(queue: Queue[Any] | None, threads: int, lock: str, parent: int) -> None:
+    """Prepare a worker process: threads, progress to the parent, and an end when the process ``parent`` ends."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -72,7 +71,17 @@ def start(queue: Queue[Any] | None, threads: int, lock: str) -> None:
         os._exit(1)  # the run was killed: a worker that went on would write beside the next run
 
     threading.Thread(target=watch, daemon=True).start()
+    held = Path(lock).open("w")  # noqa: SIM115 - held as long as the process lives
+    fcntl.flock(held, fcntl.LOCK_SH)
     _kept.append(held)
+    if os.getppid() != parent:
+        os._exit(1)
+    # The parent decides what an interrupt means; libraries would end their work early and call it done.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ |= {"OMP_NUM_THREADS": str(threads), "RAYON_NUM_THREADS": str(threads), "DO_NOT_TRACK": "true"}
+    import torch  # only now: it reads the thread count when it loads
+
+    torch.set_num_threads(threads)
     if queue is not None:
         progress.report_to = queue.put
 

@@ -51,11 +51,11 @@ def read_jsonl(path: Path) -> list[Any]:
     if not path.is_file():
         raise InputError(f"{path} does not exist", "Check the path")
     rows = []
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                rows.append(json.loads(line))
-            except ValueError as error:
+                rows.append(json.loads(line.decode("utf-8")))
+            except ValueError as error:  # of JSON or of UTF-8
                 raise InputError(f"{path} line {number} is not JSON: {error}", "Mend or drop the line") from error
     return rows
 
@@ -82,6 +82,11 @@ def answer_piece(tokenizer: Tokenizer, prompt: Sequence[Message], answer: Sequen
     if masked:
         weights *= 1.0 - np.asarray(rendered.formatting[1:], np.float32)
     return Piece(np.asarray(rendered.tokens), weights)
+
+
+def fits(tokenizer: Tokenizer, messages: Sequence[Message], seq_len: int) -> bool:
+    """Whether a whole dialog, its last token an input too, goes into a row."""
+    return len(render(tokenizer, messages).tokens) <= seq_len
 
 
 class DialogBatches:

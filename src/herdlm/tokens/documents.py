@@ -43,42 +43,55 @@ def read_documents(path: Path) -> Iterator[Document]:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Ids of the documents of each set; ``anneal`` is the better part of ``train``."""
+    """Ids of the documents of each set; ``anneal`` is the better part of ``train``.
+
+    ``cut`` counts, by language, the documents left out of all of them by the language's limit.
+    """
 
     train: frozenset[str]
     validation: frozenset[str]
     anneal: frozenset[str]
+    cut: dict[str, int]
 
 
 def split_documents(
     path: Path, *, seed: int, validation_percent: float, anneal_percent: float, max_text_megabytes: dict[str, float]
 ) -> Split:
-    """Divide documents by a hash of their id, so that a document's set does not depend on which others there are.
+    """Divide documents by hashes of their ids.
 
-    A language over its ``max_text_megabytes`` keeps the documents with the lowest hashes.
+    A language keeps its documents with the lowest hashes, as many as its ``max_text_megabytes`` hold. The validation
+    set takes ``validation_percent`` by a second hash, and at least one document of each language that has two.
     """
     rows = []
     for document in read_documents(path):
-        digest = hashlib.blake2b(f"{seed}\x1f{document.id}".encode(), digest_size=8).digest()
+        order, draw = (_hash(seed, purpose, document.id) for purpose in ("order", "validation"))
         size = len(document.text.encode()) / 1e6
-        rows.append((int.from_bytes(digest, "big") / 2**64, document.id, document.language, document.quality, size))
+        rows.append((order, draw, document.id, document.language, document.quality, size))
+    kept: dict[str, list[tuple[float, float, str]]] = {}
     used: dict[str, float] = {}
+    cut: dict[str, int] = {}
+    for _, draw, id, language, quality, megabytes in sorted(rows):
+        used[language] = used.get(language, 0.0) + megabytes
+        if used[language] > max_text_megabytes.get(language, float("inf")):
+            cut[language] = cut.get(language, 0) + 1
+        else:
+            kept.setdefault(language, []).append((draw, quality, id))
     train: list[tuple[float, str]] = []
     validation: list[str] = []
-    for draw, id, language, quality, megabytes in sorted(rows):
-        limit = max_text_megabytes.get(language, float("inf"))
-        if used.get(language, 0.0) + megabytes > limit:
-            continue
-        used[language] = used.get(language, 0.0) + megabytes
-        # The draw also orders the documents: a second, independent digit of it decides about validation.
-        if (draw * 1e6) % 1 * 100 < validation_percent:
-            validation.append(id)
-        else:
-            train.append((quality, id))
+    for documents in kept.values():
+        documents.sort()
+        chosen = sum(draw * 100 < validation_percent for draw, _, _ in documents) or int(len(documents) > 1)
+        validation += [id for _, _, id in documents[:chosen]]
+        train += [(quality, id) for _, quality, id in documents[chosen:]]
     if not train or not validation:
         raise InputError(
             f"{path} holds too few documents for training and validation ({len(train)} and {len(validation)})",
-            "Give more pages, or raise tokens.validation_percent",
+            "Give more pages, or raise tokens.validation_percent and tokens.max_text_megabytes",
         )
     best = sorted(train, reverse=True)[: max(round(len(train) * anneal_percent / 100), 1)]
-    return Split(frozenset(id for _, id in train), frozenset(validation), frozenset(id for _, id in best))
+    return Split(frozenset(id for _, id in train), frozenset(validation), frozenset(id for _, id in best), cut)
+
+
+def _hash(seed: int, purpose: str, id: str) -> float:
+    digest = hashlib.blake2b(f"{seed}\x1f{purpose}\x1f{id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64

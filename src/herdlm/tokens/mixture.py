@@ -17,9 +17,10 @@ from herdlm.tokens.rows import Source, open_rows
 
 
 class Mixture:
-    """Rows drawn from several sources so that at any moment each has had its share, to within one row.
+    """Rows drawn from several sources so that at any moment each has had its share.
 
-    Which source a row comes from repeats every ``PERIOD`` rows, so that any row of any run is found at once.
+    That holds to within one row in the first ``PERIOD`` rows; from there on the choice of sources repeats, so that any
+    row of any run is found at once.
 
     Args:
         read: rows of each source that were read before this mixture begins; it goes on from there.

@@ -143,7 +143,7 @@ class Tokenizer:
         settings = Path(folder) / "tokenizer_config.json"
         try:
             leading_space = settings.is_file() and json.loads(settings.read_text(encoding="utf-8")).get("leading_space")
-        except ValueError as error:
+        except (ValueError, AttributeError) as error:
             raise DamagedError(f"{settings} is not valid JSON: {error}", "Restore it from its source") from error
         return cls(backend, leading_space=bool(leading_space))
 

@@ -136,6 +136,7 @@ def train(
     autocast = (
         torch.autocast(device.type, torch.bfloat16) if config.precision == "bfloat16" else contextlib.nullcontext()
     )
+    goes_on = (config.horizon_steps or 0) > batches.steps  # the first part of a longer run
     averaged_at = averaging_steps(batches.steps, config)
     losses = [event["loss"] for event in read_events(events.path, "step")] if events else []
     tokens = 0
@@ -168,7 +169,9 @@ def train(
                     "step", step=step + 1, loss=total, lr=rate, grad_norm=norm, tokens=count, seconds=round(seconds, 4),
                     **{name: value / divisor for name, value in sums.items()},
                 )  # fmt: skip
-            if work and (step + 1) % config.checkpoint_every_steps == 0 and step + 1 < batches.steps:
+            last = step + 1 == batches.steps
+            due = goes_on if last else (step + 1) % config.checkpoint_every_steps == 0
+            if work and due:
                 save_checkpoint(work / "checkpoints", step + 1, holder, optimizer, average)
             progress.advance(1, f"loss {total:.3f}")
     if average.count:

@@ -1,0 +1,40 @@
+"""What the sources outside a run hold: a hash, computed once and remembered while the file stays the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from herdlm.base.artefact import hash_bytes, hash_file, write_text_durably
+from herdlm.curate.config import CurateConfig
+
+MEMORY = ".source-hashes.json"
+
+
+def source_content(source: str, config: CurateConfig, root: Path) -> str:
+    """The content hash of a path, glob or URL: of the one file's bytes, or of all its files' hashes in order.
+
+    A remote file is told by what its store says of it (its entity tag, or size and time of change), without reading it.
+
+    Raises:
+        InputError: the source is missing or empty, or its kind of address needs a package that is not installed.
+    """
+    from herdlm.curate.sources import find_sources
+
+    memory = root / MEMORY
+    known: dict[str, str] = json.loads(memory.read_text(encoding="utf-8")) if memory.is_file() else {}
+    remembered = len(known)
+    hashes = []
+    for file in find_sources([source], config):
+        local = Path(file.path)
+        if not local.is_file():
+            hashes.append(hash_bytes(f"{file.path} {file.filesystem.checksum(file.path)}".encode()))
+            continue
+        status = local.stat()
+        key = f"{local}|{status.st_size}|{status.st_mtime_ns}"
+        if key not in known:
+            known[key] = hash_file(local)
+        hashes.append(known[key])
+    if len(known) > remembered:
+        write_text_durably(memory, json.dumps(known, indent=1) + "\n")
+    return hashes[0] if len(hashes) == 1 else hash_bytes("".join(hashes).encode())

@@ -1,0 +1,56 @@
+"""One stage's work on its own, outside a run: resumable and published like a stage's, wherever the user wants it."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import herdlm
+from herdlm.base.artefact import InputEntry, hash_json, publish, write_text_durably
+from herdlm.base.errors import InputError
+from herdlm.run.stage import VOLATILE
+
+
+@contextmanager
+def standalone(
+    out: Path, *, kind: str, name: str, settings: dict[str, Any], inputs: dict[str, InputEntry], seed: int
+) -> Iterator[tuple[Path, Path, dict[str, Any]]]:
+    """Gives (an empty folder to write into, a folder kept for a later try, counts to fill in); then publishes ``out``.
+
+    A try that was cut off goes on only where it was making the same thing.
+
+    Raises:
+        InputError: ``out`` exists, or another process is making it.
+    """
+    if out.exists():
+        raise InputError(f"{out} exists", "Give a new folder")
+    work = out.with_name(f".{out.name}.working")
+    work.mkdir(parents=True, exist_ok=True)
+    contents = {role: entry.content for role, entry in inputs.items()}
+    fingerprint = hash_json({"kind": kind, "name": name, "settings": settings, "inputs": contents, "seed": seed})
+    mark, made, started = work / "fingerprint", work / "out", time.monotonic()
+    with (work.parent / f".{out.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another process is making {out}", "Wait for it, or give another folder") from None
+        if not (mark.is_file() and mark.read_text(encoding="utf-8") == fingerprint):
+            shutil.rmtree(work)
+            work.mkdir()
+            write_text_durably(mark, fingerprint)
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir()
+        counts: dict[str, Any] = {}
+        yield made, work, counts
+        publish(
+            made, out, kind=kind, stage=name, fingerprint=fingerprint, inputs=inputs, recipe=settings,
+            seeds={"stage": seed}, counts=counts, seconds=time.monotonic() - started,
+            code={"herdlm": herdlm.__version__}, volatile=VOLATILE,
+        )  # fmt: skip
+        shutil.rmtree(work)
+    Path(lock.name).unlink(missing_ok=True)

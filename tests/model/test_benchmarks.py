@@ -1,0 +1,65 @@
+"""The training benchmarks run and mean what they say, on shapes small enough for a test."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def run(name: str, out: Path, *arguments: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / name), *arguments, "--out", str(out)],
+        capture_output=True, text=True, timeout=200, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (file,) = out.glob("*.json")
+    text = file.read_text(encoding="utf-8")
+    assert str(BENCHMARKS) not in text and str(Path.home()) not in text
+    report: dict[str, Any] = json.loads(text)
+    return report
+
+
+def test_cpu_arms_start_from_one_loss_and_are_compared(tmp_path: Path) -> None:
+    report = run("train.py", tmp_path, "--shapes", "tiny", "--seq-len", "64", "--rounds", "2",
+                 "--arms", "herdlm", "transformers")  # fmt: skip
+    arms = report["shapes"]["tiny"]["arms"]
+    assert arms["herdlm"]["first_loss"] == pytest.approx(arms["transformers"]["first_loss"], rel=2e-3)
+    for arm in arms.values():
+        assert 0 < arm["share_of_matmul_peak"] < 1 and arm["peak_mib"] > arm["before_model_mib"] > 0
+    (ratio,) = report["shapes"]["tiny"]["ratios"]
+    speeds = [arms[name]["tokens_per_second"] for name in ("herdlm", "transformers")]
+    assert ratio["wall"] == pytest.approx(speeds[0] / speeds[1], abs=1e-3)
+    assert {"cpu", "torch", "transformers"} <= report["hardware"].keys()
+
+
+def test_gpu_benchmark_on_a_cpu(tmp_path: Path) -> None:
+    report = run("gpu_train.py", tmp_path, "--device", "cpu", "--tiny", "--eager")
+    shape = report["shapes"]["tiny"]
+    kinds = [(r["precision"], r["documents"]) for r in shape["runs"]]
+    assert kinds == [("bf16", "one per row"), ("bf16", "packed"), ("fp8 linear layers", "one per row")]
+    model = shape["model"]
+    body = model["layers"] * (4 * 32 * 32 - 2 * 32 * 16 + 3 * 32 * 48)  # the key and value matrices are half as wide
+    flops = 6 * (body + 96 * 32) + 12 * model["layers"] * 2 * 16 * shape["seq_len"]
+    for run_ in shape["runs"]:
+        assert run_["mfu_full_attention"] == pytest.approx(run_["tokens_per_second"] * flops / 989e12, abs=1e-4)
+        parts = run_["split_seconds"]
+        timed = sum(parts[name] for name in ("attention", "matmul", "loss", "optimizer", "rest"))
+        assert timed == pytest.approx(run_["step_seconds"])
+        assert run_["last_loss"] < run_["first_loss"] * 1.1
+    assert shape["runs"][0]["first_loss"] == pytest.approx(shape["runs"][2]["first_loss"], rel=0.05)
+
+
+def test_no_gpu_is_said_at_once(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "gpu_train.py"), "--out", str(tmp_path)],
+        capture_output=True, text=True, timeout=100, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+    )  # fmt: skip
+    assert done.returncode == 2 and "no CUDA device" in done.stderr and not list(tmp_path.iterdir())
