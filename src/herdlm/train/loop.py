@@ -9,18 +9,18 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 
-from herdlm.base.errors import DamagedError, HerdError, InputError
+from herdlm.base.errors import DamagedError, HerdError
 from herdlm.base.events import EventLog, read_events
 from herdlm.base.progress import Progress
 from herdlm.model.transformer import Transformer
 from herdlm.parallel.run import ParallelModel
 from herdlm.tokens.batch import Batch
-from herdlm.train.checkpoint import Average, checkpoints, load_checkpoint, save_checkpoint
+from herdlm.train.checkpoint import Average, HasParameters, checkpoints, load_checkpoint, save_checkpoint
 from herdlm.train.config import TrainConfig
 from herdlm.train.objectives import Objective
 from herdlm.train.schedules import learning_rate
@@ -116,20 +116,16 @@ def train(
     the same weights.
 
     Raises:
-        InputError: ``work`` is given for a model on many processes, whose training state cannot be saved.
         HerdError: the loss or the gradient is not finite; the step is not taken.
         DamagedError: the only checkpoints there are cannot be read.
     """
     started = time.monotonic()
-    if work and isinstance(model, ParallelModel):
-        raise InputError("the training state of a model on many processes cannot be saved", "Train it without work")
     run = model if isinstance(model, ParallelModel) else OneProcess(model)
     leads = isinstance(model, Transformer) or dist.get_rank() == 0
     device = next(iter(model.parameters())).device
     optimizer = make_optimizer(model, config)
     average = Average()
-    holder = cast(Transformer, model)  # checkpoints and averages use its named parameters alone
-    done = _resume(work, holder, optimizer, average)
+    done = _resume(work, model, optimizer, average)
     events = EventLog(work / "events.jsonl") if work and leads else None
     if events:
         events.truncate_after("step", "step", done)
@@ -142,7 +138,7 @@ def train(
     tokens = 0
     model.train()
     with Progress(title, batches.steps, "steps", quiet=quiet or not leads) as progress:
-        progress.advance(done)
+        progress.restore(done)
         for step in range(done, batches.steps):
             step_started = time.monotonic()
             rate = learning_rate(step, batches.steps, config)
@@ -162,7 +158,7 @@ def train(
             count = sum(part.token_count for part in parts)
             tokens += count
             if step + 1 in averaged_at:
-                average.add(holder)
+                average.add(model)
             if events:
                 seconds = time.monotonic() - step_started
                 events.write(
@@ -172,10 +168,10 @@ def train(
             last = step + 1 == batches.steps
             due = goes_on if last else (step + 1) % config.checkpoint_every_steps == 0
             if work and due:
-                save_checkpoint(work / "checkpoints", step + 1, holder, optimizer, average)
+                save_checkpoint(work / "checkpoints", step + 1, model, optimizer, average)
             progress.advance(1, f"loss {total:.3f}")
     if average.count:
-        average.apply(holder)
+        average.apply(model)
     model.train(False)
     tail = losses[-max(len(losses) // 10, 1) :]
     return TrainResult(
@@ -183,7 +179,7 @@ def train(
     )
 
 
-def _resume(work: Path | None, model: Transformer, optimizer: torch.optim.Optimizer, average: Average) -> int:
+def _resume(work: Path | None, model: HasParameters, optimizer: torch.optim.Optimizer, average: Average) -> int:
     """Load the newest checkpoint that can be read; the number of steps it stands for, 0 where there is none."""
     found = checkpoints(work / "checkpoints") if work else []
     for path in reversed(found):

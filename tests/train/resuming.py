@@ -1,0 +1,119 @@
+"""What ranks do in tests of checkpoints across layouts."""
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from herdlm.base.errors import DamagedError
+from herdlm.base.events import read_events
+from herdlm.parallel.config import ParallelConfig
+from herdlm.parallel.layout import Layout
+from herdlm.parallel.whole import gather_whole
+from herdlm.train.checkpoint import checkpoints
+from herdlm.train.config import TrainConfig
+from herdlm.train.loop import train
+from herdlm.train.objectives import NextToken
+from tests.parallel.parity import SEQ_LEN, make_model, token_batches
+
+CONFIG = TrainConfig(
+    peak_lr=3e-3, warmup_steps=2, precision="float32", average_last=0.5, average_count=3, checkpoint_every_steps=2
+)
+
+
+class Rows:
+    """Seven steps, cut off before step ``stop``."""
+
+    steps = 7
+
+    def __init__(self, stop=None):
+        self.stop = stop
+
+    def micro_batches(self, step):
+        if step == self.stop:
+            raise KeyboardInterrupt
+        return token_batches(step, (3, 2))
+
+
+def run(keys, work=None, stop=None, seed_weights=True):
+    """Train in a layout (None: this process alone) and give {weight: values} on the first process."""
+    model = make_model(torch.float32, "lm", ())
+    if not seed_weights:  # what a resumed run starts from must not matter
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(0.5)
+    if keys is not None:
+        model = Layout.make(ParallelConfig(**keys), model.config, seq_len=SEQ_LEN).apply(model)
+    try:
+        train(model, NextToken(), Rows(stop), CONFIG, work=work, quiet=True)
+    except KeyboardInterrupt:
+        return None
+    if keys is None:
+        return {name: p.detach().clone() for name, p in model.named_parameters()}
+    return {name: None if p is None else p.clone() for name, p in gather_whole(model)}
+
+
+def shared_folder():
+    """One fresh folder for all processes."""
+    folders = [tempfile.mkdtemp() if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(folders)
+    return Path(folders[0])
+
+
+def difference(one, two):
+    """The largest difference between two sets of weights, relative to each weight's largest value."""
+    return max(float((one[n] - two[n]).abs().max() / two[n].abs().max()) for n in two)
+
+
+def resume_in(saved_in, layouts):
+    """Cut a run off at step 5, resume it in each layout from step 4; how far each ends from the undisturbed one."""
+    undisturbed = run(saved_in)
+    found = {}
+    for keys in layouts:
+        work = shared_folder()
+        run(saved_in, work, stop=5)
+        resumed = run(keys, work, seed_weights=False)
+        if dist.get_rank() == 0:
+            steps = [event["step"] for event in read_events(work / "events.jsonl", "step")]
+            assert steps == list(range(1, 8)), steps
+            found[str(keys)] = difference(resumed, undisturbed)
+        dist.barrier()
+    return found
+
+
+def damage():
+    """With the newest checkpoint damaged on one process's file, all go on from the one before, to the same weights."""
+    keys = dict(tp=2, pp=2)
+    undisturbed, work = run(keys), shared_folder()
+    run(keys, work, stop=5)
+    newest = checkpoints(work / "checkpoints")[-1]
+    if dist.get_rank() == 0:
+        (tensors,) = newest.glob("shard-00003-*")
+        content = bytearray(tensors.read_bytes())
+        content[-5] ^= 4
+        tensors.write_bytes(bytes(content))
+    dist.barrier()
+    resumed = run(keys, work, seed_weights=False)
+    told = None
+    if dist.get_rank() == 0:
+        for path in (work / "checkpoints").glob("step-*/shard-00002-*"):
+            path.unlink()
+    dist.barrier()
+    try:
+        run(keys, work, seed_weights=False)
+    except DamagedError as error:
+        told = str(error)
+    everyone = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, told)
+    return {
+        "difference": difference(resumed, undisturbed) if dist.get_rank() == 0 else None,
+        "told": everyone,
+        "hash": hashlib.sha256(newest.name.encode()).hexdigest()[:4],
+    }
+
+
+def several(calls):
+    """Many functions in one launch."""
+    return [globals()[name](*arguments) for name, arguments in calls]
