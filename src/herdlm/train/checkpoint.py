@@ -17,11 +17,12 @@ from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from herdlm.base.artefact import hash_file, sync_folder, write_text_durably
 from herdlm.base.errors import DamagedError
@@ -75,7 +76,7 @@ def save_checkpoint(
     tensors = _tensors(model, optimizer, average)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is")  # one process needs no group
-        dcp.save(tensors, storage_writer=HuggingFaceStorageWriter(str(working), save_distributed=True))
+        save(tensors, storage_writer=HuggingFaceStorageWriter(str(working), save_distributed=True))
     mine = sorted(working.glob(f"shard-{_rank() + 1:05d}-*"))
     hashes = {path.name: hash_file(path) for path in mine}
     write_text_durably(working / f"hashes-{_rank():05d}.json", json.dumps(hashes) + "\n")
@@ -113,7 +114,7 @@ def load_checkpoint(path: Path, model: HasParameters, optimizer: torch.optim.Opt
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is")
-            dcp.load(_tensors(model, optimizer, average), storage_reader=HuggingFaceStorageReader(str(path)))
+            load(_tensors(model, optimizer, average), storage_reader=HuggingFaceStorageReader(str(path)))
     except (CheckpointException, OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         told = " ".join(str(error).split())[:300]
         raise DamagedError(f"checkpoint {path} does not fit this model: {told}", remedy) from error
