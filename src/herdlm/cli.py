@@ -144,14 +144,24 @@ def train(
     tokenizer: Annotated[Path, typer.Option(help="The tokenizer's folder.")],
     model: Annotated[str, typer.Option(help="Which of the recipe's models.")],
     out: Annotated[Path, typer.Option(help="A new folder for the model; a run cut off goes on beside it.")],
+    processes: Annotated[int, typer.Option(min=1, help="Start this many processes here and train on all.")] = 1,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Pre-train one model of a recipe: tokens in, model out, without the rest of the pipeline."""
+    """Pre-train one model of a recipe: tokens in, model out, without the rest of the pipeline.
+
+    Under torchrun, or with --processes, it is trained in the recipe's parallel layout.
+    """
     from herdlm.run.pretrain import pretrain
+    from herdlm.run.processes import relaunch
     from herdlm.run.recipe import read_recipe
 
-    counts = pretrain(read_recipe(recipe, set_ or ()), model, tokens=tokens, tokenizer=tokenizer, out=out)
+    read = read_recipe(recipe, set_ or ())
+    if processes > 1:
+        relaunch(processes, _without_option(sys.argv[1:], "--processes"), read.compute.threads_per_stage)
+    counts = pretrain(read, model, tokens=tokens, tokenizer=tokenizer, out=out)
+    if not counts:
+        return  # another process tells
     if json_:
         say_json(counts)
     else:
@@ -334,6 +344,19 @@ def export_hf(
 
     hf.export_hf(model_folder(model), out, dtype)
     say(f"Hugging Face folder: {out}")
+
+
+def _without_option(arguments: list[str], option: str) -> list[str]:
+    """The arguments without an option and its value."""
+    kept, skip = [], False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument == option:
+            skip = True
+        elif not argument.startswith(f"{option}="):
+            kept.append(argument)
+    return kept
 
 
 def main() -> None:

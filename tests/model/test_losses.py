@@ -51,6 +51,7 @@ def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     if request.param == "many blocks":  # 3 and 5 rows: neither divides the number of tokens
         monkeypatch.setitem(losses.BLOCK, "cpu", 3 * VOCABULARY)
         monkeypatch.setitem(losses.CHUNK, "cpu", 5 * VOCABULARY)
+        monkeypatch.setattr(losses, "PART", 7)
 
 
 @pytest.mark.usefixtures("blocks")

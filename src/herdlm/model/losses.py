@@ -32,6 +32,7 @@ KEPT_BYTES = {"cpu": 128 * 2**20, "cuda": 2 * 2**30}
 # Logits worked on at once: what stays in a CPU core's caches, and what fills a GPU.
 BLOCK = {"cpu": 2**19, "cuda": 2**27}
 CHUNK = {"cpu": 2**23, "cuda": 2**28}
+PART = 8192  # tokens of the vocabulary whose weight gradients are made at once
 
 
 def target_logprobs(model: Transformer, hidden: Tensor, targets: Tensor, *, way: Way = "auto") -> Tensor:
@@ -69,11 +70,9 @@ def linear_logprobs(hidden: Tensor, weight: Tensor, targets: Tensor, *, way: Way
 class _Kept(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
-        matrix = weight.to(dtype)
-        errors = F.linear(hidden.to(dtype), matrix)
+        errors = F.linear(hidden.to(dtype), weight.to(dtype))
         logprobs = _logprobs(errors, targets, errors=True)
         ctx.save_for_backward(hidden, weight, errors)
-        ctx.matrix = matrix  # a copy in the product's type, or the weight itself
         return logprobs
 
     @staticmethod
@@ -84,9 +83,11 @@ class _Kept(torch.autograd.Function):
         d_hidden = d_weight = None
         with torch.autocast(hidden.device.type, enabled=False):
             if ctx.needs_input_grad[0]:
-                d_hidden = (torch.mm(errors, ctx.matrix) * scale).to(hidden.dtype)
-            if ctx.needs_input_grad[1]:
-                d_weight = torch.mm(errors.T, (hidden * scale).to(errors.dtype)).to(weight.dtype)
+                d_hidden = (torch.mm(errors, weight.to(errors.dtype)) * scale).to(hidden.dtype)
+            if ctx.needs_input_grad[1]:  # by parts: the whole in another type beside it would be the step's peak
+                scaled, d_weight = (hidden * scale).to(errors.dtype), torch.empty_like(weight)
+                for (part,), columns in zip(_blocks(PART, d_weight), errors.split(PART, dim=1), strict=True):
+                    part.copy_(torch.mm(columns.T, scaled))
         return d_hidden, d_weight, None, None
 
 

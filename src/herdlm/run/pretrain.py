@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from herdlm.base.artefact import InputEntry, artefact_files, hash_file, hash_json, read_manifest
 from herdlm.base.errors import InputError
@@ -17,10 +18,16 @@ from herdlm.base.seeds import derive_seed
 from herdlm.evaluate.needle import Retrieval, make_needles, predict_with, retrieval
 from herdlm.evaluate.perplexity import TextLoss, text_loss
 from herdlm.generate.load import pick_device
-from herdlm.model.hf import save_folder
+from herdlm.model.hf import load_folder, save_folder
 from herdlm.model.transformer import Transformer, build, initialise
+from herdlm.parallel.blocks import apply_checkpointing, apply_compile
+from herdlm.parallel.config import sizes_for
+from herdlm.parallel.layout import Layout
+from herdlm.parallel.run import ParallelModel
+from herdlm.parallel.whole import save_whole
 from herdlm.run.long_context import Run, set_rope, train_in_stages
 from herdlm.run.pretrain_batches import open_batches
+from herdlm.run.processes import led_by_first, process_group
 from herdlm.run.recipe import Recipe
 from herdlm.run.stage import Context
 from herdlm.run.standalone import standalone
@@ -35,9 +42,17 @@ from herdlm.train.objectives import NextToken
 AXES = ("parameters", "body_parameters")
 
 
-def save_model(model: Transformer, out: Path, *, tokenizer: Path, work: Path) -> None:
-    """Write a model into ``out`` with its tokenizer's files and the log of its training in ``work``."""
-    save_folder(model, out)
+def save_model(model: Transformer | ParallelModel, out: Path, *, tokenizer: Path, work: Path) -> None:
+    """Write a model into ``out`` with its tokenizer's files and the log of its training in ``work``.
+
+    A model on many processes is written by the first of them; a call for all.
+    """
+    if isinstance(model, ParallelModel):
+        save_whole(model, out)
+        if dist.get_rank():
+            return
+    else:
+        save_folder(model, out)
     for name in TOKENIZER_FILES:
         if (tokenizer / name).exists():
             shutil.copyfile(tokenizer / name, out / name)
@@ -58,15 +73,15 @@ def pretrain_stage(context: Context) -> dict[str, Any]:
 def pretrain(recipe: Recipe, name: str, *, tokens: Path, tokenizer: Path, out: Path) -> dict[str, Any]:
     """Pre-train the model ``name`` of a recipe on its own: token shards in, a model folder ``out``.
 
-    Gives the same weights as the recipe's whole run. Work that was cut off goes on from its last checkpoint.
+    On one process it gives the same weights as the recipe's whole run. Under torchrun it trains in the recipe's layout,
+    and the counts are what the first process returns. Work that was cut off goes on from its last checkpoint, on any
+    number of processes.
 
     Raises:
         InputError: the recipe has no such model, ``out`` exists, or tokens or tokenizer are not there.
     """
     if name not in recipe.herd.models:
         raise InputError(f"the recipe has no model {name}", f"Its models are {', '.join(recipe.herd.models)}")
-    if out.exists():
-        raise InputError(f"{out} exists", "Give a new folder")
     torch.set_num_threads(recipe.compute.threads_per_stage)
     settings = {
         "model": recipe.model_config_of(name).model_dump(mode="json"),
@@ -75,16 +90,18 @@ def pretrain(recipe: Recipe, name: str, *, tokens: Path, tokenizer: Path, out: P
     }  # fmt: skip
     inputs = {"tokens": _input(tokens), "tokenizer": _input(tokenizer)}
     seed = derive_seed(recipe.seed, "pretrain")
-    with standalone(out, kind="model", name=f"pretrain-{name}", settings=settings, inputs=inputs, seed=seed) as (
-        made,
-        work,
-        counts,
-    ):
-        done = _pretrain(
-            recipe, name, tokens=tokens, tokenizer=tokenizer, out=made, work=work,
-            device=pick_device(recipe.compute.device).type, seed=seed, title=name,
-        )  # fmt: skip
-        counts.update(done)
+    device = pick_device(recipe.compute.device).type
+    counts: dict[str, Any] = {}
+    with process_group(device):
+        published = standalone(
+            out, kind="model", name=f"pretrain-{name}", settings=settings, inputs=inputs, seed=seed, counts=counts
+        )
+        with led_by_first(published) as (made, work):
+            done = _pretrain(
+                recipe, name, tokens=tokens, tokenizer=tokenizer, out=made, work=work, device=device, seed=seed,
+                title=name,
+            )  # fmt: skip
+            counts.update(done)
     return counts
 
 
@@ -129,6 +146,7 @@ def _pretrain(
     model = build(shape, device)
     spread = {key: shape.dim**-0.5 if value == "dim" else value for key, value in config.init.model_dump().items()}
     initialise(model, derive_seed(seed, "init"), **spread)
+    trained = _lay_out(recipe, name, model)
 
     batches = open_batches(config, tokens, seed=seed, pad=pad)
     rate = recipe.herd.models[name].peak_lr
@@ -139,7 +157,7 @@ def _pretrain(
         last = step == config.steps
         part = training.model_copy(update={"horizon_steps": config.steps, "average_last": 0.0})
         rows = batches if last else FirstSteps(batches, step)
-        results.append(train(model, NextToken(), rows, training if last else part, work=work, title=title))
+        results.append(train(trained, NextToken(), rows, training if last else part, work=work, title=title))
 
     def find_needles(length: int) -> Retrieval:
         needles = make_needles(
@@ -156,11 +174,15 @@ def _pretrain(
         Run(
             train_until=train_until, stretch_rope=partial(set_rope, model), find_needles=find_needles,
             short_loss=lambda seq_len: held_out_loss(seq_len).nats_per_token,
-            save=lambda folder: save_model(model, folder, tokenizer=tokenizer, work=work),
+            save=lambda folder: save_model(trained, folder, tokenizer=tokenizer, work=work),
         ),
         work,
     )  # fmt: skip
-    save_model(model, out, tokenizer=tokenizer, work=work)
+    save_model(trained, out, tokenizer=tokenizer, work=work)
+    if isinstance(trained, ParallelModel):
+        if dist.get_rank():
+            return {}
+        model = load_folder(out, device)
     loss = held_out_loss(config.seq_len)
     epochs: dict[str, float] = {}
     for (rows, steps), rows_per_step in zip(batches.phases, batches.rows_per_step, strict=True):
@@ -175,6 +197,27 @@ def _pretrain(
     }  # fmt: skip
     (out / "training.json").write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
     return counts
+
+
+def _lay_out(recipe: Recipe, name: str, model: Transformer) -> Transformer | ParallelModel:
+    """The model as it is trained: in the recipe's layout over the processes there are."""
+    config, shape = recipe.parallel_of(name), model.config
+    longest = max(recipe.pretrain.seq_lens)
+    if not dist.is_initialized():
+        sizes_for(config, 1, shape, longest)  # refuses what one process cannot do
+        for layer in model.model.layers.children():
+            if config.compile:
+                apply_compile(layer)
+            apply_checkpointing(layer, config.activation_checkpointing)
+        return model
+    if recipe.pretrain.long_context:
+        raise InputError(
+            "pretrain.long_context needs its gates, which are measured on one process",
+            "Train each length as a recipe of its own, or on one process",
+        )
+    device = next(model.parameters()).device
+    layout = Layout.make(config, shape, seq_len=longest, device=device)
+    return layout.apply(model, torch.bfloat16 if recipe.pretrain.train.precision == "bfloat16" else None)
 
 
 def forecast_stage(context: Context) -> dict[str, Any]:

@@ -18,7 +18,14 @@ from herdlm.run.stage import VOLATILE
 
 @contextmanager
 def standalone(
-    out: Path, *, kind: str, name: str, settings: dict[str, Any], inputs: dict[str, InputEntry], seed: int
+    out: Path,
+    *,
+    kind: str,
+    name: str,
+    settings: dict[str, Any],
+    inputs: dict[str, InputEntry],
+    seed: int,
+    counts: dict[str, Any] | None = None,
 ) -> Iterator[tuple[Path, Path, dict[str, Any]]]:
     """Gives (an empty folder to write into, a folder kept for a later try, counts to fill in); then publishes ``out``.
 
@@ -45,7 +52,7 @@ def standalone(
             write_text_durably(mark, fingerprint)
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir()
-        counts: dict[str, Any] = {}
+        counts = {} if counts is None else counts
         yield made, work, counts
         publish(
             made, out, kind=kind, stage=name, fingerprint=fingerprint, inputs=inputs, recipe=settings,
