@@ -26,6 +26,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from herdlm.base.artefact import hash_file, sync_folder, write_text_durably
 from herdlm.base.errors import DamagedError
+from herdlm.train.guards import agree
 
 STATE = "state.json"
 
@@ -108,7 +109,7 @@ def load_checkpoint(path: Path, model: HasParameters, optimizer: torch.optim.Opt
     """
     remedy = f"Delete {path} to go on from the checkpoint before it"
     problem, state = _find_damage(path)
-    if _any(problem is not None):
+    if agree(problem is not None):
         raise DamagedError(problem or f"another process found checkpoint {path} damaged", remedy)
     _prepare(model, optimizer, average, state["average_count"])
     try:
@@ -170,13 +171,3 @@ def _world() -> int:
 def _meet() -> None:
     if dist.is_initialized():
         dist.barrier()
-
-
-def _any(here: bool) -> bool:
-    """Whether it is so on any process."""
-    if not dist.is_initialized():
-        return here
-    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
-    flag = torch.tensor(int(here), device=device)
-    dist.all_reduce(flag, dist.ReduceOp.MAX)
-    return bool(flag)

@@ -35,6 +35,14 @@ class TrainConfig(Section):
     average_last: float = Field(0.0, ge=0, lt=1, description="share of the run whose checkpoints are averaged")
     average_count: int = Field(5, ge=1, description="how many checkpoints are averaged, evenly spread")
     checkpoint_every_steps: int = Field(200, ge=1)
+    on_not_finite: Literal["stop", "skip", "roll-back"] = Field(
+        "stop", description="what to do about a loss or gradient that is not finite, after refusing its step: end the "
+        "run, go on with the next step, or go back to the last checkpoint and pass that step over",
+    )  # fmt: skip
+    max_refused_steps: int = Field(10, ge=1, description="a run that had to refuse more ends")
+    watchdog_seconds: float = Field(
+        1800.0, ge=0, description="end the process when no step was finished for so long; 0 never does"
+    )
 
     @model_validator(mode="after")
     def _decay_is_meant(self) -> TrainConfig:

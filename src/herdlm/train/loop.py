@@ -22,6 +22,15 @@ from herdlm.parallel.run import ParallelModel
 from herdlm.tokens.batch import Batch
 from herdlm.train.checkpoint import Average, HasParameters, checkpoints, load_checkpoint, save_checkpoint
 from herdlm.train.config import TrainConfig
+from herdlm.train.guards import (
+    PreemptedError,
+    Preemption,
+    SpikeDetector,
+    Watchdog,
+    agree,
+    share,
+    step_seconds_by_rank,
+)
 from herdlm.train.objectives import Objective
 from herdlm.train.schedules import learning_rate
 
@@ -97,7 +106,7 @@ def averaging_steps(steps: int, config: TrainConfig) -> set[int]:
     return {round(steps - i * spread) for i in range(config.average_count)}
 
 
-def train(
+def train(  # noqa: PLR0912, PLR0915 - the loop is read in one piece
     model: Transformer | ParallelModel,
     objective: Objective,
     batches: Batches,
@@ -116,7 +125,8 @@ def train(
     the same weights.
 
     Raises:
-        HerdError: the loss or the gradient is not finite; the step is not taken.
+        HerdError: the loss or the gradient is not finite; the step is not taken (``on_not_finite`` may pass it over).
+        PreemptedError: the process got SIGTERM; the state after the step it was at is saved.
         DamagedError: the only checkpoints there are cannot be read.
     """
     started = time.monotonic()
@@ -125,21 +135,26 @@ def train(
     device = next(iter(model.parameters())).device
     optimizer = make_optimizer(model, config)
     average = Average()
-    done = _resume(work, model, optimizer, average)
     events = EventLog(work / "events.jsonl") if work and leads else None
-    if events:
-        events.truncate_after("step", "step", done)
+    done, losses, refused = _go_on(work, events, model, optimizer, average)
     autocast = (
         torch.autocast(device.type, torch.bfloat16) if config.precision == "bfloat16" else contextlib.nullcontext()
     )
     goes_on = (config.horizon_steps or 0) > batches.steps  # the first part of a longer run
     averaged_at = averaging_steps(batches.steps, config)
-    losses = [event["loss"] for event in read_events(events.path, "step")] if events else []
-    tokens = 0
+    tokens, spikes = 0, SpikeDetector()
     model.train()
-    with Progress(title, batches.steps, "steps", quiet=quiet or not leads) as progress:
+    with (
+        Progress(title, batches.steps, "steps", quiet=quiet or not leads) as progress,
+        Watchdog(config.watchdog_seconds) as watchdog,
+        Preemption() as preemption,
+    ):
         progress.restore(done)
-        for step in range(done, batches.steps):
+        step = done
+        while step < batches.steps:
+            if step in refused:
+                step += 1
+                continue
             step_started = time.monotonic()
             rate = learning_rate(step, batches.steps, config)
             for group in optimizer.param_groups:
@@ -147,28 +162,48 @@ def train(
             parts = batches.micro_batches(step)
             optimizer.zero_grad(set_to_none=True)
             total, divisor, sums = run.gradients(objective, parts, autocast)
+            own_seconds = time.monotonic() - step_started
             norm = run.clip(config.max_grad_norm)
             if not (math.isfinite(total) and math.isfinite(norm)):
-                raise HerdError(
-                    f"{title}: step {step} has loss {total} and gradient norm {norm}; it was not taken",
-                    "Lower peak_lr or look at the batch; the checkpoints before it are whole",
-                )
+                refused.add(step)
+                if events:
+                    events.write("refused", step=step + 1, loss=str(total), grad_norm=str(norm))
+                told = f"{title}: step {step} has loss {total} and gradient norm {norm}; it was not taken"
+                if config.on_not_finite == "stop":
+                    raise HerdError(told, "Lower peak_lr or look at the batch; the checkpoints before it are whole")
+                if len(refused) > config.max_refused_steps:
+                    raise HerdError(f"{told}, nor were {len(refused) - 1} before it", "Lower peak_lr, look at the data")
+                if config.on_not_finite == "roll-back":
+                    if not (work and checkpoints(work / "checkpoints")):
+                        raise HerdError(f"{told}, and there is no checkpoint to go back to", "Save more often")
+                    step, losses, _ = _go_on(work, events, model, optimizer, average)
+                continue
             optimizer.step()
             losses.append(total)
             count = sum(part.token_count for part in parts)
             tokens += count
-            if step + 1 in averaged_at:
+            step += 1
+            if step in averaged_at:
                 average.add(model)
             if events:
                 seconds = time.monotonic() - step_started
                 events.write(
-                    "step", step=step + 1, loss=total, lr=rate, grad_norm=norm, tokens=count, seconds=round(seconds, 4),
+                    "step", step=step, loss=total, lr=rate, grad_norm=norm, tokens=count, seconds=round(seconds, 4),
                     **{name: value / divisor for name, value in sums.items()},
                 )  # fmt: skip
-            last = step + 1 == batches.steps
-            due = goes_on if last else (step + 1) % config.checkpoint_every_steps == 0
-            if work and due:
-                save_checkpoint(work / "checkpoints", step + 1, model, optimizer, average)
+                if spikes.is_spike(total):
+                    events.write("spike", step=step, loss=total)
+            due = goes_on if step == batches.steps else step % config.checkpoint_every_steps == 0
+            ends = agree(preemption.asked) and step < batches.steps
+            if work and (due or ends):
+                by_rank = step_seconds_by_rank(own_seconds)
+                if events and len(by_rank) > 1:
+                    events.write("ranks", step=step, seconds=by_rank, slowest=by_rank.index(max(by_rank)))
+                save_checkpoint(work / "checkpoints", step, model, optimizer, average)
+            if ends:
+                saved = f"its state after step {step} is saved" if work else "nothing of it is saved"
+                raise PreemptedError(f"{title} was asked to end; {saved}", "Run again to go on")
+            watchdog.step_done()
             progress.advance(1, f"loss {total:.3f}")
     if average.count:
         average.apply(model)
@@ -177,6 +212,21 @@ def train(
     return TrainResult(
         batches.steps, tokens, sum(tail) / len(tail) if tail else math.nan, average.count, time.monotonic() - started
     )
+
+
+def _go_on(
+    work: Path | None, events: EventLog | None, model: HasParameters, optimizer: torch.optim.Optimizer, average: Average
+) -> tuple[int, list[float], set[int]]:
+    """Go on from the newest checkpoint: finished steps, their losses, and the steps that were refused.
+
+    The log is cut back to the checkpoint, so that it has no gap and no step twice.
+    """
+    done = _resume(work, model, optimizer, average)
+    if events:
+        events.truncate_after("step", "step", done)
+    losses = [event["loss"] for event in read_events(events.path, "step")] if events else []
+    refused = {event["step"] - 1 for event in read_events(events.path, "refused")} if events else set()
+    return done, losses, set(share(sorted(refused)))
 
 
 def _resume(work: Path | None, model: HasParameters, optimizer: torch.optim.Optimizer, average: Average) -> int:
