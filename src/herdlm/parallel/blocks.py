@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+import herdlm.model.tiles  # noqa: F401 - registers the attention operator
+
 Mode = Literal["none", "layer", "selective"]
 _aten: Any = torch.ops.aten
 # Dear to compute again, or (the scattered sums) to send again.
@@ -18,7 +20,7 @@ SAVED = {
     _aten.mm.default, _aten.addmm.default, _aten.bmm.default,
     _aten._scaled_dot_product_flash_attention.default, _aten._scaled_dot_product_efficient_attention.default,
     _aten._scaled_dot_product_cudnn_attention.default, _aten._scaled_dot_product_flash_attention_for_cpu.default,
-    torch.ops._c10d_functional.reduce_scatter_tensor.default,
+    torch.ops._c10d_functional.reduce_scatter_tensor.default, torch.ops.herdlm.tiled_attention.default,
 }  # fmt: skip
 
 
