@@ -63,6 +63,19 @@ ROWS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def tiles_for_any_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of these tests are short, which alone would take the dense mask."""
+    monkeypatch.setattr("herdlm.model.attention.DENSE_UP_TO", 0)
+
+
+def test_short_rows_take_the_dense_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("herdlm.model.attention.DENSE_UP_TO", 32)
+    documents = torch.tensor([[0] * 9 + [1] * 23])
+    assert not DocumentAttention(documents).tiled
+    assert DocumentAttention(torch.cat([documents, documents + 1], dim=1)).tiled
+
+
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("way", ["one tile", "many tiles", "weights computed again", "dense"])
