@@ -13,10 +13,10 @@ import pytest
 
 from tests.run.conftest import ROOT, SMOKE, smoke_run  # noqa: F401 - a fixture
 
-KILLS = 20
+KILLS = int(os.environ.get("HERDLM_TEST_KILLS", "20"))
 PROCESSES = 2
 SETTINGS = (
-    "--set", "pretrain.steps=80", "--set", "pretrain.train.checkpoint_every_steps=4",
+    "--set", "pretrain.steps=800", "--set", "pretrain.train.checkpoint_every_steps=10",
     "--set", "pretrain.train.watchdog_seconds=60", "--set", "parallel.tp=2",
 )  # fmt: skip
 
@@ -81,5 +81,5 @@ def test_random_kills_lose_nothing(smoke_run, tmp_path):  # noqa: F811
         with contextlib.suppress(ProcessLookupError):  # torchrun's ranks must not outlive it
             os.killpg(process.pid, signal.SIGKILL)
     print(f"{kills} kills: {told}")
-    assert kills >= min(KILLS, 12)
+    assert kills >= KILLS
     assert (out / "model.safetensors").read_bytes() == (undisturbed / "model.safetensors").read_bytes()
