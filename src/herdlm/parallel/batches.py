@@ -12,9 +12,7 @@ from herdlm.base.errors import InputError
 from herdlm.model.attention import Attend, DocumentAttention
 from herdlm.parallel.context import ContextAttention, places_of
 from herdlm.parallel.mesh import Mesh
-from herdlm.tokens.batch import Batch
-
-TOKENS = ("tokens", "targets", "weights", "documents", "positions")
+from herdlm.tokens.batch import TENSORS, Batch
 
 
 @dataclass(slots=True)
@@ -59,7 +57,7 @@ def _split(batch: Batch, mesh: Mesh, rows: int | None) -> Iterator[Batch]:
     if batch.columns:
         raise InputError("parallel.rows_per_micro_batch does not go with pairs", "Lower the number of pairs in a batch")
     for first in range(0, count, at_once):
-        yield Batch(*(getattr(batch, name)[first : first + at_once] for name in TOKENS))
+        yield Batch(*(getattr(batch, name)[first : first + at_once] for name in TENSORS))
 
 
 def cut(batch: Batch, mesh: Mesh) -> Part:
@@ -82,7 +80,7 @@ def cut(batch: Batch, mesh: Mesh) -> Part:
     def held(values: Tensor) -> Tensor:
         return values[rows][:, places].to(mesh.device)
 
-    tokens, targets, weights, documents, positions = (held(getattr(batch, name)) for name in TOKENS)
+    tokens, targets, weights, documents, positions = (held(getattr(batch, name)) for name in TENSORS)
     if not mine:
         weights.zero_()
     where = torch.full((count, length), -1)

@@ -153,8 +153,7 @@ def _model(recipe: Recipe, name: str, stretches: list[Stretch], processes: int |
 
 def flops_per_token(config: ModelConfig, seq_len: int) -> dict[str, int]:
     """Training FLOPs per token in rows of ``seq_len`` that hold one document each, with both counts of attention."""
-    matrices, causal = config.flops_per_token(0), config.flops_per_token(seq_len)
-    return {"causal": causal, "full": 2 * causal - matrices}
+    return {"causal": config.flops_per_token(seq_len), "full": config.full_attention_flops_per_token(seq_len)}
 
 
 def _state(values: int) -> dict[str, int]:

@@ -28,13 +28,13 @@ class PreemptedError(HerdError):
     exit_code = 0
 
 
-def agree(here: bool) -> bool:
-    """Whether it is so on any process of the group; without a group, here."""
+def agree(here: bool, group: dist.ProcessGroup | None = None) -> bool:
+    """Whether it is so on any process of the group (None: the default one); without any, here."""
     if not dist.is_initialized():
         return here
-    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+    device = torch.device("cuda" if dist.get_backend(group) == "nccl" else "cpu")
     flag = torch.tensor(int(here), device=device)
-    dist.all_reduce(flag, dist.ReduceOp.MAX)
+    dist.all_reduce(flag, dist.ReduceOp.MAX, group=group)
     return bool(flag)
 
 
