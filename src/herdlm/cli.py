@@ -338,11 +338,15 @@ def export_hf(
     out: Annotated[Path, typer.Option(help="A new folder.")],
     dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
 ) -> None:
-    """Write a model as a Hugging Face folder of the given precision."""
+    """Write a model, or a checkpoint kept of its training, as a Hugging Face folder of the given precision."""
     from herdlm.model import hf
+    from herdlm.run.milestones import export_checkpoint, is_checkpoint
     from herdlm.serve.resolve import model_folder
 
-    hf.export_hf(model_folder(model), out, dtype)
+    if is_checkpoint(model):
+        export_checkpoint(model, out, dtype)
+    else:
+        hf.export_hf(model_folder(model), out, dtype)
     say(f"Hugging Face folder: {out}")
 
 

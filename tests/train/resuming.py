@@ -12,7 +12,7 @@ from herdlm.base.events import read_events
 from herdlm.parallel.config import ParallelConfig
 from herdlm.parallel.layout import Layout
 from herdlm.parallel.whole import gather_whole
-from herdlm.train.checkpoint import checkpoints
+from herdlm.train.checkpoint import checkpoints, load_weights
 from herdlm.train.config import TrainConfig
 from herdlm.train.loop import train
 from herdlm.train.objectives import NextToken
@@ -112,6 +112,22 @@ def damage():
         "told": everyone,
         "hash": hashlib.sha256(newest.name.encode()).hexdigest()[:4],
     }
+
+
+def whole_again():
+    """Weights saved in a layout, read into a whole model on every process: how far they are from those gathered."""
+    keys, work = dict(tp=2, pp=2), shared_folder()
+    run(keys, work, stop=4)
+    model = Layout.make(ParallelConfig(**keys), make_model(torch.float32, "lm", ()).config, seq_len=SEQ_LEN).apply(
+        make_model(torch.float32, "lm", ())
+    )
+    load_weights(checkpoints(work / "checkpoints")[-1], model)
+    gathered = {name: None if p is None else p.clone() for name, p in gather_whole(model)}
+    whole = make_model(torch.float32, "lm", ())
+    load_weights(checkpoints(work / "checkpoints")[-1], whole)
+    if dist.get_rank():
+        return None
+    return difference({name: p.detach() for name, p in whole.named_parameters()}, gathered)
 
 
 def several(calls):

@@ -12,11 +12,10 @@ from herdlm.base.events import read_events
 from herdlm.tokens.batch import Batch
 from herdlm.tokens.dialogs import DialogBatches
 from herdlm.train.checkpoint import Checkpointer, checkpoints, step_of
-from herdlm.train.config import TrainConfig
+from herdlm.train.config import TrackConfig, TrainConfig
 from herdlm.train.loop import averaging_steps, make_optimizer, train
 from herdlm.train.objectives import NextToken
 from herdlm.train.schedules import learning_rate
-from herdlm.train.track import TrackConfig
 from tests.conftest import small_model
 from tests.train.test_objectives import DIALOGS
 
@@ -117,7 +116,10 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tokenizer, tmp_p
     content[-9] ^= 1
     tensors.write_bytes(bytes(content))
     resumed = small_model()
-    train(resumed, NextToken(), data, CONFIG, work=tmp_path, quiet=True)
+    with pytest.warns(RuntimeWarning, match="step-00000012.* is not what was saved.* going on from step-00000008"):
+        train(resumed, NextToken(), data, CONFIG, work=tmp_path, quiet=True)
+    (told,) = read_events(tmp_path / "events.jsonl", "damaged")
+    assert (told["damaged"], told["instead"]) == ("step-00000012", "step-00000008")
     for name, value in weights(undisturbed).items():
         assert torch.equal(value, weights(resumed)[name]), name
 

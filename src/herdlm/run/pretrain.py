@@ -26,6 +26,7 @@ from herdlm.parallel.layout import Layout
 from herdlm.parallel.run import ParallelModel
 from herdlm.parallel.whole import save_whole
 from herdlm.run.long_context import Run, set_rope, train_in_stages
+from herdlm.run.milestones import keep_milestones
 from herdlm.run.pretrain_batches import open_batches
 from herdlm.run.processes import led_by_first, process_group
 from herdlm.run.recipe import Recipe
@@ -38,6 +39,7 @@ from herdlm.tokens.shards import Shard
 from herdlm.tokens.tokenizer import PAD, TOKENIZER_FILES, Tokenizer
 from herdlm.train.loop import TrainResult, train
 from herdlm.train.objectives import NextToken
+from herdlm.train.track import FOLDER
 
 AXES = ("parameters", "body_parameters")
 
@@ -56,9 +58,11 @@ def save_model(model: Transformer | ParallelModel, out: Path, *, tokenizer: Path
     for name in TOKENIZER_FILES:
         if (tokenizer / name).exists():
             shutil.copyfile(tokenizer / name, out / name)
-    log = work / "events.jsonl"
+    log, board = work / "events.jsonl", work / FOLDER
     if log.exists():
         shutil.copyfile(log, out / "events.jsonl")
+    if board.exists():
+        shutil.copytree(board, out / FOLDER, dirs_exist_ok=True)
 
 
 def pretrain_stage(context: Context) -> dict[str, Any]:
@@ -157,7 +161,9 @@ def _pretrain(
         last = step == config.steps
         part = training.model_copy(update={"horizon_steps": config.steps, "average_last": 0.0})
         rows = batches if last else FirstSteps(batches, step)
-        results.append(train(trained, NextToken(), rows, training if last else part, work=work, title=title))
+        results.append(
+            train(trained, NextToken(), rows, training if last else part, work=work, title=title, track=recipe.track)
+        )
 
     def find_needles(length: int) -> Retrieval:
         needles = make_needles(
@@ -179,6 +185,7 @@ def _pretrain(
         work,
     )  # fmt: skip
     save_model(trained, out, tokenizer=tokenizer, work=work)
+    keep_milestones(work, out, training)
     if isinstance(trained, ParallelModel):
         if dist.get_rank():
             return {}

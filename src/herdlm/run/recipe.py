@@ -19,7 +19,7 @@ from herdlm.model.config import ModelConfig, RopeScaling
 from herdlm.parallel.config import ParallelConfig
 from herdlm.run.timeline import timeline, whole_rows
 from herdlm.tokens.tokenizer import TokenizerConfig
-from herdlm.train.config import TrainConfig
+from herdlm.train.config import TrackConfig, TrainConfig
 
 
 class ComputeConfig(Section):
@@ -239,6 +239,7 @@ class Recipe(Section):
     bank: BankConfig = BankConfig()
     align: AlignConfig
     quantize: Fp8Config = Fp8Config()
+    track: TrackConfig = TrackConfig()
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Recipe:

@@ -14,7 +14,7 @@ from herdlm.base.seeds import derive_seed
 if TYPE_CHECKING:
     from herdlm.run.recipe import Recipe
 
-VOLATILE = ("events.jsonl", "timing.json")  # hold times, so equal results differ in them
+VOLATILE = ("events.jsonl", "timing.json", "tensorboard/")  # hold times, so equal results differ in them
 
 
 @dataclass(frozen=True, slots=True)

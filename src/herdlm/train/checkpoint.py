@@ -133,23 +133,26 @@ class Checkpointer:
             self._failure = None
             raise failure
 
-    def restore(self) -> int:
-        """Go back to the newest checkpoint that can be read; the number of steps it stands for, 0 where there is none.
+    def restore(self) -> tuple[int, dict[str, str]]:
+        """Go back to the newest checkpoint that can be read.
+
+        Returns:
+            The number of steps it stands for, 0 where there is none; and what was wrong with newer ones, by name.
 
         Raises:
             DamagedError: there are some, and none can be read.
         """
         self.wait()
+        damaged: dict[str, str] = {}
         found = checkpoints(self.folder)
         for path in reversed(found):
             try:
-                return load_checkpoint(path, self.model, self.optimizer, self.average)
+                return load_checkpoint(path, self.model, self.optimizer, self.average), damaged
             except DamagedError as error:
                 if path == found[0]:
                     raise
-                if _rank() == 0:
-                    warnings.warn(f"{error}; going on from the checkpoint before it", RuntimeWarning, stacklevel=2)
-        return 0
+                damaged[path.name] = error.what
+        return 0, damaged
 
     def _write(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         final, working = self.folder / f"step-{step:08d}", self.folder / f".step-{step:08d}.tmp"

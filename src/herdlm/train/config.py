@@ -63,3 +63,10 @@ class TrainConfig(Section):
                 f"{self.checkpoint_every_steps}"
             )
         return self
+
+
+class TrackConfig(Section):
+    """The ``track`` section of a recipe. It changes nothing that is made."""
+
+    tensorboard: Literal["auto", "on", "off"] = Field("auto", description="auto: where tensorboard is installed")
+    wandb_project: str | None = Field(None, description="also log to this project of Weights & Biases")

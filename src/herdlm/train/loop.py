@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from herdlm.model.transformer import Transformer
 from herdlm.parallel.run import ParallelModel
 from herdlm.tokens.batch import Batch, save_batches
 from herdlm.train.checkpoint import Average, Checkpointer, checkpoints
-from herdlm.train.config import TrainConfig
+from herdlm.train.config import TrackConfig, TrainConfig
 from herdlm.train.guards import (
     PreemptedError,
     Preemption,
@@ -34,7 +35,7 @@ from herdlm.train.objectives import Objective
 from herdlm.train.prefetch import Prefetch
 from herdlm.train.schedules import learning_rate
 from herdlm.train.speed import device_peak, peak_memory_gib
-from herdlm.train.track import TrackConfig, Tracker
+from herdlm.train.track import Tracker
 
 
 class Batches(Protocol):
@@ -344,10 +345,14 @@ class _Training:
 
         The log is cut back to the checkpoint, so that it has no gap and no step twice.
         """
-        done = self.checkpointer.restore() if self.checkpointer else 0
+        done, damaged = self.checkpointer.restore() if self.checkpointer else (0, {})
         if self.events:
             for kind in ("step", "validation", "spike", "ranks"):
                 self.events.truncate_after(kind, "step", done)
+            for name, what in damaged.items():
+                instead = f"step-{done:08d}"
+                self.events.write("damaged", damaged=name, what=what, instead=instead)
+                warnings.warn(f"{what}; going on from {instead}", RuntimeWarning, stacklevel=1)
         losses = [event["loss"] for event in read_events(self.events.path, "step")] if self.events else []
         refused = {event["step"] - 1 for event in read_events(self.events.path, "refused")} if self.events else set()
         return done, losses, set(share(sorted(refused)))

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from herdlm.base.errors import InputError
-from herdlm.base.recipe import Section
+from herdlm.train.config import TrackConfig
 
 FOLDER = "tensorboard"
-
-
-class TrackConfig(Section):
-    """The ``track`` section of a recipe. It changes nothing that is made."""
-
-    tensorboard: Literal["auto", "on", "off"] = Field("auto", description="auto: where tensorboard is installed")
-    wandb_project: str | None = Field(None, description="also log to this project of Weights & Biases")
 
 
 class Tracker:
