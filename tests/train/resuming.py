@@ -37,7 +37,21 @@ class Rows:
         return token_batches(step, (3, 2))
 
 
-def run(keys, work=None, stop=None, seed_weights=True):
+class PoisonedOnOne(NextToken):
+    """On the last process alone, gives a loss that is not a number in the reads ``at``, counted from 0."""
+
+    def __init__(self, at):
+        object.__setattr__(self, "at", at)
+        object.__setattr__(self, "reads", [0])
+
+    def read(self, readout, hidden, batch):
+        loss, seen = NextToken.read(self, readout, hidden, batch)
+        self.reads[0] += 1
+        is_hit = dist.get_rank() == dist.get_world_size() - 1 and self.reads[0] - 1 in self.at
+        return (loss * float("nan") if is_hit else loss), seen
+
+
+def run(keys, work=None, stop=None, seed_weights=True, objective=None, config=CONFIG):
     """Train in a layout (None: this process alone) and give {weight: values} on the first process."""
     model = make_model(torch.float32, "lm", ())
     if not seed_weights:  # what a resumed run starts from must not matter
@@ -47,7 +61,7 @@ def run(keys, work=None, stop=None, seed_weights=True):
     if keys is not None:
         model = Layout.make(ParallelConfig(**keys), model.config, seq_len=SEQ_LEN).apply(model)
     try:
-        train(model, NextToken(), Rows(stop), CONFIG, work=work, quiet=True)
+        train(model, objective or NextToken(), Rows(stop), config, work=work, quiet=True)
     except KeyboardInterrupt:
         return None
     if keys is None:
@@ -128,6 +142,24 @@ def whole_again():
     if dist.get_rank():
         return None
     return difference({name: p.detach() for name, p in whole.named_parameters()}, gathered)
+
+
+def poisoned():
+    """A step whose loss is not a number on one process, passed over and rolled back: the log, and how they differ."""
+    ended, logs = {}, {}
+    for mode in ("skip", "roll-back"):
+        work = shared_folder()
+        config = CONFIG.model_copy(update={"on_not_finite": mode})
+        at = {10, 11}  # both micro-batches of the sixth step
+        ended[mode] = run(dict(tp=2, pp=2), work, objective=PoisonedOnOne(at), config=config)
+        if dist.get_rank() == 0:
+            logs[mode] = {
+                kind: [event["step"] for event in read_events(work / "events.jsonl", kind)]
+                for kind in ("step", "refused")
+            }
+    if dist.get_rank():
+        return None
+    return {"logs": logs, "difference": difference(ended["roll-back"], ended["skip"])}
 
 
 def several(calls):

@@ -17,6 +17,7 @@ def found():
         ("resume_in", [{"dp_shard": 4}, [TP2PP2]]),
         ("damage", []),
         ("whole_again", []),
+        ("poisoned", []),
     ]
     return launch("tests.train.resuming:several", 4, calls)
 
@@ -45,3 +46,10 @@ def test_when_none_is_whole_every_process_says_so(found):
 
 def test_weights_saved_in_a_layout_are_read_into_a_whole_model(found):
     assert found[3] == 0.0
+
+
+def test_a_step_that_is_not_finite_on_one_process_is_refused_by_all(found):
+    seen = found[4]
+    for log in seen["logs"].values():
+        assert log == {"step": [1, 2, 3, 4, 5, 7], "refused": [6]}
+    assert seen["difference"] == 0.0
