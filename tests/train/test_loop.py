@@ -1,6 +1,9 @@
 """The loop: schedules, accumulation, resuming to the bit, averaging, and refusing what is not finite."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -290,3 +293,21 @@ def test_what_is_asked_for_and_not_installed_is_refused(tokenizer, tmp_path, mon
     for track in (TrackConfig(tensorboard="on"), TrackConfig(wandb_project="herd")):
         with pytest.raises(InputError, match="is not installed"):
             train(small_model(), NextToken(), batches(tokenizer), CONFIG, work=tmp_path, quiet=True, track=track)
+
+
+def test_weights_and_biases_gets_the_log_when_asked(tmp_path):
+    script = (
+        "from pathlib import Path\n"
+        "from herdlm.train.config import TrackConfig\n"
+        "from herdlm.train.track import Tracker\n"
+        "with Tracker(TrackConfig(tensorboard='off', wandb_project='herd'), Path('.'), 'flagship', 0) as track:\n"
+        "    for step in (1, 2, 3):\n"
+        "        track.write('step', step, {'loss': 4 / step})\n"
+    )
+    environment = os.environ | {"WANDB_MODE": "offline", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=200, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert "step/loss 1.33333" in done.stderr  # its own summary of the run
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
