@@ -16,7 +16,7 @@ from tests.run.conftest import ROOT, SMOKE, smoke_run  # noqa: F401 - a fixture
 
 PROCESSES = 2
 SETTINGS = (
-    "--set", "pretrain.steps=600", "--set", "pretrain.train.checkpoint_every_steps=10",
+    "--set", "pretrain.steps=1600", "--set", "pretrain.train.checkpoint_every_steps=10",
     "--set", "pretrain.train.watchdog_seconds=20", "--set", "parallel.tp=2",
 )  # fmt: skip
 # What happens to the run, once each time it is started; in random order.
@@ -139,7 +139,7 @@ def test_mischief_loses_nothing(stages, undisturbed, tmp_path):
     print(endings)
     events = out / "events.jsonl"
     steps = [event["step"] for event in read_events(events, "step")]
-    assert steps == list(range(1, 601))
+    assert steps == list(range(1, 1601))
     damaged = list(read_events(events, "damaged"))
     assert len(damaged) >= 4  # each told which checkpoint was damaged and which one was used instead
     assert all(event["instead"] < event["damaged"] and ".safetensors" in event["what"] for event in damaged)
