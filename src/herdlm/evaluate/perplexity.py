@@ -35,7 +35,7 @@ def text_loss(model: Model, folder: Path, *, seq_len: int, pad: int) -> TextLoss
     """
     batches = validation_batches(folder, seq_len, pad)
     shard = Shard(folder).index
-    total = tokens = 0
+    total, tokens = 0.0, 0
     for batch, logprobs in zip(batches, token_logprobs(model, batches), strict=True):
         total -= float(logprobs.sum())
         tokens += int((batch.weights > 0).sum())

@@ -50,10 +50,10 @@ def parts_of(batches: Sequence[Batch], mesh: Mesh, rows_per_micro_batch: int | N
     Raises:
         InputError: micro-batches of pairs are to be cut further, or rows cannot be cut into equal chunks.
     """
-    return [cut(batch, mesh) for whole in batches for batch in split(whole, mesh, rows_per_micro_batch)]
+    return [cut(batch, mesh) for whole in batches for batch in split_rows(whole, mesh, rows_per_micro_batch)]
 
 
-def split(batch: Batch, mesh: Mesh, rows: int | None) -> Iterator[Batch]:
+def split_rows(batch: Batch, mesh: Mesh, rows: int | None) -> Iterator[Batch]:
     """A micro-batch in pieces of ``rows`` rows for each data-parallel rank."""
     count = len(batch.tokens)
     at_once = count if rows is None else rows * mesh.sizes.dp

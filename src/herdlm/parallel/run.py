@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from herdlm.model.attention import Attend
 from herdlm.model.config import RopeScaling
-from herdlm.parallel.batches import Part, cut, parts_of, split
+from herdlm.parallel.batches import Part, cut, parts_of, split_rows
 from herdlm.parallel.config import ParallelConfig
 from herdlm.parallel.linear import LateGradients
 from herdlm.parallel.mesh import Direction, Mesh
@@ -157,7 +157,9 @@ class ParallelModel:
             On every process for each batch [B, T] float64 on the CPU, 0 where there is no target.
         """
         sizes = self.mesh.sizes
-        micros = [micro for batch in batches for micro in split(batch, self.mesh, self.config.rows_per_micro_batch)]
+        micros = [
+            micro for batch in batches for micro in split_rows(batch, self.mesh, self.config.rows_per_micro_batch)
+        ]
         parts = [cut(micro, self.mesh) for micro in micros]
         passes = _Passes(parts=parts, attends=self._attends(parts))
         order = forward_order(sizes.pp, self.config.stages_per_rank, len(parts))[self.mesh.pp_rank]
