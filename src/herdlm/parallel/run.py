@@ -191,7 +191,7 @@ class ParallelModel:
             dist.all_reduce(every, group=self.mesh.batch)
         if sizes.pp > 1:
             dist.broadcast(every, group=self.mesh.pp.get_group(), group_src=self.last % sizes.pp)
-        runs = every.cpu().split([batch.token_count for batch in batches])
+        runs = torch.split(every.cpu(), [batch.token_count for batch in batches])
         return [run.view(batch.tokens.shape) for run, batch in zip(runs, batches, strict=True)]
 
     def set_rope_scaling(self, scaling: RopeScaling) -> None:
