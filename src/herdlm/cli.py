@@ -205,22 +205,31 @@ def anneal_probe(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=2, help="Of the annealing; the recipe's if not said.")] = None,
     new_share: Annotated[float, typer.Option(help="Of the rows, for the new set.")] = 0.3,
+    processes: Annotated[int, typer.Option(min=1, help="Start this many processes here and train on all.")] = 1,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Measure what a small data set is worth: anneal a half-trained model with it and without."""
+    """Measure what a small data set is worth: anneal a half-trained model with it and without.
+
+    Under torchrun, or with --processes, models are trained and measured in the recipe's parallel layout.
+    """
+    from herdlm.run.processes import relaunch
     from herdlm.run.recipe import read_recipe
 
     read = read_recipe(recipe, set_ or ())
     sets = dict(item.partition("=")[::2] for item in held_out or ())
     if bad := [item for item in held_out or () if not all(item.partition("=")[::2])]:
         raise InputError(f"--held-out {bad[0]} is not of the form NAME=FOLDER", "Say, for one, math=tokens/math")
+    if processes > 1:
+        relaunch(processes, _without_option(sys.argv[1:], "--processes"), read.compute.threads_per_stage)
     from herdlm.run import anneal_probe as probe
 
     told = probe.anneal_probe(
         read, model or read.herd.small, tokens=tokens, tokenizer=tokenizer, new=new, out=out, steps=steps,
         held_out={name: Path(folder) for name, folder in sets.items()}, half_trained=half_trained, new_share=new_share,
     )  # fmt: skip
+    if not told:
+        return  # another process tells
     if json_:
         say_json(told)
     else:

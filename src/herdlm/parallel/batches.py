@@ -21,12 +21,16 @@ class Part:
 
     Attributes:
         batch: its rows and places; columns of pairs hold every n-th pair, so that each pair counts on one process.
+        rows: the numbers of its rows in the micro-batch, [B].
+        places: of its tokens in each row, [T].
         documents: of its rows, whole.
         document_count: in the whole micro-batch.
         ends: by side, where each pair of the whole micro-batch ends in ``batch``'s flattened places; -1: elsewhere.
     """
 
     batch: Batch
+    rows: Tensor
+    places: Tensor
     documents: Tensor
     document_count: int
     ends: dict[str, Tensor]
@@ -44,10 +48,10 @@ def parts_of(batches: Sequence[Batch], mesh: Mesh, rows_per_micro_batch: int | N
     Raises:
         InputError: micro-batches of pairs are to be cut further, or rows cannot be cut into equal chunks.
     """
-    return [cut(batch, mesh) for whole in batches for batch in _split(whole, mesh, rows_per_micro_batch)]
+    return [cut(batch, mesh) for whole in batches for batch in split_rows(whole, mesh, rows_per_micro_batch)]
 
 
-def _split(batch: Batch, mesh: Mesh, rows: int | None) -> Iterator[Batch]:
+def split_rows(batch: Batch, mesh: Mesh, rows: int | None) -> Iterator[Batch]:
     """A micro-batch in pieces of ``rows`` rows for each data-parallel rank."""
     count = len(batch.tokens)
     at_once = count if rows is None else rows * mesh.sizes.dp
@@ -68,10 +72,11 @@ def cut(batch: Batch, mesh: Mesh) -> Part:
     """
     count, length = batch.tokens.shape
     sizes = mesh.sizes
-    pieces = sizes.tp if sizes.cp == 1 else 2 * sizes.cp * sizes.tp
-    if length % pieces:
-        raise InputError(f"rows of {length} tokens cannot be cut into {pieces} chunks (parallel.tp, parallel.cp)",
-                         f"Make seq_len a multiple of {pieces}")  # fmt: skip
+    if length % sizes.row_pieces:
+        raise InputError(
+            f"rows of {length} tokens cannot be cut into {sizes.row_pieces} chunks (parallel.tp, parallel.cp)",
+            f"Make seq_len a multiple of {sizes.row_pieces}",
+        )
     rows = torch.arange(count).tensor_split(sizes.dp)[mesh.dp_rank]
     mine = len(rows) > 0
     rows = rows if mine else torch.zeros(1, dtype=torch.int64)
@@ -96,6 +101,8 @@ def cut(batch: Batch, mesh: Mesh) -> Part:
             columns[name] = column[mesh.batch_rank :: sizes.dp * sizes.cp].to(mesh.device)
     return Part(
         batch=Batch(tokens, targets, weights, documents, positions, columns),
+        rows=rows,
+        places=places,
         documents=batch.documents[rows].to(mesh.device),
         document_count=int(batch.documents.max()) + 1,
         ends=ends,

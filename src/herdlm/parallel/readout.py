@@ -12,7 +12,7 @@ from herdlm.parallel.collectives import counted_once, summed
 from herdlm.parallel.linear import local
 from herdlm.parallel.mesh import Mesh
 from herdlm.parallel.stage import Stage
-from herdlm.parallel.vocabulary import first_row, vocabulary_logprobs
+from herdlm.parallel.vocabulary import first_row, most_likely, vocabulary_logprobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,19 @@ class PartReadout:
 
     def target_logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Log-probability of each target, [N]."""
-        weight, ranks = local(self.stage.lm_head.weight), self.mesh.sizes.tp
-        if ranks == 1:
+        weight = local(self.stage.lm_head.weight)
+        if self.mesh.sizes.tp == 1:
             return linear_logprobs(hidden, weight, targets)
-        start = first_row(self.stage.config.vocab_size, ranks, self.mesh.tp_rank)
-        return vocabulary_logprobs(hidden, weight, targets, start, self.mesh.tp.get_group())
+        return vocabulary_logprobs(hidden, weight, targets, self._first_entry, self.mesh.tp.get_group())
+
+    def most_likely(self, hidden: Tensor) -> Tensor:
+        """The most likely next token at each place, [N]."""
+        group = self.mesh.tp.get_group() if self.mesh.sizes.tp > 1 else None
+        return most_likely(hidden, local(self.stage.lm_head.weight), self._first_entry, group)
+
+    @property
+    def _first_entry(self) -> int:
+        return first_row(self.stage.config.vocab_size, self.mesh.sizes.tp, self.mesh.tp_rank)
 
     def scores_at(self, hidden: Tensor, ends: str) -> Tensor:
         """Scores at the ends of this process's pairs, wherever they are: [pairs / n]."""

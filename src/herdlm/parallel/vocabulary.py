@@ -1,4 +1,4 @@
-"""Embedding and log-probabilities over a vocabulary that is cut between ranks: whole logits are on none of them."""
+"""Embedding, log-probabilities and likeliest tokens over a vocabulary cut between ranks: none has whole logits."""
 
 from __future__ import annotations
 
@@ -91,3 +91,22 @@ def vocabulary_logprobs(
         hidden, weight = hidden.to(dtype), weight.to(dtype)
     out: Tensor = _Logprobs.apply(hidden, weight, targets, start, group)  # type: ignore[no-untyped-call]
     return out
+
+
+@torch.no_grad()
+def most_likely(hidden: Tensor, weight: Tensor, start: int, group: dist.ProcessGroup | None) -> Tensor:
+    """The entry of the largest logit at each place, the first of equals as of the whole vocabulary, [N].
+
+    Args:
+        hidden, weight, start: as for :func:`vocabulary_logprobs`.
+        group: None where the vocabulary is whole.
+    """
+    if not len(hidden):
+        return torch.zeros(0, dtype=torch.int64, device=hidden.device)
+    found = [F.linear(hidden[rows], weight).max(-1) for rows in _slices(hidden)]
+    entries = torch.cat([slice_.indices for slice_ in found]) + start
+    if group is None:
+        return entries
+    values = torch.cat([slice_.values for slice_ in found]).float()
+    elsewhere = values < total(values, group, "max")
+    return total(entries.masked_fill(elsewhere, torch.iinfo(entries.dtype).max), group, "min")
