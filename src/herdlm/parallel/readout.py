@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from herdlm.model.losses import linear_logprobs, sums_by_document
+from herdlm.model.distillation import Distillation
+from herdlm.model.losses import linear_distilled, linear_logprobs, sums_by_document
 from herdlm.parallel.batches import Part
 from herdlm.parallel.collectives import counted_once, summed
 from herdlm.parallel.linear import local
 from herdlm.parallel.mesh import Mesh
 from herdlm.parallel.stage import Stage
-from herdlm.parallel.vocabulary import first_row, vocabulary_logprobs
+from herdlm.parallel.vocabulary import first_row, vocabulary_distilled, vocabulary_logprobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,17 @@ class PartReadout:
             return linear_logprobs(hidden, weight, targets)
         start = first_row(self.stage.config.vocab_size, ranks, self.mesh.tp_rank)
         return vocabulary_logprobs(hidden, weight, targets, start, self.mesh.tp.get_group())
+
+    def distilled(
+        self, hidden: Tensor, targets: Tensor, ids: Tensor, logprobs: Tensor, loss: Distillation
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Minus ``loss``, the target's log-probability and the divergence from a teacher at each target, [N] each."""
+        weight, ranks = local(self.stage.lm_head.weight), self.mesh.sizes.tp
+        if ranks == 1:
+            return linear_distilled(hidden, weight, targets, ids, logprobs, loss=loss)
+        start = first_row(self.stage.config.vocab_size, ranks, self.mesh.tp_rank)
+        group = self.mesh.tp.get_group()
+        return vocabulary_distilled(hidden, weight, targets, ids, logprobs, loss=loss, start=start, group=group)
 
     def scores_at(self, hidden: Tensor, ends: str) -> Tensor:
         """Scores at the ends of this process's pairs, wherever they are: [pairs / n]."""
