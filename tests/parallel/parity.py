@@ -16,9 +16,9 @@ from herdlm.parallel.config import ParallelConfig
 from herdlm.parallel.layout import Layout
 from herdlm.parallel.whole import gather_whole
 from herdlm.tokens.batch import Piece, assemble, lay_out
+from herdlm.tokens.teacher import TEACHER_COLUMNS
 from herdlm.train.config import TrainConfig
 from herdlm.train.loop import make_optimizer
-from herdlm.tokens.teacher import TEACHER_COLUMNS
 from herdlm.train.objectives import DPO, Distill, NextToken, Reward
 
 SHAPE = dict(

@@ -68,7 +68,7 @@ FOUR = {
     "pp2 tp2, zero-bubble, distill": dict(
         layout=dict(pp=2, tp=2, pipeline_schedule="zero-bubble"), objective="distill", rows=(2, 2, 2, 2)
     ),
-    "tp2 dp2, distill, float32": dict(layout=dict(tp=2), objective="distill", dtype="float32"),
+    "tp2 dp2, distill, float32": dict(layout=dict(tp=2), objective="distill", dtype="float32", steps=1),
     "tp2 cp2, layer checkpointing": dict(layout=dict(tp=2, cp=2, activation_checkpointing="layer")),
     "tp2 dp2, selective checkpointing": dict(layout=dict(tp=2, activation_checkpointing="selective")),
     "dp4, resharded, layer checkpointing": dict(

@@ -13,7 +13,8 @@ from herdlm.tokens.batch import Batch
 from herdlm.tokens.teacher import Batches, TaughtBatches, TeacherColumns, with_columns
 from herdlm.train.objectives import hidden_states
 
-LOGITS_AT_ONCE = 2**24  # of the teacher's logits, by number
+TOKENS_AT_ONCE = 2**16  # in rows of one forward pass
+LOGITS_AT_ONCE = 2**24  # by number
 
 
 @torch.no_grad()
@@ -23,18 +24,23 @@ def teacher_columns(
     """The teacher's ``top_k`` most likely tokens at every target of a batch and their log-probabilities, [targets, K].
 
     They are those of softmax(logits / temperature) over the whole vocabulary, not of the k tokens alone. Whole logits
-    exist for few targets at a time. ``precision`` is that of the forward pass.
+    exist for few targets at a time, hidden states for few rows. ``precision`` is that of the forward pass.
     """
     device = next(teacher.parameters()).device
-    given = batch.to(device)
     ids, logprobs = [], []
+    rows_at_once = max(TOKENS_AT_ONCE // batch.tokens.shape[1], 1)
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        hidden = hidden_states(teacher, given)[given.weights.flatten() > 0]
-        for rows in torch.split(hidden, max(LOGITS_AT_ONCE // teacher.config.vocab_size, 1)):
-            scores = at_least_float(teacher.logits(rows)) / temperature
-            best, tokens = torch.log_softmax(scores, -1).topk(top_k)
-            ids.append(tokens)
-            logprobs.append(best)
+        for first in range(0, len(batch.tokens), rows_at_once):
+            now = slice(first, first + rows_at_once)
+            rows = Batch(
+                batch.tokens[now], batch.targets[now], batch.weights[now], batch.documents[now], batch.positions[now]
+            ).to(device)
+            hidden = hidden_states(teacher, rows)[rows.weights.flatten() > 0]
+            for some in torch.split(hidden, max(LOGITS_AT_ONCE // teacher.config.vocab_size, 1)):
+                scores = at_least_float(teacher.logits(some)) / temperature
+                best, tokens = torch.log_softmax(scores, -1).topk(top_k)
+                ids.append(tokens)
+                logprobs.append(best)
     return torch.cat(ids), torch.cat(logprobs)
 
 
