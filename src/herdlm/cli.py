@@ -144,6 +144,9 @@ def train(
     tokenizer: Annotated[Path, typer.Option(help="The tokenizer's folder.")],
     model: Annotated[str, typer.Option(help="Which of the recipe's models.")],
     out: Annotated[Path, typer.Option(help="A new folder for the model; a run cut off goes on beside it.")],
+    teacher: Annotated[
+        Path | None, typer.Option(help="The folder of the model that teaches, where the recipe has its distill key.")
+    ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Start this many processes here and train on all.")] = 1,
     set_: SetOption = None,
     json_: JsonOption = False,
@@ -159,7 +162,7 @@ def train(
     read = read_recipe(recipe, set_ or ())
     if processes > 1:
         relaunch(processes, _without_option(sys.argv[1:], "--processes"), read.compute.threads_per_stage)
-    counts = pretrain(read, model, tokens=tokens, tokenizer=tokenizer, out=out)
+    counts = pretrain(read, model, tokens=tokens, tokenizer=tokenizer, out=out, teacher=teacher)
     if not counts:
         return  # another process tells
     if json_:
@@ -248,6 +251,7 @@ def launch(
     model: Annotated[str | None, typer.Option(help="Which of the recipe's models; the flagship if not said.")] = None,
     gpus_per_node: Annotated[int, typer.Option(min=1)] = 8,
     nodes: Annotated[int | None, typer.Option(min=1, help="Where the layout leaves dp_shard open.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="The teacher's folder, as the nodes find it.")] = None,
     recipe_on_nodes: Annotated[str | None, typer.Option(help="The recipe, as the nodes find it.")] = None,
     sbatch: Annotated[list[str] | None, typer.Option(help="A further sbatch option, such as --partition=gpu.")] = None,
     image: Annotated[str | None, typer.Option(help="Kubernetes: the container image with herdlm.")] = None,
@@ -264,7 +268,7 @@ def launch(
         raise InputError("say for which cluster the file is to be", "Give either --slurm or --kubernetes")
     job = launching.plan_job(
         read, model or read.herd.flagship, path=recipe_on_nodes or str(recipe), tokens=tokens, tokenizer=tokenizer,
-        out=out, overrides=set_ or (), gpus_per_node=gpus_per_node, nodes=nodes,
+        out=out, overrides=set_ or (), gpus_per_node=gpus_per_node, nodes=nodes, teacher=teacher,
     )  # fmt: skip
     if slurm:
         if image or claim:

@@ -58,10 +58,18 @@ def split_rows(batch: Batch, mesh: Mesh, rows: int | None) -> Iterator[Batch]:
     if at_once >= count:
         yield batch
         return
-    if batch.columns:
+    if not all(_is_by_place(column, batch) for column in batch.columns.values()):
         raise InputError("parallel.rows_per_micro_batch does not go with pairs", "Lower the number of pairs in a batch")
     for first in range(0, count, at_once):
-        yield Batch(*(getattr(batch, name)[first : first + at_once] for name in TENSORS))
+        rows_now = slice(first, first + at_once)
+        part = Batch(*(getattr(batch, name)[rows_now] for name in TENSORS))
+        part.columns = {name: column[rows_now] for name, column in batch.columns.items()}
+        yield part
+
+
+def _is_by_place(column: Tensor, batch: Batch) -> bool:
+    """Whether a column has a value, or several, for every place [B, T, ...] and not for every pair."""
+    return column.shape[:2] == batch.tokens.shape
 
 
 def cut(batch: Batch, mesh: Mesh) -> Part:
@@ -95,7 +103,7 @@ def cut(batch: Batch, mesh: Mesh) -> Part:
     for name, column in batch.columns.items():
         if name.endswith("_end"):
             ends[name] = where.flatten()[column].to(mesh.device)
-        elif column.shape[:2] == (count, length):
+        elif _is_by_place(column, batch):
             columns[name] = held(column)
         else:
             columns[name] = column[mesh.batch_rank :: sizes.dp * sizes.cp].to(mesh.device)

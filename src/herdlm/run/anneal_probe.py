@@ -145,6 +145,8 @@ def lines(told: dict[str, Any]) -> list[str]:
 def _training(recipe: Recipe, name: str) -> TrainConfig:
     if name not in recipe.herd.models:
         raise InputError(f"the recipe has no model {name}", f"Its models are {', '.join(recipe.herd.models)}")
+    if recipe.herd.models[name].distill is not None:
+        raise InputError(f"herd.models.{name}.distill: a probe trains without a teacher", "Probe a model without one")
     rate = recipe.herd.models[name].peak_lr
     return recipe.pretrain.train if rate is None else recipe.pretrain.train.model_copy(update={"peak_lr": rate})
 

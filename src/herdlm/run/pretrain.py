@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from herdlm.run.processes import is_first, led_by_first, process_group
 from herdlm.run.recipe import Recipe
 from herdlm.run.stage import Context
 from herdlm.run.standalone import standalone
+from herdlm.run.teaching import Teaching, open_teaching
 from herdlm.run.timeline import timeline, tokens_in
 from herdlm.scaling.forecast import fit_power_law
 from herdlm.tokens.mixture import FirstSteps
@@ -66,19 +68,23 @@ def pretrain_stage(context: Context) -> dict[str, Any]:
     return _pretrain(
         context.recipe, context.stage.options["model"], tokens=context.inputs["tokens"],
         tokenizer=context.inputs["tokenizer"], out=context.out, work=context.work, device=context.device,
-        seed=context.seed(), title=context.stage.name,
+        seed=context.seed(), title=context.stage.name, teacher=context.inputs.get("teacher"),
     )  # fmt: skip
 
 
-def pretrain(recipe: Recipe, name: str, *, tokens: Path, tokenizer: Path, out: Path) -> dict[str, Any]:
+def pretrain(
+    recipe: Recipe, name: str, *, tokens: Path, tokenizer: Path, out: Path, teacher: Path | None = None
+) -> dict[str, Any]:
     """Pre-train the model ``name`` of a recipe on its own: token shards in, a model folder ``out``.
 
     On one process it gives the same weights as the recipe's whole run. Under torchrun it trains in the recipe's layout,
     and the counts are what the first process returns. Work that was cut off goes on from its last checkpoint, on any
-    number of processes; also where only its gates were changed.
+    number of processes; also where only its gates were changed. ``teacher`` is the folder of the model that teaches,
+    where the recipe says that one does.
 
     Raises:
-        InputError: the recipe has no such model, ``out`` exists, or tokens or tokenizer are not there.
+        InputError: the recipe has no such model, ``out`` exists, tokens or tokenizer are not there, or there is a
+            teacher and no ``distill`` in the recipe or the other way round.
     """
     if name not in recipe.herd.models:
         raise InputError(f"the recipe has no model {name}", f"Its models are {', '.join(recipe.herd.models)}")
@@ -90,6 +96,16 @@ def pretrain(recipe: Recipe, name: str, *, tokens: Path, tokenizer: Path, out: P
         "peak_lr": recipe.herd.models[name].peak_lr,
     }  # fmt: skip
     inputs = {"tokens": _input(tokens), "tokenizer": _input(tokenizer)}
+    distill = recipe.herd.models[name].distill
+    if (distill is None) != (teacher is None):
+        key = f"herd.models.{name}.distill"
+        raise InputError(
+            f"{key} needs a teacher's folder" if distill else f"a teacher is given, but the recipe has no {key}",
+            "Give --teacher" if distill else f"Set, say, {key}.weight=0.5, or leave --teacher out",
+        )
+    if distill is not None and teacher is not None:
+        settings["distill"] = distill.model_dump(mode="json", exclude={"teacher"})
+        inputs["teacher"] = _input(teacher)
     seed = derive_seed(recipe.seed, "pretrain")
     device = pick_device(recipe.compute.device).type
     counts: dict[str, Any] = {}
@@ -101,7 +117,7 @@ def pretrain(recipe: Recipe, name: str, *, tokens: Path, tokenizer: Path, out: P
         with led_by_first(published) as (made, work):
             done = _pretrain(
                 recipe, name, tokens=tokens, tokenizer=tokenizer, out=made, work=work, device=device, seed=seed,
-                title=name,
+                title=name, teacher=teacher,
             )  # fmt: skip
             counts.update(done)
     return counts
@@ -138,6 +154,7 @@ def _pretrain(
     device: str,
     seed: int,
     title: str,
+    teacher: Path | None,
 ) -> dict[str, Any]:
     """Train a model from nothing, its last part annealed on the better data, and measure it on held-out text."""
     config = recipe.pretrain
@@ -145,12 +162,18 @@ def _pretrain(
     pad = words.special(PAD)
     _check_shards(recipe, tokens, words)
     shape = recipe.model_config_of(name)
+    batches = open_batches(pretraining_of(recipe, name), tokens, seed=seed, pad=pad)
+    teaching: Teaching | None = None
+    if teacher is not None:
+        teaching = open_teaching(
+            recipe, name, teacher=teacher, content=_input(teacher).content, batches=batches, words=words, work=work,
+            device=device, title=title,
+        )  # fmt: skip
     model = build(shape, device)
     spread = {key: shape.dim**-0.5 if value == "dim" else value for key, value in config.init.model_dump().items()}
     initialise(model, derive_seed(seed, "init"), **spread)
     trained = lay_out(recipe, name, model, recipe.pretrain.seq_lens)
 
-    batches = open_batches(pretraining_of(recipe, name), tokens, seed=seed, pad=pad)
     rate = recipe.herd.models[name].peak_lr
     training = config.train if rate is None else config.train.model_copy(update={"peak_lr": rate})
     results: list[TrainResult] = []
@@ -163,12 +186,14 @@ def _pretrain(
         last = step == config.steps
         part = training.model_copy(update={"horizon_steps": config.steps, "average_last": 0.0})
         rows = batches if last else FirstSteps(batches, step)
-        results.append(
-            train(
-                trained, NextToken(), rows, training if last else part, work=work, title=title, track=recipe.track,
-                validate=validate,
-            )
-        )  # fmt: skip
+        follow = partial(train, trained, work=work, title=title, track=recipe.track, validate=validate)
+        schedule = training if last else part
+        if teaching is None or step <= teaching.first_step:
+            results.append(follow(NextToken(), rows, schedule))
+            return
+        if teaching.first_step:  # up to there without it; nothing is done where the run is further on
+            follow(NextToken(), FirstSteps(batches, teaching.first_step), part)
+        results.append(follow(teaching.objective, teaching.batches(rows), schedule))
 
     def find_needles(length: int) -> Retrieval:
         needles = make_needles(

@@ -20,6 +20,7 @@ from herdlm.parallel.config import ParallelConfig
 from herdlm.run.timeline import timeline, whole_rows
 from herdlm.tokens.tokenizer import TokenizerConfig
 from herdlm.train.config import TrackConfig, TrainConfig
+from herdlm.train.distill_config import DistillConfig
 
 
 class ComputeConfig(Section):
@@ -66,6 +67,7 @@ class ShapeConfig(Section):
     ffn_dim: int = Field(gt=0)
     peak_lr: float | None = Field(None, gt=0, description="overrides the one in [pretrain.train]")
     parallel: ParallelConfig | None = Field(None, description="takes the place of [parallel] for this model")
+    distill: DistillConfig | None = Field(None, description="pre-train it from a teacher as well as from the text")
 
 
 class HerdConfig(Section):
@@ -94,6 +96,23 @@ class HerdConfig(Section):
         for name in self.models:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name == f"{self.flagship}-fp8":
                 raise ValueError(f"herd.models.{name} is no name for a model: use letters, digits, '.', '_' and '-'")
+        return self
+
+    @model_validator(mode="after")
+    def _teachers_come_first(self) -> HerdConfig:
+        for name in self.models:
+            chain = [name]
+            while (distill := self.models[chain[-1]].distill) is not None and distill.teacher is not None:
+                key, teacher = f"herd.models.{chain[-1]}.distill.teacher", distill.teacher
+                if teacher not in self.models:
+                    raise ValueError(f"{key} names the model {teacher}, but there is no [herd.models.{teacher}]")
+                if teacher not in {self.flagship, self.small, *self.ladder}:
+                    raise ValueError(f"{key} {teacher} is neither flagship, small nor on the ladder: no run trains it")
+                if teacher in chain:
+                    raise ValueError(f"{key}: models teach each other in a circle, {' <- '.join([*chain, teacher])}")
+                if teacher == self.flagship and name in self.ladder:
+                    raise ValueError(f"{key} {teacher} is trained after the ladder, and {name} is on it")
+                chain.append(teacher)
         return self
 
 
@@ -252,15 +271,33 @@ class Recipe(Section):
         if uses_skills and not self.tokens.skill_documents:
             raise ValueError("pretrain.mix uses skills, but tokens.skill_documents is 0: raise it or drop the source")
         for name, shape in self.herd.models.items():
+            self._teacher_fits(name, shape)
             try:
                 self.model_config_of(name)
             except ValueError as error:
                 raise ValueError(f"herd.models.{name} {shape.model_dump()} is impossible: {error}") from error
         return self
 
+    def _teacher_fits(self, name: str, shape: ShapeConfig) -> None:
+        if shape.distill is None:
+            return
+        key, pretrain = f"herd.models.{name}.distill", self.pretrain
+        if shape.distill.top_k > self.tokenizer.vocab_size:
+            raise ValueError(
+                f"{key}.top_k {shape.distill.top_k} exceeds tokenizer.vocab_size {self.tokenizer.vocab_size}"
+            )
+        if shape.distill.steps == "anneal":
+            if not pretrain.train.anneal_steps:
+                raise ValueError(f"{key}.steps is 'anneal', but pretrain.train.anneal_steps is 0")
+            if round(pretrain.steps * (1 - pretrain.train.average_last)) < pretrain.steps - pretrain.train.anneal_steps:
+                raise ValueError(
+                    f"{key}.steps is 'anneal', but pretrain.train.average_last {pretrain.train.average_last} reaches "
+                    "back before the anneal: lower it"
+                )
+
     def model_config_of(self, name: str) -> ModelConfig:
         """The full shape of a model of the herd."""
-        shape = self.herd.models[name].model_dump(exclude={"peak_lr", "parallel"})
+        shape = self.herd.models[name].model_dump(exclude={"peak_lr", "parallel", "distill"})
         return ModelConfig(
             vocab_size=self.tokenizer.vocab_size, max_seq_len=self.herd.max_seq_len, rope_theta=self.herd.rope_theta,
             rope_scaling=self.herd.rope_scaling, tied_embeddings=self.herd.tied_embeddings, **shape,
