@@ -6,26 +6,29 @@ from itertools import combinations
 from random import Random
 
 import numpy as np
-import pyarrow as pa
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from herdlm.curate import dataframe
 from herdlm.curate.config import NearDuplicatesConfig
-from herdlm.curate.duplicates.exact import digest, exact_duplicates
-from herdlm.curate.duplicates.minhash import band_keys, connect, near_duplicates
+from herdlm.curate.duplicates.exact import digest
+from herdlm.curate.duplicates.groups import connect, edges, repeats
+from herdlm.curate.duplicates.minhash import band_keys, signature
 from herdlm.curate.words import normalize
 from tests.curate.crawls import article
 
 CONFIG = NearDuplicatesConfig()
 
 
-def signatures(texts: list[str], config: NearDuplicatesConfig = CONFIG) -> pa.Table:
-    frame = dataframe.from_arrow(pa.table({"row": range(len(texts)), "words": [normalize(text) for text in texts]}))
-    hashes = config.bands * config.rows
-    frame = dataframe.with_minhash(frame, "words", "signature", hashes=hashes, ngram_words=config.ngram_words, seed=7)
-    return frame.to_arrow()
+def signatures(texts: list[str], config: NearDuplicatesConfig = CONFIG) -> np.ndarray:
+    return np.stack([signature(normalize(text).split(), config) for text in texts])
+
+
+def near_duplicates(texts: list[str], config: NearDuplicatesConfig = CONFIG) -> dict[int, int]:
+    """The texts that repeat an earlier one, and which."""
+    keys = band_keys(signatures(texts, config), config.bands)
+    rows = np.repeat(np.arange(len(texts)), config.bands)
+    found = repeats(edges(keys.ravel(), rows))
+    return dict(zip(*(array.tolist() for array in found), strict=True))
 
 
 def jaccard(one: str, other: str, n: int = CONFIG.ngram_words) -> float:
@@ -54,16 +57,16 @@ def test_normalize() -> None:
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=20))
 @settings(max_examples=15)
 def test_exact_duplicates_are_all_but_the_first(keys: list[int]) -> None:
-    frame = dataframe.from_arrow(pa.table({"row": range(len(keys)), "digest": [digest(str(key)) for key in keys]}))
-    expected = [{"row": row, "first": keys.index(key)} for row, key in enumerate(keys) if keys.index(key) != row]
-    assert exact_duplicates(frame).to_pylist() == expected
+    digests = np.array([digest(str(key)) for key in keys], np.uint64)
+    expected = [[row, keys.index(key)] for row, key in enumerate(keys) if keys.index(key) != row]
+    assert edges(digests, np.arange(len(keys))).tolist() == expected
 
 
 def test_signatures_estimate_jaccard_similarity() -> None:
     rng = Random(0)
     base = " ".join(article("en", key) for key in "abcd")
     texts = [base, *(edited(base, share, rng) for share in (0.005, 0.02, 0.05, 0.1)), article("en", "z")]
-    found = np.array(signatures(texts)["signature"].to_pylist())
+    found = signatures(texts)
     for one, other in combinations(range(len(texts)), 2):
         true = jaccard(texts[one], texts[other])
         estimate = (found[one] == found[other]).mean()
@@ -79,8 +82,7 @@ def test_clusters_follow_exact_jaccard() -> None:
         texts += [base, *(edited(base, share, rng) for share in (0.002, 0.005, 0.3))]
     texts += [article("de", str(single)) for single in range(12)]
     rng.shuffle(texts)
-    table = near_duplicates(dataframe.from_arrow(signatures(texts)), CONFIG)
-    dropped = dict(zip(table["row"].to_pylist(), table["first"].to_pylist(), strict=True))
+    dropped = near_duplicates(texts)
     similar = {(i, j): jaccard(texts[i], texts[j]) for i, j in combinations(range(len(texts)), 2)}
     for (i, j), similarity in similar.items():
         if similarity > 0.9:
@@ -98,7 +100,7 @@ def test_longer_bands_ask_for_more_similarity() -> None:
     kept = {}
     for bands, rows in ((28, 2), (14, 8), (2, 56)):
         config = NearDuplicatesConfig(bands=bands, rows=rows)
-        kept[rows] = len(near_duplicates(dataframe.from_arrow(signatures(texts, config)), config))
+        kept[rows] = len(near_duplicates(texts, config))
     assert kept[2] == 20
     assert kept[2] >= kept[8] > kept[56]
 
@@ -133,20 +135,3 @@ def test_connect_settles_long_chains() -> None:
     rows, firsts = connect(np.stack([order[:-1], order[1:]], axis=1).astype(np.int64))
     assert len(rows) == count
     assert not firsts.any()
-
-
-@pytest.mark.parametrize("kind", [pa.string(), pa.uint64()])
-def test_first_rows(kind: pa.DataType) -> None:
-    """The engine's grouping and joining, which everything above stands on (its joins on binary keys are wrong)."""
-    keys = [2**63 + 5, 7, 2**63 + 5, 9, 7, 2**63 + 5]
-    table = pa.table({"row": range(6), "key": pa.array(keys, pa.uint64()).cast(kind)})
-    found = dataframe.first_rows(dataframe.from_arrow(table), "key", "row").sort_by("row").to_pylist()
-    assert found == [{"row": 2, "first": 0}, {"row": 4, "first": 1}, {"row": 5, "first": 0}]
-
-
-def test_without_rows() -> None:
-    frame = dataframe.from_arrow(pa.table({"row": range(6), "x": list("abcdef")}))
-    left = dataframe.without_rows(frame, "row", pa.chunked_array([pa.array([1, 4], pa.int64())])).to_arrow()
-    assert sorted(left["row"].to_pylist()) == [0, 2, 3, 5]
-    none = dataframe.without_rows(frame, "row", pa.array([], pa.int64())).to_arrow()
-    assert len(none) == 6

@@ -1,67 +1,144 @@
-"""What the workers do: take raw pages through the steps that need one page alone, up to the first that drops it."""
+"""The first pass: one shard's pages through the steps that need one page alone, into a file of what is known of them.
+
+The file is published by a rename and carries in its footer the fingerprint of what made it and the shard's counts. A
+run that was killed finds it there, and takes it if it would make the same.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from herdlm.curate import funnel
-from herdlm.curate.config import CurateConfig
+from herdlm.base.artefact import hash_json
+from herdlm.curate.batch import Batch
+from herdlm.curate.config import PACE, CurateConfig
+from herdlm.curate.documents import PAGE_SCHEMA, RowWriter
 from herdlm.curate.duplicates.exact import digest
-from herdlm.curate.extract import extract
-from herdlm.curate.heuristics import check_text
-from herdlm.curate.language import check_language, identify
-from herdlm.curate.quality import quality
-from herdlm.curate.words import normalize, split_words
+from herdlm.curate.duplicates.minhash import band_keys, signature
+from herdlm.curate.sources.page import Page
+from herdlm.curate.sources.reach import Reach
+from herdlm.curate.sources.shards import NUMBER_BITS, Shard, read_shard
+from herdlm.curate.step import Ledger, run_steps
+from herdlm.curate.steps.contents import PAGE_STEPS
+from herdlm.curate.words import normalize
 
-ANNOTATED_SCHEMA = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("id", pa.large_string()),
-        ("url", pa.large_string()),
-        ("text", pa.large_string()),
-        ("language", pa.large_string()),
-        ("source", pa.large_string()),
-        ("date", pa.large_string()),
-        ("language_score", pa.float64()),
-        ("quality", pa.float64()),
-        ("words", pa.int64()),
-        ("bytes", pa.int64()),
-        ("raw_bytes", pa.int64()),
-        ("read_bytes", pa.int64()),
-        ("step", pa.large_string()),
-        ("reason", pa.large_string()),
-        ("digest", pa.large_string()),  # null where dropped, like the next
-        ("normalized", pa.large_string()),
-    ]
-)
-_CARRIED = ("row", "id", "url", "source", "date", "read_bytes")
+BATCH_BYTES = 4 << 20
+FINGERPRINT, SUMMARY, ACCOUNT = b"herdlm.fingerprint", b"herdlm.summary", b"herdlm.account"
 
 
-def annotate(batch: pa.RecordBatch, config: CurateConfig) -> pa.RecordBatch:
-    """``PAGE_SCHEMA`` -> ``ANNOTATED_SCHEMA``, row by row; ``step`` and ``reason`` are null for pages still in."""
-    rows = [_annotate_page(page, config) for page in batch.to_pylist()]
-    return pa.RecordBatch.from_pylist(rows, schema=ANNOTATED_SCHEMA)
+@dataclass(frozen=True, slots=True)
+class AnnotateTask:
+    """One shard to be worked on, and where its pages go."""
+
+    shard: Shard
+    config: CurateConfig
+    seed: int
+    path: Path
+    version: str
+
+    def __str__(self) -> str:
+        return str(self.shard)
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for tasks that make equal files."""
+        file, shard = self.shard.file, self.shard
+        return hash_json(
+            {
+                "version": self.version, "config": self.config.model_dump(mode="json", exclude=set(PACE)),
+                "seed": self.seed, "file": [file.path, file.name, file.format, file.identity],
+                "shard": [shard.file_number, shard.begin, shard.end, shard.start, shard.members],
+            }
+        )  # fmt: skip
+
+    def finished(self) -> dict[str, Any] | None:
+        """The summary that an earlier run left, if it made the same."""
+        try:
+            told = pq.read_metadata(self.path).metadata or {}
+        except (pa.ArrowInvalid, OSError):
+            return None
+        if told.get(FINGERPRINT) != self.fingerprint.encode():
+            return None
+        summary: dict[str, Any] = json.loads(told[SUMMARY])
+        return summary
+
+    def account(self) -> dict[str, Any]:
+        """What the steps did to the shard's pages, as a :class:`Ledger` tells it."""
+        told: dict[str, Any] = json.loads(pq.read_metadata(self.path).metadata[ACCOUNT])
+        return told
 
 
-def _annotate_page(page: dict[str, Any], config: CurateConfig) -> dict[str, Any]:
-    row = {name: page[name] for name in _CARRIED}
-    row |= {"raw_bytes": len(page["payload"]), "text": "", "language": "", "language_score": 0.0, "quality": 0.0}
-    row |= {"words": 0, "bytes": 0}
-    if page["fault"] is not None:
-        return row | {"step": funnel.READ, "reason": page["fault"]}
-    text, reason = extract(page["payload"], page["charset"], page["html"])
-    if reason is not None:
-        return row | {"step": funnel.EXTRACT, "reason": reason}
-    language, score = identify(text)
-    row |= {"text": text, "language": language, "language_score": score}
-    row |= {"words": len(split_words(text)), "bytes": len(text.encode()), "quality": quality(text, language)}
-    reason = check_language(language, score, config.languages, config.min_language_score)
-    if reason is not None:
-        return row | {"step": funnel.LANGUAGE, "reason": reason}
-    reason = check_text(text, language, config.heuristics)
-    if reason is not None:
-        return row | {"step": funnel.HEURISTICS, "reason": reason}
-    normalized = normalize(text)
-    return row | {"digest": digest(normalized), "normalized": normalized}
+def annotate(task: AnnotateTask) -> dict[str, Any]:
+    """Work on one shard; tell how many pages, and where its first record and the next shard's start."""
+    config, shard = task.config, task.shard
+    reach = Reach(shard.begin if shard.start is None else shard.start, shard.end, known=shard.start is not None)
+    ledger = Ledger(task.seed)
+    pages = usable = kept = 0
+    with RowWriter(task.path, PAGE_SCHEMA) as writer:
+        for batch in _batches(shard, reach, config):
+            pages += len(batch["row"])
+            usable += batch["fault"].count(None)
+            run_steps(batch, PAGE_STEPS, config, ledger)
+            kept += batch["step"].count(None)
+            with ledger.timed("fingerprints"):
+                _fingerprint(batch, config)
+            with ledger.timed("write"):
+                writer.write(batch, range(len(batch["row"])))
+        summary = {
+            "pages": pages, "usable": usable, "kept": kept,
+            "first": reach.first, "next": reach.next, "lost": reach.lost,
+        }  # fmt: skip
+        writer.metadata = {
+            FINGERPRINT.decode(): task.fingerprint, SUMMARY.decode(): json.dumps(summary),
+            ACCOUNT.decode(): json.dumps(ledger.as_json()),
+        }  # fmt: skip
+    return summary
+
+
+def _batches(shard: Shard, reach: Reach, config: CurateConfig) -> Iterator[Batch]:
+    """The shard's pages by at most ``batch_pages``, and fewer where they are large."""
+    pages: list[Page] = []
+    held = 0
+    for page in read_shard(shard, reach, config):
+        pages.append(page)
+        held += len(page.payload)
+        if len(pages) >= config.batch_pages or held >= BATCH_BYTES:
+            yield _as_batch(pages, shard)
+            pages, held = [], 0
+    if pages:
+        yield _as_batch(pages, shard)
+
+
+def _as_batch(pages: list[Page], shard: Shard) -> Batch:
+    base, count = shard.file_number << NUMBER_BITS, len(pages)
+    nothing = [None] * count
+    return {
+        "row": [base + page.number for page in pages],
+        "id": [f"{shard.file.name}#{page.number}" for page in pages],
+        "source": [shard.file.name] * count,
+        **{name: [getattr(page, name) for page in pages] for name in
+           ("url", "date", "payload", "charset", "kind", "language", "fault")},
+        "bytes": [len(page.payload) for page in pages],
+        "text": [""] * count, "words": [0] * count,
+        **{name: list(nothing) for name in ("language_score", "quality", "step", "reason", "digest", "bands")},
+    }  # fmt: skip
+
+
+def _fingerprint(batch: Batch, config: CurateConfig) -> None:
+    """Set what duplicates are found by, for the pages that are still in."""
+    near = config.near_duplicates
+    for i, step in enumerate(batch["step"]):
+        if step is None:
+            normalized = normalize(batch["text"][i])
+            batch["digest"][i] = digest(normalized)
+            minima = signature(normalized.split(), near)
+            # Texts of different languages never meet.
+            language = np.uint64(digest(batch["language"][i]))
+            batch["bands"][i] = (band_keys(minima[None], near.bands)[0] ^ language).tolist()

@@ -56,14 +56,21 @@ class NearDuplicatesConfig(Section):
     rows: int = Field(8, ge=1)
 
 
+# Keys that change how the work is done, but not what comes of it.
+PACE = ("workers", "cluster", "batch_pages", "shuffle_megabytes")
+
+
 class CurateConfig(Section):
     """From raw pages to clean documents."""
 
-    format: Literal["auto", "warc", "parquet", "jsonl"] = Field("auto", description="auto: by the source's ending")
+    format: Literal["auto", "warc", "parquet", "jsonl", "text"] = Field(
+        "auto", description="auto: by the source's ending; a folder is source code"
+    )
     text_column: str = Field("text", description="Parquet and JSONL: the column with the text")
     url_column: str = Field("url", description="Parquet and JSONL: the column with the address; may be absent")
     date_column: str = Field("date", description="Parquet and JSONL: the column with the date; may be absent")
     max_page_bytes: int = Field(8 * 2**20, ge=1)
+    shard_megabytes: float = Field(16.0, gt=0, description="of a source file, read and resumed as one piece")
     verify_digests: bool = Field(True, description="drop WARC records whose block contradicts its own digest")
 
     languages: tuple[str, ...] = Field(("en", "de", "fr", "es"), min_length=1, description="ISO 639-1 codes to keep")
@@ -71,10 +78,16 @@ class CurateConfig(Section):
     heuristics: HeuristicsConfig = HeuristicsConfig()
     near_duplicates: NearDuplicatesConfig = NearDuplicatesConfig()
 
-    keep_dropped: bool = Field(True, description="write dropped.parquet with the text and the reason")
+    keep_dropped: Literal["all", "sample", "none"] = Field(
+        "all", description="which dropped documents to write, with text and reason"
+    )
+    dropped_sample: int = Field(50, ge=1, description="keep_dropped = sample: documents per shard, step and reason")
     workers: int = Field(2, ge=1, description="processes; the result is the same for any number")
-    batch_pages: int = Field(32, ge=1, description="pages handed to a worker at a time")
-    read_ahead_bytes: int = Field(64 * 2**20, ge=1, description="raw pages held in memory before they are worked on")
+    cluster: str | None = Field(
+        None, description="a Ray cluster in place of processes: auto, ray://HOST:PORT or the head's address"
+    )
+    shuffle_megabytes: float = Field(256.0, gt=0, description="of keys sorted at a time when looking for duplicates")
+    batch_pages: int = Field(32, ge=1, description="pages worked on at a time")
 
     @field_validator("languages")
     @classmethod

@@ -2,48 +2,66 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ROWS_PER_GROUP = 1024
+from herdlm.curate.batch import Batch
 
-DOCUMENT_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),  # source file's name, '#', the page's number in it
-        ("url", pa.string()),
-        ("text", pa.large_string()),
-        ("language", pa.string()),  # ISO 639
-        ("source", pa.string()),
-        ("date", pa.string()),  # as the source gives it
-        ("language_score", pa.float64()),
-        ("quality", pa.float64()),
-        ("words", pa.int64()),
-        ("bytes", pa.int64()),  # of the text in UTF-8
-    ]
-)
+ROWS_PER_GROUP = 1024
+TEXT_PER_GROUP = 32 << 20  # bytes: a group of long texts is closed before it has all its rows
+
+_DOCUMENT = [
+    ("id", pa.string()),  # source file's name, '#', the page's offset or number in it
+    ("url", pa.string()),
+    ("text", pa.large_string()),
+    ("language", pa.string()),  # ISO 639, or code- and the programming language
+    ("source", pa.string()),
+    ("date", pa.string()),  # as the source gives it
+    ("language_score", pa.float64()),
+    ("quality", pa.float64()),
+    ("words", pa.int64()),
+    ("bytes", pa.int64()),  # of the text in UTF-8
+]
+DOCUMENT_SCHEMA = pa.schema(_DOCUMENT)
 DROPPED_SCHEMA = pa.schema(
     [
-        *DOCUMENT_SCHEMA,
+        *_DOCUMENT,  # null where it was not found out before the document was dropped
         ("step", pa.string()),
         ("reason", pa.string()),
         ("duplicate_of", pa.string()),  # the id of the document it repeats, which a later step may have dropped in turn
     ]
 )
+# What the first pass hands to the others. A row is a page; its number says where it is in the sources.
+PAGE_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        *_DOCUMENT,
+        ("kind", pa.string()),
+        ("step", pa.string()),
+        ("reason", pa.string()),
+        ("digest", pa.uint64()),  # null where dropped, like the next
+        ("bands", pa.list_(pa.uint64())),
+    ]
+)
 
 
-class DocumentWriter:
-    """Writes rows to a Parquet file (zstd) in groups of ``ROWS_PER_GROUP``, however they come in."""
+class RowWriter:
+    """Writes rows to a Parquet file (zstd) in groups that depend on the rows alone, and publishes it by a rename."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.schema = schema
-        self.writer = pq.ParquetWriter(path, schema, compression="zstd")
-        self.pending: list[pa.Table] = []
-        self.rows = 0
+        self.path, self.schema = path, schema
+        self.temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self.writer = pq.ParquetWriter(self.temporary, schema, compression="zstd")
+        self.pending: Batch = {name: [] for name in schema.names}
+        self.held = 0
+        self.metadata: dict[str, str] = {}
 
-    def __enter__(self) -> DocumentWriter:
+    def __enter__(self) -> RowWriter:
         return self
 
     def __exit__(
@@ -52,20 +70,29 @@ class DocumentWriter:
         try:
             if error is None:
                 self._flush()
+                self.writer.add_key_value_metadata(self.metadata)
         finally:
             self.writer.close()
+        if error is None:
+            self.temporary.replace(self.path)
+        else:
+            self.temporary.unlink()
 
-    def write(self, table: pa.Table) -> None:
-        """Append the schema's columns of a table."""
-        self.pending.append(table.select(self.schema.names).cast(self.schema))
-        self.rows += len(table)
-        if self.rows >= ROWS_PER_GROUP:
-            self._flush(whole_groups=True)
+    def write(self, batch: Batch, at: Sequence[int]) -> None:
+        """Append the pages ``at`` of a batch that has the schema's columns."""
+        for i in at:
+            for name, values in self.pending.items():
+                values.append(batch[name][i])
+            self.held += len(batch["text"][i])
+            if len(self.pending["text"]) >= ROWS_PER_GROUP or self.held >= TEXT_PER_GROUP:
+                self._flush()
 
-    def _flush(self, *, whole_groups: bool = False) -> None:
-        table = pa.concat_tables(self.pending) if self.pending else self.schema.empty_table()
-        count = len(table) // ROWS_PER_GROUP * ROWS_PER_GROUP if whole_groups else len(table)
-        if count:
-            self.writer.write_table(table.slice(0, count).combine_chunks(), row_group_size=ROWS_PER_GROUP)
-        rest = table.slice(count)
-        self.pending, self.rows = [rest], len(rest)
+    def _flush(self) -> None:
+        if self.pending["text"]:
+            table = pa.table(
+                {field.name: pa.array(self.pending[field.name], field.type) for field in self.schema},
+                schema=self.schema,
+            )
+            self.writer.write_table(table, row_group_size=len(table))
+        self.pending = {name: [] for name in self.schema.names}
+        self.held = 0

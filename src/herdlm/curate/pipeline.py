@@ -1,173 +1,169 @@
-"""Curation end to end: raw pages in, clean documents and the funnel out.
+"""Curation end to end: raw pages in, clean documents and the account of all others out.
 
-Three passes. The first streams pages through the workers (text, language, heuristics, fingerprints) into a working
-file. The second finds duplicates from row numbers and fingerprints alone. The third streams the working file once more
-and sends every page to ``documents.parquet`` or ``dropped.parquet``. Pages keep their order throughout, so the result
-depends on sources, configuration and seed only.
+Sources are divided into shards, and three passes go over them. The first takes every shard's pages through the steps
+that need one page alone, into a file of its own (``annotate.py``). The second finds repeated pages from keys and row
+numbers, never moving text (``repeats.py``). The third sends every shard's pages to the documents or to those dropped
+(``assemble.py``). Tasks read and write files only, published by a rename: a run that was killed goes on where it was,
+and processes or a cluster (``runner/``) make the same bytes.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from functools import partial
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from herdlm.base.artefact import write_text_durably
+import herdlm
+from herdlm.base.artefact import hash_json, write_text_durably
 from herdlm.base.errors import InputError
 from herdlm.base.progress import Progress
-from herdlm.base.seeds import derive_seed
-from herdlm.curate import dataframe
-from herdlm.curate.annotate import ANNOTATED_SCHEMA, annotate
+from herdlm.curate.annotate import AnnotateTask, annotate
+from herdlm.curate.assemble import ACCOUNTS, DOCUMENTS, DROPPED, AssembleTask, assemble
 from herdlm.curate.config import CurateConfig
-from herdlm.curate.documents import DOCUMENT_SCHEMA, DROPPED_SCHEMA, ROWS_PER_GROUP, DocumentWriter
-from herdlm.curate.duplicates.exact import exact_duplicates
-from herdlm.curate.duplicates.minhash import near_duplicates
-from herdlm.curate.funnel import EXACT, NEAR, Funnel
-from herdlm.curate.page import PAGE_SCHEMA
-from herdlm.curate.sources import SourceFile, find_sources, read_batches
+from herdlm.curate.job import Job
+from herdlm.curate.repeats import Repeats, find_repeats
+from herdlm.curate.runner.interface import open_runner
+from herdlm.curate.sources.find import SourceFile, find_sources
+from herdlm.curate.sources.shards import check_pages, plan_shards
+from herdlm.curate.step import Ledger
+from herdlm.curate.steps.contents import DOCUMENT_STEPS, FUNNEL_STEPS, PAGE_STEPS
 
-DOCUMENTS, DROPPED, FUNNEL = "documents.parquet", "dropped.parquet", "funnel.json"
+FUNNEL, SAMPLES, TIMING = "funnel.json", "samples.json", "timing.json"
+
+Summary = dict[str, Any]
 
 
 def curate(
-    sources: Sequence[str], out: Path, config: CurateConfig, *, seed: int = 0, quiet: bool = False
-) -> dict[str, Any]:
-    """Curate ``sources`` (paths, globs, URLs) into the existing empty folder ``out`` and return the funnel.
+    sources: Sequence[str], out: Path, config: CurateConfig, *, seed: int = 0, quiet: bool = False,
+    work: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Curate ``sources`` (paths, globs, addresses) into the existing empty folder ``out`` and return the funnel.
 
-    Writes ``documents.parquet`` (the pages kept, in the order of the sources), ``dropped.parquet`` (the others with
-    step and reason, if ``config.keep_dropped``) and ``funnel.json``. The same sources, configuration and seed give the
-    same bytes, for any number of workers.
+    Writes ``documents/part-*.parquet`` (the pages kept, in the order of the sources), ``dropped/part-*.parquet`` (the
+    others with step and reason, as ``config.keep_dropped`` says), ``funnel.json``, ``samples.json`` and, not part of
+    what is the same each time, ``timing.json`` with CPU seconds by step. The same sources, configuration and seed give
+    the same bytes, for any number of workers and on a cluster.
+
+    ``work`` holds what is finished until all is, so that a run that was killed goes on; beside ``out`` where not given.
 
     Raises:
-        InputError: a source is missing, empty, cut off, of unknown format or without pages, or no page is left.
+        InputError: a source is missing, empty, of unknown format or without pages, a model or list that a step needs
+            is missing, or no page is left.
+        HerdError: a worker died again and again.
     """
+    for step in (*PAGE_STEPS, *DOCUMENT_STEPS):
+        step.check(config)
     files = find_sources(sources, config)
-    with tempfile.TemporaryDirectory(prefix=".curate-", dir=out) as work:
-        pages = Path(work) / "pages.parquet"
-        _annotate_all(files, pages, config, seed, quiet=quiet)
-        repeats = _find_repeats(pages, config)
-        funnel = _sort_out(pages, repeats, out, config)
-    counts = funnel.as_dict(files=len(files), file_bytes=sum(file.bytes for file in files))
-    if not counts["output"]["documents"]:
-        raise _nothing_left(counts)
-    write_text_durably(out / FUNNEL, json.dumps(counts, indent=2, ensure_ascii=False) + "\n")
-    return counts
-
-
-def _annotate_all(files: Sequence[SourceFile], pages: Path, config: CurateConfig, seed: int, *, quiet: bool) -> None:
-    """The first pass: every page with its text, judgements and fingerprints into the working file ``pages``."""
-    ahead = dataframe.ReadAhead(config.read_ahead_bytes)
-    scan = dataframe.Scan(read_batches(files, config, config.batch_pages), PAGE_SCHEMA, ahead)
-    frame = dataframe.map_batches(
-        scan.frame(), partial(annotate, config=config), ANNOTATED_SCHEMA,
-        batch_rows=config.batch_pages, workers=config.workers,
-    )  # fmt: skip
-    minhash = config.near_duplicates
-    frame = dataframe.with_minhash(
-        frame, "normalized", "signature",
-        hashes=minhash.bands * minhash.rows, ngram_words=minhash.ngram_words,
-        seed=derive_seed(seed, "curate", "minhash") & 0xFFFFFFFF,
-    )  # fmt: skip
-    schema = ANNOTATED_SCHEMA.remove(ANNOTATED_SCHEMA.get_field_index("normalized"))
-    schema = schema.append(pa.field("signature", pa.list_(pa.uint32())))
-    total = sum(file.bytes for file in files)
-    last = -1
-    with (
-        pq.ParquetWriter(pages, schema, compression="zstd") as writer,
-        Progress("curate", total or None, "bytes", quiet=quiet) as progress,
-    ):
-        for batch in dataframe.stream(frame):
-            rows = batch["row"].to_numpy()
-            assert rows[0] == last + 1 and np.all(np.diff(rows) == 1), "the engine must keep the order of pages"
-            last = int(rows[-1])
-            writer.write_batch(batch.cast(schema))
-            ahead.worked_off(pc.sum(batch["raw_bytes"]).as_py())
-            progress.advance(pc.sum(batch["read_bytes"]).as_py(), f"{last + 1:,} pages")
-        scan.check(last + 1)
-
-
-def _find_repeats(pages: Path, config: CurateConfig) -> dict[str, pa.Table]:
-    """The second pass: by step, the rows that repeat an earlier one (columns row, first)."""
-
-    def remaining(column: str) -> dataframe.Frame:
-        frame = dataframe.read_columns(pages, ["row", column])
-        return frame.where(frame[column].not_null())
-
-    exact = exact_duplicates(remaining("digest"))
-    unique = dataframe.without_rows(remaining("signature"), "row", exact["row"])
-    return {EXACT: exact, NEAR: near_duplicates(unique, config.near_duplicates)}
-
-
-def _sort_out(pages: Path, repeats: dict[str, pa.Table], out: Path, config: CurateConfig) -> Funnel:
-    """The third pass: every page to the documents or to those dropped, counted in the funnel."""
-    funnel = Funnel()
-    firsts = pa.concat_tables(table.select(["first"]) for table in repeats.values())["first"]
-    ids = _ids(pages, firsts)
-    with ExitStack() as stack:
-        documents = stack.enter_context(DocumentWriter(out / DOCUMENTS, DOCUMENT_SCHEMA))
-        dropped = stack.enter_context(DocumentWriter(out / DROPPED, DROPPED_SCHEMA)) if config.keep_dropped else None
-        for table in _judged(pages, repeats, ids):
-            _count(table, funnel)
-            is_kept = pc.is_null(table["step"])
-            documents.write(table.filter(is_kept))
-            if dropped is not None:
-                dropped.write(table.filter(pc.invert(is_kept)))
+    work = work or out.with_name(f".{out.name}.curate")
+    work.mkdir(parents=True, exist_ok=True)
+    with open_runner(config, work) as runner:
+        job = Job(config, seed, work, runner, quiet)
+        tasks, kept = _annotate_all(files, job)
+        made_of = hash_json([task.fingerprint for task in tasks])
+        repeats = find_repeats([task.path for task in tasks], kept, made_of, job)
+        result = work / f"result-{made_of[:16]}"
+        parts = _assemble_all(files, tasks, repeats, result, job)
+    ledger = Ledger(seed)
+    for task, part in zip(tasks, parts, strict=True):
+        ledger.add(task.account())
+        ledger.add(json.loads(part.account.read_text(encoding="utf-8")))
+    funnel = ledger.funnel.as_dict(FUNNEL_STEPS, files=len(files), file_bytes=sum(file.bytes for file in files))
+    if not funnel["output"]["documents"]:
+        raise _nothing_left(funnel)
+    _publish(result, out, funnel, ledger)
+    shutil.rmtree(work)
     return funnel
 
 
-def _ids(pages: Path, rows: pa.ChunkedArray) -> pa.Table:
-    """The ids of some rows: columns row, id."""
-    with pq.ParquetFile(pages) as file:
-        batches = file.iter_batches(batch_size=ROWS_PER_GROUP, columns=["row", "id"])
-        tables = [pa.Table.from_batches([b]).filter(pc.is_in(b["row"], rows.combine_chunks())) for b in batches]
-    return pa.concat_tables(tables)
+def _annotate_all(files: Sequence[SourceFile], job: Job) -> tuple[list[AnnotateTask], int]:
+    """The first pass: the task of every shard, all done, and how many pages are still in."""
+    folder = job.work / "pages"
+    folder.mkdir(exist_ok=True)
+    tasks = [
+        AnnotateTask(shard, job.config, job.seed, folder / f"shard-{shard.number:06}.parquet", herdlm.__version__)
+        for shard in plan_shards(files, job.config)
+    ]
+    summaries: dict[int, Summary] = {}
+    with Progress("curate", sum(task.shard.bytes for task in tasks) or None, "bytes", quiet=job.quiet) as progress:
+        for task in tasks:
+            if (summary := task.finished()) is not None:
+                summaries[task.shard.number] = summary
+                progress.restore(task.shard.bytes)
+        to_do = [task for task in tasks if task.shard.number not in summaries]
+        pages = sum(summary["pages"] for summary in summaries.values())
+        while to_do:
+            for task, summary in zip(to_do, job.runner.map(annotate, to_do), strict=True):
+                summaries[task.shard.number] = summary
+                pages += summary["pages"]
+                progress.advance(task.shard.bytes, f"{pages:,} pages")
+            to_do = _astray(tasks, summaries)
+            for task in to_do:
+                tasks[task.shard.number] = task
+    for number, file in enumerate(files):
+        of_file = [summaries[task.shard.number] for task in tasks if task.shard.file_number == number]
+        check_pages(file, sum(s["pages"] for s in of_file), sum(s["usable"] for s in of_file), job.config)
+    return tasks, sum(summary["kept"] for summary in summaries.values())
 
 
-def _judged(pages: Path, repeats: dict[str, pa.Table], ids: pa.Table) -> Iterator[pa.Table]:
-    """The working file in pieces, with step, reason and ``duplicate_of`` filled in for duplicates."""
-    reasons = {EXACT: "same_text", NEAR: "similar_text"}
-    columns = [name for name in DROPPED_SCHEMA.names if name != "duplicate_of"] + ["row", "raw_bytes"]
-    with pq.ParquetFile(pages) as file:
-        for batch in file.iter_batches(batch_size=ROWS_PER_GROUP, columns=columns):
-            table = pa.Table.from_batches([batch])
-            duplicate_of = pa.nulls(len(table), pa.large_string())
-            for step, reason in reasons.items():
-                at = pc.index_in(table["row"], repeats[step]["row"].combine_chunks())
-                is_repeat = pc.is_valid(at)
-                first = repeats[step]["first"].take(at)
-                names = ids["id"].take(pc.index_in(first, ids["row"].combine_chunks()))
-                duplicate_of = pc.if_else(is_repeat, names, duplicate_of)
-                table = _set(table, "step", pc.if_else(is_repeat, step, table["step"]))
-                table = _set(table, "reason", pc.if_else(is_repeat, reason, table["reason"]))
-            yield table.append_column("duplicate_of", duplicate_of)
+def _astray(tasks: Sequence[AnnotateTask], summaries: dict[int, Summary]) -> list[AnnotateTask]:
+    """The shards whose reader began elsewhere than where the one before it saw the next record, told the right place.
+
+    Of each file only the first, and those that lie before that place: what is behind may be right once they are.
+    """
+    found: list[AnnotateTask] = []
+    right: int | None = None  # where the next record of this file starts, once a reader was found astray
+    for before, task in itertools.pairwise(tasks):
+        if before.shard.file_number != task.shard.file_number:
+            right = None
+            continue
+        summary = summaries[before.shard.number]
+        if right is None and summary["next"] != summaries[task.shard.number]["first"] and not summary["lost"]:
+            right = task.shard.end if summary["next"] is None else summary["next"]
+            found.append(replace(task, shard=replace(task.shard, start=right)))
+        elif right is not None and task.shard.begin < right:
+            found.append(replace(task, shard=replace(task.shard, start=right)))
+    return found
 
 
-def _set(table: pa.Table, name: str, values: Any) -> pa.Table:
-    return table.set_column(table.schema.get_field_index(name), name, values)
+def _assemble_all(
+    files: Sequence[SourceFile], tasks: Sequence[AnnotateTask], repeats: Repeats, result: Path, job: Job
+) -> list[AssembleTask]:
+    """The third pass: the task of every shard, all done."""
+    for kind in (DOCUMENTS, ACCOUNTS, *([DROPPED] if job.config.keep_dropped != "none" else [])):
+        (result / kind).mkdir(parents=True, exist_ok=True)
+    names = result / "names.json"
+    write_text_durably(names, json.dumps([file.name for file in files]))
+    parts = [
+        AssembleTask(task.shard.number, task.path, tuple(repeats.items()), names, result, job.config, job.seed)
+        for task in tasks
+    ]
+    to_do = [part for part in parts if not part.account.exists()]
+    with Progress("assemble", len(parts), "shards", quiet=job.quiet) as progress:
+        progress.restore(len(parts) - len(to_do))
+        for _ in job.runner.map(assemble, to_do):
+            progress.advance()
+    return parts
 
 
-def _count(table: pa.Table, funnel: Funnel) -> None:
-    columns = ("step", "reason", "language", "raw_bytes", "bytes", "words")
-    for step, reason, language, raw, text, words in zip(*(table[c].to_pylist() for c in columns), strict=True):
-        if step is None:
-            funnel.keep(language, raw, text, words)
-        else:
-            funnel.drop(step, reason, raw, text)
+def _publish(result: Path, out: Path, funnel: dict[str, Any], ledger: Ledger) -> None:
+    """Move the result to where the caller wants it."""
+    for kind in (DOCUMENTS, DROPPED):
+        if (result / kind).is_dir():
+            shutil.move(result / kind, out / kind)
+    samples = ledger.samples.as_dict(FUNNEL_STEPS)
+    seconds = {name: round(spent, 3) for name, spent in ledger.seconds.items()}
+    for name, content in ((SAMPLES, samples), (TIMING, {"cpu_seconds": seconds}), (FUNNEL, funnel)):
+        write_text_durably(out / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def _nothing_left(counts: dict[str, Any]) -> InputError:
-    worst = max(counts["steps"], key=lambda step: step["documents_dropped"])
+def _nothing_left(funnel: dict[str, Any]) -> InputError:
+    worst = max(funnel["steps"], key=lambda step: step["documents_dropped"])
     reasons = ", ".join(f"{reason} {of['documents']:,}" for reason, of in worst["dropped"].items())
-    total = counts["input"]["documents"]
+    total = funnel["input"]["documents"]
     return InputError(
         f"no document is left of {total:,} pages: step {worst['step']} dropped most ({reasons})",
         "Loosen the keys of the recipe's curate section that this step reads, or give other sources",

@@ -28,13 +28,15 @@ WORD = re.compile(r"[a-z]{3,9}")
 def curate_stage(context: Context) -> dict[str, Any]:
     """Raw pages to clean, unique documents."""
     recipe = context.recipe
-    return curate(recipe.data.sources, context.out, recipe.curate, seed=context.seed())
+    return curate(
+        recipe.data.sources, context.out, recipe.curate, seed=context.seed(), work=context.work / "curate"
+    )  # fmt: skip
 
 
 def tokenizer_stage(context: Context) -> dict[str, Any]:
     """Train the tokenizer on the training documents."""
     config = context.recipe.tokenizer
-    documents = context.inputs["documents"] / "documents.parquet"
+    documents = context.inputs["documents"] / "documents"
     split = _split(context)
     chosen = split.train
     sizes = [len(d.text.encode()) for d in read_documents(documents) if d.id in chosen]
@@ -60,7 +62,7 @@ def tokenizer_stage(context: Context) -> dict[str, Any]:
 def bank_stage(context: Context) -> dict[str, Any]:
     """The instruction tasks' words, snippets, seed demonstrations and held-out questions."""
     config, split = context.recipe.bank, _split(context)
-    documents = context.inputs["documents"] / "documents.parquet"
+    documents = context.inputs["documents"] / "documents"
     words = _common_words(documents, split, Tokenizer.load(context.inputs["tokenizer"]), config.words)
     snippets, lines = _training_snippets(documents, split, config.snippet_characters)
     held_out_snippets = _held_out_snippets(documents, split, config.snippet_characters, lines)
@@ -147,7 +149,7 @@ def tokens_stage(context: Context) -> dict[str, Any]:
     chosen = {"web": split.train, "web-anneal": split.anneal, "web-validation": split.validation}
     total = len(split.train) + len(split.validation)
     with Progress("tokens", total, "documents") as progress:
-        for document in read_documents(context.inputs["documents"] / "documents.parquet"):
+        for document in read_documents(context.inputs["documents"] / "documents"):
             wanted = [name for name, ids in chosen.items() if document.id in ids]
             if not wanted:
                 continue
@@ -188,7 +190,7 @@ def _split(context: Context) -> Split:
     """Which document belongs where: the same in every stage that asks."""
     config = context.recipe.tokens
     return split_documents(
-        context.inputs["documents"] / "documents.parquet", seed=derive_seed(context.recipe.seed, "split"),
+        context.inputs["documents"] / "documents", seed=derive_seed(context.recipe.seed, "split"),
         validation_percent=config.validation_percent, anneal_percent=config.anneal_percent,
         max_text_megabytes=config.max_text_megabytes,
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from herdlm.base.errors import InputError
+from herdlm.curate.config import PACE
 from herdlm.run.recipe import Recipe
 from herdlm.run.stage import Stage
 
@@ -71,8 +72,8 @@ def _data(recipe: Recipe) -> list[Stage]:
     only_split = {"tokens": {key: value for key, value in split["tokens"].items() if not key.startswith("skill")}}
     return [
         Stage(
-            "curate", "documents", "herdlm.run.data:curate_stage",
-            settings={"curate": _without(recipe.curate, "workers", "batch_pages", "read_ahead_bytes")},
+            "curate", "documents", "herdlm.run.data:curate_stage", version=2,
+            settings={"curate": _without(recipe.curate, *PACE)},
             files=recipe.data.sources,
         ),
         Stage(

@@ -14,27 +14,35 @@ MEMORY = ".source-hashes.json"
 def source_content(source: str, config: CurateConfig, root: Path) -> str:
     """The content hash of a path, glob or URL: of the one file's bytes, or of all its files' hashes in order.
 
-    A remote file is told by what its store says of it (its entity tag, or size and time of change), without reading it.
+    A remote file is told by what its store says of it (size, entity tag, time of change), without reading it.
 
     Raises:
         InputError: the source is missing or empty, or its kind of address needs a package that is not installed.
     """
-    from herdlm.curate.sources import find_sources
+    from herdlm.curate.sources.find import find_sources
+    from herdlm.curate.sources.source_code import tree
 
     memory = root / MEMORY
     known: dict[str, str] = json.loads(memory.read_text(encoding="utf-8")) if memory.is_file() else {}
     remembered = len(known)
     hashes = []
     for file in find_sources([source], config):
-        local = Path(file.path)
-        if not local.is_file():
-            hashes.append(hash_bytes(f"{file.path} {file.filesystem.checksum(file.path)}".encode()))
-            continue
-        status = local.stat()
-        key = f"{local}|{status.st_size}|{status.st_mtime_ns}"
-        if key not in known:
-            known[key] = hash_file(local)
-        hashes.append(known[key])
+        # A folder of source code is told by all its files.
+        members = [file.path]
+        if file.format == "code":
+            names = [name for name, _ in tree(file)]
+            hashes.append(hash_bytes("\n".join(names).encode()))  # names tell languages
+            members = [f"{file.path}/{name}" for name in names]
+        for path in members:
+            local = Path(path)
+            if not local.is_file():
+                hashes.append(hash_bytes(f"{path} {file.identity}".encode()))
+                continue
+            status = local.stat()
+            key = f"{local}|{status.st_size}|{status.st_mtime_ns}"
+            if key not in known:
+                known[key] = hash_file(local)
+            hashes.append(known[key])
     if len(known) > remembered:
         write_text_durably(memory, json.dumps(known, indent=1) + "\n")
     return hashes[0] if len(hashes) == 1 else hash_bytes("".join(hashes).encode())

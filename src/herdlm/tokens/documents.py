@@ -21,24 +21,26 @@ class Document:
 
 
 def read_documents(path: Path) -> Iterator[Document]:
-    """The documents of a Parquet file, in its order, a batch at a time.
+    """The documents of a folder of Parquet files in the order of their names, a batch at a time.
 
     Raises:
-        InputError: the file is missing.
-        DamagedError: it is no Parquet file or lacks a column.
+        InputError: the folder is missing or holds no Parquet file.
+        DamagedError: a file in it is no Parquet file or lacks a column.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if not path.is_file():
-        raise InputError(f"{path} does not exist", "Run the curate stage")
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(256, columns=["id", "text", "language", "quality"]):
-                columns = (batch.column(name).to_pylist() for name in ("id", "text", "language", "quality"))
-                yield from (Document(*row) for row in zip(*columns, strict=True))
-    except (pa.ArrowInvalid, pa.ArrowKeyError, KeyError) as error:
-        raise DamagedError(f"{path} is not a file of documents: {error}", "Run the curate stage again") from error
+    parts = sorted(path.glob("*.parquet"))
+    if not parts:
+        raise InputError(f"{path} does not exist or holds no documents", "Run the curate stage")
+    for part in parts:
+        try:
+            with pq.ParquetFile(part) as file:
+                for batch in file.iter_batches(256, columns=["id", "text", "language", "quality"]):
+                    columns = (batch.column(name).to_pylist() for name in ("id", "text", "language", "quality"))
+                    yield from (Document(*row) for row in zip(*columns, strict=True))
+        except (pa.ArrowInvalid, pa.ArrowKeyError, KeyError) as error:
+            raise DamagedError(f"{part} is not a file of documents: {error}", "Run the curate stage again") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,33 @@
-"""Near-equal texts by MinHash (Broder 1997) with banding: of every connected group the first is kept.
-
-Rows of signatures are hashed band by band on the workers, texts that share a band are found by grouping row numbers,
-and the groups those pairs connect are found on the driver, where a pair costs 16 bytes.
-"""
+"""Near-equal texts by MinHash (Broder 1997) with banding: those that share all rows of a band."""
 
 from __future__ import annotations
 
-from functools import partial
+import hashlib
+from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from herdlm.curate import dataframe
 from herdlm.curate.config import NearDuplicatesConfig
 
-BANDS_SCHEMA = pa.schema([("row", pa.int64()), ("band", pa.list_(pa.uint64()))])
-BATCH_ROWS = 4096
+NGRAMS_AT_A_TIME = 4096
+NGRAM_MULTIPLIER = np.uint64(0xD1342543DE82EF95)
+
+
+def signature(words: Sequence[str], config: NearDuplicatesConfig) -> NDArray[np.uint32]:
+    """The (bands * rows,) minima over all n-grams of ``words``, each under a permutation of its own."""
+    hashed = {word: int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little") for word in words}
+    numbers = np.fromiter((hashed[word] for word in words), np.uint64, len(words))
+    n = min(config.ngram_words, len(words))
+    ngrams = np.zeros(max(len(words) - n + 1, 1), np.uint64)
+    for at in range(n):
+        ngrams = ngrams * NGRAM_MULTIPLIER + numbers[at : at + len(ngrams)]
+    seeds = _mix(np.arange(config.bands * config.rows, dtype=np.uint64))[:, None]
+    smallest = np.full(len(seeds), 2**32 - 1, np.uint64)
+    for begin in range(0, len(ngrams), NGRAMS_AT_A_TIME):
+        hashes = _mix(ngrams[begin : begin + NGRAMS_AT_A_TIME] ^ seeds) >> np.uint64(32)
+        smallest = np.minimum(smallest, hashes.min(axis=1))
+    return smallest.astype(np.uint32)
 
 
 def band_keys(signatures: NDArray[np.uint32], bands: int) -> NDArray[np.uint64]:
@@ -38,44 +49,3 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
-
-
-def _bands(batch: pa.RecordBatch, bands: int) -> pa.RecordBatch:
-    signatures = batch["signature"].flatten().to_numpy(zero_copy_only=False).astype(np.uint32, copy=False)
-    keys = band_keys(signatures.reshape(len(batch), -1), bands)
-    offsets = pa.array(np.arange(len(batch) + 1, dtype=np.int32) * bands)
-    return pa.RecordBatch.from_arrays(
-        [batch["row"], pa.ListArray.from_arrays(offsets, pa.array(keys.ravel()))], schema=BANDS_SCHEMA
-    )
-
-
-def connect(pairs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The connected groups of ``pairs`` (P, 2): all rows in them, ascending, and for each the first row of its group.
-
-    Every pass hands the smallest label across each pair and then halves the paths to it, so a chain of n rows settles
-    in about log n passes.
-    """
-    rows, ends = np.unique(pairs, return_inverse=True)
-    left, right = ends.reshape(-1, 2).T
-    label = np.arange(len(rows))
-    while True:
-        smallest = np.minimum(label[left], label[right])
-        updated = label.copy()
-        np.minimum.at(updated, label[left], smallest)
-        np.minimum.at(updated, label[right], smallest)
-        updated = updated[updated]
-        if np.array_equal(updated, label):
-            return rows, rows[label]
-        label = updated
-
-
-def near_duplicates(documents: dataframe.Frame, config: NearDuplicatesConfig) -> pa.Table:
-    """Among ``documents`` (columns row, signature), those to drop: columns ``row`` and ``first`` of its group."""
-    bands = dataframe.map_batches(
-        documents.select("row", "signature"), partial(_bands, bands=config.bands), BANDS_SCHEMA, batch_rows=BATCH_ROWS
-    )
-    met = dataframe.first_rows(dataframe.explode(bands, "band"), "band", "row")
-    pairs = np.stack([met["row"].to_numpy(), met["first"].to_numpy()], axis=1).astype(np.int64)
-    rows, firsts = connect(pairs) if len(pairs) else (pairs[:, 0], pairs[:, 0])
-    dropped = rows != firsts
-    return pa.table({"row": rows[dropped], "first": firsts[dropped]})

@@ -1,0 +1,142 @@
+"""The third pass: one shard's pages to the documents or to those dropped, each with what all steps say of it."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from herdlm.base.artefact import write_text_durably
+from herdlm.base.seeds import derive_seed
+from herdlm.curate import shuffle
+from herdlm.curate.batch import Batch, Outcome
+from herdlm.curate.config import CurateConfig
+from herdlm.curate.documents import DOCUMENT_SCHEMA, DROPPED_SCHEMA, PAGE_SCHEMA, RowWriter
+from herdlm.curate.repeats import find
+from herdlm.curate.samples import order
+from herdlm.curate.sources.shards import MAX_NUMBER, NUMBER_BITS
+from herdlm.curate.step import Ledger, apply, run_steps, still_in
+from herdlm.curate.steps.contents import CORPUS_STEPS, DOCUMENT_STEPS
+
+DOCUMENTS, DROPPED, ACCOUNTS = "documents", "dropped", "accounts"
+_COLUMNS = [name for name in PAGE_SCHEMA.names if name not in ("digest", "bands")]
+
+
+@dataclass(frozen=True, slots=True)
+class AssembleTask:
+    """One shard of the first pass, what the second found, and the folder for the result."""
+
+    number: int
+    pages: Path
+    repeats: tuple[tuple[str, Path], ...]  # as repeats.Repeats
+    names: Path  # of the source files, as JSON
+    folder: Path
+    config: CurateConfig
+    seed: int
+
+    def __str__(self) -> str:
+        return f"part {self.number}"
+
+    def part(self, kind: str) -> Path:
+        """The shard's file of documents or of dropped ones."""
+        return self.folder / kind / f"part-{self.number:05}.parquet"
+
+    @property
+    def account(self) -> Path:
+        """The shard's counts; once they are there, so are its other files."""
+        return self.folder / ACCOUNTS / f"part-{self.number:05}.json"
+
+
+def assemble(task: AssembleTask) -> None:
+    """Write one shard's documents, dropped documents and counts."""
+    ledger = Ledger(task.seed)
+    config = task.config
+    with ExitStack() as stack:
+        documents = stack.enter_context(RowWriter(task.part(DOCUMENTS), DOCUMENT_SCHEMA))
+        dropped = None
+        if config.keep_dropped != "none":
+            dropped = stack.enter_context(RowWriter(task.part(DROPPED), DROPPED_SCHEMA))
+        sample = _DroppedSample(config.dropped_sample, derive_seed(task.seed, "dropped"))
+        for batch in _batches(task.pages):
+            for name, path in task.repeats:
+                with ledger.timed(name):
+                    outcome = _repeats(batch, name, path, task.names)
+                apply(batch, (at := still_in(batch)), at, outcome, name=name, ledger=ledger)
+            run_steps(batch, DOCUMENT_STEPS, config, ledger)
+            with ledger.timed("write"):
+                documents.write(batch, still_in(batch))
+                if dropped is not None:
+                    out = [i for i, step in enumerate(batch["step"]) if step is not None]
+                    if config.keep_dropped == "all":
+                        dropped.write(batch, out)
+                    else:
+                        sample.offer(batch, out)
+        if dropped is not None:
+            for row in sample.drawn():
+                dropped.write(row, [0])
+    write_text_durably(task.account, json.dumps(ledger.as_json()))
+
+
+def _batches(path: Path) -> Iterator[Batch]:
+    """The pages of the first pass's file, a row group at a time."""
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            batch: Batch = file.read_row_group(group, columns=_COLUMNS).to_pydict()
+            yield batch | {"duplicate_of": [None] * len(batch["row"])}
+
+
+def _repeats(batch: Batch, name: str, path: Path, names: Path) -> Outcome:
+    """What a corpus step found of the pages that are still in."""
+    reason = next(step.reason for step in CORPUS_STEPS if step.name == name)
+    at = still_in(batch)
+    rows, firsts = shuffle.load(path)
+    found = find(np.array([batch["row"][i] for i in at], np.int64), rows)
+    reasons = [reason if place >= 0 else None for place in found.tolist()]
+    ids = [_id(int(firsts[place]), names) if place >= 0 else None for place in found.tolist()]
+    return Outcome(reasons, {"duplicate_of": ids})
+
+
+def _id(row: int, names: Path) -> str:
+    return f"{_names(names)[row >> NUMBER_BITS]}#{row & MAX_NUMBER}"
+
+
+@lru_cache(maxsize=1)
+def _names(path: Path) -> list[str]:
+    names: list[str] = json.loads(path.read_text(encoding="utf-8"))
+    return names
+
+
+@dataclass
+class _DroppedSample:
+    """Of every step and reason the ``count`` pages of lowest pseudo-random number."""
+
+    count: int
+    seed: int
+    heaps: dict[tuple[str, str], list[tuple[int, int, dict[str, Any]]]] = field(default_factory=dict)
+
+    def offer(self, batch: Batch, at: list[int]) -> None:
+        for i in at:
+            heap = self.heaps.setdefault((batch["step"][i], batch["reason"][i]), [])
+            number, row = -order(self.seed, batch["row"][i]), batch["row"][i]
+            if len(heap) < self.count:
+                heapq.heappush(heap, (number, row, _row(batch, i)))
+            elif number > heap[0][0]:
+                heapq.heapreplace(heap, (number, row, _row(batch, i)))
+
+    def drawn(self) -> Iterator[Batch]:
+        """The pages drawn, in the order of rows, each as a batch of one."""
+        held = [(row, page) for heap in self.heaps.values() for _, row, page in heap]
+        for _, page in sorted(held, key=lambda entry: entry[0]):
+            yield {name: [value] for name, value in page.items()}
+
+
+def _row(batch: Batch, i: int) -> dict[str, Any]:
+    return {name: values[i] for name, values in batch.items()}

@@ -1,0 +1,139 @@
+"""The second pass: which pages repeat others, from keys and row numbers alone.
+
+Each step compares the pages that the steps before it left. Its result is a file of the rows to drop, ascending, and the
+row that each repeats; a later task looks up its own rows in it by bisection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from herdlm.base.artefact import hash_json
+from herdlm.base.progress import Progress
+from herdlm.curate import shuffle
+from herdlm.curate.config import CurateConfig
+from herdlm.curate.job import Job
+from herdlm.curate.runner.interface import Runner
+from herdlm.curate.shuffle import RECORD, Records
+from herdlm.curate.step import CorpusStep
+from herdlm.curate.steps.contents import CORPUS_STEPS
+
+FILES_PER_SCATTER = 64
+
+Repeats = dict[str, Path]  # step -> file of (2, N): rows to drop, ascending, and what each repeats
+
+
+@dataclass(frozen=True, slots=True)
+class ScatterTask:
+    """Some of the first pass's files, whose keys for one step go into one scattered file."""
+
+    step: CorpusStep
+    pages: tuple[Path, ...]
+    dropped: tuple[Path, ...]  # results of the steps before
+    partitions: int
+    path: Path
+    config: CurateConfig
+
+    def __str__(self) -> str:
+        return f"{self.step.name} of {self.pages[0].name} and {len(self.pages) - 1} more"
+
+
+@dataclass(frozen=True, slots=True)
+class GatherTask:
+    """One partition of all scattered files of a step."""
+
+    step: CorpusStep
+    scattered: tuple[Path, ...]
+    partition: int
+    path: Path
+    config: CurateConfig
+
+    def __str__(self) -> str:
+        return f"{self.step.name}, partition {self.partition}"
+
+
+Task = TypeVar("Task", ScatterTask, GatherTask)
+
+
+def find_repeats(pages: Sequence[Path], kept: int, made_of: str, job: Job) -> Repeats:
+    """What every step of ``CORPUS_STEPS`` drops among the pages of the first pass, of which ``kept`` are still in.
+
+    ``made_of`` tells one set of pages from another: what was found for other pages is not used.
+    """
+    found: Repeats = {}
+    for step in CORPUS_STEPS:
+        partitions = shuffle.partitions_for(kept * step.keys_per_page(job.config), job.config.shuffle_megabytes)
+        folder = job.work / "shuffle" / f"{step.name}-{hash_json([made_of, partitions])[:16]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        result = folder / "repeats.npy"
+        if not result.exists():
+            dropped = tuple(found.values())
+            scatters = [
+                ScatterTask(
+                    step, tuple(pages[begin : begin + FILES_PER_SCATTER]), dropped, partitions,
+                    folder / f"scattered-{begin // FILES_PER_SCATTER:05}.npy", job.config,
+                )
+                for begin in range(0, len(pages), FILES_PER_SCATTER)
+            ]  # fmt: skip
+            _find(step, scatters, partitions, result, job)
+        found[step.name] = result
+    return found
+
+
+def _find(step: CorpusStep, scatters: Sequence[ScatterTask], partitions: int, result: Path, job: Job) -> None:
+    """Scatter, gather and settle one step, and tidy up."""
+    scattered = tuple(task.path for task in scatters)
+    gathers = [
+        GatherTask(step, scattered, number, result.with_name(f"pairs-{number:05}.npy"), job.config)
+        for number in range(partitions)
+    ]
+    total = len(scatters) + len(gathers)
+    with Progress(step.name.replace("_", " "), total, "tasks", quiet=job.quiet) as progress:
+        _run(job.runner, scatter, scatters, progress)
+        _run(job.runner, gather, gathers, progress)
+    pairs = np.concatenate([shuffle.load(task.path) for task in gathers])
+    shuffle.save(np.stack(step.settle(shuffle.unique_pairs(pairs), job.config)), result)
+    for path in (*scattered, *(task.path for task in gathers)):
+        path.unlink()
+
+
+def _run(runner: Runner, function: Callable[[Task], None], tasks: Sequence[Task], progress: Progress) -> None:
+    """Run the tasks whose file an earlier run has not left."""
+    to_do = [task for task in tasks if not task.path.exists()]
+    progress.restore(len(tasks) - len(to_do))
+    for _ in runner.map(function, to_do):
+        progress.advance()
+
+
+def scatter(task: ScatterTask) -> None:
+    """Scatter the keys of the pages that no step has dropped."""
+    dropped = [shuffle.load(path)[0] for path in task.dropped]
+    pieces: list[Records] = []
+    for path in task.pages:
+        table = pq.read_table(path, columns=["row", *task.step.columns])
+        table = table.filter(table[task.step.columns[0]].is_valid())
+        is_in = np.ones(len(table), bool)
+        for rows in dropped:
+            is_in &= find(table["row"].to_numpy(), rows) < 0
+        pieces.append(task.step.keys(table.filter(is_in), task.config))
+    shuffle.scatter(np.concatenate([*pieces, np.empty(0, RECORD)]), task.partitions, task.path)
+
+
+def gather(task: GatherTask) -> None:
+    """Compare the pages of one partition."""
+    shuffle.save(task.step.gather(shuffle.gather(task.scattered, task.partition), task.config), task.path)
+
+
+def find(rows: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each of ``rows`` stands in the ascending ``among``, or -1."""
+    if not len(among):
+        return np.full(len(rows), -1, np.int64)
+    at = np.minimum(np.searchsorted(among, rows), len(among) - 1)
+    return np.where(among[at] == rows, at, -1)

@@ -1,0 +1,121 @@
+"""Runs functions on a Ray cluster. All nodes must have herdlm installed and see one folder, as by NFS or Lustre."""
+
+from __future__ import annotations
+
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from uuid import uuid4
+
+from herdlm.base.errors import HerdError, InputError
+from herdlm.curate.runner.interface import THREADS, TRIES, Item, Result, raised, told
+
+AHEAD = 2  # tasks per CPU of the cluster that are under way or wait for an earlier one
+
+
+class RayRunner:
+    """The cluster at ``address``: ``auto`` (found from this machine), ``ray://HOST:PORT`` or the head's HOST:PORT."""
+
+    def __init__(self, address: str, shared: Path) -> None:
+        self.address, self.shared = address, shared
+
+    def __enter__(self) -> RayRunner:
+        try:
+            import ray
+        except ImportError as error:
+            raise InputError("curate.cluster needs Ray", "Install it: pip install 'herdlm[cluster]'") from error
+        self._ray: Any = ray
+        if ray.is_initialized():
+            raise InputError("this process is connected to a Ray cluster already", "Call ray.shutdown() before")
+        try:
+            ray.init(
+                address=self.address, log_to_driver=False, configure_logging=False,
+                runtime_env={"env_vars": THREADS},
+            )  # fmt: skip
+        except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
+            raise InputError(
+                f"the Ray cluster {self.address} cannot be reached: {' '.join(str(error).split())}",
+                "Start it (ray start --head) or give its address with --cluster",
+            ) from error
+        try:
+            self._check_folder()
+        except BaseException:
+            ray.shutdown()
+            raise
+        self._call = ray.remote(num_cpus=1, max_retries=TRIES - 1)(_call)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ray.shutdown()
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """As :class:`~herdlm.curate.runner.interface.Runner` says."""
+        ray = self._ray
+        at_once = max(int(ray.cluster_resources().get("CPU", 1)) * AHEAD, 2)
+        under_way: deque[tuple[Any, Item]] = deque()
+        rest = iter(items)
+        try:
+            while True:
+                while len(under_way) < at_once and (item := next(rest, None)) is not None:
+                    under_way.append((self._call.remote(function, item), item))
+                if not under_way:
+                    return
+                reference, item = under_way[0]
+                try:
+                    answer = ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    raise _died(item, error) from error
+                under_way.popleft()
+                if "error" in answer:
+                    raise raised(answer["error"], item)
+                yield answer["result"]
+        finally:
+            for reference, _ in under_way:
+                ray.cancel(reference, force=True)
+
+    def _check_folder(self) -> None:
+        """Check that every node sees the shared folder: a node that does not would write where nobody looks."""
+        ray = self._ray
+        mark = self.shared / f".seen-{uuid4().hex}"
+        mark.touch()
+        try:
+            for node in ray.nodes():
+                if not node["Alive"] or not node["Resources"].get("CPU"):
+                    continue
+                place = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                if not ray.get(ray.remote(num_cpus=0, scheduling_strategy=place)(_sees).remote(str(mark))):
+                    raise InputError(
+                        f"node {node['NodeManagerAddress']} of the cluster does not see {self.shared}",
+                        "Put the run into a folder that all nodes share",
+                    )
+        finally:
+            mark.unlink()
+
+
+def _died(item: object, error: Exception) -> HerdError:
+    return HerdError(
+        f"the worker on {item} died {TRIES} times ({type(error).__name__})",
+        "It may have run out of memory: give the nodes fewer CPUs or lower curate.max_page_bytes; finished shards "
+        "are kept",
+    )
+
+
+def _sees(path: str) -> bool:
+    return Path(path).exists()
+
+
+def _call(function: Callable[[Any], Any], item: Any) -> dict[str, Any]:
+    """Run a function on a worker; errors travel as text."""
+    import pyarrow as pa
+
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    try:
+        return {"result": function(item)}
+    except Exception as error:
+        return {"error": told(error, traceback.format_exc())}

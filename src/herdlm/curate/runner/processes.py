@@ -1,0 +1,179 @@
+"""Runs functions in processes of this machine. It knows what each is working on, so a death has an address."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from types import TracebackType
+from typing import Any
+
+from herdlm.base.errors import HerdError
+from herdlm.curate.runner.interface import THREADS, TRIES, Item, Result, raised, told
+
+AHEAD = 4  # results per worker that may wait for an earlier one
+PARENT_CHECK_SECONDS = 0.5
+
+
+class ProcessRunner:
+    """``workers`` processes, started when first needed and kept until the context ends."""
+
+    def __init__(self, workers: int) -> None:
+        self.count = workers
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> ProcessRunner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self._workers:
+            worker.end()
+        self._workers.clear()
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """As :class:`~herdlm.curate.runner.interface.Runner` says."""
+        results: dict[int, Any] = {}
+        tries = [0] * len(items)
+        to_do = iter(range(len(items)))
+        again: list[int] = []
+        given = yielded = 0
+        busy: dict[_Worker, int] = {}
+        try:
+            while yielded < len(items):
+                while given - yielded < self.count * (AHEAD + 1) and (again or given < len(items)):
+                    if (worker := self._idle(busy)) is None:
+                        break
+                    number = again.pop() if again else next(to_do)
+                    given = max(given, number + 1)
+                    tries[number] += 1
+                    busy[worker] = number
+                    worker.give(function, items[number])
+                for worker in _ready(busy):
+                    number = busy.pop(worker)
+                    answer = worker.take()
+                    if answer is None:
+                        self._workers.remove(worker)
+                        if tries[number] >= TRIES:
+                            raise _died(worker, items[number])
+                        again.append(number)
+                    elif "error" in answer:
+                        raise raised(answer["error"], items[number])
+                    else:
+                        results[number] = answer["result"]
+                while yielded in results:
+                    yield results.pop(yielded)
+                    yielded += 1
+        finally:
+            for worker in busy:  # an error, or nobody wants the rest
+                worker.kill()
+                if worker in self._workers:
+                    self._workers.remove(worker)
+
+    def _idle(self, busy: dict[_Worker, int]) -> _Worker | None:
+        for worker in self._workers:
+            if worker not in busy:
+                return worker
+        if len(self._workers) < self.count:
+            self._workers.append(_Worker())
+            return self._workers[-1]
+        return None
+
+
+def _ready(busy: dict[_Worker, int]) -> list[_Worker]:
+    """The workers that have answered or died, at least one."""
+    by_handle: dict[Any, _Worker] = {}
+    for worker in busy:
+        by_handle |= {worker.connection: worker, worker.process.sentinel: worker}
+    return list({id(by_handle[handle]): by_handle[handle] for handle in wait(list(by_handle))}.values())
+
+
+def _died(worker: _Worker, item: object) -> HerdError:
+    code = worker.process.exitcode
+    how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+    return HerdError(
+        f"the worker on {item} died {TRIES} times ({how})",
+        "It may have run out of memory: lower curate.workers or curate.max_page_bytes; finished shards are kept",
+    )
+
+
+class _Worker:
+    """A process that works on one item at a time."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        before = {name: os.environ.get(name) for name in THREADS}
+        os.environ.update(THREADS)  # inherited; libraries read them when they load
+        try:
+            self.process = context.Process(target=_work, args=(theirs, os.getpid()), daemon=True)
+            self.process.start()
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+        theirs.close()
+
+    def give(self, function: Callable[[Any], Any], item: Any) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):  # it died; take() will tell
+            self.connection.send((function, item))
+
+    def take(self) -> dict[str, Any] | None:
+        """Its answer, or None if it died."""
+        try:
+            answer: dict[str, Any] = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            return None
+        return answer
+
+    def end(self) -> None:
+        self.connection.close()
+        self.process.join(5)
+        if self.process.is_alive():
+            self.kill()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+
+def _work(connection: Connection, parent: int) -> None:
+    """A worker's life: items in, answers out, until the other end closes."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    import pyarrow as pa
+
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    while True:
+        try:
+            function, item = connection.recv()
+        except (EOFError, ConnectionResetError):
+            return
+        try:
+            answer = {"result": function(item)}
+        except Exception as error:
+            answer = {"error": told(error, traceback.format_exc())}
+        try:
+            connection.send(answer)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has: one that went on would write beside the next run."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_SECONDS)
+    os._exit(1)

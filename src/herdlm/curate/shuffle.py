@@ -1,0 +1,88 @@
+"""Brings equal keys together: records are scattered into partitions by key and gathered partition by partition.
+
+A record is a key (a hash) and a row number; text never travels through here. Each scatter task writes one file with the
+records of all partitions behind each other, and where each begins, so there are as many files as tasks and not as tasks
+times partitions. A gather task reads one stretch of every file. Files are published by rename: what is there is whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+RECORD = np.dtype([("key", "<u8"), ("row", "<i8")])
+Records = NDArray[np.void]
+
+
+def as_records(keys: NDArray[Any], rows: NDArray[np.int64], dtype: np.dtype[Any]) -> Records:
+    """Keys (N,) and rows (N,) as records (N,)."""
+    records = np.empty(len(keys), dtype)
+    records["key"], records["row"] = keys, rows
+    return records
+
+
+def partitions_for(records: int, megabytes: float) -> int:
+    """How many partitions hold that many records, each of at most about ``megabytes``."""
+    return max(-(-records * RECORD.itemsize // max(int(megabytes * 1e6), 1)), 1)
+
+
+def scatter(records: Records, partitions: int, path: Path) -> None:
+    """Write records ordered by partition: ``path`` holds them, and first where each partition begins."""
+    # The high bits choose the partition: keys are hashes, and a partition then holds a range of them.
+    at = ((records["key"] >> np.uint64(32)) * np.uint64(partitions)) >> np.uint64(32)
+    order = np.argsort(at, kind="stable")
+    offsets = np.zeros(partitions + 1, np.int64)
+    np.cumsum(np.bincount(at.astype(np.int64), minlength=partitions), out=offsets[1:])
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        np.save(file, offsets, allow_pickle=False)
+        np.save(file, records[order], allow_pickle=False)
+    temporary.replace(path)
+
+
+def gather(paths: Sequence[Path], partition: int) -> Records:
+    """All records of one partition, in the order of ``paths``."""
+    pieces = []
+    for path in paths:
+        with path.open("rb") as file:
+            offsets = np.load(file, allow_pickle=False)
+            _skip_header(file)
+            begin, end = int(offsets[partition]), int(offsets[partition + 1])
+            file.seek(begin * RECORD.itemsize, os.SEEK_CUR)
+            data = file.read((end - begin) * RECORD.itemsize)
+        pieces.append(np.frombuffer(data, RECORD))
+    return np.concatenate(pieces) if pieces else np.empty(0, RECORD)
+
+
+def save(array: NDArray[Any], path: Path) -> None:
+    """Write an array whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+    temporary.replace(path)
+
+
+def load(path: Path) -> NDArray[Any]:
+    """An array that :func:`save` wrote, memory-mapped."""
+    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
+
+
+def _skip_header(file: Any) -> None:
+    """Go from the start of a saved array to its values."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    read(file)
+
+
+def unique_pairs(pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pairs (P, 2) ascending, each once."""
+    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    is_new = np.ones(len(pairs), bool)
+    is_new[1:] = np.any(pairs[1:] != pairs[:-1], axis=1)
+    return pairs[is_new]

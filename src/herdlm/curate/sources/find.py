@@ -1,0 +1,175 @@
+"""Finds the files that a recipe's sources name: paths, globs, addresses, lists of paths, and folders of source code."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, cast
+
+import fsspec
+
+from herdlm.base.errors import InputError
+from herdlm.curate.config import CurateConfig
+
+ENDINGS = {
+    ".warc": "warc",
+    ".warc.gz": "warc",
+    ".parquet": "parquet",
+    ".jsonl": "jsonl",
+    ".jsonl.gz": "jsonl",
+    ".jsonl.zst": "jsonl",
+    ".ndjson": "jsonl",
+    ".ndjson.gz": "jsonl",
+    ".ndjson.zst": "jsonl",
+    ".txt": "text",
+    ".md": "text",
+    ".rst": "text",
+}
+LISTS = (".paths", ".paths.gz")
+PREFIX = "crawl-data/"  # how every path of a Common Crawl list begins, below the address of the crawl
+REQUESTS = 32  # at once, when asking for the sizes of the files of a list
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a crawl, or one folder of source code.
+
+    ``name`` is short and different for every file of the crawl; ``bytes`` is its size (0 where the server does not say)
+    and ``identity`` what tells one version of its content from another. ``seekable`` says that parts can be read.
+    """
+
+    filesystem: Any
+    path: str
+    given: str
+    name: str
+    format: str
+    bytes: int
+    identity: str
+    seekable: bool
+
+    def open(self) -> BinaryIO:
+        """The file from its start, as a binary stream."""
+        more = {} if self.seekable else {"block_size": 0}
+        return cast(BinaryIO, self.filesystem.open(self.path, "rb", **more))
+
+
+def find_sources(sources: Sequence[str], config: CurateConfig) -> list[SourceFile]:
+    """The files that paths, globs and addresses name, in the order given and sorted within a glob; none twice.
+
+    A name that ends in ``.paths`` or ``.paths.gz`` is a list of files, a line each, as Common Crawl publishes them. A
+    folder is a tree of source code.
+
+    Raises:
+        InputError: no source is given, a source does not exist or is empty, its format is unknown, or its kind of
+            address needs a package that is not installed.
+    """
+    if not sources:
+        raise InputError("no source to curate", "Name at least one file, glob, address or folder of source code")
+    found: dict[tuple[str, str], tuple[str, Any, dict[str, Any]]] = {}
+    for source in sources:
+        for filesystem, path, info in _matches(source):
+            found.setdefault((type(filesystem).__name__, path), (source, filesystem, info))
+    paths = [path for _, path in found]
+    return [
+        _source_file(filesystem, path, info, given=source, name=name, config=config)
+        for ((_, path), (source, filesystem, info)), name in zip(found.items(), _short_names(paths), strict=True)
+    ]
+
+
+def _source_file(
+    filesystem: Any, path: str, info: dict[str, Any], *, given: str, name: str, config: CurateConfig
+) -> SourceFile:
+    folder = info["type"] == "directory"
+    size = int(info.get("size") or 0)
+    if not folder and info.get("size") == 0:
+        raise InputError(f"source {path} is empty", "Remove it or fetch it again")
+    remote = path.startswith(("http://", "https://"))
+    seekable = not remote or (size > 0 and bool(info.get("partial")))
+    marks = [str(info[key]) for key in ("mtime", "ETag", "etag", "LastModified", "created") if info.get(key)]
+    local = Path(path)
+    identity = str(local.stat().st_mtime_ns) if local.exists() else " ".join(marks)
+    form = "code" if folder else _format(path, config)
+    return SourceFile(filesystem, path, given, name, form, size, f"{size} {identity}", seekable)
+
+
+def _matches(source: str) -> Iterator[tuple[Any, str, dict[str, Any]]]:
+    """(filesystem, path, what it says of it) of every file that ``source`` names."""
+    try:
+        filesystem, path = fsspec.core.url_to_fs(source)
+        may_be_glob = any(sign in source for sign in "*?[") and not source.startswith(("http://", "https://"))
+        is_glob = may_be_glob and not filesystem.exists(path)  # a folder may be called "d[1]"
+        paths = sorted(p for p in filesystem.glob(path) if not filesystem.isdir(p)) if is_glob else [path]
+        if not paths:
+            raise InputError(f"source {source} matches no file", "Check the pattern")
+        for one in paths:
+            if one.lower().endswith(LISTS):
+                yield from _listed(filesystem, one, source)
+            else:
+                yield filesystem, one, filesystem.info(one)
+    except FileNotFoundError as error:
+        raise InputError(f"source {source} does not exist", "Check the path or address") from error
+    except (ImportError, OSError, ValueError) as error:
+        raise InputError(f"source {source} cannot be read: {one_line(error)}", "Check the address") from error
+
+
+def _listed(filesystem: Any, path: str, source: str) -> Iterator[tuple[Any, str, dict[str, Any]]]:
+    """The files of a list. A path in it is relative to where ``crawl-data/`` lies, or else to the list's folder."""
+    try:
+        content = filesystem.cat_file(path)
+        lines = (gzip.decompress(content) if path.lower().endswith(".gz") else content).decode().split("\n")
+    except (zlib.error, EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
+        raise InputError(f"list of files {path} cannot be read: {one_line(error)}", "Fetch it again") from error
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise InputError(f"list of files {path} names none", "Give a list with a path on each line")
+    above, mark, _ = source.rpartition(PREFIX)
+    folder = source.rpartition("/")[0]
+
+    def locate(name: str) -> tuple[Any, str, dict[str, Any]]:
+        root = above if mark and name.startswith(PREFIX) else f"{folder}/" if folder else ""
+        address = name if "://" in name or name.startswith("/") else f"{root}{name}"
+        try:
+            there, at = fsspec.core.url_to_fs(address)
+            return there, at, there.info(at)
+        except FileNotFoundError as error:
+            raise InputError(f"{address}, listed in {path}, does not exist", "Check the list") from error
+
+    with ThreadPoolExecutor(REQUESTS) as threads:
+        yield from threads.map(locate, names)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _format(path: str, config: CurateConfig) -> str:
+    if config.format != "auto":
+        return config.format
+    lower = path.lower()
+    for ending in sorted(ENDINGS, key=len, reverse=True):
+        if lower.endswith(ending):
+            return ENDINGS[ending]
+    raise InputError(
+        f"source {path} has no known format: its name ends in none of {', '.join(ENDINGS)}",
+        "Rename it, or set curate.format to warc, parquet, jsonl or text",
+    )
+
+
+def _short_names(paths: Sequence[str]) -> list[str]:
+    """Every path's last parts: one, and more only where files would otherwise share a name."""
+    parts = [PurePosixPath(path).parts for path in paths]
+    length = [1] * len(paths)
+    while True:
+        names = ["/".join(p[-n:]) for p, n in zip(parts, length, strict=True)]
+        shared = {name for name, count in Counter(names).items() if count > 1}
+        longer = [i for i, name in enumerate(names) if name in shared and length[i] < len(parts[i])]
+        if not longer:
+            return names
+        for i in longer:
+            length[i] += 1

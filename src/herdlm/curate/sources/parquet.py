@@ -1,0 +1,72 @@
+"""Pages from the rows of Parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from herdlm.base.errors import InputError
+from herdlm.curate.config import CurateConfig
+from herdlm.curate.sources.jsonl import page_of_fields
+from herdlm.curate.sources.page import DAMAGED, Page
+from herdlm.curate.sources.reach import Reach
+
+BATCH_ROWS = 256
+BATCH_BYTES = 16 << 20
+
+
+def row_ranges(file: BinaryIO, name: str, size: int, config: CurateConfig) -> list[tuple[int, int, int]]:
+    """(first row, row behind the last, bytes) of runs of row groups of about ``size`` bytes.
+
+    Raises:
+        InputError: the column with the text is missing or holds no text, or there are no rows.
+    """
+    parquet = pq.ParquetFile(file)
+    present = parquet.schema_arrow.names
+    if config.text_column not in present:
+        raise InputError(
+            f"{name} has no column {config.text_column!r}; it has {', '.join(present)}",
+            "Set curate.text_column to the one that holds the text",
+        )
+    kind = parquet.schema_arrow.field(config.text_column).type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise InputError(f"{name}: column {config.text_column!r} is {kind}, not text", "Name a text column")
+    ranges, begin, end, held = [], 0, 0, 0
+    for number in range(parquet.metadata.num_row_groups):
+        group = parquet.metadata.row_group(number)
+        end += group.num_rows
+        held += sum(group.column(i).total_compressed_size for i in range(group.num_columns))
+        if held >= size:
+            ranges.append((begin, end, held))
+            begin, held = end, 0
+    if end > begin:
+        ranges.append((begin, end, held))
+    if not ranges:
+        raise InputError(f"{name} holds no pages: it has no rows", "Remove it from the sources")
+    return ranges
+
+
+def read_parquet(file: BinaryIO, name: str, reach: Reach, config: CurateConfig) -> Iterator[Page]:
+    """A page for each row of ``reach``, numbered by row. The rows of a damaged row group are damaged_record each."""
+    parquet = pq.ParquetFile(file)
+    columns = [
+        c for c in (config.text_column, config.url_column, config.date_column) if c in parquet.schema_arrow.names
+    ]
+    at = 0
+    for number in range(parquet.metadata.num_row_groups):
+        group = parquet.metadata.row_group(number)
+        end = at + group.num_rows
+        if at >= reach.begin and end <= reach.end and group.num_rows:
+            rows = max(min(BATCH_ROWS, BATCH_BYTES * group.num_rows // max(group.total_byte_size, 1)), 1)
+            try:
+                for batch in parquet.iter_batches(rows, row_groups=[number], columns=columns):
+                    for fields in batch.to_pylist():
+                        reach.at = at
+                        yield page_of_fields(at, fields, config)
+                        at += 1
+            except (pa.ArrowException, OSError, UnicodeDecodeError):
+                yield from (Page(row, kind="text", fault=DAMAGED) for row in range(at, end))
+        at = end

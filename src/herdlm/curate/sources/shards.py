@@ -1,0 +1,156 @@
+"""Divides source files into shards: ranges that are read on their own, in an order that never changes.
+
+The plan follows from the files and ``shard_megabytes`` alone, never from who does the work. A page's row number packs
+the number of its file and its own number in the file, so it is the same under any plan, and a shard's rows are one
+range of numbers: ``row = file << NUMBER_BITS | number``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from herdlm.base.errors import InputError
+from herdlm.curate.config import CurateConfig
+from herdlm.curate.sources import jsonl, parquet, plain_text, source_code, warc
+from herdlm.curate.sources.find import SourceFile, one_line
+from herdlm.curate.sources.page import Page
+from herdlm.curate.sources.reach import Reach
+
+NUMBER_BITS = 40
+MAX_FILES = 1 << (63 - NUMBER_BITS)
+MAX_NUMBER = (1 << NUMBER_BITS) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The pages of a file whose numbers lie in [``begin``, ``end``).
+
+    Args:
+        number: of the shard, in the order of all shards.
+        file_number: of the file, in the order of all files.
+        bytes: of the file that fall to this shard, for showing progress.
+        start: where its first record is known to start; None where that has to be found out.
+        members: for a folder of source code, the paths of its files in it, from number ``begin`` on.
+    """
+
+    number: int
+    file: SourceFile
+    file_number: int
+    begin: int
+    end: int
+    bytes: int
+    start: int | None = None
+    members: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """The first row number that can be this shard's, and the first behind them."""
+        base = self.file_number << NUMBER_BITS
+        return base + self.begin, base + self.end
+
+    def __str__(self) -> str:
+        return f"shard {self.number} ({self.file.name} from {self.begin:,})"
+
+
+def plan_shards(files: Sequence[SourceFile], config: CurateConfig) -> list[Shard]:
+    """The shards of all files, in order.
+
+    Raises:
+        InputError: there are too many files, or a Parquet file or folder cannot be looked into.
+    """
+    if len(files) > MAX_FILES:
+        raise InputError(f"{len(files):,} source files are more than {MAX_FILES:,}", "Curate them in parts")
+    size = max(int(config.shard_megabytes * 1e6), 1)
+    shards: list[Shard] = []
+    for number, file in enumerate(files):
+        for begin, end, share, members in _divide(file, size, config):
+            shards.append(Shard(len(shards), file, number, begin, end, share, members=members))
+    return shards
+
+
+def _divide(file: SourceFile, size: int, config: CurateConfig) -> Iterator[tuple[int, int, int, tuple[str, ...]]]:
+    """(begin, end, bytes, members) of a file's shards; the last one reaches to the largest number there can be."""
+    if file.format == "parquet":
+        for begin, end, share in _row_ranges(file, size, config):
+            yield begin, end, share, ()
+    elif file.format == "code":
+        begin = 0
+        for members, share in source_code.divide(file, size):
+            yield begin, begin + len(members), share, members
+            begin += len(members)
+    elif file.seekable and (file.format == "warc" or (file.format == "jsonl" and jsonl.is_plain(file.path))):
+        count = max(round(file.bytes / size), 1)
+        cuts = [file.bytes * i // count for i in range(count + 1)]
+        for begin, end in itertools.pairwise(cuts):
+            yield begin, end if end < file.bytes else MAX_NUMBER, end - begin, ()
+    else:
+        yield 0, MAX_NUMBER, file.bytes, ()
+
+
+def _row_ranges(file: SourceFile, size: int, config: CurateConfig) -> list[tuple[int, int, int]]:
+    try:
+        with file.open() as opened:
+            return parquet.row_ranges(opened, file.path, size, config)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _unreadable(file, error) from error
+
+
+def read_shard(shard: Shard, reach: Reach, config: CurateConfig) -> Iterator[Page]:
+    """The pages of a shard, in order.
+
+    Raises:
+        InputError: the file is not of its format, or does not exist any more.
+    """
+    file = shard.file
+    if shard.start == shard.end:
+        return  # the record before it reaches to the end of the file
+    if file.format == "code":
+        yield from source_code.read_tree(file, shard.begin, shard.members, reach, config)
+        return
+    try:
+        with file.open() as opened:
+            if file.format == "warc":
+                yield from warc.read_warc(opened, file.path, reach, config)
+            elif file.format == "jsonl":
+                yield from jsonl.read_jsonl(opened, file.path, reach, config)
+            elif file.format == "parquet":
+                yield from parquet.read_parquet(opened, file.path, reach, config)
+            else:
+                yield from plain_text.read_text(opened, file.path, reach, config)
+    except FileNotFoundError as error:
+        raise InputError(f"source {file.path} does not exist any more", "Check the path or address") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: SourceFile, error: BaseException) -> InputError:
+    remedy = "Check that it is whole and of that format"
+    return InputError(f"source {file.path} cannot be read as {file.format}: {one_line(error)}", remedy)
+
+
+def check_pages(file: SourceFile, pages: int, usable: int, config: CurateConfig) -> None:
+    """Check what a whole file gave: ``pages``, of them ``usable`` without a fault.
+
+    Raises:
+        InputError: it holds no page of the kind its format promises.
+    """
+    if file.format == "warc" and not pages:
+        raise InputError(
+            f"{file.path} holds no pages: it has no response record", "Give a crawl with WARC response records"
+        )
+    if file.format == "jsonl" and not usable:
+        raise InputError(
+            f"{file.path} holds no pages: no line is a JSON object with text under {config.text_column!r}",
+            "Set curate.text_column to the key that holds the text, or curate.format to what the file is",
+        )
+    if file.format == "code" and not usable:
+        raise InputError(
+            f"source {file.given} is a folder without source code",
+            f"Name its files, say {file.given.rstrip('/')}/*.warc.gz, or give a folder of source code",
+        )
+    if not pages:
+        raise InputError(f"{file.path} holds no pages: it has no rows", "Remove it from the sources")
