@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-
-import pyarrow as pa
-
-from herdlm.curate import dataframe
-
-DIGEST_BYTES = 16
+from herdlm.curate.duplicates.hashing import hash_text
 
 
-def digest(normalized: str) -> str:
-    """128 bits of a normalised text in hexadecimal: equal for equal texts, else next to never."""
-    return hashlib.blake2b(normalized.encode(), digest_size=DIGEST_BYTES).hexdigest()
-
-
-def exact_duplicates(documents: dataframe.Frame) -> pa.Table:
-    """Among ``documents`` (columns row, digest), those to drop: columns ``row`` and ``first``, the row they repeat."""
-    return dataframe.first_rows(documents, "digest", "row").sort_by("row")
+def digest(normalized: str) -> int:
+    """The 64-bit key of a text that ``words.normalize`` went over; :func:`groups.edges` finds those that are equal."""
+    return hash_text(normalized)
