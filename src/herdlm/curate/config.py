@@ -44,16 +44,34 @@ class HeuristicsConfig(Section):
         return self
 
 
+class UrlConfig(Section):
+    """Which addresses are dropped unread: files with a domain or a word a line (``blocked.py``)."""
+
+    blocked_domains: tuple[str, ...] = Field((), description="files; a domain covers its subdomains")
+    blocked_words: tuple[str, ...] = Field((), description="files; words between the punctuation of an address")
+
+
 class NearDuplicatesConfig(Section):
     """MinHash with banding: two texts meet in a band when all its rows of their signatures agree.
 
     Texts whose word n-grams have Jaccard similarity s become candidates with probability
-    ``1 - (1 - s**rows)**bands``: with 14 x 8 half of the pairs at s = 0.7 and 94% at 0.85.
+    ``1 - (1 - s**rows)**bands``: with 14 x 8 half of the pairs at s = 0.7 and 94% at 0.85. A candidate is joined to
+    the first text it met if a sketch of both puts their similarity at ``min_similarity`` or more.
     """
 
     ngram_words: int = Field(5, ge=1)
     bands: int = Field(14, ge=1)
     rows: int = Field(8, ge=1)
+    min_similarity: float = Field(0.8, ge=0, le=1, description="0: candidates are joined unchecked")
+    sketch: int = Field(512, ge=1, description="minima that texts are compared by, a byte each")
+
+
+class RepeatedLinesConfig(Section):
+    """Lines that too many documents share (``duplicates/lines.py``)."""
+
+    max_documents: int = Field(6, ge=1, description="a line in more documents of a bucket than this is removed")
+    bucket_documents: int = Field(30_000_000, ge=1, description="documents that lines are counted over")
+    max_removed: float = Field(0.5, ge=0, le=1, description="share of a text; where more is removed, the rest goes too")
 
 
 # Keys that change how the work is done, but not what comes of it.
