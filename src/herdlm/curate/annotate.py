@@ -57,7 +57,7 @@ def _annotate_page(page: dict[str, Any], config: CurateConfig) -> dict[str, Any]
     language, score = identify(text)
     row |= {"text": text, "language": language, "language_score": score}
     row |= {"words": len(split_words(text)), "bytes": len(text.encode()), "quality": quality(text, language)}
-    reason = check_language(language, score, config.languages, config.min_language_score)
+    reason = check_language(language, score, config)
     if reason is not None:
         return row | {"step": funnel.LANGUAGE, "reason": reason}
     reason = check_text(text, language, config.heuristics)

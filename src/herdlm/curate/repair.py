@@ -2,14 +2,14 @@
 
 What is done, in order, until nothing changes any more (so that repairing twice is repairing once):
 
-1. UTF-8 that was read as Latin-1 or Windows-1252, once or several times over, is decoded again, line by line, where the
-   line gives strong evidence (``_repair_line``). Other confusions of tables are left alone.
+1. UTF-8 that was read as Latin-1 or Windows-1252, once or several times over, is decoded again, line by line, where
+   the line gives strong evidence (``_repair_line``). Other confusions of tables are left alone.
 2. Remaining C1 controls become the Windows-1252 characters that were meant, as HTML reads them. Line, paragraph and form
    separators become line ends. All other controls, private-use characters, lone surrogates, non-characters, replacement
    characters, byte order marks, bidirectional marks and soft hyphens go.
 3. Zero-width joiners and non-joiners stay after letters of the scripts whose spelling uses them (Arabic, Indic,
-   South-East Asian) and after pictographs; zero-width spaces stay between letters of South-East Asian scripts, where they
-   part words. Elsewhere they go.
+   South-East Asian) and after pictographs; zero-width spaces stay between letters of South-East Asian scripts, where
+   they part words. Elsewhere they go.
 4. Every horizontal space becomes U+0020; tabs stay.
 5. Latin, Armenian and Arabic presentation forms (the ligature "fi" as one character) become plain letters; full-width
    letters and digits become ASCII; half-width Katakana becomes full-width. Full-width punctuation stays: it is how Chinese
@@ -52,7 +52,9 @@ _SIGNS = frozenset("«°¹²³ªº©®§")  # the part of it that does not follo
 _LETTERS = frozenset("\u0160\u017d\u0152\u0178\u0161\u017e\u0153")  # proper words have these side by side
 _LATIN_LEADS = "\xc4\xc5"  # first bytes of further Latin letters with marks
 _STRAY = re.compile("[\xc0-\xff]")
-_LOST_SPACE = re.compile("[\xc2\xc3](?: (?= )|(?= |$))")  # "à" and the no-break space after their second byte became a space
+_LOST_SPACE = re.compile(
+    "[\xc2\xc3](?: (?= )|(?= |$))"
+)  # "à" and the no-break space after their second byte became a space
 MAX_STRAY_SHARE = 0.25  # accented letters that are no damage, per strong piece of damage
 
 _JOINED = (
