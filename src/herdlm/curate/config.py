@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from herdlm.base.recipe import Section
-from herdlm.curate.stopwords import STOP_WORDS
+from herdlm.curate.orthography import LANGUAGES
 
 
 class HeuristicsConfig(Section):
@@ -91,8 +92,11 @@ class CurateConfig(Section):
     shard_megabytes: float = Field(16.0, gt=0, description="of a source file, read and resumed as one piece")
     verify_digests: bool = Field(True, description="drop WARC records whose block contradicts its own digest")
 
-    languages: tuple[str, ...] = Field(("en", "de", "fr", "es"), min_length=1, description="ISO 639-1 codes to keep")
-    min_language_score: float = Field(0.65, ge=0, le=1)
+    languages: tuple[str, ...] = Field(
+        ("en", "de", "fr", "es"), min_length=1, description="codes to keep, ISO 639-1 where there is one"
+    )
+    min_language_score: float = Field(0.65, ge=0, le=1, description="languages with close neighbours: 0.65 times this")
+    language_thresholds: dict[str, float] = Field({}, description="a language's own min_language_score")
     heuristics: HeuristicsConfig = HeuristicsConfig()
     near_duplicates: NearDuplicatesConfig = NearDuplicatesConfig()
 
@@ -110,7 +114,20 @@ class CurateConfig(Section):
     @field_validator("languages")
     @classmethod
     def _languages_are_supported(cls, languages: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = sorted(set(languages) - set(STOP_WORDS))
-        if unknown:
-            raise ValueError(f"language {unknown[0]!r} is not supported; choose from {', '.join(sorted(STOP_WORDS))}")
+        _check_languages(languages)
         return languages
+
+    @field_validator("language_thresholds")
+    @classmethod
+    def _thresholds_are_probabilities_of_supported_languages(cls, thresholds: dict[str, float]) -> dict[str, float]:
+        _check_languages(thresholds)
+        for language, value in thresholds.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"the threshold {value} of {language!r} is not between 0 and 1")
+        return thresholds
+
+
+def _check_languages(languages: Iterable[str]) -> None:
+    unknown = sorted(set(languages) - LANGUAGES)
+    if unknown:
+        raise ValueError(f"language {unknown[0]!r} is not supported; choose from {', '.join(sorted(LANGUAGES))}")
