@@ -63,7 +63,7 @@ class ClassifierConfig(Section):
     max_words: int = Field(2_000, ge=1, description="words of a text that are read, from its beginning")
     min_texts: int = Field(2, ge=1, description="training texts in which a feature must occur to count")
     epochs: int = Field(5, ge=1)
-    rate: float = Field(0.1, gt=0, description="AdaGrad's learning rate")
+    rate: float = Field(0.5, gt=0, description="AdaGrad's learning rate")
 
 
 class GradeConfig(Section):
@@ -71,7 +71,9 @@ class GradeConfig(Section):
 
     classifier: ClassifierConfig = ClassifierConfig()
     good: float = Field(3.0, description="labels with a score: from which score on a text counts as good")
-    good_labels: tuple[str, ...] = Field(("good",), min_length=1, description="labels with a name: the names of good texts")
+    good_labels: tuple[str, ...] = Field(
+        ("good",), min_length=1, description="labels with a name: the names of good texts"
+    )
     held_out_share: float = Field(0.2, gt=0, lt=1, description="of the labels, for the report")
     calibration_share: float = Field(0.2, gt=0, lt=1, description="of the labels, for calibration")
     min_calibration_texts: int = Field(
@@ -87,7 +89,7 @@ class GradeConfig(Section):
 
 
 class CutoffConfig(Section):
-    """Which documents of a language are good enough: those of ``min_score``, and no more than ``keep_share`` of them."""
+    """Which documents of a language are good enough: from ``min_score`` on, and the best ``keep_share``."""
 
     min_score: float = Field(0.0, ge=0, le=1)
     keep_share: float = Field(1.0, gt=0, le=1, description="the best share of the language's documents")
@@ -101,7 +103,7 @@ class QualityConfig(CutoffConfig):
 
 
 class DomainsConfig(Section):
-    """The domain step. Without a model, code and mathematics are told from prose by rules (``grade/domain_rules.py``)."""
+    """The domain step. Without a model, rules tell code and mathematics from prose (``grade/domain_rules.py``)."""
 
     model: str = Field("", description="a classifier's folder, as `herdlm grade train-domains` makes")
     max_share: dict[str, float] = Field({}, description="the most that a domain may have of the words kept")
@@ -121,7 +123,9 @@ class BenchmarkConfig(Section):
     path: str = Field(description="a JSONL (also .gz) or Parquet file")
     fields: tuple[str, ...] = Field(("text",), min_length=1, description="whose texts, joined, are one example")
     ngram_words: int = Field(8, ge=2)
-    min_overlap: float = Field(0.5, gt=0, le=1, description="share of an example's words from which it counts as leaked")
+    min_overlap: float = Field(
+        0.5, gt=0, le=1, description="share of an example's words from which it counts as leaked"
+    )
     max_examples_per_ngram: int = Field(
         10, ge=1, description="an n-gram of more examples than this is the benchmark's template and counts for nothing"
     )
@@ -131,7 +135,7 @@ class BenchmarkConfig(Section):
 class ContaminationConfig(Section):
     """The contamination step, benchmark by benchmark."""
 
-    benchmarks: dict[str, BenchmarkConfig] = {}
+    benchmarks: dict[str, BenchmarkConfig] = Field({}, description="by the name that reports give them")
 
 
 class LabelConfig(Section):

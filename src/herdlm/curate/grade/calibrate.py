@@ -1,9 +1,9 @@
 """From a classifier's margin to a probability that can be believed, language by language.
 
-Platt's method (Platt 1999): ``p = 1 / (1 + exp(-(slope * margin + offset)))`` fitted by maximum likelihood to texts that the
-classifier was not trained on, with his smoothed targets, so that few labels do not make certain. It keeps the order
-within a language and needs only two numbers, which suits languages with a hundred labels; a stepwise (isotonic) fit
-needs thousands and makes ties, at which a share could not be cut.
+Platt's method (Platt 1999): ``p = 1 / (1 + exp(-(slope * margin + offset)))`` fitted by maximum likelihood to texts
+that the classifier was not trained on, with his smoothed targets, so that few labels do not make certain. It keeps the
+order within a language and needs only two numbers, which suits languages with a hundred labels; a stepwise (isotonic)
+fit needs thousands and makes ties, at which a share could not be cut.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def calibrate(margins: Floats, is_good: Bools, languages: Sequence[str], min_tex
     good, bad = int(is_good.sum()), int((~is_good).sum())
     if min(good, bad) < MIN_OF_EACH_KIND:
         raise InputError(
-            f"of the labels held out for calibration {good} are good and {bad} are not; {MIN_OF_EACH_KIND} of each are needed",
+            f"of the labels to calibrate on {good} are good and {bad} are not; {MIN_OF_EACH_KIND} of each are needed",
             "Label more documents, or raise calibration_share",
         )
     whole = fit_platt(margins, is_good)

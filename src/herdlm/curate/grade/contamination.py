@@ -1,9 +1,9 @@
 """Examples of benchmarks that stand in the corpus, found by word n-grams that they share with documents.
 
 As in section 5.1.4 of the Llama 3 report, an example's overlap is the share of its words that lie in an n-gram (8 words
-by default) which the text holds too, and each benchmark has its own threshold. Two overlaps matter: that of one document
-decides what happens to the document, that of the whole corpus says which examples are contaminated. Common phrases do
-not count: an example needs its share of words, and an n-gram that many examples of a benchmark have in common is its
+by default) which the text holds too, and each benchmark has its own threshold. Two overlaps matter: that of a document
+decides what happens to it, that of the whole corpus says which examples are contaminated. Common phrases alone do not
+count: an example needs its share of words, and an n-gram that many examples of a benchmark have in common is its
 template and is left out of the share on both sides.
 
 N-grams are 64-bit hashes in a sorted array. A document's hashes first meet a table of one bit per bucket, which almost
@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from herdlm.base.errors import InputError
-from herdlm.curate.config import BenchmarkConfig
+from herdlm.base.recipe import parse
+from herdlm.curate.config import BenchmarkConfig, ContaminationConfig
 from herdlm.curate.grade.read import read_rows
 from herdlm.curate.grade.word_hashes import WordHashes
 from herdlm.curate.words import normalize
@@ -169,3 +170,25 @@ class Contamination:
         leaked = [b for b in self.benchmarks if b.name in hits and hits[b.name].overlaps.max() >= b.config.min_overlap]
         dropped = any(b.config.action == "drop" for b in leaked)
         return [b.name for b in leaked], CONTAMINATED if dropped else None
+
+
+def read_config(
+    files: Sequence[str], fields: Sequence[str], ngram_words: int, min_overlap: float
+) -> ContaminationConfig:
+    """The configuration that checks the benchmarks ``files``, each NAME=FILE, alike and only flags.
+
+    Raises:
+        InputError: one is not of this form, a name comes twice, or a value is out of range.
+    """
+    benchmarks: dict[str, dict[str, object]] = {}
+    for item in files:
+        name, _, path = item.partition("=")
+        if not name or not path or name in benchmarks:
+            raise InputError(
+                f"--benchmark {item} is not NAME=FILE with a name of its own", "Say, for one, gsm8k=a.jsonl"
+            )
+        benchmarks[name] = {
+            "path": path, "fields": list(fields), "ngram_words": ngram_words, "min_overlap": min_overlap,
+            "action": "flag",
+        }  # fmt: skip
+    return parse(ContaminationConfig, {"benchmarks": benchmarks}, "the command line")

@@ -51,7 +51,9 @@ _LATEX = re.compile(
 )
 _MATHML = re.compile(r"</?(?:math|mrow|mfrac|msup|msub|msqrt|mi|mn|mo)\b")
 _SYMBOL = re.compile("[\u2200-\u22ff\u2a00-\u2aff\U0001d400-\U0001d7ff\u00d7\u00f7\u00b1\u00b2\u00b3\u2070-\u208e]")
-_GREEK = re.compile("(?<![\\w\u0370-\u03ff])[\u03b1-\u03c9\u0393\u0394\u0398\u039b\u03a0\u03a3\u03a6\u03a8\u03a9](?![\\w\u0370-\u03ff])")
+_GREEK = re.compile(
+    "(?<![\\w\u0370-\u03ff])[\u03b1-\u03c9\u0393\u0394\u0398\u039b\u03a0\u03a3\u03a6\u03a8\u03a9](?![\\w\u0370-\u03ff])"
+)
 # Each begins at its operator, which is quick to find: 3 * 4, x = 2, f(x) = 2, a^2.
 _EQUATION = re.compile(
     r"""[+*^](?:(?<=\d.)|(?<=\d[ ].))[ ]?\$?[\d(]

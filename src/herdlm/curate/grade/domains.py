@@ -1,4 +1,4 @@
-"""What a document is about: by a classifier trained on labels, or by rules that tell code and mathematics from the rest.
+"""What a document is about: by a classifier trained on labels, or by rules that know code and mathematics.
 
 ``DOMAINS`` are the kinds of knowledge that the shipped rubric (``rubrics/domains.md``) asks a language model to choose
 from. A classifier may be trained on other names just as well.

@@ -32,7 +32,7 @@ class Scores(Protocol):
 
 
 class CountableGrader:
-    """Scores by countable properties (``curate/quality.py``): good for ranking within a language, and no probability."""
+    """Scores by countable properties (``curate/quality.py``): they rank within a language and are no probability."""
 
     def score(self, texts: Sequence[str], languages: Sequence[str]) -> NDArray[np.float64]:
         """As :class:`Scores` says."""
@@ -40,7 +40,7 @@ class CountableGrader:
 
 
 class Grader:
-    """A classifier of good texts and its calibration: a score is the probability that the labeller calls a text good."""
+    """A classifier of good texts, calibrated: a score is the probability that the labeller calls the text good."""
 
     def __init__(self, classifier: LinearClassifier, calibration: Calibration) -> None:
         self.classifier, self.calibration = classifier, calibration

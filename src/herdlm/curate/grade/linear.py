@@ -8,10 +8,10 @@ Juditsky 1992), which needs no schedule to settle.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +68,7 @@ class LinearClassifier:
     def save(self, folder: Path) -> None:
         """Write the classifier's two files into an existing folder; buckets without a weight take no space."""
         used = np.flatnonzero(self.table.any(axis=1))
-        tensors = {"buckets": used, "weights": self.table[used], "bias": self.bias}
+        tensors: dict[str, NDArray[Any]] = {"buckets": used, "weights": self.table[used], "bias": self.bias}
         save_file(tensors, folder / WEIGHTS)
         write_text_durably(folder / SHAPE, self.shape.model_dump_json(indent=2) + "\n")
 
@@ -88,10 +88,14 @@ class LinearClassifier:
             table = np.zeros((2**shape.config.bits + 1, len(shape.labels)), np.float32)
             table[tensors["buckets"]] = tensors["weights"]
             bias = tensors["bias"]
-            if table[-1].any() or bias.shape != (len(shape.labels),) or not np.isfinite(table).all():
-                raise ValueError("weights of another shape, or not finite")
         except (SafetensorError, ValidationError, OSError, KeyError, ValueError, IndexError) as error:
             raise DamagedError(f"the classifier in {folder} is damaged: {error}", "Train it again") from error
+        if (
+            table[-1].any()
+            or bias.shape != (len(shape.labels),)
+            or not (np.isfinite(table).all() and np.isfinite(bias).all())
+        ):
+            raise DamagedError(f"the classifier in {folder} has weights that fit no classifier", "Train it again")
         return cls(shape, table, bias)
 
 
@@ -109,7 +113,9 @@ def train(texts: Sequence[str], labels: Sequence[str], config: ClassifierConfig,
     """
     names = sorted(Counter(labels))
     if len(names) < 2:
-        raise InputError(f"all labels are {names[0]!r}" if names else "there are no labels", "A classifier needs two kinds")
+        raise InputError(
+            f"all labels are {names[0]!r}" if names else "there are no labels", "A classifier needs two kinds"
+        )
     hasher = Hasher(config.bits, config.max_words)
     rows = [_counted(hasher, text) for text in texts]
     seen = np.zeros(hasher.buckets + 1, np.int32)

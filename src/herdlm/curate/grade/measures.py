@@ -82,9 +82,9 @@ def measure_classes(found: Sequence[str], true: Sequence[str]) -> dict[str, Any]
         "texts": len(true),
         "accuracy": _ratio(sum(n for (is_, said), n in pairs.items() if is_ == said), len(true)),
         "classes": classes,
-        "mistakes": [
-            {"is": is_, "said": said, "texts": n} for (is_, said), n in pairs.most_common() if is_ != said
-        ][:WORST],
+        "mistakes": [{"is": is_, "said": said, "texts": n} for (is_, said), n in pairs.most_common() if is_ != said][
+            :WORST
+        ],
     }
 
 

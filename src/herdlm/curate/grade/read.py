@@ -22,7 +22,9 @@ def corpus_files(corpus: Path) -> list[Path]:
     """
     if corpus.is_file():
         return [corpus]
-    files = [p for p in [corpus / "documents.parquet"] if p.is_file()] or sorted((corpus / "documents").glob("*.parquet"))
+    files = [p for p in [corpus / "documents.parquet"] if p.is_file()] or sorted(
+        (corpus / "documents").glob("*.parquet")
+    )
     if not files:
         raise InputError(
             f"{corpus} is no corpus: neither documents.parquet nor documents/*.parquet is in it",
@@ -60,9 +62,8 @@ def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) 
 
 
 def _jsonl_rows(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Iterator[dict[str, Any]]:
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
     try:
-        with opened as file:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 if not line.strip():
                     continue
@@ -71,7 +72,9 @@ def _jsonl_rows(path: Path, columns: Sequence[str], optional: Sequence[str]) -> 
                     raise InputError(f"{path}, line {number}: is no JSON object", "Mend that line")
                 for column in columns:
                     if row.get(column) is None:
-                        raise InputError(f"{path}, line {number}: has no {column}", f"It has {', '.join(map(str, row))}")
+                        raise InputError(
+                            f"{path}, line {number}: has no {column}", f"It has {', '.join(map(str, row))}"
+                        )
                 yield {column: row.get(column) for column in (*columns, *optional)}
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {number}: is not JSON: {error}", "Mend that line") from error

@@ -73,7 +73,8 @@ def _counts(counts: Iterable[tuple[str, int]]) -> str:
 
 def _measures(name: str, row: dict[str, Any]) -> str:
     counts = "".join(f"{row[key]:7}" for key in ("texts", "good", "kept"))
-    return f"{name:14}{counts}{_number(row['precision'], 11)}{_number(row['recall'], 8)}{_number(row['auc'], 8)}{_number(row['brier'], 8)}"
+    rates = _number(row["precision"], 11) + "".join(_number(row[key], 8) for key in ("recall", "auc", "brier"))
+    return f"{name:14}{counts}{rates}"
 
 
 def _number(value: float | None, width: int) -> str:

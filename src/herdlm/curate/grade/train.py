@@ -23,7 +23,7 @@ from herdlm.curate.config import GradeConfig
 from herdlm.curate.grade.calibrate import Calibration, calibrate
 from herdlm.curate.grade.grader import GOOD, NOT_GOOD, CountableGrader, Grader, margins
 from herdlm.curate.grade.labels import Labelled, Labels, read_labels
-from herdlm.curate.grade.linear import LinearClassifier, train
+from herdlm.curate.grade.linear import train
 from herdlm.curate.grade.measures import measure, measure_classes, reliability
 from herdlm.curate.grade.report import domain_lines, grader_lines
 
@@ -60,7 +60,9 @@ def train_grader(labels: Path, corpus: Path | None, out: Path, config: GradeConf
     return told
 
 
-def train_domains(labels: Path, corpus: Path | None, out: Path, config: GradeConfig, *, seed: int = 0) -> dict[str, Any]:
+def train_domains(
+    labels: Path, corpus: Path | None, out: Path, config: GradeConfig, *, seed: int = 0
+) -> dict[str, Any]:
     """Train a classifier of the names in a file of labels, as :func:`train_grader` does; nothing is calibrated.
 
     Raises:
