@@ -376,6 +376,109 @@ def _without_option(arguments: list[str], option: str) -> list[str]:
     return kept
 
 
+grade = typer.Typer(no_args_is_help=True, help="Train what grades documents: quality and kinds of knowledge.")
+app.add_typer(grade, name="grade")
+
+LabelsOption = Annotated[
+    Path, typer.Option(help="JSONL or Parquet: id or text, and label or score, as `herdlm label` writes.")
+]
+CorpusOption = Annotated[Path | None, typer.Option(help="The corpus whose ids the labels name.")]
+SeedOption = Annotated[int, typer.Option(help="Same seed, same result.")]
+
+
+@grade.command("train")
+def grade_train(
+    labels: LabelsOption,
+    out: Annotated[Path, typer.Option(help="A new folder for the grader and its report.")],
+    corpus: CorpusOption = None,
+    seed: SeedOption = 0,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Train a grader of quality, calibrate it by language, and report on labels it never saw."""
+    _train_grading("grader", labels, corpus, out, seed, set_, json_)
+
+
+@grade.command("train-domains")
+def grade_train_domains(
+    labels: LabelsOption,
+    out: Annotated[Path, typer.Option(help="A new folder for the classifier and its report.")],
+    corpus: CorpusOption = None,
+    seed: SeedOption = 0,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Train a classifier of kinds of knowledge, and report on labels it never saw."""
+    _train_grading("domain classifier", labels, corpus, out, seed, set_, json_)
+
+
+def _train_grading(
+    kind: str, labels: Path, corpus: Path | None, out: Path, seed: int, set_: list[str] | None, json_: bool
+) -> None:
+    from herdlm.base.recipe import apply_overrides, parse
+    from herdlm.curate.config import GradeConfig
+    from herdlm.run.grade import READABLE, train_model
+
+    config = parse(GradeConfig, apply_overrides({}, set_ or ()), "--set")
+    told = train_model(kind, labels, corpus, out, config, seed=seed)
+    if json_:
+        say_json(told)
+    else:
+        say((out / READABLE).read_text(encoding="utf-8").rstrip())
+
+
+@app.command()
+def label(
+    corpus: Annotated[Path, typer.Argument(help="A curated corpus, or a Parquet or JSONL file.", show_default=False)],
+    rubric: Annotated[str, typer.Option(help="A Markdown file, or one that ships: quality, domains.")],
+    address: Annotated[str, typer.Option(help="An OpenAI-compatible server, such as http://127.0.0.1:8000/v1.")],
+    model: Annotated[str, typer.Option(help="The model's name there.")],
+    out: Annotated[Path, typer.Option(help="A JSONL file; labels that are in it are kept and not asked for again.")],
+    seed: SeedOption = 0,
+    set_: SetOption = None,
+    quiet: Annotated[bool, typer.Option(help="Show no progress.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Have a language model judge documents by a rubric. A key is taken from HERDLM_API_KEY or OPENAI_API_KEY."""
+    from herdlm.base.recipe import apply_overrides, parse
+    from herdlm.curate.config import LabelConfig
+    from herdlm.curate.grade.ask import Asker
+    from herdlm.curate.grade.label import label_corpus
+    from herdlm.curate.grade.rubric import load_rubric
+
+    config = parse(LabelConfig, apply_overrides({}, set_ or ()), "--set")
+    asker = Asker(address, model, config)
+    counts = label_corpus(corpus, load_rubric(rubric), asker, out, config, seed=seed, quiet=quiet or json_)
+    if json_:
+        say_json(counts)
+    else:
+        say(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()) + f". See {out}")
+
+
+@app.command()
+def contamination(
+    corpus: Annotated[Path, typer.Argument(help="A curated corpus, or a Parquet or JSONL file.", show_default=False)],
+    benchmark: Annotated[list[str], typer.Option(help="NAME=FILE: JSONL or Parquet; may be repeated.")],
+    field: Annotated[list[str], typer.Option(help="A field whose text is part of an example; may be repeated.")],
+    ngram_words: Annotated[int, typer.Option(min=2, help="Words of an n-gram.")] = 8,
+    min_overlap: Annotated[float, typer.Option(help="Share of an example's words from which it is leaked.")] = 0.5,
+    quiet: Annotated[bool, typer.Option(help="Show no progress.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Report which examples of benchmarks stand in a corpus. Changes nothing."""
+    from herdlm.curate.grade import contamination_report
+    from herdlm.curate.grade.contamination import Contamination, read_config
+
+    config = read_config(benchmark, field, ngram_words, min_overlap)
+    counts = contamination_report.scan(corpus, Contamination.load(config.benchmarks), quiet=quiet or json_)
+    told = counts.report()
+    if json_:
+        say_json(told)
+    else:
+        for line in contamination_report.report_lines(told):
+            say(line)
+
+
 def main() -> None:
     """Run the command line. Exit 2 for bad input, 1 for failure, 130 when interrupted."""
     debug = "--debug" in sys.argv  # wherever it stands
