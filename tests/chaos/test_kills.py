@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ PROCESSES = 2
 SETTINGS = (
     "--set", "pretrain.steps=1200", "--set", "pretrain.train.checkpoint_every_steps=10",
     "--set", "pretrain.train.watchdog_seconds=20", "--set", "parallel.dp_shard=2",
+    "--set", "track.tensorboard='off'",
 )  # fmt: skip
 # What happens to the run, once each time it is started; in random order.
 MISCHIEF = [
@@ -160,14 +162,13 @@ def test_torchrun_starts_the_group_again_after_a_rank_died(stages, undisturbed, 
 def test_a_full_disk_ends_the_run_with_its_reason_and_it_goes_on_when_there_is_room(stages, undisturbed, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2600k", "tmpfs", str(disk)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], check=True)
     try:
         out = disk / "model"
         process = start(stages, out)
         told = finish(process)
         assert process.returncode != 0
-        assert "No space left on device" in told
-        assert "the checkpoints before it are whole" in told
+        assert re.search(r"[Nn]o space left on .*\. Free space", told), told
         assert saved(out)
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         process = start(stages, out)

@@ -193,8 +193,14 @@ class CurateConfig(Section):
     )
     min_language_score: float = Field(0.65, ge=0, le=1, description="languages with close neighbours: 0.65 times this")
     language_thresholds: dict[str, float] = Field({}, description="a language's own min_language_score")
+    url: UrlConfig = UrlConfig()
     heuristics: HeuristicsConfig = HeuristicsConfig()
     near_duplicates: NearDuplicatesConfig = NearDuplicatesConfig()
+    index: str = Field("", description="of earlier corpora, whose documents are dropped: see `herdlm index`")
+    repeated_lines: RepeatedLinesConfig = RepeatedLinesConfig()
+    quality: QualityConfig = QualityConfig()
+    domains: DomainsConfig = DomainsConfig()
+    contamination: ContaminationConfig = ContaminationConfig()
 
     keep_dropped: Literal["all", "sample", "none"] = Field(
         "all", description="which dropped documents to write, with text and reason"

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch._C._distributed_c10d import TCPStore
 
 from herdlm.base.errors import HerdError
 
@@ -35,7 +37,9 @@ def process_group(device: str) -> Iterator[int]:
         return
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("cuda:nccl,cpu:gloo" if device == "cuda" else "gloo")
+    backend = "cuda:nccl,cpu:gloo" if device == "cuda" else "gloo"
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group(backend, store=_store_of_attempt(), rank=rank, world_size=world)
     try:
         yield dist.get_rank()
     finally:
@@ -72,6 +76,18 @@ def from_first(make: Callable[[], T]) -> T:
         raise box[1]
     made: T = box[0]
     return made
+
+
+def _store_of_attempt() -> PrefixStore | None:
+    """Where the processes find each other; None: torch's own.
+
+    When torchrun starts a group again it keeps its store, in which gloo would find the addresses of processes that are
+    gone (torch 2.13). Each attempt therefore gets a part of its own.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    return PrefixStore(f"herdlm/attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 @contextmanager

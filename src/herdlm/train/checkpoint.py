@@ -30,7 +30,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from herdlm.base.artefact import hash_file, sync_folder, write_text_durably
 from herdlm.base.errors import DamagedError, HerdError
-from herdlm.train.guards import agree
+from herdlm.train.guards import problem_of_any
 
 STATE = "state.json"
 
@@ -172,11 +172,8 @@ class Checkpointer:
             act()
         except (OSError, CheckpointException, RuntimeError, SafetensorError) as error:
             problem = _told(error)
-        if agree(problem is not None, self.group):
-            raise HerdError(
-                problem or "another process could not write its part",
-                "Free space or mend the disk and run again: the checkpoints before it are whole",
-            )
+        if found := problem_of_any(problem, self.group):
+            raise HerdError(found, "Free space or mend the disk and run again: the checkpoints before it are whole")
 
     def _make(self, working: Path) -> None:
         if _rank() == 0:
@@ -228,8 +225,8 @@ def load_checkpoint(path: Path, model: HasParameters, optimizer: torch.optim.Opt
     """
     remedy = f"Delete {path} to go on from the checkpoint before it"
     problem, state = _find_damage(path)
-    if agree(problem is not None):
-        raise DamagedError(problem or f"another process found checkpoint {path} damaged", remedy)
+    if found := problem_of_any(problem):
+        raise DamagedError(found, remedy)
     _prepare(model, optimizer, average, state["average_count"])
     try:
         _load(path, _tensors(model, optimizer, average))
@@ -244,9 +241,8 @@ def load_weights(path: Path, model: HasParameters) -> None:
     Raises:
         DamagedError: as :func:`load_checkpoint`.
     """
-    problem, _ = _find_damage(path)
-    if agree(problem is not None):
-        raise DamagedError(problem or f"another process found checkpoint {path} damaged", "Take another checkpoint")
+    if found := problem_of_any(_find_damage(path)[0]):
+        raise DamagedError(found, "Take another checkpoint")
     try:
         _load(path, {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()})
     except (CheckpointException, OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:

@@ -28,14 +28,23 @@ class PreemptedError(HerdError):
     exit_code = 0
 
 
-def agree(here: bool, group: dist.ProcessGroup | None = None) -> bool:
-    """Whether it is so on any process of the group (None: the default one); without any, here."""
+def agree(here: bool) -> bool:
+    """Whether it is so on any process of the group; without a group, here."""
     if not dist.is_initialized():
         return here
-    device = torch.device("cuda" if dist.get_backend(group) == "nccl" else "cpu")
+    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
     flag = torch.tensor(int(here), device=device)
-    dist.all_reduce(flag, dist.ReduceOp.MAX, group=group)
+    dist.all_reduce(flag, dist.ReduceOp.MAX)
     return bool(flag)
+
+
+def problem_of_any(problem: str | None, group: dist.ProcessGroup | None = None) -> str | None:
+    """The first process's problem of those that have one, on all processes of the group (None: the default one)."""
+    if not dist.is_initialized():
+        return problem
+    problems: list[str | None] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(problems, problem, group=group)
+    return next((each for each in problems if each is not None), None)
 
 
 def share(value: Any) -> Any:

@@ -27,14 +27,23 @@ def parse_date(text: str) -> int:
         return UNDATED
 
 
-def older_versions(keys: NDArray[np.uint64], dates: Sequence[str], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The rows, ascending, of which a newer version is among them: for each key (its address) one row is left.
+def newest(keys: NDArray[np.uint64], times: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pairs (row, newest) (P, 2), ascending: each row of which a newer version is among them, with the newest one.
 
-    Takes the key, date and row of N pages in any order. An undated page is older than any other; of equal dates the
-    last row is the newest, being fetched last.
+    Takes the key (its address), time (:func:`parse_date`) and row of N pages in any order. An undated page is older
+    than any other; of equal times the last row is the newest, being fetched last.
     """
-    times = np.fromiter(map(parse_date, dates), np.int64, len(dates))
     order = np.lexsort((rows, times, keys))
+    keys, rows = keys[order], rows[order]
     is_newest = np.ones(len(keys), bool)
-    is_newest[:-1] = keys[order][1:] != keys[order][:-1]
-    return np.sort(rows[order][~is_newest])
+    is_newest[:-1] = keys[1:] != keys[:-1]
+    ends = np.flatnonzero(is_newest)
+    of_row = rows[ends[np.searchsorted(ends, np.arange(len(rows)))]] if len(rows) else rows
+    pairs = np.stack([rows, of_row], axis=1)[~is_newest]
+    return pairs[np.argsort(pairs[:, 0])]
+
+
+def older_versions(keys: NDArray[np.uint64], dates: Sequence[str], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rows, ascending, of which a newer version is among them, by the dates as sources give them."""
+    times = np.fromiter(map(parse_date, dates), np.int64, len(dates))
+    return newest(keys, times, rows)[:, 0]

@@ -28,16 +28,17 @@ class ScoreCounts:
         steps = np.rint(np.asarray(scores, np.float64) * STEPS).astype(np.int64)
         names = np.asarray(languages, dtype=object)
         for language in sorted(set(languages)):
-            of_language = self._of(language)
+            of_language = self.of(language)
             of_language += np.bincount(steps[names == language], minlength=STEPS + 1)
 
     def merge(self, other: ScoreCounts) -> None:
         """Add another shard's counts."""
         for language, counts in other.by_language.items():
-            of_language = self._of(language)
+            of_language = self.of(language)
             of_language += counts
 
-    def _of(self, language: str) -> NDArray[np.int64]:
+    def of(self, language: str) -> NDArray[np.int64]:
+        """The counts of a language, by score: (STEPS + 1,)."""
         return self.by_language.setdefault(language, np.zeros(STEPS + 1, np.int64))
 
 
