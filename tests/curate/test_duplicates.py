@@ -88,6 +88,7 @@ def test_keys_are_the_same_in_every_process() -> None:
 
 
 @given(st.lists(st.integers(0, 5), max_size=20))
+@settings(deadline=None)
 def test_equal_digests_are_all_but_the_first(keys: list[int]) -> None:
     digests = np.array([digest(str(key)) for key in keys], np.uint64)
     found = edges(digests, np.arange(len(keys)))
@@ -262,6 +263,7 @@ OCCURRENCES = st.lists(st.tuples(st.integers(0, 12), st.integers(-4, 15)), max_s
 
 
 @given(OCCURRENCES)
+@settings(deadline=None)
 def test_edges_join_each_row_to_the_first_of_every_key(occurrences: list[tuple[int, int]]) -> None:
     expected = {
         (row, first)
@@ -275,6 +277,7 @@ def test_edges_join_each_row_to_the_first_of_every_key(occurrences: list[tuple[i
 
 
 @given(OCCURRENCES)
+@settings(deadline=None)
 def test_groups_are_the_rows_that_keys_connect(occurrences: list[tuple[int, int]]) -> None:
     """Joining to the first of a key makes the groups that joining all rows of a key makes."""
     groups = {row: {row} for _, row in occurrences}
@@ -291,6 +294,7 @@ def test_groups_are_the_rows_that_keys_connect(occurrences: list[tuple[int, int]
 
 
 @given(st.lists(st.tuples(st.integers(-3, 30), st.integers(-3, 30)), max_size=40))
+@settings(deadline=None)
 def test_connect_finds_the_connected_groups(pairs: list[tuple[int, int]]) -> None:
     groups = {node: {node} for pair in pairs for node in pair}
     for one, other in pairs:

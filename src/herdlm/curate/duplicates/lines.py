@@ -8,8 +8,8 @@ A line is **removed** when its key is frequent and it is long, at least ``LONG_W
 only in a run of at least ``MENU_LINES`` frequent lines, blank lines between them passed over.
 
 **Code** is neither counted nor touched, for programs rightly begin and end alike. A line is code if it is indented by a
-tab or four spaces or looks like a statement; so is every line of a block, the lines between two blank ones, of which
-half are.
+tab or four spaces or looks like a statement. So is every line of a block, the lines between two blank ones, of which
+half are; there an indent of two spaces or a ``#`` in front counts as well, once a line is code without it.
 """
 
 from __future__ import annotations
@@ -26,18 +26,20 @@ LONG_WORDS = 3
 LONG_BYTES = 16
 MENU_LINES = 4
 ONLY_REPEATED, MOSTLY_REPEATED = "only_repeated_lines", "mostly_repeated_lines"
-_CODE = re.compile(
+_CODE_START = re.compile(
     r"""
-      ^(\t|[ ]{4})                                           # indented
-    | [;{}\[\\]\s*$ | ^\s*[\])}]+[,;]?\s*$ | \)\s*:\s*$      # ends as statements do, or closes a bracket
-    | ^\s*(>>>|\.\.\.\s|\$\s|[#]!|[#]include\b|//|/\*)       # prompts, directives, comments
-    | ^\s*(<\w[^>]*>\s*$|</\w)                              # tags
-    | ^\s*import\s[\w.]+(\s*[,;]|\s+as\s|\s*$) | ^\s*from\s+[\w.]+\s+import\b
-    | ^\s*def\s+\w+\s*\( | ^\s*class\s+\w+\s*[({:] | ^\s*return\b.*[;)]\s*$
-    | \w\s*(==|!=|:=|[+*/|&^-]=|=>|->|::)\s*\S | ^\s*[\w.$\[\]'"-]+\s*=\s*\S | ^\s*[\w.]+\([^()]*\)\s*$
+      \t | [ ]{4}                                                     # indented
+    | \s*(>>>|\.\.\.\s|\$\s|[#]!|[#]include\b|//|/\*|</\w)           # prompts, directives, comments, end tags
+    | \s*<\w[^>]*>\s*$ | \s*[\])}]+[,;]?\s*$                         # a tag or closing brackets alone
+    | \s*import\s[\w.]+(\s*[,;]|\s+as\s|\s*$) | \s*from\s+[\w.]+\s+import\b
+    | \s*def\s+\w+\s*\( | \s*class\s+\w+\s*[({:] | \s*return\b.*[;)]\s*$
+    | \s*[\w.$\[\]'"-]+\s*=\s*\S | \s*[\w.]+\([^()]*\)\s*$          # an assignment, a call
     """,
     re.VERBOSE,
 )
+_OPERATOR = re.compile(r"\w\s*(==|!=|:=|[+*/|&^-]=|=>|->|::)\s*\S")
+_CODE_END = (";", "{", "}", "[", "\\", "):", ") :")
+_PERHAPS_CODE = re.compile(r"[ ]{2,3}\S|\s*[#]\s")
 _BLANK_LINES = re.compile(r"\n{3,}")
 
 
@@ -98,16 +100,24 @@ def check_remainder(before: str, after: str, max_removed: float) -> str | None:
 def _prose_lines(lines: list[str]) -> list[tuple[int, int, bool]]:
     """Of every line that has words and is not code: its number, its key, and whether it is long."""
     found: list[tuple[int, int, bool]] = []
-    block: list[tuple[int, bool]] = []
+    block: list[int] = []
     for number, line in enumerate([*lines, ""]):
-        if line.strip():
-            block.append((number, bool(_CODE.search(line))))
+        if line and not line.isspace():
+            block.append(number)
             continue
-        if 2 * sum(is_code for _, is_code in block) < len(block):
-            for each, is_code in block:
-                words = "" if is_code else normalize(lines[each])
+        code = {each for each in block if _is_code(lines[each])}
+        perhaps = sum(1 for each in block if each not in code and _PERHAPS_CODE.match(lines[each])) if code else 0
+        if not code or 2 * (len(code) + perhaps) < len(block):
+            for each in block:
+                words = "" if each in code else normalize(lines[each])
                 if words:
                     is_long = words.count(" ") + 1 >= LONG_WORDS and len(words.encode(errors="replace")) >= LONG_BYTES
                     found.append((each, hash_text(words), is_long))
         block = []
     return found
+
+
+def _is_code(line: str) -> bool:
+    if _CODE_START.match(line) or line.rstrip().endswith(_CODE_END):
+        return True
+    return ("=" in line or "->" in line or "::" in line) and bool(_OPERATOR.search(line))

@@ -90,14 +90,12 @@ def _encode(piece: str, safe: str) -> str:
 def _path(path: str) -> str:
     segments: list[str] = []
     for segment in _encode(path, _IN_PATH).removeprefix("/").split("/"):
-        if _COOKIELESS.fullmatch(segment):
-            continue
         first, *parameters = segment.split(";")
         kept = [first, *(p for p in parameters if not _is_session(*p.partition("=")[::2]))]
         name = ";".join(kept)
         if name == "..":
             segments = segments[:-1]
-        elif name != ".":
+        elif name != "." and not _COOKIELESS.fullmatch(name):
             segments.append(name)
     return f"/{'/'.join(segments)}".rstrip("/") or "/"
 
