@@ -14,7 +14,7 @@ _NAMES = {"curate": "pipeline", "CurateConfig": "config"}
 
 
 def __getattr__(name: str) -> Any:
-    # On first use, so that reading a recipe does not import the dataframe engine.
+    # On first use, so that reading a recipe imports none of the curation libraries.
     return load(_NAMES, __name__, name)
 
 

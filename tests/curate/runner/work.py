@@ -1,0 +1,46 @@
+"""Functions that the tests of runners run in other processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from herdlm.base.errors import InputError
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something to do; every time it is done, a file in ``folder`` gets a line."""
+
+    number: int
+    folder: Path
+    deaths: int = 0
+    error: str = ""
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"item {self.number}"
+
+
+def do(item: Item) -> tuple[int, str]:
+    """The item's number, and how many threads libraries may use."""
+    log = item.folder / f"{item.number}"
+    with log.open("a") as file:
+        file.write(f"{time.monotonic()}\n")
+    if len(log.read_text().splitlines()) <= item.deaths:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if item.error == "input":
+        raise InputError(f"{item} is wrong", "Mend it")
+    if item.error:
+        raise ValueError(item.error)
+    time.sleep(item.seconds)
+    return item.number, os.environ["OMP_NUM_THREADS"]
+
+
+def times(folder: Path, number: int) -> int:
+    """How often an item was done."""
+    log = folder / f"{number}"
+    return len(log.read_text().splitlines()) if log.exists() else 0
