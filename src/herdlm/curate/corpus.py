@@ -6,6 +6,7 @@ are too common, documents where buckets of lines begin.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ class TallyTask:
 
     pages: Path
     dropped: tuple[Path, ...]
+    path: Path
 
     def __str__(self) -> str:
         return f"the count of {self.pages.name}"
@@ -67,7 +69,7 @@ def remaining(pages: Path, dropped: Sequence[Path], columns: Sequence[str]) -> p
     return table.filter(pa.array(is_in))
 
 
-def tally(task: TallyTask) -> dict[str, Any]:
+def tally(task: TallyTask) -> None:
     """Count one file's remaining pages: scores by language, words by domain, the first row, documents and lines."""
     table = remaining(task.pages, task.dropped, ["language", "quality", "domain", "words", "lines"])
     counts, words = ScoreCounts(), Counter[str]()
@@ -78,11 +80,12 @@ def tally(task: TallyTask) -> dict[str, Any]:
               for language, each in counts.by_language.items()}  # fmt: skip
     lines = sum(map(len, table["lines"].to_pylist()))
     first = table["row"][0].as_py() if len(table) else None
-    return {"scores": scores, "words": dict(words), "documents": len(table), "lines": lines, "first": first}
+    told = {"scores": scores, "words": dict(words), "documents": len(table), "lines": lines, "first": first}
+    write_text_durably(task.path, json.dumps(told))
 
 
-def decide(pages: Sequence[Path], dropped: Sequence[Path], job: Job) -> tuple[Decisions, int]:
-    """Count the corpus and decide; also the number of its lines.
+def decide(pages: Sequence[Path], dropped: Sequence[Path], folder: Path, job: Job) -> tuple[Decisions, int]:
+    """Count the corpus, by files in ``folder``, and decide; also the number of its lines.
 
     Raises:
         InputError: caps on domains cannot be kept.
@@ -91,17 +94,21 @@ def decide(pages: Sequence[Path], dropped: Sequence[Path], job: Job) -> tuple[De
     counts, words = ScoreCounts(), Counter[str]()
     documents = lines = 0
     buckets: list[int] = []
-    tasks = [TallyTask(path, tuple(dropped)) for path in pages]
+    tasks = [TallyTask(path, tuple(dropped), folder / f"tally-{number:06}.json") for number, path in enumerate(pages)]
+    to_do = [task for task in tasks if not task.path.exists()]
     with Progress("count", len(tasks), "shards", quiet=job.quiet) as progress:
-        for told in job.runner.map(tally, tasks):
-            counts.merge(_counts(told["scores"]))
-            words.update(told["words"])
-            if told["documents"] and (not buckets or documents >= config.repeated_lines.bucket_documents):
-                buckets.append(told["first"])
-                documents = 0
-            documents += told["documents"]
-            lines += told["lines"]
+        progress.restore(len(tasks) - len(to_do))
+        for _ in job.runner.map(tally, to_do):
             progress.advance()
+    for task in tasks:
+        told = json.loads(task.path.read_text(encoding="utf-8"))
+        counts.merge(_counts(told["scores"]))
+        words.update(told["words"])
+        if told["documents"] and (not buckets or documents >= config.repeated_lines.bucket_documents):
+            buckets.append(told["first"])
+            documents = 0
+        documents += told["documents"]
+        lines += told["lines"]
     shares = keep_shares(words, config.domains.max_share)
     return Decisions(cuts=cutoffs(counts, config.quality), keep_shares=shares, buckets=buckets), lines
 

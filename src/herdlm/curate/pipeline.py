@@ -150,7 +150,7 @@ def _decide(pages: Sequence[Path], repeats: Repeats, result: Path, job: Job) -> 
     """Between the second pass and the third: what the corpus as a whole says about its documents and lines."""
     if (result / LINES).exists():
         return
-    decisions, lines = decide(pages, tuple(repeats.values()), job)
+    decisions, lines = decide(pages, tuple(repeats.values()), result, job)
     write_decisions(decisions, result / DECISIONS)
     find_repeated_lines(pages, repeats, decisions, lines=lines, result=result / LINES, job=job)
 

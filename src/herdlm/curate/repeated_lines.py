@@ -90,10 +90,13 @@ def find_repeated_lines(
         )
         for number in range(partitions)
     ]  # fmt: skip
+    scatters_to_do = [task for task in scatters if not task.path.exists()]
+    counts_to_do = [task for task in counts if not task.path.exists()]
     with Progress("repeated lines", len(scatters) + len(counts), "tasks", quiet=job.quiet) as progress:
-        for _ in job.runner.map(scatter_lines, scatters):
+        progress.restore(len(scatters) + len(counts) - len(scatters_to_do) - len(counts_to_do))
+        for _ in job.runner.map(scatter_lines, scatters_to_do):
             progress.advance()
-        for _ in job.runner.map(count_lines, counts):
+        for _ in job.runner.map(count_lines, counts_to_do):
             progress.advance()
     found = np.concatenate([shuffle.load(task.path) for task in counts])
     shuffle.save(np.sort(found, order=("bucket", "key")), result)
