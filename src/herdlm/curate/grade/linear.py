@@ -57,7 +57,7 @@ class LinearClassifier:
         for at in range(0, len(texts), BATCH_TEXTS):
             ids, starts = self._hasher(texts[at : at + BATCH_TEXTS])
             features = np.add.reduceat(ids < self._hasher.buckets, starts, dtype=np.int64)
-            sums = np.add.reduceat(self.table[ids], starts, axis=0)
+            sums = np.add.reduceat(self.table.take(ids, axis=0), starts, axis=0)
             out[at : at + BATCH_TEXTS] = sums / np.sqrt(np.maximum(features, 1))[:, None] + self.bias
         return out
 
