@@ -174,6 +174,9 @@ def describe(
     processes: Annotated[
         int | None, typer.Option(min=1, help="That train the flagship, where its layout leaves dp_shard open.")
     ] = None,
+    tokens: Annotated[
+        Path | None, typer.Option(help="A folder of token shards: tells how often the run reads each source.")
+    ] = None,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -181,7 +184,7 @@ def describe(
     from herdlm.run import describe as description
     from herdlm.run.recipe import read_recipe
 
-    told = description.describe(read_recipe(recipe, set_ or ()), processes)
+    told = description.describe(read_recipe(recipe, set_ or ()), processes, tokens)
     if json_:
         say_json(told)
     else:

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from herdlm.base.artefact import InputEntry, artefact_files, hash_file, hash_json, read_manifest
 from herdlm.base.errors import InputError
 from herdlm.base.seeds import derive_seed
 from herdlm.evaluate.needle import Retrieval, make_needles, predict_with, retrieval
@@ -26,11 +25,12 @@ from herdlm.parallel.layout import Layout
 from herdlm.parallel.run import ParallelModel
 from herdlm.parallel.whole import save_whole
 from herdlm.run.long_context import Run, set_rope, train_in_stages
+from herdlm.run.mix_plan import plan_mix, source_tokens
 from herdlm.run.pretrain_batches import open_batches
 from herdlm.run.processes import led_by_first, process_group
 from herdlm.run.recipe import Recipe
 from herdlm.run.stage import Context
-from herdlm.run.standalone import standalone
+from herdlm.run.standalone import input_folder, standalone
 from herdlm.run.timeline import timeline, tokens_in
 from herdlm.scaling.forecast import fit_power_law
 from herdlm.tokens.mixture import FirstSteps
@@ -88,7 +88,7 @@ def pretrain(recipe: Recipe, name: str, *, tokens: Path, tokenizer: Path, out: P
         "pretrain": recipe.pretrain.model_dump(mode="json"),
         "peak_lr": recipe.herd.models[name].peak_lr,
     }  # fmt: skip
-    inputs = {"tokens": _input(tokens), "tokenizer": _input(tokenizer)}
+    inputs = {"tokens": input_folder(tokens), "tokenizer": input_folder(tokenizer)}
     seed = derive_seed(recipe.seed, "pretrain")
     device = pick_device(recipe.compute.device).type
     counts: dict[str, Any] = {}
@@ -103,13 +103,6 @@ def pretrain(recipe: Recipe, name: str, *, tokens: Path, tokenizer: Path, out: P
             )  # fmt: skip
             counts.update(done)
     return counts
-
-
-def _input(folder: Path) -> InputEntry:
-    """A folder as an input: by its manifest's content where a stage made it, else by its files."""
-    manifest = read_manifest(folder)
-    content = manifest.content if manifest else hash_json({p.name: hash_file(p) for p in artefact_files(folder)})
-    return InputEntry(path=str(folder), content=content)
 
 
 def _check_shards(recipe: Recipe, tokens: Path, words: Tokenizer) -> None:
@@ -195,6 +188,8 @@ def _pretrain(
         "averaged_checkpoints": results[-1].averaged,
         "epochs": epochs, "gates": [asdict(evidence) for evidence in passed],
     }  # fmt: skip
+    if config.max_epochs:
+        counts["mix_plan"] = plan_mix(config, source_tokens(tokens, config)).as_json()
     (out / "training.json").write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
     return counts
 
