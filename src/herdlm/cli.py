@@ -19,6 +19,9 @@ app = typer.Typer(
     help="Raises a herd of Llama-class language models: raw web pages in, a served chat model out.",
 )  # fmt: skip
 
+mix = typer.Typer(no_args_is_help=True, help="Choose the data mix.")
+app.add_typer(mix, name="mix")
+
 RecipeArgument = Annotated[Path, typer.Argument(help="A recipe, such as recipes/tiny.toml.", show_default=False)]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="key=value laid over the recipe; may be repeated.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -177,6 +180,9 @@ def describe(
     processes: Annotated[
         int | None, typer.Option(min=1, help="That train the flagship, where its layout leaves dp_shard open.")
     ] = None,
+    tokens: Annotated[
+        Path | None, typer.Option(help="A folder of token shards: tells how often the run reads each source.")
+    ] = None,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -184,7 +190,7 @@ def describe(
     from herdlm.run import describe as description
     from herdlm.run.recipe import read_recipe
 
-    told = description.describe(read_recipe(recipe, set_ or ()), processes)
+    told = description.describe(read_recipe(recipe, set_ or ()), processes, tokens)
     if json_:
         say_json(told)
     else:
@@ -220,16 +226,14 @@ def anneal_probe(
     from herdlm.run.recipe import read_recipe
 
     read = read_recipe(recipe, set_ or ())
-    sets = dict(item.partition("=")[::2] for item in held_out or ())
-    if bad := [item for item in held_out or () if not all(item.partition("=")[::2])]:
-        raise InputError(f"--held-out {bad[0]} is not of the form NAME=FOLDER", "Say, for one, math=tokens/math")
+    sets = _named_folders(held_out)
     if processes > 1:
         relaunch(processes, _without_option(sys.argv[1:], "--processes"), read.compute.threads_per_stage)
     from herdlm.run import anneal_probe as probe
 
     told = probe.anneal_probe(
         read, model or read.herd.small, tokens=tokens, tokenizer=tokenizer, new=new, out=out, steps=steps,
-        held_out={name: Path(folder) for name, folder in sets.items()}, half_trained=half_trained, new_share=new_share,
+        held_out=sets, half_trained=half_trained, new_share=new_share,
     )  # fmt: skip
     if not told:
         return  # another process tells
@@ -237,6 +241,45 @@ def anneal_probe(
         say_json(told)
     else:
         for line in probe.lines(told):
+            say(line)
+
+
+@mix.command("search")
+def mix_search(
+    recipe: RecipeArgument,
+    tokens: Annotated[Path, typer.Option(help="The recipe's token shards, as the tokens stage makes.")],
+    tokenizer: Annotated[Path, typer.Option(help="The tokenizer's folder.")],
+    candidates: Annotated[Path, typer.Option(help="A TOML file with [candidates.NAME], [draw] and [weights].")],
+    out: Annotated[Path, typer.Option(help="A new folder for the result; a search cut off goes on.")],
+    models: Annotated[str | None, typer.Option(help="Models a,b,c to forecast from; the ladder if not said.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of each training; the recipe's if not said.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each model on each mix.")] = 1,
+    confirm: Annotated[
+        str | None, typer.Option(help="A larger model to train the winner and the default mix on.")
+    ] = None,
+    held_out: Annotated[
+        list[str] | None, typer.Option(help="NAME=FOLDER: a further shard to measure on; may be repeated.")
+    ] = None,
+    runs: Annotated[
+        Path | None, typer.Option(help="Where trained models are kept, for other searches too; OUT-models if not said.")
+    ] = None,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Train small models on candidate mixes and forecast the flagship's loss on each, by domain."""
+    from herdlm.run import mix_report
+    from herdlm.run import mix_search as searching
+    from herdlm.run.recipe import read_recipe
+
+    told = searching.mix_search(
+        read_recipe(recipe, set_ or ()), tokens=tokens, tokenizer=tokenizer, candidates=candidates, out=out,
+        models=tuple(models.split(",")) if models else (), steps=steps, seeds=seeds, confirm=confirm,
+        held_out=_named_folders(held_out), runs=runs,
+    )  # fmt: skip
+    if json_:
+        say_json(told)
+    else:
+        for line in mix_report.lines(told):
             say(line)
 
 
@@ -361,6 +404,12 @@ def export_hf(
     else:
         hf.export_hf(model_folder(model), out, dtype)
     say(f"Hugging Face folder: {out}")
+
+
+def _named_folders(held_out: list[str] | None) -> dict[str, Path]:
+    if bad := [item for item in held_out or () if not all(item.partition("=")[::2])]:
+        raise InputError(f"--held-out {bad[0]} is not of the form NAME=FOLDER", "Say, for one, math=tokens/math")
+    return {name: Path(folder) for name, _, folder in (item.partition("=") for item in held_out or ())}
 
 
 def _without_option(arguments: list[str], option: str) -> list[str]:

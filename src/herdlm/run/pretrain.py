@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from herdlm.base.artefact import InputEntry, artefact_files, hash_file, hash_json, read_manifest
 from herdlm.base.errors import InputError
 from herdlm.base.seeds import derive_seed
 from herdlm.evaluate.needle import Retrieval, make_needles, predict_with, retrieval
@@ -24,11 +23,12 @@ from herdlm.parallel.whole import save_whole
 from herdlm.run.lay_out import lay_out, pretraining_of
 from herdlm.run.long_context import Run, train_in_stages
 from herdlm.run.milestones import keep_milestones
+from herdlm.run.mix_plan import plan_mix, source_tokens
 from herdlm.run.pretrain_batches import open_batches
 from herdlm.run.processes import is_first, led_by_first, process_group
 from herdlm.run.recipe import Recipe
 from herdlm.run.stage import Context
-from herdlm.run.standalone import standalone
+from herdlm.run.standalone import input_folder, standalone
 from herdlm.run.teaching import Teaching, open_teaching
 from herdlm.run.timeline import timeline, tokens_in
 from herdlm.scaling.forecast import fit_power_law
@@ -95,7 +95,7 @@ def pretrain(
         "gate": recipe.pretrain.gate.model_dump(mode="json"),
         "peak_lr": recipe.herd.models[name].peak_lr,
     }  # fmt: skip
-    inputs = {"tokens": _input(tokens), "tokenizer": _input(tokenizer)}
+    inputs = {"tokens": input_folder(tokens), "tokenizer": input_folder(tokenizer)}
     distill = recipe.herd.models[name].distill
     if (distill is None) != (teacher is None):
         key = f"herd.models.{name}.distill"
@@ -105,7 +105,7 @@ def pretrain(
         )
     if distill is not None and teacher is not None:
         settings["distill"] = distill.model_dump(mode="json", exclude={"teacher"})
-        inputs["teacher"] = _input(teacher)
+        inputs["teacher"] = input_folder(teacher)
     seed = derive_seed(recipe.seed, "pretrain")
     device = pick_device(recipe.compute.device).type
     counts: dict[str, Any] = {}
@@ -121,13 +121,6 @@ def pretrain(
             )  # fmt: skip
             counts.update(done)
     return counts
-
-
-def _input(folder: Path) -> InputEntry:
-    """A folder as an input: by its manifest's content where a stage made it, else by its files."""
-    manifest = read_manifest(folder)
-    content = manifest.content if manifest else hash_json({p.name: hash_file(p) for p in artefact_files(folder)})
-    return InputEntry(path=str(folder), content=content)
 
 
 def _check_shards(recipe: Recipe, tokens: Path, words: Tokenizer) -> None:
@@ -166,8 +159,8 @@ def _pretrain(
     teaching: Teaching | None = None
     if teacher is not None:
         teaching = open_teaching(
-            recipe, name, teacher=teacher, content=_input(teacher).content, batches=batches, words=words, work=work,
-            device=device, title=title,
+            recipe, name, teacher=teacher, content=input_folder(teacher).content, batches=batches, words=words,
+            work=work, device=device, title=title,
         )  # fmt: skip
     model = build(shape, device)
     spread = {key: shape.dim**-0.5 if value == "dim" else value for key, value in config.init.model_dump().items()}
@@ -230,6 +223,8 @@ def _pretrain(
         "averaged_checkpoints": results[-1].averaged,
         "epochs": epochs, "gates": [asdict(evidence) for evidence in passed],
     }  # fmt: skip
+    if config.max_epochs:
+        counts["mix_plan"] = plan_mix(config, source_tokens(tokens, config)).as_json()
     (out / "training.json").write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
     return counts
 

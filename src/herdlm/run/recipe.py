@@ -18,6 +18,7 @@ from herdlm.generate.fp8_config import Fp8Config
 from herdlm.model.config import ModelConfig, RopeScaling
 from herdlm.parallel.config import ParallelConfig
 from herdlm.run.timeline import timeline, whole_rows
+from herdlm.tokens.sources import SKILLS, SourceConfig, check_sources, shard_names
 from herdlm.tokens.tokenizer import TokenizerConfig
 from herdlm.train.config import TrackConfig, TrainConfig
 from herdlm.train.distill_config import DistillConfig
@@ -52,6 +53,16 @@ class TokensConfig(Section):
         if unknown := sorted(set(limits) - set(STOP_WORDS)):
             raise ValueError(f"language {unknown[0]!r} is not known; choose from {', '.join(sorted(STOP_WORDS))}")
         return limits
+
+    sources: dict[str, SourceConfig] = Field(
+        default_factory=dict, description="by name; without them all documents make the source web"
+    )
+
+    @field_validator("sources")
+    @classmethod
+    def _sources_are_apart(cls, sources: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
+        check_sources(sources)
+        return sources
 
     skill_documents: int = Field(0, ge=0, description="generated short documents that show a skill")
     skill_context_share: float = Field(0.5, ge=0, le=1, description="of them that stand behind a piece of web text")
@@ -119,7 +130,7 @@ class HerdConfig(Section):
 class MixPart(Section):
     """One source of a data mix."""
 
-    source: Literal["web", "web-anneal", "skills"]
+    source: str = Field(description="web, a name in tokens.sources, either with -anneal for its best part, or skills")
     share: float = Field(gt=0, description="of the rows, relative to the others")
     loss_weight: float = Field(1.0, gt=0, description="of each of its target tokens")
 
@@ -194,6 +205,9 @@ class PretrainConfig(Section):
     long_context: tuple[LongContextStage, ...] = ()
     gate: GateConfig = GateConfig()
     anneal_mix: tuple[MixPart, ...] = Field(min_length=1)
+    max_epochs: dict[str, PositiveFloat] = Field(
+        default_factory=dict, description="by source: how often it may be read over the whole run; shares give way"
+    )
     init: InitConfig = InitConfig()
     train: TrainConfig
 
@@ -228,6 +242,30 @@ class PretrainConfig(Section):
                 "the long-context stages: lower it"
             )
         return self
+
+    @model_validator(mode="after")
+    def _mixes_and_caps_agree(self) -> PretrainConfig:
+        mixes = self.mixes
+        for key, mix in mixes.items():
+            names = [part.source for part in mix]
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise ValueError(f"{key} names the source {twice[0]} twice")
+        read = {part.source for mix in mixes.values() for part in mix}
+        if unread := sorted(set(self.max_epochs) - read):
+            raise ValueError(
+                f"pretrain.max_epochs.{unread[0]}: no mix reads {unread[0]}, only {', '.join(sorted(read))}"
+            )
+        return self
+
+    @property
+    def mixes(self) -> dict[str, tuple[MixPart, ...]]:
+        """All mixes by their key in the recipe."""
+        return {
+            "pretrain.mix": self.mix,
+            **{f"pretrain.mix_phases.{number}.mix": phase.mix for number, phase in enumerate(self.mix_phases)},
+            **{f"pretrain.long_context.{n}.mix": stage.mix for n, stage in enumerate(self.long_context) if stage.mix},
+            "pretrain.anneal_mix": self.anneal_mix,
+        }
 
     @property
     def seq_lens(self) -> set[int]:
@@ -270,6 +308,7 @@ class Recipe(Section):
         uses_skills = any(part.source == "skills" for stretch in timeline(self.pretrain) for part in stretch.mix)
         if uses_skills and not self.tokens.skill_documents:
             raise ValueError("pretrain.mix uses skills, but tokens.skill_documents is 0: raise it or drop the source")
+        self._sources_exist()
         for name, shape in self.herd.models.items():
             self._teacher_fits(name, shape)
             try:
@@ -294,6 +333,20 @@ class Recipe(Section):
                     f"{key}.steps is 'anneal', but pretrain.train.average_last {pretrain.train.average_last} reaches "
                     "back before the anneal: lower it"
                 )
+
+    def _sources_exist(self) -> None:
+        for name, source in self.tokens.sources.items():
+            if foreign := sorted(set(source.languages) - set(self.curate.languages)):
+                raise ValueError(
+                    f"tokens.sources.{name}.languages names {foreign[0]!r}, which curate.languages does not keep"
+                )
+        known = (*shard_names(self.tokens.sources), SKILLS)
+        for key, mix in self.pretrain.mixes.items():
+            for number, part in enumerate(mix):
+                if part.source not in known:
+                    raise ValueError(
+                        f"key {key}.{number}.source = {part.source!r} is no source; choose from {', '.join(known)}"
+                    )
 
     def model_config_of(self, name: str) -> ModelConfig:
         """The full shape of a model of the herd."""

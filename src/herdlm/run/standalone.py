@@ -11,9 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import herdlm
-from herdlm.base.artefact import InputEntry, hash_json, publish, write_text_durably
+from herdlm.base.artefact import (
+    InputEntry,
+    artefact_files,
+    hash_file,
+    hash_json,
+    publish,
+    read_manifest,
+    write_text_durably,
+)
 from herdlm.base.errors import InputError
 from herdlm.run.stage import VOLATILE
+
+
+def input_folder(folder: Path) -> InputEntry:
+    """A folder as an input: by its manifest's content where a stage made it, else by its files."""
+    manifest = read_manifest(folder)
+    if manifest:
+        return InputEntry(path=str(folder), content=manifest.content)
+    files = {str(path.relative_to(folder)): hash_file(path) for path in artefact_files(folder)}
+    return InputEntry(path=str(folder), content=hash_json(files))
 
 
 @contextmanager
