@@ -75,6 +75,11 @@ class RepeatedLinesConfig(Section):
     max_removed: float = Field(0.5, ge=0, le=1, description="share of a text; where more is removed, the rest goes too")
 
 
+# Keys that name a model, list, index or benchmark; ``*`` stands for any name.
+PATHS = (
+    "url.blocked_domains", "url.blocked_words", "index", "quality.model", "domains.model",
+    "contamination.benchmarks.*.path",
+)  # fmt: skip
 # Keys that change how the work is done, but not what comes of it.
 PACE = ("workers", "cluster", "batch_pages", "shuffle_megabytes")
 
@@ -212,6 +217,13 @@ class CurateConfig(Section):
     )
     shuffle_megabytes: float = Field(256.0, gt=0, description="of keys sorted at a time when looking for duplicates")
     batch_pages: int = Field(32, ge=1, description="pages worked on at a time")
+
+    @property
+    def aids(self) -> tuple[str, ...]:
+        """The paths of all models, lists, indexes and benchmarks that are used."""
+        benchmarks = (benchmark.path for benchmark in self.contamination.benchmarks.values())
+        named = (*self.url.blocked_domains, *self.url.blocked_words, self.index, self.quality.model, self.domains.model)
+        return tuple(path for path in (*named, *benchmarks) if path)
 
     @field_validator("languages")
     @classmethod

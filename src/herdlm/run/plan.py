@@ -74,7 +74,7 @@ def _data(recipe: Recipe) -> list[Stage]:
         Stage(
             "curate", "documents", "herdlm.run.data:curate_stage", version=2,
             settings={"curate": _without(recipe.curate, *PACE)},
-            files=recipe.data.sources,
+            files=recipe.data.sources, aids=recipe.curate.aids,
         ),
         Stage(
             "tokenizer", "tokenizer", "herdlm.run.data:tokenizer_stage",

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from herdlm.align.config import AlignConfig, BankConfig
 from herdlm.base.recipe import Section, apply_overrides, merge, parse, read_toml
-from herdlm.curate.config import CurateConfig
+from herdlm.curate.config import PATHS, CurateConfig
 from herdlm.curate.stopwords import STOP_WORDS
 from herdlm.generate.fp8_config import Fp8Config
 from herdlm.model.config import ModelConfig, RopeScaling
@@ -373,8 +373,27 @@ def read_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def _resolve_sources(tables: dict[str, Any], folder: Path) -> None:
-    """Sources are written relative to the recipe file that names them, on the command line to the folder it is in."""
-    data = tables.get("data")
-    sources = data.get("sources") if isinstance(data, dict) else None
-    if isinstance(data, dict) and isinstance(sources, list):
-        data["sources"] = [s if not isinstance(s, str) or "://" in s else str((folder / s).resolve()) for s in sources]
+    """Paths are written relative to the recipe file that names them, on the command line to the folder it is in."""
+    _localise(tables, "data.sources", folder)
+    for key in PATHS:
+        _localise(tables, f"curate.{key}", folder)
+
+
+def _localise(tables: Any, key: str, folder: Path) -> None:
+    """Make the path or list of paths at a dotted ``key`` absolute, if there is one; ``*`` stands for any name."""
+    name, _, rest = key.partition(".")
+    if not isinstance(tables, dict):
+        return
+    if name == "*":
+        for each in tables:
+            _localise(tables, f"{each}.{rest}", folder)
+    elif rest:
+        _localise(tables.get(name), rest, folder)
+    elif isinstance(given := tables.get(name), list):
+        tables[name] = [_absolute(each, folder) for each in given]
+    elif name in tables:
+        tables[name] = _absolute(given, folder)
+
+
+def _absolute(path: Any, folder: Path) -> Any:
+    return path if not isinstance(path, str) or not path or "://" in path else str((folder / path).resolve())

@@ -25,7 +25,15 @@ from herdlm.run.stage import VOLATILE
 
 
 def input_folder(folder: Path) -> InputEntry:
-    """A folder as an input: by its manifest's content where a stage made it, else by its files."""
+    """A folder (or file) as an input: by its manifest's content where a stage made it, else by its files.
+
+    Raises:
+        InputError: it does not exist.
+    """
+    if not folder.exists():
+        raise InputError(f"{folder} does not exist", "Check the path")
+    if folder.is_file():
+        return InputEntry(path=str(folder), content=hash_file(folder))
     manifest = read_manifest(folder)
     if manifest:
         return InputEntry(path=str(folder), content=manifest.content)
