@@ -167,7 +167,8 @@ def _replace(
 def _put(placeholder: str, text: str, spans: Sequence[tuple[int, int]]) -> str:
     if not spans:
         return text
-    pieces, position = [], 0
+    pieces: list[str] = []
+    position = 0
     for start, end in spans:
         pieces += text[position:start], placeholder
         position = end
