@@ -15,10 +15,39 @@ from herdlm.curate.config import CurateConfig
 from herdlm.curate.pipeline import curate
 from herdlm.run.index import add_to_index
 
-WORDS = (
-    "river mountain letter garden window market teacher winter summer morning engine copper village harbour music "
-    "painter silver journey captain forest kitchen bridge dinner doctor weather island station factory library story"
-).split()
+WORDS = [
+    "river",
+    "mountain",
+    "letter",
+    "garden",
+    "window",
+    "market",
+    "teacher",
+    "winter",
+    "summer",
+    "morning",
+    "engine",
+    "copper",
+    "village",
+    "harbour",
+    "music",
+    "painter",
+    "silver",
+    "journey",
+    "captain",
+    "forest",
+    "kitchen",
+    "bridge",
+    "dinner",
+    "doctor",
+    "weather",
+    "island",
+    "station",
+    "factory",
+    "library",
+    "story",
+]
+LINKS = ["the", "of", "and", "to", "in", "that", "with", "was", "for", "on"]
 NOTICE = "Subscribe to our weekly letter and never miss the news of the valley again."
 
 
@@ -27,8 +56,8 @@ def article(seed: int, sentences: int = 14) -> str:
     rng = np.random.default_rng(seed)
 
     def sentence() -> str:
-        a, b, c, d, e = rng.choice(WORDS, 5)
-        return f"The {a} of the {b} was not with the {c} when {rng.integers(1000)} of them came to the {d} and the {e}."
+        names, links = rng.choice(WORDS, 9), rng.choice(LINKS, 9)
+        return " ".join(f"{link} {name}" for link, name in zip(links, names, strict=True)).capitalize() + "."
 
     return "\n".join(sentence() for _ in range(sentences))
 
@@ -113,7 +142,7 @@ def test_documents_with_examples_of_a_benchmark_are_dropped_and_reported(tmp_pat
     out = run(tmp_path, documents, contamination={"benchmarks": {"quiz": keys}})
     assert dropped(out) == {documents[5]["url"]: ("contamination", "contaminated")}
     report = json.loads((out / "contamination.json").read_text())["benchmarks"]["quiz"]
-    assert report["contaminated"] == 1
+    assert len(report["contaminated"]) == 1
     flagged = run(tmp_path, documents, "flag", contamination={"benchmarks": {"quiz": keys | {"action": "flag"}}})
     table = pq.read_table(flagged / "documents").to_pylist()
     assert [row["url"] for row in table if row["contaminated"]] == [documents[5]["url"]]

@@ -72,13 +72,13 @@ def test_the_sample_covers_start_and_end() -> None:
 
 def test_check_language() -> None:
     config = CurateConfig(languages=("en", "de", "no"), language_thresholds={"de": 0.9})
-    assert check_language("en", 0.66, config) is None
+    assert check_language("en", 0.5, config) is None
     assert check_language("fr", 0.99, config) == "other_language"
-    assert check_language("en", 0.6, config) == "uncertain_language"
+    assert check_language("en", 0.49, config) == "uncertain_language"
     assert check_language("de", 0.89, config) == "uncertain_language"
     assert check_language("de", 0.9, config) is None
-    assert check_language("no", 0.5, config) is None  # Danish takes its share of every Norwegian page
-    assert check_language("no", 0.4, config) == "uncertain_language"
+    assert check_language("no", 0.4, config) is None  # Danish takes its share of every Norwegian page
+    assert check_language("no", 0.39, config) == "uncertain_language"
 
 
 def test_thresholds_are_checked() -> None:

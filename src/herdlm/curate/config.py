@@ -240,7 +240,7 @@ class CurateConfig(Section):
     languages: tuple[str, ...] = Field(
         ("en", "de", "fr", "es"), min_length=1, description="codes to keep, ISO 639-1 where there is one"
     )
-    min_language_score: float = Field(0.65, ge=0, le=1, description="languages with close neighbours: 0.65 times this")
+    min_language_score: float = Field(0.5, ge=0, le=1, description="languages with close neighbours: 0.8 times this")
     language_thresholds: dict[str, float] = Field({}, description="a language's own min_language_score")
     url: UrlConfig = UrlConfig()
     heuristics: HeuristicsConfig = HeuristicsConfig()

@@ -149,16 +149,19 @@ def _find(text: str) -> int:
     return int(np.bitwise_or.reduce(needs)) & ~LEAD | (LEAD if damage.any() else 0)
 
 
+def _text(codes: NDArray[np.uint32]) -> str:
+    return bytes(codes.data).decode("utf-32-le", "surrogatepass")
+
+
 def _with_plain_spaces(text: str) -> str:
     codes = _codes(text).copy()
     codes[_NEEDS[codes] & SPACE > 0] = ord(" ")
-    return codes.tobytes().decode("utf-32-le", "surrogatepass")
+    return _text(codes)
 
 
 def _without(text: str, need: int) -> str:
     codes = _codes(text)
-    left: bytes = codes[_NEEDS[codes] & need == 0].tobytes()
-    return left.decode("utf-32-le", "surrogatepass")
+    return _text(codes[_NEEDS[codes] & need == 0])
 
 
 def _tidy(text: str) -> str:

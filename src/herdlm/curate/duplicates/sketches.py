@@ -30,10 +30,11 @@ def write_sketches(pages: Path, rows: Sequence[int], sketches: Sequence[NDArray[
 class Sketches:
     """The sketches of all pages that were still in after the first pass, memory-mapped.
 
-    ``pages`` are the first pass's files in the order of their rows.
+    ``pages`` are the first pass's files in the order of their rows, ``size`` bytes a sketch has.
     """
 
-    def __init__(self, pages: Sequence[Path]) -> None:
+    def __init__(self, pages: Sequence[Path], size: int) -> None:
+        self.size = size
         rows = [np.load(sketch_files(path)[0], mmap_mode="r", allow_pickle=False) for path in pages]
         held = [(each, path) for each, path in zip(rows, pages, strict=True) if len(each)]
         self._rows = [each for each, _ in held]
@@ -43,11 +44,9 @@ class Sketches:
     def of(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The sketches (N, sketch) of pages by their rows."""
         at = np.searchsorted(self._firsts, rows, side="right") - 1
-        found: NDArray[np.uint8] | None = None
+        found = np.empty((len(rows), self.size), np.uint8)
         for number in np.unique(at).tolist():
             sketches = np.load(self._paths[number], mmap_mode="r", allow_pickle=False)
-            if found is None:
-                found = np.empty((len(rows), sketches.shape[1]), np.uint8)
             mask = at == number
             found[mask] = sketches[np.searchsorted(self._rows[number], rows[mask])]
-        return np.empty((0, 0), np.uint8) if found is None else found
+        return found

@@ -34,7 +34,7 @@ class NearDuplicates(CorpusStep):
 
     def gather(self, records: Records, compared: Compared, config: CurateConfig) -> NDArray[np.int64]:
         """Pairs of a row with the first row of a band it shares, where their sketches are alike enough."""
-        near, sketches = config.near_duplicates, Sketches(compared.pages)
+        near, sketches = config.near_duplicates, Sketches(compared.pages, config.near_duplicates.sketch)
         if not config.index:
             pairs = edges(records["key"], records["row"])
             return verified(pairs, sketches.of, near.min_similarity)
