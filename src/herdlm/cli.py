@@ -19,6 +19,9 @@ app = typer.Typer(
     help="Raises a herd of Llama-class language models: raw web pages in, a served chat model out.",
 )  # fmt: skip
 
+mix = typer.Typer(no_args_is_help=True, help="Choose the data mix.")
+app.add_typer(mix, name="mix")
+
 RecipeArgument = Annotated[Path, typer.Argument(help="A recipe, such as recipes/tiny.toml.", show_default=False)]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="key=value laid over the recipe; may be repeated.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -187,6 +190,9 @@ def train(
     tokenizer: Annotated[Path, typer.Option(help="The tokenizer's folder.")],
     model: Annotated[str, typer.Option(help="Which of the recipe's models.")],
     out: Annotated[Path, typer.Option(help="A new folder for the model; a run cut off goes on beside it.")],
+    teacher: Annotated[
+        Path | None, typer.Option(help="The folder of the model that teaches, where the recipe has its distill key.")
+    ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Start this many processes here and train on all.")] = 1,
     set_: SetOption = None,
     json_: JsonOption = False,
@@ -202,7 +208,7 @@ def train(
     read = read_recipe(recipe, set_ or ())
     if processes > 1:
         relaunch(processes, _without_option(sys.argv[1:], "--processes"), read.compute.threads_per_stage)
-    counts = pretrain(read, model, tokens=tokens, tokenizer=tokenizer, out=out)
+    counts = pretrain(read, model, tokens=tokens, tokenizer=tokenizer, out=out, teacher=teacher)
     if not counts:
         return  # another process tells
     if json_:
@@ -217,6 +223,9 @@ def describe(
     processes: Annotated[
         int | None, typer.Option(min=1, help="That train the flagship, where its layout leaves dp_shard open.")
     ] = None,
+    tokens: Annotated[
+        Path | None, typer.Option(help="A folder of token shards: tells how often the run reads each source.")
+    ] = None,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -224,7 +233,7 @@ def describe(
     from herdlm.run import describe as description
     from herdlm.run.recipe import read_recipe
 
-    told = description.describe(read_recipe(recipe, set_ or ()), processes)
+    told = description.describe(read_recipe(recipe, set_ or ()), processes, tokens)
     if json_:
         say_json(told)
     else:
@@ -248,26 +257,72 @@ def anneal_probe(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=2, help="Of the annealing; the recipe's if not said.")] = None,
     new_share: Annotated[float, typer.Option(help="Of the rows, for the new set.")] = 0.3,
+    processes: Annotated[int, typer.Option(min=1, help="Start this many processes here and train on all.")] = 1,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Measure what a small data set is worth: anneal a half-trained model with it and without."""
+    """Measure what a small data set is worth: anneal a half-trained model with it and without.
+
+    Under torchrun, or with --processes, models are trained and measured in the recipe's parallel layout.
+    """
+    from herdlm.run.processes import relaunch
     from herdlm.run.recipe import read_recipe
 
     read = read_recipe(recipe, set_ or ())
-    sets = dict(item.partition("=")[::2] for item in held_out or ())
-    if bad := [item for item in held_out or () if not all(item.partition("=")[::2])]:
-        raise InputError(f"--held-out {bad[0]} is not of the form NAME=FOLDER", "Say, for one, math=tokens/math")
+    sets = _named_folders(held_out)
+    if processes > 1:
+        relaunch(processes, _without_option(sys.argv[1:], "--processes"), read.compute.threads_per_stage)
     from herdlm.run import anneal_probe as probe
 
     told = probe.anneal_probe(
         read, model or read.herd.small, tokens=tokens, tokenizer=tokenizer, new=new, out=out, steps=steps,
-        held_out={name: Path(folder) for name, folder in sets.items()}, half_trained=half_trained, new_share=new_share,
+        held_out=sets, half_trained=half_trained, new_share=new_share,
     )  # fmt: skip
+    if not told:
+        return  # another process tells
     if json_:
         say_json(told)
     else:
         for line in probe.lines(told):
+            say(line)
+
+
+@mix.command("search")
+def mix_search(
+    recipe: RecipeArgument,
+    tokens: Annotated[Path, typer.Option(help="The recipe's token shards, as the tokens stage makes.")],
+    tokenizer: Annotated[Path, typer.Option(help="The tokenizer's folder.")],
+    candidates: Annotated[Path, typer.Option(help="A TOML file with [candidates.NAME], [draw] and [weights].")],
+    out: Annotated[Path, typer.Option(help="A new folder for the result; a search cut off goes on.")],
+    models: Annotated[str | None, typer.Option(help="Models a,b,c to forecast from; the ladder if not said.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of each training; the recipe's if not said.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each model on each mix.")] = 1,
+    confirm: Annotated[
+        str | None, typer.Option(help="A larger model to train the winner and the default mix on.")
+    ] = None,
+    held_out: Annotated[
+        list[str] | None, typer.Option(help="NAME=FOLDER: a further shard to measure on; may be repeated.")
+    ] = None,
+    runs: Annotated[
+        Path | None, typer.Option(help="Where trained models are kept, for other searches too; OUT-models if not said.")
+    ] = None,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Train small models on candidate mixes and forecast the flagship's loss on each, by domain."""
+    from herdlm.run import mix_report
+    from herdlm.run import mix_search as searching
+    from herdlm.run.recipe import read_recipe
+
+    told = searching.mix_search(
+        read_recipe(recipe, set_ or ()), tokens=tokens, tokenizer=tokenizer, candidates=candidates, out=out,
+        models=tuple(models.split(",")) if models else (), steps=steps, seeds=seeds, confirm=confirm,
+        held_out=_named_folders(held_out), runs=runs,
+    )  # fmt: skip
+    if json_:
+        say_json(told)
+    else:
+        for line in mix_report.lines(told):
             say(line)
 
 
@@ -282,6 +337,7 @@ def launch(
     model: Annotated[str | None, typer.Option(help="Which of the recipe's models; the flagship if not said.")] = None,
     gpus_per_node: Annotated[int, typer.Option(min=1)] = 8,
     nodes: Annotated[int | None, typer.Option(min=1, help="Where the layout leaves dp_shard open.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="The teacher's folder, as the nodes find it.")] = None,
     recipe_on_nodes: Annotated[str | None, typer.Option(help="The recipe, as the nodes find it.")] = None,
     sbatch: Annotated[list[str] | None, typer.Option(help="A further sbatch option, such as --partition=gpu.")] = None,
     image: Annotated[str | None, typer.Option(help="Kubernetes: the container image with herdlm.")] = None,
@@ -298,7 +354,7 @@ def launch(
         raise InputError("say for which cluster the file is to be", "Give either --slurm or --kubernetes")
     job = launching.plan_job(
         read, model or read.herd.flagship, path=recipe_on_nodes or str(recipe), tokens=tokens, tokenizer=tokenizer,
-        out=out, overrides=set_ or (), gpus_per_node=gpus_per_node, nodes=nodes,
+        out=out, overrides=set_ or (), gpus_per_node=gpus_per_node, nodes=nodes, teacher=teacher,
     )  # fmt: skip
     if slurm:
         if image or claim:
@@ -381,12 +437,22 @@ def export_hf(
     out: Annotated[Path, typer.Option(help="A new folder.")],
     dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
 ) -> None:
-    """Write a model as a Hugging Face folder of the given precision."""
+    """Write a model, or a checkpoint kept of its training, as a Hugging Face folder of the given precision."""
     from herdlm.model import hf
+    from herdlm.run.milestones import export_checkpoint, is_checkpoint
     from herdlm.serve.resolve import model_folder
 
-    hf.export_hf(model_folder(model), out, dtype)
+    if is_checkpoint(model):
+        export_checkpoint(model, out, dtype)
+    else:
+        hf.export_hf(model_folder(model), out, dtype)
     say(f"Hugging Face folder: {out}")
+
+
+def _named_folders(held_out: list[str] | None) -> dict[str, Path]:
+    if bad := [item for item in held_out or () if not all(item.partition("=")[::2])]:
+        raise InputError(f"--held-out {bad[0]} is not of the form NAME=FOLDER", "Say, for one, math=tokens/math")
+    return {name: Path(folder) for name, _, folder in (item.partition("=") for item in held_out or ())}
 
 
 def _without_option(arguments: list[str], option: str) -> list[str]:
@@ -400,6 +466,109 @@ def _without_option(arguments: list[str], option: str) -> list[str]:
         elif not argument.startswith(f"{option}="):
             kept.append(argument)
     return kept
+
+
+grade = typer.Typer(no_args_is_help=True, help="Train what grades documents: quality and kinds of knowledge.")
+app.add_typer(grade, name="grade")
+
+LabelsOption = Annotated[
+    Path, typer.Option(help="JSONL or Parquet: id or text, and label or score, as `herdlm label` writes.")
+]
+CorpusOption = Annotated[Path | None, typer.Option(help="The corpus whose ids the labels name.")]
+SeedOption = Annotated[int, typer.Option(help="Same seed, same result.")]
+
+
+@grade.command("train")
+def grade_train(
+    labels: LabelsOption,
+    out: Annotated[Path, typer.Option(help="A new folder for the grader and its report.")],
+    corpus: CorpusOption = None,
+    seed: SeedOption = 0,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Train a grader of quality, calibrate it by language, and report on labels it never saw."""
+    _train_grading("grader", labels, corpus, out, seed, set_, json_)
+
+
+@grade.command("train-domains")
+def grade_train_domains(
+    labels: LabelsOption,
+    out: Annotated[Path, typer.Option(help="A new folder for the classifier and its report.")],
+    corpus: CorpusOption = None,
+    seed: SeedOption = 0,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Train a classifier of kinds of knowledge, and report on labels it never saw."""
+    _train_grading("domain classifier", labels, corpus, out, seed, set_, json_)
+
+
+def _train_grading(
+    kind: str, labels: Path, corpus: Path | None, out: Path, seed: int, set_: list[str] | None, json_: bool
+) -> None:
+    from herdlm.base.recipe import apply_overrides, parse
+    from herdlm.curate.config import GradeConfig
+    from herdlm.run.grade import READABLE, train_model
+
+    config = parse(GradeConfig, apply_overrides({}, set_ or ()), "--set")
+    told = train_model(kind, labels, corpus, out, config, seed=seed)
+    if json_:
+        say_json(told)
+    else:
+        say((out / READABLE).read_text(encoding="utf-8").rstrip())
+
+
+@app.command()
+def label(
+    corpus: Annotated[Path, typer.Argument(help="A curated corpus, or a Parquet or JSONL file.", show_default=False)],
+    rubric: Annotated[str, typer.Option(help="A Markdown file, or one that ships: quality, domains.")],
+    address: Annotated[str, typer.Option(help="An OpenAI-compatible server, such as http://127.0.0.1:8000/v1.")],
+    model: Annotated[str, typer.Option(help="The model's name there.")],
+    out: Annotated[Path, typer.Option(help="A JSONL file; labels that are in it are kept and not asked for again.")],
+    seed: SeedOption = 0,
+    set_: SetOption = None,
+    quiet: Annotated[bool, typer.Option(help="Show no progress.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Have a language model judge documents by a rubric. A key is taken from HERDLM_API_KEY or OPENAI_API_KEY."""
+    from herdlm.base.recipe import apply_overrides, parse
+    from herdlm.curate.config import LabelConfig
+    from herdlm.curate.grade.ask import Asker
+    from herdlm.curate.grade.label import label_corpus
+    from herdlm.curate.grade.rubric import load_rubric
+
+    config = parse(LabelConfig, apply_overrides({}, set_ or ()), "--set")
+    asker = Asker(address, model, config)
+    counts = label_corpus(corpus, load_rubric(rubric), asker, out, config, seed=seed, quiet=quiet or json_)
+    if json_:
+        say_json(counts)
+    else:
+        say(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()) + f". See {out}")
+
+
+@app.command()
+def contamination(
+    corpus: Annotated[Path, typer.Argument(help="A curated corpus, or a Parquet or JSONL file.", show_default=False)],
+    benchmark: Annotated[list[str], typer.Option(help="NAME=FILE: JSONL or Parquet; may be repeated.")],
+    field: Annotated[list[str], typer.Option(help="A field whose text is part of an example; may be repeated.")],
+    ngram_words: Annotated[int, typer.Option(min=2, help="Words of an n-gram.")] = 8,
+    min_overlap: Annotated[float, typer.Option(help="Share of an example's words from which it is leaked.")] = 0.5,
+    quiet: Annotated[bool, typer.Option(help="Show no progress.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Report which examples of benchmarks stand in a corpus. Changes nothing."""
+    from herdlm.curate.grade import contamination_report
+    from herdlm.curate.grade.contamination import Contamination, read_config
+
+    config = read_config(benchmark, field, ngram_words, min_overlap)
+    counts = contamination_report.scan(corpus, Contamination.load(config.benchmarks), quiet=quiet or json_)
+    told = counts.report()
+    if json_:
+        say_json(told)
+    else:
+        for line in contamination_report.report_lines(told):
+            say(line)
 
 
 def main() -> None:

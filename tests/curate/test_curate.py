@@ -30,6 +30,8 @@ ENDS = {
     "empty": ("extract", "no_text"),
 }
 
+SEEN = {"read", "extract", "language", "heuristics", "exact_duplicates", "near_duplicates"}
+
 
 def run(sources: list[object], out: Path, **keys: Any) -> dict[str, Any]:
     out.mkdir()
@@ -77,7 +79,8 @@ def test_the_funnel_adds_up(finished: tuple[Path, dict[str, Any]]) -> None:
             assert step[f"{unit}_dropped"] == sum(reason[unit] for reason in step["dropped"].values())
         assert step["documents_in"] == step["documents_out"] + step["documents_dropped"]
         assert step["bytes_in"] == step["bytes_out"] + step["bytes_dropped"] + step["bytes_removed"]
-        assert step["documents_dropped"] > 0  # the crawl has something for every step
+        if step["step"] in SEEN:  # the crawl has something for each of these
+            assert step["documents_dropped"] > 0
         languages = step["languages"].values()
         assert sum(of["documents_in"] for of in languages) == step["documents_in"]
         assert sum(of["documents_out"] for of in languages) == step["documents_out"]
@@ -182,7 +185,7 @@ def test_a_source_without_pages_stops_the_run(write: Write, tmp_path: Path) -> N
 
 def test_config_errors_name_the_key() -> None:
     for tables, message in (
-        ({"languages": ["en", "tlh"]}, r"recipe: languages: language 'tlh' is not supported; choose from ca, cs, "),
+        ({"languages": ["en", "tlh"]}, r"recipe: languages: language 'tlh' is not supported; choose from af, als, "),
         ({"heuristics": {"min_words": 9, "max_words": 3}}, "min_words 9 is above max_words 3"),
         ({"near_duplicates": {"band": 3}}, r"unknown key near_duplicates\.band\. Did you mean near_duplicates\.bands"),
         ({"heuristics": {"max_short_lines": 1.2}}, r"heuristics\.max_short_lines = 1\.2"),

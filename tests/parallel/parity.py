@@ -16,16 +16,20 @@ from herdlm.parallel.config import ParallelConfig
 from herdlm.parallel.layout import Layout
 from herdlm.parallel.whole import gather_whole
 from herdlm.tokens.batch import Piece, assemble, lay_out
+from herdlm.tokens.teacher import TEACHER_COLUMNS
 from herdlm.train.config import TrainConfig
 from herdlm.train.loop import make_optimizer
-from herdlm.train.objectives import DPO, NextToken, Reward
+from herdlm.train.objectives import DPO, Distill, NextToken, Reward
 
 SHAPE = dict(
     vocab_size=257, dim=32, layers=4, heads=8, kv_heads=4, ffn_dim=48, max_seq_len=64, rope_theta=1000.0,
 )  # fmt: skip
 SEQ_LEN = 64
 MAX_NORM = 0.5
-OBJECTIVES = {"next": NextToken(), "dpo": DPO(beta=0.3), "reward": Reward()}
+OBJECTIVES = {
+    "next": NextToken(), "dpo": DPO(beta=0.3), "reward": Reward(), "distill": Distill(weight=0.7, temperature=2.0),
+    "distill, full": Distill(weight=1.0),
+}  # fmt: skip
 OPTIMIZER = TrainConfig(peak_lr=1e-2)
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -68,6 +72,17 @@ def pair_batches(step, rows):
     return batches
 
 
+def taught_batches(step, rows, top_k):
+    """As :func:`token_batches`, with a teacher's ``top_k`` tokens at every place."""
+    generator = torch.Generator().manual_seed(step)
+    batches = token_batches(step, rows)
+    for batch in batches:
+        scores = 3 * torch.randn(*batch.tokens.shape, SHAPE["vocab_size"], generator=generator, dtype=torch.float64)
+        logprobs, ids = scores.log_softmax(-1).topk(top_k)
+        batch.columns = dict(zip(TEACHER_COLUMNS, (ids, logprobs), strict=True))
+    return batches
+
+
 def make_model(dtype, head, shape):
     model = build(ModelConfig(**(SHAPE | dict(shape) | {"head": head})), dtype=dtype)
     initialise(model, 0, std=0.15)
@@ -80,6 +95,8 @@ def make_model(dtype, head, shape):
 
 
 def step_batches(objective, step, rows):
+    if objective.startswith("distill"):
+        return taught_batches(step, rows, SHAPE["vocab_size"] if objective.endswith("full") else 5)
     return token_batches(step, rows) if objective == "next" else pair_batches(step, rows)
 
 

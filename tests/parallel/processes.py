@@ -19,7 +19,8 @@ def launch(target, world, *arguments, seconds=240):
     Any process that raises ends all of them, and its traceback is the error.
     """
     with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TORCH_CPP_LOG_LEVEL": "ERROR"}
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, "TORCH_CPP_LOG_LEVEL": "ERROR"}
         command = [sys.executable, "-m", "tests.parallel.processes", target, str(world), folder, json.dumps(arguments)]
         done = subprocess.run(
             command, env=environment, timeout=seconds, capture_output=True, text=True, cwd=ROOT, check=False

@@ -21,6 +21,8 @@ QUICK = {  # on 4 processes
     "tp2 dp2, float32": dict(layout=dict(tp=2), dtype="float32", steps=1),
     "dp4, one row": dict(layout={}, rows=(1,)),
     "tp2 dp2, reward": dict(layout=dict(tp=2), objective="reward"),
+    "tp2 dp2, distill": dict(layout=dict(tp=2), objective="distill", steps=1),
+    "pp2 cp2, distill": dict(layout=dict(pp=2, cp=2), objective="distill", steps=1),
 }
 FOUR = {
     "tp4": dict(layout=dict(tp=4)),
@@ -51,6 +53,22 @@ FOUR = {
     "cp2 tp2, dpo": dict(layout=dict(cp=2, tp=2), objective="dpo"),
     "dp4, reward": dict(layout={}, objective="reward"),
     "pp2 dp2, reward": dict(layout=dict(pp=2), objective="reward"),
+    "cp2 dp2, distill": dict(layout=dict(cp=2), objective="distill"),
+    "pp2 dp2, distill": dict(layout=dict(pp=2), objective="distill"),
+    "pp2 tp2, distill": dict(layout=dict(pp=2, tp=2), objective="distill"),
+    "tp2 cp2, distill": dict(layout=dict(tp=2, cp=2), objective="distill"),
+    "tp4, distill": dict(layout=dict(tp=4), objective="distill"),
+    "hsdp 2x2, distill": dict(layout=dict(dp_replicate=2), objective="distill"),
+    "dp4, one row, distill": dict(layout={}, objective="distill", rows=(1,)),
+    "tp2 dp2, distill, one row": dict(layout=dict(tp=2), objective="distill", rows=(1,)),
+    "tp2 dp2, distill from the whole vocabulary": dict(layout=dict(tp=2), objective="distill, full"),
+    "pp2 dp2, distill, rows per micro-batch": dict(
+        layout=dict(pp=2, rows_per_micro_batch=1), objective="distill", rows=(7,)
+    ),
+    "pp2 tp2, zero-bubble, distill": dict(
+        layout=dict(pp=2, tp=2, pipeline_schedule="zero-bubble"), objective="distill", rows=(2, 2, 2, 2)
+    ),
+    "tp2 dp2, distill, float32": dict(layout=dict(tp=2), objective="distill", dtype="float32", steps=1),
     "tp2 cp2, layer checkpointing": dict(layout=dict(tp=2, cp=2, activation_checkpointing="layer")),
     "tp2 dp2, selective checkpointing": dict(layout=dict(tp=2, activation_checkpointing="selective")),
     "dp4, resharded, layer checkpointing": dict(
@@ -77,6 +95,8 @@ EIGHT = {
     "tp2 cp2 dp2, float32": dict(layout=dict(tp=2, cp=2), dtype="float32"),
     "tp2 pp2 dp2, float32": dict(layout=dict(tp=2, pp=2), dtype="float32"),
     "tp2 cp2 dp2, dpo": dict(layout=dict(tp=2, cp=2), objective="dpo"),
+    "tp2 cp2 dp2, distill": dict(layout=dict(tp=2, cp=2), objective="distill"),
+    "tp2 pp2 dp2, distill": dict(layout=dict(tp=2, pp=2), objective="distill"),
     "tp2 cp2 pp2, reward": dict(layout=dict(tp=2, cp=2, pp=2), objective="reward"),
 }
 SIXTEEN = {
@@ -84,6 +104,7 @@ SIXTEEN = {
     "tp2 cp2 pp2 dp2, interleaved": dict(layout=dict(tp=2, cp=2, pp=2) | INTERLEAVED, rows=(2, 3, 2)),
     "tp2 cp2 pp2 dp2, zero-bubble": dict(layout=dict(tp=2, cp=2, pp=2, pipeline_schedule="zero-bubble"), rows=(2, 3)),
     "tp2 cp2 pp2 dp2, dpo": dict(layout=dict(tp=2, cp=2, pp=2), objective="dpo"),
+    "tp2 cp2 pp2 dp2, distill": dict(layout=dict(tp=2, cp=2, pp=2), objective="distill"),
     "tp2 cp2 pp2 dp2, float32": dict(layout=dict(tp=2, cp=2, pp=2), dtype="float32"),
 }
 

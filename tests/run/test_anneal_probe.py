@@ -60,12 +60,12 @@ def data(tokenizer, tmp_path_factory):
     return folder
 
 
-def probe(data, out, **options):
+def probe(data, out, more=(), **options):
     given = dict(
         tokens=data / "tokens", tokenizer=data / "tokenizer", new=data / "new", held_out={"numbers": data / "held"},
         out=out,
     )  # fmt: skip
-    recipe = read_recipe(ROOT / "recipes" / "tiny.toml", KEYS)
+    recipe = read_recipe(ROOT / "recipes" / "tiny.toml", [*KEYS, *more])
     return anneal_probe(recipe, "small", **(given | options))
 
 

@@ -134,47 +134,27 @@ def test_stages_tells_the_state(smoke_copy):
     assert rows["round-1-dpo"] == "out of date"
 
 
-def test_a_run_killed_in_its_first_seconds_leaves_no_worker_behind(tmp_path):
-    arguments = [
-        sys.executable,
-        "-m",
-        "herdlm.cli",
-        "run",
-        str(SMOKE),
-        "--out",
-        str(tmp_path / "run"),
-        "--until",
-        "curate",
-    ]
-    process = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while process.poll() is None and not (tmp_path / "run" / ".workers.lock").exists():
+def begin_curation(folder, until, **more):
+    """A run that curates into ``folder``, a second or so after the path ``until`` of it came to be."""
+    command = [sys.executable, "-m", "herdlm.cli", "run", str(SMOKE), "--out", str(folder), "--until", "curate"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True, **more)
+    while process.poll() is None and not (folder / until).exists():
         time.sleep(0.01)
-    time.sleep(1.2)
+    time.sleep(1.3)
+    return process
+
+
+def test_a_run_killed_in_its_first_seconds_leaves_no_worker_behind(tmp_path):
+    process = begin_curation(tmp_path / "run", ".workers.lock", stderr=subprocess.DEVNULL)
     process.kill()
     process.wait()
-    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = herdlm("run", SMOKE, "--out", tmp_path / "run", "--until", "curate")
     assert done.returncode == 0, done.stderr
     assert manifest(tmp_path / "run", "curate")["counts"]["output"]["documents"] > 900
 
 
 def test_an_interrupt_is_told_and_nothing_half_done_is_kept(tmp_path):
-    arguments = [
-        sys.executable,
-        "-m",
-        "herdlm.cli",
-        "run",
-        str(SMOKE),
-        "--out",
-        str(tmp_path / "run"),
-        "--until",
-        "curate",
-    ]
-    process = subprocess.Popen(
-        arguments, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
-    )
-    while process.poll() is None and not (tmp_path / "run" / "working" / "curate").exists():
-        time.sleep(0.05)
-    time.sleep(1.5)
+    process = begin_curation(tmp_path / "run", "working/curate", stderr=subprocess.PIPE, text=True)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: to the run and its workers alike
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -20,7 +20,7 @@ KEYS = [
     "pretrain.seq_len=16", 'pretrain.mix=[{source = "web", share = 1}]', "herd.max_seq_len=256",
     'pretrain.anneal_mix=[{source = "web", share = 1}]', "pretrain.train.anneal_steps=10",
     "pretrain.ramp=[{from_tokens = 500, seq_len = 32, tokens_per_step = 128}]",
-    "pretrain.mix_phases=[{from_tokens = 1000, mix = [{source = 'web-validation', share = 1}]}]",
+    "pretrain.mix_phases=[{from_tokens = 1000, mix = [{source = 'web', share = 1}]}]",
     "pretrain.train.warmup_steps=5", "pretrain.train.checkpoint_every_steps=4", "pretrain.train.average_last=0.1",
     "pretrain.long_context=[{seq_len = 64, tokens = 640, rope_scaling = {original_max_position_embeddings = 32}}, "
     "{seq_len = 128, tokens = 1280, tokens_per_step = 256}]",
@@ -29,8 +29,7 @@ KEYS = [
 
 
 def staged(data, out, *more):  # noqa: F811
-    keys = [key.replace("web-validation', share", "web', share") for key in (*KEYS, *more)]
-    recipe = read_recipe(ROOT / "recipes" / "tiny.toml", keys)
+    recipe = read_recipe(ROOT / "recipes" / "tiny.toml", [*KEYS, *more])
     return recipe, pretrain(recipe, "small", tokens=data / "tokens", tokenizer=data / "tokenizer", out=out)
 
 

@@ -12,7 +12,7 @@ from herdlm.base.events import read_events
 from herdlm.parallel.config import ParallelConfig
 from herdlm.parallel.layout import Layout
 from herdlm.parallel.whole import gather_whole
-from herdlm.train.checkpoint import checkpoints
+from herdlm.train.checkpoint import checkpoints, load_weights
 from herdlm.train.config import TrainConfig
 from herdlm.train.loop import train
 from herdlm.train.objectives import NextToken
@@ -37,7 +37,21 @@ class Rows:
         return token_batches(step, (3, 2))
 
 
-def run(keys, work=None, stop=None, seed_weights=True):
+class PoisonedOnOne(NextToken):
+    """On the last process alone, gives a loss that is not a number in the reads ``at``, counted from 0."""
+
+    def __init__(self, at):
+        object.__setattr__(self, "at", at)
+        object.__setattr__(self, "reads", [0])
+
+    def read(self, readout, hidden, batch):
+        loss, seen = NextToken.read(self, readout, hidden, batch)
+        self.reads[0] += 1
+        is_hit = dist.get_rank() == dist.get_world_size() - 1 and self.reads[0] - 1 in self.at
+        return (loss * float("nan") if is_hit else loss), seen
+
+
+def run(keys, work=None, stop=None, seed_weights=True, objective=None, config=CONFIG):
     """Train in a layout (None: this process alone) and give {weight: values} on the first process."""
     model = make_model(torch.float32, "lm", ())
     if not seed_weights:  # what a resumed run starts from must not matter
@@ -47,7 +61,7 @@ def run(keys, work=None, stop=None, seed_weights=True):
     if keys is not None:
         model = Layout.make(ParallelConfig(**keys), model.config, seq_len=SEQ_LEN).apply(model)
     try:
-        train(model, NextToken(), Rows(stop), CONFIG, work=work, quiet=True)
+        train(model, objective or NextToken(), Rows(stop), config, work=work, quiet=True)
     except KeyboardInterrupt:
         return None
     if keys is None:
@@ -112,6 +126,40 @@ def damage():
         "told": everyone,
         "hash": hashlib.sha256(newest.name.encode()).hexdigest()[:4],
     }
+
+
+def whole_again():
+    """Weights saved in a layout, read into a whole model on every process: how far they are from those gathered."""
+    keys, work = dict(tp=2, pp=2), shared_folder()
+    run(keys, work, stop=4)
+    model = Layout.make(ParallelConfig(**keys), make_model(torch.float32, "lm", ()).config, seq_len=SEQ_LEN).apply(
+        make_model(torch.float32, "lm", ())
+    )
+    load_weights(checkpoints(work / "checkpoints")[-1], model)
+    gathered = {name: None if p is None else p.clone() for name, p in gather_whole(model)}
+    whole = make_model(torch.float32, "lm", ())
+    load_weights(checkpoints(work / "checkpoints")[-1], whole)
+    if dist.get_rank():
+        return None
+    return difference({name: p.detach() for name, p in whole.named_parameters()}, gathered)
+
+
+def poisoned():
+    """A step whose loss is not a number on one process, passed over and rolled back: the log, and how they differ."""
+    ended, logs = {}, {}
+    for mode in ("skip", "roll-back"):
+        work = shared_folder()
+        config = CONFIG.model_copy(update={"on_not_finite": mode})
+        at = {10, 11}  # both micro-batches of the sixth step
+        ended[mode] = run(dict(tp=2, pp=2), work, objective=PoisonedOnOne(at), config=config)
+        if dist.get_rank() == 0:
+            logs[mode] = {
+                kind: [event["step"] for event in read_events(work / "events.jsonl", kind)]
+                for kind in ("step", "refused")
+            }
+    if dist.get_rank():
+        return None
+    return {"logs": logs, "difference": difference(ended["roll-back"], ended["skip"])}
 
 
 def several(calls):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from herdlm.base.errors import HerdError
 from herdlm.base.events import read_events
@@ -17,21 +18,20 @@ from herdlm.train.guards import PreemptedError, SpikeDetector
 from herdlm.train.loop import train
 from herdlm.train.objectives import NextToken
 from tests.conftest import small_model
-from tests.train.test_loop import CONFIG, Cut, batches, weights
+from tests.train.test_loop import CONFIG, Counted, Cut, batches, weights
 
 ROOT = Path(__file__).parents[2]
 
 
-class Poisoned(NextToken):
+class Poisoned(Counted):
     """Gives a loss that is not a number in some calls, counted over all steps tried."""
 
     def __init__(self, at):
+        super().__init__()
         object.__setattr__(self, "at", set(at))
-        object.__setattr__(self, "calls", [0])
 
     def loss(self, model, batch):
-        loss, seen = NextToken.loss(self, model, batch)
-        self.calls[0] += 1
+        loss, seen = super().loss(model, batch)
         return (loss * float("nan") if self.calls[0] - 1 in self.at else loss), seen
 
 
@@ -42,6 +42,9 @@ def test_a_refused_step_is_passed_over_and_recorded(tokenizer, tmp_path):
     train(model, Poisoned({6}), data, config, work=tmp_path, quiet=True)
     (refused,) = read_events(tmp_path / "events.jsonl", "refused")
     assert (refused["step"], refused["loss"]) == (7, "nan")
+    kept = load_file(tmp_path / "refused" / refused["batches"])
+    (batch,) = data.micro_batches(6)
+    assert torch.equal(kept["0.tokens"], batch.tokens)
     steps = [e["step"] for e in read_events(tmp_path / "events.jsonl", "step")]
     assert steps == [n for n in range(1, data.steps + 1) if n != 7]
     assert all(torch.isfinite(w).all() for w in weights(model).values())
@@ -90,14 +93,13 @@ def test_sigterm_saves_and_the_run_goes_on_to_bitwise_the_same_weights(tokenizer
     undisturbed = small_model()
     train(undisturbed, NextToken(), data, CONFIG, quiet=True)
 
-    class Terminated(Cut):
-        def micro_batches(self, step):
-            if step == self.at:
+    class Terminated(Counted):
+        def called(self, number, model):
+            if number == 6:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return self.batches.micro_batches(step)
 
     with pytest.raises(PreemptedError, match="its state after step 7 is saved") as caught:
-        train(small_model(), NextToken(), Terminated(data, 6), CONFIG, work=tmp_path, quiet=True)
+        train(small_model(), Terminated(), data, CONFIG, work=tmp_path, quiet=True)
     assert caught.value.exit_code == 0
     assert checkpoints(tmp_path / "checkpoints")[-1].name == "step-00000007"
     resumed = small_model(seed=9)

@@ -1,16 +1,21 @@
 """The loop: schedules, accumulation, resuming to the bit, averaging, and refusing what is not finite."""
 
 import json
+import os
+import subprocess
+import sys
+import threading
+import time
 
 import pytest
 import torch
 
-from herdlm.base.errors import DamagedError, HerdError
+from herdlm.base.errors import DamagedError, HerdError, InputError
 from herdlm.base.events import read_events
 from herdlm.tokens.batch import Batch
 from herdlm.tokens.dialogs import DialogBatches
-from herdlm.train.checkpoint import checkpoints
-from herdlm.train.config import TrainConfig
+from herdlm.train.checkpoint import Checkpointer, checkpoints, step_of
+from herdlm.train.config import TrackConfig, TrainConfig
 from herdlm.train.loop import averaging_steps, make_optimizer, train
 from herdlm.train.objectives import NextToken
 from herdlm.train.schedules import learning_rate
@@ -32,6 +37,21 @@ class Cut:
         if step == self.at:
             raise KeyboardInterrupt
         return self.batches.micro_batches(step)
+
+
+class Counted(NextToken):
+    """Next-token loss that tells when it is called for the n-th time, from 0: once a step with one micro-batch."""
+
+    def __init__(self):
+        object.__setattr__(self, "calls", [0])
+
+    def called(self, number, model):
+        pass
+
+    def loss(self, model, batch):
+        self.called(self.calls[0], model)
+        self.calls[0] += 1
+        return NextToken.loss(self, model, batch)
 
 
 class Split:
@@ -99,7 +119,10 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tokenizer, tmp_p
     content[-9] ^= 1
     tensors.write_bytes(bytes(content))
     resumed = small_model()
-    train(resumed, NextToken(), data, CONFIG, work=tmp_path, quiet=True)
+    with pytest.warns(RuntimeWarning, match="step-00000012.* is not what was saved.* going on from step-00000008"):
+        train(resumed, NextToken(), data, CONFIG, work=tmp_path, quiet=True)
+    (told,) = read_events(tmp_path / "events.jsonl", "damaged")
+    assert (told["damaged"], told["instead"]) == ("step-00000012", "step-00000008")
     for name, value in weights(undisturbed).items():
         assert torch.equal(value, weights(resumed)[name]), name
 
@@ -119,7 +142,7 @@ def test_a_step_that_is_not_finite_is_not_taken(tokenizer):
     with torch.no_grad():
         model.model.norm.weight[0] = float("nan")
     before = weights(model)
-    with pytest.raises(HerdError, match="step 0 has loss nan"):
+    with pytest.raises(HerdError, match="step 1 has loss nan"):
         train(model, NextToken(), batches(tokenizer), CONFIG, quiet=True)
     for name, value in weights(model).items():
         assert torch.equal(value.nan_to_num(7), before[name].nan_to_num(7)), name
@@ -132,17 +155,14 @@ def test_the_average_is_the_mean_of_the_checkpoints(tokenizer):
     assert max(steps) == data.steps
     seen = []
 
-    class Watching:
-        steps = data.steps
-
-        def micro_batches(self, step):
-            if step in averaging_steps(data.steps, CONFIG):
+    class Watching(Counted):
+        def called(self, number, model):
+            if number in averaging_steps(data.steps, CONFIG):
                 seen.append(weights(model))
-            return data.micro_batches(step)
 
     plain = CONFIG.model_copy(update={"average_last": 0.0})
     model = small_model()
-    train(model, NextToken(), Watching(), plain, quiet=True)
+    train(model, Watching(), data, plain, quiet=True)
     seen.append(weights(model))
     averaged = small_model()
     result = train(averaged, NextToken(), data, CONFIG, quiet=True)
@@ -182,3 +202,112 @@ def test_checkpoints_hold_no_pickle(tokenizer, tmp_path):
     files = list(checkpoints(tmp_path / "checkpoints")[-1].iterdir())
     assert {p.suffix for p in files} == {".json", ".safetensors"}
     assert json.loads((checkpoints(tmp_path / "checkpoints")[-1] / "state.json").read_text())["step"] == 8
+
+
+def test_milestones_stay_beside_the_newest_checkpoints(tokenizer, tmp_path):
+    config = CONFIG.model_copy(update={"checkpoint_every_steps": 2, "milestone_every_steps": 8, "checkpoints_kept": 1})
+    with pytest.raises(KeyboardInterrupt):
+        train(small_model(), NextToken(), Cut(batches(tokenizer), 21), config, work=tmp_path, quiet=True)
+    assert [step_of(path) for path in checkpoints(tmp_path / "checkpoints")] == [8, 16, 20]
+
+
+def test_the_run_goes_on_while_a_checkpoint_is_written(tokenizer, tmp_path, monkeypatch):
+    written, finished = threading.Event(), []
+    plain = Checkpointer._publish
+
+    def slow(self, working, final, state):
+        assert written.wait(60)  # set by a later step: if the run waited for the writing, it would never come
+        finished.append(state["step"])
+        plain(self, working, final, state)
+
+    class Going(Counted):
+        def called(self, number, model):
+            if number == 6:  # step 4's checkpoint is still being written
+                assert not checkpoints(tmp_path / "checkpoints")
+                written.set()
+
+    monkeypatch.setattr(Checkpointer, "_publish", slow)
+    train(small_model(), Going(), batches(tokenizer), CONFIG, work=tmp_path, quiet=True)
+    assert finished[0] == 4
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_and_the_one_before_stays(tokenizer, tmp_path, monkeypatch):
+    plain = Checkpointer._write_part
+
+    def full(self, working, tensors):
+        if working.name == ".step-00000008.tmp":
+            raise OSError(28, "No space left on device", str(working))
+        plain(self, working, tensors)
+
+    monkeypatch.setattr(Checkpointer, "_write_part", full)
+    with pytest.raises(HerdError, match=r"step-00000008 was not written: .*No space left"):
+        train(small_model(), NextToken(), batches(tokenizer), CONFIG, work=tmp_path, quiet=True)
+    assert [step_of(path) for path in checkpoints(tmp_path / "checkpoints")] == [4]
+
+
+def test_each_step_tells_its_speed_and_what_it_waited_for(tokenizer, tmp_path):
+    data = batches(tokenizer)
+    train(small_model(), NextToken(), data, CONFIG, work=tmp_path, quiet=True)
+    (setup,) = read_events(tmp_path / "events.jsonl", "setup")
+    assert setup["peak_flops"] > 1e8
+    for event in read_events(tmp_path / "events.jsonl", "step"):
+        assert 0 < event["mfu"] < 1.5
+        assert 0 <= event["stall_seconds"] <= event["seconds"]
+        assert event["tokens_per_second"] == pytest.approx(event["tokens"] / event["seconds"], rel=0.2)
+        assert event["memory_gib"] > 0.05
+
+
+def test_what_is_measured_on_the_way_is_logged_once_a_step_also_by_a_resumed_run(tokenizer, tmp_path):
+    config = CONFIG.model_copy(update={"validate_every_steps": 3})
+    data, told = batches(tokenizer), []
+
+    def validate():
+        told.append(len(told))
+        return {"bits_per_byte": 2.0}
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small_model(), NextToken(), Cut(data, 7), config, work=tmp_path, quiet=True, validate=validate)
+    train(small_model(), NextToken(), data, config, work=tmp_path, quiet=True, validate=validate)
+    seen = [(e["step"], e["bits_per_byte"]) for e in read_events(tmp_path / "events.jsonl", "validation")]
+    assert seen == [(step, 2.0) for step in range(3, data.steps + 1, 3)]
+    assert len(told) == len(seen) + 1  # step 6 again: the checkpoint is of step 4
+
+
+def test_tensorboard_shows_what_the_log_holds(tokenizer, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    data, track = batches(tokenizer), TrackConfig(tensorboard="on")
+    with pytest.raises(KeyboardInterrupt):
+        train(small_model(), NextToken(), Cut(data, 7), CONFIG, work=tmp_path, quiet=True, track=track)
+    time.sleep(1.1)  # files are told apart by the second they were begun in
+    train(small_model(), NextToken(), data, CONFIG, work=tmp_path, quiet=True, track=track)
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    shown = {point.step: point.value for point in board.Scalars("step/loss")}
+    logged = {event["step"]: event["loss"] for event in read_events(tmp_path / "events.jsonl", "step")}
+    assert shown == pytest.approx(logged)
+
+
+def test_what_is_asked_for_and_not_installed_is_refused(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr("herdlm.train.track.find_spec", lambda name: None)
+    for track in (TrackConfig(tensorboard="on"), TrackConfig(wandb_project="herd")):
+        with pytest.raises(InputError, match="is not installed"):
+            train(small_model(), NextToken(), batches(tokenizer), CONFIG, work=tmp_path, quiet=True, track=track)
+
+
+def test_weights_and_biases_gets_the_log_when_asked(tmp_path):
+    script = (
+        "from pathlib import Path\n"
+        "from herdlm.train.config import TrackConfig\n"
+        "from herdlm.train.track import Tracker\n"
+        "with Tracker(TrackConfig(tensorboard='off', wandb_project='herd'), Path('.'), 'flagship', 0) as track:\n"
+        "    for step in (1, 2, 3):\n"
+        "        track.write('step', step, {'loss': 4 / step})\n"
+    )
+    environment = os.environ | {"WANDB_MODE": "offline", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=200, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert "step/loss 1.33333" in done.stderr  # its own summary of the run
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))

@@ -12,7 +12,13 @@ TOLERANCE = 5e-6  # float32; 1e-7 was seen
 @pytest.fixture(scope="module")
 def found():
     """All functions of :mod:`tests.train.resuming` in one launch of four processes."""
-    calls = [("resume_in", [TP2PP2, [TP2PP2, *OTHERS]]), ("resume_in", [{"dp_shard": 4}, [TP2PP2]]), ("damage", [])]
+    calls = [
+        ("resume_in", [TP2PP2, [TP2PP2, *OTHERS]]),
+        ("resume_in", [{"dp_shard": 4}, [TP2PP2]]),
+        ("damage", []),
+        ("whole_again", []),
+        ("poisoned", []),
+    ]
     return launch("tests.train.resuming:several", 4, calls)
 
 
@@ -36,3 +42,14 @@ def test_when_none_is_whole_every_process_says_so(found):
     assert len(told) == 4
     assert all(t and "Delete" in t for t in told)
     assert any("shard-00002" in t for t in told)
+
+
+def test_weights_saved_in_a_layout_are_read_into_a_whole_model(found):
+    assert found[3] == 0.0
+
+
+def test_a_step_that_is_not_finite_on_one_process_is_refused_by_all(found):
+    seen = found[4]
+    for log in seen["logs"].values():
+        assert log == {"step": [1, 2, 3, 4, 5, 7], "refused": [6]}
+    assert seen["difference"] == 0.0

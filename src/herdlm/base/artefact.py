@@ -94,14 +94,16 @@ def publish(
 ) -> Manifest:
     """Seal ``working`` with a manifest and rename it to ``final``, replacing an older artefact there.
 
-    Files named in ``volatile`` (logs with times in them) are kept and hashed but left out of the content hash, so that
-    equal results hash equally.
+    Files named in ``volatile`` (logs with times in them; the name of a folder ends with "/") are kept and hashed but
+    left out of the content hash, so that equal results hash equally.
     """
     files = {
         str(path.relative_to(working)): FileEntry(bytes=path.stat().st_size, sha256=hash_file(path))
         for path in artefact_files(working)
     }
-    content = hash_json({name: entry.sha256 for name, entry in files.items() if name not in volatile})
+    folders = tuple(name for name in volatile if name.endswith("/"))
+    lasting = {name: entry for name, entry in files.items() if name not in volatile and not name.startswith(folders)}
+    content = hash_json({name: entry.sha256 for name, entry in lasting.items()})
     manifest = Manifest(
         kind=kind, stage=stage, fingerprint=fingerprint, content=content, inputs=inputs, after=after or {},
         recipe=recipe, code=code,

@@ -15,13 +15,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from herdlm.base.artefact import hash_json
 from herdlm.curate.batch import Batch
 from herdlm.curate.config import PACE, CurateConfig
-from herdlm.curate.documents import PAGE_SCHEMA, RowWriter
+from herdlm.curate.documents import FINGERPRINTS, PAGE_SCHEMA, RowWriter
 from herdlm.curate.duplicates.exact import digest
-from herdlm.curate.duplicates.minhash import band_keys, signature
+from herdlm.curate.duplicates.lines import line_keys
+from herdlm.curate.duplicates.minhash import band_keys, fingerprint
+from herdlm.curate.duplicates.sketches import write_sketches
+from herdlm.curate.duplicates.url import url_key
+from herdlm.curate.duplicates.versions import parse_date
 from herdlm.curate.sources.page import Page
 from herdlm.curate.sources.reach import Reach
 from herdlm.curate.sources.shards import NUMBER_BITS, Shard, read_shard
@@ -81,6 +86,8 @@ def annotate(task: AnnotateTask) -> dict[str, Any]:
     reach = Reach(shard.begin if shard.start is None else shard.start, shard.end, known=shard.start is not None)
     ledger = Ledger(task.seed)
     pages = usable = kept = 0
+    rows: list[int] = []
+    sketches: list[NDArray[np.uint8]] = []
     with RowWriter(task.path, PAGE_SCHEMA) as writer:
         for batch in _batches(shard, reach, config):
             pages += len(batch["row"])
@@ -88,9 +95,10 @@ def annotate(task: AnnotateTask) -> dict[str, Any]:
             run_steps(batch, PAGE_STEPS, config, ledger)
             kept += batch["step"].count(None)
             with ledger.timed("fingerprints"):
-                _fingerprint(batch, config)
+                _fingerprint(batch, config, rows, sketches)
             with ledger.timed("write"):
                 writer.write(batch, range(len(batch["row"])))
+        write_sketches(task.path, rows, sketches, config.near_duplicates.sketch)
         summary = {
             "pages": pages, "usable": usable, "kept": kept,
             "first": reach.first, "next": reach.next, "lost": reach.lost,
@@ -127,18 +135,22 @@ def _as_batch(pages: list[Page], shard: Shard) -> Batch:
            ("url", "date", "payload", "charset", "kind", "language", "fault")},
         "bytes": [len(page.payload) for page in pages],
         "text": [""] * count, "words": [0] * count,
-        **{name: list(nothing) for name in ("language_score", "quality", "step", "reason", "digest", "bands")},
+        **{name: list(nothing) for name in ("language_score", "quality", "domain", "step", "reason", *FINGERPRINTS)},
     }  # fmt: skip
 
 
-def _fingerprint(batch: Batch, config: CurateConfig) -> None:
-    """Set what duplicates are found by, for the pages that are still in."""
+def _fingerprint(batch: Batch, config: CurateConfig, rows: list[int], sketches: list[NDArray[np.uint8]]) -> None:
+    """Set what the corpus steps compare by, for the pages that are still in; add their ``sketches`` and ``rows``."""
     near = config.near_duplicates
     for i, step in enumerate(batch["step"]):
         if step is None:
-            normalized = normalize(batch["text"][i])
+            text, url = batch["text"][i], batch["url"][i]
+            normalized = normalize(text)
             batch["digest"][i] = digest(normalized)
-            minima = signature(normalized.split(), near)
-            # Texts of different languages never meet.
-            language = np.uint64(digest(batch["language"][i]))
-            batch["bands"][i] = (band_keys(minima[None], near.bands)[0] ^ language).tolist()
+            minima, sketch = fingerprint(normalized.split(), near)
+            batch["bands"][i] = band_keys(minima[None], near.bands, [batch["language"][i]])[0].tolist()
+            batch["lines"][i] = line_keys(text).tolist()
+            if url:
+                batch["url_key"][i], batch["time"][i] = url_key(url), parse_date(batch["date"][i])
+            rows.append(batch["row"][i])
+            sketches.append(sketch)

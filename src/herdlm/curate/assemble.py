@@ -19,15 +19,16 @@ from herdlm.base.seeds import derive_seed
 from herdlm.curate import shuffle
 from herdlm.curate.batch import Batch, Outcome
 from herdlm.curate.config import CurateConfig
-from herdlm.curate.documents import DOCUMENT_SCHEMA, DROPPED_SCHEMA, PAGE_SCHEMA, RowWriter
-from herdlm.curate.repeats import find
+from herdlm.curate.corpus import Corpus
+from herdlm.curate.documents import DOCUMENT_SCHEMA, DROPPED_SCHEMA, FINGERPRINTS, PAGE_SCHEMA, RowWriter
+from herdlm.curate.duplicates.index import Index
 from herdlm.curate.samples import order
 from herdlm.curate.sources.shards import MAX_NUMBER, NUMBER_BITS
 from herdlm.curate.step import Ledger, apply, run_steps, still_in
 from herdlm.curate.steps.contents import CORPUS_STEPS, DOCUMENT_STEPS
 
 DOCUMENTS, DROPPED, ACCOUNTS = "documents", "dropped", "accounts"
-_COLUMNS = [name for name in PAGE_SCHEMA.names if name not in ("digest", "bands")]
+_COLUMNS = [name for name in PAGE_SCHEMA.names if name not in FINGERPRINTS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class AssembleTask:
     pages: Path
     repeats: tuple[tuple[str, Path], ...]  # as repeats.Repeats
     names: Path  # of the source files, as JSON
+    decisions: Path  # of the corpus, as JSON
+    lines: Path  # that are repeated too often
     folder: Path
     config: CurateConfig
     seed: int
@@ -59,6 +62,8 @@ def assemble(task: AssembleTask) -> None:
     """Write one shard's documents, dropped documents and counts."""
     ledger = Ledger(task.seed)
     config = task.config
+    corpus = Corpus(config, task.seed, task.decisions, task.lines)
+    steps = [step.within(corpus) for step in DOCUMENT_STEPS]
     with ExitStack() as stack:
         documents = stack.enter_context(RowWriter(task.part(DOCUMENTS), DOCUMENT_SCHEMA))
         dropped = None
@@ -68,9 +73,9 @@ def assemble(task: AssembleTask) -> None:
         for batch in _batches(task.pages):
             for name, path in task.repeats:
                 with ledger.timed(name):
-                    outcome = _repeats(batch, name, path, task.names)
+                    outcome = _repeats(batch, name, path, task)
                 apply(batch, (at := still_in(batch)), at, outcome, name=name, ledger=ledger)
-            run_steps(batch, DOCUMENT_STEPS, config, ledger)
+            run_steps(batch, steps, config, ledger)
             with ledger.timed("write"):
                 documents.write(batch, still_in(batch))
                 if dropped is not None:
@@ -82,7 +87,8 @@ def assemble(task: AssembleTask) -> None:
         if dropped is not None:
             for row in sample.drawn():
                 dropped.write(row, [0])
-    write_text_durably(task.account, json.dumps(ledger.as_json()))
+    told = ledger.as_json() | {"contamination": corpus.contamination.as_json()}
+    write_text_durably(task.account, json.dumps(told))
 
 
 def _batches(path: Path) -> Iterator[Batch]:
@@ -90,22 +96,27 @@ def _batches(path: Path) -> Iterator[Batch]:
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             batch: Batch = file.read_row_group(group, columns=_COLUMNS).to_pydict()
-            yield batch | {"duplicate_of": [None] * len(batch["row"])}
+            nothing = [None] * len(batch["row"])
+            yield batch | {"duplicate_of": nothing, "contaminated": list(nothing)}
 
 
-def _repeats(batch: Batch, name: str, path: Path, names: Path) -> Outcome:
+def _repeats(batch: Batch, name: str, path: Path, task: AssembleTask) -> Outcome:
     """What a corpus step found of the pages that are still in."""
     reason = next(step.reason for step in CORPUS_STEPS if step.name == name)
     at = still_in(batch)
     rows, firsts = shuffle.load(path)
-    found = find(np.array([batch["row"][i] for i in at], np.int64), rows)
+    found = shuffle.find(np.array([batch["row"][i] for i in at], np.int64), rows)
     reasons = [reason if place >= 0 else None for place in found.tolist()]
-    ids = [_id(int(firsts[place]), names) if place >= 0 else None for place in found.tolist()]
+    ids = [_id(int(firsts[place]), task) if place >= 0 else None for place in found.tolist()]
     return Outcome(reasons, {"duplicate_of": ids})
 
 
-def _id(row: int, names: Path) -> str:
-    return f"{_names(names)[row >> NUMBER_BITS]}#{row & MAX_NUMBER}"
+def _id(row: int, task: AssembleTask) -> str:
+    """The id of a page, of this crawl or (rows below 0) of an earlier one."""
+    if row < 0:
+        index = Index.open(Path(task.config.index), task.config.near_duplicates, hashes=False)
+        return index.ids(np.array([row]))[0]
+    return f"{_names(task.names)[row >> NUMBER_BITS]}#{row & MAX_NUMBER}"
 
 
 @lru_cache(maxsize=1)

@@ -24,10 +24,11 @@ _DOCUMENT = [
     ("date", pa.string()),  # as the source gives it
     ("language_score", pa.float64()),
     ("quality", pa.float64()),
+    ("domain", pa.string()),  # what it is about
     ("words", pa.int64()),
     ("bytes", pa.int64()),  # of the text in UTF-8
 ]
-DOCUMENT_SCHEMA = pa.schema(_DOCUMENT)
+DOCUMENT_SCHEMA = pa.schema([*_DOCUMENT, ("contaminated", pa.list_(pa.string()))])  # benchmarks it holds examples of
 DROPPED_SCHEMA = pa.schema(
     [
         *_DOCUMENT,  # null where it was not found out before the document was dropped
@@ -44,10 +45,15 @@ PAGE_SCHEMA = pa.schema(
         ("kind", pa.string()),
         ("step", pa.string()),
         ("reason", pa.string()),
-        ("digest", pa.uint64()),  # null where dropped, like the next
+        # What corpus steps compare by; null where dropped.
+        ("digest", pa.uint64()),
         ("bands", pa.list_(pa.uint64())),
+        ("lines", pa.list_(pa.uint64())),
+        ("url_key", pa.uint64()),  # null where there is no address, like its time
+        ("time", pa.int64()),
     ]
 )
+FINGERPRINTS = ("digest", "bands", "lines", "url_key", "time")
 
 
 class RowWriter:

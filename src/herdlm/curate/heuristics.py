@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from herdlm.curate.config import HeuristicsConfig
-from herdlm.curate.stopwords import STOP_WORDS, UNSPACED
+from herdlm.curate.orthography import UNSPACED
+from herdlm.curate.stopwords import STOP_WORDS
 from herdlm.curate.words import split_words
 
 BULLETS = tuple("•‣◦▪■●○·-*\u2013")

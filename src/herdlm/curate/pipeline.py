@@ -24,7 +24,12 @@ from herdlm.base.progress import Progress
 from herdlm.curate.annotate import AnnotateTask, annotate
 from herdlm.curate.assemble import ACCOUNTS, DOCUMENTS, DROPPED, AssembleTask, assemble
 from herdlm.curate.config import CurateConfig
+from herdlm.curate.corpus import decide, write_decisions
+from herdlm.curate.duplicates.index import Index
+from herdlm.curate.grade.contamination import Contamination
+from herdlm.curate.grade.contamination_report import ContaminationCounts
 from herdlm.curate.job import Job
+from herdlm.curate.repeated_lines import find_repeated_lines
 from herdlm.curate.repeats import Repeats, find_repeats
 from herdlm.curate.runner.interface import open_runner
 from herdlm.curate.sources.find import SourceFile, find_sources
@@ -33,6 +38,7 @@ from herdlm.curate.step import Ledger
 from herdlm.curate.steps.contents import DOCUMENT_STEPS, FUNNEL_STEPS, PAGE_STEPS
 
 FUNNEL, SAMPLES, TIMING = "funnel.json", "samples.json", "timing.json"
+CONTAMINATION, DECISIONS, LINES = "contamination.json", "decisions.json", "lines.npy"
 
 Summary = dict[str, Any]
 
@@ -57,6 +63,8 @@ def curate(
     """
     for step in (*PAGE_STEPS, *DOCUMENT_STEPS):
         step.check(config)
+    if config.index:
+        Index.open(Path(config.index), config.near_duplicates)  # whole and with these parameters, or nothing begins
     files = find_sources(sources, config)
     work = work or out.with_name(f".{out.name}.curate")
     work.mkdir(parents=True, exist_ok=True)
@@ -64,17 +72,26 @@ def curate(
         job = Job(config, seed, work, runner, quiet)
         tasks, kept = _annotate_all(files, job)
         made_of = hash_json([task.fingerprint for task in tasks])
-        repeats = find_repeats([task.path for task in tasks], kept, made_of, job)
+        pages = [task.path for task in tasks]
+        repeats = find_repeats(pages, kept, made_of, job)
         result = work / f"result-{made_of[:16]}"
+        result.mkdir(exist_ok=True)
+        _decide(pages, repeats, result, job)
         parts = _assemble_all(files, tasks, repeats, result, job)
     ledger = Ledger(seed)
+    contamination = ContaminationCounts(Contamination.load(config.contamination.benchmarks))
     for task, part in zip(tasks, parts, strict=True):
         ledger.add(task.account())
-        ledger.add(json.loads(part.account.read_text(encoding="utf-8")))
+        told = json.loads(part.account.read_text(encoding="utf-8"))
+        contamination.merge(told.pop("contamination"))
+        ledger.add(told)
     funnel = ledger.funnel.as_dict(FUNNEL_STEPS, files=len(files), file_bytes=sum(file.bytes for file in files))
     if not funnel["output"]["documents"]:
         raise _nothing_left(funnel)
     _publish(result, out, funnel, ledger)
+    if config.contamination.benchmarks:
+        report = json.dumps(contamination.report(), indent=2, ensure_ascii=False)
+        write_text_durably(out / CONTAMINATION, report + "\n")
     shutil.rmtree(work)
     return funnel
 
@@ -129,6 +146,15 @@ def _astray(tasks: Sequence[AnnotateTask], summaries: dict[int, Summary]) -> lis
     return found
 
 
+def _decide(pages: Sequence[Path], repeats: Repeats, result: Path, job: Job) -> None:
+    """Between the second pass and the third: what the corpus as a whole says about its documents and lines."""
+    if (result / LINES).exists():
+        return
+    decisions, lines = decide(pages, tuple(repeats.values()), result, job)
+    write_decisions(decisions, result / DECISIONS)
+    find_repeated_lines(pages, repeats, decisions, lines=lines, result=result / LINES, job=job)
+
+
 def _assemble_all(
     files: Sequence[SourceFile], tasks: Sequence[AnnotateTask], repeats: Repeats, result: Path, job: Job
 ) -> list[AssembleTask]:
@@ -138,7 +164,17 @@ def _assemble_all(
     names = result / "names.json"
     write_text_durably(names, json.dumps([file.name for file in files]))
     parts = [
-        AssembleTask(task.shard.number, task.path, tuple(repeats.items()), names, result, job.config, job.seed)
+        AssembleTask(
+            task.shard.number,
+            task.path,
+            tuple(repeats.items()),
+            names,
+            result / DECISIONS,
+            result / LINES,
+            result,
+            job.config,
+            job.seed,
+        )
         for task in tasks
     ]
     to_do = [part for part in parts if not part.account.exists()]

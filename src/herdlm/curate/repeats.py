@@ -13,16 +13,16 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from herdlm.base.artefact import hash_json
 from herdlm.base.progress import Progress
 from herdlm.curate import shuffle
 from herdlm.curate.config import CurateConfig
+from herdlm.curate.duplicates.groups import unique_pairs
 from herdlm.curate.job import Job
 from herdlm.curate.runner.interface import Runner
-from herdlm.curate.shuffle import RECORD, Records
-from herdlm.curate.step import CorpusStep
+from herdlm.curate.shuffle import Records
+from herdlm.curate.step import Compared, CorpusStep
 from herdlm.curate.steps.contents import CORPUS_STEPS
 
 FILES_PER_SCATTER = 64
@@ -54,6 +54,7 @@ class GatherTask:
     partition: int
     path: Path
     config: CurateConfig
+    compared: Compared
 
     def __str__(self) -> str:
         return f"{self.step.name}, partition {self.partition}"
@@ -69,7 +70,9 @@ def find_repeats(pages: Sequence[Path], kept: int, made_of: str, job: Job) -> Re
     """
     found: Repeats = {}
     for step in CORPUS_STEPS:
-        partitions = shuffle.partitions_for(kept * step.keys_per_page(job.config), job.config.shuffle_megabytes)
+        partitions = shuffle.partitions_for(
+            kept * step.keys_per_page(job.config), job.config.shuffle_megabytes, step.record
+        )
         folder = job.work / "shuffle" / f"{step.name}-{hash_json([made_of, partitions])[:16]}"
         folder.mkdir(parents=True, exist_ok=True)
         result = folder / "repeats.npy"
@@ -82,16 +85,18 @@ def find_repeats(pages: Sequence[Path], kept: int, made_of: str, job: Job) -> Re
                 )
                 for begin in range(0, len(pages), FILES_PER_SCATTER)
             ]  # fmt: skip
-            _find(step, scatters, partitions, result, job)
+            _find(step, scatters, partitions, result, compared=Compared(tuple(pages)), job=job)
         found[step.name] = result
     return found
 
 
-def _find(step: CorpusStep, scatters: Sequence[ScatterTask], partitions: int, result: Path, job: Job) -> None:
+def _find(
+    step: CorpusStep, scatters: Sequence[ScatterTask], partitions: int, result: Path, *, compared: Compared, job: Job
+) -> None:
     """Scatter, gather and settle one step, and tidy up."""
     scattered = tuple(task.path for task in scatters)
     gathers = [
-        GatherTask(step, scattered, number, result.with_name(f"pairs-{number:05}.npy"), job.config)
+        GatherTask(step, scattered, number, result.with_name(f"pairs-{number:05}.npy"), job.config, compared)
         for number in range(partitions)
     ]
     total = len(scatters) + len(gathers)
@@ -99,7 +104,7 @@ def _find(step: CorpusStep, scatters: Sequence[ScatterTask], partitions: int, re
         _run(job.runner, scatter, scatters, progress)
         _run(job.runner, gather, gathers, progress)
     pairs = np.concatenate([shuffle.load(task.path) for task in gathers])
-    shuffle.save(np.stack(step.settle(shuffle.unique_pairs(pairs), job.config)), result)
+    shuffle.save(np.stack(step.settle(unique_pairs(pairs), job.config)), result)
     for path in (*scattered, *(task.path for task in gathers)):
         path.unlink()
 
@@ -121,19 +126,12 @@ def scatter(task: ScatterTask) -> None:
         table = table.filter(table[task.step.columns[0]].is_valid())
         is_in = np.ones(len(table), bool)
         for rows in dropped:
-            is_in &= find(table["row"].to_numpy(), rows) < 0
+            is_in &= shuffle.find(table["row"].to_numpy(), rows) < 0
         pieces.append(task.step.keys(table.filter(is_in), task.config))
-    shuffle.scatter(np.concatenate([*pieces, np.empty(0, RECORD)]), task.partitions, task.path)
+    shuffle.scatter(np.concatenate([*pieces, np.empty(0, task.step.record)]), task.partitions, task.path)
 
 
 def gather(task: GatherTask) -> None:
     """Compare the pages of one partition."""
-    shuffle.save(task.step.gather(shuffle.gather(task.scattered, task.partition), task.config), task.path)
-
-
-def find(rows: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each of ``rows`` stands in the ascending ``among``, or -1."""
-    if not len(among):
-        return np.full(len(rows), -1, np.int64)
-    at = np.minimum(np.searchsorted(among, rows), len(among) - 1)
-    return np.where(among[at] == rows, at, -1)
+    records = shuffle.gather(task.scattered, task.partition, task.step.record)
+    shuffle.save(task.step.gather(records, task.compared, task.config), task.path)

@@ -26,9 +26,9 @@ def as_records(keys: NDArray[Any], rows: NDArray[np.int64], dtype: np.dtype[Any]
     return records
 
 
-def partitions_for(records: int, megabytes: float) -> int:
+def partitions_for(records: int, megabytes: float, record: np.dtype[Any] = RECORD) -> int:
     """How many partitions hold that many records, each of at most about ``megabytes``."""
-    return max(-(-records * RECORD.itemsize // max(int(megabytes * 1e6), 1)), 1)
+    return max(-(-records * record.itemsize // max(int(megabytes * 1e6), 1)), 1)
 
 
 def scatter(records: Records, partitions: int, path: Path) -> None:
@@ -45,7 +45,7 @@ def scatter(records: Records, partitions: int, path: Path) -> None:
     temporary.replace(path)
 
 
-def gather(paths: Sequence[Path], partition: int) -> Records:
+def gather(paths: Sequence[Path], partition: int, record: np.dtype[Any] = RECORD) -> Records:
     """All records of one partition, in the order of ``paths``."""
     pieces = []
     for path in paths:
@@ -53,10 +53,10 @@ def gather(paths: Sequence[Path], partition: int) -> Records:
             offsets = np.load(file, allow_pickle=False)
             _skip_header(file)
             begin, end = int(offsets[partition]), int(offsets[partition + 1])
-            file.seek(begin * RECORD.itemsize, os.SEEK_CUR)
-            data = file.read((end - begin) * RECORD.itemsize)
-        pieces.append(np.frombuffer(data, RECORD))
-    return np.concatenate(pieces) if pieces else np.empty(0, RECORD)
+            file.seek(begin * record.itemsize, os.SEEK_CUR)
+            data = file.read((end - begin) * record.itemsize)
+        pieces.append(np.frombuffer(data, record))
+    return np.concatenate(pieces) if pieces else np.empty(0, record)
 
 
 def save(array: NDArray[Any], path: Path) -> None:
@@ -80,9 +80,9 @@ def _skip_header(file: Any) -> None:
     read(file)
 
 
-def unique_pairs(pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Pairs (P, 2) ascending, each once."""
-    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
-    is_new = np.ones(len(pairs), bool)
-    is_new[1:] = np.any(pairs[1:] != pairs[:-1], axis=1)
-    return pairs[is_new]
+def find(rows: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each of ``rows`` stands in the ascending ``among``, or -1."""
+    if not len(among):
+        return np.full(len(rows), -1, np.int64)
+    at = np.minimum(np.searchsorted(among, rows), len(among) - 1)
+    return np.where(among[at] == rows, at, -1)

@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from herdlm.curate.batch import Batch, Outcome, take
 from herdlm.curate.config import CurateConfig
 from herdlm.curate.funnel import Funnel
 from herdlm.curate.samples import Samples
-from herdlm.curate.shuffle import Records
+from herdlm.curate.shuffle import RECORD, Records
 from herdlm.curate.words import split_words
 
 Run = Callable[[Batch, CurateConfig], Outcome]
@@ -47,18 +49,45 @@ class PageStep:
     check: Callable[[CurateConfig], None] = nothing_to_load
 
 
+@dataclass(frozen=True, slots=True)
+class DocumentStep:
+    """A step that judges a page by what is known of it and of the corpus; see :class:`PageStep`."""
+
+    name: str
+    run: Callable[..., Outcome]  # of batch, configuration and corpus
+    prose_only: bool = False
+    check: Callable[[CurateConfig], None] = nothing_to_load
+
+    def within(self, corpus: Any) -> PageStep:
+        """The step within a ``corpus.Corpus``."""
+        return PageStep(self.name, partial(self.run, corpus=corpus), self.prose_only)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a corpus step may look up beside its records.
+
+    Args:
+        pages: the first pass's files, in the order of rows; sketches stand beside them.
+    """
+
+    pages: tuple[Path, ...]
+
+
 class CorpusStep(ABC):
-    """A step that compares pages across the corpus by keys and row numbers alone, in pure functions.
+    """A step that compares pages across the corpus by keys and row numbers alone.
 
     Attributes:
         name: in the funnel and beside every document it drops.
         reason: why it drops them.
         columns: of the first pass's pages that it makes keys of; pages whose first one is null are out.
+        record: what is scattered: a key, a row, and what else the step compares by.
     """
 
     name: str
     reason: str
     columns: tuple[str, ...]
+    record: np.dtype[Any] = RECORD
 
     @abstractmethod
     def keys_per_page(self, config: CurateConfig) -> int:
@@ -69,7 +98,7 @@ class CorpusStep(ABC):
         """Keys of pages (``row`` and ``columns``): what has the same key meets in one partition."""
 
     @abstractmethod
-    def gather(self, records: Records, config: CurateConfig) -> NDArray[np.int64]:
+    def gather(self, records: Records, compared: Compared, config: CurateConfig) -> NDArray[np.int64]:
         """(P, 2) pairs of rows from all records of a partition's keys: each row with one it repeats."""
 
     @abstractmethod

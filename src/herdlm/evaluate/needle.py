@@ -16,9 +16,9 @@ import torch
 
 from herdlm.base.errors import InputError
 from herdlm.base.seeds import stream
+from herdlm.evaluate.forward import Model, config_of, likeliest_tokens, row_pieces
 from herdlm.evaluate.intervals import Estimate, pass_rate
-from herdlm.model.attention import DocumentAttention
-from herdlm.model.transformer import Transformer
+from herdlm.tokens.batch import Batch
 from herdlm.tokens.shards import Shard
 from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_TEXT, Tokenizer
 
@@ -130,24 +130,31 @@ def retrieval(predict: Predict, needles: Iterable[Needle]) -> Retrieval:
     )  # fmt: skip
 
 
-def predict_with(model: Transformer) -> Predict:
-    """The predictions of a model on one device; logits are computed only where they are asked for.
+def predict_with(model: Model) -> Predict:
+    """The predictions of a model; logits are computed only where they are asked for.
+
+    Those of a model that is laid out over many processes are calls for all of them. Its rows are filled up to a length
+    that it can cut, with tokens that stand behind all others and that none of them sees.
 
     Raises:
         InputError: on a call with more tokens than the model's ``max_seq_len``.
     """
-    device = model.model.embed_tokens.weight.device
+    longest, pieces = config_of(model).max_seq_len, row_pieces(model)
 
-    @torch.no_grad()
     def predict(tokens: Sequence[int], count: int) -> list[int]:
-        if len(tokens) > model.config.max_seq_len:
-            raise InputError(
-                f"{len(tokens):,} tokens exceed the model's max_seq_len {model.config.max_seq_len:,}", "Ask for fewer"
-            )
-        row = torch.tensor([tokens], device=device)
-        positions = torch.arange(len(tokens), device=device)[None]
-        hidden = model(row, positions, DocumentAttention(torch.zeros_like(row)))
-        picked: list[int] = model.logits(hidden[0, -count:]).argmax(-1).tolist()
+        asked = len(tokens)
+        if asked > longest:
+            raise InputError(f"{asked:,} tokens exceed the model's max_seq_len {longest:,}", "Ask for fewer")
+        length = -(-asked // pieces) * pieces
+        row = torch.zeros(1, length, dtype=torch.int64)
+        row[0, :asked] = torch.tensor(tokens)
+        places = torch.arange(length)[None]
+        last = (places >= asked - count) & (places < asked)
+        batch = Batch(
+            tokens=row, targets=torch.zeros_like(row), weights=last.float(), documents=(places >= asked).long(),
+            positions=places,
+        )  # fmt: skip
+        picked: list[int] = likeliest_tokens(model, batch)[last].tolist()
         return picked
 
     return predict

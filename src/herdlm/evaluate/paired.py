@@ -6,36 +6,29 @@ import math
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from herdlm.base.errors import InputError
+from herdlm.evaluate.forward import Model, token_logprobs
 from herdlm.evaluate.intervals import Z95, Estimate
 from herdlm.evaluate.perplexity import validation_batches
-from herdlm.model.losses import target_logprobs
-from herdlm.model.transformer import Transformer
 from herdlm.tokens.rows import Source, open_rows
-from herdlm.train.objectives import hidden_states
 
 
-@torch.no_grad()
-def row_losses(model: Transformer, folder: Path, *, seq_len: int, pad: int) -> NDArray[np.float64]:
+def row_losses(model: Model, folder: Path, *, seq_len: int, pad: int) -> NDArray[np.float64]:
     """Nats per target token of each row of a shard, the same rows in the same order for every model.
+
+    A call for all processes of a model that is laid out over many.
 
     Raises:
         InputError, DamagedError: the shard is empty or damaged.
     """
     open_rows(Source("held out", folder, 1.0), seq_len, seed=0)  # refuses what cannot be read in rows
-    device = next(model.parameters()).device
+    batches = validation_batches(folder, seq_len, pad)
     losses: list[float] = []
-    for whole in validation_batches(folder, seq_len, pad, rows_per_batch=8):
-        batch = whole.to(device)
-        here = batch.weights > 0
-        logprobs = target_logprobs(model, hidden_states(model, batch)[here.flatten()], batch.targets[here])
-        rows = here.nonzero()[:, 0]
-        sums = torch.zeros(len(here), dtype=torch.float64, device=device).index_add_(0, rows, logprobs.double())
-        counts = here.sum(1)
-        losses += (-sums[counts > 0] / counts[counts > 0]).tolist()
+    for batch, logprobs in zip(batches, token_logprobs(model, batches), strict=True):
+        counts = (batch.weights > 0).sum(1)
+        losses += (-logprobs.sum(1)[counts > 0] / counts[counts > 0]).tolist()
     return np.array(losses)
 
 

@@ -6,13 +6,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from herdlm.model.transformer import Transformer
+from herdlm.evaluate.forward import Model, token_logprobs
 from herdlm.tokens.batch import Batch, assemble
 from herdlm.tokens.rows import RunningRows, Source
 from herdlm.tokens.shards import Shard
-from herdlm.train.objectives import NextToken
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +28,16 @@ def validation_batches(folder: Path, seq_len: int, pad: int, rows_per_batch: int
     return [assemble(pieces[i : i + rows_per_batch], seq_len, pad) for i in range(0, len(pieces), rows_per_batch)]
 
 
-@torch.no_grad()
-def text_loss(model: Transformer, folder: Path, *, seq_len: int, pad: int) -> TextLoss:
-    """Measure a model on a shard of text. Bits per byte compare models with different tokenizers."""
+def text_loss(model: Model, folder: Path, *, seq_len: int, pad: int) -> TextLoss:
+    """Measure a model on a shard of text. Bits per byte compare models with different tokenizers.
+
+    A call for all processes of a model that is laid out over many.
+    """
     batches = validation_batches(folder, seq_len, pad)
     shard = Shard(folder).index
-    device = next(model.parameters()).device
-    objective = NextToken()
-    total = sum(float(objective.loss(model, batch.to(device))[0]) for batch in batches)
-    tokens = int(sum(objective.normaliser(batch) for batch in batches))
+    total, tokens = 0.0, 0
+    for batch, logprobs in zip(batches, token_logprobs(model, batches), strict=True):
+        total -= float(logprobs.sum())
+        tokens += int((batch.weights > 0).sum())
     bytes_measured = shard.text_bytes * tokens / shard.target_tokens
     return TextLoss(total / tokens, total / math.log(2) / bytes_measured, tokens)

@@ -91,3 +91,7 @@ class ModelConfig(BaseModel):
         norms = self.layers * 2 * self.dim + self.dim
         head = self.vocab_size * self.dim if self.head == "lm" else self.dim
         return 6 * (self.body_parameters - norms + head) + 6 * self.layers * self.heads * self.head_size * context
+
+    def full_attention_flops_per_token(self, context: int) -> int:
+        """As :meth:`flops_per_token` with attention counted in full, as most published MFU does."""
+        return 2 * self.flops_per_token(context) - self.flops_per_token(0)

@@ -11,18 +11,22 @@ targets come from one function of hidden states and head, with two ways that agr
   The gradient g of each log-probability scales rows of the results instead of the [N, V] tensor.
 - ``chunked``: full logits never exist; the backward pass computes a chunk's logits again (a third more arithmetic in
   the head). Wijmans et al. (arXiv 2411.09009) show what this is worth at large vocabularies.
+
+A student's loss against its teacher goes the same ways: only what a row of logits is turned into differs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from herdlm.model.distillation import Distillation
 from herdlm.model.transformer import Transformer
 
 Way = Literal["auto", "kept", "chunked"]
@@ -41,11 +45,9 @@ def target_logprobs(model: Transformer, hidden: Tensor, targets: Tensor, *, way:
     ``auto`` keeps logits while they are small for the device. A head that is more than a plain matrix (sharded,
     quantised, hooked) is called as a module and its logits are whole.
     """
-    head = model.lm_head
-    plain = type(head) is nn.Linear and type(head.weight) is nn.Parameter and type(hidden) is Tensor
-    if not plain or head._forward_hooks or head._forward_pre_hooks:
+    if not _is_plain(model.lm_head, hidden):
         return -F.cross_entropy(model.logits(hidden).float(), targets, reduction="none")
-    return linear_logprobs(hidden, head.weight, targets, way=way)
+    return linear_logprobs(hidden, model.lm_head.weight, targets, way=way)
 
 
 def linear_logprobs(hidden: Tensor, weight: Tensor, targets: Tensor, *, way: Way = "auto") -> Tensor:
@@ -54,32 +56,99 @@ def linear_logprobs(hidden: Tensor, weight: Tensor, targets: Tensor, *, way: Way
     The product is taken in the autocast type where autocast is on; sums over the vocabulary are float32 (float64 for
     float64 inputs, and so is the result).
     """
+    return _through(hidden, weight, _logprobs, (targets,), way)[0]
+
+
+def distilled(
+    model: Transformer, hidden: Tensor, targets: Tensor, ids: Tensor, logprobs: Tensor, *, loss: Distillation
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As :func:`linear_distilled`, of a model's head, with the exception that :func:`target_logprobs` names."""
+    if _is_plain(model.lm_head, hidden):
+        return linear_distilled(hidden, model.lm_head.weight, targets, ids, logprobs, loss=loss)
+    logits = at_least_float(model.logits(hidden))
+    columns = (targets, ids, logprobs.to(logits.dtype))
+    values = loss.values(loss.norms(logits, *columns), loss.found(logits, *columns), *columns)
+    value, target, divergence = values.unbind(1)
+    return value, target.detach(), divergence.detach()
+
+
+def linear_distilled(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    ids: Tensor,
+    logprobs: Tensor,
+    *,
+    loss: Distillation,
+    way: Way = "auto",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Minus the loss of every row of hidden states [N, D] with head [V, D], each [N]; types as in the plain loss.
+
+    Also the target's log-probability and the divergence from the teacher; these two have no gradient.
+
+    Args:
+        targets: [N].
+        ids: the teacher's tokens, [N, K], different ones in a row.
+        logprobs: the teacher's log-probabilities of them, [N, K].
+    """
+    found = _through(hidden, weight, partial(_distilled, loss), (targets, ids, logprobs), way)
+    return found[0], found[1], found[2]
+
+
+def at_least_float(values: Tensor) -> Tensor:
+    """In float32, or what is finer."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _is_plain(head: nn.Module, hidden: Tensor) -> bool:
+    plain = type(head) is nn.Linear and type(head.weight) is nn.Parameter and type(hidden) is Tensor
+    return plain and not head._forward_hooks and not head._forward_pre_hooks
+
+
+class _Turn(Protocol):
+    """What a row of logits is turned into: the value whose gradient is asked for, and others that are only looked at.
+
+    With ``errors``, ``logits`` [N, V] become minus the value's gradient in them.
+    """
+
+    def __call__(self, logits: Tensor, *columns: Tensor, errors: bool) -> Tensor: ...
+
+
+def _through(hidden: Tensor, weight: Tensor, turn: _Turn, columns: tuple[Tensor, ...], way: Way) -> tuple[Tensor, ...]:
+    """What ``turn`` makes of the logits of hidden states [N, D] and head [V, D] and of columns [N, ...], each [N]."""
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     if way == "auto":
         size = hidden.shape[0] * weight.shape[0] * dtype.itemsize
         way = "kept" if size <= KEPT_BYTES.get(device, KEPT_BYTES["cuda"]) else "chunked"
     with torch.autocast(device, enabled=False):
-        if way == "kept" and torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
-            kept: Tensor = _Kept.apply(hidden, weight, targets, dtype)  # type: ignore[no-untyped-call]
-            return kept
-        chunked: Tensor = _Chunked.apply(hidden, weight, targets, dtype)  # type: ignore[no-untyped-call]
-        return chunked
+        kept = way == "kept" and torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+        out: tuple[Tensor, ...] = (_Kept if kept else _Chunked).apply(hidden, weight, turn, dtype, *columns)  # type: ignore[no-untyped-call]
+        return out
+
+
+def _apart(ctx: Any, values: Tensor) -> tuple[Tensor, ...]:
+    """Values [N, n] as n tensors of which the first has a gradient."""
+    first, *others = (value.clone() for value in values.unbind(1))
+    ctx.mark_non_differentiable(*others)
+    return first, *others
 
 
 class _Kept(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, turn: _Turn, dtype: torch.dtype, *columns: Tensor
+    ) -> tuple[Tensor, ...]:
         errors = F.linear(hidden.to(dtype), weight.to(dtype))
-        logprobs = _logprobs(errors, targets, errors=True)
+        values = turn(errors, *columns, errors=True)
         ctx.save_for_backward(hidden, weight, errors)
-        return logprobs
+        return _apart(ctx, values)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, errors = ctx.saved_tensors
-        scale = -gradient[:, None]
+        scale = -gradients[0][:, None]
         d_hidden = d_weight = None
         with torch.autocast(hidden.device.type, enabled=False):
             if ctx.needs_input_grad[0]:
@@ -88,38 +157,42 @@ class _Kept(torch.autograd.Function):
                 scaled, d_weight = (hidden * scale).to(errors.dtype), torch.empty_like(weight)
                 for (part,), columns in zip(_blocks(PART, d_weight), errors.split(PART, dim=1), strict=True):
                     part.copy_(torch.mm(columns.T, scaled))
-        return d_hidden, d_weight, None, None
+        return d_hidden, d_weight, *[None] * (len(ctx.needs_input_grad) - 2)
 
 
 class _Chunked(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, turn: _Turn, dtype: torch.dtype, *columns: Tensor
+    ) -> tuple[Tensor, ...]:
         matrix = weight.to(dtype)
-        ctx.save_for_backward(hidden, weight, targets)
-        ctx.dtype = dtype
-        logprobs = hidden.new_empty(len(targets), dtype=torch.promote_types(dtype, torch.float32))
-        for part, wanted, out in _blocks(_chunk_rows(hidden, weight), hidden, targets, logprobs):
-            out.copy_(_logprobs(F.linear(part.to(dtype), matrix), wanted, errors=False))
-        return logprobs
+        ctx.save_for_backward(hidden, weight, *columns)
+        ctx.turn, ctx.dtype = turn, dtype
+        parts = list(_blocks(_chunk_rows(hidden, weight), hidden, *columns)) or [(hidden, *columns)]
+        found = [turn(F.linear(part.to(dtype), matrix), *rest, errors=False) for part, *rest in parts]
+        return _apart(ctx, torch.cat(found))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, targets = ctx.saved_tensors
-        matrix, scale = weight.to(ctx.dtype), -gradient[:, None]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, *columns = ctx.saved_tensors
+        matrix, scale = weight.to(ctx.dtype), -gradients[0][:, None]
         d_hidden = torch.empty_like(hidden)
         d_weight = torch.zeros_like(weight, dtype=scale.dtype)
         rows = _chunk_rows(hidden, weight)
         with torch.autocast(hidden.device.type, enabled=False):
-            for part, wanted, factor, d_part in _blocks(rows, hidden, targets, scale, d_hidden):
+            for part, factor, d_part, *rest in _blocks(rows, hidden, scale, d_hidden, *columns):
                 errors = F.linear(part.to(ctx.dtype), matrix)
-                _logprobs(errors, wanted, errors=True)
+                ctx.turn(errors, *rest, errors=True)
                 if ctx.needs_input_grad[0]:
                     d_part.copy_(torch.mm(errors, matrix) * factor)
                 if ctx.needs_input_grad[1]:
                     d_weight += torch.mm(errors.T, (part * factor).to(ctx.dtype))
         needed = ctx.needs_input_grad
-        return d_hidden if needed[0] else None, d_weight.to(weight.dtype) if needed[1] else None, None, None
+        return (
+            d_hidden if needed[0] else None, d_weight.to(weight.dtype) if needed[1] else None,
+            *[None] * (len(needed) - 2),
+        )  # fmt: skip
 
 
 def _blocks(rows: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -131,12 +204,15 @@ def _chunk_rows(hidden: Tensor, weight: Tensor) -> int:
     return max(CHUNK.get(hidden.device.type, CHUNK["cuda"]) // weight.shape[0], 1)
 
 
-def _logprobs(logits: Tensor, targets: Tensor, *, errors: bool) -> Tensor:
-    """Log-probabilities [N] of ``targets``; with ``errors``, turns ``logits`` [N, V] into softmax minus one-hot."""
+def _turn_rows(logits: Tensor) -> int:
+    return max(BLOCK.get(logits.device.type, BLOCK["cuda"]) // logits.shape[1], 1)
+
+
+def _logprobs(logits: Tensor, *columns: Tensor, errors: bool) -> Tensor:
+    """Log-probabilities [N, 1] of targets [N]; with ``errors``, ``logits`` [N, V] become softmax minus one-hot."""
     wide = torch.promote_types(logits.dtype, torch.float32)
-    rows = max(BLOCK.get(logits.device.type, BLOCK["cuda"]) // logits.shape[1], 1)
-    logprobs = torch.empty(targets.shape, dtype=wide, device=logits.device)
-    for block, wanted, out in _blocks(rows, logits, targets, logprobs):
+    logprobs = torch.empty((len(logits), 1), dtype=wide, device=logits.device)
+    for block, out, wanted in _blocks(_turn_rows(logits), logits, logprobs[:, 0], *columns):
         scores = block.to(wide)
         weights = torch.softmax(scores, 1)
         # The largest weight is 1 / sum exp(score - largest score), so it gives the normaliser without another pass.
@@ -145,6 +221,19 @@ def _logprobs(logits: Tensor, targets: Tensor, *, errors: bool) -> Tensor:
         if errors:
             block.copy_(weights.scatter_add_(1, wanted[:, None], weights.new_full((len(wanted), 1), -1.0)))
     return logprobs
+
+
+def _distilled(loss: Distillation, logits: Tensor, *columns: Tensor, errors: bool) -> Tensor:
+    """``loss.values`` [N, 3] of logits [N, V]; with ``errors``, these become its slopes."""
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    values = torch.empty((len(logits), 3), dtype=wide, device=logits.device)
+    for block, out, targets, ids, logprobs in _blocks(_turn_rows(logits), logits, values, *columns):
+        scores, given = block.to(wide), (targets, ids, logprobs.to(wide))
+        norms = loss.norms(scores, *given)
+        out.copy_(loss.values(norms, loss.found(scores, *given), *given))
+        if errors:
+            block.copy_(loss.slopes(scores, norms, *given))
+    return values
 
 
 def preference_loss(chosen: Tensor, rejected: Tensor) -> Tensor:

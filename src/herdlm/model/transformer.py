@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from herdlm.base.seeds import derive_seed
 from herdlm.model.attention import Attend
-from herdlm.model.config import ModelConfig
+from herdlm.model.config import ModelConfig, RopeScaling
 from herdlm.model.norm import RMSNorm
 from herdlm.model.rope import inverse_frequencies, rotate, rotation
 
@@ -109,6 +109,11 @@ class Transformer(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.frequencies = inverse_frequencies(self.config).to(self.frequencies.device)
         return self
+
+    def set_rope_scaling(self, scaling: RopeScaling) -> None:
+        """Give the model a RoPE scaling; its weights stay as they are."""
+        self.config = self.config.model_copy(update={"rope_scaling": scaling})
+        self.frequencies = inverse_frequencies(self.config).to(self.frequencies.device)
 
     def forward(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """Hidden states [B, T, D] after the final norm, from tokens and positions [B, T]."""

@@ -36,8 +36,9 @@ class ParallelConfig(Section):
         None, description="by stage; where not given, spread evenly with one less on the first and on the last"
     )
     rows_per_micro_batch: int | None = Field(
-        None, ge=1, description="cut micro-batches further, so that a data-parallel rank has this many rows of each"
-    )
+        None, ge=1, description="cut micro-batches further, so that a data-parallel rank, or the only process, has at "
+        "most this many rows of each",
+    )  # fmt: skip
     activation_checkpointing: Literal["none", "layer", "selective"] = "none"
     compile: bool = False
 
@@ -61,6 +62,11 @@ class Sizes:
     def sharded(self) -> int:
         """Over how many processes FSDP shards: context-parallel ranks hold the same weights, so they share in it."""
         return self.dp_shard * self.cp
+
+    @property
+    def row_pieces(self) -> int:
+        """Into how many equal pieces a row is cut: its length must be a multiple of it."""
+        return self.tp if self.cp == 1 else 2 * self.cp * self.tp
 
     def __str__(self) -> str:
         return ", ".join(f"{name}={getattr(self, name)}" for name in ("tp", "cp", "pp", "dp_replicate", "dp_shard"))
@@ -108,10 +114,9 @@ def _size_problems(
             f"model.vocab_size {model.vocab_size} is not a multiple of parallel.tp {sizes.tp}, and model.dim "
             f"{model.dim} is not a multiple of parallel.dp_shard x cp {sizes.sharded}: one of the two must be"
         )
-    pieces = sizes.tp if sizes.cp == 1 else 2 * sizes.cp * sizes.tp
-    if seq_len is not None and seq_len % pieces:
+    if seq_len is not None and seq_len % sizes.row_pieces:
         rule = "parallel.tp" if sizes.cp == 1 else "2 x parallel.cp x parallel.tp"
-        yield f"seq_len {seq_len} is not a multiple of {rule} = {pieces}"
+        yield f"seq_len {seq_len} is not a multiple of {rule} = {sizes.row_pieces}"
 
 
 def _step_problems(config: ParallelConfig, sizes: Sizes, model: ModelConfig) -> Iterator[str]:

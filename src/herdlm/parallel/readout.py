@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from herdlm.model.losses import linear_logprobs, sums_by_document
+from herdlm.model.distillation import Distillation
+from herdlm.model.losses import linear_distilled, linear_logprobs, sums_by_document
 from herdlm.parallel.batches import Part
 from herdlm.parallel.collectives import counted_once, summed
 from herdlm.parallel.linear import local
 from herdlm.parallel.mesh import Mesh
 from herdlm.parallel.stage import Stage
-from herdlm.parallel.vocabulary import first_row, vocabulary_logprobs
+from herdlm.parallel.vocabulary import first_row, most_likely, vocabulary_distilled, vocabulary_logprobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,26 @@ class PartReadout:
 
     def target_logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Log-probability of each target, [N]."""
-        weight, ranks = local(self.stage.lm_head.weight), self.mesh.sizes.tp
-        if ranks == 1:
+        weight = local(self.stage.lm_head.weight)
+        if self.mesh.sizes.tp == 1:
             return linear_logprobs(hidden, weight, targets)
-        start = first_row(self.stage.config.vocab_size, ranks, self.mesh.tp_rank)
-        return vocabulary_logprobs(hidden, weight, targets, start, self.mesh.tp.get_group())
+        return vocabulary_logprobs(hidden, weight, targets, self._first_entry, self.mesh.tp.get_group())
+
+    def most_likely(self, hidden: Tensor) -> Tensor:
+        """The most likely next token at each place, [N]."""
+        group = self.mesh.tp.get_group() if self.mesh.sizes.tp > 1 else None
+        return most_likely(hidden, local(self.stage.lm_head.weight), self._first_entry, group)
+
+    def distilled(
+        self, hidden: Tensor, targets: Tensor, ids: Tensor, logprobs: Tensor, loss: Distillation
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Minus ``loss``, the target's log-probability and the divergence from a teacher at each target, [N] each."""
+        weight = local(self.stage.lm_head.weight)
+        if self.mesh.sizes.tp == 1:
+            return linear_distilled(hidden, weight, targets, ids, logprobs, loss=loss)
+        return vocabulary_distilled(
+            hidden, weight, targets, ids, logprobs, loss=loss, start=self._first_entry, group=self.mesh.tp.get_group()
+        )
 
     def scores_at(self, hidden: Tensor, ends: str) -> Tensor:
         """Scores at the ends of this process's pairs, wherever they are: [pairs / n]."""
@@ -47,3 +63,7 @@ class PartReadout:
     def sums_by_document(self, values: Tensor, documents: Tensor) -> Tensor:
         """``values`` [N] of this process's places added up by document over all processes, [documents]."""
         return summed(sums_by_document(values, documents, self.part.document_count), self.mesh.batch)
+
+    @property
+    def _first_entry(self) -> int:
+        return first_row(self.stage.config.vocab_size, self.mesh.sizes.tp, self.mesh.tp_rank)

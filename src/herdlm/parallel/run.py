@@ -1,9 +1,9 @@
-"""A training step in any layout: forward and backward of this process's stages on its parts of the batch."""
+"""A step in any layout, to train or to measure: passes of this process's stages over its parts of the batch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -13,13 +13,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from herdlm.model.attention import Attend
-from herdlm.parallel.batches import Part, parts_of
+from herdlm.model.config import RopeScaling
+from herdlm.parallel.batches import Part, cut, parts_of, split_rows
 from herdlm.parallel.config import ParallelConfig
 from herdlm.parallel.linear import LateGradients
 from herdlm.parallel.mesh import Direction, Mesh
 from herdlm.parallel.readout import PartReadout
-from herdlm.parallel.schedule import Action, make_schedule
-from herdlm.parallel.shards import before_backward, clip_gradients, finish_late
+from herdlm.parallel.schedule import Action, forward_order, make_schedule
+from herdlm.parallel.shards import before_backward, clip_gradients, finish_late, free_gathered
 from herdlm.parallel.stage import Stage
 from herdlm.tokens.batch import Batch
 
@@ -34,20 +35,29 @@ class Objective(Protocol):
     def read(self, readout: PartReadout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]: ...
 
 
-@dataclass(slots=True)
-class _Step:
-    """What one step holds while it runs, by stage and micro-batch."""
+Read = Callable[[PartReadout, Tensor, Tensor], Tensor]
+"""From readout, hidden states [N, D] and targets [N] of the places that have a target to a value for each, [N]."""
 
-    objective: Objective
+
+@dataclass(slots=True, kw_only=True)
+class _Passes:
+    """Micro-batches on their way through the pipeline."""
+
     parts: list[Part]
-    divisor: float
-    autocast: AbstractContextManager[Any]
     attends: list[Attend]
-    entered: dict[tuple[int, int], Tensor] = field(default_factory=dict)
-    left: dict[tuple[int, int], Tensor] = field(default_factory=dict)
-    handed: dict[tuple[str, int, int], Tensor] = field(default_factory=dict)
     sending: list[tuple[Any, Tensor]] = field(default_factory=list)
     receiving: dict[tuple[str, int, int], tuple[Any, Tensor]] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Step(_Passes):
+    """What one training step holds while it runs, by stage and micro-batch."""
+
+    objective: Objective
+    divisor: float
+    autocast: AbstractContextManager[Any]
+    entered: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    left: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     loss: float = 0.0
     sums: dict[str, float] = field(default_factory=dict)
 
@@ -110,7 +120,9 @@ class ParallelModel:
         share = torch.tensor(sum(objective.normaliser(part.batch) for part in parts), dtype=torch.float64)
         share = share.to(self.mesh.device)
         dist.all_reduce(share, group=self.mesh.batch)
-        step = _Step(objective, parts, float(share), autocast, [part.attend(self.mesh) for part in parts])
+        step = _Step(
+            parts=parts, attends=self._attends(parts), objective=objective, divisor=float(share), autocast=autocast
+        )
         split = self.config.pipeline_schedule == "zero-bubble" and self.mesh.sizes.pp > 1
         order = make_schedule(self.mesh.sizes.pp, self.config.stages_per_rank, len(parts), split)[self.mesh.pp_rank]
         final = {action.stage: place for place, action in enumerate(order) if action.kind == "backward"}
@@ -131,6 +143,65 @@ class ParallelModel:
             for number, stage in self.stages.items():
                 finish_late(stage, self.late[number].sums)
         return self._tell(step)
+
+    @torch.no_grad()
+    def values(self, batches: Sequence[Batch], read: Read) -> list[Tensor]:
+        """Forward passes alone: what ``read`` gives at every place whose weight is above zero.
+
+        Weights are used as they are, in the type FSDP gathers them in; no autocast.
+
+        Args:
+            batches: whole, the same on every process.
+
+        Returns:
+            On every process for each batch [B, T] float64 on the CPU, 0 where there is no target.
+        """
+        sizes = self.mesh.sizes
+        micros = [
+            micro for batch in batches for micro in split_rows(batch, self.mesh, self.config.rows_per_micro_batch)
+        ]
+        parts = [cut(micro, self.mesh) for micro in micros]
+        passes = _Passes(parts=parts, attends=self._attends(parts))
+        order = forward_order(sizes.pp, self.config.stages_per_rank, len(parts))[self.mesh.pp_rank]
+        seen = [torch.zeros(micro.tokens.shape, dtype=torch.float64, device=self.mesh.device) for micro in micros]
+        for place, action in enumerate(order):
+            for due in order[place : place + 2]:
+                self._expect(passes, due)
+            stage, part = self.stages[action.stage], parts[action.micro]
+            x = part.batch.tokens if stage.is_first else self._arrived(passes, "forward", action)
+            out = stage(x, part.batch.positions, passes.attends[action.micro])
+            if stage.is_last:
+                here = part.batch.weights > 0
+                found = torch.zeros(here.shape, dtype=torch.float64, device=here.device)
+                readout = PartReadout(stage, part, self.mesh)
+                found[here] = read(readout, out[here], part.batch.targets[here]).double()
+                seen[action.micro][part.rows[:, None], part.places] = found
+            else:
+                self._send(passes, "forward", action.stage + 1, action.micro, out)
+            # A stage that runs ahead waits: what is under way stays bounded, and enough for a round of the pipeline.
+            for work, _ in passes.sending[: -2 * sizes.pp]:
+                work.wait()
+            passes.sending = [pair for pair in passes.sending if not pair[0].is_completed()]
+        for work, _ in passes.sending:
+            work.wait()
+        for stage in self.stages.values():
+            free_gathered(stage)
+        every = torch.cat([whole.flatten() for whole in seen])
+        if self.last in self.stages:
+            dist.all_reduce(every, group=self.mesh.batch)
+        if sizes.pp > 1:
+            dist.broadcast(every, group=self.mesh.pp.get_group(), group_src=self.last % sizes.pp)
+        runs = torch.split(every.cpu(), [batch.token_count for batch in batches])
+        return [run.view(batch.tokens.shape) for run, batch in zip(runs, batches, strict=True)]
+
+    def set_rope_scaling(self, scaling: RopeScaling) -> None:
+        """Give every stage a RoPE scaling; weights stay as they are."""
+        for stage in self.stages.values():
+            stage.set_rope_scaling(scaling)
+        self.shape = self.shape.model_copy(update={"rope_scaling": scaling})
+
+    def _attends(self, parts: Sequence[Part]) -> list[Attend]:
+        return [part.attend(self.mesh) for part in parts]
 
     def parts(self, batches: Sequence[Batch]) -> list[Part]:
         """This process's parts of a step's whole micro-batches."""
@@ -179,12 +250,12 @@ class ParallelModel:
         wraps = (sender > receiver) == (direction == "forward")
         return sender, receiver, self.mesh.pipes[direction, wraps]
 
-    def _send(self, step: _Step, direction: Direction, stage: int, micro: int, x: Tensor) -> None:
+    def _send(self, step: _Passes, direction: Direction, stage: int, micro: int, x: Tensor) -> None:
         _, receiver, group = self._pipe(direction, stage)
         x = x.contiguous()
         step.sending.append((dist.isend(x, group=group, group_dst=receiver), x))
 
-    def _expect(self, step: _Step, action: Action) -> None:
+    def _expect(self, step: _Passes, action: Action) -> None:
         """Start to receive what an action needs, if it has not been started."""
         key = (action.kind, action.stage, action.micro)
         if action.kind == "weights" or key in step.receiving:
@@ -197,7 +268,7 @@ class ParallelModel:
         sender, _, group = self._pipe(action.kind, action.stage)
         step.receiving[key] = (dist.irecv(x, group=group, group_src=sender), x)
 
-    def _arrived(self, step: _Step, direction: Direction, action: Action) -> Tensor:
+    def _arrived(self, step: _Passes, direction: Direction, action: Action) -> Tensor:
         work, x = step.receiving.pop((direction, action.stage, action.micro))
         work.wait()
         return x

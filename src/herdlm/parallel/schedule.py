@@ -84,6 +84,11 @@ def make_schedule(ranks: int, stages_per_rank: int, micro_batches: int, split: b
     return [plan.done for plan in plans]
 
 
+def forward_order(ranks: int, stages_per_rank: int, micro_batches: int) -> list[list[Action]]:
+    """The passes of each rank in order where there is no backward."""
+    return [_plan(rank, ranks, stages_per_rank, micro_batches).forwards for rank in range(ranks)]
+
+
 def _plan(rank: int, ranks: int, stages_per_rank: int, micro_batches: int) -> _Rank:
     forwards, backwards = [], []
     for first in range(0, micro_batches, ranks):

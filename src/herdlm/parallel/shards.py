@@ -54,6 +54,13 @@ def before_backward(stage: Stage, *, is_last: bool) -> None:
         stage.set_reshard_after_backward(is_last)
 
 
+def free_gathered(stage: Stage) -> None:
+    """Free gathered weights after forward passes that no backward pass follows: the stage's are its shards again."""
+    for module in stage.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def finish_late(stage: Stage, sums: dict[Tensor, Tensor]) -> None:
     """Give a stage's weights the gradients that were computed outside backward passes, and reduce all of them.
 

@@ -1,14 +1,15 @@
-"""Embedding and log-probabilities over a vocabulary that is cut between ranks: whole logits are on none of them."""
+"""Embedding, losses and likeliest tokens over a vocabulary that is cut between ranks: none has whole logits."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from herdlm.model.distillation import Distillation
 from herdlm.parallel.collectives import scattered_sum, total
 from herdlm.parallel.linear import local
 
@@ -36,44 +37,77 @@ class ParallelEmbedding(nn.Embedding):
 
 
 def _slices(hidden: Tensor) -> list[slice]:
-    """Runs of rows to work on at a time."""
-    return [slice(at, at + ROWS_AT_ONCE) for at in range(0, len(hidden), ROWS_AT_ONCE)]
+    """Runs of rows to work on at a time; one that is empty where there are no rows."""
+    return [slice(at, at + ROWS_AT_ONCE) for at in range(0, max(len(hidden), 1), ROWS_AT_ONCE)]
 
 
-class _Logprobs(torch.autograd.Function):
+class _RowLoss(Protocol):
+    """A loss of rows of logits of which a rank holds some columns; see :class:`herdlm.model.distillation.Distillation`.
+
+    The first of its values is minus the loss.
+    """
+
+    def norms(self, logits: Tensor, *columns: Tensor) -> Tensor: ...
+
+    def found(self, logits: Tensor, *columns: Tensor) -> Tensor: ...
+
+    def values(self, norms: Tensor, found: Tensor, *columns: Tensor) -> Tensor: ...
+
+    def slopes(self, logits: Tensor, norms: Tensor, *columns: Tensor) -> Tensor: ...
+
+
+class _NextToken:
+    """Cross-entropy with a target, which is -1 where it is another rank's."""
+
+    def norms(self, logits: Tensor, *_: Tensor) -> Tensor:
+        return logits.logsumexp(1, keepdim=True)
+
+    def found(self, logits: Tensor, *columns: Tensor) -> Tensor:
+        (targets,) = columns
+        return logits.gather(1, targets.clamp(min=0)[:, None]) * (targets >= 0)[:, None]
+
+    def values(self, norms: Tensor, found: Tensor, *_: Tensor) -> Tensor:
+        return found - norms
+
+    def slopes(self, logits: Tensor, norms: Tensor, *columns: Tensor) -> Tensor:
+        (targets,) = columns
+        here = (targets >= 0)[:, None].to(logits.dtype)
+        return (logits - norms).exp().scatter_add_(1, targets.clamp(min=0)[:, None], -here)
+
+
+class _OverRanks(torch.autograd.Function):
     @staticmethod
-    def forward(  # noqa: PLR0917 - autograd passes by place
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, start: int, group: dist.ProcessGroup
-    ) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, loss: _RowLoss, group: dist.ProcessGroup, *columns: Tensor
+    ) -> tuple[Tensor, ...]:
         exact = torch.promote_types(hidden.dtype, torch.float32)
-        here = targets - start
-        present = (here >= 0) & (here < len(weight))
-        here = here.masked_fill(~present, 0)
-        norms, found = torch.empty(2, len(targets), dtype=exact, device=hidden.device)
+        mine = []
         for rows in _slices(hidden):
-            logits = F.linear(hidden[rows], weight).to(exact)
-            norms[rows] = logits.logsumexp(-1)
-            found[rows] = logits.gather(-1, here[rows][:, None])[:, 0] * present[rows]
-        largest = total(norms, group, "max")
-        sums, found = total(torch.stack(((norms - largest).exp(), found)), group)
-        norms = largest + sums.log()
-        ctx.save_for_backward(hidden, weight, here, present, norms)
-        logprobs: Tensor = found - norms
-        return logprobs
+            logits, here = F.linear(hidden[rows], weight).to(exact), [column[rows] for column in columns]
+            mine.append((loss.norms(logits, *here), loss.found(logits, *here)))
+        norms, found = (torch.cat(parts) for parts in zip(*mine, strict=True))
+        # A rank, or all of them, may hold none of what a norm sums: its logarithm is then minus infinity.
+        largest = total(norms, group, "max").clamp(min=torch.finfo(exact).min)
+        sums = total(torch.cat(((norms - largest).exp(), found), 1), group)
+        norms, found = largest + sums[:, : norms.shape[1]].log(), sums[:, norms.shape[1] :]
+        ctx.save_for_backward(hidden, weight, norms, *columns)
+        ctx.loss = loss
+        first, *others = (value.clone() for value in loss.values(norms, found, *columns).unbind(1))
+        ctx.mark_non_differentiable(*others)
+        return first, *others
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        hidden, weight, here, present, norms = ctx.saved_tensors
+        hidden, weight, norms, *columns = ctx.saved_tensors
         to_hidden = torch.empty_like(hidden)
         to_weight = torch.zeros_like(weight, dtype=norms.dtype)
         for rows in _slices(hidden):
             logits = F.linear(hidden[rows], weight).to(norms.dtype)
-            slope = -(logits - norms[rows][:, None]).exp()
-            slope.scatter_add_(-1, here[rows][:, None], present[rows][:, None].to(slope.dtype))
-            slope = (slope * grads[0][rows][:, None]).to(hidden.dtype)
+            slope = ctx.loss.slopes(logits, norms[rows], *(column[rows] for column in columns))
+            slope = (slope * -grads[0][rows][:, None]).to(hidden.dtype)
             to_hidden[rows] = slope @ weight
             to_weight += slope.mT @ hidden[rows]
-        return to_hidden, to_weight.to(weight.dtype), None, None, None
+        return to_hidden, to_weight.to(weight.dtype), *[None] * (len(columns) + 2)
 
 
 def vocabulary_logprobs(
@@ -86,8 +120,60 @@ def vocabulary_logprobs(
         weight: [V / n, D], the head's rows from ``start``.
         targets: [N], numbers in the whole vocabulary.
     """
+    return _over_ranks(hidden, weight, _NextToken(), group, _places(targets, start, weight))[0]
+
+
+def vocabulary_distilled(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    ids: Tensor,
+    logprobs: Tensor,
+    *,
+    loss: Distillation,
+    start: int,
+    group: dist.ProcessGroup,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What :func:`herdlm.model.losses.linear_distilled` gives; arguments as here and there.
+
+    Each rank reads the teacher's tokens that are its own and the tail of its own entries.
+    """
+    given = logprobs.to(torch.promote_types(hidden.dtype, torch.float32))
+    places = (_places(targets, start, weight), _places(ids, start, weight))
+    found = _over_ranks(hidden, weight, loss, group, *places, given)
+    return found[0], found[1], found[2]
+
+
+def _places(tokens: Tensor, start: int, weight: Tensor) -> Tensor:
+    """Where tokens are in this rank's entries, -1 for those of another rank."""
+    places = tokens - start
+    return places.masked_fill((places < 0) | (places >= len(weight)), -1)
+
+
+def _over_ranks(
+    hidden: Tensor, weight: Tensor, loss: _RowLoss, group: dist.ProcessGroup, *columns: Tensor
+) -> tuple[Tensor, ...]:
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
-    out: Tensor = _Logprobs.apply(hidden, weight, targets, start, group)  # type: ignore[no-untyped-call]
+    out: tuple[Tensor, ...] = _OverRanks.apply(hidden, weight, loss, group, *columns)  # type: ignore[no-untyped-call]
     return out
+
+
+@torch.no_grad()
+def most_likely(hidden: Tensor, weight: Tensor, start: int, group: dist.ProcessGroup | None) -> Tensor:
+    """The entry of the largest logit at each place, the first of equals as of the whole vocabulary, [N].
+
+    Args:
+        hidden, weight, start: as for :func:`vocabulary_logprobs`.
+        group: None where the vocabulary is whole.
+    """
+    if not len(hidden):
+        return torch.zeros(0, dtype=torch.int64, device=hidden.device)
+    found = [F.linear(hidden[rows], weight).max(-1) for rows in _slices(hidden)]
+    entries = torch.cat([slice_.indices for slice_ in found]) + start
+    if group is None:
+        return entries
+    values = torch.cat([slice_.values for slice_ in found]).float()
+    elsewhere = values < total(values, group, "max")
+    return total(entries.masked_fill(elsewhere, torch.iinfo(entries.dtype).max), group, "min")

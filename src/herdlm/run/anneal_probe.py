@@ -22,11 +22,14 @@ from herdlm.base.errors import InputError
 from herdlm.base.seeds import derive_seed
 from herdlm.evaluate.paired import paired_loss_difference, row_losses
 from herdlm.generate.load import pick_device
-from herdlm.model.hf import load_folder, save_folder
+from herdlm.model.hf import load_folder
 from herdlm.model.transformer import build, initialise
+from herdlm.run.lay_out import lay_out, pretraining_of
 from herdlm.run.pretrain import save_model
 from herdlm.run.pretrain_batches import open_batches
+from herdlm.run.processes import from_first, is_first, meet, process_group
 from herdlm.run.recipe import Recipe
+from herdlm.run.timeline import timeline
 from herdlm.tokens.mixture import FirstSteps, Mixture, PretrainBatches
 from herdlm.tokens.rows import Source
 from herdlm.tokens.shards import Shard
@@ -57,6 +60,8 @@ def anneal_probe(
 ) -> dict[str, Any]:
     """Measure what the shard ``new`` does for the model ``name``; returns what is in ``out/probe.json``.
 
+    Under torchrun, models are trained and measured in the recipe's layout, and the first process returns the result.
+
     Args:
         tokens: the recipe's token shards, ``web-validation`` among them, on which the arms are always compared.
         held_out: further shards to compare on, by name; text like the new set's that is not in it belongs here.
@@ -67,54 +72,60 @@ def anneal_probe(
     Raises:
         InputError: model, shards or steps are not usable, or a shard was made with another tokenizer.
     """
-    training, words = _training(recipe, name), Tokenizer.load(tokenizer)
-    steps = training.anneal_steps if steps is None else steps
-    half = recipe.pretrain.steps // 2
-    sets = {DEFAULT_SET: tokens / DEFAULT_SET, **held_out}
-    _check(recipe, steps, half, new_share, out)
-    for folder in (new, *sets.values()):
-        if Shard(folder).index.tokenizer != words.content():
-            raise InputError(f"{folder} was made with another tokenizer than {tokenizer}", "Make its tokens anew")
-    work = out.with_name(f".{out.name}.working")
-    made = work / "out"
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir(parents=True)
-    seed, pad = derive_seed(recipe.seed, "pretrain"), words.special(PAD)
-    batches = open_batches(recipe.pretrain, tokens, seed=seed, pad=pad)
-    if half_trained is None:
-        half_trained = _train_half(recipe, name, FirstSteps(batches, half), seed, work)
-    rate = learning_rate(half, recipe.pretrain.steps, training)
-    warmup = max(round(WARMUP_SHARE * steps), 1)
-    annealing = training.model_validate(
-        training.model_dump()
-        | {"peak_lr": rate, "warmup_steps": warmup, "decay": "constant", "decay_steps": None}
-        | {"anneal_steps": steps - warmup, "average_last": 0.0}
-    )
-    losses: dict[str, dict[str, Any]] = {}
-    device = pick_device(recipe.compute.device)
-    for arm, mixture in _arms(batches, half, Source(NEW, new, new_share)).items():
-        model = load_folder(half_trained, device)
-        if model.config.vocab_size < words.vocab_size:
-            raise InputError(f"{half_trained} knows fewer tokens than {tokenizer}", "Give the model's own tokenizer")
-        rows = PretrainBatches(
-            [(mixture, steps)], rows_per_step=batches.rows_of(half), rows_per_micro_batch=batches.micro
+    with process_group(pick_device(recipe.compute.device).type):
+        training, words = _training(recipe, name), Tokenizer.load(tokenizer)
+        steps = training.anneal_steps if steps is None else steps
+        half = recipe.pretrain.steps // 2
+        sets = {DEFAULT_SET: tokens / DEFAULT_SET, **held_out}
+        from_first(lambda: _check(recipe, steps, half, new_share, out, trains_half=half_trained is None))
+        for folder in (new, *sets.values()):
+            if Shard(folder).index.tokenizer != words.content():
+                raise InputError(f"{folder} was made with another tokenizer than {tokenizer}", "Make its tokens anew")
+        work = out.with_name(f".{out.name}.working")
+        made = work / "out"
+        if is_first():
+            shutil.rmtree(made, ignore_errors=True)
+            made.mkdir(parents=True)
+        meet()
+        seed, pad = derive_seed(recipe.seed, "pretrain"), words.special(PAD)
+        batches = open_batches(pretraining_of(recipe, name), tokens, seed=seed, pad=pad)
+        if half_trained is None:
+            half_trained = _train_half(
+                recipe, name, FirstSteps(batches, half), seed=seed, work=work, tokenizer=tokenizer
+            )
+        rate, rows_per_step = learning_rate(half, recipe.pretrain.steps, training), batches.rows_of(half)
+        warmup = max(round(WARMUP_SHARE * steps), 1)
+        annealing = training.model_validate(
+            training.model_dump()
+            | {"peak_lr": rate, "warmup_steps": warmup, "decay": "constant", "decay_steps": None}
+            | {"anneal_steps": steps - warmup, "average_last": 0.0}
         )
-        train(model, NextToken(), rows, annealing, work=work / arm, title=f"anneal, {arm}")
-        (made / arm).mkdir()
-        save_model(model, made / arm, tokenizer=tokenizer, work=work / arm)
-        losses[arm] = {
-            which: row_losses(model, folder, seq_len=mixture.seq_len, pad=pad) for which, folder in sets.items()
-        }
-        new_epochs = mixture.epochs(steps * batches.rows_of(half)).get(NEW)
-    told = {
-        "model": name, "half_step": half, "steps": steps, "tokens": steps * batches.rows_of(half) * mixture.seq_len,
-        "peak_lr": rate, "new_share": new_share, "new_epochs": new_epochs,
-        "held_out": {which: _compared(losses["default"][which], losses["new"][which]) for which in sets},
-    }  # fmt: skip
-    write_text_durably(made / "probe.json", json.dumps(told, indent=2) + "\n")
-    made.rename(out)
-    shutil.rmtree(work)
-    return told
+        losses: dict[str, dict[str, Any]] = {}
+        for arm, mixture in _arms(batches, half, Source(NEW, new, new_share)).items():
+            whole = load_folder(half_trained, pick_device(recipe.compute.device))
+            if whole.config.vocab_size < words.vocab_size:
+                raise InputError(
+                    f"{half_trained} knows fewer tokens than {tokenizer}", "Give the model's own tokenizer"
+                )
+            model = lay_out(recipe, name, whole, {mixture.seq_len})
+            rows = PretrainBatches([(mixture, steps)], rows_per_step=rows_per_step, rows_per_micro_batch=batches.micro)
+            train(model, NextToken(), rows, annealing, work=work / arm, title=f"anneal, {arm}")
+            save_model(model, made / arm, tokenizer=tokenizer, work=work / arm)
+            losses[arm] = {
+                which: row_losses(model, folder, seq_len=mixture.seq_len, pad=pad) for which, folder in sets.items()
+            }
+            new_epochs = mixture.epochs(steps * rows_per_step).get(NEW)
+        told = {
+            "model": name, "half_step": half, "steps": steps, "tokens": steps * rows_per_step * mixture.seq_len,
+            "peak_lr": rate, "new_share": new_share, "new_epochs": new_epochs,
+            "held_out": {which: _compared(losses["default"][which], losses["new"][which]) for which in sets},
+        }  # fmt: skip
+        if is_first():
+            write_text_durably(made / "probe.json", json.dumps(told, indent=2) + "\n")
+            made.rename(out)
+            shutil.rmtree(work)
+        meet()
+        return told if is_first() else {}
 
 
 def lines(told: dict[str, Any]) -> list[str]:
@@ -134,11 +145,13 @@ def lines(told: dict[str, Any]) -> list[str]:
 def _training(recipe: Recipe, name: str) -> TrainConfig:
     if name not in recipe.herd.models:
         raise InputError(f"the recipe has no model {name}", f"Its models are {', '.join(recipe.herd.models)}")
+    if recipe.herd.models[name].distill is not None:
+        raise InputError(f"herd.models.{name}.distill: a probe trains without a teacher", "Probe a model without one")
     rate = recipe.herd.models[name].peak_lr
     return recipe.pretrain.train if rate is None else recipe.pretrain.train.model_copy(update={"peak_lr": rate})
 
 
-def _check(recipe: Recipe, steps: int, half: int, new_share: float, out: Path) -> None:
+def _check(recipe: Recipe, steps: int, half: int, new_share: float, out: Path, *, trains_half: bool) -> None:
     if out.exists():
         raise InputError(f"{out} exists", "Give a new folder")
     if not 0 < new_share < 1:
@@ -147,26 +160,36 @@ def _check(recipe: Recipe, steps: int, half: int, new_share: float, out: Path) -
         raise InputError(f"an anneal of {steps} steps", "Say --steps, or set pretrain.train.anneal_steps")
     if half < 1:
         raise InputError(f"pretrain.steps {recipe.pretrain.steps} have no half", "Train for longer")
+    if trains_half and any(s.kind == "long-context" and s.first_step < half for s in timeline(recipe.pretrain)):
+        raise InputError(
+            f"the middle of the run, step {half:,}, is in its long-context stages", "Give a model with --half-trained"
+        )
 
 
-def _train_half(recipe: Recipe, name: str, batches: FirstSteps, seed: int, work: Path) -> Path:
+def _train_half(recipe: Recipe, name: str, batches: FirstSteps, *, seed: int, work: Path, tokenizer: Path) -> Path:
     """The recipe's own run as far as its middle, or what an earlier try left of it."""
     folder = work / "half-trained"
-    if folder.exists():
+    if from_first(folder.exists):
         return folder
     training = _training(recipe, name)
     shape = recipe.model_config_of(name)
-    model = build(shape, pick_device(recipe.compute.device))
+    whole = build(shape, pick_device(recipe.compute.device))
     spread = recipe.pretrain.init.model_dump()
     initialise(
-        model, derive_seed(seed, "init"), **{k: shape.dim**-0.5 if v == "dim" else v for k, v in spread.items()}
+        whole, derive_seed(seed, "init"), **{k: shape.dim**-0.5 if v == "dim" else v for k, v in spread.items()}
     )  # fmt: skip
+    stretches = timeline(recipe.pretrain)
+    model = lay_out(recipe, name, whole, {s.seq_len for s in stretches if s.first_step < batches.steps})
     first = training.model_copy(update={"horizon_steps": recipe.pretrain.steps, "average_last": 0.0})
     train(model, NextToken(), batches, first, work=work / "half", title=f"first half of {name}")
     writing = work / ".half-trained"
-    shutil.rmtree(writing, ignore_errors=True)
-    save_folder(model, writing)
-    writing.rename(folder)
+    if is_first():
+        shutil.rmtree(writing, ignore_errors=True)
+    meet()
+    save_model(model, writing, tokenizer=tokenizer, work=work / "half")
+    if is_first():
+        writing.rename(folder)
+    meet()
     return folder
 
 

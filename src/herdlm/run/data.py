@@ -21,6 +21,7 @@ from herdlm.run.stage import Context
 from herdlm.tokens.dialogs import write_jsonl
 from herdlm.tokens.documents import Split, read_documents, split_documents
 from herdlm.tokens.shards import ShardWriter
+from herdlm.tokens.sources import VALIDATION, WEB, shard_names
 from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_TEXT, Tokenizer, train_tokenizer
 
 WORD = re.compile(r"[a-z]{3,9}")
@@ -141,17 +142,17 @@ def _normalised(line: str) -> str:
 
 
 def tokens_stage(context: Context) -> dict[str, Any]:
-    """Documents to token shards: web text for training, annealing and validation, and the skill documents."""
+    """Documents to token shards: the text of each source for training, annealing and validation; skill documents."""
     config, split = context.recipe.tokens, _split(context)
     tokenizer = Tokenizer.load(context.inputs["tokenizer"])
     begin, end = tokenizer.special(BEGIN_OF_TEXT), tokenizer.special(END_OF_TEXT)
     open_shard = partial(ShardWriter, vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.content())
-    writers = {name: open_shard(context.out / name) for name in ("web", "web-anneal", "web-validation")}
-    chosen = {"web": split.train, "web-anneal": split.anneal, "web-validation": split.validation}
+    names = [*shard_names(config.sources), *(f"{name}{VALIDATION}" for name in (WEB, *config.sources))]
+    writers = {name: open_shard(context.out / name) for name in names}
     total = len(split.train) + len(split.validation)
     with Progress("tokens", total, "documents") as progress:
         for document in read_documents(context.inputs["documents"] / "documents"):
-            wanted = [name for name, ids in chosen.items() if document.id in ids]
+            wanted = split.shards(document.id)
             if not wanted:
                 continue
             tokens = [begin, *tokenizer.encode(document.text), end]
@@ -179,6 +180,11 @@ def tokens_stage(context: Context) -> dict[str, Any]:
             "documents": index.documents, "tokens": index.tokens, "target_tokens": index.target_tokens,
             "bytes_per_token": round(index.text_bytes / max(index.tokens, 1), 3),
         }  # fmt: skip
+    if config.sources:
+        told = {"documents_of_no_source": dict(sorted(split.outside.items()))}
+        (context.out / "sources.json").write_text(
+            json.dumps(told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+        )
     return counts
 
 
@@ -193,7 +199,7 @@ def _split(context: Context) -> Split:
     return split_documents(
         context.inputs["documents"] / "documents", seed=derive_seed(context.recipe.seed, "split"),
         validation_percent=config.validation_percent, anneal_percent=config.anneal_percent,
-        max_text_megabytes=config.max_text_megabytes,
+        max_text_megabytes=config.max_text_megabytes, sources=config.sources,
     )  # fmt: skip
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from herdlm.model.config import ModelConfig
 from herdlm.parallel.config import ParallelConfig, Sizes, sizes_for, split_layers
+from herdlm.run.mix_plan import MixPlan, plan_mix, source_tokens
 from herdlm.run.recipe import Recipe
 from herdlm.run.timeline import Stretch, timeline
 
@@ -86,7 +88,7 @@ def layout_of(recipe: Recipe, name: str, processes: int | None = None) -> Sizes:
     return sizes
 
 
-def describe(recipe: Recipe, processes: int | None = None) -> dict[str, Any]:
+def describe(recipe: Recipe, processes: int | None = None, tokens: Path | None = None) -> dict[str, Any]:
     """What each model of the herd is and costs.
 
     FLOPs are forward and backward. ``causal`` counts the attention that a causal mask leaves, ``full`` twice that, as
@@ -95,15 +97,18 @@ def describe(recipe: Recipe, processes: int | None = None) -> dict[str, Any]:
 
     Args:
         processes: that train the flagship; the layout's own number where not given.
+        tokens: the folder of token shards. With it, the mixes are those that the caps on epochs leave.
 
     Raises:
-        InputError: a layout does not fit its model.
+        InputError: a layout does not fit its model, or the caps leave too little to read.
     """
-    herd, stretches = recipe.herd, timeline(recipe.pretrain)
+    planned = None if tokens is None else plan_mix(recipe.pretrain, source_tokens(tokens, recipe.pretrain))
+    herd, stretches = recipe.herd, timeline(planned.config if planned else recipe.pretrain)
     names = dict.fromkeys((*herd.ladder, herd.small, herd.flagship))
     return {
         "name": recipe.name,
         "timeline": [_stretch(stretch) for stretch in stretches],
+        "mix_plan": _mix_plan(recipe, planned),
         "models": {
             name: _model(recipe, name, stretches, processes if name == herd.flagship else None) for name in names
         },
@@ -117,6 +122,13 @@ def _stretch(stretch: Stretch) -> dict[str, Any]:
         "seq_len": stretch.seq_len, "rows_per_step": stretch.rows_per_step, "tokens_per_step": stretch.tokens_per_step,
         "mix": {part.source: part.share for part in stretch.mix},
     }  # fmt: skip
+
+
+def _mix_plan(recipe: Recipe, planned: MixPlan | None) -> dict[str, Any]:
+    if planned:
+        return planned.as_json() | {"lines": planned.lines()}
+    caps = [f"{name:20} at most {cap:g} epochs" for name, cap in recipe.pretrain.max_epochs.items()]
+    return {"max_epochs": recipe.pretrain.max_epochs, "lines": caps}
 
 
 def _model(recipe: Recipe, name: str, stretches: list[Stretch], processes: int | None) -> dict[str, Any]:
@@ -153,8 +165,7 @@ def _model(recipe: Recipe, name: str, stretches: list[Stretch], processes: int |
 
 def flops_per_token(config: ModelConfig, seq_len: int) -> dict[str, int]:
     """Training FLOPs per token in rows of ``seq_len`` that hold one document each, with both counts of attention."""
-    matrices, causal = config.flops_per_token(0), config.flops_per_token(seq_len)
-    return {"causal": causal, "full": 2 * causal - matrices}
+    return {"causal": config.flops_per_token(seq_len), "full": config.full_attention_flops_per_token(seq_len)}
 
 
 def _state(values: int) -> dict[str, int]:
@@ -171,6 +182,8 @@ def lines(told: dict[str, Any]) -> list[str]:
             f"  {part['kind']:12} {part['steps']:>9,} steps x {part['rows_per_step']:,} rows of {part['seq_len']:,}"
             f" = {_short(part['tokens'])} tokens; mix: {mix}"
         )
+    if told["mix_plan"]["lines"]:
+        out += ["", "sources over the run", *(f"  {line}" for line in told["mix_plan"]["lines"])]
     for name, model in told["models"].items():
         layout, state = model["layout"], model["state_bytes"]
         sizes = " ".join(f"{key} {layout[key]}" for key in ("tp", "cp", "pp", "dp_replicate", "dp_shard"))

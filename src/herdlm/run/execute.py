@@ -21,6 +21,7 @@ from herdlm.run.display import Display
 from herdlm.run.plan import plan, result_models
 from herdlm.run.recipe import Recipe
 from herdlm.run.source_hashes import source_content
+from herdlm.run.standalone import input_folder
 from herdlm.run.stage import RunFolder, Stage
 from herdlm.run.worker import run_stage_in_worker, start, storage_error
 
@@ -195,6 +196,8 @@ class _Execution:
         }
         for number, path in enumerate(stage.files, 1):  # by number: a source may move without being another
             entries[f"source-{number}"] = InputEntry(path=path, content=self._content_of_source(path))
+        for number, path in enumerate(stage.aids, 1):
+            entries[f"aid-{number}"] = input_folder(Path(path))
         return entries, stage.fingerprint(self.recipe.seed, {role: entry.content for role, entry in entries.items()})
 
     def _content_of_source(self, path: str) -> str:

@@ -64,11 +64,13 @@ def plan_job(
     overrides: Sequence[str] = (),
     gpus_per_node: int = 8,
     nodes: int | None = None,
+    teacher: str | None = None,
 ) -> Job:
     """The job that trains ``model`` in its recipe's layout.
 
     Args:
         path, tokens, tokenizer, out: as every node finds them.
+        teacher: likewise, where the recipe says that the model has one.
         nodes: needed where the layout leaves ``dp_shard`` open.
 
     Raises:
@@ -78,6 +80,10 @@ def plan_job(
         raise InputError(f"the recipe has no model {model}", f"Its models are {', '.join(recipe.herd.models)}")
     if gpus_per_node < 1 or (nodes is not None and nodes < 1):
         raise InputError(f"{nodes} nodes of {gpus_per_node} GPUs", "Give positive numbers")
+    if (recipe.herd.models[model].distill is None) != (teacher is None):
+        raise InputError(
+            f"herd.models.{model}.distill and --teacher go together, and only one of them is there", "Give both or none"
+        )
     parallel = recipe.parallel_of(model)
     if parallel.dp_shard == -1 and nodes is None:
         raise InputError(
@@ -100,6 +106,8 @@ def plan_job(
     command = ["-m", "herdlm.cli", "train", path, "--model", model]
     for option, value in (("--tokens", tokens), ("--tokenizer", tokenizer), ("--out", out)):
         command += [option, value]
+    if teacher is not None:
+        command += ["--teacher", teacher]
     for override in overrides:
         command += ["--set", override]
     if broken := next((part for part in command if not part.isprintable()), None):

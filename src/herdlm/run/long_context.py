@@ -13,8 +13,7 @@ from herdlm.base.artefact import write_text_durably
 from herdlm.base.errors import DamagedError, HerdError
 from herdlm.evaluate.needle import Retrieval
 from herdlm.model.config import RopeScaling
-from herdlm.model.rope import inverse_frequencies
-from herdlm.model.transformer import Transformer
+from herdlm.run.processes import from_first, is_first, meet
 from herdlm.run.recipe import PretrainConfig
 from herdlm.run.timeline import Stretch, timeline
 
@@ -22,6 +21,8 @@ from herdlm.run.timeline import Stretch, timeline
 @dataclass(frozen=True, slots=True)
 class Run:
     """What a run in stages is made of; each is called by every process of the run, at the same steps.
+
+    What the first process has measured counts for all of them.
 
     Attributes:
         train_until: trains from the last checkpoint to a number of finished steps and leaves a checkpoint there, so
@@ -80,8 +81,11 @@ def train_in_stages(config: PretrainConfig, run: Run, work: Path) -> list[Eviden
     What gates have seen is kept in ``work/gates.json``: a run that was cut off does not measure again what has passed.
     A gate that failed is measured anew, since its recipe may have changed.
 
+    On many processes the first one alone reads and writes these files, and all come to the same decision.
+
     Raises:
-        HerdError: a gate failed. Its evidence and the model as it stood are in ``work/failed-gate-N``.
+        HerdError: on every process, a gate failed. Its evidence and the model as it stood are in
+            ``work/failed-gate-N``.
         DamagedError: ``work/gates.json`` is not what was written.
     """
     stretches = timeline(config)
@@ -91,10 +95,11 @@ def train_in_stages(config: PretrainConfig, run: Run, work: Path) -> list[Eviden
         return []
     last_main = stretches[stretches.index(stages[0]) - 1]
     path = work / "gates.json"
-    before, passed = _read(path)
+    before, passed = from_first(lambda: _read(path))
     run.train_until(last_main.end_step)
     if before is None:
-        before = run.short_loss(last_main.seq_len)
+        measured = run.short_loss(last_main.seq_len)
+        before = from_first(lambda: measured)
         _write(path, before, passed)
     for stage in stages:
         if stage.rope_scaling is not None:
@@ -111,25 +116,24 @@ def train_in_stages(config: PretrainConfig, run: Run, work: Path) -> list[Eviden
     return passed
 
 
-def set_rope(model: Transformer, scaling: RopeScaling) -> None:
-    """Give a model that is whole in this process a RoPE scaling; its weights stay as they are."""
-    model.config = model.config.model_copy(update={"rope_scaling": scaling})
-    model.frequencies = inverse_frequencies(model.config).to(model.frequencies.device)
-
-
 def _measure(config: PretrainConfig, run: Run, stage: Stretch, short: int, before: float) -> Evidence:
     found = run.find_needles(stage.seq_len)
-    return Evidence(
+    evidence = Evidence(
         stage=stage.stage, step=stage.end_step, seq_len=stage.seq_len, short_seq_len=short,
         short_loss=run.short_loss(short), short_loss_allowed=before + config.gate.short_loss_margin,
         needle_rate=found.rate.value, needle_rate_required=config.gate.needle_rate, needles=_plain(asdict(found)),
     )  # fmt: skip
+    return from_first(lambda: evidence)
 
 
 def _failed(evidence: Evidence, run: Run, folder: Path) -> HerdError:
-    shutil.rmtree(folder, ignore_errors=True)  # of an earlier try
+    if is_first():
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier try
+    meet()
     run.save(folder)
-    write_text_durably(folder / "gate.json", json.dumps(asdict(evidence), indent=2) + "\n")
+    if is_first():
+        write_text_durably(folder / "gate.json", json.dumps(asdict(evidence), indent=2) + "\n")
+    meet()  # a process that ends with an error ends the others
     return HerdError(
         f"long-context stage {evidence.stage} ends at step {evidence.step:,}, but {' and '.join(evidence.failures)}: "
         f"the evidence and the model are in {folder}",
@@ -143,6 +147,8 @@ def _plain(value: Any) -> Any:
 
 
 def _write(path: Path, before: float, passed: list[Evidence]) -> None:
+    if not is_first():
+        return
     told = {"short_loss_before": before, "passed": [asdict(evidence) for evidence in passed]}
     write_text_durably(path, json.dumps(told, indent=2) + "\n")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from herdlm.base.errors import InputError
 from herdlm.curate.config import PACE
 from herdlm.run.recipe import Recipe
 from herdlm.run.stage import Stage
@@ -73,7 +74,7 @@ def _data(recipe: Recipe) -> list[Stage]:
         Stage(
             "curate", "documents", "herdlm.run.data:curate_stage", version=2,
             settings={"curate": _without(recipe.curate, *PACE)},
-            files=recipe.data.sources,
+            files=recipe.data.sources, aids=recipe.curate.aids,
         ),
         Stage(
             "tokenizer", "tokenizer", "herdlm.run.data:tokenizer_stage",
@@ -95,6 +96,9 @@ def _pretraining(recipe: Recipe) -> list[Stage]:
     herd = recipe.herd
     shared = _dump(herd)
     models = shared.pop("models")
+    for model in models.values():
+        if model["distill"] is None:  # so that a run without teachers is what it was before there were any
+            model.pop("distill")
     for role in ("flagship", "small", "ladder"):
         shared.pop(role)
 
@@ -102,9 +106,17 @@ def _pretraining(recipe: Recipe) -> list[Stage]:
     pretraining["train"].pop("checkpoint_every_steps")
 
     def pretrain(name: str, after: tuple[str, ...] = ()) -> Stage:
+        inputs = {"tokens": "tokens", "tokenizer": "tokenizer"}
+        distill = herd.models[name].distill
+        if distill is not None:
+            if distill.teacher is None:
+                raise InputError(
+                    f"herd.models.{name}.distill names no teacher, and a whole run has no folder for it",
+                    f"Set herd.models.{name}.distill.teacher to a model of the herd, or use herdlm train --teacher",
+                )
+            inputs["teacher"] = f"pretrain-{distill.teacher}"
         return Stage(
-            f"pretrain-{name}", "model", "herdlm.run.pretrain:pretrain_stage",
-            inputs={"tokens": "tokens", "tokenizer": "tokenizer"},
+            f"pretrain-{name}", "model", "herdlm.run.pretrain:pretrain_stage", inputs=inputs,
             settings={"herd": shared | {"model": models[name]}, "pretrain": pretraining},
             options={"model": name}, seed_names=("pretrain",), after=after,
         )  # fmt: skip
@@ -117,7 +129,22 @@ def _pretraining(recipe: Recipe) -> list[Stage]:
     ladder = [pretrain(name) for name in herd.ladder]
     small = [pretrain(herd.small)] if herd.small not in herd.ladder else []
     # The forecast is written down before the flagship trains; that is an order, not an input.
-    return [*ladder, forecast, pretrain(herd.flagship, after=("forecast",)), *small]
+    return _in_order([*ladder, forecast, pretrain(herd.flagship, after=("forecast",)), *small])
+
+
+def _in_order(stages: list[Stage]) -> list[Stage]:
+    """The same stages, a teacher before its pupils."""
+    by_name, placed = {stage.name: stage for stage in stages}, dict[str, Stage]()
+
+    def place(stage: Stage) -> None:
+        for name in sorted(stage.needs & by_name.keys() - placed.keys()):
+            place(by_name[name])
+        placed[stage.name] = stage
+
+    for stage in stages:
+        if stage.name not in placed:
+            place(stage)
+    return list(placed.values())
 
 
 def _rounds(recipe: Recipe) -> list[Stage]:

@@ -10,27 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
-from herdlm.base.artefact import InputEntry, artefact_files, hash_file, hash_json, read_manifest
 from herdlm.base.errors import InputError
 from herdlm.base.seeds import derive_seed
 from herdlm.evaluate.needle import Retrieval, make_needles, predict_with, retrieval
 from herdlm.evaluate.perplexity import TextLoss, text_loss
 from herdlm.generate.load import pick_device
-from herdlm.model.hf import load_folder, save_folder
+from herdlm.model.hf import save_folder
 from herdlm.model.transformer import Transformer, build, initialise
-from herdlm.parallel.blocks import apply_checkpointing, apply_compile
-from herdlm.parallel.config import sizes_for
-from herdlm.parallel.layout import Layout
 from herdlm.parallel.run import ParallelModel
 from herdlm.parallel.whole import save_whole
-from herdlm.run.long_context import Run, set_rope, train_in_stages
+from herdlm.run.lay_out import lay_out, pretraining_of
+from herdlm.run.long_context import Run, train_in_stages
+from herdlm.run.milestones import keep_milestones
+from herdlm.run.mix_plan import plan_mix, source_tokens
 from herdlm.run.pretrain_batches import open_batches
-from herdlm.run.processes import led_by_first, process_group
+from herdlm.run.processes import is_first, led_by_first, process_group
 from herdlm.run.recipe import Recipe
 from herdlm.run.stage import Context
-from herdlm.run.standalone import standalone
+from herdlm.run.standalone import input_folder, standalone
+from herdlm.run.teaching import Teaching, open_teaching
 from herdlm.run.timeline import timeline, tokens_in
 from herdlm.scaling.forecast import fit_power_law
 from herdlm.tokens.mixture import FirstSteps
@@ -38,6 +37,7 @@ from herdlm.tokens.shards import Shard
 from herdlm.tokens.tokenizer import PAD, TOKENIZER_FILES, Tokenizer
 from herdlm.train.loop import TrainResult, train
 from herdlm.train.objectives import NextToken
+from herdlm.train.track import FOLDER
 
 AXES = ("parameters", "body_parameters")
 
@@ -49,16 +49,18 @@ def save_model(model: Transformer | ParallelModel, out: Path, *, tokenizer: Path
     """
     if isinstance(model, ParallelModel):
         save_whole(model, out)
-        if dist.get_rank():
+        if not is_first():
             return
     else:
         save_folder(model, out)
     for name in TOKENIZER_FILES:
         if (tokenizer / name).exists():
             shutil.copyfile(tokenizer / name, out / name)
-    log = work / "events.jsonl"
+    log, board = work / "events.jsonl", work / FOLDER
     if log.exists():
         shutil.copyfile(log, out / "events.jsonl")
+    if board.exists():
+        shutil.copytree(board, out / FOLDER, dirs_exist_ok=True)
 
 
 def pretrain_stage(context: Context) -> dict[str, Any]:
@@ -66,50 +68,59 @@ def pretrain_stage(context: Context) -> dict[str, Any]:
     return _pretrain(
         context.recipe, context.stage.options["model"], tokens=context.inputs["tokens"],
         tokenizer=context.inputs["tokenizer"], out=context.out, work=context.work, device=context.device,
-        seed=context.seed(), title=context.stage.name,
+        seed=context.seed(), title=context.stage.name, teacher=context.inputs.get("teacher"),
     )  # fmt: skip
 
 
-def pretrain(recipe: Recipe, name: str, *, tokens: Path, tokenizer: Path, out: Path) -> dict[str, Any]:
+def pretrain(
+    recipe: Recipe, name: str, *, tokens: Path, tokenizer: Path, out: Path, teacher: Path | None = None
+) -> dict[str, Any]:
     """Pre-train the model ``name`` of a recipe on its own: token shards in, a model folder ``out``.
 
     On one process it gives the same weights as the recipe's whole run. Under torchrun it trains in the recipe's layout,
     and the counts are what the first process returns. Work that was cut off goes on from its last checkpoint, on any
-    number of processes.
+    number of processes; also where only its gates were changed. ``teacher`` is the folder of the model that teaches,
+    where the recipe says that one does.
 
     Raises:
-        InputError: the recipe has no such model, ``out`` exists, or tokens or tokenizer are not there.
+        InputError: the recipe has no such model, ``out`` exists, tokens or tokenizer are not there, or there is a
+            teacher and no ``distill`` in the recipe or the other way round.
     """
     if name not in recipe.herd.models:
         raise InputError(f"the recipe has no model {name}", f"Its models are {', '.join(recipe.herd.models)}")
     torch.set_num_threads(recipe.compute.threads_per_stage)
     settings = {
         "model": recipe.model_config_of(name).model_dump(mode="json"),
-        "pretrain": recipe.pretrain.model_dump(mode="json"),
+        "pretrain": recipe.pretrain.model_dump(mode="json", exclude={"gate"}),
+        "gate": recipe.pretrain.gate.model_dump(mode="json"),
         "peak_lr": recipe.herd.models[name].peak_lr,
     }  # fmt: skip
-    inputs = {"tokens": _input(tokens), "tokenizer": _input(tokenizer)}
+    inputs = {"tokens": input_folder(tokens), "tokenizer": input_folder(tokenizer)}
+    distill = recipe.herd.models[name].distill
+    if (distill is None) != (teacher is None):
+        key = f"herd.models.{name}.distill"
+        raise InputError(
+            f"{key} needs a teacher's folder" if distill else f"a teacher is given, but the recipe has no {key}",
+            "Give --teacher" if distill else f"Set, say, {key}.weight=0.5, or leave --teacher out",
+        )
+    if distill is not None and teacher is not None:
+        settings["distill"] = distill.model_dump(mode="json", exclude={"teacher"})
+        inputs["teacher"] = input_folder(teacher)
     seed = derive_seed(recipe.seed, "pretrain")
     device = pick_device(recipe.compute.device).type
     counts: dict[str, Any] = {}
     with process_group(device):
         published = standalone(
-            out, kind="model", name=f"pretrain-{name}", settings=settings, inputs=inputs, seed=seed, counts=counts
-        )
+            out, kind="model", name=f"pretrain-{name}", settings=settings, inputs=inputs, seed=seed, counts=counts,
+            free={"gate"},
+        )  # fmt: skip
         with led_by_first(published) as (made, work):
             done = _pretrain(
                 recipe, name, tokens=tokens, tokenizer=tokenizer, out=made, work=work, device=device, seed=seed,
-                title=name,
+                title=name, teacher=teacher,
             )  # fmt: skip
             counts.update(done)
     return counts
-
-
-def _input(folder: Path) -> InputEntry:
-    """A folder as an input: by its manifest's content where a stage made it, else by its files."""
-    manifest = read_manifest(folder)
-    content = manifest.content if manifest else hash_json({p.name: hash_file(p) for p in artefact_files(folder)})
-    return InputEntry(path=str(folder), content=content)
 
 
 def _check_shards(recipe: Recipe, tokens: Path, words: Tokenizer) -> None:
@@ -136,6 +147,7 @@ def _pretrain(
     device: str,
     seed: int,
     title: str,
+    teacher: Path | None,
 ) -> dict[str, Any]:
     """Train a model from nothing, its last part annealed on the better data, and measure it on held-out text."""
     config = recipe.pretrain
@@ -143,47 +155,63 @@ def _pretrain(
     pad = words.special(PAD)
     _check_shards(recipe, tokens, words)
     shape = recipe.model_config_of(name)
+    batches = open_batches(pretraining_of(recipe, name), tokens, seed=seed, pad=pad)
+    teaching: Teaching | None = None
+    if teacher is not None:
+        teaching = open_teaching(
+            recipe, name, teacher=teacher, content=input_folder(teacher).content, batches=batches, words=words,
+            work=work, device=device, title=title,
+        )  # fmt: skip
     model = build(shape, device)
     spread = {key: shape.dim**-0.5 if value == "dim" else value for key, value in config.init.model_dump().items()}
     initialise(model, derive_seed(seed, "init"), **spread)
-    trained = _lay_out(recipe, name, model)
+    trained = lay_out(recipe, name, model, recipe.pretrain.seq_lens)
 
-    batches = open_batches(config, tokens, seed=seed, pad=pad)
     rate = recipe.herd.models[name].peak_lr
     training = config.train if rate is None else config.train.model_copy(update={"peak_lr": rate})
     results: list[TrainResult] = []
+
+    def validate() -> dict[str, float]:
+        measured = held_out_loss(config.seq_len)
+        return {"loss": measured.nats_per_token, "bits_per_byte": measured.bits_per_byte}
 
     def train_until(step: int) -> None:
         last = step == config.steps
         part = training.model_copy(update={"horizon_steps": config.steps, "average_last": 0.0})
         rows = batches if last else FirstSteps(batches, step)
-        results.append(train(trained, NextToken(), rows, training if last else part, work=work, title=title))
+        follow = partial(train, trained, work=work, title=title, track=recipe.track, validate=validate)
+        schedule = training if last else part
+        if teaching is None or step <= teaching.first_step:
+            results.append(follow(NextToken(), rows, schedule))
+            return
+        if teaching.first_step:  # up to there without it; nothing is done where the run is further on
+            follow(NextToken(), FirstSteps(batches, teaching.first_step), part)
+        results.append(follow(teaching.objective, teaching.batches(rows), schedule))
 
     def find_needles(length: int) -> Retrieval:
         needles = make_needles(
             Shard(tokens / "web-validation"), words, length=length, depths=config.gate.needle_depths,
             per_depth=config.gate.needles_per_depth, seed=derive_seed(seed, "needles"),
         )  # fmt: skip
-        return retrieval(predict_with(model), needles)
+        return retrieval(predict_with(trained), needles)
 
     def held_out_loss(seq_len: int) -> TextLoss:
-        return text_loss(model, tokens / "web-validation", seq_len=seq_len, pad=pad)
+        return text_loss(trained, tokens / "web-validation", seq_len=seq_len, pad=pad)
 
     passed = train_in_stages(
         config,
         Run(
-            train_until=train_until, stretch_rope=partial(set_rope, model), find_needles=find_needles,
+            train_until=train_until, stretch_rope=trained.set_rope_scaling, find_needles=find_needles,
             short_loss=lambda seq_len: held_out_loss(seq_len).nats_per_token,
             save=lambda folder: save_model(trained, folder, tokenizer=tokenizer, work=work),
         ),
         work,
     )  # fmt: skip
     save_model(trained, out, tokenizer=tokenizer, work=work)
-    if isinstance(trained, ParallelModel):
-        if dist.get_rank():
-            return {}
-        model = load_folder(out, device)
+    keep_milestones(work, out, training)
     loss = held_out_loss(config.seq_len)
+    if not is_first():
+        return {}
     epochs: dict[str, float] = {}
     for (rows, steps), rows_per_step in zip(batches.phases, batches.rows_per_step, strict=True):
         for source, read in rows.epochs(steps * rows_per_step).items():
@@ -195,29 +223,10 @@ def _pretrain(
         "averaged_checkpoints": results[-1].averaged,
         "epochs": epochs, "gates": [asdict(evidence) for evidence in passed],
     }  # fmt: skip
+    if config.max_epochs:
+        counts["mix_plan"] = plan_mix(config, source_tokens(tokens, config)).as_json()
     (out / "training.json").write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
     return counts
-
-
-def _lay_out(recipe: Recipe, name: str, model: Transformer) -> Transformer | ParallelModel:
-    """The model as it is trained: in the recipe's layout over the processes there are."""
-    config, shape = recipe.parallel_of(name), model.config
-    longest = max(recipe.pretrain.seq_lens)
-    if not dist.is_initialized():
-        sizes_for(config, 1, shape, longest)  # refuses what one process cannot do
-        for layer in model.model.layers.children():
-            if config.compile:
-                apply_compile(layer)
-            apply_checkpointing(layer, config.activation_checkpointing)
-        return model
-    if recipe.pretrain.long_context:
-        raise InputError(
-            "pretrain.long_context needs its gates, which are measured on one process",
-            "Train each length as a recipe of its own, or on one process",
-        )
-    device = next(model.parameters()).device
-    layout = Layout.make(config, shape, seq_len=longest, device=device)
-    return layout.apply(model, torch.bfloat16 if recipe.pretrain.train.precision == "bfloat16" else None)
 
 
 def forecast_stage(context: Context) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from herdlm.base.seeds import derive_seed
+from herdlm.run.mix_plan import plan_mix, source_tokens
 from herdlm.run.recipe import PretrainConfig
 from herdlm.run.timeline import Stretch, timeline
 from herdlm.tokens.mixture import Mixture, PretrainBatches
@@ -16,11 +17,13 @@ def open_batches(config: PretrainConfig, tokens: Path, *, seed: int, pad: int) -
 
     Main part and long-context stages read each source on from where the stretch before left it. A new row length cuts
     and shuffles the sources anew, and so does the anneal, which reads its own mix. One seed gives one stream of rows,
-    whatever the model.
+    whatever the model. Where a source would be read more often than ``max_epochs`` allows, shares give way.
 
     Raises:
-        InputError, DamagedError: a shard of the mix is missing, empty or damaged.
+        InputError, DamagedError: a shard of the mix is missing, empty or damaged, or the caps leave too little to read.
     """
+    if config.max_epochs:
+        config = plan_mix(config, source_tokens(tokens, config)).config
     read: dict[tuple[str, int], dict[str, int]] = {}
     phases = []
     stretches = timeline(config)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import TCPStore
+from torch.distributed.distributed_c10d import PrefixStore
 
-from herdlm.base.errors import HerdError, InputError
+from herdlm.base.errors import HerdError
+
+T = TypeVar("T")
 
 
 def relaunch(processes: int, arguments: list[str], threads: int) -> None:
@@ -33,11 +37,57 @@ def process_group(device: str) -> Iterator[int]:
         return
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("cuda:nccl,cpu:gloo" if device == "cuda" else "gloo")
+    backend = "cuda:nccl,cpu:gloo" if device == "cuda" else "gloo"
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group(backend, store=_store_of_attempt(), rank=rank, world_size=world)
     try:
         yield dist.get_rank()
     finally:
         dist.destroy_process_group()
+
+
+def is_first() -> bool:
+    """Whether this process is the first of its group, which alone writes what all share; without a group it is."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def meet() -> None:
+    """Wait until every process of the group is here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What ``make`` gives on the first process, which alone calls it, on all of them: small, plain data.
+
+    Raises:
+        HerdError: on every process, where ``make`` raised it.
+    """
+    if not dist.is_initialized():
+        return make()
+    box: list[Any] = [None, None]
+    if dist.get_rank() == 0:
+        try:
+            box[0] = make()
+        except HerdError as error:
+            box[1] = error
+    dist.broadcast_object_list(box)
+    if box[1] is not None:
+        raise box[1]
+    made: T = box[0]
+    return made
+
+
+def _store_of_attempt() -> PrefixStore | None:
+    """Where the processes find each other; None: torch's own.
+
+    When torchrun starts a group again it keeps its store, in which gloo would find the addresses of processes that are
+    gone (torch 2.13). Each attempt therefore gets a part of its own.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    return PrefixStore(f"herdlm/attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 @contextmanager
@@ -45,29 +95,16 @@ def led_by_first(folders: AbstractContextManager[tuple[Path, Path, dict[str, Any
     """Enter ``folders`` on the first process alone and give its two folders to all; leave it when all are done.
 
     Raises:
-        InputError: on every process, if the first one could not enter.
+        HerdError: on every process, if the first one could not enter.
     """
-    if not dist.is_initialized():
-        with folders as (made, work, _):
-            yield made, work
-        return
-    if dist.get_rank() == 0:
-        try:
-            made, work, _ = folders.__enter__()
-        except HerdError as error:
-            dist.broadcast_object_list([str(error), "", ""])
-            raise
-        dist.broadcast_object_list(["", str(made), str(work)])
+    made, work = from_first(lambda: folders.__enter__()[:2])
+    if not is_first():
+        yield made, work
+    else:
         try:
             yield made, work
         except BaseException as error:
             folders.__exit__(type(error), error, error.__traceback__)
             raise
         folders.__exit__(None, None, None)
-    else:
-        told = ["", "", ""]
-        dist.broadcast_object_list(told)
-        if told[0]:
-            raise InputError(f"the first process stopped: {told[0]}")
-        yield Path(told[1]), Path(told[2])
-    dist.barrier()
+    meet()

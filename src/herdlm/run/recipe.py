@@ -12,14 +12,16 @@ from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from herdlm.align.config import AlignConfig, BankConfig
 from herdlm.base.recipe import Section, apply_overrides, merge, parse, read_toml
-from herdlm.curate.config import CurateConfig
+from herdlm.curate.config import PATHS, CurateConfig
 from herdlm.curate.stopwords import STOP_WORDS
 from herdlm.generate.fp8_config import Fp8Config
 from herdlm.model.config import ModelConfig, RopeScaling
 from herdlm.parallel.config import ParallelConfig
 from herdlm.run.timeline import timeline, whole_rows
+from herdlm.tokens.sources import SKILLS, SourceConfig, check_sources, shard_names
 from herdlm.tokens.tokenizer import TokenizerConfig
-from herdlm.train.config import TrainConfig
+from herdlm.train.config import TrackConfig, TrainConfig
+from herdlm.train.distill_config import DistillConfig
 
 
 class ComputeConfig(Section):
@@ -52,6 +54,16 @@ class TokensConfig(Section):
             raise ValueError(f"language {unknown[0]!r} is not known; choose from {', '.join(sorted(STOP_WORDS))}")
         return limits
 
+    sources: dict[str, SourceConfig] = Field(
+        default_factory=dict, description="by name; without them all documents make the source web"
+    )
+
+    @field_validator("sources")
+    @classmethod
+    def _sources_are_apart(cls, sources: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
+        check_sources(sources)
+        return sources
+
     skill_documents: int = Field(0, ge=0, description="generated short documents that show a skill")
     skill_context_share: float = Field(0.5, ge=0, le=1, description="of them that stand behind a piece of web text")
 
@@ -66,6 +78,7 @@ class ShapeConfig(Section):
     ffn_dim: int = Field(gt=0)
     peak_lr: float | None = Field(None, gt=0, description="overrides the one in [pretrain.train]")
     parallel: ParallelConfig | None = Field(None, description="takes the place of [parallel] for this model")
+    distill: DistillConfig | None = Field(None, description="pre-train it from a teacher as well as from the text")
 
 
 class HerdConfig(Section):
@@ -96,11 +109,28 @@ class HerdConfig(Section):
                 raise ValueError(f"herd.models.{name} is no name for a model: use letters, digits, '.', '_' and '-'")
         return self
 
+    @model_validator(mode="after")
+    def _teachers_come_first(self) -> HerdConfig:
+        for name in self.models:
+            chain = [name]
+            while (distill := self.models[chain[-1]].distill) is not None and distill.teacher is not None:
+                key, teacher = f"herd.models.{chain[-1]}.distill.teacher", distill.teacher
+                if teacher not in self.models:
+                    raise ValueError(f"{key} names the model {teacher}, but there is no [herd.models.{teacher}]")
+                if teacher not in {self.flagship, self.small, *self.ladder}:
+                    raise ValueError(f"{key} {teacher} is neither flagship, small nor on the ladder: no run trains it")
+                if teacher in chain:
+                    raise ValueError(f"{key}: models teach each other in a circle, {' <- '.join([*chain, teacher])}")
+                if teacher == self.flagship and name in self.ladder:
+                    raise ValueError(f"{key} {teacher} is trained after the ladder, and {name} is on it")
+                chain.append(teacher)
+        return self
+
 
 class MixPart(Section):
     """One source of a data mix."""
 
-    source: Literal["web", "web-anneal", "skills"]
+    source: str = Field(description="web, a name in tokens.sources, either with -anneal for its best part, or skills")
     share: float = Field(gt=0, description="of the rows, relative to the others")
     loss_weight: float = Field(1.0, gt=0, description="of each of its target tokens")
 
@@ -175,6 +205,9 @@ class PretrainConfig(Section):
     long_context: tuple[LongContextStage, ...] = ()
     gate: GateConfig = GateConfig()
     anneal_mix: tuple[MixPart, ...] = Field(min_length=1)
+    max_epochs: dict[str, PositiveFloat] = Field(
+        default_factory=dict, description="by source: how often it may be read over the whole run; shares give way"
+    )
     init: InitConfig = InitConfig()
     train: TrainConfig
 
@@ -210,6 +243,30 @@ class PretrainConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _mixes_and_caps_agree(self) -> PretrainConfig:
+        mixes = self.mixes
+        for key, mix in mixes.items():
+            names = [part.source for part in mix]
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise ValueError(f"{key} names the source {twice[0]} twice")
+        read = {part.source for mix in mixes.values() for part in mix}
+        if unread := sorted(set(self.max_epochs) - read):
+            raise ValueError(
+                f"pretrain.max_epochs.{unread[0]}: no mix reads {unread[0]}, only {', '.join(sorted(read))}"
+            )
+        return self
+
+    @property
+    def mixes(self) -> dict[str, tuple[MixPart, ...]]:
+        """All mixes by their key in the recipe."""
+        return {
+            "pretrain.mix": self.mix,
+            **{f"pretrain.mix_phases.{number}.mix": phase.mix for number, phase in enumerate(self.mix_phases)},
+            **{f"pretrain.long_context.{n}.mix": stage.mix for n, stage in enumerate(self.long_context) if stage.mix},
+            "pretrain.anneal_mix": self.anneal_mix,
+        }
+
     @property
     def seq_lens(self) -> set[int]:
         """All row lengths that are trained on."""
@@ -239,6 +296,7 @@ class Recipe(Section):
     bank: BankConfig = BankConfig()
     align: AlignConfig
     quantize: Fp8Config = Fp8Config()
+    track: TrackConfig = TrackConfig()
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Recipe:
@@ -250,16 +308,49 @@ class Recipe(Section):
         uses_skills = any(part.source == "skills" for stretch in timeline(self.pretrain) for part in stretch.mix)
         if uses_skills and not self.tokens.skill_documents:
             raise ValueError("pretrain.mix uses skills, but tokens.skill_documents is 0: raise it or drop the source")
+        self._sources_exist()
         for name, shape in self.herd.models.items():
+            self._teacher_fits(name, shape)
             try:
                 self.model_config_of(name)
             except ValueError as error:
                 raise ValueError(f"herd.models.{name} {shape.model_dump()} is impossible: {error}") from error
         return self
 
+    def _teacher_fits(self, name: str, shape: ShapeConfig) -> None:
+        if shape.distill is None:
+            return
+        key, pretrain = f"herd.models.{name}.distill", self.pretrain
+        if shape.distill.top_k > self.tokenizer.vocab_size:
+            raise ValueError(
+                f"{key}.top_k {shape.distill.top_k} exceeds tokenizer.vocab_size {self.tokenizer.vocab_size}"
+            )
+        if shape.distill.steps == "anneal":
+            if not pretrain.train.anneal_steps:
+                raise ValueError(f"{key}.steps is 'anneal', but pretrain.train.anneal_steps is 0")
+            if round(pretrain.steps * (1 - pretrain.train.average_last)) < pretrain.steps - pretrain.train.anneal_steps:
+                raise ValueError(
+                    f"{key}.steps is 'anneal', but pretrain.train.average_last {pretrain.train.average_last} reaches "
+                    "back before the anneal: lower it"
+                )
+
+    def _sources_exist(self) -> None:
+        for name, source in self.tokens.sources.items():
+            if foreign := sorted(set(source.languages) - set(self.curate.languages)):
+                raise ValueError(
+                    f"tokens.sources.{name}.languages names {foreign[0]!r}, which curate.languages does not keep"
+                )
+        known = (*shard_names(self.tokens.sources), SKILLS)
+        for key, mix in self.pretrain.mixes.items():
+            for number, part in enumerate(mix):
+                if part.source not in known:
+                    raise ValueError(
+                        f"key {key}.{number}.source = {part.source!r} is no source; choose from {', '.join(known)}"
+                    )
+
     def model_config_of(self, name: str) -> ModelConfig:
         """The full shape of a model of the herd."""
-        shape = self.herd.models[name].model_dump(exclude={"peak_lr", "parallel"})
+        shape = self.herd.models[name].model_dump(exclude={"peak_lr", "parallel", "distill"})
         return ModelConfig(
             vocab_size=self.tokenizer.vocab_size, max_seq_len=self.herd.max_seq_len, rope_theta=self.herd.rope_theta,
             rope_scaling=self.herd.rope_scaling, tied_embeddings=self.herd.tied_embeddings, **shape,
@@ -282,8 +373,27 @@ def read_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def _resolve_sources(tables: dict[str, Any], folder: Path) -> None:
-    """Sources are written relative to the recipe file that names them, on the command line to the folder it is in."""
-    data = tables.get("data")
-    sources = data.get("sources") if isinstance(data, dict) else None
-    if isinstance(data, dict) and isinstance(sources, list):
-        data["sources"] = [s if not isinstance(s, str) or "://" in s else str((folder / s).resolve()) for s in sources]
+    """Paths are written relative to the recipe file that names them, on the command line to the folder it is in."""
+    _localise(tables, "data.sources", folder)
+    for key in PATHS:
+        _localise(tables, f"curate.{key}", folder)
+
+
+def _localise(tables: Any, key: str, folder: Path) -> None:
+    """Make the path or list of paths at a dotted ``key`` absolute, if there is one; ``*`` stands for any name."""
+    name, _, rest = key.partition(".")
+    if not isinstance(tables, dict):
+        return
+    if name == "*":
+        for each in tables:
+            _localise(tables, f"{each}.{rest}", folder)
+    elif rest:
+        _localise(tables.get(name), rest, folder)
+    elif isinstance(given := tables.get(name), list):
+        tables[name] = [_absolute(each, folder) for each in given]
+    elif name in tables:
+        tables[name] = _absolute(given, folder)
+
+
+def _absolute(path: Any, folder: Path) -> Any:
+    return path if not isinstance(path, str) or not path or "://" in path else str((folder / path).resolve())

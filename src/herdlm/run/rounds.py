@@ -50,7 +50,15 @@ def sft_stage(context: Context) -> dict[str, Any]:
         seed=context.seed("batches"), steps=steps,
     )  # fmt: skip
     model = load_folder(context.inputs["base"], context.device)
-    result = train(model, NextToken(), batches, config.train, work=context.work, title=context.stage.name)
+    result = train(
+        model,
+        NextToken(),
+        batches,
+        config.train,
+        work=context.work,
+        title=context.stage.name,
+        track=context.recipe.track,
+    )
     save_model(model, context.out, tokenizer=context.inputs["base"], work=context.work)
     counts = {"steps": result.steps, "dialogs": len(dialogs), "parts": parts, "too_long": too_long}
     return _training_counts(context, counts)
@@ -82,7 +90,9 @@ def reward_stage(context: Context) -> dict[str, Any]:
     )
     model = reward_model_from(load_folder(context.inputs["model"], context.device), context.seed("head"))
     training = batches(pairs=pairs, epochs=config.epochs, seed=context.seed("batches"))
-    train(model, Reward(), training, config.train, work=context.work, title=context.stage.name)
+    train(
+        model, Reward(), training, config.train, work=context.work, title=context.stage.name, track=context.recipe.track
+    )
     save_model(model, context.out, tokenizer=context.inputs["model"], work=context.work)
     # A prompt that another round asked too and that was trained on there is no longer held out.
     trained = {pair["prompt"][-1]["content"] for pair in given}
@@ -140,7 +150,15 @@ def dpo_stage(context: Context) -> dict[str, Any]:
 
     pairs = with_reference(model, pairs, batches(pairs), config.train.precision)
     objective = DPO(beta=config.beta, nll_weight=config.nll_weight)
-    result = train(model, objective, batches(pairs), config.train, work=context.work, title=context.stage.name)
+    result = train(
+        model,
+        objective,
+        batches(pairs),
+        config.train,
+        work=context.work,
+        title=context.stage.name,
+        track=context.recipe.track,
+    )
     save_model(model, context.out, tokenizer=context.inputs["model"], work=context.work)
     return _training_counts(context, {"steps": result.steps, "pairs": len(pairs), "too_long": too_long})
 

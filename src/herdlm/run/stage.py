@@ -14,7 +14,7 @@ from herdlm.base.seeds import derive_seed
 if TYPE_CHECKING:
     from herdlm.run.recipe import Recipe
 
-VOLATILE = ("events.jsonl", "timing.json")  # hold times, so equal results differ in them
+VOLATILE = ("events.jsonl", "timing.json", "tensorboard/")  # hold times, so equal results differ in them
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ class Stage:
         inputs: role -> name of the stage that makes it. Their content decides, not their age.
         settings: the part of the recipe it depends on, and nothing else of it.
         files: the paths outside the run it reads.
+        aids: files and folders outside the run that say how, such as a trained grader.
         after: stages that must be finished before, without being an input.
         options: fixed arguments of ``work`` that tell stages of one kind apart.
         version: raised when the code of ``work`` changes what it makes.
@@ -78,6 +79,7 @@ class Stage:
     inputs: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    aids: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     version: int = 1

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from herdlm.base.errors import InputError
 
@@ -33,3 +34,21 @@ def fit_power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
         raise InputError("a power law needs at least two different sizes", "Give herd.ladder models of different size")
     exponent, intercept = np.polyfit(np.log(x), np.log(y), 1)
     return PowerLaw(math.exp(intercept), float(exponent))
+
+
+def forecast_weights(x: Sequence[float], at: float) -> NDArray[np.float64]:
+    """What each point counts in a forecast: :func:`fit_power_law` of (x, y) at ``at`` is exp(weights @ ln y), [points].
+
+    They add up to 1; one point alone forecasts itself at its own x.
+
+    Raises:
+        InputError: fewer than two different x, unless ``at`` is the only one.
+    """
+    if set(x) == {at}:
+        return np.full(len(x), 1 / len(x))
+    if len(set(x)) < 2:
+        raise InputError("a power law needs at least two different sizes", "Give models of different size")
+    logs = np.log(np.asarray(x, float))
+    spread = logs - logs.mean()
+    weights: NDArray[np.float64] = 1 / len(x) + (math.log(at) - logs.mean()) * spread / (spread @ spread)
+    return weights

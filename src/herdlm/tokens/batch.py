@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 
@@ -41,6 +43,22 @@ class Batch:
     def token_count(self) -> int:
         """Tokens in the batch, padding included."""
         return self.tokens.numel()
+
+
+def save_batches(folder: Path, step: int, batches: Sequence[Batch]) -> Path:
+    """Write a step's micro-batches into ``folder`` as one safetensors file, for a look at them; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        f"{number}.{name}": value.contiguous()
+        for number, batch in enumerate(batches)
+        for name, value in {**{f: getattr(batch, f) for f in TENSORS}, **batch.columns}.items()
+    }
+    path = folder / f"step-{step:08d}.safetensors"
+    save_file(tensors, path)
+    return path
+
+
+TENSORS = ("tokens", "targets", "weights", "documents", "positions")
 
 
 @dataclass(frozen=True, slots=True)

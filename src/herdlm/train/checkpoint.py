@@ -3,14 +3,18 @@
 A checkpoint is a folder ``step-N`` with a safetensors file per process (torch's distributed checkpoint in its Hugging
 Face form, which knows each part's place in the whole tensor), the hashes of those files, and ``state.json``, which is
 written last. Nothing is ever unpickled.
+
+The state is copied while the run stands still and written by a thread while it goes on, over a process group of its
+own. One checkpoint is being written at a time.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,8 +29,8 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from herdlm.base.artefact import hash_file, sync_folder, write_text_durably
-from herdlm.base.errors import DamagedError
-from herdlm.train.guards import agree
+from herdlm.base.errors import DamagedError, HerdError
+from herdlm.train.guards import problem_of_any
 
 STATE = "state.json"
 
@@ -61,42 +65,154 @@ class Average:
             value.copy_(self.weights[name])
 
 
-def save_checkpoint(
-    folder: Path, step: int, model: HasParameters, optimizer: torch.optim.Optimizer, average: Average, *, keep: int = 2
-) -> None:
-    """Save the state after ``step`` finished steps and drop all but the ``keep`` newest checkpoints.
+class Checkpointer:
+    """Saves a run's state into ``folder`` and goes back to what is saved; use as a context manager.
 
-    A call for all processes of a layout at the same time. Until the first of them renames the folder at the end, the
-    checkpoint does not exist.
+    A call of any method is one for all processes of a layout at the same time.
+
+    Args:
+        keep: how many of the newest checkpoints stay.
+        milestone_every: steps between checkpoints that stay whatever comes after them; None: there are none.
     """
-    final, working = folder / f"step-{step:08d}", folder / f".step-{step:08d}.tmp"
-    if _rank() == 0:
-        shutil.rmtree(working, ignore_errors=True)
-        working.mkdir(parents=True)
-    _meet()
-    tensors = _tensors(model, optimizer, average)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is")  # one process needs no group
-        save(tensors, storage_writer=HuggingFaceStorageWriter(str(working), save_distributed=True))
-    mine = sorted(working.glob(f"shard-{_rank() + 1:05d}-*"))
-    hashes = {path.name: hash_file(path) for path in mine}
-    write_text_durably(working / f"hashes-{_rank():05d}.json", json.dumps(hashes) + "\n")
-    _meet()
-    if _rank() == 0:
-        state = {"step": step, "average_count": average.count, "processes": _world()}
+
+    def __init__(
+        self,
+        folder: Path,
+        model: HasParameters,
+        optimizer: torch.optim.Optimizer,
+        average: Average,
+        *,
+        keep: int = 2,
+        milestone_every: int | None = None,
+    ) -> None:
+        self.folder, self.model, self.optimizer, self.average = folder, model, optimizer, average
+        self.keep, self.milestone_every = keep, milestone_every
+        self.group = dist.new_group(backend="gloo") if dist.is_initialized() else None
+        self._writing: threading.Thread | None = None
+        self._failure: BaseException | None = None
+        if _rank() == 0:
+            for torn in folder.glob(".step-*.tmp"):  # of a process that was killed as it wrote
+                shutil.rmtree(torn)
+
+    def __enter__(self) -> Checkpointer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
+        if kind is None:
+            self.wait()
+        elif self._writing:  # the error that ends the run is told, not one of the writing beside it
+            self._writing.join()
+        if self.group is not None and kind is None:
+            dist.destroy_process_group(self.group)
+
+    def save(self, step: int) -> None:
+        """Copy the state after ``step`` finished steps and begin to write it.
+
+        Until the first process renames the folder at the end, the checkpoint does not exist.
+
+        Raises:
+            HerdError: the checkpoint before this one could not be written.
+        """
+        self.wait()
+        tensors = _tensors(self.model, self.optimizer, self.average)
+        copies = {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
+        state = {"step": step, "average_count": self.average.count, "processes": _world()}
+        self._writing = threading.Thread(target=self._write, args=(step, copies, state), name="checkpoint")
+        self._writing.start()
+
+    def wait(self) -> None:
+        """Wait until what is being written is published.
+
+        Raises:
+            HerdError: it could not be written. All processes raise it.
+        """
+        if self._writing:
+            self._writing.join()
+            self._writing = None
+        if failure := self._failure:
+            self._failure = None
+            raise failure
+
+    def restore(self) -> tuple[int, dict[str, str]]:
+        """Go back to the newest checkpoint that can be read.
+
+        Returns:
+            The number of steps it stands for, 0 where there is none; and what was wrong with newer ones, by name.
+
+        Raises:
+            DamagedError: there are some, and none can be read.
+        """
+        self.wait()
+        damaged: dict[str, str] = {}
+        found = checkpoints(self.folder)
+        for path in reversed(found):
+            try:
+                return load_checkpoint(path, self.model, self.optimizer, self.average), damaged
+            except DamagedError as error:
+                if path == found[0]:
+                    raise
+                damaged[path.name] = error.what
+        return 0, damaged
+
+    def _write(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        final, working = self.folder / f"step-{step:08d}", self.folder / f".step-{step:08d}.tmp"
+        try:
+            self._together(lambda: self._make(working))
+            self._together(lambda: self._write_part(working, tensors))
+            self._together(lambda: self._publish(working, final, state))
+        except HerdError as error:
+            self._failure = HerdError(f"checkpoint {final} was not written: {error.what}", error.remedy)
+        except BaseException as error:  # a thread's error would be lost: wait() raises it
+            self._failure = error
+
+    def _together(self, act: Callable[[], None]) -> None:
+        """Act, then wait for all processes; where one of them could not, all raise."""
+        problem: str | None = None
+        try:
+            act()
+        except (OSError, CheckpointException, RuntimeError, SafetensorError) as error:
+            problem = _told(error)
+        if found := problem_of_any(problem, self.group):
+            raise HerdError(found, "Free space or mend the disk and run again: the checkpoints before it are whole")
+
+    def _make(self, working: Path) -> None:
+        if _rank() == 0:
+            shutil.rmtree(working, ignore_errors=True)
+            working.mkdir(parents=True)
+
+    def _write_part(self, working: Path, tensors: dict[str, Tensor]) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is")  # one process needs no group
+            writer = HuggingFaceStorageWriter(str(working), save_distributed=True)
+            save(tensors, storage_writer=writer, process_group=self.group)
+        mine = sorted(working.glob(f"shard-{_rank() + 1:05d}-*"))
+        hashes = {path.name: hash_file(path) for path in mine}
+        write_text_durably(working / f"hashes-{_rank():05d}.json", json.dumps(hashes) + "\n")
+
+    def _publish(self, working: Path, final: Path, state: dict[str, Any]) -> None:
+        if _rank() != 0:
+            return
         write_text_durably(working / STATE, json.dumps(state) + "\n")
         sync_folder(working)
         shutil.rmtree(final, ignore_errors=True)
         working.rename(final)
-        sync_folder(folder)
-        for old in checkpoints(folder)[:-keep]:
+        sync_folder(self.folder)
+        passing = [path for path in checkpoints(self.folder) if not self._is_milestone(path)]
+        for old in passing[: -self.keep]:
             shutil.rmtree(old)
-    _meet()
+
+    def _is_milestone(self, path: Path) -> bool:
+        return self.milestone_every is not None and step_of(path) % self.milestone_every == 0
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """The finished checkpoints of a run, oldest first."""
     return sorted(folder.glob("step-*"))
+
+
+def step_of(path: Path) -> int:
+    """The number of finished steps that a checkpoint's folder is named after."""
+    return int(path.name.removeprefix("step-"))
 
 
 def load_checkpoint(path: Path, model: HasParameters, optimizer: torch.optim.Optimizer, average: Average) -> int:
@@ -109,17 +225,39 @@ def load_checkpoint(path: Path, model: HasParameters, optimizer: torch.optim.Opt
     """
     remedy = f"Delete {path} to go on from the checkpoint before it"
     problem, state = _find_damage(path)
-    if agree(problem is not None):
-        raise DamagedError(problem or f"another process found checkpoint {path} damaged", remedy)
+    if found := problem_of_any(problem):
+        raise DamagedError(found, remedy)
     _prepare(model, optimizer, average, state["average_count"])
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="torch.distributed is")
-            load(_tensors(model, optimizer, average), storage_reader=HuggingFaceStorageReader(str(path)))
+        _load(path, _tensors(model, optimizer, average))
     except (CheckpointException, OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        told = " ".join(str(error).split())[:300]
-        raise DamagedError(f"checkpoint {path} does not fit this model: {told}", remedy) from error
+        raise DamagedError(f"checkpoint {path} does not fit this model: {_told(error)}", remedy) from error
     return int(state["step"])
+
+
+def load_weights(path: Path, model: HasParameters) -> None:
+    """Put the weights of a checkpoint, saved in any layout, into a model.
+
+    Raises:
+        DamagedError: as :func:`load_checkpoint`.
+    """
+    if found := problem_of_any(_find_damage(path)[0]):
+        raise DamagedError(found, "Take another checkpoint")
+    try:
+        _load(path, {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()})
+    except (CheckpointException, OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        told = f"checkpoint {path} does not fit this model: {_told(error)}"
+        raise DamagedError(told, "Give the model it was saved from") from error
+
+
+def _load(path: Path, tensors: dict[str, Tensor]) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is")
+        load(tensors, storage_reader=HuggingFaceStorageReader(str(path)))
+
+
+def _told(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _tensors(model: HasParameters, optimizer: torch.optim.Optimizer, average: Average) -> dict[str, Tensor]:
@@ -166,8 +304,3 @@ def _rank() -> int:
 
 def _world() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def _meet() -> None:
-    if dist.is_initialized():
-        dist.barrier()

@@ -35,6 +35,13 @@ class TrainConfig(Section):
     average_last: float = Field(0.0, ge=0, lt=1, description="share of the run whose checkpoints are averaged")
     average_count: int = Field(5, ge=1, description="how many checkpoints are averaged, evenly spread")
     checkpoint_every_steps: int = Field(200, ge=1)
+    checkpoints_kept: int = Field(2, ge=1, description="the newest ones; milestones stay beside them")
+    milestone_every_steps: int | None = Field(
+        None, gt=0, description="checkpoints that stay and are published with the model; a multiple of "
+        "checkpoint_every_steps",
+    )  # fmt: skip
+    validate_every_steps: int | None = Field(None, gt=0, description="log the loss on held-out text so often")
+    prefetch_steps: int = Field(2, ge=0, description="steps whose batches are made ahead, beside the one that runs")
     on_not_finite: Literal["stop", "skip", "roll-back"] = Field(
         "stop", description="what to do about a loss or gradient that is not finite, after refusing its step: end the "
         "run, go on with the next step, or go back to the last checkpoint and pass that step over",
@@ -45,9 +52,21 @@ class TrainConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _decay_is_meant(self) -> TrainConfig:
+    def _keys_go_together(self) -> TrainConfig:
         if self.decay == "constant" and self.decay_steps is not None:
             raise ValueError("decay_steps means nothing where decay is 'constant': drop one of them")
         if self.decay == "warmup-stable-decay" and self.decay_steps is None:
             raise ValueError("decay 'warmup-stable-decay' needs decay_steps: how many steps the fall takes")
+        if self.milestone_every_steps and self.milestone_every_steps % self.checkpoint_every_steps:
+            raise ValueError(
+                f"milestone_every_steps {self.milestone_every_steps} is no multiple of checkpoint_every_steps "
+                f"{self.checkpoint_every_steps}"
+            )
         return self
+
+
+class TrackConfig(Section):
+    """The ``track`` section of a recipe. It changes nothing that is made."""
+
+    tensorboard: Literal["auto", "on", "off"] = Field("auto", description="auto: where tensorboard is installed")
+    wandb_project: str | None = Field(None, description="also log to this project of Weights & Biases")

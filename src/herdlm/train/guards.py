@@ -38,6 +38,15 @@ def agree(here: bool) -> bool:
     return bool(flag)
 
 
+def problem_of_any(problem: str | None, group: dist.ProcessGroup | None = None) -> str | None:
+    """The first process's problem of those that have one, on all processes of the group (None: the default one)."""
+    if not dist.is_initialized():
+        return problem
+    problems: list[str | None] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(problems, problem, group=group)
+    return next((each for each in problems if each is not None), None)
+
+
 def share(value: Any) -> Any:
     """The first process's value of small, plain data, on all processes."""
     if not dist.is_initialized():

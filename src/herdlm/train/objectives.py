@@ -9,9 +9,18 @@ import torch
 from torch import Tensor
 
 from herdlm.model.attention import DocumentAttention
-from herdlm.model.losses import dpo_loss, preference_loss, sums_by_document, target_logprobs
+from herdlm.model.distillation import Distillation
+from herdlm.model.losses import (
+    at_least_float,
+    distilled,
+    dpo_loss,
+    preference_loss,
+    sums_by_document,
+    target_logprobs,
+)
 from herdlm.model.transformer import Transformer
 from herdlm.tokens.batch import Batch
+from herdlm.tokens.teacher import TEACHER_COLUMNS
 
 
 class Readout(Protocol):
@@ -19,6 +28,15 @@ class Readout(Protocol):
 
     def target_logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Log-probability of each target, [N]."""
+        ...
+
+    def distilled(
+        self, hidden: Tensor, targets: Tensor, ids: Tensor, logprobs: Tensor, loss: Distillation
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Minus ``loss``, the target's log-probability and the divergence from a teacher at each target, [N] each.
+
+        The teacher is given by its log-probabilities [N, K] of tokens ``ids`` [N, K].
+        """
         ...
 
     def scores_at(self, hidden: Tensor, ends: str) -> Tensor:
@@ -40,6 +58,12 @@ class WholeReadout:
     def target_logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """See :class:`Readout`."""
         return target_logprobs(self.model, hidden, targets)
+
+    def distilled(
+        self, hidden: Tensor, targets: Tensor, ids: Tensor, logprobs: Tensor, loss: Distillation
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See :class:`Readout`."""
+        return distilled(self.model, hidden, targets, ids, logprobs, loss=loss)
 
     def scores_at(self, hidden: Tensor, ends: str) -> Tensor:
         """See :class:`Readout`."""
@@ -64,11 +88,6 @@ class Objective(Protocol):
     def loss(self, model: Transformer, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """As :meth:`read`, of a model and a batch that are whole."""
         return self.read(WholeReadout(model, batch), hidden_states(model, batch), batch)
-
-
-def at_least_float(values: Tensor) -> Tensor:
-    """In float32, or what is finer."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def hidden_states(model: Transformer, batch: Batch) -> Tensor:
@@ -107,6 +126,35 @@ class NextToken(Objective):
         here = weights > 0
         logprobs = readout.target_logprobs(hidden[here], batch.targets.flatten()[here])
         return -(logprobs * weights[here]).sum(), {}
+
+
+@dataclass(frozen=True, slots=True)
+class Distill(Objective):
+    """A student learns a teacher's distribution of the next token beside the token itself.
+
+    The teacher is not in memory: the columns ``teacher_ids`` and ``teacher_logprobs`` of the data, [B, T, K], are its K
+    most likely tokens at every target and their log-probabilities at ``temperature``. ``weight`` is the teacher's part
+    of the loss; see :class:`herdlm.model.distillation.Distillation`.
+    """
+
+    weight: float = 0.5
+    temperature: float = 1.0
+
+    def normaliser(self, batch: Batch) -> float:
+        """The weight of all targets."""
+        return float(batch.weights.sum(dtype=torch.float64))
+
+    def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """See :class:`Objective`; logs the divergence from the teacher and the next-token loss, in nats per target."""
+        weights = batch.weights.flatten()
+        here = weights > 0
+        ids, logprobs = (batch.columns[name].flatten(0, 1)[here] for name in TEACHER_COLUMNS)
+        values, targets, divergence = readout.distilled(
+            hidden[here], batch.targets.flatten()[here], ids, logprobs, Distillation(self.weight, self.temperature)
+        )
+        counted = weights[here]
+        seen = {"teacher_kl": (divergence * counted).sum(), "next_token_loss": -(targets * counted).sum()}
+        return -(values * counted).sum(), {name: float(value) for name, value in seen.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
+from herdlm.curate.duplicates.hashing import hash_text
 
 
 def digest(normalized: str) -> int:
-    """64 bits of a normalised text: equal for equal texts; of n different ones about n**2 / 2**65 pairs are, too."""
-    return int.from_bytes(hashlib.blake2b(normalized.encode(), digest_size=8).digest(), "little")
+    """The 64-bit key of a text that ``words.normalize`` went over; :func:`groups.edges` finds those that are equal."""
+    return hash_text(normalized)

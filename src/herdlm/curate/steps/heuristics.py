@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from herdlm.curate.batch import Batch, Outcome
 from herdlm.curate.config import CurateConfig
+from herdlm.curate.grade.domain_heuristics import heuristics_for
 from herdlm.curate.heuristics import check_text
 
 
 def run(batch: Batch, config: CurateConfig) -> Outcome:
-    """Drop texts by the first rule they break."""
-    texts = zip(batch["text"], batch["language"], strict=True)
-    return Outcome([check_text(text, language, config.heuristics) for text, language in texts])
+    """Drop texts by the first rule they break; rules made for prose are relaxed for code and mathematics."""
+    rules = {domain: heuristics_for(domain, config.heuristics) for domain in set(batch["domain"])}
+    texts = zip(batch["text"], batch["language"], batch["domain"], strict=True)
+    return Outcome([check_text(text, language, rules[domain]) for text, language, domain in texts])

@@ -10,5 +10,5 @@ from herdlm.curate.language import check_language, identify
 def run(batch: Batch, config: CurateConfig) -> Outcome:
     """Set ``language`` (ISO 639) and ``language_score`` in [0, 1]."""
     found = [identify(text) for text in batch["text"]]
-    reasons = [check_language(code, score, config.languages, config.min_language_score) for code, score in found]
+    reasons = [check_language(code, score, config) for code, score in found]
     return Outcome(reasons, {"language": [code for code, _ in found], "language_score": [score for _, score in found]})

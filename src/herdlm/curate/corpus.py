@@ -1,0 +1,161 @@
+"""What is known of the corpus as a whole once repeated pages are out, and decides about documents in the third pass.
+
+Counts are made per shard and added up: scores by language say where the cut of quality is, words by domain which domains
+are too common, documents where buckets of lines begin.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from herdlm.base.artefact import write_text_durably
+from herdlm.base.progress import Progress
+from herdlm.curate import shuffle
+from herdlm.curate.config import CurateConfig
+from herdlm.curate.grade.caps import keep_shares
+from herdlm.curate.grade.contamination import Contamination
+from herdlm.curate.grade.contamination_report import ContaminationCounts
+from herdlm.curate.grade.cutoffs import ScoreCounts, cutoffs
+from herdlm.curate.job import Job
+
+
+class Decisions(BaseModel):
+    """What the corpus as a whole decides.
+
+    Attributes:
+        cuts: by language, the lowest quality that stays.
+        keep_shares: by domain, the share of documents that stays.
+        buckets: the first row of each bucket over which lines are counted.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    cuts: dict[str, float]
+    keep_shares: dict[str, float]
+    buckets: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class TallyTask:
+    """One of the first pass's files, of which the pages that no step has dropped are counted."""
+
+    pages: Path
+    dropped: tuple[Path, ...]
+    path: Path
+
+    def __str__(self) -> str:
+        return f"the count of {self.pages.name}"
+
+
+def remaining(pages: Path, dropped: Sequence[Path], columns: Sequence[str]) -> pa.Table:
+    """Columns of the pages, ``row`` among them, that no step so far has dropped."""
+    table = pq.read_table(pages, columns=["row", "digest", *columns])
+    is_in = table["digest"].is_valid().to_numpy()
+    rows = table["row"].to_numpy()
+    for path in dropped:
+        is_in &= shuffle.find(rows, shuffle.load(path)[0]) < 0
+    return table.filter(pa.array(is_in))
+
+
+def tally(task: TallyTask) -> None:
+    """Count one file's remaining pages: scores by language, words by domain, the first row, documents and lines."""
+    table = remaining(task.pages, task.dropped, ["language", "quality", "domain", "words", "lines"])
+    counts, words = ScoreCounts(), Counter[str]()
+    counts.add(table["quality"].to_pylist(), table["language"].to_pylist())
+    for domain, count in zip(table["domain"].to_pylist(), table["words"].to_pylist(), strict=True):
+        words[domain] += count
+    scores = {language: [np.flatnonzero(each).tolist(), each[each > 0].tolist()]
+              for language, each in counts.by_language.items()}  # fmt: skip
+    lines = sum(map(len, table["lines"].to_pylist()))
+    first = table["row"][0].as_py() if len(table) else None
+    told = {"scores": scores, "words": dict(words), "documents": len(table), "lines": lines, "first": first}
+    write_text_durably(task.path, json.dumps(told))
+
+
+def decide(pages: Sequence[Path], dropped: Sequence[Path], folder: Path, job: Job) -> tuple[Decisions, int]:
+    """Count the corpus, by files in ``folder``, and decide; also the number of its lines.
+
+    Raises:
+        InputError: caps on domains cannot be kept.
+    """
+    config = job.config
+    counts, words = ScoreCounts(), Counter[str]()
+    documents = lines = 0
+    buckets: list[int] = []
+    tasks = [TallyTask(path, tuple(dropped), folder / f"tally-{number:06}.json") for number, path in enumerate(pages)]
+    to_do = [task for task in tasks if not task.path.exists()]
+    with Progress("count", len(tasks), "shards", quiet=job.quiet) as progress:
+        progress.restore(len(tasks) - len(to_do))
+        for _ in job.runner.map(tally, to_do):
+            progress.advance()
+    for task in tasks:
+        told = json.loads(task.path.read_text(encoding="utf-8"))
+        counts.merge(_counts(told["scores"]))
+        words.update(told["words"])
+        if told["documents"] and (not buckets or documents >= config.repeated_lines.bucket_documents):
+            buckets.append(told["first"])
+            documents = 0
+        documents += told["documents"]
+        lines += told["lines"]
+    shares = keep_shares(words, config.domains.max_share)
+    return Decisions(cuts=cutoffs(counts, config.quality), keep_shares=shares, buckets=buckets), lines
+
+
+def _counts(told: dict[str, Any]) -> ScoreCounts:
+    counts = ScoreCounts()
+    for language, (steps, often) in told.items():
+        counts.of(language)[steps] = often
+    return counts
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a document step may look up.
+
+    Args:
+        decisions: the file of :class:`Decisions`.
+        lines: the file of repeated lines, of ``repeated_lines.LINE``.
+    """
+
+    config: CurateConfig
+    seed: int
+    decisions_file: Path
+    lines_file: Path
+
+    @cached_property
+    def decisions(self) -> Decisions:
+        """What the corpus decides."""
+        return Decisions.model_validate_json(self.decisions_file.read_text(encoding="utf-8"))
+
+    @cached_property
+    def contamination(self) -> ContaminationCounts:
+        """The benchmarks, and the counts of what this shard holds of them."""
+        return ContaminationCounts(Contamination.load(self.config.contamination.benchmarks))
+
+    @cached_property
+    def _lines(self) -> NDArray[np.void]:
+        return shuffle.load(self.lines_file)
+
+    def repeated_lines(self, row: int) -> NDArray[np.uint64]:
+        """The keys of lines that are repeated too often in a row's bucket, ascending."""
+        bucket = int(np.searchsorted(self.decisions.buckets, row, side="right")) - 1
+        begin, end = np.searchsorted(self._lines["bucket"], [bucket, bucket + 1])
+        keys: NDArray[np.uint64] = self._lines["key"][begin:end]
+        return keys
+
+
+def write_decisions(decisions: Decisions, path: Path) -> None:
+    """Write what was decided, whole or not at all."""
+    write_text_durably(path, decisions.model_dump_json(indent=2) + "\n")

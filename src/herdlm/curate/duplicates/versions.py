@@ -1,0 +1,49 @@
+"""Several versions of one page: the newest is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNDATED = np.iinfo(np.int64).min
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LENGTHS = {4: "%Y", 7: "%Y-%m", 14: "%Y%m%d%H%M%S"}  # WARC 1.1 allows years and months; indexes of crawls the last
+
+
+def parse_date(text: str) -> int:
+    """Microseconds since 1970 of a WARC-Date or another form of ISO 8601, or ``UNDATED`` where it is none.
+
+    A time without a zone is in UTC; of a year, month or day its beginning is meant.
+    """
+    text = text.strip()
+    try:
+        form = _LENGTHS.get(len(text))
+        date = datetime.strptime(text, form) if form else datetime.fromisoformat(text)
+        return ((date if date.tzinfo else date.replace(tzinfo=UTC)) - EPOCH) // timedelta(microseconds=1)
+    except (ValueError, OverflowError):
+        return UNDATED
+
+
+def newest(keys: NDArray[np.uint64], times: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pairs (row, newest) (P, 2), ascending: each row of which a newer version is among them, with the newest one.
+
+    Takes the key (its address), time (:func:`parse_date`) and row of N pages in any order. An undated page is older
+    than any other; of equal times the last row is the newest, being fetched last.
+    """
+    order = np.lexsort((rows, times, keys))
+    keys, rows = keys[order], rows[order]
+    is_newest = np.ones(len(keys), bool)
+    is_newest[:-1] = keys[1:] != keys[:-1]
+    ends = np.flatnonzero(is_newest)
+    of_row = rows[ends[np.searchsorted(ends, np.arange(len(rows)))]] if len(rows) else rows
+    pairs = np.stack([rows, of_row], axis=1)[~is_newest]
+    return pairs[np.argsort(pairs[:, 0])]
+
+
+def older_versions(keys: NDArray[np.uint64], dates: Sequence[str], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rows, ascending, of which a newer version is among them, by the dates as sources give them."""
+    times = np.fromiter(map(parse_date, dates), np.int64, len(dates))
+    return newest(keys, times, rows)[:, 0]

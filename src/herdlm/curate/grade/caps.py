@@ -1,0 +1,46 @@
+"""Down-sampling of domains that have too large a share of the corpus, by a hash of each document's id.
+
+Which documents stay depends on their ids and on the corpus's words by domain, not on order or workers, and a document
+that stays at some share stays at every larger one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from herdlm.base.errors import InputError
+from herdlm.base.seeds import derive_seed
+
+TOO_COMMON = "domain_too_common"
+
+
+def keep_shares(words: Mapping[str, int], max_share: Mapping[str, float]) -> dict[str, float]:
+    """By domain the share of its documents to keep, so that no domain has more than its ``max_share`` of what is kept.
+
+    ``words`` are the corpus's by domain. A domain at its cap has ``cap`` of a total that the other domains fix:
+    ``total = words of the others / (1 - sum of caps)``. Capping one domain shrinks the total, so further ones may reach
+    their caps; each is looked at again until none does.
+
+    Raises:
+        InputError: every domain with words would be capped, so that there is no total.
+    """
+    capped: set[str] = set()
+    while True:
+        free = sum(count for domain, count in words.items() if domain not in capped)
+        rest = 1 - sum(max_share[domain] for domain in capped)
+        if capped and (free == 0 or rest <= 0):
+            raise InputError(
+                f"the caps on {', '.join(sorted(capped))} cannot be kept: too little else is in the corpus",
+                "Raise max_share, or leave one domain without a cap",
+            )
+        total = free / rest if rest > 0 else 0.0
+        over = {d for d, cap in max_share.items() if d not in capped and words.get(d, 0) > cap * total}
+        if not over:
+            return {d: max_share[d] * total / n if d in capped else 1.0 for d, n in words.items()}
+        capped |= over
+
+
+def check_share(id_: str, domain: str, shares: Mapping[str, float], seed: int) -> str | None:
+    """None to keep a document, or ``domain_too_common``."""
+    drawn = derive_seed(seed, "curate", "domain", id_) / 2**63
+    return TOO_COMMON if drawn >= shares[domain] else None

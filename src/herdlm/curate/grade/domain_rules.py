@@ -1,0 +1,115 @@
+"""Code and mathematics told from prose by what can be counted, in any language and without labels.
+
+A text is **code** when at least ``MIN_CODE`` of its characters stand on lines that read like a program's: an import, a
+definition, an assignment or a call on a line of its own, a line that ends in a brace or in a semicolon behind a bracket
+or a name, a prompt, markup; and indented lines that follow such a line. It is **mathematics** when it has at least
+``MIN_MARKS`` marks of it per word: a LaTeX command, a MathML tag left in the text, a symbol of Unicode's mathematical
+blocks, an equation, arithmetic on numbers, a word such as theorem. Code is asked first: programs are full of equations.
+All else is **general**.
+"""
+
+from __future__ import annotations
+
+import re
+
+CODE, MATHEMATICS, GENERAL = "code", "mathematics", "general"
+
+MIN_CODE = 0.3
+MIN_MARKS = 0.03
+FEWEST_MARKS = 3
+READ_CHARS = 20_000
+LONGEST_CODE_LINE = 240
+
+# A line of code by its beginning, spaces left out.
+_BEGINS = re.compile(
+    r"""(?:async\ )?(?:def|func|fn|function)\ +\w+\ ?\(
+      | (?:class|interface|struct|enum|namespace)\ +[\w.:]+[^.!?]*[:{(]$
+      | (?:import|package|using|use|require|export)\ +["'<{*\w][\w.{}*"'/:<>,\ ]*;?$
+      | from\ +[\w.]+\ +import\ +\S
+      | \#(?:\ ?(?:include|define|ifdef|ifndef|endif|pragma)\b|!/)
+      | (?:public|private|protected|static|const|let|var|val|final)\ +[\w<>\[\],\ .]+[=({;]
+      | (?:if|for|while|switch|elif|elseif|catch)\ ?\([^.!?]*\)\ ?[{:]?$
+      | (?:if|for|while|elif|with|except|else|try|finally)\b[^.!?]*(?:[=(<>\[]|\ (?:in|not|is|as)\ )[^!?]*:$
+      | (?:else|try|finally|do)\ ?[:{]$
+      | return\b\ ?[\w.()\[\]{}'"+*/<>=!&|,\ -]*;?$
+      | [\w.\[\]'"*$&@-]+\ ?(?:[-+*/|&^]|:)?=\ ?[^=\s]
+      | [\w.:>$-]*\w\([^()]*(?:\([^()]*\)[^()]*)*\)[;,]?$
+      | (?:\$|%|>>>|\.\.\.)\ +[\w./]
+      | (?:SELECT|INSERT\ INTO|UPDATE|DELETE\ FROM|CREATE\ TABLE|ALTER\ TABLE|DROP\ TABLE)\ +[\w*("`.]+
+      | //|/\*|\*/|<!--|<\?
+      | </?[A-Za-z][\w:-]*(?:\ [^<>]*)?/?>
+    """,
+    re.VERBOSE,
+)
+_BEFORE_SEMICOLON = re.compile(r"[)\]}'\"]\s*;$|=[^.!?]*;$")
+_ENDS = ("{", "}", "};", "});", "})", "},", "],", "),")
+
+_LATEX = re.compile(
+    r"\\(?:d?frac|sum|int|prod|sqrt|cdot|times|[lgn]eq?|alpha|beta|gamma|delta|epsilon|theta|lambda|mu|pi|sigma|phi|omega"
+    r"|infty|partial|nabla|in|subset|cup|cap|forall|exists|math\w+|left|right|begin|end|lim|log|ln|sin|cos|tan|to"
+    r"|[rR]ightarrow|implies|equiv|approx|text|boxed|vec|hat|bar)(?![A-Za-z])"
+)
+_MATHML = re.compile(r"</?(?:math|mrow|mfrac|msup|msub|msqrt|mi|mn|mo)\b")
+_SYMBOL = re.compile("[\u2200-\u22ff\u2a00-\u2aff\U0001d400-\U0001d7ff\u00d7\u00f7\u00b1\u00b2\u00b3\u2070-\u208e]")
+_GREEK = re.compile(
+    "(?<![\\w\u0370-\u03ff])[\u03b1-\u03c9\u0393\u0394\u0398\u039b\u03a0\u03a3\u03a6\u03a8\u03a9](?![\\w\u0370-\u03ff])"
+)
+# Each begins at its operator, which is quick to find: 3 * 4, x = 2, f(x) = 2, a^2.
+_EQUATION = re.compile(
+    r"""[+*^](?:(?<=\d.)|(?<=\d[ ].))[ ]?\$?[\d(]
+      | [-/](?<=\d[ ].)[ ]\$?\d
+      | =(?:(?<=[\d)%].)|(?<=[\d)%][ ].)|(?<=\W[A-Za-z].)|(?<=\W[A-Za-z][ ].)|(?<=\([a-z]\).)|(?<=\([a-z]\)[ ].))
+         [ ]?[-$(]?[\d(\\]
+      | \^[\w{(](?<=\w..)
+    """,
+    re.VERBOSE,
+)
+_STEMS = (
+    "theorem", "théorème", "teorema", "lemma", "corollar", "korollar", "polynom", "eigenv", "hypotenuse", "logarithm",
+    "isomorph", "biject", "axiom", "gleichung", "quadratic",
+)  # fmt: skip
+
+
+def code_share(text: str) -> float:
+    """The share of a text's characters, spaces around lines apart, that stand on lines of code."""
+    total = code = 0
+    inside = False
+    for raw in text.split("\n"):
+        line = raw.strip()
+        if not line:
+            continue
+        total += len(line)
+        inside = _is_code(line) or (inside and raw[:1].isspace())
+        if inside:
+            code += len(line)
+    return code / total if total else 0.0
+
+
+def _is_code(line: str) -> bool:
+    if len(line) > LONGEST_CODE_LINE:
+        return False
+    if _BEGINS.match(line) or line.endswith(_ENDS):
+        return True
+    return line[-1] == ";" and _BEFORE_SEMICOLON.search(line) is not None
+
+
+def mathematical_marks(text: str) -> int:
+    """How many marks of mathematics a text has."""
+    found = len(_EQUATION.findall(text))
+    if "\\" in text:
+        found += len(_LATEX.findall(text))
+    if "<m" in text or "</m" in text:
+        found += len(_MATHML.findall(text))
+    if not text.isascii():
+        found += len(_SYMBOL.findall(text)) + len(_GREEK.findall(text))
+    lower = text.lower()
+    return found + sum(map(lower.count, _STEMS))
+
+
+def domain_of(text: str) -> str:
+    """``code``, ``mathematics`` or ``general``, judged by the first ``READ_CHARS`` characters."""
+    text = text[:READ_CHARS]
+    if code_share(text) >= MIN_CODE:
+        return CODE
+    marks = mathematical_marks(text)
+    return MATHEMATICS if marks >= max(FEWEST_MARKS, MIN_MARKS * len(text.split())) else GENERAL

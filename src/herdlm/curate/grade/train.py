@@ -1,0 +1,160 @@
+"""Training of graders and domain classifiers from labels, each with a report on labels it never saw.
+
+Labels are dealt to training, calibration and report by a hash of the document's id, so a document falls to the same
+side whatever else is labelled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from herdlm.base.artefact import write_text_durably
+from herdlm.base.errors import InputError
+from herdlm.base.seeds import derive_seed
+from herdlm.curate.config import GradeConfig
+from herdlm.curate.grade.calibrate import Calibration, calibrate
+from herdlm.curate.grade.grader import GOOD, NOT_GOOD, CountableGrader, Grader, margins
+from herdlm.curate.grade.labels import Labelled, Labels, read_labels
+from herdlm.curate.grade.linear import train
+from herdlm.curate.grade.measures import measure, measure_classes, reliability
+from herdlm.curate.grade.report import domain_lines, grader_lines
+
+REPORT, READABLE = "report.json", "report.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """Labelled texts, dealt."""
+
+    training: list[Labelled]
+    calibration: list[Labelled]
+    held_out: list[Labelled]
+
+
+def train_grader(labels: Path, corpus: Path | None, out: Path, config: GradeConfig, *, seed: int = 0) -> dict[str, Any]:
+    """Train a grader on the labels of a file, write it and its report into the existing folder ``out``; the report.
+
+    Raises:
+        InputError: labels are missing, unusable, too few, or all of one kind.
+    """
+    read = read_labels(labels, corpus)
+    hands = deal(read.texts, config.calibration_share, config.held_out_share, seed)
+    kinds = [GOOD if good else NOT_GOOD for good in _are_good(hands.training, config)]
+    classifier = train(_texts(hands.training), kinds, config.classifier, seed=seed)
+    calibration = calibrate(
+        margins(classifier, _texts(hands.calibration)), _are_good(hands.calibration, config),
+        _languages(hands.calibration), config.min_calibration_texts,
+    )  # fmt: skip
+    grader = Grader(classifier, calibration)
+    grader.save(out)
+    told = {"labels": _counts(read, hands)} | _examine(grader, hands.held_out, config)
+    _write(out, told, grader_lines(told))
+    return told
+
+
+def train_domains(
+    labels: Path, corpus: Path | None, out: Path, config: GradeConfig, *, seed: int = 0
+) -> dict[str, Any]:
+    """Train a classifier of the names in a file of labels, as :func:`train_grader` does; nothing is calibrated.
+
+    Raises:
+        InputError: labels are missing, are scores, are too few, or all are one name.
+    """
+    read = read_labels(labels, corpus)
+    if isinstance(read.texts[0].label, float):
+        raise InputError(f"{labels} holds scores, not the names of domains", "Give rows with a label")
+    hands = deal(read.texts, 0.0, config.held_out_share, seed)
+    classifier = train(_texts(hands.training), _names(hands.training), config.classifier, seed=seed)
+    classifier.save(out)
+    found = [classifier.labels[i] for i in classifier.logits(_texts(hands.held_out)).argmax(axis=1).tolist()]
+    told = {"labels": _counts(read, hands), "held_out": measure_classes(found, _names(hands.held_out))}
+    _write(out, told, domain_lines(told))
+    return told
+
+
+def deal(texts: Sequence[Labelled], calibration_share: float, held_out_share: float, seed: int) -> Hands:
+    """Each labelled text to one hand, by its key.
+
+    Raises:
+        InputError: there are so few that a hand with a share stays empty.
+    """
+    hands = Hands([], [], [])
+    for each in texts:
+        at = derive_seed(seed, "grade", "deal", each.key) / 2**63
+        if at < held_out_share:
+            hands.held_out.append(each)
+        elif at < held_out_share + calibration_share:
+            hands.calibration.append(each)
+        else:
+            hands.training.append(each)
+    if not hands.training or not hands.held_out or (calibration_share and not hands.calibration):
+        raise InputError(f"{len(texts)} labels are too few to train on and to report on", "Label more documents")
+    return hands
+
+
+def _examine(grader: Grader, held_out: Sequence[Labelled], config: GradeConfig) -> dict[str, Any]:
+    texts, languages, is_good = _texts(held_out), _languages(held_out), _are_good(held_out, config)
+    scores = grader.score(texts, languages)
+    names = np.array(languages)
+    by_language = {}
+    for language in sorted(set(languages)):
+        rows = names == language
+        by_language[language] = measure(scores[rows], is_good[rows], config.report_at) | _origin(
+            grader.calibration, language
+        )
+    return {
+        "kept_from_score": config.report_at,
+        "held_out": measure(scores, is_good, config.report_at),
+        "by_language": by_language,
+        "reliability": reliability(scores, is_good),
+        "countable_properties": measure(CountableGrader().score(texts, languages), is_good, config.report_at),
+        "calibration": grader.calibration.model_dump(mode="json"),
+    }
+
+
+def _origin(calibration: Calibration, language: str) -> dict[str, str | None]:
+    own = language in calibration.by_language
+    return {"calibration": "own" if own else "all languages'", "why": calibration.why_not.get(language)}
+
+
+def _counts(read: Labels, hands: Hands) -> dict[str, Any]:
+    return {
+        "rows_without_answer": read.unanswered,
+        "rows_of_unknown_documents": read.unmatched,
+        "training": len(hands.training),
+        "calibration": len(hands.calibration),
+        "held_out": len(hands.held_out),
+        "by_language": dict(sorted(Counter(_languages(read.texts)).items())),
+        "by_label": {str(label): count for label, count in sorted(Counter(each.label for each in read.texts).items())},
+    }
+
+
+def _are_good(texts: Sequence[Labelled], config: GradeConfig) -> NDArray[np.bool_]:
+    good = set(config.good_labels)
+    judged = (t.label >= config.good if isinstance(t.label, float) else t.label in good for t in texts)
+    return np.fromiter(judged, bool, len(texts))
+
+
+def _texts(labelled: Sequence[Labelled]) -> list[str]:
+    return [each.text for each in labelled]
+
+
+def _languages(labelled: Sequence[Labelled]) -> list[str]:
+    return [each.language for each in labelled]
+
+
+def _names(labelled: Sequence[Labelled]) -> list[str]:
+    return [str(each.label) for each in labelled]
+
+
+def _write(out: Path, told: dict[str, Any], lines: Sequence[str]) -> None:
+    write_text_durably(out / REPORT, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+    write_text_durably(out / READABLE, "\n".join(lines) + "\n")
