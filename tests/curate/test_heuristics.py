@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from random import Random
 
-import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from herdlm.curate import heuristics
 from herdlm.curate.config import HeuristicsConfig
-from herdlm.curate.heuristics import check_text
+from herdlm.curate.dirty_words import dirty_words
+from herdlm.curate.heuristics import check_text, remove_repetitive_lines, repetitive_lines
+from herdlm.curate.orthography import (
+    LANGUAGES,
+    MEAN_WORD_CHARS,
+    SENTENCES_END_IN_SPACES,
+    UNSPACED,
+    line_ends,
+    sentence_ends,
+    word_length_ratio,
+)
 from herdlm.curate.quality import quality
-from herdlm.curate.words import split_words
+from herdlm.curate.stopwords import STOP_WORDS
+from herdlm.curate.words import normalize, split_words
 from tests.curate.crawls import article
+from tests.curate.test_ngrams import duplicate_chars, top_chars
 
 DEFAULT = HeuristicsConfig()
+LOOSE = HeuristicsConfig(
+    min_words=0, min_stop_words=0, min_sentences=0, min_mean_word_chars=0, max_lines_per_word=9, max_short_lines=1,
+    min_terminal_lines=0, max_symbols_per_word=9, min_alphabetic_words=0, max_ellipsis_lines=1,
+)  # fmt: skip
+LOOSER = LOOSE.model_copy(
+    update={"max_duplicate_lines": 1.0, "max_duplicate_line_chars": 1.0, "max_top_ngram_chars": (0.5, 0.4, 0.3)}
+)
 EN = article("en", "a")
 
 
@@ -75,36 +92,135 @@ def test_characters_are_the_words_of_unspaced_languages() -> None:
     assert split_words("한국어 문장") == ["한국어", "문장"]
 
 
-SMALL_TEXTS = st.lists(st.sampled_from(["a", "bb", "ccc", "dd"]), min_size=1, max_size=40)
+def slow_check(text: str, language: str, config: HeuristicsConfig) -> str | None:
+    """The rules as one would write them down, in the same order."""
+    words = split_words(text)
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    paragraphs = [part.strip() for part in text.split("\n\n") if part.strip()]
+    chars = sum(len(word) for word in words)
+    size = 2 if language in UNSPACED else 1
+    stop_words = STOP_WORDS.get(language)
+    ends = line_ends(language)
+    spaced_ends = language in SENTENCES_END_IN_SPACES
+    found = []
+    found.append(("too_few_words", len(words) < config.min_words))
+    found.append(("too_many_words", len(words) > config.max_words))
+    if language not in UNSPACED:
+        mean = chars / max(len(words), 1) / word_length_ratio(language)
+        found.append(("words_too_short", mean < config.min_mean_word_chars))
+        found.append(("words_too_long", mean > config.max_mean_word_chars))
+    for symbols in (text.count("#"), text.count("...") + text.count("…")):
+        found.append(("too_many_symbols", symbols > config.max_symbols_per_word * len(words)))
+    lettered = [word for word in words if any(c.isalpha() for c in word)]
+    found.append(("too_few_alphabetic_words", len(lettered) < config.min_alphabetic_words * len(words)))
+    if stop_words is not None:
+        different = {word for word in words if word in stop_words} | {
+            w.lower() for w in words if w.lower() in stop_words
+        }
+        found.append(("too_few_stop_words", len(different) < config.min_stop_words))
+    bullets = [line for line in lines if line.startswith(heuristics.BULLETS)]
+    found.append(("too_many_bullet_lines", len(bullets) > config.max_bullet_lines * len(lines)))
+    trailing = [line for line in lines if line.endswith(heuristics.ELLIPSES)]
+    found.append(("too_many_ellipsis_lines", len(trailing) > config.max_ellipsis_lines * len(lines)))
+    if not spaced_ends:
+        ended = [line for line in lines if line.endswith(ends)]
+        found.append(("too_few_sentence_ends", len(ended) < config.min_terminal_lines * len(lines)))
+    short = [line for line in lines if len(line) < config.short_line_chars]
+    found.append(("too_many_short_lines", len(short) > config.max_short_lines * len(lines)))
+    found.append(("list_like", len(lines) > config.max_lines_per_word * len(words)))
+    if not spaced_ends:
+        sentences = sum(c in sentence_ends(language) for c in text)
+        found.append(("too_few_sentences", sentences < config.min_sentences))
+    for name, parts, most, most_chars in (
+        ("duplicate_lines", lines, config.max_duplicate_lines, config.max_duplicate_line_chars),
+        ("duplicate_paragraphs", paragraphs, config.max_duplicate_paragraphs, config.max_duplicate_paragraph_chars),
+    ):
+        again = [part for i, part in enumerate(parts) if part in parts[:i]]
+        found.append((name, len(again) > most * len(parts) or sum(map(len, again)) > most_chars * len(text)))
+    for n, share in zip((2, 3, 4), config.max_top_ngram_chars, strict=True):
+        found.append((f"top_{n}_gram", top_chars(words, n * size) > share * chars))
+    for n, share in zip(range(5, 11), config.max_duplicate_ngram_chars, strict=True):
+        found.append((f"duplicate_{n}_grams", duplicate_chars(words, n * size) > share * chars))
+    dirty = dirty_words(text, language)
+    found.append(("too_many_dirty_words", dirty >= config.min_dirty_words and dirty > 0.01 * len(words)))
+    return next((name for name, broken in found if broken), None)
 
 
-@given(SMALL_TEXTS, st.integers(2, 10))
-def test_ngram_counts_match_their_definition(words: list[str], n: int) -> None:
-    lengths = np.array([len(word) for word in words], np.int64)
-    ids = np.unique(words, return_inverse=True)[1].astype(np.int64)
-    grams = ids
-    for size in range(2, n + 1):
-        if len(grams) < 2:
-            return
-        grams = heuristics._extend(grams, ids, size)
-    plain = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
-    assert len(grams) == len(plain)
+PIECES = st.sampled_from([
+    "the", "of", "and", "in", "harbour", "Boat", "12", "...", "…", "#", "- ", "* x", "The end of it.", "これは本です。",
+    "и не в", "die und der", "\n", "\n\n", ".", "?", "porn", "a b c d e f g", "EACH OF THEM", "日", "ก็ดี", "است در",
+])  # fmt: skip
 
-    counts = Counter(plain)
-    most = max(counts.values())
-    top = {sum(map(len, gram)) * most for gram, count in counts.items() if count == most} if most > 1 else {0}
-    assert heuristics._top_ngram_chars(grams, lengths, n) in top
 
-    seen, covered = set(), set()
-    for i, gram in enumerate(plain):
-        if gram in seen:
-            covered.update(range(i, i + n))
-        seen.add(gram)
-    assert heuristics._duplicate_ngram_chars(grams, lengths, n) == sum(len(words[i]) for i in covered)
+@settings(max_examples=400)
+@given(
+    st.lists(PIECES, max_size=60).map(" ".join),
+    st.sampled_from(["en", "de", "ja", "ru", "th", "zh", "xmf"]),
+    st.sampled_from([DEFAULT, LOOSE, LOOSER]),
+)
+def test_the_fast_check_gives_what_a_slow_one_gives(text: str, language: str, config: HeuristicsConfig) -> None:
+    assert check_text(text, language, config) == slow_check(text, language, config)
+
+
+@pytest.mark.parametrize("language", ["en", "de", "fr", "ja"])
+def test_articles_with_repetitions_get_the_same_verdict(language: str) -> None:
+    text = " ".join(article(language, key) for key in "abc")
+    words = split_words(text)
+    glue = "" if language == "ja" else " "
+    for repeat in range(0, len(words), 7):
+        repeated = text + glue + glue.join(words[:repeat])
+        assert check_text(repeated, language, LOOSE) == slow_check(repeated, language, LOOSE)
+
+
+def test_word_lengths_and_sentence_ends_are_the_languages_own() -> None:
+    finnish = "Järjestelmänvalvojan käyttöoikeustasomäärittely on yhteensopivuustarkistuksen ja kokonaisuus ei muutu."
+    german = " ".join(["Donaudampfschifffahrt und die Betriebsgesellschaft der Oberbuchhaltung."] * 2)
+    strict = HeuristicsConfig(min_words=1, min_sentences=1, max_duplicate_lines=1)
+    assert check_text(finnish, "en", strict) == "words_too_long"
+    assert check_text(finnish, "fi", strict) is None
+    assert check_text(german, "en", strict) == "words_too_long"
+    hindi = "यह एक वाक्य है और इसमें कई शब्द हैं।\nवह किताब लेने के लिए बाज़ार गया था।"
+    assert check_text(hindi, "hi", strict) is None
+    assert check_text(hindi.replace("।", ""), "hi", strict) == "too_few_sentence_ends"
+
+
+def test_languages_without_a_table_use_the_stated_default() -> None:
+    text = article("en", "a")
+    assert "xmf" not in STOP_WORDS
+    assert check_text(text, "xmf", DEFAULT) is None
+    assert word_length_ratio("xmf") == pytest.approx(6.0 / 5.3)
+
+
+def test_tables_cover_many_languages() -> None:
+    assert len(LANGUAGES) == 176
+    assert set(STOP_WORDS) <= LANGUAGES
+    assert len(STOP_WORDS) >= 45
+    assert set(MEAN_WORD_CHARS) <= LANGUAGES
+    assert set(STOP_WORDS) - UNSPACED <= set(MEAN_WORD_CHARS)
+    for language, words in STOP_WORDS.items():
+        assert len(words) >= 18, language
+        assert all(split_words(word) == [word] and word == word.lower() for word in words), language
+
+
+def test_repetitive_lines_are_found_and_removed() -> None:
+    log = " ".join(f"{i} error while reading the block from the disk" for i in range(12))
+    prose = article("en", "a").replace("\n", " ")
+    text = f"{prose}\n{log}\n{article('en', 'b')}"
+    assert repetitive_lines(text, "en", DEFAULT) == [log]
+    assert remove_repetitive_lines(text, "en", DEFAULT) == f"{prose}\n{article('en', 'b')}"
+    assert remove_repetitive_lines(prose, "en", DEFAULT) == prose
+    short = HeuristicsConfig(repetitive_line_words=200)
+    assert repetitive_lines(text, "en", short) == []
+
+
+def test_marks_belong_to_their_letters() -> None:
+    assert split_words("ที่นี่ดี") == ["ที่", "นี่", "ดี"]
+    assert normalize("हिन्दी, भाषा!") == "हिन्दी भाषा"
+    assert normalize("Don't  STOP—now_é") == "don t stop now é"
 
 
 def test_no_text_breaks_the_rules_themselves() -> None:
-    loose = HeuristicsConfig(min_words=0, min_stop_words=0, min_mean_word_chars=0)
+    loose = HeuristicsConfig(min_words=0, min_stop_words=0, min_mean_word_chars=0, min_sentences=0)
     for text in ("", " ", "word", "two words", "\n\n\n"):
         assert check_text(text, "en", loose) in (None, "too_few_sentence_ends", "too_many_short_lines", "list_like")
 

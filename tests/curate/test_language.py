@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from herdlm.curate.language import WINDOW_CHARS, check_language, identify, windows
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from herdlm.base.errors import InputError
+from herdlm.curate import language as identification
+from herdlm.curate.config import CurateConfig
+from herdlm.curate.language import STRETCH_CHARS, STRETCHES, check_language, identify, sample
+from herdlm.curate.orthography import LANGUAGES
 
 SENTENCES = {
     "en": "The package manager reads the list of files and asks the administrator what to do with those that changed. ",
     "de": "Die Paketverwaltung liest die Liste der Dateien und fragt, was mit den geänderten geschehen soll. ",
     "fr": "Le gestionnaire de paquets lit la liste des fichiers et demande que faire de ceux qui ont changé. ",
     "es": "El gestor de paquetes lee la lista de archivos y pregunta qué hacer con los que han cambiado. ",
+    "ru": "Менеджер пакетов читает список файлов и спрашивает, что делать с теми, которые изменились. ",
+    "zh": "软件包管理器读取文件列表，并询问管理员如何处理已更改的文件。",
+    "ar": "يقرأ مدير الحزم قائمة الملفات ويسأل المسؤول عما يجب فعله بالملفات التي تغيرت. ",
+    "hi": "पैकेज प्रबंधक फ़ाइलों की सूची पढ़ता है और पूछता है कि बदली हुई फ़ाइलों का क्या करना है। ",
+    "ko": "패키지 관리자는 파일 목록을 읽고 변경된 파일을 어떻게 할지 관리자에게 묻습니다. ",
+    "el": "Ο διαχειριστής πακέτων διαβάζει τη λίστα αρχείων και ρωτά τι να κάνει με όσα άλλαξαν. ",
+    "th": "ตัวจัดการแพ็กเกจอ่านรายการไฟล์และถามผู้ดูแลระบบว่าจะทำอย่างไรกับไฟล์ที่เปลี่ยนแปลง",
     "ja": "パッケージ管理システムはファイルの一覧を読み、変更されたものをどうするか管理者に尋ねます。",
 }
 
@@ -23,24 +39,62 @@ def test_identify(language: str, times: int) -> None:
     assert score > 0.65
 
 
-def test_a_page_of_two_languages_is_uncertain() -> None:
-    text = SENTENCES["de"] * 20 + SENTENCES["en"] * 40
-    found, score = identify(text)
-    assert found == "en"
-    assert score < 0.7
+def test_a_page_of_two_languages_scores_lower() -> None:
+    pure = identify(SENTENCES["de"] * 60)[1]
+    found, score = identify(SENTENCES["de"] * 20 + SENTENCES["en"] * 40)
+    assert found in ("de", "en")
+    assert score < 0.65 < pure
+    korean = identify(SENTENCES["ko"] * 20 + SENTENCES["en"] * 5)
+    assert korean[0] == "ko"
+    assert 0.5 < korean[1] < 0.9
 
 
-def test_windows_cover_start_and_end() -> None:
+def test_text_without_letters_has_no_language() -> None:
+    for text in ("", "\n", "123 456", "… — !", "\0"):
+        assert identify(text) == ("", 0.0)
+
+
+@given(st.text(max_size=80))
+def test_every_answer_is_a_known_language_with_a_probability(text: str) -> None:
+    language, score = identify(text)
+    assert language in LANGUAGES or (language == "" and score == 0)
+    assert 0 <= score <= 1
+
+
+def test_the_sample_covers_start_and_end() -> None:
     text = " ".join(map(str, range(2000, 4000)))
-    start, middle, end = windows(text)
-    assert text.startswith(start)
-    assert text.endswith(end)
-    assert abs(text.index(middle) - (len(text) - WINDOW_CHARS) / 2) <= 1
-    assert len(start) == len(middle) == len(end) == WINDOW_CHARS
-    assert windows("short") == ["short"]
+    pieces = sample(text)
+    assert pieces.startswith(text[:STRETCH_CHARS])
+    assert pieces.endswith(text[-STRETCH_CHARS:])
+    assert len(pieces) == STRETCHES * (STRETCH_CHARS + 1) - 1
+    assert sample("short") == "short"
 
 
 def test_check_language() -> None:
-    assert check_language("en", 0.9, ("en", "de"), 0.65) is None
-    assert check_language("fr", 0.9, ("en", "de"), 0.65) == "other_language"
-    assert check_language("en", 0.6, ("en", "de"), 0.65) == "uncertain_language"
+    config = CurateConfig(languages=("en", "de", "no"), language_thresholds={"de": 0.9})
+    assert check_language("en", 0.66, config) is None
+    assert check_language("fr", 0.99, config) == "other_language"
+    assert check_language("en", 0.6, config) == "uncertain_language"
+    assert check_language("de", 0.89, config) == "uncertain_language"
+    assert check_language("de", 0.9, config) is None
+    assert check_language("no", 0.5, config) is None  # Danish takes its share of every Norwegian page
+    assert check_language("no", 0.4, config) == "uncertain_language"
+
+
+def test_thresholds_are_checked() -> None:
+    with pytest.raises(ValidationError, match="'xx' is not supported"):
+        CurateConfig(language_thresholds={"xx": 0.5})
+    with pytest.raises(ValidationError, match="not between 0 and 1"):
+        CurateConfig(language_thresholds={"en": 1.5})
+    with pytest.raises(ValidationError, match="'xx' is not supported"):
+        CurateConfig(languages=("xx",))
+
+
+def test_a_wrong_or_missing_model_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    identification._model.cache_clear()
+    monkeypatch.setattr(identification, "MODEL", tmp_path / "lid.176.ftz")
+    with pytest.raises(InputError, match="cannot be read"):
+        identify("some text")
+    (tmp_path / "lid.176.ftz").write_bytes(b"another")
+    with pytest.raises(InputError, match=r"not the published lid\.176\.ftz"):
+        identify("some text")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from herdlm.base.artefact import hash_json
 from herdlm.curate.batch import Batch
 from herdlm.curate.config import PACE, CurateConfig
+from herdlm.curate.corpus import words_file
 from herdlm.curate.documents import FINGERPRINTS, PAGE_SCHEMA, RowWriter
 from herdlm.curate.duplicates.exact import digest
 from herdlm.curate.duplicates.lines import line_keys
@@ -27,10 +28,11 @@ from herdlm.curate.duplicates.minhash import band_keys, fingerprint
 from herdlm.curate.duplicates.sketches import write_sketches
 from herdlm.curate.duplicates.url import url_key
 from herdlm.curate.duplicates.versions import parse_date
+from herdlm.curate.outliers import WordCounts
 from herdlm.curate.sources.page import Page
 from herdlm.curate.sources.reach import Reach
 from herdlm.curate.sources.shards import NUMBER_BITS, Shard, read_shard
-from herdlm.curate.step import Ledger, run_steps
+from herdlm.curate.step import Ledger, run_steps, still_in
 from herdlm.curate.steps.contents import PAGE_STEPS
 from herdlm.curate.words import normalize
 
@@ -86,6 +88,7 @@ def annotate(task: AnnotateTask) -> dict[str, Any]:
     reach = Reach(shard.begin if shard.start is None else shard.start, shard.end, known=shard.start is not None)
     ledger = Ledger(task.seed)
     pages = usable = kept = 0
+    words = WordCounts()
     rows: list[int] = []
     sketches: list[NDArray[np.uint8]] = []
     with RowWriter(task.path, PAGE_SCHEMA) as writer:
@@ -94,10 +97,14 @@ def annotate(task: AnnotateTask) -> dict[str, Any]:
             usable += batch["fault"].count(None)
             run_steps(batch, PAGE_STEPS, config, ledger)
             kept += batch["step"].count(None)
+            with ledger.timed("word counts"):
+                for i in still_in(batch):
+                    words.add(batch["text"][i], batch["language"][i])
             with ledger.timed("fingerprints"):
                 _fingerprint(batch, config, rows, sketches)
             with ledger.timed("write"):
                 writer.write(batch, range(len(batch["row"])))
+        words.write(words_file(task.path))
         write_sketches(task.path, rows, sketches, config.near_duplicates.sketch)
         summary = {
             "pages": pages, "usable": usable, "kept": kept,
@@ -134,7 +141,7 @@ def _as_batch(pages: list[Page], shard: Shard) -> Batch:
         **{name: [getattr(page, name) for page in pages] for name in
            ("url", "date", "payload", "charset", "kind", "language", "fault")},
         "bytes": [len(page.payload) for page in pages],
-        "text": [""] * count, "words": [0] * count,
+        **{name: [0] * count for name in ("words", "pii", "dirty_words")}, "text": [""] * count,
         **{name: list(nothing) for name in ("language_score", "quality", "domain", "step", "reason", *FINGERPRINTS)},
     }  # fmt: skip
 

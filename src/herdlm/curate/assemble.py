@@ -41,6 +41,7 @@ class AssembleTask:
     names: Path  # of the source files, as JSON
     decisions: Path  # of the corpus, as JSON
     lines: Path  # that are repeated too often
+    words: Path  # of the corpus, counted
     folder: Path
     config: CurateConfig
     seed: int
@@ -62,7 +63,7 @@ def assemble(task: AssembleTask) -> None:
     """Write one shard's documents, dropped documents and counts."""
     ledger = Ledger(task.seed)
     config = task.config
-    corpus = Corpus(config, task.seed, task.decisions, task.lines)
+    corpus = Corpus(config, task.seed, task.decisions, task.lines, task.words)
     steps = [step.within(corpus) for step in DOCUMENT_STEPS]
     with ExitStack() as stack:
         documents = stack.enter_context(RowWriter(task.part(DOCUMENTS), DOCUMENT_SCHEMA))

@@ -16,9 +16,11 @@ class HeuristicsConfig(Section):
 
     min_words: int = Field(50, ge=0)
     max_words: int = Field(100_000, ge=1)
-    min_mean_word_chars: float = Field(3.0, ge=0, description="only languages written with spaces")
-    max_mean_word_chars: float = Field(10.0, gt=0, description="only languages written with spaces")
+    min_mean_word_chars: float = Field(3.0, ge=0, description="of English; other languages' scaled")
+    max_mean_word_chars: float = Field(10.0, gt=0, description="of English; other languages' scaled")
     min_stop_words: int = Field(2, ge=0, description="different stop words of the page's own language")
+    min_sentences: int = Field(3, ge=0, description="ends of sentences")
+    drop_curly_brackets: bool = Field(False, description="as C4 does; it drops pages with code")
     min_alphabetic_words: float = Field(0.8, ge=0, le=1, description="share of words with a letter in them")
     max_symbols_per_word: float = Field(0.1, ge=0, description="'#' and ellipses, each, per word")
     max_bullet_lines: float = Field(0.9, ge=0, le=1)
@@ -37,6 +39,12 @@ class HeuristicsConfig(Section):
     max_duplicate_ngram_chars: tuple[float, float, float, float, float, float] = Field(
         (0.15, 0.14, 0.13, 0.12, 0.11, 0.10), description="share of the text in repeated word 5- to 10-grams"
     )
+    max_line_ngram_chars: float = Field(
+        0.5, ge=0, le=1, description="a line with more in repeated 5-grams is repetitive"
+    )
+    repetitive_line_words: int = Field(40, ge=1, description="shorter lines are never repetitive")
+    max_dirty_words: float = Field(0.01, ge=0, le=1, description="share of the words; 1 turns the rule off")
+    min_dirty_words: int = Field(3, ge=1, description="fewer never drop a page")
 
     @model_validator(mode="after")
     def _some_length_is_allowed(self) -> HeuristicsConfig:
@@ -50,6 +58,42 @@ class UrlConfig(Section):
 
     blocked_domains: tuple[str, ...] = Field((), description="files; a domain covers its subdomains")
     blocked_words: tuple[str, ...] = Field((), description="files; words between the punctuation of an address")
+
+
+class PiiRule(Section):
+    """What is done about one kind of personal data."""
+
+    action: Literal["mask", "keep"] = Field("mask", description="keep: count only")
+    max_count: int | None = Field(None, ge=0, description="more in a page drop it")
+    max_per_1000_words: float | None = Field(None, ge=0, description="more drop the page")
+
+
+class PiiConfig(Section):
+    """Personal data and secrets, by kind; see ``pii.py``."""
+
+    email: PiiRule = PiiRule(max_per_1000_words=50)
+    phone: PiiRule = PiiRule(max_per_1000_words=50)
+    ip: PiiRule = PiiRule(max_per_1000_words=100)
+    card: PiiRule = PiiRule(max_count=5)
+    iban: PiiRule = PiiRule(max_count=20)
+    key: PiiRule = PiiRule()
+    min_count: int = Field(5, ge=1, description="fewer of a kind never drop a page for their density")
+
+
+class OutliersConfig(Section):
+    """Documents whose words are far from the corpus's; see ``outliers.py``."""
+
+    max_divergence: float = Field(4.0, gt=0, description="bits")
+    prior_words: int = Field(500, ge=1, description="words of the corpus's distribution mixed into each document's")
+    min_reference_words: int = Field(1_000_000, ge=1, description="languages with fewer in the corpus are not measured")
+
+
+class HostsConfig(Section):
+    """When all of a host's pages are dropped; see ``hosts.py``."""
+
+    min_pages: int = Field(3, ge=1, description="hosts with fewer are judged by page alone")
+    max_pii_per_1000_words: float = Field(20.0, gt=0)
+    max_dirty_words_per_1000_words: float = Field(5.0, gt=0)
 
 
 class NearDuplicatesConfig(Section):
@@ -200,6 +244,9 @@ class CurateConfig(Section):
     language_thresholds: dict[str, float] = Field({}, description="a language's own min_language_score")
     url: UrlConfig = UrlConfig()
     heuristics: HeuristicsConfig = HeuristicsConfig()
+    pii: PiiConfig = PiiConfig()
+    outliers: OutliersConfig = OutliersConfig()
+    hosts: HostsConfig = HostsConfig()
     near_duplicates: NearDuplicatesConfig = NearDuplicatesConfig()
     index: str = Field("", description="of earlier corpora, whose documents are dropped: see `herdlm index`")
     repeated_lines: RepeatedLinesConfig = RepeatedLinesConfig()

@@ -1,7 +1,7 @@
 """What is known of the corpus as a whole once repeated pages are out, and decides about documents in the third pass.
 
-Counts are made per shard and added up: scores by language say where the cut of quality is, words by domain which domains
-are too common, documents where buckets of lines begin.
+Counts are made per shard and added up: personal data and dirty words by host say which hosts go, scores by language
+where the cut of quality is, words by domain which domains are too common, documents where buckets of lines begin.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,16 @@ from herdlm.curate.grade.caps import keep_shares
 from herdlm.curate.grade.contamination import Contamination
 from herdlm.curate.grade.contamination_report import ContaminationCounts
 from herdlm.curate.grade.cutoffs import ScoreCounts, cutoffs
+from herdlm.curate.hosts import HostCounts, add_hosts, check_host
 from herdlm.curate.job import Job
+from herdlm.curate.outliers import Reference, WordCounts, references
 
 
 class Decisions(BaseModel):
     """What the corpus as a whole decides.
 
     Attributes:
+        hosts: why all of a host's pages are dropped, by host.
         cuts: by language, the lowest quality that stays.
         keep_shares: by domain, the share of documents that stays.
         buckets: the first row of each bucket over which lines are counted.
@@ -42,9 +45,13 @@ class Decisions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    hosts: dict[str, str]
     cuts: dict[str, float]
     keep_shares: dict[str, float]
     buckets: list[int]
+
+
+_TALLIED = ("language", "quality", "domain", "words", "url", "pii", "dirty_words")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +78,28 @@ def remaining(pages: Path, dropped: Sequence[Path], columns: Sequence[str]) -> p
 
 def tally(task: TallyTask) -> None:
     """Count one file's remaining pages: scores by language, words by domain, the first row, documents and lines."""
-    table = remaining(task.pages, task.dropped, ["language", "quality", "domain", "words", "lines"])
+    table = remaining(task.pages, task.dropped, [*_TALLIED, "lines"])
     counts, words = ScoreCounts(), Counter[str]()
     counts.add(table["quality"].to_pylist(), table["language"].to_pylist())
     for domain, count in zip(table["domain"].to_pylist(), table["words"].to_pylist(), strict=True):
         words[domain] += count
     scores = {language: [np.flatnonzero(each).tolist(), each[each > 0].tolist()]
               for language, each in counts.by_language.items()}  # fmt: skip
+    hosts: dict[str, HostCounts] = {}
+    for url, *each in zip(*(table[name].to_pylist() for name in ("url", "words", "pii", "dirty_words")), strict=True):
+        if url:
+            host = host_of(url)
+            hosts[host] = hosts.get(host, HostCounts()) + HostCounts(1, *each)
     lines = sum(map(len, table["lines"].to_pylist()))
     first = table["row"][0].as_py() if len(table) else None
-    told = {"scores": scores, "words": dict(words), "documents": len(table), "lines": lines, "first": first}
+    told = {
+        "scores": scores,
+        "words": dict(words),
+        "hosts": {host: astuple(each) for host, each in hosts.items()},
+        "documents": len(table),
+        "lines": lines,
+        "first": first,
+    }
     write_text_durably(task.path, json.dumps(told))
 
 
@@ -92,6 +111,7 @@ def decide(pages: Sequence[Path], dropped: Sequence[Path], folder: Path, job: Jo
     """
     config = job.config
     counts, words = ScoreCounts(), Counter[str]()
+    hosts: dict[str, HostCounts] = {}
     documents = lines = 0
     buckets: list[int] = []
     tasks = [TallyTask(path, tuple(dropped), folder / f"tally-{number:06}.json") for number, path in enumerate(pages)]
@@ -104,13 +124,31 @@ def decide(pages: Sequence[Path], dropped: Sequence[Path], folder: Path, job: Jo
         told = json.loads(task.path.read_text(encoding="utf-8"))
         counts.merge(_counts(told["scores"]))
         words.update(told["words"])
+        hosts = add_hosts(hosts, {host: HostCounts(*each) for host, each in told["hosts"].items()})
         if told["documents"] and (not buckets or documents >= config.repeated_lines.bucket_documents):
             buckets.append(told["first"])
             documents = 0
         documents += told["documents"]
         lines += told["lines"]
     shares = keep_shares(words, config.domains.max_share)
-    return Decisions(cuts=cutoffs(counts, config.quality), keep_shares=shares, buckets=buckets), lines
+    dropped_hosts = {host: why for host, each in hosts.items() if (why := check_host(each, config.hosts))}
+    cuts = cutoffs(counts, config.quality)
+    return Decisions(hosts=dropped_hosts, cuts=cuts, keep_shares=shares, buckets=buckets), lines
+
+
+def words_file(pages: Path) -> Path:
+    """Where the words of a file of pages are counted."""
+    return pages.with_suffix(".words.npz")
+
+
+def add_words(pages: Sequence[Path], result: Path) -> None:
+    """Write into ``result`` the words of all pages that were still in after the first pass."""
+    total = WordCounts()
+    for path in pages:
+        total = total + WordCounts.read(words_file(path))
+    temporary = result.with_name(f".{result.name}.tmp")
+    total.write(temporary)
+    temporary.replace(result)
 
 
 def _counts(told: dict[str, Any]) -> ScoreCounts:
@@ -125,19 +163,26 @@ class Corpus:
     """What a document step may look up.
 
     Args:
-        decisions: the file of :class:`Decisions`.
-        lines: the file of repeated lines, of ``repeated_lines.LINE``.
+        decisions_file: of :class:`Decisions`.
+        lines_file: of repeated lines, as ``repeated_lines.LINE``.
+        words_file: of the corpus's words.
     """
 
     config: CurateConfig
     seed: int
     decisions_file: Path
     lines_file: Path
+    words_file: Path
 
     @cached_property
     def decisions(self) -> Decisions:
         """What the corpus decides."""
         return Decisions.model_validate_json(self.decisions_file.read_text(encoding="utf-8"))
+
+    @cached_property
+    def word_references(self) -> dict[str, Reference]:
+        """How often words are in the languages of the corpus."""
+        return references(WordCounts.read(self.words_file), self.config.outliers)
 
     @cached_property
     def contamination(self) -> ContaminationCounts:

@@ -43,6 +43,8 @@ PAGE_SCHEMA = pa.schema(
         ("row", pa.int64()),
         *_DOCUMENT,
         ("kind", pa.string()),
+        ("pii", pa.int64()),  # pieces of personal data that were found
+        ("dirty_words", pa.int64()),
         ("step", pa.string()),
         ("reason", pa.string()),
         # What corpus steps compare by; null where dropped.

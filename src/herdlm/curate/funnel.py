@@ -38,7 +38,7 @@ class Funnel:
             bytes_out, words_out = (batch["bytes"][i], batch["words"][i]) if passed else (0, 0)
             language = batch["language"][i] or UNKNOWN
             _add(self.languages, (step, reason or "", language), (1, bytes_in, bytes_out, words_in, words_out))
-            _add(self.domains, (step, "" if passed else "dropped", domain(batch["url"][i])), (1, bytes_in))
+            _add(self.domains, (step, "" if passed else "dropped", host_of(batch["url"][i])), (1, bytes_in))
 
     def add(self, counts: dict[str, Any]) -> None:
         """Add what :meth:`as_json` of another funnel gave."""
@@ -127,7 +127,7 @@ class Funnel:
         return dict(largest[:TOLD_DOMAINS])
 
 
-def domain(url: str) -> str:
+def host_of(url: str) -> str:
     """The host of an address in lower case, without ``www.``; "" where there is none."""
     _, scheme, rest = url.partition("://")
     host = rest.partition("/")[0].rpartition("@")[2].partition(":")[0].lower() if scheme else ""

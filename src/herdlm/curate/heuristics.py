@@ -2,71 +2,116 @@
 
 Origins: [G] the quality rules and [R] the repetition rules of Gopher (Rae et al. 2021, arXiv 2112.11446, appendix
 A.1.1); [C] C4 (Raffel et al. 2020, arXiv 1910.10683, section 2.2); [F] FineWeb (Penedo et al. 2024, arXiv 2406.17557,
-section 3.6). Thresholds are ``HeuristicsConfig``'s; its defaults are theirs. Stop words are the page's own language's.
+section 3.6); [L] Llama 3 (Llama team 2024, arXiv 2407.21783, section 3.1.1). Thresholds are ``HeuristicsConfig``'s; its
+defaults are theirs. They were chosen for English: word lengths are scaled by how long a language's words are, stop
+words and ends of sentences are the language's own (``stopwords.py``, ``orthography.py``).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 from herdlm.curate.config import HeuristicsConfig
-from herdlm.curate.orthography import UNSPACED
+from herdlm.curate.dirty_words import dirty_words
+from herdlm.curate.ngrams import NGrams
+from herdlm.curate.orthography import SENTENCES_END_IN_SPACES, UNSPACED, line_ends, sentence_ends, word_length_ratio
 from herdlm.curate.stopwords import STOP_WORDS
 from herdlm.curate.words import split_words
 
 BULLETS = tuple("•‣◦▪■●○·-*\u2013")
 ELLIPSES = ("...", "…", "[...]", "[…]")
-TERMINALS = tuple('.!?:;")”»…。」\uff01\uff1f\uff1a\uff09')  # the last four: full-width ! ? : )
+PLACEHOLDERS = ("lorem ipsum", "Lorem ipsum", "Lorem Ipsum", "LOREM IPSUM")
 TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
 UNSPACED_WORD_CHARS = 2  # about what a word has in the languages whose characters are counted as words
+LINE_NGRAM = 5
+
+
+class Words:
+    """A text's words in order, numbered: equal words have equal numbers, the place where the word first stands.
+
+    ``ids`` and ``lengths`` (characters) are int64[N]; ``unique`` maps each word to its number, in order of appearance.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.list = split_words(text)
+        self.count = len(self.list)
+        self.unique: dict[str, int] = {}
+        self.ids = np.fromiter(map(self.unique.setdefault, self.list, range(self.count)), np.int64, self.count)
+        self._first = np.fromiter(self.unique.values(), np.int64, len(self.unique))
+        self.lengths = self.spread(list(map(len, self.unique)))
+        self.chars = int(self.lengths.sum())
+
+    def spread(self, values: Sequence[int]) -> NDArray[np.int64]:
+        """Values of the unique words -> values of the words in order."""
+        table = np.zeros(self.count, np.int64)
+        table[self._first] = values
+        return table[self.ids]
 
 
 def check_text(text: str, language: str, config: HeuristicsConfig) -> str | None:
-    """None to keep a text, or the name of the first rule it breaks."""
-    words = split_words(text)
+    """None to keep a text, or the name of the first rule it breaks; cheap rules are asked first."""
+    words = Words(text)
     rules = chain(
         _word_rules(text, words, language, config),
-        _line_rules(text, words, config),
+        _line_rules(text, words, language, config),
         _repetition_rules(words, language, config),
+        _vocabulary_rules(text, words, language, config),
     )
     return next((reason for reason, broken in rules if broken), None)
 
 
-def _word_rules(text: str, words: Sequence[str], language: str, config: HeuristicsConfig) -> Iterator[tuple[str, bool]]:
-    count = len(words)
+def _word_rules(text: str, words: Words, language: str, config: HeuristicsConfig) -> Iterator[tuple[str, bool]]:
+    count = words.count
     yield "too_few_words", count < config.min_words  # [G]
     yield "too_many_words", count > config.max_words  # [G]
     if language not in UNSPACED:
-        mean = sum(map(len, words)) / max(count, 1)
+        mean = words.chars / max(count, 1) / word_length_ratio(language)
         yield "words_too_short", mean < config.min_mean_word_chars  # [G]
         yield "words_too_long", mean > config.max_mean_word_chars  # [G]
     symbols = max(text.count("#"), text.count("...") + text.count("…"))
     yield "too_many_symbols", symbols > config.max_symbols_per_word * count  # [G]
-    alphabetic = sum(any(map(str.isalpha, word)) for word in words)
+    alphabetic = int(words.spread([word[0].isalpha() or _has_letter(word) for word in words.unique]).sum())
     yield "too_few_alphabetic_words", alphabetic < config.min_alphabetic_words * count  # [G]
-    stop_words = STOP_WORDS[language].intersection(word.lower() for word in words)
-    yield "too_few_stop_words", len(stop_words) < config.min_stop_words  # [G], with a table per language
-    yield "placeholder_text", "lorem ipsum" in text.lower()  # [C]
+    yield "too_few_stop_words", _lacks_stop_words(words, language, config.min_stop_words)  # [G]
+    yield "placeholder_text", any(map(text.__contains__, PLACEHOLDERS))  # [C]
+    yield "curly_brackets", config.drop_curly_brackets and "{" in text  # [C]
 
 
-def _line_rules(text: str, words: Sequence[str], config: HeuristicsConfig) -> Iterator[tuple[str, bool]]:
+def _has_letter(word: str) -> bool:
+    return any(map(str.isalpha, word))
+
+
+def _lacks_stop_words(words: Words, language: str, least: int) -> bool:
+    """Whether a text has fewer than ``least`` different stop words; never where the language has no table."""
+    stop_words = STOP_WORDS.get(language)
+    if stop_words is None or sum(map(words.unique.__contains__, stop_words)) >= least:
+        return False
+    return len(stop_words.intersection(map(str.lower, words.unique))) < least
+
+
+def _line_rules(text: str, words: Words, language: str, config: HeuristicsConfig) -> Iterator[tuple[str, bool]]:
     lines = [line for raw in text.split("\n") if (line := raw.strip())]
     count = len(lines)
-    bullets = sum(line.startswith(BULLETS) for line in lines)
+    bullets = sum([line.startswith(BULLETS) for line in lines])
     yield "too_many_bullet_lines", bullets > config.max_bullet_lines * count  # [G]
-    ellipses = sum(line.endswith(ELLIPSES) for line in lines)
+    ellipses = sum([line.endswith(ELLIPSES) for line in lines])
     yield "too_many_ellipsis_lines", ellipses > config.max_ellipsis_lines * count  # [G]
-    ends = sum(line.endswith(TERMINALS) for line in lines)
-    yield "too_few_sentence_ends", ends < config.min_terminal_lines * count  # [F], after [C]
-    short = sum(len(line) < config.short_line_chars for line in lines)
+    if language not in SENTENCES_END_IN_SPACES:
+        terminals = _line_ends(language)
+        ends = sum([line.endswith(terminals) for line in lines])
+        yield "too_few_sentence_ends", ends < config.min_terminal_lines * count  # [F], after [C]
+    short = sum([len(line) < config.short_line_chars for line in lines])
     yield "too_many_short_lines", short > config.max_short_lines * count  # [F]
-    yield "list_like", count > config.max_lines_per_word * len(words)  # [F]
+    yield "list_like", count > config.max_lines_per_word * words.count  # [F]
+    if language not in SENTENCES_END_IN_SPACES:
+        yield "too_few_sentences", sum(map(text.count, sentence_ends(language))) < config.min_sentences  # [C]
     paragraphs = [paragraph for raw in text.split("\n\n") if (paragraph := raw.strip())]
     for reason, parts, max_parts, max_chars in (
         ("duplicate_lines", lines, config.max_duplicate_lines, config.max_duplicate_line_chars),
@@ -76,54 +121,63 @@ def _line_rules(text: str, words: Sequence[str], config: HeuristicsConfig) -> It
         yield reason, repeats > max_parts * len(parts) or chars > max_chars * len(text)  # [R]
 
 
+_line_ends = cache(line_ends)
+
+
 def _repeated(parts: Sequence[str]) -> tuple[int, int]:
     """How many parts repeat an earlier one, and how many characters they have."""
+    if len(set(parts)) == len(parts):
+        return 0, 0
     extra = {part: count - 1 for part, count in Counter(parts).items() if count > 1}
     return sum(extra.values()), sum(len(part) * count for part, count in extra.items())
 
 
-def _repetition_rules(words: Sequence[str], language: str, config: HeuristicsConfig) -> Iterator[tuple[str, bool]]:
+def _repetition_rules(words: Words, language: str, config: HeuristicsConfig) -> Iterator[tuple[str, bool]]:
     size = UNSPACED_WORD_CHARS if language in UNSPACED else 1
-    numbers: dict[str, int] = {}
-    ids = np.fromiter((numbers.setdefault(word, len(numbers)) for word in words), np.int64, len(words))
-    lengths = np.fromiter(map(len, words), np.int64, len(words))
-    total = int(lengths.sum())
-    top = dict(zip(TOP_NGRAMS, config.max_top_ngram_chars, strict=True))
-    duplicate = dict(zip(DUPLICATE_NGRAMS, config.max_duplicate_ngram_chars, strict=True))
-    grams = ids
-    for length in range(2, max(DUPLICATE_NGRAMS) * size + 1):
-        if len(grams) < 2:  # one n-gram or none: nothing repeats in this length or a longer one
-            return
-        grams = _extend(grams, ids, length)
-        n, rest = divmod(length, size)
-        if rest == 0 and n in top:
-            yield f"top_{n}_gram", _top_ngram_chars(grams, lengths, length) > top[n] * total  # [R]
-        if rest == 0 and n in duplicate:
-            yield f"duplicate_{n}_grams", _duplicate_ngram_chars(grams, lengths, length) > duplicate[n] * total  # [R]
+    grams = NGrams(words.ids, words.lengths)
+    for n, share in zip(TOP_NGRAMS, config.max_top_ngram_chars, strict=True):
+        yield f"top_{n}_gram", grams.top_chars_exceed(n * size, share * words.chars)  # [R]
+    shares = config.max_duplicate_ngram_chars
+    for i, n in enumerate(DUPLICATE_NGRAMS):
+        covered = grams.duplicate_chars(n * size)
+        yield f"duplicate_{n}_grams", covered > shares[i] * words.chars  # [R]
+        if covered <= min(shares[i:]) * words.chars:
+            return  # what longer n-grams cover, shorter ones cover too
 
 
-def _extend(grams: NDArray[np.int64], ids: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """Number the n-grams of words from the numbers of the (n-1)-grams: equal n-grams, equal numbers, no collisions."""
-    pairs = grams[:-1] * (ids.max() + 1) + ids[n - 1 :]
-    return np.unique(pairs, return_inverse=True)[1].astype(np.int64)
+def _vocabulary_rules(text: str, words: Words, language: str, config: HeuristicsConfig) -> Iterator[tuple[str, bool]]:
+    if config.max_dirty_words < 1:
+        dirty = dirty_words(text, language)
+        many = dirty >= config.min_dirty_words and dirty > config.max_dirty_words * words.count
+        yield "too_many_dirty_words", many  # [L]
 
 
-def _top_ngram_chars(grams: NDArray[np.int64], lengths: NDArray[np.int64], n: int) -> int:
-    """Characters of words within the occurrences of the commonest n-gram, if it occurs more than once."""
-    counts = np.bincount(grams)
-    top = int(counts.argmax())
-    if counts[top] < 2:
-        return 0
-    first = int(np.flatnonzero(grams == top)[0])
-    return int(counts[top]) * int(lengths[first : first + n].sum())
+def repetitive_lines(text: str, language: str, config: HeuristicsConfig) -> list[str]:
+    """The lines that are mostly made of word 5-grams which stood in the same line before: logs, spam, error messages.
+
+    Such lines are long and each is unlike the others, so no de-duplication of lines finds them ([L], with the coverage
+    of [R]). Lines of fewer than ``repetitive_line_words`` words are not looked at. A page that is full of such lines
+    breaks the rules of duplicate n-grams; of any other page the lines can be removed.
+    """
+    size = UNSPACED_WORD_CHARS if language in UNSPACED else 1
+    found = []
+    for line in text.split("\n"):
+        if len(line) < config.repetitive_line_words:
+            continue
+        words = split_words(line)
+        if len(words) < config.repetitive_line_words * size:
+            continue
+        chars = sum(map(len, words))
+        limit = config.max_line_ngram_chars * chars
+        if chars - sum(map(len, set(words))) <= limit:
+            continue  # only words that stood before can be in n-grams that did
+        numbered = Words(line)
+        if NGrams(numbered.ids, numbered.lengths).duplicate_chars(LINE_NGRAM * size) > limit:
+            found.append(line)
+    return found
 
 
-def _duplicate_ngram_chars(grams: NDArray[np.int64], lengths: NDArray[np.int64], n: int) -> int:
-    """Characters of words within n-grams that occurred before, each word counted once."""
-    seen_before = np.ones(len(grams), bool)
-    seen_before[np.unique(grams, return_index=True)[1]] = False
-    edges = np.zeros(len(lengths) + 1, np.int64)
-    starts = np.flatnonzero(seen_before)
-    np.add.at(edges, starts, 1)
-    np.add.at(edges, starts + n, -1)
-    return int(lengths[np.cumsum(edges[:-1]) > 0].sum())
+def remove_repetitive_lines(text: str, language: str, config: HeuristicsConfig) -> str:
+    """``text`` without its repetitive lines."""
+    lines = set(repetitive_lines(text, language, config))
+    return "\n".join(line for line in text.split("\n") if line not in lines) if lines else text

@@ -1,9 +1,9 @@
 """Which language a page is written in, judged by its text alone: what a page declares is often wrong.
 
 Untranslated pages of a translated site declare the translation's language, and manuals mix prose with code; so
-stretches from all over the text are judged together. Scripts that one language alone writes are decided by counting letters, all
-else by fastText's lid.176 (Joulin et al. 2016, arXiv 1607.01759: a linear model over hashed character n-grams), which
-knows 176 languages and stands in ``models/``.
+stretches from all over the text are judged together. Scripts that one language alone writes are decided by counting
+letters, all else by fastText's lid.176 (Joulin et al. 2016, arXiv 1607.01759: a linear model over hashed character
+n-grams), which knows 176 languages and stands in ``models/``.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _model() -> Any:
 
 
 def sample(text: str) -> str:
-    """``STRETCHES`` stretches of ``STRETCH_CHARS`` characters from start to end, joined by spaces; short texts whole."""
+    """``STRETCHES`` stretches of ``STRETCH_CHARS`` characters from all over a text, joined; short texts whole."""
     if len(text) <= STRETCHES * STRETCH_CHARS:
         return text
     step = (len(text) - STRETCH_CHARS) / (STRETCHES - 1)

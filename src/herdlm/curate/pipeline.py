@@ -24,7 +24,7 @@ from herdlm.base.progress import Progress
 from herdlm.curate.annotate import AnnotateTask, annotate
 from herdlm.curate.assemble import ACCOUNTS, DOCUMENTS, DROPPED, AssembleTask, assemble
 from herdlm.curate.config import CurateConfig
-from herdlm.curate.corpus import decide, write_decisions
+from herdlm.curate.corpus import add_words, decide, write_decisions
 from herdlm.curate.duplicates.index import Index
 from herdlm.curate.grade.contamination import Contamination
 from herdlm.curate.grade.contamination_report import ContaminationCounts
@@ -38,7 +38,8 @@ from herdlm.curate.step import Ledger
 from herdlm.curate.steps.contents import DOCUMENT_STEPS, FUNNEL_STEPS, PAGE_STEPS
 
 FUNNEL, SAMPLES, TIMING = "funnel.json", "samples.json", "timing.json"
-CONTAMINATION, DECISIONS, LINES = "contamination.json", "decisions.json", "lines.npy"
+CONTAMINATION, DECISIONS = "contamination.json", "decisions.json"
+LINES, WORDS = "lines.npy", "words.npz"
 
 Summary = dict[str, Any]
 
@@ -152,6 +153,7 @@ def _decide(pages: Sequence[Path], repeats: Repeats, result: Path, job: Job) -> 
         return
     decisions, lines = decide(pages, tuple(repeats.values()), result, job)
     write_decisions(decisions, result / DECISIONS)
+    add_words(pages, result / WORDS)
     find_repeated_lines(pages, repeats, decisions, lines=lines, result=result / LINES, job=job)
 
 
@@ -171,6 +173,7 @@ def _assemble_all(
             names,
             result / DECISIONS,
             result / LINES,
+            result / WORDS,
             result,
             job.config,
             job.seed,

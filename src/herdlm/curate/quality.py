@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 
-from herdlm.curate.heuristics import TERMINALS
+from herdlm.curate.orthography import line_ends
 from herdlm.curate.stopwords import STOP_WORDS
 from herdlm.curate.words import split_words
 
@@ -36,7 +36,8 @@ def quality(text: str, language: str) -> float:
     if not visible:
         return 0.0
     lines = [line.strip() for line in text.split("\n")]
-    prose = sum(len(s) for s in lines if s.endswith(TERMINALS) and len(split_words(s)) >= SENTENCE_WORDS)
+    ends = line_ends(language)
+    prose = sum(len(s) for s in lines if s.endswith(ends) and len(split_words(s)) >= SENTENCE_WORDS)
     stop_words = STOP_WORDS.get(language, frozenset())
     stretches = [words[i : i + STRETCH_WORDS] for i in range(0, len(words), STRETCH_WORDS)]
     if len(stretches) > 1:  # a short last stretch would look more varied than it is

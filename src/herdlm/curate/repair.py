@@ -4,16 +4,16 @@ What is done, in order, until nothing changes any more (so that repairing twice 
 
 1. UTF-8 that was read as Latin-1 or Windows-1252, once or several times over, is decoded again, line by line, where
    the line gives strong evidence (``_repair_line``). Other confusions of tables are left alone.
-2. Remaining C1 controls become the Windows-1252 characters that were meant, as HTML reads them. Line, paragraph and form
-   separators become line ends. All other controls, private-use characters, lone surrogates, non-characters, replacement
-   characters, byte order marks, bidirectional marks and soft hyphens go.
+2. Remaining C1 controls become the Windows-1252 characters that were meant, as HTML reads them. Line, paragraph and
+   form separators become line ends. All other controls, private-use characters, lone surrogates, non-characters,
+   replacement characters, byte order marks, bidirectional marks and soft hyphens go.
 3. Zero-width joiners and non-joiners stay after letters of the scripts whose spelling uses them (Arabic, Indic,
    South-East Asian) and after pictographs; zero-width spaces stay between letters of South-East Asian scripts, where
    they part words. Elsewhere they go.
 4. Every horizontal space becomes U+0020; tabs stay.
 5. Latin, Armenian and Arabic presentation forms (the ligature "fi" as one character) become plain letters; full-width
-   letters and digits become ASCII; half-width Katakana becomes full-width. Full-width punctuation stays: it is how Chinese
-   and Japanese are written. Superscripts, fractions, units and mathematical letters stay: they carry meaning.
+   letters and digits become ASCII; half-width Katakana becomes full-width. Full-width punctuation stays: it is how
+   Chinese and Japanese are written. Superscripts, fractions, units and mathematical letters stay: they carry meaning.
 6. NFC.
 7. No space at line ends, at most one empty line in a row, none around the text.
 """
@@ -108,7 +108,7 @@ _TO_SHOWN = {code: _SHOWN.get(code, "") for code in _MEMBERS[C1]}
 
 
 def repair(text: str) -> str:
-    """``text`` as its author saw it, in NFC; the policy stands above. Clean text comes back as it is, at little cost."""
+    """``text`` as its author saw it, in NFC; the policy stands above. Clean text comes back as it is."""
     while (repaired := _repair_once(text)) != text:
         text = repaired
     return text
@@ -157,7 +157,8 @@ def _with_plain_spaces(text: str) -> str:
 
 def _without(text: str, need: int) -> str:
     codes = _codes(text)
-    return codes[_NEEDS[codes] & need == 0].tobytes().decode("utf-32-le", "surrogatepass")
+    left: bytes = codes[_NEEDS[codes] & need == 0].tobytes()
+    return left.decode("utf-32-le", "surrogatepass")
 
 
 def _tidy(text: str) -> str:
@@ -204,7 +205,7 @@ def _decode_line(line: str) -> str:
 
 
 def _decode(sequence: str) -> str:
-    """The character that a sequence was before, or "" where it is none that text contains, twice decoded text included."""
+    """The character that a sequence was before, or "" where text contains no such character, not even once decoded."""
     try:
         character = bytes(_TO_BYTE[ord(shown)] for shown in sequence).decode()
     except UnicodeDecodeError:
@@ -215,8 +216,8 @@ def _decode(sequence: str) -> str:
 def _is_strong(sequence: str, before: str, after: str, in_run: bool) -> bool:
     """Whether proper text would hardly ever have these characters side by side.
 
-    An accented capital before a closing quotation mark is proper ("CAF\xc9\u201d"), so punctuation proves nothing unless
-    it stands inside a word. Letters of other scripts come in words: they count from the second in a row on.
+    An accented capital before a closing quotation mark is proper ("CAF\xc9\u201d"), so punctuation proves nothing
+    unless it stands inside a word. Letters of other scripts come in words: they count from the second in a row on.
     """
     lead, tail = sequence[0], sequence[1:]
     if len(sequence) == 4:

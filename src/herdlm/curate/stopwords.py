@@ -1,8 +1,8 @@
 """The commonest function words of languages.
 
 A page of running text holds several of its language's function words whatever it is about; a page of navigation, tables
-or code does not. To support one more language, add its row: its code and some twenty of its commonest words. Languages of
-``orthography.UNSPACED`` are written without spaces between words; their "words" here are what ``words.py`` splits.
+or code does not. To support one more language, add its row: its code and some twenty of its commonest words. Languages
+of ``orthography.UNSPACED`` are written without spaces between words; their "words" here are what ``words.py`` splits.
 For a language without a row the rule of stop words rests.
 """
 
@@ -55,7 +55,7 @@ STOP_WORDS: dict[str, frozenset[str]] = {
         "id": "yang dan di untuk dengan dari ini pada itu adalah tidak dalam akan anda atau ke oleh dapat juga "
         "sebagai bisa jika ada",
         "is": "og í að á er sem til það við um en ekki með af fyrir var eru því hann ef verið hefur eða þegar",
-        "ko": "이 그 및 수 있는 있다 합니다 있습니다 하는 것은 것이 또는 할 위해 대한 이는 그리고 한 다른 경우 없다 때 등",
+        "ko": "이 그 및 수 있는 있다 합니다 있습니다 하는 것은 것이 또는 할 위해 대한 이는 그리고 한 다른 경우 없다",
         "lt": "ir yra kad į iš su tai kaip ne bet per už jis nuo buvo arba tik gali jei dėl apie po šis taip dar",
         "lv": "un ir ka no ar uz par tas kas kā vai bet ne arī pēc var lai pie jā to šis bija tikai ja tiek",
         "mk": "и во на не да се за од е со по како тоа или што при ќе кој може ако кон но до исто има",
@@ -74,7 +74,7 @@ STOP_WORDS: dict[str, frozenset[str]] = {
         "sw": "ya na wa kwa ni katika la za kama kuwa hii hiyo au yake ambayo pia sana baada lakini huo yao",
         "ta": "மற்றும் ஒரு இந்த என்று இது அந்த என்ற உள்ள அல்லது ஆனால் போன்ற மேலும் அவர் இருந்து பல நான் வேண்டும் என",
         "te": "మరియు ఒక ఈ ఆ అని కు లో నుండి కోసం ఉంది చేసిన కానీ లేదా ఇది తన వారు ఉన్న అతను",
-        "th": "ท า น ก ที่ เ แ ร ม อ ค ว ไ ด้ ไม่ ให้ ข ป ส จ ะ โ ต ล",
+        "th": "ที่ ก า น เ แ ร ม อ ค ว ไ ด้ ม่ ใ ห้ ข ป ส จ ะ โ ต ล",
         "tl": "ang ng sa na at mga ay si hindi ito para kung may niya o isang siya ni kay din rin naman",
         "uk": "і в не на що з як до це для та від або за він при може якщо так але його також усі є після",
         "ur": "کے میں کی ہے اور سے کا کو اس کہ پر نے ہیں ایک یہ بھی نہیں جو تو کر تھا لیے وہ یا",

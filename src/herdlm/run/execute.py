@@ -21,8 +21,8 @@ from herdlm.run.display import Display
 from herdlm.run.plan import plan, result_models
 from herdlm.run.recipe import Recipe
 from herdlm.run.source_hashes import source_content
-from herdlm.run.standalone import input_folder
 from herdlm.run.stage import RunFolder, Stage
+from herdlm.run.standalone import input_folder
 from herdlm.run.worker import run_stage_in_worker, start, storage_error
 
 LOCK_WAIT_SECONDS = 15.0

@@ -14,14 +14,13 @@ from typing import Any
 
 from herdlm.base.artefact import InputEntry, hash_file, require_file, write_text_durably
 from herdlm.base.errors import InputError
-from herdlm.evaluate.intervals import Estimate
 from herdlm.run.mix_bench import Bench, Losses
 from herdlm.run.mix_candidates import DEFAULT, Candidate, make_candidates, read_candidates
 from herdlm.run.mix_report import lines
 from herdlm.run.recipe import Recipe
 from herdlm.run.standalone import input_folder, standalone
 from herdlm.run.timeline import tokens_in
-from herdlm.scaling.mixes import MixForecast, backtest, forecast_mixes
+from herdlm.scaling.mixes import ForecastInterval, MixForecast, backtest, forecast_mixes
 from herdlm.tokens.shards import Shard
 from herdlm.tokens.sources import VALIDATION, WEB
 from herdlm.tokens.tokenizer import Tokenizer
@@ -177,7 +176,7 @@ def _confirmed(
     }  # fmt: skip
 
 
-def _verdict(difference: Estimate) -> str:
+def _verdict(difference: ForecastInterval) -> str:
     if difference.value == 0:
         return "default"
     return "better" if difference.high < 0 else "worse" if difference.low > 0 else "no difference seen"

@@ -13,8 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from herdlm.base.seeds import stream
-from herdlm.evaluate.intervals import Estimate
 from herdlm.scaling.forecast import forecast_weights
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastInterval:
+    """A forecast with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +35,9 @@ class MixForecast:
         against_first: the score less that of the first mix, row by row on the same text.
     """
 
-    domains: dict[str, Estimate]
-    score: Estimate
-    against_first: Estimate
+    domains: dict[str, ForecastInterval]
+    score: ForecastInterval
+    against_first: ForecastInterval
 
 
 def forecast_mixes(
@@ -101,6 +109,6 @@ def _at_size(losses: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArra
     return forecasts
 
 
-def _estimate(value: float, drawn: NDArray[np.float64]) -> Estimate:
+def _estimate(value: float, drawn: NDArray[np.float64]) -> ForecastInterval:
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return Estimate(float(value), float(low), float(high))
+    return ForecastInterval(float(value), float(low), float(high))

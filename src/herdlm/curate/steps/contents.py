@@ -14,12 +14,16 @@ from herdlm.curate.steps import (
     domain,
     extract,
     heuristics,
+    hosts,
     language,
+    outliers,
+    personal_data,
     quality,
     read,
     repair,
     repeated_lines,
     url,
+    vocabulary,
 )
 from herdlm.curate.steps.exact_duplicates import ExactDuplicates
 from herdlm.curate.steps.near_duplicates import NearDuplicates
@@ -33,6 +37,8 @@ PAGE_STEPS = (
     PageStep("language", language.run, prose_only=True),
     PageStep("domain", domain.run, filters=False, check=domain.check),
     PageStep("heuristics", heuristics.run, prose_only=True),
+    PageStep("personal_data", personal_data.run, prose_only=True),
+    PageStep("vocabulary", vocabulary.run, filters=False),
     PageStep("score", quality.run, filters=False, check=quality.check),
 )
 CORPUS_STEPS: tuple[CorpusStep, ...] = (
@@ -41,6 +47,8 @@ CORPUS_STEPS: tuple[CorpusStep, ...] = (
     NearDuplicates(),
 )
 DOCUMENT_STEPS = (
+    DocumentStep("hosts", hosts.run),
+    DocumentStep("outliers", outliers.run, prose_only=True),
     DocumentStep("repeated_lines", repeated_lines.run, prose_only=True),
     DocumentStep("quality", cut.run),
     DocumentStep("domains", caps.run),

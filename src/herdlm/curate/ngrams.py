@@ -1,0 +1,94 @@
+"""Repeated word n-grams of one text, for the repetition rules of Gopher (Rae et al. 2021, appendix A.1.1)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """splitmix64's finaliser (Steele et al. 2014): well-spread 64-bit values of small numbers."""
+    values = (values + np.uint64(1)) * _MULTIPLIER
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+class NGrams:
+    """The n-grams of words numbered ``ids`` (int64[N]) with ``lengths`` characters (int64[N]).
+
+    An n-gram is known by a 64-bit polynomial hash of its words' mixed numbers: among a million n-grams, two different
+    ones meet with probability 3e-8. Ask for sizes in ascending order: each is made from the one before.
+    """
+
+    def __init__(self, ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
+        self._lengths = lengths
+        self._sums = np.concatenate([[0], np.cumsum(lengths)])
+        self._words = _mix(ids.astype(np.uint64))
+        self._hashes, self._n = self._words, 1
+        self._candidates: NDArray[np.int64] | None = None
+
+    def _hashes_of(self, n: int) -> NDArray[np.uint64]:
+        assert n >= self._n, "sizes must ascend"
+        while self._n < n:
+            self._hashes = self._hashes[:-1] * _MULTIPLIER + self._words[self._n :]
+            self._n += 1
+        return self._hashes
+
+    def top_chars_exceed(self, n: int, limit: float) -> bool:
+        """Whether the occurrences of the commonest n-gram have more than ``limit`` characters, spaces not counted.
+
+        Of equally common n-grams the first counts; one that occurs once is no repetition.
+        """
+        if len(self._words) <= n:
+            return False
+        hashes = self._hashes_of(n)
+        ordered = np.sort(hashes)
+        edges = np.empty(len(ordered) + 1, bool)
+        edges[0] = edges[-1] = True
+        np.not_equal(ordered[1:], ordered[:-1], out=edges[1:-1])
+        bounds = np.flatnonzero(edges)
+        starts, counts = bounds[:-1], bounds[1:] - bounds[:-1]
+        most = int(counts.max())
+        chars = self._sums[n:] - self._sums[:-n]
+        if most < 2 or most * int(chars.max()) <= limit:
+            return False
+        commonest = ordered[starts[counts == most]]
+        first = int(np.flatnonzero(np.isin(hashes, commonest))[0])
+        return most * int(chars[first]) > limit
+
+    def duplicate_chars(self, n: int) -> int:
+        """Characters of words within n-grams that occurred before, each word counted once."""
+        if len(self._words) <= n:
+            return 0
+        hashes = self._hashes_of(n)
+        places = self._candidates
+        if places is not None:  # only what repeated at the size before can repeat at this one
+            places = places[places < len(hashes)]
+            hashes = hashes[places]
+        ordered = np.sort(hashes)
+        twice = ordered[1:][ordered[1:] == ordered[:-1]]
+        if len(twice) == 0:
+            self._candidates = np.zeros(0, np.int64)
+            return 0
+        repeated = np.flatnonzero(_contains(twice, hashes))
+        first = np.unique(hashes[repeated], return_index=True)[1]
+        later = np.ones(len(repeated), bool)
+        later[first] = False
+        if places is not None:
+            repeated = places[repeated]
+        self._candidates = repeated
+        starts = repeated[later]
+        edges = np.zeros(len(self._words) + 1, np.int64)
+        edges[starts] += 1  # starts are different from each other
+        edges[starts + n] -= 1
+        return int(self._lengths[np.cumsum(edges[:-1]) > 0].sum())
+
+
+def _contains(ordered: NDArray[np.uint64], values: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which values are in a sorted array that is not empty."""
+    places = np.searchsorted(ordered, values)
+    found: NDArray[np.bool_] = ordered[np.minimum(places, len(ordered) - 1)] == values
+    return found
