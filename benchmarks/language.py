@@ -2,10 +2,10 @@
 
     HERDLM_DATA=FOLDER python benchmarks/language.py [--against py3langid]
 
-FOLDER/web/handbooks.warc.gz holds translations of two manuals page by page. Untranslated pages and paragraphs fall back to
-English, so a page is set aside when more than half of its word 3-grams stand in the English page of the same name too
-(commands and their output do in every translation), or when it has fewer than 100 characters. Norwegian answers "no" and
-"nn" both count for Bokmål.
+FOLDER/web/handbooks.warc.gz holds translations of two manuals page by page. Untranslated pages and paragraphs fall back
+to English, so a page is set aside when more than half of its word 3-grams stand in the English page of the same name
+too (commands and their output do in every translation), or when it has fewer than 100 characters. Norwegian answers
+"no" and "nn" both count for Bokmål.
 """
 
 from __future__ import annotations

@@ -548,6 +548,27 @@ def label(
 
 
 @app.command()
+def index(
+    corpus: Annotated[Path, typer.Argument(help="A curated corpus.", show_default=False)],
+    folder: Annotated[Path, typer.Option("--index", help="The index; begun where there is none.")],
+    name: Annotated[str, typer.Option(help="What the index calls this corpus.")],
+    recipe: Annotated[Path | None, typer.Option(help="Take [curate.near_duplicates] from this recipe.")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Add a corpus to an index, against which `curate.index` de-duplicates later crawls."""
+    from herdlm.curate.config import NearDuplicatesConfig
+    from herdlm.run.index import add_to_index
+    from herdlm.run.recipe import read_recipe
+
+    config = read_recipe(recipe).curate.near_duplicates if recipe else NearDuplicatesConfig()
+    told = add_to_index(corpus, folder, name, config)
+    if json_:
+        say_json(told)
+    else:
+        say(f"{told['added']:,} documents added; {folder} now knows {told['documents']:,}")
+
+
+@app.command()
 def contamination(
     corpus: Annotated[Path, typer.Argument(help="A curated corpus, or a Parquet or JSONL file.", show_default=False)],
     benchmark: Annotated[list[str], typer.Option(help="NAME=FILE: JSONL or Parquet; may be repeated.")],

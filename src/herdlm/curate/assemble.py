@@ -28,7 +28,7 @@ from herdlm.curate.step import Ledger, apply, run_steps, still_in
 from herdlm.curate.steps.contents import CORPUS_STEPS, DOCUMENT_STEPS
 
 DOCUMENTS, DROPPED, ACCOUNTS = "documents", "dropped", "accounts"
-_COLUMNS = [name for name in PAGE_SCHEMA.names if name not in FINGERPRINTS]
+_COLUMNS = [name for name in PAGE_SCHEMA.names if name not in FINGERPRINTS or name == "lines"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from herdlm.base.artefact import write_text_durably
 from herdlm.base.progress import Progress
 from herdlm.curate import shuffle
 from herdlm.curate.config import CurateConfig
+from herdlm.curate.funnel import host_of
 from herdlm.curate.grade.caps import keep_shares
 from herdlm.curate.grade.contamination import Contamination
 from herdlm.curate.grade.contamination_report import ContaminationCounts
