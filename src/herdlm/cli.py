@@ -108,36 +108,79 @@ def trace(path: Annotated[Path, typer.Argument(help="An artefact of a run.")], j
 
 @app.command()
 def curate(
-    sources: Annotated[list[str], typer.Argument(help="WARC, Parquet or JSONL files: paths, globs or URLs.")],
-    out: Annotated[Path, typer.Option(help="A new folder for the documents.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="WARC, Parquet, JSONL, text: paths, globs, addresses, warc.paths; folders of source code."),
+    ],
+    out: Annotated[Path, typer.Option(help="A new folder for the documents; a run cut off goes on beside it.")],
     recipe: Annotated[Path | None, typer.Option(help="Take [curate] from this recipe.")] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Run on a Ray cluster: auto, ray://HOST:PORT or the head's address.")
+    ] = None,
+    set_: SetOption = None,
+    quiet: Annotated[bool, typer.Option(help="Show no progress.")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Curate raw pages into clean, unique documents, without the rest of a recipe."""
+    """Curate raw pages into clean, unique documents, without the rest of a recipe.
+
+    --set lays curate.KEY=VALUE over the recipe.
+    """
     from herdlm.base.artefact import InputEntry
-    from herdlm.curate.config import CurateConfig
+    from herdlm.base.recipe import apply_overrides, parse
+    from herdlm.curate.config import PACE, CurateConfig
     from herdlm.curate.pipeline import curate as curate_into
+    from herdlm.report.corpus_page import PAGE, write_corpus_page
     from herdlm.run.recipe import read_recipe
     from herdlm.run.source_hashes import source_content
     from herdlm.run.standalone import standalone
 
-    config = read_recipe(recipe).curate if recipe else CurateConfig()
+    tables = {"curate": read_recipe(recipe).curate.model_dump(exclude_unset=True)} if recipe else {"curate": {}}
+    tables = apply_overrides(tables, set_ or ())
+    if unknown := sorted(set(tables) - {"curate"}):
+        raise InputError(f"--set {unknown[0]} is no key of curate", "Write --set curate.KEY=VALUE")
+    config = parse(CurateConfig, tables["curate"], str(recipe or "--set"))
+    if cluster is not None:
+        config = config.model_copy(update={"cluster": cluster})
     out.parent.mkdir(parents=True, exist_ok=True)
     inputs = {
         f"source-{number}": InputEntry(path=source, content=source_content(source, config, out.parent))
         for number, source in enumerate(sources, 1)
     }
-    settings = config.model_dump(mode="json")
+    settings = config.model_dump(mode="json", exclude=set(PACE))
     with standalone(out, kind="documents", name="curate", settings=settings, inputs=inputs, seed=0) as (
         made,
-        _,
+        work,
         funnel,
     ):
-        funnel.update(curate_into(sources, made, config))
+        funnel.update(curate_into(sources, made, config, work=work / "curate", quiet=quiet or json_))
+        write_corpus_page(made)
     if json_:
         say_json(funnel)
     else:
-        say(f"Documents, what was dropped and why: {out}")
+        say(f"{funnel['output']['documents']:,} documents of {funnel['input']['documents']:,} pages: {out}")
+        say(f"What was dropped and why: {out / PAGE}, or herdlm inspect {out} --dropped")
+
+
+@app.command()
+def inspect(
+    corpus: Annotated[Path, typer.Argument(help="A folder that curate made, or a run.", show_default=False)],
+    dropped: Annotated[bool, typer.Option("--dropped", help="Show what was dropped.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Only documents dropped for this reason.")] = None,
+    step: Annotated[str | None, typer.Option(help="Only documents dropped by this step.")] = None,
+    language: Annotated[str | None, typer.Option(help="Only documents of this language.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most so many.")] = 10,
+    json_: JsonOption = False,
+) -> None:
+    """Show documents of a corpus: those kept or, with --dropped, those dropped with step and reason."""
+    from herdlm.curate import inspect as inspection
+
+    wanted = inspection.Wanted(step, reason, language)
+    found = inspection.find_documents(corpus, wanted, dropped=dropped, limit=limit)
+    if json_:
+        say_json(found)
+    else:
+        for line in inspection.as_lines(found):
+            say(line)
 
 
 @app.command()

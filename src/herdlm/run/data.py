@@ -16,6 +16,7 @@ from herdlm.base.progress import Progress
 from herdlm.base.seeds import derive_seed, stream
 from herdlm.curate.pipeline import curate
 from herdlm.evaluate.tasks import LANGUAGES, TASKS, Bank, questions, skill_documents
+from herdlm.report.corpus_page import write_corpus_page
 from herdlm.run.stage import Context
 from herdlm.tokens.dialogs import write_jsonl
 from herdlm.tokens.documents import Split, read_documents, split_documents
@@ -29,9 +30,9 @@ WORD = re.compile(r"[a-z]{3,9}")
 def curate_stage(context: Context) -> dict[str, Any]:
     """Raw pages to clean, unique documents."""
     recipe = context.recipe
-    return curate(
-        recipe.data.sources, context.out, recipe.curate, seed=context.seed(), work=context.work / "curate"
-    )  # fmt: skip
+    funnel = curate(recipe.data.sources, context.out, recipe.curate, seed=context.seed(), work=context.work / "curate")
+    write_corpus_page(context.out)
+    return funnel
 
 
 def tokenizer_stage(context: Context) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from uuid import uuid4
 from herdlm.base.errors import HerdError, InputError
 from herdlm.curate.runner.interface import THREADS, TRIES, Item, Result, raised, told
 
+CONNECT_SECONDS = 10.0
 AHEAD = 2  # tasks per CPU of the cluster that are under way or wait for an earlier one
 
 
@@ -30,16 +32,14 @@ class RayRunner:
         self._ray: Any = ray
         if ray.is_initialized():
             raise InputError("this process is connected to a Ray cluster already", "Call ray.shutdown() before")
+        self._check_reachable()
         try:
             ray.init(
                 address=self.address, log_to_driver=False, configure_logging=False,
                 runtime_env={"env_vars": THREADS},
             )  # fmt: skip
         except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
-            raise InputError(
-                f"the Ray cluster {self.address} cannot be reached: {' '.join(str(error).split())}",
-                "Start it (ray start --head) or give its address with --cluster",
-            ) from error
+            raise self._unreachable(error) from error
         try:
             self._check_folder()
         except BaseException:
@@ -77,6 +77,22 @@ class RayRunner:
         finally:
             for reference, _ in under_way:
                 ray.cancel(reference, force=True)
+
+    def _check_reachable(self) -> None:
+        """Knock at the address: Ray itself ends the whole process where nobody answers there."""
+        host, colon, port = self.address.removeprefix("ray://").rpartition(":")
+        if self.address == "auto" or not colon or not port.isdigit():
+            return  # Ray finds it, or says what is wrong with it
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+        except OSError as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: BaseException) -> InputError:
+        return InputError(
+            f"the Ray cluster {self.address} cannot be reached: {' '.join(str(error).split())}",
+            "Start it (ray start --head) or give its address with --cluster",
+        )
 
     def _check_folder(self) -> None:
         """Check that every node sees the shared folder: a node that does not would write where nobody looks."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ ENDINGS = {
 }
 LISTS = (".paths", ".paths.gz")
 PREFIX = "crawl-data/"  # how every path of a Common Crawl list begins, below the address of the crawl
+KEPT_BYTES = 1 << 20
 REQUESTS = 32  # at once, when asking for the sizes of the files of a list
 
 
@@ -54,8 +56,45 @@ class SourceFile:
 
     def open(self) -> BinaryIO:
         """The file from its start, as a binary stream."""
-        more = {} if self.seekable else {"block_size": 0}
-        return cast(BinaryIO, self.filesystem.open(self.path, "rb", **more))
+        if self.seekable:
+            return cast(BinaryIO, self.filesystem.open(self.path, "rb"))
+        return cast(BinaryIO, io.BufferedReader(_Stream(self.filesystem.open(self.path, "rb", block_size=0))))
+
+
+class _Stream(io.RawIOBase):
+    """A file that can only be read from start to end, of which the first ``KEPT_BYTES`` can be read again."""
+
+    def __init__(self, file: Any) -> None:
+        self.file, self.kept, self.at, self.end = file, b"", 0, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self.end <= KEPT_BYTES
+
+    def tell(self) -> int:
+        return self.at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        place = offset if whence == io.SEEK_SET else self.at + offset
+        if whence == io.SEEK_END or place > self.end or (place < self.end and self.end > KEPT_BYTES):
+            raise OSError("its server gives it only from start to end")
+        self.at = place
+        return place
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self.kept[self.at : self.at + len(buffer)] if self.at < self.end else self.file.read(len(buffer))
+        if self.at == self.end:
+            self.end += len(piece)
+            self.kept = self.kept + piece if self.end <= KEPT_BYTES else b""
+        self.at += len(piece)
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
 
 
 def find_sources(sources: Sequence[str], config: CurateConfig) -> list[SourceFile]:
@@ -89,12 +128,27 @@ def _source_file(
     if not folder and info.get("size") == 0:
         raise InputError(f"source {path} is empty", "Remove it or fetch it again")
     remote = path.startswith(("http://", "https://"))
-    seekable = not remote or (size > 0 and bool(info.get("partial")))
+    seekable = not remote or (size > 1 and _serves_parts(filesystem, path, "/".join(path.split("/")[:3])))
     marks = [str(info[key]) for key in ("mtime", "ETag", "etag", "LastModified", "created") if info.get(key)]
     local = Path(path)
     identity = str(local.stat().st_mtime_ns) if local.exists() else " ".join(marks)
     form = "code" if folder else _format(path, config)
     return SourceFile(filesystem, path, given, name, form, size, f"{size} {identity}", seekable)
+
+
+_serving: dict[str, bool] = {}  # host -> whether it gives parts of files
+
+
+def _serves_parts(filesystem: Any, path: str, host: str) -> bool:
+    """Whether a web server gives parts of files, asked once: many say nothing of it, and a few do not."""
+    if host not in _serving:
+        try:
+            with filesystem.open(path, "rb", cache_type="none") as file:
+                file.seek(1)
+                _serving[host] = len(file.read(1)) == 1
+        except (ValueError, OSError):
+            _serving[host] = False
+    return _serving[host]
 
 
 def _matches(source: str) -> Iterator[tuple[Any, str, dict[str, Any]]]:

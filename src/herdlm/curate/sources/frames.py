@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -94,9 +95,10 @@ def _pass_over(window: _Window, length: int, short: str, seek: Callable[[int], o
     if whole and window.ends_record(0):
         return TOO_LARGE
     if sign is not None and seek is not None:
-        seek(sign)
-        window.restart(sign)
-        return DAMAGED
+        with suppress(OSError):  # a stream that cannot go back
+            seek(sign)
+            window.restart(sign)
+            return DAMAGED
     window.find_record()
     return DAMAGED if whole else short
 

@@ -1,0 +1,77 @@
+"""The same curation on a Ray cluster of two nodes and on processes of this machine: identical bytes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from herdlm.base.errors import HerdError, InputError
+from herdlm.curate.config import CurateConfig
+from herdlm.curate.pipeline import curate
+from tests.curate.crawls import Write, article, page, record, small_crawl, zipped
+from tests.curate.runner.work import Item, do, times
+from tests.curate.test_curate import content
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A cluster of two nodes on this machine, a worker each; its address."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    before = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT), before])  # as its nodes find herdlm
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
+    cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+    cluster.wait_for_nodes()
+    yield cluster.address
+    cluster.shutdown()
+    os.environ["PYTHONPATH"] = before
+
+
+def test_a_cluster_makes_the_same_corpus(address: str, write: Write, tmp_path: Path) -> None:
+    pages = [
+        record(f"https://x.example/{i}", page(article("en", f"{i % 50}"), article("en", f"{i % 50} more")))
+        for i in range(60)
+    ]
+    crawl = write("c.warc.gz", zipped(*small_crawl(), *pages)[:-9])
+    contents = []
+    for name, cluster in (("here", None), ("there", address)):
+        out = tmp_path / name
+        out.mkdir()
+        config = CurateConfig(shard_megabytes=0.004, shuffle_megabytes=0.001, cluster=cluster)
+        curate([str(crawl)], out, config, quiet=True)
+        contents.append(content(out))
+    assert sum(name.startswith("documents/") for name in contents[0]) > 5
+    assert contents[0] == contents[1]
+
+
+def test_order_deaths_and_errors_are_as_with_processes(address: str, tmp_path: Path) -> None:
+    from herdlm.curate.runner.cluster import RayRunner
+
+    with RayRunner(address, tmp_path) as runner:
+        items = [Item(i, tmp_path, deaths=int(i == 2), seconds=0.5 if i == 0 else 0.0) for i in range(8)]
+        assert list(runner.map(do, items)) == [(i, "1") for i in range(8)]
+        assert [times(tmp_path, i) for i in range(8)] == [1, 1, 2, 1, 1, 1, 1, 1]
+        with pytest.raises(HerdError, match=r"the worker on item 9 died 2 times"):
+            list(runner.map(do, [Item(9, tmp_path, deaths=9)]))
+        assert times(tmp_path, 9) == 2
+        with pytest.raises(InputError, match="item 10 is wrong"):
+            list(runner.map(do, [Item(10, tmp_path, error="input")]))
+        with pytest.raises(HerdError, match="item 11 failed: ValueError: no luck"):
+            list(runner.map(do, [Item(11, tmp_path, error="no luck")]))
+
+
+def test_a_cluster_that_is_not_there_is_the_users_error(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    from herdlm.curate.runner.cluster import RayRunner
+
+    for gone in ("127.0.0.1:1", "ray://127.0.0.1:1"):
+        with pytest.raises(InputError, match=f"the Ray cluster {gone} cannot be reached"):
+            RayRunner(gone, tmp_path).__enter__()
