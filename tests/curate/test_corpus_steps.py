@@ -15,7 +15,7 @@ from herdlm.curate.config import CurateConfig
 from herdlm.curate.pipeline import curate
 from herdlm.run.index import add_to_index
 
-WORDS = [  # noqa: E501
+WORDS = [
     "river",
     "mountain",
     "letter",
