@@ -25,16 +25,16 @@ class Document:
 
 
 def read_documents(path: Path) -> Iterator[Document]:
-    """The documents of a folder of Parquet files in the order of their names, a batch at a time.
+    """The documents of a Parquet file, or of a folder of them in the order of their names, a batch at a time.
 
     Raises:
-        InputError: the folder is missing or holds no Parquet file.
+        InputError: it is missing, or a folder without a Parquet file.
         DamagedError: a file in it is no Parquet file or lacks a column.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    parts = sorted(path.glob("*.parquet"))
+    parts = [path] if path.is_file() else sorted(path.glob("*.parquet"))
     if not parts:
         raise InputError(f"{path} does not exist or holds no documents", "Run the curate stage")
     for part in parts:

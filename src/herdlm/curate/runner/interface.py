@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -50,6 +51,14 @@ def told(error: BaseException, trace: str) -> dict[str, Any]:
     """An error as it travels between processes: of ours what it says, of others their traceback."""
     from herdlm.base.errors import HerdError
 
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = f"no space left on the disk: {error}"
+        return {
+            "what": what,
+            "remedy": "Free space and run again: finished shards are kept",
+            "input": True,
+            "trace": trace,
+        }
     if isinstance(error, HerdError):
         return {"what": error.what, "remedy": error.remedy, "input": error.exit_code == 2, "trace": trace}
     return {"what": f"{type(error).__name__}: {error}", "remedy": "", "input": False, "trace": trace}
