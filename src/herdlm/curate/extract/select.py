@@ -1,0 +1,50 @@
+"""Which blocks are content: the model's choice, without what the page says twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from herdlm.curate.extract.blocks import Blocks
+from herdlm.curate.extract.features import context_features, features
+from herdlm.curate.extract.model import Model
+
+REPEATED_WORDS = 50  # a block of so many words that stands on the page again is a copy, a shorter one may be meant
+WHOLE_WORDS, WHOLE_SHARE, COVERED_SHARE = 100, 0.2, 0.4
+
+
+def select(page: Blocks, title: str, description: str, model: Model) -> list[int]:
+    """Numbers of the content blocks, in order; none where the page has no block that the model takes for content."""
+    if not page.text:
+        return []
+    rows = features(page, title, description)
+    first = model.first.predict(rows)
+    chance = model.second.predict(context_features(page, rows, first))
+    return without_copies(page, np.flatnonzero(chance > model.threshold).tolist())
+
+
+def without_copies(page: Blocks, kept: list[int]) -> list[int]:
+    """Drop long blocks that repeat, and a block that says as a whole what others say by paragraphs."""
+    long = [block for block in kept if page.words[block] >= REPEATED_WORDS]
+    total = sum(page.words[block] for block in kept)
+    dropped: set[int] = set()
+    seen: set[str] = set()
+    for block in long:
+        if page.text[block] in seen:
+            dropped.add(block)
+        seen.add(page.text[block])
+    for block in long:
+        if block in dropped or page.words[block] < max(WHOLE_WORDS, WHOLE_SHARE * total):
+            continue
+        whole = " ".join(page.text[block].split())
+        covered = sum(
+            page.words[other]
+            for other in kept
+            if other != block and other not in dropped and page.words[other] >= 10 and page.text[other] in whole
+        )
+        if covered > COVERED_SHARE * page.words[block]:
+            dropped.add(block)
+    return [block for block in kept if block not in dropped]
+
+
+Chances = npt.NDArray[np.float32]
