@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from herdlm.curate.extract.cues import TAG_BIT, attribute_cues
 
-TOKEN = re.compile(r'<(/?)([a-z][^\s/>]*)((?:[^">]++|"[^"]*")*+)>([^<]*)', re.IGNORECASE)
+TOKEN = re.compile(r'<(/?)([a-zA-Z][^\s/>]*)([^">]*+(?:"[^"]*+"[^">]*+)*+)>([^<]*)')
 _INLINE, _CONTAINER, _LINK, _BREAK, _IMAGE, _BOLD, _PRE, _RULE = range(8)
 KIND = {
     **dict.fromkeys(
@@ -16,6 +16,7 @@ KIND = {
         .split(), _INLINE),
     "a": _LINK, "br": _BREAK, "img": _IMAGE, "b": _BOLD, "strong": _BOLD, "pre": _PRE, "hr": _RULE,
 }  # fmt: skip
+TITLED = frozenset("section h1 h2 h3 h4 h5 h6 dt dd p li".split())  # their ids are made from titles
 ANCHOR_SIGNS = frozenset("¶#§🔗")  # texts of links from headings to themselves
 BREAK = "\x00"  # cannot occur in parsed text
 _WIDE = "\u2e80-\u2fff\u3001-\u30ff\u3400-\u9fff\uf900-\ufaff\uff01-\uffef"  # scripts written without spaces between words
@@ -121,7 +122,7 @@ def read_blocks(html: str) -> Blocks:  # noqa: PLR0912, PLR0915 - one loop over 
                 above = stack[-1]
                 mask = bit_of(tag, 0)
                 if attributes:
-                    mask |= attribute_cues(attributes)
+                    mask |= attribute_cues(attributes, tag not in TITLED)
                 stack.append(len(parent))
                 parent.append(above)
                 first.append(len(done))

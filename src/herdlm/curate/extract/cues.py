@@ -52,7 +52,7 @@ WORDS: dict[str, str] = {
     "comment": "comment comments reply replies kommentar kommentare comentário comentários comentario comentarios commentaire "
                "commentaires commenti komentar комментарии commenting discussion join conversation",
     "rights": "© copyright rights reserved rechte droits derechos direitos terms published redistributed reproduced broadcast "
-              "contributed associated press reuters getty afp ap courtesy credit image photo photos source disclaimer foto picture photograph",
+              "contributed associated press reuters getty afp ap courtesy credit credits image images photo photos source disclaimer foto pic picture photograph",
     "byline": "by von por par oleh writer reporter editor correspondent written author staff автор redaktion redação autor posted",
     "date": "jan january feb february mar march apr april may jun june jul july aug august sep sept september oct october nov november "
             "dec december updated published modified ago pm am hours minutes mins monday tuesday wednesday thursday friday saturday "
@@ -60,7 +60,7 @@ WORDS: dict[str, str] = {
     "advert": "advertisement advertising advertise sponsored promoted anzeige werbung publicidad publicité publicidade реклама affiliate "
               "shop buy deal deals price sale commission amazon",
     "tags": "tags tag filed topics topic categories category labels label keywords schlagwörter etiquetas",
-    "contact": "contact tips tip questions phone tel reach correction corrections suggest feedback originally appeared syndicated",
+    "contact": "contact tips tip questions phone tel reach reached reporting writing correction corrections suggest feedback originally appeared syndicated",
     "view": "views view loading enlarge slideshow gallery video play close expand show hide toggle menu skip top home search min "
             "minute scroll caption swipe full screen volume",
     "first": "i me my we our you your us",
@@ -84,6 +84,11 @@ for _number, _words in enumerate(WORDS.values()):
 LONGEST_NAME = 24
 
 
+def word_bits(*groups: str) -> int:
+    """The mask of groups of set words."""
+    return sum(1 << list(WORDS).index(group) for group in groups)
+
+
 @lru_cache(maxsize=1 << 16)
 def _name_cues(name: str) -> int:
     lower = name.lower()
@@ -95,10 +100,15 @@ def _name_cues(name: str) -> int:
 
 
 @lru_cache(maxsize=1 << 14)
-def attribute_cues(attributes: str) -> int:
-    """The mask of an element's attributes, as they stand in its serialised tag."""
+def attribute_cues(attributes: str, with_id: bool) -> int:
+    """The mask of an element's attributes, as they stand in its serialised tag.
+
+    Documentation gives sections and headings ids made from their titles; without ``with_id`` those do not count.
+    """
     mask = 0
     for key, value in _ATTRIBUTE.findall(attributes):
+        if key == "id" and not with_id:
+            continue
         if key == "style":
             if "none" in value and "display" in value:
                 mask |= BIT["hidden"]

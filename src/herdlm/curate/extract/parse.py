@@ -9,17 +9,18 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 NOT_TEXT = ["script", "style", "noscript", "svg", "template", "iframe", "head", "select", "textarea", "object", "audio",
             "video", "canvas", "map", "button", "noframes", "noembed", "datalist", "xmp", "plaintext", "progress", "meter"]  # fmt: skip
-LINE_NUMBERS = ".linenos, .linenodiv, .lineno, .line-numbers-rows, td.gutter, .blob-num"
+LINE_NUMBERS = ".linenos, .linenodiv, .lineno, .line-numbers-rows, .blob-num"
+FORMULAS = 'math, script[type^="math/tex"]'
 FORMULA_COPIES = ".katex-html, .MathJax_Preview, .mwe-math-fallback-image-inline, .mwe-math-fallback-image-display"
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _DESCRIPTION = 'meta[property="og:description"], meta[name="description"]'
 # Nesting and attributes cost the parser time that grows with their square; real pages stay far below these bounds.
 MAX_DEPTH = 1_000
 MAX_ATTRIBUTES = 2_000
-CHECKED_TAGS = 4_000
+CHECKED_TAGS = 8_000
 _NESTING = re.compile(r"<(/?)(?!(?:a|p|li|d[dt]|t[dhr]|br|hr|img|input|link|meta|option|area|base|col|embed|param|source|track|wbr"
                       r"|tbody|thead|tfoot)\b)[a-z]", re.IGNORECASE)  # fmt: skip
-_LONG_TAG = re.compile(r"<[a-z][^<>]{20000,}", re.IGNORECASE)
+LONG_TAG = 20_000
 _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 
 
@@ -48,7 +49,10 @@ def excessive(html: str) -> bool:
                     deepest = depth
         if deepest > MAX_DEPTH:
             return True
-    return any(_QUOTED.sub("", tag).count(" ") > MAX_ATTRIBUTES for tag in _LONG_TAG.findall(html))
+    if len(html) < LONG_TAG:
+        return False
+    long = [piece.partition(">")[0] for piece in html.split("<") if len(piece) >= LONG_TAG and piece[0].isalpha()]
+    return any(len(_QUOTED.sub("", tag).split()) > MAX_ATTRIBUTES for tag in long if len(tag) >= LONG_TAG)
 
 
 def parse(html: str) -> Source:
@@ -57,21 +61,22 @@ def parse(html: str) -> Source:
     Formulas become LaTeX between dollar signs where the page has it (annotation, ``alttext``, MathJax script), else the
     text of their MathML; copies made for display go, as do line numbers beside code.
     """
-    tree = LexborHTMLParser(html.replace("\x00", "") if "\x00" in html else html)
+    tree = LexborHTMLParser(html)
     title = tree.css_first("title")
     meta = tree.css_first(_DESCRIPTION)
     description = meta.attributes.get("content") if meta is not None else ""
-    if "math" in html or "MathJax" in html:
+    if tree.css_first(FORMULAS) is not None:
         _write_formulas(tree)
-    if "line" in html and ("linen" in html or "line-num" in html or "gutter" in html or "blob-num" in html):
-        for node in tree.css(LINE_NUMBERS):
-            node.decompose()
+    for node in tree.css(LINE_NUMBERS):
+        node.decompose()
     name = title.text() if title is not None else ""
     tree.strip_tags(NOT_TEXT)
     body = tree.body
     clean = (body.html if body is not None else tree.html) or ""
     if "<!--" in clean:
         clean = _COMMENT.sub("", clean)
+    if "\x00" in clean:
+        clean = clean.replace("\x00", "")
     return Source(clean, name, description or "")
 
 

@@ -1,13 +1,14 @@
-"""Which blocks are content: the model's choice, without what the page says twice."""
+"""Which blocks are content: the model's choice within the rules, without what the page says twice."""
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from herdlm.curate.extract.blocks import Blocks
 from herdlm.curate.extract.features import context_features, features
+from herdlm.curate.extract.measures import measure
 from herdlm.curate.extract.model import Model
+from herdlm.curate.extract.rules import apply_rules
 
 REPEATED_WORDS = 50  # a block of so many words that stands on the page again is a copy, a shorter one may be meant
 WHOLE_WORDS, WHOLE_SHARE, COVERED_SHARE = 100, 0.2, 0.4
@@ -17,9 +18,14 @@ def select(page: Blocks, title: str, description: str, model: Model) -> list[int
     """Numbers of the content blocks, in order; none where the page has no block that the model takes for content."""
     if not page.text:
         return []
-    rows = features(page, title, description)
-    first = model.first.predict(rows)
-    chance = model.second.predict(context_features(page, rows, first))
+    measures = measure(page, title, description)
+    left = np.flatnonzero(~apply_rules(page, measures))
+    if not len(left):
+        return []
+    rows = features(page, measures, left)
+    chance = np.zeros(len(page.text), np.float32)
+    chance[left] = model.first.predict(rows)
+    chance[left] = model.second.predict(context_features(measures, left, rows, chance))
     return without_copies(page, np.flatnonzero(chance > model.threshold).tolist())
 
 
@@ -47,4 +53,3 @@ def without_copies(page: Blocks, kept: list[int]) -> list[int]:
     return [block for block in kept if block not in dropped]
 
 
-Chances = npt.NDArray[np.float32]
