@@ -36,15 +36,15 @@ from herdlm.curate.extract.features import context_features, features
 from herdlm.curate.extract.measures import Bools, Floats, Ints, Measures, measure
 from herdlm.curate.extract.parse import parse
 from herdlm.curate.extract.rules import apply_rules
-from herdlm.curate.extract.select import without_copies
+from herdlm.curate.extract.select import choose
 
 WEIGHTS = Path(__file__).parents[1] / "src/herdlm/curate/extract/weights.json"
 SETTINGS = dict(
     objective="binary", num_leaves=8, max_depth=5, learning_rate=0.06, min_data_in_leaf=20, lambda_l2=5, max_bin=63,
-    min_sum_hessian_in_leaf=0.01, feature_fraction=0.3, bagging_fraction=0.7, bagging_freq=1, extra_trees=True,
+    min_sum_hessian_in_leaf=0.01, feature_fraction=0.15, bagging_fraction=0.7, bagging_freq=1, extra_trees=True,
     force_col_wise=True, deterministic=True, seed=1, num_threads=1, verbose=-1,
 )  # fmt: skip
-ROUNDS = (200, 100)
+ROUNDS = (300, 150)
 FOLDS, INNER_FOLDS = 5, 3
 THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55)
 DOCUMENT_WEIGHT = 0.5
@@ -222,7 +222,7 @@ def chances(forests: tuple[Any, Any], page: Page) -> Floats:
 
 
 def predicted_text(page: Page, chance: Floats, threshold: float) -> str:
-    kept = without_copies(page.blocks, np.flatnonzero(chance > threshold).tolist())
+    kept = choose(page.blocks, page.measures, page.left, chance, threshold)
     return "\n".join(page.blocks.text[block] for block in kept)
 
 

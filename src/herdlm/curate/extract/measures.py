@@ -127,15 +127,15 @@ def _headline(text: list[str], tags: Ints, likely: Bools, title: str) -> tuple[F
     """Each block's share of words that are in the page's title, how well it would do as headline, and the best one."""
     in_title, headline = np.zeros(len(text), np.float32), np.zeros(len(text), np.float32)
     title_words = set(title.lower().split())
-    h1, h2 = TAG_CODE["h1"], TAG_CODE["h2"]
+    li, h1, h6 = TAG_CODE["li"], TAG_CODE["h1"], TAG_CODE["h6"]
     for number in np.flatnonzero(likely | (tags == h1)).tolist():
-        if len(text[number]) < LONGEST_TITLE:
+        if len(text[number]) < LONGEST_TITLE and tags[number] != li:
             own = set(text[number].lower().split())
             common = len(own & title_words)
             in_title[number] = common / max(len(own), 3)
             if common >= 2 or tags[number] == h1:
                 headline[number] = in_title[number] + common / max(len(title_words), 1)
-    headline += (headline > 0) * (0.6 * (tags == h1) + 0.2 * (tags == h2)).astype(np.float32)
+    headline += (headline > 0) * (0.6 * (tags == h1) + 0.3 * ((tags > h1) & (tags <= h6))).astype(np.float32)
     best = int(headline.argmax())
     return in_title, headline, best if headline[best] > 0.7 else -1
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from herdlm.curate.extract.blocks import Blocks
 from herdlm.curate.extract.cues import BIT, word_bits
-from herdlm.curate.extract.measures import LONGEST_WITH_CUES, TAG_CODE, Bools, Measures, read_words
+from herdlm.curate.extract.measures import LONGEST_WITH_CUES, TAG_CODE, Bools, Floats, Measures, read_words
 
 PLACES = ("<nav>", "<aside>", "<footer>", "<form>", "<address>", "hidden")
 MAX_LOST = 0.4  # of the running text
@@ -19,6 +19,7 @@ MAX_LOST_BESIDE_HEADLINE = 0.85  # where the headline stays
 SURE_HEADLINE = 1.2
 TEXT_WORDS = 12
 OUTER_WORDS = 60
+MAX_ARTICLES = 100
 _COMMENTS = re.compile(
     r"^(?:(?:top|user|reader|view|all|latest|recent)\s+(?:rated\s+)?)?\W*\d*\s*(?:comments?|responses?|kommentare?|commentaires?|comentarios?|comentários?"
     r"|commenti|reacties|komentar|комментарии|コメント|评论|評論|leave a (?:reply|comment)|join the (?:discussion|conversation))\b",
@@ -66,8 +67,8 @@ def apply_rules(page: Blocks, m: Measures) -> Bools:
         rule_out(inside, MAX_LOST if headline < 0 or inside[headline] else MAX_LOST_BESIDE_HEADLINE)
     captions = ((m.under & (BIT["<figcaption>"] | BIT["<figure>"])) != 0) & ~m.preformatted & ((m.under & BIT["<table>"]) == 0)
     rule_out(captions)
-    rule_out(_inner_articles(page, m, running), MAX_LOST_BESIDE_HEADLINE)
-    rule_out(_after_comment_headings(page, m, running), 1.0)
+    rule_out(_other_articles(page, m, running), MAX_LOST_BESIDE_HEADLINE)
+    rule_out(_after_comment_headings(page, m, running), MAX_LOST_BESIDE_HEADLINE)
     if headline >= 0 and (m.tags[headline] == TAG_CODE["h1"] or (m.heading[headline] and m.headline[headline] > SURE_HEADLINE)):
         before = np.arange(m.count) < headline
         rule_out(before & ((m.link_share > 0.2) | ((m.tags == TAG_CODE["li"]) & (m.link_share > 0))), MAX_LOST_BESIDE_HEADLINE)
@@ -78,7 +79,7 @@ def apply_rules(page: Blocks, m: Measures) -> Bools:
         promotes = (linked > 0.3 or words <= 3) and cues & _PROMOTION_CUES and _PROMOTION.match(text)
         if (
             promotes
-            or (linked > 0.8 and text.isupper())
+            or (linked > 0.8 and words >= 2 and 2 * sum(map(str.isupper, text)) > len(text))
             or (cues & _CAPTION_CUES and _CAPTION.search(text))
             or (words < 60 and cues & _SERVICE_CUES and _SERVICE.search(text))
         ):
@@ -99,33 +100,41 @@ def _main(m: Measures) -> int:
     return int(np.flatnonzero(box_good >= 0.65 * max(float(box_good[0]), 1e-3))[-1]) if box_good[0] > 0 else 0
 
 
-def _inner_articles(page: Blocks, m: Measures, running: np.ndarray) -> Bools:
-    """Articles inside an article that has text of its own: by the HTML standard (4.3.2) comments and the like."""
+def _other_articles(page: Blocks, m: Measures, running: Floats) -> Bools:
+    """Articles inside an article that has text of its own, by the HTML standard (4.3.2) comments and the like, and
+    articles beside the one that has the page's headline and text."""
     out = np.zeros(m.count, bool)
-    numbers = [number for number, tag in enumerate(page.name) if tag == "article"]
+    numbers = [number for number, tag in enumerate(page.name) if tag == "article"][:MAX_ARTICLES]
     for outer in numbers:
+        low, high = int(m.first[outer]), int(m.last[outer])
         inside = np.zeros(m.count, bool)
         for inner in numbers:
-            if inner != outer and m.first[outer] <= m.first[inner] and m.last[inner] <= m.last[outer] and inner > outer:
+            if inner > outer and m.last[inner] <= high:
                 inside[m.first[inner] : m.last[inner]] = True
-        if inside.any():
-            span = slice(m.first[outer], m.last[outer])
-            if float(running[span][~inside[span]].sum()) >= OUTER_WORDS:
-                out |= inside
+        if float(running[low:high][~inside[low:high]].sum()) >= OUTER_WORDS:
+            out |= inside
+            if low <= m.headline_at < high and m.tags[m.headline_at] == TAG_CODE["h1"]:
+                for other in numbers:
+                    if m.first[other] >= high:
+                        out[m.first[other] : m.last[other]] = True
     return out
 
 
-def _after_comment_headings(page: Blocks, m: Measures, running: np.ndarray) -> Bools:
-    """From a heading such as "3 comments" to the end of the container that it heads, if an article comes before it.
+def _after_comment_headings(page: Blocks, m: Measures, running: Floats) -> Bools:
+    """From a heading such as "3 comments" to the end of the container it heads, if an article comes before it.
 
-    A heading may be wrapped up alone: the container it heads is the innermost with more behind the heading.
+    A heading may be wrapped up alone: the container it heads is the innermost with more behind the heading. Where that
+    goes on under another heading of the same rank, the heading is one of a document's own.
     """
     out = np.zeros(m.count, bool)
-    for block in np.flatnonzero(m.heading).tolist():
-        text = page.text[block]
-        if len(text) <= LONGEST_COMMENT_HEADING and _COMMENTS.match(text) and running[:block].sum() >= OUTER_WORDS:
-            container = m.at[block]
-            while container and m.last[container] <= block + 1:
-                container = m.parent[container]
-            out[block : m.last[container]] = True
+    for block in np.flatnonzero(m.heading & (m.size <= LONGEST_COMMENT_HEADING)).tolist():
+        if not _COMMENTS.match(page.text[block]) or running[:block].sum() < OUTER_WORDS:
+            continue
+        container = int(m.at[block])
+        while container and m.last[container] <= block + 1:
+            container = int(m.parent[container])
+        end = int(m.last[container])
+        others = np.flatnonzero(m.heading[block + 1 : end] & (m.tags[block + 1 : end] <= m.tags[block])) + block + 1
+        if not len(others) or running[others[0] : end].sum() < OUTER_WORDS:
+            out[block:end] = True
     return out
