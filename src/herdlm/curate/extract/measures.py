@@ -1,0 +1,157 @@
+"""What can be counted about a page's blocks and containers, as arrays: the ground for rules and features alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from herdlm.curate.extract.blocks import Blocks
+from herdlm.curate.extract.cues import BIT, word_cues
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+TAG_CODE = {tag: code for code, tag in enumerate(
+    ("p", "div", "li", "td", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "blockquote", "dt", "dd", "figcaption", "th", "section",
+     "article", "center", "caption", "address", "header", "footer", "summary"), 1)}  # fmt: skip
+LONGEST_WITH_CUES = 300  # characters; set words mean nothing in a longer block
+ENDS = frozenset(".!?。！？…।؟۔:”\"’»)")
+SIGNS = {sign: code for code, sign in enumerate(".!?:,;)]”\"'…([“-–—•*|>©#@。！？：」", 1)}
+LONGEST_TITLE = 250
+OPENING = 24  # characters
+
+
+@dataclass(slots=True)
+class Measures:
+    """Arrays over blocks (``at`` is a block's container), over containers (``parent`` to ``box``), and the headline's block.
+
+    The rules fill in ``good``, a block's words where they look like running text in no forbidden place, else 0, and
+    ``cues`` and ``opening``, which are 0 for the blocks that are ruled out.
+    """
+
+    count: int
+    at: Ints
+    words: Floats
+    size: Floats
+    link_share: Floats
+    bold_share: Floats
+    tags: Ints
+    heading: Bools
+    ends: Bools
+    stops: Ints
+    preformatted: Bools
+    cues: Ints  # of set words, in blocks short enough
+    opening: Ints  # of the first few
+    repeats: Ints
+    in_title: Floats
+    headline: Floats
+    headline_at: int  # -1 where the page has none
+    described: Floats
+    under: Ints
+    near: Ints
+    parent: Ints
+    first: Ints
+    last: Ints
+    depth: Ints
+    path: Ints
+    box: Ints  # numbers of the containers
+    good: Floats
+
+    def summed(self, values: npt.NDArray[np.generic]) -> Floats:
+        """For each container the sum of ``values`` over its blocks."""
+        total = running(values)
+        return (total[self.last] - total[self.first]).astype(np.float32)
+
+
+def running(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+    """``[n + 1]``: sums of the first 0, 1, ... n values."""
+    return np.concatenate(([0.0], np.cumsum(values, dtype=np.float64)))
+
+
+def measure(page: Blocks, title: str, description: str) -> Measures:
+    """Measure a page with at least one block."""
+    text, count = page.text, len(page.text)
+    at, parent, own = np.array(page.container), np.array(page.parent), np.array(page.own)
+    words = np.array(page.words, np.float32)
+    size = np.array([len(t) for t in text], np.float32)
+    tags = np.array([TAG_CODE.get(page.name[c], 0) for c in page.container])
+    times = Counter(text)
+    link_share = np.minimum(np.array(page.link, np.float32) / size, 1)
+    in_title, headline, headline_at = _headline(text, tags, (words >= 3) & (link_share < 0.9), title)
+    return Measures(
+        count=count,
+        at=at,
+        words=words,
+        size=size,
+        link_share=link_share,
+        bold_share=np.minimum(np.array(page.bold, np.float32) / size, 1),
+        tags=tags,
+        heading=(tags >= TAG_CODE["h1"]) & (tags <= TAG_CODE["h6"]),
+        ends=np.array([t[-1] in ENDS for t in text]),
+        stops=np.array([
+            0 if w < 4 else t.count(". ") + t.count(", ") + (0 if t.isascii() else t.count("。") + t.count("、") + t.count("，"))
+            for t, w in zip(text, page.words, strict=True)
+        ]),  # fmt: skip
+        preformatted=np.array(page.preformatted),
+        cues=np.zeros(count, np.int64),
+        opening=np.zeros(count, np.int64),
+        repeats=np.array([times[t] for t in text]),
+        in_title=in_title,
+        headline=headline,
+        headline_at=headline_at,
+        described=_described(text, page.words, description),
+        under=np.array(page.inherited)[at],
+        near=own[at] | own[parent[at]],
+        parent=parent,
+        first=np.array(page.first),
+        last=np.array(page.last),
+        depth=np.array(page.depth),
+        path=np.array(page.path),
+        box=np.arange(len(parent)),
+        good=np.zeros(count, np.float32),
+    )
+
+
+def read_words(page: Blocks, m: Measures, out: Bools) -> None:
+    """Fill in the set words of the short blocks that are still in."""
+    for block in np.flatnonzero(~out & (m.size <= LONGEST_WITH_CUES)).tolist():
+        m.cues[block] = word_cues(page.text[block])
+        m.opening[block] = word_cues(page.text[block][:OPENING])
+
+
+def _headline(text: list[str], tags: Ints, likely: Bools, title: str) -> tuple[Floats, Floats, int]:
+    """Each block's share of words that are in the page's title, how well it would do as headline, and the best one."""
+    in_title, headline = np.zeros(len(text), np.float32), np.zeros(len(text), np.float32)
+    title_words = set(title.lower().split())
+    li, h1, h6 = TAG_CODE["li"], TAG_CODE["h1"], TAG_CODE["h6"]
+    for number in np.flatnonzero(likely | (tags == h1)).tolist():
+        if len(text[number]) < LONGEST_TITLE and tags[number] != li:
+            own = set(text[number].lower().split())
+            common = len(own & title_words)
+            in_title[number] = common / max(len(own), 3)
+            if common >= 2 or tags[number] == h1:
+                headline[number] = in_title[number] + common / max(len(title_words), 1)
+    headline += (headline > 0) * (0.6 * (tags == h1) + 0.3 * ((tags > h1) & (tags <= h6))).astype(np.float32)
+    best = int(headline.argmax())
+    return in_title, headline, best if headline[best] > 0.7 else -1
+
+
+def _described(text: list[str], words: list[int], description: str) -> Floats:
+    """The share of the description's words that a block has; 0 for all where the description is short."""
+    described = np.zeros(len(text), np.float32)
+    wanted = set(description.lower().split())
+    if len(wanted) >= 8:
+        for number, t in enumerate(text):
+            if words[number] >= 8:
+                described[number] = len(wanted.intersection(t[:500].lower().split())) / len(wanted)
+    return described
+
+
+def bits(masks: Ints, names: tuple[str, ...]) -> Floats:
+    """``[blocks, names]``: 1 where a mask has the cue."""
+    wanted = np.array([BIT[name] for name in names])
+    return ((masks[:, None] & wanted) != 0).astype(np.float32)

@@ -1,0 +1,85 @@
+"""The block model: two short boosted forests, the second of which sees what the first thought of a block's surroundings.
+
+A tree has at most seven comparisons. All comparisons of all trees are made at once; the eight bits of a tree are the
+index into its table of 256 answers, which is written out when the weights are read (after QuickScorer, Lucchese et al.,
+SIGIR 2015, section 3, with a table in place of the leaf masks).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+MAX_SPLITS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Forest:
+    """``feature`` and ``threshold`` ``[trees * 8]``; ``table`` ``[trees * 256]``: the answer for each pattern of bits."""
+
+    feature: npt.NDArray[np.int64]
+    threshold: Floats
+    table: Floats
+    bias: float
+
+    @classmethod
+    def read(cls, stored: dict[str, Any]) -> Forest:
+        """Write out the tables of trees stored as nested lists ``[feature, threshold, low, high]`` with leaves as numbers."""
+        feature, threshold, tables = [], [], []
+        for tree in stored["trees"]:
+            splits: list[tuple[int, float]] = []
+            table = np.zeros(256, np.float32)
+            patterns = np.arange(256)
+
+            def place(
+                node: Any,
+                reached: npt.NDArray[np.bool_],
+                splits: list[tuple[int, float]] = splits,
+                table: Floats = table,
+                patterns: npt.NDArray[np.int64] = patterns,
+            ) -> None:
+                if not isinstance(node, list):
+                    table[reached] = node
+                    return
+                bit = (patterns >> len(splits)) & 1 == 1
+                splits.append((node[0], node[1]))
+                place(node[2], reached & bit)
+                place(node[3], reached & ~bit)
+
+            place(tree, np.ones(256, bool))
+            splits += [(0, -np.inf)] * (MAX_SPLITS + 1 - len(splits))
+            feature += [split[0] for split in splits]
+            threshold += [split[1] for split in splits]
+            tables.append(table)
+        return cls(np.array(feature), np.array(threshold, np.float32), np.concatenate(tables), float(stored["bias"]))
+
+    def predict(self, rows: Floats) -> Floats:
+        """``[blocks, features]`` -> the probability of being content, ``[blocks]``."""
+        low = rows[:, self.feature] <= self.threshold
+        codes = np.packbits(low, axis=1, bitorder="little").astype(np.int64)
+        codes += np.arange(codes.shape[1]) << 8
+        margin = self.table[codes].sum(axis=1) + self.bias
+        return (1 / (1 + np.exp(-margin))).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The two forests, and the probability from which a block is content."""
+
+    first: Forest
+    second: Forest
+    threshold: float
+
+
+@cache
+def model() -> Model:
+    """The shipped model."""
+    stored = json.loads((files("herdlm.curate.extract") / "weights.json").read_text())
+    return Model(Forest.read(stored["first"]), Forest.read(stored["second"]), stored["threshold"])

@@ -1,0 +1,122 @@
+"""Parsing by lexbor: a page's markup, however broken, becomes well-formed HTML without scripts and other non-text."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+NOT_TEXT = ["script", "style", "noscript", "svg", "template", "iframe", "head", "select", "textarea", "object", "audio",
+            "video", "canvas", "map", "button", "noframes", "noembed", "datalist", "xmp", "plaintext", "progress", "meter"]  # fmt: skip
+LINE_NUMBERS = ".linenos, .linenodiv, .lineno, .line-numbers-rows, .blob-num"
+FORMULAS = 'math, script[type^="math/tex"]'
+FORMULA_COPIES = ".katex-html, .MathJax_Preview, .mwe-math-fallback-image-inline, .mwe-math-fallback-image-display"
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_DESCRIPTION = 'meta[property="og:description"], meta[name="description"]'
+# Nesting and attributes cost the parser time that grows with their square; real pages stay far below these bounds.
+MAX_DEPTH = 1_000
+MAX_ATTRIBUTES = 2_000
+CHECKED_TAGS = 8_000
+_NESTING = re.compile(r"<(/?)(?!(?:a|p|li|d[dt]|t[dhr]|br|hr|img|input|link|meta|option|area|base|col|embed|param|source|track|wbr"
+                      r"|tbody|thead|tfoot)\b)[a-z]", re.IGNORECASE)  # fmt: skip
+LONG_TAG = 20_000
+_QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A page's body as well-formed HTML without what is no text; its title and description, "" where it has none."""
+
+    html: str
+    title: str
+    description: str
+
+
+def excessive(html: str) -> bool:
+    """Whether parsing could take long: tags nested beyond MAX_DEPTH, or a tag with more than MAX_ATTRIBUTES attributes.
+
+    Elements that close each other (``<p>``, ``<li>``, ``<a>``) do not count as nesting.
+    """
+    if html.count("<") > CHECKED_TAGS:
+        depth = deepest = 0
+        for slash in _NESTING.findall(html):
+            if slash:
+                depth -= depth > 0
+            else:
+                depth += 1
+                if depth > deepest:
+                    deepest = depth
+        if deepest > MAX_DEPTH:
+            return True
+    if len(html) < LONG_TAG:
+        return False
+    long = [piece.partition(">")[0] for piece in html.split("<") if len(piece) >= LONG_TAG and piece[0].isalpha()]
+    return any(len(_QUOTED.sub("", tag).split()) > MAX_ATTRIBUTES for tag in long if len(tag) >= LONG_TAG)
+
+
+def parse(html: str) -> Source:
+    """Parse a page on which :func:`excessive` is false.
+
+    Formulas become LaTeX between dollar signs where the page has it (annotation, ``alttext``, MathJax script), else the
+    text of their MathML; copies made for display go, as do line numbers beside code.
+    """
+    tree = LexborHTMLParser(html)
+    title = tree.css_first("title")
+    meta = tree.css_first(_DESCRIPTION)
+    description = meta.attributes.get("content") if meta is not None else ""
+    if tree.css_first(FORMULAS) is not None:
+        _write_formulas(tree)
+    for node in tree.css(LINE_NUMBERS):
+        node.decompose()
+    name = title.text() if title is not None else ""
+    tree.strip_tags(NOT_TEXT)
+    body = tree.body
+    clean = (body.html if body is not None else tree.html) or ""
+    if "<!--" in clean:
+        clean = _COMMENT.sub("", clean)
+    if "\x00" in clean:
+        clean = clean.replace("\x00", "")
+    return Source(clean, name, description or "")
+
+
+def _write_formulas(tree: LexborHTMLParser) -> None:
+    scripts = tree.css('script[type^="math/tex"]')
+    if scripts:
+        for node in tree.css(".MathJax, .MathJax_Display, .MathJax_SVG, .MathJax_CHTML"):
+            node.decompose()
+    for node in tree.css(FORMULA_COPIES):
+        node.decompose()
+    for node in scripts:
+        _replace(node, node.text(), "mode=display" in (node.attributes.get("type") or ""))
+    if tree.css_first("math math") is not None:  # no page has that but to take our time
+        return
+    for node in tree.css("math"):
+        display = node.attributes.get("display") == "block"
+        annotation = node.css_first('annotation[encoding*="tex" i], annotation[encoding*="TeX"]')
+        if annotation is not None:
+            _replace(node, annotation.text(), display)
+        elif node.attributes.get("alttext"):
+            _replace(node, node.attributes["alttext"] or "", display)
+        else:
+            node.replace_with(_linear(node))
+
+
+def _replace(node: LexborNode, tex: str, display: bool) -> None:
+    mark = "$$" if display else "$"
+    tex = " ".join(tex.split())
+    if tex.startswith("{\\displaystyle ") and tex.endswith("}"):
+        tex = tex[15:-1].strip()
+    node.replace_with(f"{mark}{tex}{mark}" if tex else "")
+
+
+def _linear(math: LexborNode) -> str:
+    """MathML on one line: ``x^2``, ``a_i``, ``1/2``."""
+    for node in math.css("annotation, annotation-xml"):
+        node.decompose()
+    for tag, sign in (("msup", "^"), ("msub", "_"), ("mfrac", "/")):
+        for node in math.css(tag):
+            children = list(node.iter(include_text=False))
+            if len(children) == 2:
+                children[1].insert_before(sign)
+    return "".join(math.text().split())

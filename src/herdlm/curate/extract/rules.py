@@ -1,0 +1,140 @@
+"""Rules that hold whatever a model thinks: where main content does not stand, by the standard's own words or by habit.
+
+Each rule gives way where it would throw out most of a page's running text: a page may be all one ``<form>``.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from herdlm.curate.extract.blocks import Blocks
+from herdlm.curate.extract.cues import BIT, word_bits
+from herdlm.curate.extract.measures import LONGEST_WITH_CUES, TAG_CODE, Bools, Floats, Measures, read_words
+
+PLACES = ("<nav>", "<aside>", "<footer>", "<form>", "<address>", "hidden")
+MAX_LOST = 0.4  # of the running text
+MAX_LOST_BESIDE_HEADLINE = 0.85  # where the headline stays
+SURE_HEADLINE = 1.2
+TEXT_WORDS = 12
+OUTER_WORDS = 60
+MAX_ARTICLES = 100
+_COMMENTS = re.compile(
+    r"^(?:(?:top|user|reader|view|all|latest|recent)\s+(?:rated\s+)?)?\W*\d*\s*(?:comments?|responses?|kommentare?|commentaires?|comentarios?|comentários?"
+    r"|commenti|reacties|komentar|комментарии|コメント|评论|評論|leave a (?:reply|comment)|join the (?:discussion|conversation))\b",
+    re.IGNORECASE,
+)  # fmt: skip
+_PROMOTION = re.compile(
+    r"^\W*(?:related|read more|read also|also read|see (?:also|more)|more:|more (?:on|from)|watch:|don.t miss|click here|sign up|subscribe"
+    r"|follow (?:us|him|her)|advertisement|story continues|continue reading|recommended|lire aussi|lees ook|leia (?:também|mais)"
+    r"|lea también|leggi anche|baca juga|lesen sie auch|читайте также|関連記事)\b",
+    re.IGNORECASE,
+)  # fmt: skip
+_CAPTION = re.compile(
+    r"\((?:image|photo|picture|credit|foto|getty|pic)s?\b[^()]{0,60}\)\s*$|^image \d+ of \d+$|^image (?:copyright|caption)\b|^(?:photo|image|credit|foto)\s*:",
+    re.IGNORECASE,
+)  # fmt: skip
+_SERVICE = re.compile(
+    r"\bfollow\b.{1,60}\bon\b.{0,30}\b(?:facebook|twitter|instagram)|\b(?:in|to) your inbox\b|\bsign up (?:for|to)\b.{0,60}\bnewsletter"
+    r"|\b(?:may|can) be reached (?:at|on)\b|^reach\b.{0,60}@|^(?:e-?mail|contact)\b.{0,60}@|^have a tip\b|^got a tip\b"
+    r"|\bcontributed to this (?:report|story|article)|^\(?(?:additional )?reporting by\b|^\(?writing by\b",
+    re.IGNORECASE,
+)  # fmt: skip
+# groups of set words one of which each pattern needs; looking for the words first saves most searches
+_PROMOTION_CUES = word_bits("related", "share", "subscribe", "advert", "view")
+_CAPTION_CUES = word_bits("rights")
+_SERVICE_CUES = word_bits("share", "subscribe", "contact", "rights")
+LONGEST_COOKIE_NOTICE = 2_000  # characters
+LONGEST_COMMENT_HEADING = 60  # characters
+
+
+def apply_rules(page: Blocks, m: Measures) -> Bools:
+    """The blocks that are ruled out; also sets ``m.good``, ``m.cues`` and ``m.opening``."""
+    plain = m.words * (1 - m.link_share)
+    running = np.where((m.words >= TEXT_WORDS) & (m.link_share < 0.35) & (m.ends | (m.stops >= 2) | m.preformatted), plain, 0)
+    total = float(running.sum())
+    out = np.zeros(m.count, bool)
+
+    def rule_out(blocks: Bools, max_lost: float = MAX_LOST) -> None:
+        if float(running[blocks & ~out].sum()) <= max_lost * total:
+            out[blocks] = True
+
+    notices = np.zeros(m.count, bool)
+    headline = m.headline_at
+    for place in PLACES:
+        inside = (m.under & BIT[place]) != 0
+        rule_out(inside, MAX_LOST if headline < 0 or inside[headline] else MAX_LOST_BESIDE_HEADLINE)
+    captions = ((m.under & (BIT["<figcaption>"] | BIT["<figure>"])) != 0) & ~m.preformatted & ((m.under & BIT["<table>"]) == 0)
+    rule_out(captions)
+    rule_out(_other_articles(page, m, running), MAX_LOST_BESIDE_HEADLINE)
+    rule_out(_after_comment_headings(page, m, running), MAX_LOST_BESIDE_HEADLINE)
+    if headline >= 0 and (m.tags[headline] == TAG_CODE["h1"] or (m.heading[headline] and m.headline[headline] > SURE_HEADLINE)):
+        before = np.arange(m.count) < headline
+        rule_out(before & ((m.link_share > 0.2) | ((m.tags == TAG_CODE["li"]) & (m.link_share > 0))), MAX_LOST_BESIDE_HEADLINE)
+    rule_out((m.repeats > 1) & (m.words >= 8) & (m.tags == TAG_CODE["div"]))  # captions of galleries, teasers
+    read_words(page, m, out)
+    for block in np.flatnonzero(~out & (m.size <= LONGEST_WITH_CUES) & ~m.heading & ~m.preformatted).tolist():
+        text, linked, words, cues = page.text[block], m.link_share[block], m.words[block], int(m.cues[block])
+        promotes = (linked > 0.3 or words <= 3) and cues & _PROMOTION_CUES and _PROMOTION.match(text)
+        if (
+            promotes
+            or (linked > 0.8 and words >= 2 and 2 * sum(map(str.isupper, text)) > len(text))
+            or (cues & _CAPTION_CUES and _CAPTION.search(text))
+            or (words < 60 and cues & _SERVICE_CUES and _SERVICE.search(text))
+        ):
+            notices[block] = True
+    rule_out(notices)
+    m.good = np.where(out, 0, running).astype(np.float32)
+    main = _main(m)
+    for block in np.flatnonzero(~out & (m.size < LONGEST_COOKIE_NOTICE)).tolist():
+        if not m.first[main] <= block < m.last[main] and "cookie" in page.text[block].lower():
+            out[block] = True
+    m.good[out] = 0
+    return out
+
+
+def _main(m: Measures) -> int:
+    """The innermost container with most of the good text."""
+    box_good = m.summed(m.good)
+    return int(np.flatnonzero(box_good >= 0.65 * max(float(box_good[0]), 1e-3))[-1]) if box_good[0] > 0 else 0
+
+
+def _other_articles(page: Blocks, m: Measures, running: Floats) -> Bools:
+    """Articles inside an article that has text of its own, by the HTML standard (4.3.2) comments and the like, and
+    articles beside the one that has the page's headline and text."""
+    out = np.zeros(m.count, bool)
+    numbers = [number for number, tag in enumerate(page.name) if tag == "article"][:MAX_ARTICLES]
+    for outer in numbers:
+        low, high = int(m.first[outer]), int(m.last[outer])
+        inside = np.zeros(m.count, bool)
+        for inner in numbers:
+            if inner > outer and m.last[inner] <= high:
+                inside[m.first[inner] : m.last[inner]] = True
+        if float(running[low:high][~inside[low:high]].sum()) >= OUTER_WORDS:
+            out |= inside
+            if low <= m.headline_at < high and m.tags[m.headline_at] == TAG_CODE["h1"]:
+                for other in numbers:
+                    if m.first[other] >= high:
+                        out[m.first[other] : m.last[other]] = True
+    return out
+
+
+def _after_comment_headings(page: Blocks, m: Measures, running: Floats) -> Bools:
+    """From a heading such as "3 comments" to the end of the container it heads, if an article comes before it.
+
+    A heading may be wrapped up alone: the container it heads is the innermost with more behind the heading. Where that
+    goes on under another heading of the same rank, the heading is one of a document's own.
+    """
+    out = np.zeros(m.count, bool)
+    for block in np.flatnonzero(m.heading & (m.size <= LONGEST_COMMENT_HEADING)).tolist():
+        if not _COMMENTS.match(page.text[block]) or running[:block].sum() < OUTER_WORDS:
+            continue
+        container = int(m.at[block])
+        while container and m.last[container] <= block + 1:
+            container = int(m.parent[container])
+        end = int(m.last[container])
+        others = np.flatnonzero(m.heading[block + 1 : end] & (m.tags[block + 1 : end] <= m.tags[block])) + block + 1
+        if not len(others) or running[others[0] : end].sum() < OUTER_WORDS:
+            out[block:end] = True
+    return out
