@@ -60,7 +60,8 @@ NAVIGATION = {
     "python-django": "#hd, .nav, #sidebar, #ft, .contents.topic, #docs-nav",
     "python3": ".related, .sphinxsidebar, .footer, .mobile-nav, #searchbox, .menu-wrapper, .topnav",
     "nodejs": "#column2, #toc, .toc, header, .picker-header, #gtoc",
-    "debian-policy": ".related, .sphinxsidebar, .footer, .rst-footer-buttons, footer, .navheader, .navfooter, .toc, .navigation",
+    "debian-policy": ".related, .sphinxsidebar, .footer, .rst-footer-buttons, footer, .navheader, .navfooter, "
+                     ".toc, .navigation",
     "debian-faq": ".navheader, .navfooter, .toc",
     "bash": ".header, .nav-panel, .contents, .Contents_element, .mini-toc",
     "debian-handbook": ".docnav, #title, .toc, #navigation, nav",
@@ -70,7 +71,7 @@ NAVIGATION = {
 
 @dataclass(slots=True)
 class Page:
-    """A page to learn from: its blocks, those that rules leave and their rows, which blocks are content, and what it counts."""
+    """A page to learn from: its blocks, those that rules leave and their rows, which are content, what it counts."""
 
     blocks: Blocks
     measures: Measures
@@ -92,7 +93,11 @@ def make_page(html: str, true_text: str | None, kept_html: str, counts: float, f
     blocks = read_blocks(source.html)
     if not blocks.text or len(blocks.text) > MAX_BLOCKS:
         return None
-    content = find_content(blocks, true_text) if true_text is not None else in_order(blocks, read_blocks(parse(kept_html).html))
+    content = (
+        find_content(blocks, true_text)
+        if true_text is not None
+        else in_order(blocks, read_blocks(parse(kept_html).html))
+    )
     measures = measure(blocks, source.title, source.description)
     left = np.flatnonzero(~apply_rules(blocks, measures))
     return Page(blocks, measures, left, features(blocks, measures, left), content, counts, family)
@@ -262,10 +267,17 @@ def main() -> None:
             forests = train([page for page in articles if id(page) not in numbers] + others)
             held |= {id(page): chances(forests, page) for page in part}
         for threshold in THRESHOLDS:
-            found = [rates(t, shingles(predicted_text(page, held[id(page)], threshold))) for t, page in zip(true, articles, strict=True)]
+            found = [
+                rates(t, shingles(predicted_text(page, held[id(page)], threshold)))
+                for t, page in zip(true, articles, strict=True)
+            ]
             f1, precision, recall = score(found)
             validated[f"seed {seed}, threshold {threshold}"] = round(f1, 4)
-            print(f"seed {seed} threshold {threshold:.2f}: F1 {f1:.4f} ± {interval(found):.4f}  P {precision:.4f}  R {recall:.4f}", flush=True)
+            print(
+                f"seed {seed} threshold {threshold:.2f}: F1 {f1:.4f} ± {interval(found):.4f}  P {precision:.4f}  "
+                f"R {recall:.4f}",
+                flush=True,
+            )
     if options.write:
         first, second = train(articles + others)
         stored = {

@@ -69,10 +69,13 @@ def test_any_bytes_give_text_or_a_reason(payload: bytes, charset: str, html: boo
     text.encode()
 
 
-TAGS = "div p ul li ol table tr td a b pre br article section aside nav form math svg template script h1 select option code dl dt dd img hr"
+TAGS = (
+    "div p ul li ol table tr td a b pre br article section aside nav form math svg template script h1 select option "
+    "code dl dt dd img hr"
+)
 PIECES = st.one_of(
     st.sampled_from([f"<{tag}>" for tag in TAGS.split()] + [f"</{tag}>" for tag in TAGS.split()]),
-    st.sampled_from(['<div class="comment" id=x hidden>', "<a href='>", '<p title="a>b">', "<!--", "-->", "<![CDATA[", "<", "&", "&#0;", "\x00"]),
+    st.sampled_from(['<div class="comment" id=x hidden>', "<a href='>", '<p title="a>b">', "<!--", "-->", "<![CDATA[", "<", "&", "&#0;", "\x00"]),  # noqa: E501
     st.text(max_size=30),
     st.just("A sentence that is long enough to be taken for text, with a comma. "),
 )  # fmt: skip
@@ -103,7 +106,7 @@ def test_main_text_without_boilerplate_and_markers() -> None:
     broken in the source but not on the page.</p><p>What to do, in short, is this:</p>
     <ul><li>One thing to do, which is hard.</li><li>Another thing to do, which is easy.</li></ul>
     <pre>if x:\n    return 1</pre><p>{sentences}With a picture <img src="x.png" alt="E = mc2"> in it.</p></main>
-    <footer>Copyright</footer></body></html>"""
+    <footer>Copyright</footer></body></html>"""  # noqa: E501
     text, reason = extract(html.encode(), "", True)
     assert reason is None
     lines = [line for line in text.split("\n") if line]
@@ -121,7 +124,8 @@ def test_main_text_without_boilerplate_and_markers() -> None:
 
 def test_code_keeps_its_space_without_line_numbers() -> None:
     html = (
-        '<table class="highlighttable"><tr><td class="linenos"><pre>1\n2</pre></td><td><pre><span class="k">def</span> f(a):\n\n'
+        '<table class="highlighttable"><tr><td class="linenos"><pre>1\n2</pre></td><td><pre><span '
+        'class="k">def</span> f(a):\n\n'
         "        return a &lt; 1</pre></td></tr></table>"
     )
     blocks = read_blocks(parse(html).html)
@@ -132,19 +136,23 @@ def test_code_keeps_its_space_without_line_numbers() -> None:
 @pytest.mark.parametrize(
     ("html", "text"),
     [
-        (r'<math><semantics><mi>x</mi><annotation encoding="application/x-tex">\frac{a}{b}</annotation></semantics></math>', r"$\frac{a}{b}$"),
+        (r'<math><semantics><mi>x</mi><annotation '
+         r'encoding="application/x-tex">\frac{a}{b}</annotation></semantics></math>', r"$\frac{a}{b}$"),
         (r'<math alttext="a&lt;b" display="block"><mi>q</mi></math>', "$$a<b$$"),
         ("<math><msup><mi>x</mi><mn>2</mn></msup><mo>+</mo><mfrac><mi>a</mi><mi>b</mi></mfrac></math>", "x^2+a/b"),
         ('<span class="MathJax">xx</span><script type="math/tex">x &lt; y^2</script>', "$x &lt; y^2$"),
         (r'<script type="math/tex; mode=display">\sum_i i</script>', r"$$\sum_i i$$"),
         (
-            '<span class="katex"><span class="katex-mathml"><math><semantics><annotation encoding="application/x-tex">c^2'
+            '<span class="katex"><span class="katex-mathml"><math><semantics><annotation '
+            'encoding="application/x-tex">c^2'
             '</annotation></semantics></math></span><span class="katex-html" aria-hidden="true">c2</span></span>',
             "$c^2$",
         ),
         (
-            '<span class="mwe-math-element"><math><semantics><annotation encoding="application/x-tex">{\\displaystyle E}'
-            '</annotation></semantics></math><img class="mwe-math-fallback-image-inline" alt="{\\displaystyle E}"></span>',
+            '<span class="mwe-math-element"><math><semantics><annotation '
+            'encoding="application/x-tex">{\\displaystyle E}'
+            '</annotation></semantics></math><img class="mwe-math-fallback-image-inline" alt="{\\displaystyle '
+            'E}"></span>',
             "$E$",
         ),
         (r'<img class="math" src="f.png" alt="\alpha + 1">', r"\alpha + 1"),
@@ -155,7 +163,7 @@ def test_formulas_keep_their_source(html: str, text: str) -> None:
 
 
 def test_images_are_text_where_they_stand_for_it() -> None:
-    html = '<p>Press <img src="k.png" alt="Enter"> now.</p><p><img src="a.jpg" alt="A man on a street">Text.</p><img alt="😀">'
+    html = '<p>Press <img src="k.png" alt="Enter"> now.</p><p><img src="a.jpg" alt="A man on a street">Text.</p><img alt="😀">'  # noqa: E501
     assert everything(html) == ["Press Enter now.", "Text.", "😀"]
 
 
@@ -170,7 +178,11 @@ def test_lists_and_tables_are_readable() -> None:
 
 
 def test_line_breaks_stay_and_empty_lines_part_paragraphs() -> None:
-    assert everything("<div>A verse<br>and one<br><br>Another  verse\n&nbsp;here</div>") == ["A verse", "and one", "Another verse here"]
+    assert everything("<div>A verse<br>and one<br><br>Another  verse\n&nbsp;here</div>") == [
+        "A verse",
+        "and one",
+        "Another verse here",
+    ]
     assert len(read_blocks("<div>A<br>b<br><br>c</div>").text) == 2
 
 
@@ -209,11 +221,12 @@ def test_an_article_loses_comments_teasers_captions_and_notices() -> None:
 
 def test_a_forum_thread_keeps_its_answers() -> None:
     posts = "".join(
-        f'<div class="post" id="p{n}"><div class="author"><a href="/u{n}">user{n}</a></div><div class="postbody"><p>{text * 2}</p></div></div>'
+        f'<div class="post" id="p{n}"><div class="author"><a href="/u{n}">user{n}</a></div><div '
+        f'class="postbody"><p>{text * 2}</p></div></div>'
         for n, text in enumerate(PARAGRAPHS)
     )
     html = f"""<html><head><title>How do I open the bridge? - Forum</title></head><body><div class="nav"><a href="/">Index</a></div>
-    <h1>How do I open the bridge?</h1><div class="thread">{posts}</div><div class="footer"><a href="/imprint">Imprint</a></div></body></html>"""
+    <h1>How do I open the bridge?</h1><div class="thread">{posts}</div><div class="footer"><a href="/imprint">Imprint</a></div></body></html>"""  # noqa: E501
     text = main_text(html)
     for paragraph in PARAGRAPHS:
         assert (paragraph * 2).strip() in text
@@ -293,7 +306,11 @@ def test_documentation_keeps_its_body() -> None:
     from fastwarc.warc import ArchiveIterator
 
     expected = {
-        "/python3.11/html/library/fractions.html": ["A Fraction instance can be constructed", "Fraction(16, -10)", "limit_denominator"],
+        "/python3.11/html/library/fractions.html": [
+            "A Fraction instance can be constructed",
+            "Fraction(16, -10)",
+            "limit_denominator",
+        ],
         "/python-django-doc/html/ref/urls.html": ["Returns an element for inclusion in", "path("],
         "/nodejs/api/modules.html": ["Modules: CommonJS modules", "const circle = require('./circle.js');"],
     }

@@ -1,7 +1,7 @@
 """From a page's bytes to its main text: the right encoding, the page's own content, no boilerplate, no markers.
 
 The way of a page: ``decode`` finds its encoding, ``parse`` makes it well-formed HTML by lexbor, ``blocks`` cuts that
-into runs of text in one pass, ``features`` describes each block by itself and its surroundings, ``model`` says which are
+into runs of text in one pass, ``features`` describes each block and its surroundings, ``model`` says which are
 content, ``select`` leaves out copies, ``render`` writes the text. No step recurses, and none takes longer than in
 proportion to the page.
 """

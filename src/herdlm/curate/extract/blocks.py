@@ -1,4 +1,4 @@
-"""From serialised HTML to blocks: runs of text between the borders of block-level elements, with what surrounds them."""
+"""From serialised HTML to blocks: runs of text between borders of block-level elements, with what surrounds them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ TOKEN = re.compile(r'<(/?)([a-zA-Z][^\s/>]*)([^">]*+(?:"[^"]*+"[^">]*+)*+)>([^<]
 _INLINE, _CONTAINER, _LINK, _BREAK, _IMAGE, _BOLD, _PRE, _RULE = range(8)
 KIND = {
     **dict.fromkeys(
-        "span em i u s font small big sub sup code kbd samp var tt abbr acronym cite q dfn mark time label ins del bdi bdo data"
-        " ruby rb rt rp wbr nobr strike input meta link col source track param area base embed basefont bgsound frame keygen"
-        .split(), _INLINE),
+        ["span", "em", "i", "u", "s", "font", "small", "big", "sub", "sup", "code", "kbd", "samp", "var", "tt",
+        "abbr", "acronym", "cite", "q", "dfn", "mark", "time", "label", "ins", "del", "bdi", "bdo", "data", "ruby",
+        "rb", "rt", "rp", "wbr", "nobr", "strike", "input", "meta", "link", "col", "source", "track", "param",
+        "area", "base", "embed", "basefont", "bgsound", "frame", "keygen"], _INLINE),
     "a": _LINK, "br": _BREAK, "img": _IMAGE, "b": _BOLD, "strong": _BOLD, "pre": _PRE, "hr": _RULE,
 }  # fmt: skip
-TITLED = frozenset("section h1 h2 h3 h4 h5 h6 dt dd p li".split())  # their ids are made from titles
+TITLED = frozenset(["section", "h1", "h2", "h3", "h4", "h5", "h6", "dt", "dd", "p", "li"])  # ids from titles
 ANCHOR_SIGNS = frozenset("¶#§🔗")  # texts of links from headings to themselves
 BREAK = "\x00"  # cannot occur in parsed text
-_WIDE = "\u2e80-\u2fff\u3001-\u30ff\u3400-\u9fff\uf900-\ufaff\uff01-\uffef"  # scripts written without spaces between words
+_WIDE = (
+    "\u2e80-\u2fff\u3001-\u30ff\u3400-\u9fff\uf900-\ufaff\uff01-\uffef"  # scripts written without spaces between words
+)
 _UNSPACED = re.compile(f"[{_WIDE}\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 _WIDE_BREAK = re.compile(f"(?<=[{_WIDE}])[ \t\r]*\n[ \t\r\n]*(?=[{_WIDE}])")
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad]")
@@ -33,7 +36,7 @@ LONGEST_INLINE_ALT = 40
 class Blocks:
     """A page's blocks in order, a list entry for each, and its containers in order of their opening tags.
 
-    Container 0 is the document; the ``parent`` of any other comes before it. A container's blocks are first <= b < last.
+    Container 0 is the document; the ``parent`` of any other comes before it. Its blocks are first <= b < last.
     ``link`` and ``bold`` count characters, ``words`` words, or two characters of a script without spaces for one.
     """
 
@@ -87,7 +90,8 @@ class Blocks:
 def read_blocks(html: str) -> Blocks:  # noqa: PLR0912, PLR0915 - one loop over all tokens, unrolled for speed
     """Blocks of ``html``, which the parser must have serialised: tags closed, attributes in double quotes."""
     page = Blocks()
-    stack, paths = [0], {}
+    stack = [0]
+    paths: dict[tuple[int, str, int], int] = {}
     buffer: list[str] = []
     link = bold = pre = link_size = bold_size = 0
     kind_of, bit_of = KIND.get, TAG_BIT.get
@@ -113,7 +117,7 @@ def read_blocks(html: str) -> Blocks:  # noqa: PLR0912, PLR0915 - one loop over 
                 if not raw.isspace():
                     page.add(raw, stack[-1], link_size, bold_size, pre > 0)
                 link_size = bold_size = 0
-            if kind == 3 or kind == 7:
+            if kind in (3, 7):
                 pass
             elif closing:
                 last[stack.pop()] = len(done)
@@ -133,13 +137,12 @@ def read_blocks(html: str) -> Blocks:  # noqa: PLR0912, PLR0915 - one loop over 
                 name.append(tag)
                 path.append(paths.setdefault((path[above], tag, mask), len(paths) + 1))
                 pre += kind == 6
-        if text and not (link and text in ANCHOR_SIGNS):
-            if buffer or pre or not text.isspace():
-                buffer.append(text)
-                if link:
-                    link_size += len(text)
-                if bold:
-                    bold_size += len(text)
+        if text and not (link and text in ANCHOR_SIGNS) and (buffer or pre or not text.isspace()):
+            buffer.append(text)
+            if link:
+                link_size += len(text)
+            if bold:
+                bold_size += len(text)
     if buffer:
         page.add("".join(buffer), stack[-1], link_size, bold_size, pre > 0)
     last[0] = len(done)

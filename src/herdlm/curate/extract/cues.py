@@ -1,6 +1,6 @@
 """What names tell: the classes, ids and roles of elements, and the set words of boilerplate, in several languages.
 
-Every group of cues is one bit of a mask. An element's mask is that of its own attributes; what stands inside it inherits
+Every group of cues is one bit of a mask. An element's mask is of its own attributes; what stands inside it inherits
 the bit. Which bit speaks for or against content is not said here: the model learnt it (``weights.json``).
 """
 
@@ -19,14 +19,17 @@ NAMES: dict[str, str] = {
                r"|taboola|zergnet|revcontent|teaser|promo|mostread|^most|jp",
     "list": r"card|feed|^lists?$|river|stream|grid|carousel|slider|rollup|tease|headlines|stories",
     "social": r"social|shar(?:e|ing)|facebook|twitter|follow|whatsapp|addthis|addtoany|^like",
-    "navigation": r"^nav|nav$|menu|breadcrumb|pagin|pager|^toc$|contents$|masthead|topbar|toolbar|skip|search|headerlink"
+    "navigation": r"^nav|nav$|menu|breadcrumb|pagin|pager|^toc$|contents$|masthead|topbar|toolbar|skip|search"
+                  r"|headerlink"
                   r"|anchor|permalink|toplang|bottomlang|^path$",
     "header": r"header|^head$|^top$|banner|logo|brand",
     "footer": r"foot|copyright|legal|colophon|imprint|disclaimer",
     "side": r"side|aside|rail$|widget|secondary|complementary|right",
-    "advert": r"^ads?$|^adv|^ad[a-z]*(?:slot|unit|wrap)|advert|sponsor|dfp|^gpt|publicid|werbung|anzeige|affiliate|commerce"
+    "advert": r"^ads?$|^adv|^ad[a-z]*(?:slot|unit|wrap)|advert|sponsor|dfp|^gpt|publicid|werbung|anzeige"
+              r"|affiliate|commerce"
               r"|product|^buy",
-    "subscribe": r"newsletter|subscri|sign|paywall|login|regist|modal|popup|cookie|consent|gdpr|overlay|donat|^cta$|dialog",
+    "subscribe": r"newsletter|subscri|sign|paywall|login|regist|modal|popup|cookie|consent|gdpr|overlay|donat"
+                 r"|^cta$|dialog",
     "byline": r"byline|author|autor|^bio$|contributor|vcard|writer|reporter",
     "date": r"date|^time|publish|timestamp|^meta|^info$",
     "media": r"caption|figure|photo|image|galler|media|video|slide|credit|thumb|player|audio|embed|picture|^img",
@@ -42,38 +45,82 @@ NAMES: dict[str, str] = {
 }
 # Words of boilerplate in English, German, French, Spanish, Portuguese, Italian, Dutch, Indonesian, Russian.
 WORDS: dict[str, str] = {
-    "share": "share shares tweet facebook twitter whatsapp pinterest linkedin instagram telegram email mail print teilen partager "
-             "compartir compartilhar compartilhe condividi delen bagikan поделиться follow like save reddit tumblr flipboard",
-    "subscribe": "subscribe subscription subscriber subscribers newsletter newsletters login sign register abonnieren abonner abonnez "
-                 "suscríbete suscribirse inscreva assine iscriviti anmelden registrieren подписаться inbox alerts download app trial "
+    "share": "share shares tweet facebook twitter whatsapp pinterest linkedin instagram telegram email mail "
+             "print teilen partager "
+             "compartir compartilhar compartilhe condividi delen bagikan поделиться follow like save reddit "
+             "tumblr flipboard",
+    "subscribe": "subscribe subscription subscriber subscribers newsletter newsletters login sign register "
+                 "abonnieren abonner abonnez "
+                 "suscríbete suscribirse inscreva assine iscriviti anmelden registrieren подписаться inbox "
+                 "alerts download app trial "
                  "cookie cookies privacy adblock adblocker notifications unlimited",
-    "related": "related read more also recommended trending popular latest next previous watch lesen lire aussi leia mais lea también "
-               "leggi anche baca juga lees читайте click continue continued keep discover explore missed verwandte siehe ähnliche",
-    "comment": "comment comments reply replies kommentar kommentare comentário comentários comentario comentarios commentaire "
+    "related": "related read more also recommended trending popular latest next previous watch lesen lire aussi "
+               "leia mais lea también "
+               "leggi anche baca juga lees читайте click continue continued keep discover explore missed "
+               "verwandte siehe ähnliche",
+    "comment": "comment comments reply replies kommentar kommentare comentário comentários comentario "
+               "comentarios commentaire "
                "commentaires commenti komentar комментарии commenting discussion join conversation",
-    "rights": "© copyright rights reserved rechte droits derechos direitos terms published redistributed reproduced broadcast "
-              "contributed associated press reuters getty afp ap courtesy credit credits image images photo photos source disclaimer foto pic picture photograph",
-    "byline": "by von por par oleh writer reporter editor correspondent written author staff автор redaktion redação autor posted",
-    "date": "jan january feb february mar march apr april may jun june jul july aug august sep sept september oct october nov november "
-            "dec december updated published modified ago pm am hours minutes mins monday tuesday wednesday thursday friday saturday "
+    "rights": "© copyright rights reserved rechte droits derechos direitos terms published redistributed "
+              "reproduced broadcast "
+              "contributed associated press reuters getty afp ap courtesy credit credits image images photo "
+              "photos source disclaimer foto pic picture photograph",
+    "byline": "by von por par oleh writer reporter editor correspondent written author staff автор redaktion "
+              "redação autor posted",
+    "date": "jan january feb february mar march apr april may jun june jul july aug august sep sept september "
+            "oct october nov november "
+            "dec december updated published modified ago pm am hours minutes mins monday tuesday wednesday "
+            "thursday friday saturday "
             "sunday est edt gmt pst januar februar märz juni juli oktober dezember janvier février enero febrero",
-    "advert": "advertisement advertising advertise sponsored promoted anzeige werbung publicidad publicité publicidade реклама affiliate "
+    "advert": "advertisement advertising advertise sponsored promoted anzeige werbung publicidad publicité "
+              "publicidade реклама affiliate "
               "shop buy deal deals price sale commission amazon",
     "tags": "tags tag filed topics topic categories category labels label keywords schlagwörter etiquetas",
-    "contact": "contact tips tip questions phone tel reach reached reporting writing correction corrections suggest feedback originally appeared syndicated",
-    "view": "views view loading enlarge slideshow gallery video play close expand show hide toggle menu skip top home search min "
+    "contact": "contact tips tip questions phone tel reach reached reporting writing correction corrections "
+               "suggest feedback originally appeared syndicated",
+    "view": "views view loading enlarge slideshow gallery video play close expand show hide toggle menu skip "
+            "top home search min "
             "minute scroll caption swipe full screen volume",
     "first": "i me my we our you your us",
 }
 # fmt: on
-TAGS = ("article", "main", "section", "aside", "nav", "header", "footer", "form", "figure", "table", "ul", "ol", "li",
-        "blockquote", "pre", "dl", "details", "figcaption", "address", "h1", "h2", "h3", "h4", "h5", "h6", "td")  # fmt: skip
+TAGS = (
+    "article",
+    "main",
+    "section",
+    "aside",
+    "nav",
+    "header",
+    "footer",
+    "form",
+    "figure",
+    "table",
+    "ul",
+    "ol",
+    "li",
+    "blockquote",
+    "pre",
+    "dl",
+    "details",
+    "figcaption",
+    "address",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "td",
+)  # fmt: skip
 CUES = (*NAMES, *(f"<{tag}>" for tag in TAGS), "articleBody", "main")
 BIT = {name: 1 << number for number, name in enumerate(CUES)}
 TAG_BIT = {tag: BIT[f"<{tag}>"] for tag in TAGS}
-ROLES = {"main": "main", "navigation": "<nav>", "contentinfo": "<footer>", "complementary": "<aside>", "search": "navigation",
+ROLES = {"main": "main", "navigation": "<nav>", "contentinfo": "<footer>", "complementary": "<aside>",
+    "search": "navigation",
          "article": "<article>", "dialog": "subscribe", "alert": "subscribe"}  # fmt: skip
-_ATTRIBUTE = re.compile(r'\b(class|id|role|itemprop|style|hidden|aria-hidden|data-component|data-testid|data-type)="([^"]*)"')
+_ATTRIBUTE = re.compile(
+    r'\b(class|id|role|itemprop|style|hidden|aria-hidden|data-component|data-testid|data-type)="([^"]*)"'
+)
 _PATTERNS = [(BIT[name], re.compile(pattern)) for name, pattern in NAMES.items()]
 _NAME = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _WORD = re.compile(r"[^\W\d_]+|©")
@@ -113,7 +160,7 @@ def attribute_cues(attributes: str, with_id: bool) -> int:
             if "none" in value and "display" in value:
                 mask |= BIT["hidden"]
             continue
-        if key == "hidden" or key == "aria-hidden":
+        if key in ("hidden", "aria-hidden"):
             if value != "false":
                 mask |= BIT["hidden"]
             continue

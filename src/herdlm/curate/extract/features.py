@@ -13,18 +13,21 @@ import numpy.typing as npt
 
 from herdlm.curate.extract.blocks import Blocks
 from herdlm.curate.extract.cues import WORDS, word_bits
-from herdlm.curate.extract.measures import SIGNS, LONGEST_WITH_CUES, TAG_CODE, Floats, Ints, Measures, bits, running
+from herdlm.curate.extract.measures import LONGEST_WITH_CUES, SIGNS, Floats, Ints, Measures, bits, running
 
 LEVELS = 3
 SURE = 0.7
 MAIN_SHARES = (0.4, 0.65, 0.9)
 WINDOW = 6
 COMMENT_OR_RELATED = word_bits("related", "comment")
-OWN_CUES = ("article", "body", "comment", "related", "list", "social", "navigation", "footer", "side", "advert", "subscribe",
+OWN_CUES = ("article", "body", "comment", "related", "list", "social", "navigation", "footer", "side", "advert",
+    "subscribe",
             "byline", "date", "media", "tags", "title", "summary", "quote", "code", "section", "hidden", "header",
             "paragraph", "answer")  # fmt: skip
-UNDER_CUES = (*OWN_CUES, "<article>", "<main>", "<section>", "<aside>", "<nav>", "<header>", "<footer>", "<form>", "<figure>",
-              "<table>", "<ul>", "<ol>", "<li>", "<blockquote>", "<pre>", "<dl>", "<figcaption>", "articleBody", "main")  # fmt: skip
+UNDER_CUES = (*OWN_CUES, "<article>", "<main>", "<section>", "<aside>", "<nav>", "<header>", "<footer>", "<form>",
+    "<figure>",
+              "<table>", "<ul>", "<ol>", "<li>", "<blockquote>", "<pre>", "<dl>", "<figcaption>", "articleBody",
+              "main")  # fmt: skip
 Column = npt.NDArray[np.generic]
 
 
@@ -147,7 +150,7 @@ def _places(m: Measures) -> list[Column]:
 
 
 def context_features(m: Measures, left: Ints, rows: Floats, chance: Floats) -> Floats:
-    """What the second forest sees: the first one's ``chance`` of a block and of all around it, and the rows of features.
+    """What the second forest sees: the first one's ``chance`` of a block and all around it, and rows of features.
 
     The weight of a block is its words; "around" leaves the block itself out.
     """
@@ -169,7 +172,8 @@ def context_features(m: Measures, left: Ints, rows: Floats, chance: Floats) -> F
     for reach in (1, 2, 4, 8, 16):
         low, high = np.maximum(here - reach, 0), np.minimum(here + reach + 1, count)
         columns += [(sum_mass[here] - sum_mass[low]) / np.maximum(sum_words[here] - sum_words[low], 1),
-                    (sum_mass[high] - sum_mass[here + 1]) / np.maximum(sum_words[high] - sum_words[here + 1], 1)]  # fmt: skip
+                    (sum_mass[high] - sum_mass[here + 1]) / np.maximum(sum_words[high] - sum_words[here + 1],
+                    1)]  # fmt: skip
     columns += [sum_mass[:-1] / total, (total - sum_mass[1:]) / total, np.full(count, np.log1p(total)),
                 np.full(count, total / max(float(words.sum()), 1))]  # fmt: skip
     columns += [_shifted(chance, distance) for distance in (-3, -2, -1, 1, 2, 3)]

@@ -16,18 +16,20 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 TAG_CODE = {tag: code for code, tag in enumerate(
-    ("p", "div", "li", "td", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "blockquote", "dt", "dd", "figcaption", "th", "section",
+    ("p", "div", "li", "td", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "blockquote", "dt", "dd", "figcaption",
+    "th", "section",
      "article", "center", "caption", "address", "header", "footer", "summary"), 1)}  # fmt: skip
 LONGEST_WITH_CUES = 300  # characters; set words mean nothing in a longer block
-ENDS = frozenset(".!?。！？…।؟۔:”\"’»)")
-SIGNS = {sign: code for code, sign in enumerate(".!?:,;)]”\"'…([“-–—•*|>©#@。！？：」", 1)}
+# Ends of sentences of many scripts, escaped where they look like ASCII.
+ENDS = frozenset('.!?。\uff01\uff1f…।؟\u06d4:”"\u2019»)')
+SIGNS = {sign: code for code, sign in enumerate(".!?:,;)]”\"'…([“-\u2013—•*|>©#@。\uff01\uff1f\uff1a」", 1)}
 LONGEST_TITLE = 250
 OPENING = 24  # characters
 
 
 @dataclass(slots=True)
 class Measures:
-    """Arrays over blocks (``at`` is a block's container), over containers (``parent`` to ``box``), and the headline's block.
+    """Arrays over blocks (``at``: a block's container), containers (``parent`` to ``box``), and the headline's block.
 
     The rules fill in ``good``, a block's words where they look like running text in no forbidden place, else 0, and
     ``cues`` and ``opening``, which are 0 for the blocks that are ruled out.
@@ -92,10 +94,16 @@ def measure(page: Blocks, title: str, description: str) -> Measures:
         tags=tags,
         heading=(tags >= TAG_CODE["h1"]) & (tags <= TAG_CODE["h6"]),
         ends=np.array([t[-1] in ENDS for t in text]),
-        stops=np.array([
-            0 if w < 4 else t.count(". ") + t.count(", ") + (0 if t.isascii() else t.count("。") + t.count("、") + t.count("，"))
-            for t, w in zip(text, page.words, strict=True)
-        ]),  # fmt: skip
+        stops=np.array(
+            [
+                0
+                if w < 4
+                else t.count(". ")
+                + t.count(", ")
+                + (0 if t.isascii() else t.count("。") + t.count("、") + t.count("\uff0c"))
+                for t, w in zip(text, page.words, strict=True)
+            ]
+        ),
         preformatted=np.array(page.preformatted),
         cues=np.zeros(count, np.int64),
         opening=np.zeros(count, np.int64),
@@ -154,4 +162,5 @@ def _described(text: list[str], words: list[int], description: str) -> Floats:
 def bits(masks: Ints, names: tuple[str, ...]) -> Floats:
     """``[blocks, names]``: 1 where a mask has the cue."""
     wanted = np.array([BIT[name] for name in names])
-    return ((masks[:, None] & wanted) != 0).astype(np.float32)
+    found: Floats = ((masks[:, None] & wanted) != 0).astype(np.float32)
+    return found

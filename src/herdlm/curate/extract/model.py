@@ -1,4 +1,4 @@
-"""The block model: two short boosted forests, the second of which sees what the first thought of a block's surroundings.
+"""The block model: two short boosted forests; the second sees what the first thought of a block's surroundings.
 
 A tree has at most seven comparisons. All comparisons of all trees are made at once; the eight bits of a tree are the
 index into its table of 256 answers, which is written out when the weights are read (after QuickScorer, Lucchese et al.,
@@ -22,7 +22,7 @@ MAX_SPLITS = 7
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """``feature`` and ``threshold`` ``[trees * 8]``; ``table`` ``[trees * 256]``: the answer for each pattern of bits."""
+    """``feature`` and ``threshold`` ``[trees * 8]``; ``table`` ``[trees * 256]``: the answer by pattern of bits."""
 
     feature: npt.NDArray[np.int64]
     threshold: Floats
@@ -31,7 +31,7 @@ class Forest:
 
     @classmethod
     def read(cls, stored: dict[str, Any]) -> Forest:
-        """Write out the tables of trees stored as nested lists ``[feature, threshold, low, high]`` with leaves as numbers."""
+        """Write out tables of trees stored as nested lists ``[feature, threshold, low, high]``; leaves are numbers."""
         feature, threshold, tables = [], [], []
         for tree in stored["trees"]:
             splits: list[tuple[int, float]] = []
@@ -66,7 +66,8 @@ class Forest:
         codes = np.packbits(low, axis=1, bitorder="little").astype(np.int64)
         codes += np.arange(codes.shape[1]) << 8
         margin = self.table[codes].sum(axis=1) + self.bias
-        return (1 / (1 + np.exp(-margin))).astype(np.float32)
+        chance: Floats = (1 / (1 + np.exp(-margin))).astype(np.float32)
+        return chance
 
 
 @dataclass(frozen=True, slots=True)

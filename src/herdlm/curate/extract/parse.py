@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 NOT_TEXT = ["script", "style", "noscript", "svg", "template", "iframe", "head", "select", "textarea", "object", "audio",
-            "video", "canvas", "map", "button", "noframes", "noembed", "datalist", "xmp", "plaintext", "progress", "meter"]  # fmt: skip
+            "video", "canvas", "map", "button", "noframes", "noembed", "datalist", "xmp", "plaintext", "progress",
+            "meter"]  # fmt: skip
 LINE_NUMBERS = ".linenos, .linenodiv, .lineno, .line-numbers-rows, .blob-num"
 FORMULAS = 'math, script[type^="math/tex"]'
 FORMULA_COPIES = ".katex-html, .MathJax_Preview, .mwe-math-fallback-image-inline, .mwe-math-fallback-image-display"
@@ -18,7 +19,8 @@ _DESCRIPTION = 'meta[property="og:description"], meta[name="description"]'
 MAX_DEPTH = 1_000
 MAX_ATTRIBUTES = 2_000
 CHECKED_TAGS = 8_000
-_NESTING = re.compile(r"<(/?)(?!(?:a|p|li|d[dt]|t[dhr]|br|hr|img|input|link|meta|option|area|base|col|embed|param|source|track|wbr"
+_NESTING = re.compile(r"<(/?)(?!(?:a|p|li|d[dt]|t[dhr]|br|hr|img|input|link|meta|option|area|base|col|embed"
+                      r"|param|source|track|wbr"
                       r"|tbody|thead|tfoot)\b)[a-z]", re.IGNORECASE)  # fmt: skip
 LONG_TAG = 20_000
 _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
@@ -45,8 +47,7 @@ def excessive(html: str) -> bool:
                 depth -= depth > 0
             else:
                 depth += 1
-                if depth > deepest:
-                    deepest = depth
+                deepest = max(deepest, depth)
         if deepest > MAX_DEPTH:
             return True
     if len(html) < LONG_TAG:

@@ -1,4 +1,4 @@
-"""From the blocks that are content to text: paragraphs apart, list items and lines together, cells of a row on one line."""
+"""From blocks that are content to text: paragraphs apart, list items and lines together, a row's cells on one line."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _between(before: _Place, here: _Place) -> str:
 
 
 class _Place:
-    """Where a block stands: container numbers of its cell, row, table and outermost list, 0 for none; its list's depth."""
+    """Where a block stands: containers of its cell, row, table and outermost list, 0 for none; its list's depth."""
 
     __slots__ = ("cell", "level", "outer_list", "preformatted", "row", "table")
 

@@ -22,21 +22,26 @@ OUTER_WORDS = 60
 MAX_ARTICLES = 100
 _COMMENTS = re.compile(
     r"^(?:(?:top|user|reader|view|all|latest|recent)\s+(?:rated\s+)?)?\W*\d*\s*(?:comments?|responses?|kommentare?|commentaires?|comentarios?|comentários?"
-    r"|commenti|reacties|komentar|комментарии|コメント|评论|評論|leave a (?:reply|comment)|join the (?:discussion|conversation))\b",
+    r"|commenti|reacties|komentar|комментарии|コメント|评论|評論|leave a (?:reply|comment)|join the (?:discussion"
+    r"|conversation))\b",
     re.IGNORECASE,
 )  # fmt: skip
 _PROMOTION = re.compile(
-    r"^\W*(?:related|read more|read also|also read|see (?:also|more)|more:|more (?:on|from)|watch:|don.t miss|click here|sign up|subscribe"
-    r"|follow (?:us|him|her)|advertisement|story continues|continue reading|recommended|lire aussi|lees ook|leia (?:também|mais)"
+    r"^\W*(?:related|read more|read also|also read|see (?:also|more)|more:|more (?:on|from)|watch:|don.t miss"
+    r"|click here|sign up|subscribe"
+    r"|follow (?:us|him|her)|advertisement|story continues|continue reading|recommended|lire aussi|lees ook|leia "
+    r"(?:também|mais)"
     r"|lea también|leggi anche|baca juga|lesen sie auch|читайте также|関連記事)\b",
     re.IGNORECASE,
 )  # fmt: skip
 _CAPTION = re.compile(
-    r"\((?:image|photo|picture|credit|foto|getty|pic)s?\b[^()]{0,60}\)\s*$|^image \d+ of \d+$|^image (?:copyright|caption)\b|^(?:photo|image|credit|foto)\s*:",
+    r"\((?:image|photo|picture|credit|foto|getty|pic)s?\b[^()]{0,60}\)\s*$|^image \d+ of \d+$|^image "
+    r"(?:copyright|caption)\b|^(?:photo|image|credit|foto)\s*:",
     re.IGNORECASE,
 )  # fmt: skip
 _SERVICE = re.compile(
-    r"\bfollow\b.{1,60}\bon\b.{0,30}\b(?:facebook|twitter|instagram)|\b(?:in|to) your inbox\b|\bsign up (?:for|to)\b.{0,60}\bnewsletter"
+    r"\bfollow\b.{1,60}\bon\b.{0,30}\b(?:facebook|twitter|instagram)|\b(?:in|to) your inbox\b|\bsign up (?:for"
+    r"|to)\b.{0,60}\bnewsletter"
     r"|\b(?:may|can) be reached (?:at|on)\b|^reach\b.{0,60}@|^(?:e-?mail|contact)\b.{0,60}@|^have a tip\b|^got a tip\b"
     r"|\bcontributed to this (?:report|story|article)|^\(?(?:additional )?reporting by\b|^\(?writing by\b",
     re.IGNORECASE,
@@ -52,7 +57,9 @@ LONGEST_COMMENT_HEADING = 60  # characters
 def apply_rules(page: Blocks, m: Measures) -> Bools:
     """The blocks that are ruled out; also sets ``m.good``, ``m.cues`` and ``m.opening``."""
     plain = m.words * (1 - m.link_share)
-    running = np.where((m.words >= TEXT_WORDS) & (m.link_share < 0.35) & (m.ends | (m.stops >= 2) | m.preformatted), plain, 0)
+    running = np.where(
+        (m.words >= TEXT_WORDS) & (m.link_share < 0.35) & (m.ends | (m.stops >= 2) | m.preformatted), plain, 0
+    )
     total = float(running.sum())
     out = np.zeros(m.count, bool)
 
@@ -65,13 +72,20 @@ def apply_rules(page: Blocks, m: Measures) -> Bools:
     for place in PLACES:
         inside = (m.under & BIT[place]) != 0
         rule_out(inside, MAX_LOST if headline < 0 or inside[headline] else MAX_LOST_BESIDE_HEADLINE)
-    captions = ((m.under & (BIT["<figcaption>"] | BIT["<figure>"])) != 0) & ~m.preformatted & ((m.under & BIT["<table>"]) == 0)
+    captions = (
+        ((m.under & (BIT["<figcaption>"] | BIT["<figure>"])) != 0) & ~m.preformatted & ((m.under & BIT["<table>"]) == 0)
+    )
     rule_out(captions)
     rule_out(_other_articles(page, m, running), MAX_LOST_BESIDE_HEADLINE)
     rule_out(_after_comment_headings(page, m, running), MAX_LOST_BESIDE_HEADLINE)
-    if headline >= 0 and (m.tags[headline] == TAG_CODE["h1"] or (m.heading[headline] and m.headline[headline] > SURE_HEADLINE)):
+    if headline >= 0 and (
+        m.tags[headline] == TAG_CODE["h1"] or (m.heading[headline] and m.headline[headline] > SURE_HEADLINE)
+    ):
         before = np.arange(m.count) < headline
-        rule_out(before & ((m.link_share > 0.2) | ((m.tags == TAG_CODE["li"]) & (m.link_share > 0))), MAX_LOST_BESIDE_HEADLINE)
+        rule_out(
+            before & ((m.link_share > 0.2) | ((m.tags == TAG_CODE["li"]) & (m.link_share > 0))),
+            MAX_LOST_BESIDE_HEADLINE,
+        )
     rule_out((m.repeats > 1) & (m.words >= 8) & (m.tags == TAG_CODE["div"]))  # captions of galleries, teasers
     read_words(page, m, out)
     for block in np.flatnonzero(~out & (m.size <= LONGEST_WITH_CUES) & ~m.heading & ~m.preformatted).tolist():

@@ -69,5 +69,3 @@ def without_copies(page: Blocks, kept: list[int]) -> list[int]:
         if covered > COVERED_SHARE * page.words[block]:
             dropped.add(block)
     return [block for block in kept if block not in dropped]
-
-
