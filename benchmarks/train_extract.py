@@ -44,7 +44,7 @@ SETTINGS = dict(
     min_sum_hessian_in_leaf=0.01, feature_fraction=0.15, bagging_fraction=0.7, bagging_freq=1, extra_trees=True,
     force_col_wise=True, deterministic=True, seed=1, num_threads=1, verbose=-1,
 )  # fmt: skip
-ROUNDS = (300, 150)
+ROUNDS = (200, 100)
 FOLDS, INNER_FOLDS = 5, 3
 THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55)
 DOCUMENT_WEIGHT = 0.5
@@ -249,7 +249,7 @@ def main() -> None:
     parser.add_argument("--articles", type=Path, required=True)
     parser.add_argument("--documents", type=Path, nargs="*", default=[])
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
-    parser.add_argument("--threshold", type=float, default=0.4)
+    parser.add_argument("--threshold", type=float, default=0.45)
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     articles, true = [], []

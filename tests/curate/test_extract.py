@@ -75,7 +75,7 @@ TAGS = (
 )
 PIECES = st.one_of(
     st.sampled_from([f"<{tag}>" for tag in TAGS.split()] + [f"</{tag}>" for tag in TAGS.split()]),
-    st.sampled_from(['<div class="comment" id=x hidden>', "<a href='>", '<p title="a>b">', "<!--", "-->", "<![CDATA[", "<", "&", "&#0;", "\x00"]),  # noqa: E501
+    st.sampled_from(['<div class="comment" id=x hidden>', "<a href='>", '<div a"b>', '</div"">', '<p title="a>b">', "<!--", "-->", "<![CDATA[", "<", "&", "&#0;", "\x00"]),  # noqa: E501
     st.text(max_size=30),
     st.just("A sentence that is long enough to be taken for text, with a comma. "),
 )  # fmt: skip

@@ -19,6 +19,7 @@ from herdlm.curate.extract.render import render
 from herdlm.curate.extract.select import select
 
 MAX_BYTES = 16 << 20  # HTML; Common Crawl cuts at 1 to 5 MiB
+NEXT_TO_NOTHING = 200  # characters
 _TRAILING_SPACE = re.compile(r"[ \t\xa0]+$", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n{3,}")
 _TABS = re.compile(r"(?<=\S)[ \t]*\t[ \t]*")
@@ -27,13 +28,22 @@ __all__ = ["decode", "extract", "main_text", "tidy"]
 
 
 def main_text(html: str) -> str:
-    """The main content of a page as plain text; "" where it has none. For pages that are not ``excessive``."""
-    source = parse(html)
-    page = read_blocks(source.html)
-    text = render(page, select(page, source.title, source.description, model()))
+    """The main content of a page as plain text; "" where it has none. For pages that are not ``excessive``.
+
+    A page that gives next to nothing is read again with what stands in ``<nav>`` and ``<footer>``.
+    """
+    text = _content(html, keep_navigation=False)
+    if len(text) < NEXT_TO_NOTHING:
+        text = max(text, _content(html, keep_navigation=True), key=len)
     if not text.isascii():
         text = CONTROLS.sub("", unicodedata.normalize("NFC", text))
     return text.strip("\n")
+
+
+def _content(html: str, keep_navigation: bool) -> str:
+    source = parse(html, keep_navigation)
+    page = read_blocks(source.html)
+    return render(page, select(page, source.title, source.description, model()))
 
 
 def tidy(text: str) -> str:

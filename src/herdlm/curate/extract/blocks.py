@@ -120,7 +120,8 @@ def read_blocks(html: str) -> Blocks:  # noqa: PLR0912, PLR0915 - one loop over 
             if kind in (3, 7):
                 pass
             elif closing:
-                last[stack.pop()] = len(done)
+                if len(stack) > 1:  # a quote in an attribute's name hides tags from the pattern, rarely
+                    last[stack.pop()] = len(done)
                 pre -= kind == 6
             else:
                 above = stack[-1]
@@ -145,7 +146,8 @@ def read_blocks(html: str) -> Blocks:  # noqa: PLR0912, PLR0915 - one loop over 
                 bold_size += len(text)
     if buffer:
         page.add("".join(buffer), stack[-1], link_size, bold_size, pre > 0)
-    last[0] = len(done)
+    for number in stack:
+        last[number] = len(done)
     return page
 
 

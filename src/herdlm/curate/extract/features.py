@@ -29,11 +29,13 @@ UNDER_CUES = (*OWN_CUES, "<article>", "<main>", "<section>", "<aside>", "<nav>",
               "<table>", "<ul>", "<ol>", "<li>", "<blockquote>", "<pre>", "<dl>", "<figcaption>", "articleBody",
               "main")  # fmt: skip
 Column = npt.NDArray[np.generic]
+Sums = npt.NDArray[np.float64]  # over containers: words, words outside links, good text, headings
 
 
 def features(page: Blocks, m: Measures, left: Ints) -> Floats:
     """``[left, features]``: rows of the blocks that rules leave, by their numbers ``left``."""
-    columns = [*_own(page, m, left), *_mains(m), *_paths(m), *_containers(m), *_neighbours(m), *_places(m)]
+    sums = m.summed(m.words, m.words * (1 - m.link_share), m.good, m.heading)
+    columns = [*_own(page, m, left), *_mains(m, sums), *_paths(m), *_containers(m, sums), *_neighbours(m), *_places(m)]
     before = np.where(left > 0, m.cues[left - 1], 0)
     return np.hstack([
         _matrix(columns, left), bits(m.near[left], OWN_CUES), bits(m.under[left], UNDER_CUES),
@@ -50,7 +52,9 @@ def _own(page: Blocks, m: Measures, left: Ints) -> list[Column]:
     text = [page.text[block] for block in left.tolist()]
     short = [t if len(t) <= LONGEST_WITH_CUES else "" for t in text]
 
-    def spread(values: list[int]) -> Ints:
+    capitals, digits = _capitals_and_digits(short)
+
+    def spread(values: list[int] | Ints) -> Ints:
         column = np.zeros(m.count, np.int64)
         column[left] = values
         return column
@@ -58,19 +62,29 @@ def _own(page: Blocks, m: Measures, left: Ints) -> list[Column]:
     return [
         np.log1p(m.words), m.link_share, m.bold_share, m.tags, m.ends, m.stops, m.preformatted, m.repeats, m.in_title,
         spread([t.isupper() for t in text]), spread([t[0].islower() for t in text]),
-        spread([sum(map(str.isdigit, t)) for t in short]) / m.size,
+        spread(digits) / m.size,
         spread([t.count("\n") for t in text]), m.size / np.maximum(m.words, 1), m.depth[m.at],
-        spread([sum(map(str.isupper, t)) for t in short]) / m.size,
+        spread(capitals) / m.size,
         spread([SIGNS.get(t[-1], 0) for t in text]), spread([SIGNS.get(t[0], 0) for t in text]),
         spread([("|" in t) + 2 * ("@" in t) + 4 * ("/" in t) for t in short]),
     ]  # fmt: skip
 
 
-def _mains(m: Measures) -> list[Column]:
+def _capitals_and_digits(texts: list[str]) -> tuple[Ints, Ints]:
+    """How many of each text's characters are Latin, Greek or Cyrillic capitals, and how many European digits."""
+    characters = np.frombuffer("".join(text + "\n" for text in texts).encode("utf-32-le", "replace"), np.uint32)
+    starts = np.cumsum([0, *(len(text) + 1 for text in texts[:-1])])
+    capital = (
+        (characters - 0x41 < 26) | (characters - 0xC0 < 31) | (characters - 0x391 < 25) | (characters - 0x410 < 32)
+    )
+    digit = characters - 0x30 < 10
+    return np.add.reduceat(capital, starts, dtype=np.int64), np.add.reduceat(digit, starts, dtype=np.int64)
+
+
+def _mains(m: Measures, sums: Sums) -> list[Column]:
     """Where a block stands in the innermost containers that hold most of the good text, and in which branch of them."""
     here = np.arange(m.count)
-    plain = m.words * (1 - m.link_share)
-    box_words, box_plain, box_good = m.summed(m.words), m.summed(plain), m.summed(m.good)
+    box_words, box_plain, box_good, _ = sums
     total = max(float(box_good[0]), 1.0)
     columns: list[Column] = []
     for share in MAIN_SHARES:
@@ -98,10 +112,9 @@ def _paths(m: Measures) -> list[Column]:
             beside[above] / total, beside[above] / max(float(beside.max()), 1)]  # fmt: skip
 
 
-def _containers(m: Measures) -> list[Column]:
+def _containers(m: Measures, sums: Sums) -> list[Column]:
     """The block's container and the ones around it; articles."""
-    plain = m.words * (1 - m.link_share)
-    box_words, box_plain, box_good, box_heads = map(m.summed, (m.words, plain, m.good, m.heading))
+    box_words, box_plain, box_good, box_heads = sums
     blocks = np.maximum(m.last - m.first, 1)
     total = max(float(box_good[0]), 1.0)
     children = np.bincount(m.parent, minlength=len(m.parent))

@@ -63,10 +63,13 @@ class Measures:
     box: Ints  # numbers of the containers
     good: Floats
 
-    def summed(self, values: npt.NDArray[np.generic]) -> Floats:
-        """For each container the sum of ``values`` over its blocks."""
-        total = running(values)
-        return (total[self.last] - total[self.first]).astype(np.float32)
+    def summed(self, *values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+        """``[values, containers]``: sums over the blocks of each container."""
+        total = np.zeros((len(values), self.count + 1))
+        for row, one in zip(total, values, strict=True):
+            np.cumsum(one, dtype=np.float64, out=row[1:])
+        sums: npt.NDArray[np.float64] = total[:, self.last] - total[:, self.first]
+        return sums
 
 
 def running(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """The block model: two short boosted forests; the second sees what the first thought of a block's surroundings.
 
-A tree has at most seven comparisons. All comparisons of all trees are made at once; the eight bits of a tree are the
+A tree has at most eight comparisons. All comparisons of all trees are made at once; the eight bits of a tree are the
 index into its table of 256 answers, which is written out when the weights are read (after QuickScorer, Lucchese et al.,
 SIGIR 2015, section 3, with a table in place of the leaf masks).
 """
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
-MAX_SPLITS = 7
+SPLITS = 8  # of a tree at the most, as a byte has eight bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Forest:
                 place(node[3], reached & ~bit)
 
             place(tree, np.ones(256, bool))
-            splits += [(0, -np.inf)] * (MAX_SPLITS + 1 - len(splits))
+            splits += [(0, -np.inf)] * (SPLITS - len(splits))
             feature += [split[0] for split in splits]
             threshold += [split[1] for split in splits]
             tables.append(table)
@@ -62,10 +62,12 @@ class Forest:
 
     def predict(self, rows: Floats) -> Floats:
         """``[blocks, features]`` -> the probability of being content, ``[blocks]``."""
-        low = rows[:, self.feature] <= self.threshold
-        codes = np.packbits(low, axis=1, bitorder="little").astype(np.int64)
-        codes += np.arange(codes.shape[1]) << 8
-        margin = self.table[codes].sum(axis=1) + self.bias
+        columns = np.take(np.ascontiguousarray(rows.T), self.feature, axis=0)  # whole columns: a copy each
+        low = columns <= self.threshold[:, None]
+        trees = len(low) // SPLITS
+        codes = np.packbits(low.reshape(trees, SPLITS, -1), axis=1, bitorder="little")[:, 0].astype(np.int64)
+        codes += np.arange(trees)[:, None] << SPLITS
+        margin = np.take(self.table, codes).sum(axis=0) + self.bias
         chance: Floats = (1 / (1 + np.exp(-margin))).astype(np.float32)
         return chance
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
@@ -10,6 +11,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 NOT_TEXT = ["script", "style", "noscript", "svg", "template", "iframe", "head", "select", "textarea", "object", "audio",
             "video", "canvas", "map", "button", "noframes", "noembed", "datalist", "xmp", "plaintext", "progress",
             "meter"]  # fmt: skip
+NOT_CONTENT = [*NOT_TEXT, "nav", "footer"]
 LINE_NUMBERS = ".linenos, .linenodiv, .lineno, .line-numbers-rows, .blob-num"
 FORMULAS = 'math, script[type^="math/tex"]'
 FORMULA_COPIES = ".katex-html, .MathJax_Preview, .mwe-math-fallback-image-inline, .mwe-math-fallback-image-display"
@@ -19,9 +21,13 @@ _DESCRIPTION = 'meta[property="og:description"], meta[name="description"]'
 MAX_DEPTH = 1_000
 MAX_ATTRIBUTES = 2_000
 CHECKED_TAGS = 8_000
-_NESTING = re.compile(r"<(/?)(?!(?:a|p|li|d[dt]|t[dhr]|br|hr|img|input|link|meta|option|area|base|col|embed"
-                      r"|param|source|track|wbr"
-                      r"|tbody|thead|tfoot)\b)[a-z]", re.IGNORECASE)  # fmt: skip
+# Not counted: what the parser closes by itself or never opens, and the parts of drawings.
+_NESTING = re.compile(
+    r"<(/?)(?!(?:a|p|li|d[dt]|t[dhr]|tbody|thead|tfoot|option"
+    r"|br|hr|img|input|link|meta|area|base|col|embed|param|source|track|wbr"
+    r"|path|polygon|polyline|circle|rect|line|ellipse|use|stop|image|animate)\b)[a-z]",
+    re.IGNORECASE,
+)
 LONG_TAG = 20_000
 _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 
@@ -38,7 +44,7 @@ class Source:
 def excessive(html: str) -> bool:
     """Whether parsing could take long: tags nested beyond MAX_DEPTH, or a tag with more than MAX_ATTRIBUTES attributes.
 
-    Elements that close each other (``<p>``, ``<li>``, ``<a>``) do not count as nesting.
+    Elements that close each other (``<p>``, ``<li>``, ``<a>``) and the parts of drawings do not count as nesting.
     """
     if html.count("<") > CHECKED_TAGS:
         depth = deepest = 0
@@ -50,14 +56,29 @@ def excessive(html: str) -> bool:
                 deepest = max(deepest, depth)
         if deepest > MAX_DEPTH:
             return True
-    if len(html) < LONG_TAG:
-        return False
-    long = [piece.partition(">")[0] for piece in html.split("<") if len(piece) >= LONG_TAG and piece[0].isalpha()]
-    return any(len(_QUOTED.sub("", tag).split()) > MAX_ATTRIBUTES for tag in long if len(tag) >= LONG_TAG)
+    return any(len(_QUOTED.sub("", tag).split()) > MAX_ATTRIBUTES for tag in _long_tags(html))
 
 
-def parse(html: str) -> Source:
+def _long_tags(html: str) -> Iterator[str]:
+    """Tags of LONG_TAG characters or more: such a tag fills a window of half that length, in which is no ``>``."""
+    window = LONG_TAG // 2
+    end = 0
+    for at in range(0, len(html) - window, window):
+        if at < end or html.find(">", at, at + window) >= 0:
+            continue
+        start = html.rfind("<", 0, at + 1)
+        if start < 0 or html.find(">", start, at) >= 0 or not html[start + 1 : start + 2].isalpha():
+            continue
+        end = html.find(">", at)
+        if end < 0:
+            end = len(html)
+        yield html[start:end]
+
+
+def parse(html: str, keep_navigation: bool = False) -> Source:
     """Parse a page on which :func:`excessive` is false.
+
+    What stands in ``<nav>`` and ``<footer>`` goes unless it is asked for: it is a third of an average page's markup.
 
     Formulas become LaTeX between dollar signs where the page has it (annotation, ``alttext``, MathJax script), else the
     text of their MathML; copies made for display go, as do line numbers beside code.
@@ -71,7 +92,7 @@ def parse(html: str) -> Source:
     for node in tree.css(LINE_NUMBERS):
         node.decompose()
     name = title.text() if title is not None else ""
-    tree.strip_tags(NOT_TEXT)
+    tree.strip_tags(NOT_TEXT if keep_navigation else NOT_CONTENT)
     body = tree.body
     clean = (body.html if body is not None else tree.html) or ""
     if "<!--" in clean:

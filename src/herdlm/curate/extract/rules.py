@@ -110,7 +110,7 @@ def apply_rules(page: Blocks, m: Measures) -> Bools:
 
 def _main(m: Measures) -> int:
     """The innermost container with most of the good text."""
-    box_good = m.summed(m.good)
+    box_good = m.summed(m.good)[0]
     return int(np.flatnonzero(box_good >= 0.65 * max(float(box_good[0]), 1e-3))[-1]) if box_good[0] > 0 else 0
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from herdlm.curate.extract.blocks import Blocks
+from herdlm.curate.extract.cues import word_bits
 from herdlm.curate.extract.features import context_features, features
 from herdlm.curate.extract.measures import Floats, Ints, Measures, measure
 from herdlm.curate.extract.model import Model
 from herdlm.curate.extract.rules import apply_rules
 
+FEW_WORDS = 30
 REPEATED_WORDS = 50  # a block of so many words that stands on the page again is a copy, a shorter one may be meant
 WHOLES = frozenset(("table", "dl"))
 WHOLE_BLOCKS, MOST = 4, 0.6
@@ -34,11 +36,15 @@ def select(page: Blocks, title: str, description: str, model: Model) -> list[int
 def choose(page: Blocks, m: Measures, left: Ints, chance: Floats, threshold: float) -> list[int]:
     """The blocks whose ``chance`` is above ``threshold``; a table or list of definitions as a whole, if most of it is.
 
-    On a page unlike all that the model has seen, where it takes no block, it is what looks like running text.
+    A page of few words, such as one function's reference, is unlike the articles that the model has seen: where next to
+    nothing passes, a third of the threshold does, and after that whatever is no link from the headline on.
     """
     chosen = chance > threshold
-    if not chosen.any():
-        chosen = m.good > 0
+    if m.words[chosen].sum() < FEW_WORDS:
+        chosen = chance > threshold / 3
+    if m.words[chosen].sum() < FEW_WORDS:
+        rest = left[(left >= m.headline_at) & (m.link_share[left] < 0.5) & ((m.cues[left] & word_bits("rights")) == 0)]
+        chosen[rest] = True
     for number, tag in enumerate(page.name):
         if tag in WHOLES:
             inside = left[(left >= m.first[number]) & (left < m.last[number])]
