@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+import unicodedata
 from functools import cache
 from itertools import combinations
 from random import Random
@@ -28,7 +29,7 @@ from herdlm.curate.duplicates.minhash import (
     similarity,
     verified,
 )
-from herdlm.curate.words import normalize
+from herdlm.curate.words import normalize, normalize_lines, split_words
 from tests.curate.crawls import article
 
 CONFIG = NearDuplicatesConfig()
@@ -72,6 +73,22 @@ def test_normalize() -> None:
     assert normalize("  The  Quick,\n brown—FOX! 3.5_a ") == "the quick brown fox 3 5 a"
     assert normalize("日本語 テスト。") == "日 本 語 テ ス ト"
     assert digest("a b") == digest("a b") != digest("a c")
+
+
+@given(st.text(alphabet=st.one_of(st.characters(), st.sampled_from("aZ 1_-\n\r\t\x0bé\u0301Σσ漢字かาัကြ"))))
+@settings(max_examples=300)
+def test_lines_are_normalised_as_the_text_is(text: str) -> None:
+    """Against the definition: runs of what is neither letter, digit nor mark become one space."""
+
+    def is_separator(c: str) -> bool:
+        mark = unicodedata.category(c).startswith("M") and "\u0300" <= c <= "\u20ff"
+        return not (c.isalnum() or mark)
+
+    plain = "".join(" " if is_separator(c) else c for c in text.lower())
+    assert normalize(text) == " ".join(split_words(plain))
+    assert normalize_lines(text) == [
+        " ".join(split_words("".join(" " if is_separator(c) else c for c in line))) for line in text.lower().split("\n")
+    ]
 
 
 def test_keys_are_the_same_in_every_process() -> None:

@@ -136,3 +136,16 @@ def test_a_killed_run_goes_on(crawl: Path, tmp_path: Path, monkeypatch: pytest.M
     redone = sum(ran.startswith("annotate") for ran in later.ran)
     assert redone == sum(ran.startswith("annotate") for ran in whole.ran) - finished
     assert content(out) == content(tmp_path / "whole")
+
+
+def test_work_with_another_list_is_done_anew(crawl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = tmp_path / "blocked.txt"
+    blocked.write_text("y.example\n")
+    keys = {"url": {"blocked_domains": [str(blocked)]}}
+    with pytest.raises(KeyboardInterrupt):
+        run(crawl, tmp_path / "out", Inline(6), monkeypatch, **keys)
+    blocked.write_text("z.example\n")
+    os.utime(blocked, ns=(0, 0))
+    later = Inline()
+    run(crawl, tmp_path / "out", later, monkeypatch, **keys)
+    assert later.ran[0].startswith("annotate shard 0 ")

@@ -34,7 +34,7 @@ from herdlm.curate.sources.reach import Reach
 from herdlm.curate.sources.shards import NUMBER_BITS, Shard, read_shard
 from herdlm.curate.step import Ledger, run_steps, still_in
 from herdlm.curate.steps.contents import PAGE_STEPS
-from herdlm.curate.words import normalize
+from herdlm.curate.words import normalize_lines
 
 BATCH_BYTES = 4 << 20
 FINGERPRINT, SUMMARY, ACCOUNT = b"herdlm.fingerprint", b"herdlm.summary", b"herdlm.account"
@@ -152,11 +152,12 @@ def _fingerprint(batch: Batch, config: CurateConfig, rows: list[int], sketches: 
     for i, step in enumerate(batch["step"]):
         if step is None:
             text, url = batch["text"][i], batch["url"][i]
-            normalized = normalize(text)
+            lines = normalize_lines(text)
+            normalized = " ".join(filter(None, lines))
             batch["digest"][i] = digest(normalized)
             minima, sketch = fingerprint(normalized.split(), near)
             batch["bands"][i] = band_keys(minima[None], near.bands, [batch["language"][i]])[0].tolist()
-            batch["lines"][i] = line_keys(text).tolist()
+            batch["lines"][i] = line_keys(text, lines).tolist()
             if url:
                 batch["url_key"][i], batch["time"][i] = url_key(url), parse_date(batch["date"][i])
             rows.append(batch["row"][i])

@@ -101,8 +101,9 @@ def _annotate_all(files: Sequence[SourceFile], job: Job) -> tuple[list[AnnotateT
     """The first pass: the task of every shard, all done, and how many pages are still in."""
     folder = job.work / "pages"
     folder.mkdir(exist_ok=True)
+    version = _made_with(job.config)
     tasks = [
-        AnnotateTask(shard, job.config, job.seed, folder / f"shard-{shard.number:06}.parquet", herdlm.__version__)
+        AnnotateTask(shard, job.config, job.seed, folder / f"shard-{shard.number:06}.parquet", version)
         for shard in plan_shards(files, job.config)
     ]
     summaries: dict[int, Summary] = {}
@@ -125,6 +126,16 @@ def _annotate_all(files: Sequence[SourceFile], job: Job) -> tuple[list[AnnotateT
         of_file = [summaries[task.shard.number] for task in tasks if task.shard.file_number == number]
         check_pages(file, sum(s["pages"] for s in of_file), sum(s["usable"] for s in of_file), job.config)
     return tasks, sum(summary["kept"] for summary in summaries.values())
+
+
+def _made_with(config: CurateConfig) -> str:
+    """What the same recipe would make other files with: herdlm, and the models, lists and indexes that it names."""
+    told: list[Any] = [herdlm.__version__]
+    for aid in map(Path, config.aids):
+        for path in [aid, *sorted(aid.rglob("*"))]:
+            status = path.stat()
+            told.append([str(path), status.st_size, status.st_mtime_ns])
+    return hash_json(told)
 
 
 def _astray(tasks: Sequence[AnnotateTask], summaries: dict[int, Summary]) -> list[AnnotateTask]:

@@ -15,12 +15,13 @@ half are; there an indent of two spaces or a ``#`` in front counts as well, once
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from herdlm.curate.duplicates.hashing import hash_text
-from herdlm.curate.words import normalize
+from herdlm.curate.words import normalize_lines
 
 LONG_WORDS = 3
 LONG_BYTES = 16
@@ -43,9 +44,13 @@ _PERHAPS_CODE = re.compile(r"[ ]{2,3}\S|\s*[#]\s")
 _BLANK_LINES = re.compile(r"\n{3,}")
 
 
-def line_keys(text: str) -> NDArray[np.uint64]:
-    """The keys of a document's lines that are not blank and not code, ascending and each once."""
-    return np.unique(np.array([key for _, key, _ in _prose_lines(text.split("\n"))], np.uint64))
+def line_keys(text: str, normalized: Sequence[str] | None = None) -> NDArray[np.uint64]:
+    """The keys of a document's lines that are not blank and not code, ascending and each once.
+
+    ``normalized`` are its lines by ``words.normalize_lines``, where they are at hand.
+    """
+    normalized = normalize_lines(text) if normalized is None else normalized
+    return np.unique(np.array([key for _, key, _ in _prose_lines(text.split("\n"), normalized)], np.uint64))
 
 
 def frequent(keys: NDArray[np.uint64], more_than: int) -> NDArray[np.uint64]:
@@ -66,7 +71,7 @@ def remove_lines(text: str, frequent: NDArray[np.uint64]) -> str:
     if not len(frequent):
         return text
     lines = text.split("\n")
-    prose = list(_prose_lines(lines))
+    prose = _prose_lines(lines, normalize_lines(text))
     keys = np.array([key for _, key, _ in prose], np.uint64)
     at = np.minimum(np.searchsorted(frequent, keys), len(frequent) - 1)
     is_frequent = dict(zip((number for number, _, _ in prose), (frequent[at] == keys).tolist(), strict=True))
@@ -97,7 +102,7 @@ def check_remainder(before: str, after: str, max_removed: float) -> str | None:
     return MOSTLY_REPEATED if total - left > max_removed * total else None
 
 
-def _prose_lines(lines: list[str]) -> list[tuple[int, int, bool]]:
+def _prose_lines(lines: list[str], normalized: Sequence[str]) -> list[tuple[int, int, bool]]:
     """Of every line that has words and is not code: its number, its key, and whether it is long."""
     found: list[tuple[int, int, bool]] = []
     block: list[int] = []
@@ -109,7 +114,7 @@ def _prose_lines(lines: list[str]) -> list[tuple[int, int, bool]]:
         perhaps = sum(1 for each in block if each not in code and _PERHAPS_CODE.match(lines[each])) if code else 0
         if not code or 2 * (len(code) + perhaps) < len(block):
             for each in block:
-                words = "" if each in code else normalize(lines[each])
+                words = "" if each in code else normalized[each]
                 if words:
                     is_long = words.count(" ") + 1 >= LONG_WORDS and len(words.encode(errors="replace")) >= LONG_BYTES
                     found.append((each, hash_text(words), is_long))
