@@ -119,7 +119,7 @@ def measure(page: Blocks, title: str, description: str) -> Measures:
         near=own[at] | own[parent[at]],
         parent=parent,
         first=np.array(page.first),
-        last=np.array(page.last),
+        last=np.maximum(page.last, page.first),  # a container that damaged markup closed early holds nothing
         depth=np.array(page.depth),
         path=np.array(page.path),
         box=np.arange(len(parent)),
