@@ -128,6 +128,7 @@ WORD_BIT: dict[str, int] = {}
 for _number, _words in enumerate(WORDS.values()):
     for _word in _words.split():
         WORD_BIT[_word] = WORD_BIT.get(_word, 0) | 1 << _number
+_SET_WORDS = frozenset(WORD_BIT)
 LONGEST_NAME = 24
 
 
@@ -177,7 +178,6 @@ def attribute_cues(attributes: str, with_id: bool) -> int:
 def word_cues(text: str) -> int:
     """The mask of set words in a short text."""
     mask = 0
-    for word in _WORD.findall(text.lower()):
-        if word in WORD_BIT:
-            mask |= WORD_BIT[word]
+    for word in _SET_WORDS.intersection(_WORD.findall(text.lower())):
+        mask |= WORD_BIT[word]
     return mask

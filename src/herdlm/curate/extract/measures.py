@@ -129,9 +129,13 @@ def measure(page: Blocks, title: str, description: str) -> Measures:
 
 def read_words(page: Blocks, m: Measures, out: Bools) -> None:
     """Fill in the set words of the short blocks that are still in."""
-    for block in np.flatnonzero(~out & (m.size <= LONGEST_WITH_CUES)).tolist():
-        m.cues[block] = word_cues(page.text[block])
-        m.opening[block] = word_cues(page.text[block][:OPENING])
+    short = np.flatnonzero(~out & (m.size <= LONGEST_WITH_CUES))
+    cues = [word_cues(page.text[block]) for block in short.tolist()]
+    m.cues[short] = cues
+    m.opening[short] = [
+        mask and (word_cues(page.text[block][:OPENING]) if len(page.text[block]) > OPENING else mask)
+        for block, mask in zip(short.tolist(), cues, strict=True)
+    ]
 
 
 def _headline(text: list[str], tags: Ints, likely: Bools, title: str) -> tuple[Floats, Floats, int]:
@@ -141,10 +145,11 @@ def _headline(text: list[str], tags: Ints, likely: Bools, title: str) -> tuple[F
     li, h1, h6 = TAG_CODE["li"], TAG_CODE["h1"], TAG_CODE["h6"]
     for number in np.flatnonzero(likely | (tags == h1)).tolist():
         if len(text[number]) < LONGEST_TITLE and tags[number] != li:
-            own = set(text[number].lower().split())
-            common = len(own & title_words)
-            in_title[number] = common / max(len(own), 3)
-            if common >= 2 or tags[number] == h1:
+            own = text[number].lower().split()
+            common = len(title_words.intersection(own))
+            if common:
+                in_title[number] = common / max(len(set(own)), 3)
+            if common >= 2 or (common and tags[number] == h1):
                 headline[number] = in_title[number] + common / max(len(title_words), 1)
     headline += (headline > 0) * (0.6 * (tags == h1) + 0.3 * ((tags > h1) & (tags <= h6))).astype(np.float32)
     best = int(headline.argmax())

@@ -1,7 +1,7 @@
 """The block model: two short boosted forests; the second sees what the first thought of a block's surroundings.
 
-A tree has at most eight comparisons. All comparisons of all trees are made at once; the eight bits of a tree are the
-index into its table of 256 answers, which is written out when the weights are read (after QuickScorer, Lucchese et al.,
+A tree has at most eight comparisons. All comparisons of all trees are made at once, the first of every tree, then the
+second, and so on; the eight bits of a tree are the index into its table of 256 answers, which is written out when the weights are read (after QuickScorer, Lucchese et al.,
 SIGIR 2015, section 3, with a table in place of the leaf masks).
 """
 
@@ -22,7 +22,7 @@ SPLITS = 8  # of a tree at the most, as a byte has eight bits
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """``feature`` and ``threshold`` ``[trees * 8]``; ``table`` ``[trees * 256]``: the answer by pattern of bits."""
+    """``feature`` and ``threshold`` ``[8 * trees]``; ``table`` ``[trees * 256]``: the answer by pattern of bits."""
 
     feature: npt.NDArray[np.int64]
     threshold: Floats
@@ -58,15 +58,18 @@ class Forest:
             feature += [split[0] for split in splits]
             threshold += [split[1] for split in splits]
             tables.append(table)
-        return cls(np.array(feature), np.array(threshold, np.float32), np.concatenate(tables), float(stored["bias"]))
+        by_split = np.arange(len(feature)).reshape(-1, SPLITS).T.ravel()
+        return cls(np.array(feature)[by_split], np.array(threshold, np.float32)[by_split], np.concatenate(tables),
+                   float(stored["bias"]))  # fmt: skip
 
     def predict(self, rows: Floats) -> Floats:
         """``[blocks, features]`` -> the probability of being content, ``[blocks]``."""
         columns = np.take(np.ascontiguousarray(rows.T), self.feature, axis=0)  # whole columns: a copy each
-        low = columns <= self.threshold[:, None]
-        trees = len(low) // SPLITS
-        codes = np.packbits(low.reshape(trees, SPLITS, -1), axis=1, bitorder="little")[:, 0].astype(np.int64)
-        codes += np.arange(trees)[:, None] << SPLITS
+        low = (columns <= self.threshold[:, None]).view(np.uint8).reshape(SPLITS, -1, len(rows))
+        bits = low[0]
+        for split in range(1, SPLITS):
+            bits |= low[split] << np.uint8(split)
+        codes = bits + (np.arange(len(bits), dtype=np.int32) << SPLITS)[:, None]
         margin = np.take(self.table, codes).sum(axis=0) + self.bias
         chance: Floats = (1 / (1 + np.exp(-margin))).astype(np.float32)
         return chance

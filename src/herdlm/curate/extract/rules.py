@@ -88,24 +88,29 @@ def apply_rules(page: Blocks, m: Measures) -> Bools:
         )
     rule_out((m.repeats > 1) & (m.words >= 8) & (m.tags == TAG_CODE["div"]))  # captions of galleries, teasers
     read_words(page, m, out)
-    for block in np.flatnonzero(~out & (m.size <= LONGEST_WITH_CUES) & ~m.heading & ~m.preformatted).tolist():
-        text, linked, words, cues = page.text[block], m.link_share[block], m.words[block], int(m.cues[block])
-        promotes = (linked > 0.3 or words <= 3) and cues & _PROMOTION_CUES and _PROMOTION.match(text)
-        if (
-            promotes
-            or (linked > 0.8 and words >= 2 and 2 * sum(map(str.isupper, text)) > len(text))
-            or (cues & _CAPTION_CUES and _CAPTION.search(text))
-            or (words < 60 and cues & _SERVICE_CUES and _SERVICE.search(text))
-        ):
-            notices[block] = True
+    short = ~out & (m.size <= LONGEST_WITH_CUES) & ~m.heading & ~m.preformatted
+    for suspects, is_notice in (
+        (((m.link_share > 0.3) | (m.words <= 3)) & ((m.cues & _PROMOTION_CUES) != 0), _PROMOTION.match),
+        ((m.link_share > 0.8) & (m.words >= 2), _shouts),
+        ((m.cues & _CAPTION_CUES) != 0, _CAPTION.search),
+        ((m.words < 60) & ((m.cues & _SERVICE_CUES) != 0), _SERVICE.search),
+    ):
+        for block in np.flatnonzero(short & suspects).tolist():
+            notices[block] = notices[block] or bool(is_notice(page.text[block]))
     rule_out(notices)
     m.good = np.where(out, 0, running).astype(np.float32)
     main = _main(m)
-    for block in np.flatnonzero(~out & (m.size < LONGEST_COOKIE_NOTICE)).tolist():
-        if not m.first[main] <= block < m.last[main] and "cookie" in page.text[block].lower():
+    outside = ~out & (m.size < LONGEST_COOKIE_NOTICE)
+    outside[m.first[main] : m.last[main]] = False
+    for block in np.flatnonzero(outside).tolist():
+        if "cookie" in page.text[block].lower():
             out[block] = True
     m.good[out] = 0
     return out
+
+
+def _shouts(text: str) -> bool:
+    return 2 * sum(map(str.isupper, text)) > len(text)
 
 
 def _main(m: Measures) -> int:
