@@ -1,8 +1,8 @@
 """The block model: two short boosted forests; the second sees what the first thought of a block's surroundings.
 
 A tree has at most eight comparisons. All comparisons of all trees are made at once, the first of every tree, then the
-second, and so on; the eight bits of a tree are the index into its table of 256 answers, which is written out when the weights are read (after QuickScorer, Lucchese et al.,
-SIGIR 2015, section 3, with a table in place of the leaf masks).
+second, and so on; the eight bits of a tree are the index into its table of 256 answers, which is written out when the
+weights are read (after QuickScorer, Lucchese et al., SIGIR 2015, section 3, with a table in place of the leaf masks).
 """
 
 from __future__ import annotations
