@@ -113,7 +113,7 @@ def curate(
         typer.Argument(help="WARC, Parquet, JSONL, text: paths, globs, addresses, warc.paths; folders of source code."),
     ],
     out: Annotated[Path, typer.Option(help="A new folder for the documents; a run cut off goes on beside it.")],
-    recipe: Annotated[Path | None, typer.Option(help="Take the section `curate` from this recipe.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Take its section `curate`.")] = None,
     cluster: Annotated[
         str | None, typer.Option(help="Run on a Ray cluster: auto, ray://HOST:PORT or the head's address.")
     ] = None,
@@ -552,7 +552,7 @@ def index(
     corpus: Annotated[Path, typer.Argument(help="A curated corpus.", show_default=False)],
     folder: Annotated[Path, typer.Option("--index", help="The index; begun where there is none.")],
     name: Annotated[str, typer.Option(help="What the index calls this corpus.")],
-    recipe: Annotated[Path | None, typer.Option(help="Take the section `curate.near_duplicates` from this recipe.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Take its `curate.near_duplicates`.")] = None,
     json_: JsonOption = False,
 ) -> None:
     """Add a corpus to an index, against which `curate.index` de-duplicates later crawls."""
