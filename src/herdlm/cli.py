@@ -490,6 +490,33 @@ def quantize(
             f"{size(counts['bytes_after'])} instead of {size(counts['bytes_before'])}")  # fmt: skip
 
 
+@app.command()
+def fit(
+    models: Annotated[
+        list[Path] | None, typer.Argument(help="Model folders, runs, recipes; Llama 3.1's sizes if none is given.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(help="GPUs of the node.")] = 8,
+    gigabytes: Annotated[float, typer.Option(help="Memory of a GPU in GB.")] = 80.0,
+    reserve: Annotated[float, typer.Option(help="Share of it kept free for activations and runtime.")] = 0.1,
+    context: Annotated[int, typer.Option(help="Tokens of a sequence, prompt and answer together.")] = 8192,
+    concurrency: Annotated[int, typer.Option(help="Sequences at once.")] = 16,
+    json_: JsonOption = False,
+) -> None:
+    """Tell whether models fit one node in BF16 and FP8: weights, cache, and the most sequences at once."""
+    from herdlm.generate.fp8_config import Fp8Config
+    from herdlm.run import fit as fitting
+
+    table = fitting.fit_table(
+        fitting.named_models(models or []), fitting.Node(gpus, gigabytes, reserve), context=context,
+        concurrency=concurrency, config=Fp8Config(),
+    )  # fmt: skip
+    if json_:
+        say_json(table)
+    else:
+        for line in fitting.lines(table):
+            say(line)
+
+
 def _named_folders(held_out: list[str] | None) -> dict[str, Path]:
     if bad := [item for item in held_out or () if not all(item.partition("=")[::2])]:
         raise InputError(f"--held-out {bad[0]} is not of the form NAME=FOLDER", "Say, for one, math=tokens/math")

@@ -67,9 +67,9 @@ def test_an_index_names_the_shard_of_each_tensor(tmp_path: Path) -> None:
 
 
 def test_a_tensor_cut_short_is_noticed_and_no_file_gets_its_name(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="a was not written whole"):
-        with StreamedWeights(tmp_path, {"a": Layout(torch.float32, (3, 1))}, 100) as file:
-            file.write("a", 0, torch.zeros(2, 1))
+    writer = StreamedWeights(tmp_path, {"a": Layout(torch.float32, (3, 1))}, 100)
+    with pytest.raises(AssertionError, match="a was not written whole"), writer as file:
+        file.write("a", 0, torch.zeros(2, 1))
     assert not list(tmp_path.glob("*.safetensors"))
 
 

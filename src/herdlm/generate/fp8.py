@@ -103,8 +103,8 @@ class Fp8Linear(nn.Module):
 
     - "scaled_mm": CUDA of compute capability 9.0 and up, bfloat16, sizes that are multiples of 16. The GPU multiplies
       FP8 by FP8.
-    - "dense": everything else. The weight is kept once more as it is in full, ``values * scale``: in float32, where that
-      is exact, or on other devices in their bfloat16, with the scale applied after the product. The numbers are those
+    - "dense": everything else. The weight is kept once more as it is in full, ``values * scale``: in float32, where
+      that is exact, or on other devices in their bfloat16, with the scale applied after the product. The numbers are those
       of "scaled_mm" up to rounding of sums. On a CPU the product is float32 whatever the type of the activations: it
       is exact, as the sums of "scaled_mm" are, and many CPUs have no units for bfloat16.
     """
@@ -166,6 +166,18 @@ class Fp8Linear(nn.Module):
 def is_fp8(folder: Path) -> bool:
     """Whether the model in ``folder`` is quantised, so that :func:`load_fp8` reads it rather than ``load_folder``."""
     return read_json(folder / CONFIG).get("quantization_config") is not None
+
+
+def shape_of(folder: Path) -> ModelConfig:
+    """The shape of the model in ``folder``, quantised or not.
+
+    Raises:
+        InputError: there is no model, or one that cannot be represented exactly.
+        DamagedError: its config.json cannot be read.
+    """
+    settings = read_json(folder / CONFIG)
+    settings.pop("quantization_config", None)
+    return config_from_hf(settings, str(folder / CONFIG))
 
 
 class _WeightArguments(BaseModel):

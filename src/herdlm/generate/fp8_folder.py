@@ -149,9 +149,9 @@ def _write(file: StreamedWeights, name: str, stored: StoredTensor, config: Fp8Co
         if config is None:
             file.write(name, first, _finite(rows.to(torch.bfloat16), stored, first))
         else:
-            rows = _finite(rows.float(), stored, first)
-            scale = weight_scale(rows.abs().amax(-1, keepdim=True)) if whole is None else whole
-            file.write(name, first, weight_values(rows, scale))
+            wide = _finite(rows.float(), stored, first)
+            scale = weight_scale(wide.abs().amax(-1, keepdim=True)) if whole is None else whole
+            file.write(name, first, weight_values(wide, scale))
             if whole is None:
                 file.write(f"{name}_scale", first, scale.to(torch.bfloat16))
         yield rows.numel()
