@@ -449,6 +449,74 @@ def export_hf(
     say(f"Hugging Face folder: {out}")
 
 
+@app.command()
+def quantize(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option(help="A new folder for the FP8 model.")],
+    recipe: Annotated[Path | None, typer.Option(help="Take [quantize] from this recipe; options go before it.")] = None,
+    activation_cap: Annotated[
+        float | None, typer.Option(help="Upper bound of the magnitude that scales a token: 1200; inf for none.")
+    ] = None,
+    matrices: Annotated[str | None, typer.Option(help="Of the feed-forward: gate_up,down, either, or none.")] = None,
+    attention: Annotated[
+        bool | None, typer.Option("--attention/--no-attention", help="Attention's matrices too.", show_default="no")
+    ] = None,
+    skip_first_layers: Annotated[int | None, typer.Option(help="Left alone at the input: 1.")] = None,
+    skip_last_layers: Annotated[int | None, typer.Option(help="Left alone at the output: 1.")] = None,
+    granularity: Annotated[str | None, typer.Option(help="A scale per row, or per tensor: row.")] = None,
+    quiet: Annotated[bool, typer.Option(help="Show no progress.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Write a model in FP8, for transformers, vLLM and our engine. Memory does not grow with the model."""
+    from herdlm.base.recipe import parse
+    from herdlm.generate.fp8_config import Fp8Config
+    from herdlm.report.format import percent, size
+    from herdlm.run.quantize import quantize as quantize_model
+    from herdlm.run.recipe import read_recipe
+    from herdlm.serve.resolve import model_folder
+
+    given = {
+        "activation_cap": activation_cap, "attention": attention, "skip_first_layers": skip_first_layers,
+        "skip_last_layers": skip_last_layers, "granularity": granularity,
+        "matrices": None if matrices is None else [part for part in matrices.split(",") if part != "none"],
+    }  # fmt: skip
+    below = read_recipe(recipe).quantize.model_dump() if recipe else {}
+    config = parse(Fp8Config, below | {key: value for key, value in given.items() if value is not None}, "quantize")
+    counts = quantize_model(model_folder(model), out, config, quiet=quiet or json_)
+    if json_:
+        say_json(counts)
+    else:
+        say(f"FP8 model: {out}, {percent(counts['share_fp8'])} of its parameters in FP8, weights of "
+            f"{size(counts['bytes_after'])} instead of {size(counts['bytes_before'])}")  # fmt: skip
+
+
+@app.command()
+def fit(
+    models: Annotated[
+        list[Path] | None, typer.Argument(help="Model folders, runs, recipes; Llama 3.1's sizes if none is given.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(help="GPUs of the node.")] = 8,
+    gigabytes: Annotated[float, typer.Option(help="Memory of a GPU in GB.")] = 80.0,
+    reserve: Annotated[float, typer.Option(help="Share of it kept free for activations and runtime.")] = 0.1,
+    context: Annotated[int, typer.Option(help="Tokens of a sequence, prompt and answer together.")] = 8192,
+    concurrency: Annotated[int, typer.Option(help="Sequences at once.")] = 16,
+    json_: JsonOption = False,
+) -> None:
+    """Tell whether models fit one node in BF16 and FP8: weights, cache, and the most sequences at once."""
+    from herdlm.generate.fp8_config import Fp8Config
+    from herdlm.run import fit as fitting
+
+    table = fitting.fit_table(
+        fitting.named_models(models or []), fitting.Node(gpus, gigabytes, reserve), context=context,
+        concurrency=concurrency, config=Fp8Config(),
+    )  # fmt: skip
+    if json_:
+        say_json(table)
+    else:
+        for line in fitting.lines(table):
+            say(line)
+
+
 def _named_folders(held_out: list[str] | None) -> dict[str, Path]:
     if bad := [item for item in held_out or () if not all(item.partition("=")[::2])]:
         raise InputError(f"--held-out {bad[0]} is not of the form NAME=FOLDER", "Say, for one, math=tokens/math")

@@ -16,7 +16,7 @@ from herdlm.evaluate.intervals import pass_rate
 from herdlm.evaluate.perplexity import text_loss, validation_batches
 from herdlm.evaluate.tasks import Question
 from herdlm.generate import Engine
-from herdlm.generate.fp8 import quantize_folder
+from herdlm.generate.fp8_folder import quantize_folder
 from herdlm.generate.load import load_model
 from herdlm.model.hf import load_folder, save_folder
 from herdlm.run.stage import Context
