@@ -453,7 +453,7 @@ def export_hf(
 def quantize(
     model: ModelArgument,
     out: Annotated[Path, typer.Option(help="A new folder for the FP8 model.")],
-    recipe: Annotated[Path | None, typer.Option(help="Take [quantize] from this recipe; options go before it.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Take its section `quantize`; options go before it.")] = None,
     activation_cap: Annotated[
         float | None, typer.Option(help="Upper bound of the magnitude that scales a token: 1200; inf for none.")
     ] = None,
