@@ -11,10 +11,12 @@ from herdlm.generate.sampling import CHUNK_BYTES, Draw, draw_tokens, sample_key,
 DRAWS = 40_000
 
 
-def draw(rows: int, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0, key: int = 7) -> Draw:
+def draw(
+    rows: int, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0, min_p: float = 0.0, key: int = 7
+) -> Draw:
     numbers = uniforms(np.full(rows, key, dtype=np.uint64), np.arange(rows))
     return Draw(np.full(rows, temperature, dtype=np.float32), np.full(rows, top_p, dtype=np.float32),
-                np.full(rows, top_k, dtype=np.int64), numbers)  # fmt: skip
+                np.full(rows, top_k, dtype=np.int64), np.full(rows, min_p, dtype=np.float32), numbers)  # fmt: skip
 
 
 def frequencies(logits: torch.Tensor, how: Draw) -> torch.Tensor:
