@@ -190,7 +190,8 @@ class Drift:
 class Quantization:
     """The FP8 model against the BF16 model it was made from; ``kl`` in nats per token.
 
-    ``reward`` is the difference of the reward model's scores, FP8 minus BF16, a prompt. ``gained`` and ``lost`` answers were wrong and became right, and the other way about.
+    ``reward`` is the difference of the reward model's scores, FP8 minus BF16, a prompt. ``gained`` and ``lost`` answers
+    were wrong and became right, and the other way about.
     """
 
     original: str

@@ -185,7 +185,8 @@ def _quantization(records: Records, answers: _Answers) -> Quantization:
         parameters=counts.parameters, parameters_fp8=counts.parameters_fp8, bytes_before=counts.bytes_before,
         bytes_after=counts.bytes_after, kl=divergence.kl, kl_p99=divergence.kl_p99,
         top1_agreement=divergence.top1_agreement, tokens=divergence.tokens,
-        reward=reward and Interval(reward.value, reward.low, reward.high), gained=sum(after and not before for before, after in pairs),
+        reward=Interval(reward.value, reward.low, reward.high) if reward else None,
+        gained=sum(after and not before for before, after in pairs),
         lost=sum(before and not after for before, after in pairs),
     )  # fmt: skip
 
