@@ -24,6 +24,7 @@ app.add_typer(mix, name="mix")
 
 RecipeArgument = Annotated[Path, typer.Argument(help="A recipe, such as recipes/tiny.toml.", show_default=False)]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="key=value laid over the recipe; may be repeated.")]
+SeedOption = Annotated[int, typer.Option(help="Same seed, same result.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 ModelArgument = Annotated[Path, typer.Argument(help="A model folder, or a run (its flagship).", show_default=False)]
 
@@ -491,6 +492,49 @@ def quantize(
 
 
 @app.command()
+def compare(
+    original: Annotated[Path, typer.Argument(help="A model folder, or a run (its flagship).", show_default=False)],
+    changed: Annotated[Path, typer.Argument(help="A model made from it: in FP8, say.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="A new folder for the report.")],
+    text: Annotated[
+        Path | None, typer.Option(help="Held-out text: a token shard, documents, JSONL or a text file.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="JSONL with prompt, and answer and task where answers are to be checked.")
+    ] = None,
+    reward: Annotated[Path | None, typer.Option(help="A reward model that scores the answers.")] = None,
+    max_prompts: Annotated[int, typer.Option(min=1, help="Ask at most so many.")] = 256,
+    max_rows: Annotated[int, typer.Option(min=1, help="Read at most so many rows of text.")] = 256,
+    seq_len: Annotated[int, typer.Option(min=2, help="Tokens of a row of text.")] = 1024,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.")] = 128,
+    samples: Annotated[int, typer.Option(min=1, help="Answers to each prompt; more than one need a temperature.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
+    seed: SeedOption = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, or cuda.")] = "auto",
+    quiet: Annotated[bool, typer.Option(help="Show no progress.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Report what FP8, or another change, did to a model: divergence, perplexity, answers, rewards, worst prompts.
+
+    Where the original is a run, its validation text, held-out questions and last reward model are used unless given.
+    """
+    from herdlm.report.damage_page import PAGE
+    from herdlm.run import compare as comparing
+    from herdlm.run.damage import Asking
+
+    told = comparing.compare(
+        original, changed, out, comparing.Material(text, prompts, reward), prompts=max_prompts, rows=max_rows,
+        asking=Asking(samples, temperature, max_tokens, seed), seq_len=seq_len, device=device, quiet=quiet or json_,
+    )  # fmt: skip
+    if json_:
+        say_json(told)
+    else:
+        for line in comparing.lines(told):
+            say(line)
+        say(f"Report: {out / PAGE}")
+
+
+@app.command()
 def fit(
     models: Annotated[
         list[Path] | None, typer.Argument(help="Model folders, runs, recipes; Llama 3.1's sizes if none is given.")
@@ -543,7 +587,6 @@ LabelsOption = Annotated[
     Path, typer.Option(help="JSONL or Parquet: id or text, and label or score, as `herdlm label` writes.")
 ]
 CorpusOption = Annotated[Path | None, typer.Option(help="The corpus whose ids the labels name.")]
-SeedOption = Annotated[int, typer.Option(help="Same seed, same result.")]
 
 
 @grade.command("train")

@@ -103,9 +103,9 @@ class Fp8Linear(nn.Module):
 
     - "scaled_mm": CUDA of compute capability 9.0 and up, bfloat16, sizes that are multiples of 16. The GPU multiplies
       FP8 by FP8.
-    - "dense": everything else. The weight is kept once more as it is in full, ``values * scale``: in float32, where
-      that is exact, or on other devices in their bfloat16, with the scale applied after the product. The numbers are
-      those of "scaled_mm" up to rounding of sums. On a CPU the product is float32 whatever the type of the
+    - "dense": everything else. The weight is kept once more in full, as ``values * scale``: in float32, where that is
+      exact. On other devices than CPUs it is kept in their bfloat16, with the scale applied after the product. The
+      numbers are those of "scaled_mm" up to rounding of sums. On a CPU the product is float32 whatever the type of the
       activations: it is exact, as the sums of "scaled_mm" are, and many CPUs have no units for bfloat16.
     """
 

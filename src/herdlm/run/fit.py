@@ -1,7 +1,8 @@
 """Does a model fit a node, and how many sequences beside it? Weights and key/value cache, counted from its shape.
 
-Nothing is allocated. Per GPU under tensor parallelism over the whole node: matrices are cut, norms are whole, and key
-and value heads are copied where there are fewer than GPUs.
+Nothing is allocated. Tensor parallelism cuts the model over as many of the node's GPUs as can share its query heads
+evenly, over all of them as a rule; where that is fewer, the node holds several copies of the model. Matrices are cut,
+norms are whole on each GPU, and key and value heads are copied where there are fewer of them than GPUs.
 """
 
 from __future__ import annotations
@@ -66,9 +67,10 @@ class Fit:
 
     Attributes:
         weights: of the whole model; ``weights_per_gpu`` of the GPU that holds most.
-        cache_per_token: of the whole node, copies of heads included.
+        cache_per_token: over all GPUs that share the model, copies of heads included.
         cache: of ``concurrency`` sequences.
-        most_sequences: that fit beside the weights; 0 where the weights alone do not.
+        tensor_parallel: GPUs that share the model; ``copies`` of it stand in the node.
+        most_sequences: that fit beside the weights of all copies; 0 where the weights alone do not.
     """
 
     model: str
@@ -80,6 +82,8 @@ class Fit:
     context: int
     concurrency: int
     cache: int
+    tensor_parallel: int
+    copies: int
     weights_fit: bool
     fits: bool
     most_sequences: int
@@ -101,27 +105,26 @@ def fit(
         fp8: names of the modules whose weights are FP8 with a scale per row; all else is BF16, the cache too.
 
     Raises:
-        InputError: a count is out of range, or the model's query heads cannot be divided among the GPUs.
+        InputError: a count is out of range.
     """
     if context < 1 or concurrency < 1:
         raise InputError(f"context {context} with concurrency {concurrency}", "Give positive counts")
     if context > model.max_seq_len:
         raise InputError(f"{name} knows contexts up to {model.max_seq_len:,} tokens, not {context:,}", "Ask for less")
-    if model.heads % node.gpus:
-        raise InputError(
-            f"{name} has {model.heads} query heads, which {node.gpus} GPUs cannot share evenly", "Choose another count"
-        )
+    tp = math.gcd(model.heads, node.gpus)
+    copies = node.gpus // tp
     weights = sum(_bytes(part, model, fp8, 1) for part in _parameters(model))
-    per_gpu = sum(_bytes(part, model, fp8, node.gpus) for part in _parameters(model))
-    heads = max(model.kv_heads // node.gpus, 1)
+    per_gpu = sum(_bytes(part, model, fp8, tp) for part in _parameters(model))
+    heads = -(-model.kv_heads // tp)
     token_per_gpu = model.layers * KEYS_AND_VALUES * heads * model.head_size * BF16
     sequence = -(-context // PAGE) * PAGE * token_per_gpu
     room = node.usable - per_gpu
+    most = copies * max(room // sequence, 0)
     return Fit(
         model=name, precision=precision, parameters=model.parameters, weights=weights, weights_per_gpu=per_gpu,
-        cache_per_token=token_per_gpu * node.gpus, context=context, concurrency=concurrency,
-        cache=concurrency * sequence * node.gpus, weights_fit=room >= 0, fits=room >= concurrency * sequence,
-        most_sequences=max(room // sequence, 0),
+        cache_per_token=token_per_gpu * tp, context=context, concurrency=concurrency,
+        cache=concurrency * sequence * tp, tensor_parallel=tp, copies=copies, weights_fit=room >= 0,
+        fits=concurrency <= most, most_sequences=most,
     )  # fmt: skip
 
 
@@ -206,7 +209,7 @@ def _bytes(part: Parameter, model: ModelConfig, fp8: Collection[str], gpus: int)
     """Bytes of a weight on the GPU that holds most of it; with its scales, where it is FP8."""
     shape = [-(-size // gpus) if place == part.cut else size for place, size in enumerate(part.shape)]
     if part.name.endswith(("k_proj.weight", "v_proj.weight")):
-        shape[0] = max(model.kv_heads // gpus, 1) * model.head_size
+        shape[0] = -(-model.kv_heads // gpus) * model.head_size
     if part.name.removesuffix(".weight") in fp8:
         return math.prod(shape) * FP8 + shape[0] * BF16
     return math.prod(shape) * BF16
