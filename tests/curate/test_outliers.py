@@ -39,7 +39,7 @@ def test_divergence_is_its_definition(text: str, corpus: str) -> None:
     reference = Reference(counted(corpus).by_language["en"])
     q = reference.shares
     p = np.zeros(BUCKETS)
-    for bucket, count in zip(*count_words(text), strict=True):
+    for bucket, count in zip(*count_words(Words(text)), strict=True):
         p[bucket] += count
     p = (p + 500 * q) / (p.sum() + 500)
     assert np.isclose(divergence(text, reference), float(np.sum(p * np.log2(p / q))), atol=1e-9)

@@ -99,7 +99,7 @@ def annotate(task: AnnotateTask) -> dict[str, Any]:
             kept += batch["step"].count(None)
             with ledger.timed("word counts"):
                 for i in still_in(batch):
-                    words.add(batch["text"][i], batch["language"][i])
+                    words.add(batch["split"][i], batch["language"][i])
             with ledger.timed("fingerprints"):
                 _fingerprint(batch, config, rows, sketches)
             with ledger.timed("write"):
@@ -142,7 +142,7 @@ def _as_batch(pages: list[Page], shard: Shard) -> Batch:
            ("url", "date", "payload", "charset", "kind", "language", "fault")},
         "bytes": [len(page.payload) for page in pages],
         **{name: [0] * count for name in ("words", "pii", "dirty_words")}, "text": [""] * count,
-        **{name: list(nothing) for name in ("language_score", "quality", "domain", "step", "reason", *FINGERPRINTS)},
+        **{name: list(nothing) for name in ("language_score", "quality", "domain", "step", "reason", "split", *FINGERPRINTS)},
     }  # fmt: skip
 
 

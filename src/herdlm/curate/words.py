@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,13 +30,95 @@ _WORD = re.compile(f"[{_EAST}]|[{_SOUTH_EAST}][{_SOUTH_EAST_MARKS}]*|[^\\s{_EAST
 # Neither letter, digit nor mark: to Python's ``\w`` the vowel signs of Indic and other scripts are no part of a word
 _SEPARATORS = re.compile(f"(?:(?![{_marks(0x300, 0x20FF)}])[\\W_])+")
 _ASCII = bytes(c if chr(c).isalnum() or chr(c) == "\n" else 0x20 for c in range(256))
+_ALL_ASCII = bytes(range(0x80))
+_NO_ASCII_LETTERS = bytes(c for c in range(256) if not chr(c).isalpha() or c >= 0x80)
+
+
+def is_spaced(text: str) -> bool:
+    """Whether spaces stand between all words of a text."""
+    return text.isascii() or not _ANY_UNSPACED.search(text)
 
 
 def split_words(text: str) -> list[str]:
     """The words of a text in order."""
-    if text.isascii() or not _ANY_UNSPACED.search(text):
-        return text.split()
-    return _WORD.findall(text)
+    return text.split() if is_spaced(text) else _WORD.findall(text)
+
+
+class Words:
+    """A text's words and lines, split and numbered once for all steps that read the same text.
+
+    Equal words have equal numbers, the place where the word first stands. ``ids`` and ``lengths`` (characters) are
+    int64[N]; ``unique`` maps each word to its number, in order of appearance.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.spaced = is_spaced(text)
+        self.list = text.split() if self.spaced else _WORD.findall(text)
+        self.count = len(self.list)
+
+    @cached_property
+    def _numbered(self) -> tuple[dict[str, int], NDArray[np.int64]]:
+        unique: dict[str, int] = {}
+        ids = np.fromiter(map(unique.setdefault, self.list, range(self.count)), np.int64, self.count)
+        return unique, ids
+
+    @property
+    def unique(self) -> dict[str, int]:
+        return self._numbered[0]
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        return self._numbered[1]
+
+    @cached_property
+    def _first(self) -> NDArray[np.int64]:
+        return np.fromiter(self.unique.values(), np.int64, len(self.unique))
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        return self.spread(list(map(len, self.unique)))
+
+    @cached_property
+    def chars(self) -> int:
+        """Of all words together."""
+        return sum(map(len, self.list))
+
+    @cached_property
+    def often(self) -> NDArray[np.int64]:
+        """How often each unique word occurs, int64[U]."""
+        counts: NDArray[np.int64] = np.bincount(self.ids, minlength=1)[self._first]
+        return counts
+
+    @cached_property
+    def lowered(self) -> list[str]:
+        """The unique words in lower case, [U]; two may be equal."""
+        return list(map(str.lower, self.unique))
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The lines with anything on them, without the spaces around."""
+        return [line for raw in self.text.split("\n") if (line := raw.strip())]
+
+    def spread(self, values: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """Values of the unique words -> values of the words in order."""
+        table = np.zeros(self.count, np.int64)
+        table[self._first] = values
+        return table[self.ids]
+
+
+def beyond_ascii(text: str) -> str:
+    """The characters of a text that ASCII has not, in order."""
+    raw = text.encode("utf-8", "surrogatepass").translate(None, _ALL_ASCII)
+    return raw.decode("utf-8", "surrogatepass")
+
+
+def count_letters(text: str) -> int:
+    """How many characters of a text are letters."""
+    if text.isascii():
+        return len(text.encode().translate(None, _NO_ASCII_LETTERS))
+    raw = text.encode("utf-8", "surrogatepass")
+    return len(raw.translate(None, _NO_ASCII_LETTERS)) + sum(map(str.isalpha, beyond_ascii(text)))
 
 
 def normalize(text: str) -> str:
