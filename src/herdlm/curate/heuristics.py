@@ -129,7 +129,7 @@ def _repetition_rules(words: Words, language: str, config: HeuristicsConfig) -> 
 
 def _vocabulary_rules(text: str, words: Words, language: str, config: HeuristicsConfig) -> Iterator[tuple[str, bool]]:
     if config.max_dirty_words < 1:
-        dirty = dirty_words(text, language)
+        dirty = dirty_words(text, language, words)
         many = dirty >= config.min_dirty_words and dirty > config.max_dirty_words * words.count
         yield "too_many_dirty_words", many  # [L]
 
