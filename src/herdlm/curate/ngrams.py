@@ -17,10 +17,11 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 class NGrams:
-    """The n-grams of words numbered ``ids`` (int64[N]) with ``lengths`` characters (int64[N]).
+    """The n-grams of words numbered ``ids`` (int64[N], from 0 on) with ``lengths`` characters (int64[N]).
 
     An n-gram is known by a 64-bit polynomial hash of its words' mixed numbers: among a million n-grams, two different
-    ones meet with probability 3e-8. Ask for sizes in ascending order: each is made from the one before.
+    ones meet with probability 3e-8. It occurs at most as often as its rarest word, which most questions are settled by
+    without sorting. Ask for sizes in ascending order: each is made from the one before.
     """
 
     def __init__(self, ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
@@ -28,6 +29,8 @@ class NGrams:
         self._sums = np.concatenate([[0], np.cumsum(lengths)])
         self._words = _mix(ids.astype(np.uint64))
         self._hashes, self._n = self._words, 1
+        self._counts = np.bincount(ids)[ids] if len(ids) else ids
+        self._rarest, self._span = self._counts, 1
         self._candidates: NDArray[np.int64] | None = None
 
     def _hashes_of(self, n: int) -> NDArray[np.uint64]:
@@ -37,12 +40,23 @@ class NGrams:
             self._n += 1
         return self._hashes
 
+    def _counts_of_rarest(self, n: int) -> NDArray[np.int64]:
+        """How often the rarest word of every n-gram occurs."""
+        assert n >= self._span, "sizes must ascend"
+        while self._span < n:
+            self._rarest = np.minimum(self._rarest[:-1], self._counts[self._span :])
+            self._span += 1
+        return self._rarest
+
     def top_chars_exceed(self, n: int, limit: float) -> bool:
         """Whether the occurrences of the commonest n-gram have more than ``limit`` characters, spaces not counted.
 
         Of equally common n-grams the first counts; one that occurs once is no repetition.
         """
         if len(self._words) <= n:
+            return False
+        chars = self._sums[n:] - self._sums[:-n]
+        if int((self._counts_of_rarest(n) * chars).max()) <= limit:
             return False
         hashes = self._hashes_of(n)
         ordered = np.sort(hashes)
@@ -52,7 +66,6 @@ class NGrams:
         bounds = np.flatnonzero(edges)
         starts, counts = bounds[:-1], bounds[1:] - bounds[:-1]
         most = int(counts.max())
-        chars = self._sums[n:] - self._sums[:-n]
         if most < 2 or most * int(chars.max()) <= limit:
             return False
         commonest = ordered[starts[counts == most]]
@@ -64,10 +77,13 @@ class NGrams:
         if len(self._words) <= n:
             return 0
         hashes = self._hashes_of(n)
-        places = self._candidates
-        if places is not None:  # only what repeated at the size before can repeat at this one
-            places = places[places < len(hashes)]
-            hashes = hashes[places]
+        rarest = self._counts_of_rarest(n)
+        if self._candidates is None:
+            places = np.flatnonzero(rarest > 1)
+        else:  # only what repeated at the size before can repeat at this one
+            places = self._candidates[self._candidates < len(hashes)]
+            places = places[rarest[places] > 1]
+        hashes = hashes[places]
         ordered = np.sort(hashes)
         twice = ordered[1:][ordered[1:] == ordered[:-1]]
         if len(twice) == 0:
@@ -77,8 +93,7 @@ class NGrams:
         first = np.unique(hashes[repeated], return_index=True)[1]
         later = np.ones(len(repeated), bool)
         later[first] = False
-        if places is not None:
-            repeated = places[repeated]
+        repeated = places[repeated]
         self._candidates = repeated
         starts = repeated[later]
         edges = np.zeros(len(self._words) + 1, np.int64)
