@@ -116,7 +116,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "min_p": {"min_p": 0.2, "temperature": 0.8},
     "min_p with top_p and top_k": {"min_p": 0.1, "top_p": 0.8, "top_k": 30},
     "together": {
-        "repetition_penalty": 1.2, "presence_penalty": 0.5, "frequency_penalty": 0.3, "logit_bias": ((9, 2.0), (8, 1.0)),
+        "repetition_penalty": 1.2, "presence_penalty": 0.5, "frequency_penalty": 0.3, "logit_bias": ((9, 2.0),),
         "min_tokens": 4, "stop_tokens": STOPS, "min_p": 0.02, "top_p": 0.95, "temperature": 1.1,
     },
 }  # fmt: skip
