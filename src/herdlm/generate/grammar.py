@@ -104,8 +104,9 @@ class Matchers:
         inner = _matcher()(self._tokens, grammar.text, log_level=0)
         matcher = Matcher(self, inner, np.array(stop_tokens, dtype=np.int64))
         matcher.look()
-        if matcher.failed:
-            raise InputError(f"the grammar cannot be used: {_shortened(inner.get_error())}", "Change the grammar")
+        if matcher.failed or matcher.finished:
+            what = _shortened(inner.get_error()) or "it allows no text but the empty one"
+            raise InputError(f"the grammar cannot be used: {what}", "Change the grammar")
         return matcher
 
 
