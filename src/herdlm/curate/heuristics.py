@@ -21,7 +21,7 @@ from herdlm.curate.orthography import SENTENCES_END_IN_SPACES, UNSPACED, line_en
 from herdlm.curate.stopwords import STOP_WORDS
 from herdlm.curate.words import Words, split_words
 
-BULLETS = "•‣◦▪■●○·-*\u2013"
+BULLETS = tuple("•‣◦▪■●○·-*\u2013")
 ELLIPSES = ("...", "…", "[...]", "[…]")
 ELLIPSIS_ENDS = ".…]"  # what those end with
 PLACEHOLDERS = ("lorem ipsum", "Lorem ipsum", "Lorem Ipsum", "LOREM IPSUM")

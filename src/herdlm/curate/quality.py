@@ -34,7 +34,7 @@ SENTENCE_WORDS = 6
 
 
 def quality(text: str, language: str, words: Words | None = None) -> float:
-    """The score of a text, rounded to 4 places; 0 for an empty one. ``words`` are the text's, if at hand."""
+    """The score of a text, rounded to 4 places; 0 for an empty one. ``words`` are the text's, if they are at hand."""
     words = words or Words(text)
     if not words.count:
         return 0.0
@@ -73,7 +73,8 @@ def _variety(ids: NDArray[np.int64]) -> float:
         ids = ids[: (len(ids) - 1) // STRETCH_WORDS * STRETCH_WORDS].reshape(-1, STRETCH_WORDS)
     ordered = np.sort(np.atleast_2d(ids))
     different = 1 + np.count_nonzero(ordered[:, 1:] != ordered[:, :-1], axis=1)
-    return float(sum((different / ordered.shape[1]).tolist())) / len(ordered)
+    shares: list[float] = (different / ordered.shape[1]).tolist()
+    return sum(shares) / len(shares)
 
 
 def _ramp(value: float, zero: float, one: float) -> float:

@@ -34,10 +34,11 @@ _CODE_START = re.compile(
     | \s*<\w[^>]*>\s*$ | \s*[\])}]+[,;]?\s*$                         # a tag or closing brackets alone
     | \s*import\s[\w.]+(\s*[,;]|\s+as\s|\s*$) | \s*from\s+[\w.]+\s+import\b
     | \s*def\s+\w+\s*\( | \s*class\s+\w+\s*[({:] | \s*return\b.*[;)]\s*$
-    | \s*[\w.$\[\]'"-]+\s*=\s*\S | \s*[\w.]+\([^()]*\)\s*$          # an assignment, a call
     """,
     re.VERBOSE,
 )
+_ASSIGNMENT = re.compile(r"\s*[\w.$\[\]'\"-]+\s*=\s*\S")
+_CALL = re.compile(r"\s*[\w.]+\([^()]*\)\s*$")
 _OPERATOR = re.compile(r"\w\s*(==|!=|:=|[+*/|&^-]=|=>|->|::)\s*\S")
 _CODE_END = (";", "{", "}", "[", "\\", "):", ") :")
 _PERHAPS_CODE = re.compile(r"[ ]{2,3}\S|\s*[#]\s")
@@ -125,5 +126,7 @@ def _prose_lines(lines: list[str], normalized: Sequence[str]) -> list[int]:
 
 def _is_code(line: str) -> bool:
     if _CODE_START.match(line) or line.rstrip().endswith(_CODE_END):
+        return True
+    if ("=" in line and _ASSIGNMENT.match(line)) or ("(" in line and _CALL.match(line)):
         return True
     return ("=" in line or "->" in line or "::" in line) and bool(_OPERATOR.search(line))

@@ -34,8 +34,6 @@ _BEGINS = re.compile(
       | (?:if|for|while|elif|with|except|else|try|finally)\b[^.!?]*(?:[=(<>\[]|\ (?:in|not|is|as)\ )[^!?]*:$
       | (?:else|try|finally|do)\ ?[:{]$
       | return\b\ ?[\w.()\[\]{}'"+*/<>=!&|,\ -]*;?$
-      | [\w.\[\]'"*$&@-]+\ ?(?:[-+*/|&^]|:)?=\ ?[^=\s]
-      | [\w.:>$-]*\w\([^()]*(?:\([^()]*\)[^()]*)*\)[;,]?$
       | (?:\$|%|>>>|\.\.\.)\ +[\w./]
       | (?:SELECT|INSERT\ INTO|UPDATE|DELETE\ FROM|CREATE\ TABLE|ALTER\ TABLE|DROP\ TABLE)\ +[\w*("`.]+
       | //|/\*|\*/|<!--|<\?
@@ -43,6 +41,8 @@ _BEGINS = re.compile(
     """,
     re.VERBOSE,
 )
+_ASSIGNMENT = re.compile(r"[\w.\[\]'\"*$&@-]+ ?(?:[-+*/|&^]|:)?= ?[^=\s]")
+_CALL = re.compile(r"[\w.:>$-]*\w\([^()]*(?:\([^()]*\)[^()]*)*\)[;,]?$")
 _BEFORE_SEMICOLON = re.compile(r"[)\]}'\"]\s*;$|=[^.!?]*;$")
 _ENDS = ("{", "}", "};", "});", "})", "},", "],", "),")
 
@@ -93,6 +93,8 @@ def _is_code(line: str) -> bool:
     if len(line) > LONGEST_CODE_LINE:
         return False
     if _BEGINS.match(line) or line.endswith(_ENDS):
+        return True
+    if ("=" in line and _ASSIGNMENT.match(line)) or ("(" in line and _CALL.match(line)):
         return True
     return line[-1] == ";" and _BEFORE_SEMICOLON.search(line) is not None
 
