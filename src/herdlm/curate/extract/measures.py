@@ -175,12 +175,9 @@ def measure(page: Blocks, titles: Sequence[str], descriptions: Sequence[str]) ->
 def read_words(page: Blocks, m: Measures, out: Bools) -> None:
     """Fill in the set words of the short blocks that are still in."""
     short = np.flatnonzero(~out & (m.size <= LONGEST_WITH_CUES))
-    cues = [word_cues(page.text[block]) for block in short.tolist()]
-    m.cues[short] = cues
-    m.opening[short] = [
-        mask and (word_cues(page.text[block][:OPENING]) if len(page.text[block]) > OPENING else mask)
-        for block, mask in zip(short.tolist(), cues, strict=True)
-    ]
+    m.cues[short] = m.opening[short] = word_cues([page.text[block] for block in short.tolist()])
+    longer = short[(m.cues[short] != 0) & (m.size[short] > OPENING)]
+    m.opening[longer] = word_cues([page.text[block][:OPENING] for block in longer.tolist()])
 
 
 def _headline(text: list[str], tags: Ints, likely: Bools, title: str) -> tuple[Floats, Floats, int]:
