@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 from herdlm.curate.extract.cues import TAG_BIT, attribute_cues
 
-TOKEN = re.compile(r'<(/?)([a-zA-Z][^\s/>]*)([^">]*+(?:"[^"]*+"[^">]*+)*+)>([^<]*)')
-_INLINE, _CONTAINER, _LINK, _BREAK, _IMAGE, _BOLD, _PRE, _RULE = range(8)
+Tag = tuple[int, bool, str, int]  # the kind of element, whether it closes, its name, the mask of its cues
+_TAG = re.compile(r'<(/?[a-zA-Z][^\s/>]*[^">]*+(?:"[^"]*+"[^">]*+)*+)(>)([^<]*)')
+_ELEMENT = re.compile(r"(/?)([a-zA-Z][^\s/>]*)")
+_INLINE, _CONTAINER, _LINK, _BREAK, _IMAGE, _BOLD, _PRE, _RULE, _NO_TAG = range(9)
 KIND = {
     **dict.fromkeys(
         ["span", "em", "i", "u", "s", "font", "small", "big", "sub", "sup", "code", "kbd", "samp", "var", "tt",
@@ -34,9 +36,10 @@ LONGEST_INLINE_ALT = 40
 
 @dataclass(slots=True)
 class Blocks:
-    """A page's blocks in order, a list entry for each, and its containers in order of their opening tags.
+    """The blocks of pages in order, a list entry for each, and the containers in order of their opening tags.
 
-    Container 0 is the document; the ``parent`` of any other comes before it. Its blocks are first <= b < last.
+    A page's first container is its ``document``, which is its own parent; the ``parent`` of any other comes before it.
+    A container's blocks are first <= b < last. Containers have the same ``path`` where they are alike on one page.
     ``link`` and ``bold`` count characters, ``words`` words, or two characters of a script without spaces for one.
     """
 
@@ -47,14 +50,15 @@ class Blocks:
     bold: list[int] = field(default_factory=list)
     preformatted: list[bool] = field(default_factory=list)
 
-    parent: list[int] = field(default_factory=lambda: [0])
-    first: list[int] = field(default_factory=lambda: [0])
-    last: list[int] = field(default_factory=lambda: [0])
-    depth: list[int] = field(default_factory=lambda: [0])
-    own: list[int] = field(default_factory=lambda: [0])
-    inherited: list[int] = field(default_factory=lambda: [0])
-    name: list[str] = field(default_factory=lambda: ["#document"])
-    path: list[int] = field(default_factory=lambda: [0])
+    document: list[int] = field(default_factory=list)  # of each page
+    parent: list[int] = field(default_factory=list)
+    first: list[int] = field(default_factory=list)
+    last: list[int] = field(default_factory=list)
+    depth: list[int] = field(default_factory=list)
+    own: list[int] = field(default_factory=list)
+    inherited: list[int] = field(default_factory=list)
+    name: list[str] = field(default_factory=list)
+    path: list[int] = field(default_factory=list)
 
     def add(self, raw: str, container: int, link: int, bold: int, preformatted: bool) -> None:
         """Append a block unless it is blank; ``raw`` is serialised text with BREAK for line breaks."""
@@ -87,29 +91,54 @@ class Blocks:
             self.preformatted.append(preformatted)
 
 
-def read_blocks(html: str) -> Blocks:  # noqa: PLR0912, PLR0915 - one loop over all tokens, unrolled for speed
-    """Blocks of ``html``, which the parser must have serialised: tags closed, attributes in double quotes."""
-    page = Blocks()
-    stack = [0]
+def read_blocks(*pages: str) -> Blocks:
+    """Blocks of pages, which the parser must have serialised: tags closed, attributes in double quotes."""
+    blocks = Blocks()
     paths: dict[tuple[int, str, int], int] = {}
+    known: dict[str, Tag] = {}
+    for html in pages:
+        _read_page(html, blocks, paths, known)
+    return blocks
+
+
+def _read_page(  # noqa: PLR0912, PLR0915 - one loop over all tags, unrolled for speed
+    html: str, page: Blocks, paths: dict[tuple[int, str, int], int], known: dict[str, Tag]
+) -> None:
+    document = len(page.parent)
+    page.document.append(document)
+    page.parent.append(document)
+    page.first.append(len(page.text))
+    page.last.append(0)
+    page.depth.append(0)
+    page.own.append(0)
+    page.inherited.append(0)
+    page.name.append("#document")
+    page.path.append(paths.setdefault((-1, "", document), len(paths)))
+    stack = [document]
     buffer: list[str] = []
-    link = bold = pre = link_size = bold_size = 0
-    kind_of, bit_of = KIND.get, TAG_BIT.get
+    link = bold = False
+    pre = link_size = bold_size = 0
     parent, first, last, depth, own = page.parent, page.first, page.last, page.depth, page.own
     inherited, name, path, done = page.inherited, page.name, page.path, page.text
-    for closing, tag, attributes, text in TOKEN.findall(html):
-        kind = kind_of(tag, 1)
-        if kind == 0:
+    tag_of = known.get
+    for inner, _, text in _tags(html):
+        tag = tag_of(inner)
+        if tag is None:
+            tag = known[inner] = _read_tag(inner)
+        kind, closing, element, mask = tag
+        if kind == _INLINE:
             pass
-        elif kind == 2:
+        elif kind == _LINK:
             link = not closing
-        elif kind == 5:
+        elif kind == _BOLD:
             bold = not closing
-        elif kind == 4:
-            if alt := _alt(attributes, buffer):
+        elif kind == _IMAGE:
+            if alt := _alt(inner, buffer):
                 buffer.append(alt)
-        elif kind == 3 and not (buffer and buffer[-1] == BREAK):
+        elif kind == _BREAK and not (buffer and buffer[-1] == BREAK):
             buffer.append(BREAK)
+        elif kind == _NO_TAG:
+            continue
         else:  # a border: of a container, a rule, or an empty line
             if buffer:
                 raw = "".join(buffer)
@@ -117,17 +146,14 @@ def read_blocks(html: str) -> Blocks:  # noqa: PLR0912, PLR0915 - one loop over 
                 if not raw.isspace():
                     page.add(raw, stack[-1], link_size, bold_size, pre > 0)
                 link_size = bold_size = 0
-            if kind in (3, 7):
+            if kind in (_BREAK, _RULE):
                 pass
             elif closing:
                 if len(stack) > 1:  # a quote in an attribute's name hides tags from the pattern, rarely
                     last[stack.pop()] = len(done)
-                pre -= kind == 6
+                pre -= kind == _PRE
             else:
                 above = stack[-1]
-                mask = bit_of(tag, 0)
-                if attributes:
-                    mask |= attribute_cues(attributes, tag not in TITLED)
                 stack.append(len(parent))
                 parent.append(above)
                 first.append(len(done))
@@ -135,9 +161,9 @@ def read_blocks(html: str) -> Blocks:  # noqa: PLR0912, PLR0915 - one loop over 
                 depth.append(len(stack) - 1)
                 own.append(mask)
                 inherited.append(inherited[above] | mask)
-                name.append(tag)
-                path.append(paths.setdefault((path[above], tag, mask), len(paths) + 1))
-                pre += kind == 6
+                name.append(element)
+                path.append(paths.setdefault((path[above], element, mask), len(paths)))
+                pre += kind == _PRE
         if text and not (link and text in ANCHOR_SIGNS) and (buffer or pre or not text.isspace()):
             buffer.append(text)
             if link:
@@ -148,7 +174,34 @@ def read_blocks(html: str) -> Blocks:  # noqa: PLR0912, PLR0915 - one loop over 
         page.add("".join(buffer), stack[-1], link_size, bold_size, pre > 0)
     for number in stack:
         last[number] = len(done)
-    return page
+
+
+def _tags(html: str) -> list[tuple[str, str, str]]:
+    """The inside of each tag, an empty string or a bracket, and the text after it.
+
+    Cut at all angle brackets; where some of them stand in attributes, which leaves quotes open, by the pattern.
+    """
+    tags = [piece.partition(">") for piece in html.split("<")]
+    del tags[0]
+    if all(closed and not inner.count('"') & 1 for inner, closed in {(inner, closed) for inner, closed, _ in tags}):
+        return tags
+    return _TAG.findall(html)
+
+
+def _read_tag(inner: str) -> Tag:
+    if inner.startswith("a "):
+        return _LINK, False, "a", 0
+    found = _ELEMENT.match(inner)
+    if found is None:
+        return _NO_TAG, False, "", 0
+    slash, element = found.groups()
+    kind = KIND.get(element, _CONTAINER)
+    mask = 0
+    if kind in (_CONTAINER, _PRE) and not slash:
+        mask = TAG_BIT.get(element, 0)
+        if attributes := inner[found.end() :]:
+            mask |= attribute_cues(attributes, element not in TITLED)
+    return kind, bool(slash), element, mask
 
 
 def _alt(attributes: str, before: list[str]) -> str:
