@@ -552,7 +552,9 @@ def index(
     corpus: Annotated[Path, typer.Argument(help="A curated corpus.", show_default=False)],
     folder: Annotated[Path, typer.Option("--index", help="The index; begun where there is none.")],
     name: Annotated[str, typer.Option(help="What the index calls this corpus.")],
-    recipe: Annotated[Path | None, typer.Option(help="Take the section `curate.near_duplicates` from this recipe.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Take the section `curate.near_duplicates` from this recipe.")
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Add a corpus to an index, against which `curate.index` de-duplicates later crawls."""
