@@ -14,8 +14,10 @@ from herdlm.base.errors import HerdError, InputError
 from herdlm.base.progress import Progress
 from herdlm.generate.choose import draw_rows, score_prompts
 from herdlm.generate.detokenize import TextStream
+from herdlm.generate.fused import FusedTransformer
 from herdlm.generate.grammar import Matcher, Matchers
 from herdlm.generate.load import load_model
+from herdlm.generate.matrix import fastest_type
 from herdlm.generate.paged_attention import PagedAttention, PagedCache, bytes_per_token
 from herdlm.generate.pages import PagePool
 from herdlm.generate.request import Completion, Event, FinishReason, SamplingParams
@@ -35,14 +37,17 @@ class Engine:
     """Generates with one model on one device. For one thread: a server gives the engine a thread of its own.
 
     Args:
-        model: on its device and in its type, which are the cache's too. After its weights have changed, call
-            :meth:`forget_prefixes`.
+        model: on its device. The engine computes with a fused copy of its weights
+            (:class:`herdlm.generate.fused.FusedTransformer`); after they have changed, call :meth:`forget_prefixes`.
         tokenizer: for texts and stop strings; None for an engine of tokens alone.
         page_size: tokens per page of the key/value cache.
         cache_tokens: tokens the cache holds. Where not given: enough for ``max_batch`` sequences of the model's
             ``max_seq_len``, within 1 GiB on a CPU and 80% of the free memory on a GPU.
         max_batch: the most sequences at once.
         step_tokens: the most tokens in one step; longer prompts are computed in chunks.
+        compute: the type of activations and cache; the weights' own where not given.
+        keep_model: whether to leave ``model`` its weights. If not, memory never holds both forms, and
+            :meth:`forget_prefixes` is not for new weights.
 
     Raises:
         InputError: a size is out of range, the model is a reward model, or its vocabulary is smaller than the
@@ -58,6 +63,8 @@ class Engine:
         cache_tokens: int | None = None,
         max_batch: int = 256,
         step_tokens: int = 2048,
+        compute: torch.dtype | None = None,
+        keep_model: bool = True,
     ) -> None:
         config, weight = model.config, model.model.embed_tokens.weight
         for name, size in (("page_size", page_size), ("max_batch", max_batch), ("step_tokens", step_tokens)):
@@ -72,16 +79,18 @@ class Engine:
                 f"the tokenizer has {tokenizer.vocab_size} entries, the model {config.vocab_size}",
                 "Use the tokenizer the model was trained with",
             )
-        self.model, self.tokenizer, self.config = model, tokenizer, config
-        self.device = weight.device
+        self.tokenizer, self.config, self.device = tokenizer, config, weight.device
+        self.compute = compute or weight.dtype
+        self._whole = model if keep_model else None
+        self.model = self._fused(model, let_go=not keep_model)
         if cache_tokens is None:
-            per_token = bytes_per_token(config, weight.dtype)
+            per_token = bytes_per_token(config, self.compute)
             cache_tokens = min(max_batch * config.max_seq_len, _cache_bytes(self.device) // per_token)
             cache_tokens = max(cache_tokens, page_size)
         pages = -(-cache_tokens // page_size)
         self.pool = PagePool(pages, page_size)
         self.scheduler = Scheduler(self.pool, max_batch, max(step_tokens, max_batch))
-        self.cache = PagedCache(config, pages, page_size, self.device, weight.dtype)
+        self.cache = PagedCache(config, pages, page_size, self.device, self.compute)
         self.requests: dict[int, Request] = {}
         self._matchers: Matchers | None = None  # made for the first request with a grammar
         self._next_id = 0
@@ -98,11 +107,17 @@ class Engine:
         max_batch: int = 256,
         step_tokens: int = 2048,
     ) -> Engine:
-        """The engine of a Hugging Face folder with its tokenizer; see :func:`herdlm.generate.load.load_model`."""
+        """The engine of a Hugging Face folder with its tokenizer; see :func:`herdlm.generate.load.load_model`.
+
+        Args:
+            dtype: "auto" is the stored type, or float32 where the processor is faster with it.
+        """
         model = load_model(Path(folder), device, dtype)
+        weight = model.model.embed_tokens.weight
+        compute = fastest_type(weight.device, weight.dtype) if dtype == "auto" else weight.dtype
         return cls(
             model, Tokenizer.load(Path(folder)), page_size=page_size, cache_tokens=cache_tokens, max_batch=max_batch,
-            step_tokens=step_tokens,
+            step_tokens=step_tokens, compute=compute, keep_model=False,
         )  # fmt: skip
 
     @property
@@ -164,7 +179,7 @@ class Engine:
         return self._drop([request_id]) > 0
 
     def forget_prefixes(self) -> None:
-        """Empty the prefix cache: the weights have changed.
+        """Empty the prefix cache and take over the model's weights: they have changed.
 
         Raises:
             HerdError: requests are running on the old weights.
@@ -172,6 +187,8 @@ class Engine:
         if self.busy:
             raise HerdError("requests are running", "Finish or abort them before changing the weights")
         self.pool.forget_contents()
+        if self._whole is not None:
+            self.model = self._fused(self._whole)
 
     def step(self) -> list[Event]:
         """Advance by one pass through the model; returns what became of each sample it touched."""
@@ -187,6 +204,10 @@ class Engine:
             raise
         ended = self.scheduler.commit(batch, tokens, logprobs)
         return self._report(batch.drawing, tokens, logprobs, ended)
+
+    def _fused(self, model: Transformer, let_go: bool = False) -> Transformer:
+        # What only behaves like a model is run as it is.
+        return FusedTransformer(model, self.compute, let_go=let_go) if isinstance(model, Transformer) else model
 
     def _drop(self, request_ids: list[int]) -> int:
         """Drop those of the requests that are still here; returns their number."""
