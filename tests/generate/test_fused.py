@@ -10,7 +10,9 @@ import torch
 
 from herdlm.base.errors import HerdError
 from herdlm.generate import Engine, SamplingParams
-from herdlm.generate.fp8 import Fp8Config, load_fp8, quantize_folder
+from herdlm.generate.fp8 import load_fp8
+from herdlm.generate.fp8_config import Fp8Config
+from herdlm.generate.fp8_folder import quantize_folder
 from herdlm.generate.fused import FusedTransformer
 from herdlm.generate.matrix import HalfMatrix, packs
 from herdlm.model.attention import DocumentAttention
