@@ -141,7 +141,8 @@ def _as_batch(pages: list[Page], shard: Shard) -> Batch:
            ("url", "date", "payload", "charset", "kind", "language", "fault")},
         "bytes": [len(page.payload) for page in pages],
         **{name: [0] * count for name in ("words", "pii", "dirty_words")}, "text": [""] * count,
-        **{name: list(nothing) for name in ("language_score", "quality", "domain", "step", "reason", "split", *FINGERPRINTS)},
+        **{name: list(nothing) for name in
+           ("language_score", "quality", "domain", "step", "reason", "split", *FINGERPRINTS)},
     }  # fmt: skip
 
 
