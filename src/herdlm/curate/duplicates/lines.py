@@ -100,6 +100,8 @@ def check_remainder(before: str, after: str, max_removed: float) -> str | None:
     """
     if not after.strip():
         return ONLY_REPEATED
+    if after is before:
+        return None
     total, left = (len("".join(text.split())) for text in (before, after))
     return MOSTLY_REPEATED if total - left > max_removed * total else None
 
