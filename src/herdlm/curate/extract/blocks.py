@@ -10,7 +10,7 @@ from herdlm.curate.extract.cues import TAG_BIT, attribute_cues
 Tag = tuple[int, bool, str, int]  # the kind of element, whether it closes, its name, the mask of its cues
 _TAG = re.compile(r'<(/?[a-zA-Z][^\s/>]*[^">]*+(?:"[^"]*+"[^">]*+)*+)(>)([^<]*)')
 _ELEMENT = re.compile(r"(/?)([a-zA-Z][^\s/>]*)")
-_INLINE, _CONTAINER, _LINK, _BREAK, _IMAGE, _BOLD, _PRE, _RULE, _NO_TAG = range(9)
+_INLINE, _CONTAINER, _PRE, _RULE, _BREAK, _LINK, _BOLD, _IMAGE, _NO_TAG = range(9)  # up to _BREAK are borders
 KIND = {
     **dict.fromkeys(
         ["span", "em", "i", "u", "s", "font", "small", "big", "sub", "sup", "code", "kbd", "samp", "var", "tt",
@@ -128,17 +128,17 @@ def _read_page(  # noqa: PLR0912, PLR0915 - one loop over all tags, unrolled for
         kind, closing, element, mask = tag
         if kind == _INLINE:
             pass
-        elif kind == _LINK:
-            link = not closing
-        elif kind == _BOLD:
-            bold = not closing
-        elif kind == _IMAGE:
-            if alt := _alt(inner, buffer):
+        elif kind > _BREAK:
+            if kind == _LINK:
+                link = not closing
+            elif kind == _BOLD:
+                bold = not closing
+            elif kind == _NO_TAG:
+                continue
+            elif alt := _alt(inner, buffer):
                 buffer.append(alt)
         elif kind == _BREAK and not (buffer and buffer[-1] == BREAK):
             buffer.append(BREAK)
-        elif kind == _NO_TAG:
-            continue
         else:  # a border: of a container, a rule, or an empty line
             if buffer:
                 raw = "".join(buffer)
@@ -183,9 +183,8 @@ def _tags(html: str) -> list[tuple[str, str, str]]:
     """
     tags = [piece.partition(">") for piece in html.split("<")]
     del tags[0]
-    if all(closed and not inner.count('"') & 1 for inner, closed in {(inner, closed) for inner, closed, _ in tags}):
-        return tags
-    return _TAG.findall(html)
+    cut = any(inner.count('"') & 1 for inner in {inner for inner, _, _ in tags}) or "" in {end for _, end, _ in tags}
+    return _TAG.findall(html) if cut else tags
 
 
 def _read_tag(inner: str) -> Tag:
