@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from herdlm.base.errors import DamagedError, InputError
-from herdlm.generate import fp8, fp8_folder
+from herdlm.generate import Engine, SamplingParams, fp8, fp8_folder
 from herdlm.generate.fp8_config import Fp8Config
+from herdlm.generate.load import load_model
 from herdlm.model import hf
 from herdlm.model.attention import DocumentAttention
 from herdlm.model.config import ModelConfig
@@ -254,6 +255,22 @@ def test_reward_models_too(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = theirs(TOKENS[:1]).logits
     torch.testing.assert_close(ours.scores(hidden(ours))[:1, -1:], expected, atol=1e-2, rtol=0)
+
+
+def test_the_engine_generates_what_whole_passes_say_alone_and_in_a_crowd(tmp_path: Path) -> None:
+    fp8_folder.quantize_folder(random_folder(tmp_path / "m"), tmp_path / "q", EVERYTHING)
+    model = load_model(tmp_path / "q", "cpu", "float32")
+    engine = Engine(model, None, cache_tokens=2048)
+    prompts = [TOKENS[0, :n].tolist() for n in (3, 17, 30)]
+    greedy = SamplingParams(max_tokens=8, temperature=0)
+    together = [completions[0].tokens for completions in engine.generate(prompts, greedy)]
+    assert together == [engine.generate([prompt], greedy)[0][0].tokens for prompt in prompts]
+    for prompt, answer in zip(prompts, together, strict=True):
+        tokens = torch.tensor([prompt + answer])
+        positions = torch.arange(tokens.shape[1])[None]
+        with torch.no_grad():
+            logits = model.logits(model(tokens, positions, DocumentAttention(torch.zeros_like(tokens))))[0]
+        assert logits[len(prompt) - 1 : -1].argmax(-1).tolist() == answer
 
 
 def test_folders_of_other_tools(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def _spread(spread: dict[str, Any]) -> Html:
 
 
 def _power(value: float) -> str:
-    return f"{value:g}" if value >= 1e-3 else format.tiny(value)
+    return f"{value:g}" if value >= 1e-3 else f"{value:.0e}".replace("e-0", "e\N{MINUS SIGN}")
 
 
 def _reward(reward: dict[str, Any], names: dict[str, str]) -> list[Html]:
@@ -163,9 +163,9 @@ def _reward(reward: dict[str, Any], names: dict[str, str]) -> list[Html]:
             rules=[charts.Rule("x", distribution[side]["mean"], "") for side in names],
         ),
         table(
-            "Scores", ("Model", "Mean", "Standard deviation", *(f"{q[1:]}th percentile" for q in quantiles)),
+            "Scores", ("Model", "Mean", "Standard deviation", *(f"Percentile {q[1:]}" for q in quantiles)),
             (
-                (names[side], *(f"{value:.3f}" for value in (
+                (names[side], *(f"{value:.3f}".replace("-", format.MINUS) for value in (
                     of["mean"], of["standard_deviation"], *of["quantiles"].values()
                 )))
                 for side, of in distribution.items()
