@@ -19,6 +19,8 @@ app = typer.Typer(
     help="Raises a herd of Llama-class language models: raw web pages in, a served chat model out.",
 )  # fmt: skip
 
+keys_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
+app.add_typer(keys_app, name="keys")
 mix = typer.Typer(no_args_is_help=True, help="Choose the data mix.")
 app.add_typer(mix, name="mix")
 
@@ -27,6 +29,8 @@ SetOption = Annotated[list[str] | None, typer.Option("--set", help="key=value la
 SeedOption = Annotated[int, typer.Option(help="Same seed, same result.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 ModelArgument = Annotated[Path, typer.Argument(help="A model folder, or a run (its flagship).", show_default=False)]
+
+KeyFileOption = Annotated[Path, typer.Option("--file", help="The file of API keys.", show_default=False)]
 
 
 def say(text: str) -> None:
@@ -410,14 +414,72 @@ def generate(
 
 @app.command()
 def serve(
-    model: ModelArgument,
+    models: Annotated[list[str], typer.Argument(help="Model folders or runs, or NAME=FOLDER.", metavar="MODEL...")],
     host: Annotated[str, typer.Option(help="Loopback unless you say otherwise.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    cache_tokens: Annotated[int | None, typer.Option(min=16, help="Tokens that each model's cache holds.")] = None,
+    memory_gib: Annotated[float | None, typer.Option(min=0, help="Unload models beyond this much memory.")] = None,
+    keys: Annotated[Path | None, typer.Option(help="The file of API keys; see herdlm keys.")] = None,
+    no_keys: Annotated[bool, typer.Option("--no-keys", help="Let everyone in who can reach the host.")] = False,
+    max_body_mib: Annotated[float, typer.Option(min=0.001, help="Of one request.")] = 8,
+    max_answers: Annotated[int, typer.Option(min=1, help="Under way or waiting; then 429.")] = 2048,
+    request_seconds: Annotated[float, typer.Option(min=0.1, help="A request may take.")] = 600,
+    drain_seconds: Annotated[float, typer.Option(min=0, help="For answers under way after SIGTERM.")] = 30,
+    log_texts: Annotated[bool, typer.Option("--log-texts", help="Put prompts into the access log.")] = False,
+    seed: Annotated[int, typer.Option(help="Of requests without a seed of their own.")] = 0,
 ) -> None:
-    """Serve a model over OpenAI's protocol."""
-    from herdlm.serve.run import serve as serve_model
+    """Serve models over OpenAI's protocol."""
+    from herdlm.serve.run import serve as serve_models
 
-    serve_model(model, host=host, port=port)
+    from herdlm.serve.limits import ServerLimits  # isort: skip - run tells first what is not installed
+
+    limits = ServerLimits(body_bytes=int(max_body_mib * 2**20), samples=max_answers, request_seconds=request_seconds,
+                          drain_seconds=drain_seconds)  # fmt: skip
+    serve_models(
+        models, host=host, port=port, device=device, dtype=dtype, cache_tokens=cache_tokens, memory_gib=memory_gib,
+        keys=keys, no_keys=no_keys, limits=limits, log_texts=log_texts, seed=seed,
+    )  # fmt: skip
+
+
+@keys_app.command("add")
+def keys_add(
+    name: Annotated[str, typer.Argument(help="Whose it is; in the access log.")],
+    file: KeyFileOption,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
+    tokens_per_minute: Annotated[int | None, typer.Option(min=1, help="Of prompts and answers.")] = None,
+    concurrent: Annotated[int | None, typer.Option(min=1, help="Requests at once.")] = None,
+) -> None:
+    """Make an API key. It is printed this once; the file keeps its hash alone."""
+    from herdlm.serve.keys import KeyFile
+
+    say(KeyFile(file).add(name, requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute,
+                          concurrent=concurrent))  # fmt: skip
+
+
+@keys_app.command("list")
+def keys_list(file: KeyFileOption, json_: JsonOption = False) -> None:
+    """Show the names and limits of all keys."""
+    from herdlm.serve.keys import KeyFile
+
+    found = [key.model_dump(exclude={"sha256"}) for key in KeyFile(file).entries()]
+    if json_:
+        say_json(found)
+        return
+    for key in found:
+        limits = ", ".join(
+            f"{name} {value}" for name, value in key.items() if value and name not in ("name", "created")
+        )
+        say(f"{key['name']}: {limits or 'no limits'}")
+
+
+@keys_app.command("revoke")
+def keys_revoke(name: Annotated[str, typer.Argument()], file: KeyFileOption) -> None:
+    """Take a key away; a running server refuses it from its next request on."""
+    from herdlm.serve.keys import KeyFile
+
+    KeyFile(file).revoke(name)
 
 
 @app.command("import-hf")
