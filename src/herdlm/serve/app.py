@@ -17,6 +17,7 @@ from herdlm.serve import failures
 from herdlm.serve.answers import Answer, ChatAnswer, CompletionAnswer, Usage
 from herdlm.serve.failures import RefusedError, json_response
 from herdlm.serve.loop import EngineLoop
+from herdlm.serve.page import page_router
 from herdlm.serve.requests import ChatBody, CompletionBody, SamplingBody
 from herdlm.serve.served import ServedModel
 from herdlm.serve.stream import ClientLeftError, EventStream, unless_client_leaves
@@ -44,6 +45,7 @@ def create_app(model: ServedModel, *, seed: int = 0) -> FastAPI:
     app = FastAPI(title="herdlm", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
     failures.install(app)
+    app.include_router(page_router())
 
     @app.post("/v1/chat/completions")
     async def chat_completions(body: ChatBody, request: Request) -> Response:
