@@ -17,6 +17,7 @@ from herdlm.serve.keys import KeyFile
 from herdlm.serve.limits import Crowd, ServerLimits
 from herdlm.serve.metrics import Metrics
 from herdlm.serve.models import Models
+from herdlm.serve.page import page_router
 from herdlm.serve.requests import CompletionBody, DetokenizeBody, EmbeddingBody, TokenizeBody
 from herdlm.serve.service import Service
 from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_TURN, PAD
@@ -51,6 +52,7 @@ def create_app(
     app.include_router(_api(service))
     app.include_router(_model_list(models))
     app.include_router(_operations(models, gate, metrics))
+    app.include_router(page_router())
     app.add_middleware(Door, keys=keys, limits=limits, gate=gate, metrics=metrics)
     return app
 
