@@ -57,7 +57,7 @@ def naive(transformer: Transformer, prompt: list[int], params: SamplingParams, i
         step = len(tokens) - len(prompt)
         how = Draw(
             np.array([params.temperature], dtype=np.float32), np.array([params.top_p], dtype=np.float32),
-            np.array([params.top_k]),
+            np.array([params.top_k]), np.array([params.min_p], dtype=np.float32),
             uniforms(np.array([sample_key(params.seed, index)], dtype=np.uint64), np.array([step])),
         )  # fmt: skip
         token, logprob = draw_tokens(transformer.logits(hidden[0, -1:]).float(), how)
@@ -211,7 +211,7 @@ def test_bfloat16_runs_and_stays_near_float32():
     half = build(model().config, dtype=torch.bfloat16)
     half.load_state_dict(model().state_dict())
     engine = Engine(half, None)
-    assert engine.cache.keys[0].dtype == torch.bfloat16
+    assert engine.cache.dtype == torch.bfloat16
     exact = Engine(model(), None).generate(asked, params)
     for got, expected in zip(engine.generate(asked, params), exact, strict=True):
         assert got[0].logprobs[0] == pytest.approx(expected[0].logprobs[0], abs=0.3)

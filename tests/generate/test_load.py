@@ -5,8 +5,8 @@ import torch
 
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.generate import Engine, SamplingParams
-from herdlm.generate.fp8 import quantize_folder
 from herdlm.generate.fp8_config import Fp8Config
+from herdlm.generate.fp8_folder import quantize_folder
 from herdlm.generate.load import load_model
 from herdlm.model.config import ModelConfig
 from herdlm.model.hf import save_folder
@@ -36,7 +36,7 @@ def test_a_folder_becomes_an_engine_that_gives_text(folder):
 def test_the_type_asked_for_is_the_type_of_weights_and_cache(folder):
     engine = Engine.load(str(folder), device="cpu", dtype="bfloat16")
     assert {p.dtype for p in engine.model.parameters()} == {torch.bfloat16}
-    assert engine.cache.keys[0].dtype == torch.bfloat16
+    assert engine.cache.dtype == torch.bfloat16
     assert load_model(folder, "cpu", torch.float64).model.norm.weight.dtype == torch.float64
 
 

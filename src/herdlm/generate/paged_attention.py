@@ -1,22 +1,23 @@
 """The attention slot of generation: keys and values in pages, found through block tables.
 
-Plain PyTorch on every device: pages are gathered into rows of equal length and attended to by
-``scaled_dot_product_attention``. Segments are taken in groups of like size, so that little is padded and a group's
-keys and values stay in the processor's cache.
+Plain PyTorch on every device: pages are gathered into rows of equal length and attended to by torch's kernel. Segments
+are taken in groups of like size, so that little is padded and a group's keys and values stay in the processor's cache.
+Pages that several sequences hold are read once for all of them (:mod:`herdlm.generate.shared_pages`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from herdlm.generate.rows import Integers
 from herdlm.generate.scheduler import Batch
+from herdlm.generate.shared_pages import find_shared
 from herdlm.model.config import ModelConfig
 
 
@@ -26,37 +27,55 @@ def bytes_per_token(config: ModelConfig, dtype: torch.dtype) -> int:
 
 
 class PagedCache:
-    """Keys and values of ``pages`` pages (and the padding page 0) in every layer."""
+    """Keys and values of ``pages`` pages (and the padding page 0) in every layer.
+
+    A page holds first the keys, then the values, head by head: [2, K, page_size, C]. Gathered head by head, the tokens
+    of a sequence lie one behind the other, as the attention kernel likes them.
+    """
 
     def __init__(
         self, config: ModelConfig, pages: int, page_size: int, device: torch.device, dtype: torch.dtype
     ) -> None:
         self.page_size, self.kv_heads, self.head_size = page_size, config.kv_heads, config.head_size
         self.group = config.heads // config.kv_heads
-        shape = ((pages + 1) * page_size, config.kv_heads * config.head_size)
+        self.parts = 2 * config.kv_heads
+        shape = (pages + 1, self.parts, page_size, config.head_size)
         # Zeros, not empty memory: what is masked still gets multiplied by 0, and NaN would survive that.
-        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.layers)]
-        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.layers)]
-        self.device = device
+        self.layers = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.layers)]
+        self.device, self.dtype = device, dtype
+        self.page_bytes = math.prod(shape[1:]) * dtype.itemsize
 
     def copy_pages(self, sources: Integers, targets: Integers) -> None:
         """Copy whole pages in every layer."""
         if len(sources):
             origin, target = (torch.from_numpy(pages).to(self.device) for pages in (sources, targets))
-            for layer in (*self.keys, *self.values):
-                pages = self._by_page(layer)
-                pages.index_copy_(0, target, pages.index_select(0, origin))
+            for layer in self.layers:
+                layer.index_copy_(0, target, layer.index_select(0, origin))
 
-    def gather(self, layer: int, tables: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [R, K, P * page_size, C] of block tables [R, P]."""
-        return self._gather(self.keys[layer], tables), self._gather(self.values[layer], tables)
+    def places(self, slots: Integers) -> tuple[Tensor, Tensor]:
+        """Where :meth:`write` puts the keys and the values of N tokens, [N * K] each."""
+        pages, offsets = np.divmod(slots, self.page_size)
+        heads = np.arange(self.parts).reshape(2, 1, -1)
+        rows = (pages[:, None] * self.parts + heads) * self.page_size + offsets[:, None]
+        keys, values = torch.from_numpy(rows).to(self.device).flatten(1)
+        return keys, values
 
-    def _gather(self, pool: Tensor, tables: Tensor) -> Tensor:
-        rows = self._by_page(pool).index_select(0, tables.flatten())
-        return rows.view(len(tables), -1, self.kv_heads, self.head_size).transpose(1, 2)
+    def write(self, layer: int, places: tuple[Tensor, Tensor], k: Tensor, v: Tensor) -> None:
+        """Put keys and values [N, K, C] into their places."""
+        rows = self.layers[layer].view(-1, self.head_size)
+        rows.index_copy_(0, places[0], k.reshape(-1, self.head_size))
+        rows.index_copy_(0, places[1], v.reshape(-1, self.head_size))
 
-    def _by_page(self, pool: Tensor) -> Tensor:
-        return pool.view(-1, self.page_size * pool.shape[1])
+    def runs(self, tables: Integers) -> Tensor:
+        """What :meth:`gather` reads for block tables [R, P]."""
+        parts = tables[:, None, :] * self.parts + np.arange(self.parts)[:, None]
+        return torch.from_numpy(parts.ravel()).to(self.device)
+
+    def gather(self, layer: int, runs: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """Keys and values [R, K, P * page_size, C]."""
+        gathered = self.layers[layer].view(-1, self.page_size * self.head_size).index_select(0, runs)
+        keys, values = gathered.view(rows, 2, self.kv_heads, -1, self.head_size).unbind(1)
+        return keys, values
 
 
 @dataclass(slots=True, eq=False)
@@ -64,61 +83,102 @@ class Group:
     """R segments attended to together, each padded to T queries.
 
     Attributes:
-        queries: [R * T] indices into the step's N tokens; padding repeats a segment's last token.
+        size: R.
+        queries: [R * T] indices into the step's N tokens; padding repeats a segment's last token. None where they
+            are all of the tokens in their order.
         real: the entries of ``queries`` that are no padding; None where all are.
         targets: [U] those entries' indices into the N tokens.
-        tables: [R, P].
+        runs: where the keys and values are; see :meth:`PagedCache.runs`.
         mask: [R, 1, G * T, P * page_size], 0 where a query may look, else -inf; G query heads share a
-            key/value head.
+            key/value head. None where all may look everywhere.
     """
 
-    queries: Tensor
+    size: int
+    queries: Tensor | None
     real: Tensor | None
     targets: Tensor
-    tables: Tensor
-    mask: Tensor
+    runs: Tensor
+    mask: Tensor | None
 
 
 class PagedAttention:
     """Writes a step's keys and values into the cache and attends to them; see :class:`herdlm.model.attention.Attend`.
 
     The model is called with all tokens of the step as one row: q [1, N, H, C], k and v [1, N, K, C].
+
+    Sequences that decode with pages in common attend to those pages together and to the rest each on its own; the
+    parts are put together by their log-sum-exp (Juravsky et al., arXiv 2402.05099).
     """
 
-    # Keys gathered at once. 0.5 MiB stays within the second-level cache of a CPU core beside the values and scores.
-    GATHER_BYTES_CPU = 2**19
-    GATHER_BYTES_GPU = 2**28
+    # Keys and values gathered at once. 1 MiB stays within the second-level cache of a CPU core or near it.
+    GATHER_BYTES_CPU = 2**20
+    GATHER_BYTES_GPU = 2**29
 
     def __init__(self, cache: PagedCache, batch: Batch) -> None:
         self.cache = cache
-        self.slots = torch.from_numpy(batch.slots).to(cache.device)
-        self.groups = [self._group(batch, segments) for segments in self._split(batch)]
+        self.places = cache.places(batch.slots)
+        self.shared, own = self._shared_groups(batch)
+        self.groups = [self._group(batch, segments, own) for segments in self._split(batch, own)]
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See :class:`herdlm.model.attention.Attend`."""
-        cache = self.cache
-        cache.keys[layer].index_copy_(0, self.slots, k.flatten(2).squeeze(0))
-        cache.values[layer].index_copy_(0, self.slots, v.flatten(2).squeeze(0))
-        flat = q.flatten(2).squeeze(0)
-        out = torch.empty_like(flat)
+        cache, queries = self.cache, q[0]
+        cache.write(layer, self.places, k[0], v[0])
+        if len(self.groups) == 1 and self.groups[0].queries is None and not self.shared:
+            return self._attend(layer, queries, self.groups[0])[0].view_as(q)
+        out = torch.empty_like(queries, memory_format=torch.contiguous_format)
+        exact = torch.promote_types(out.dtype, torch.float32)
+        norms = out.new_empty((*out.shape[:2], 1), dtype=exact) if self.shared else None
         for group in self.groups:
-            keys, values = cache.gather(layer, group.tables)
-            # The query heads that share a key/value head stand as further queries: [R, K, G * T, C].
-            picked = flat.index_select(0, group.queries)
-            picked = picked.view(len(group.tables), -1, cache.kv_heads, cache.group, cache.head_size)
-            picked = picked.permute(0, 2, 3, 1, 4)
-            mixed = F.scaled_dot_product_attention(picked.flatten(2, 3), keys, values, attn_mask=group.mask)
-            shape = (len(group.tables), cache.kv_heads, cache.group, -1, cache.head_size)
-            mixed = mixed.reshape(shape).permute(0, 3, 1, 2, 4).reshape(-1, flat.shape[1])
-            out.index_copy_(0, group.targets, mixed if group.real is None else mixed.index_select(0, group.real))
+            mixed, norm = self._attend(layer, queries, group, wanted=self.shared != [])
+            out.index_copy_(0, group.targets, mixed)
+            if norms is not None:
+                norms.index_copy_(0, group.targets, norm)
+        for group in self.shared:
+            assert norms is not None
+            mixed, norm = self._attend(layer, queries, group, wanted=True)
+            others, before = out.index_select(0, group.targets), norms.index_select(0, group.targets)
+            share = torch.sigmoid(norm - before)
+            out.index_copy_(0, group.targets, others.lerp_(mixed, share.to(mixed.dtype)))
+            norms.index_copy_(0, group.targets, torch.logaddexp(norm, before))
         return out.view_as(q)
 
-    def _split(self, batch: Batch) -> Iterator[Integers]:
+    def _attend(self, layer: int, queries: Tensor, group: Group, wanted: bool = False) -> tuple[Tensor, Tensor]:
+        """Of a group's U queries, the mixed values [U, H, C] and, where wanted, log-sum-exp of the scores [U, H, 1]."""
+        cache = self.cache
+        keys, values = cache.gather(layer, group.runs, group.size)
+        picked = queries if group.queries is None else queries.index_select(0, group.queries)
+        # The query heads that share a key/value head stand as further queries: [R, K, G * T, C].
+        shape = (group.size, -1, cache.kv_heads, cache.group, cache.head_size)
+        picked = picked.reshape(shape).permute(0, 2, 3, 1, 4).flatten(2, 3)
+        mixed, norm = attention_with_norm(picked, keys, values, group.mask, wanted)
+        back = (group.size, cache.kv_heads, cache.group, -1)
+        mixed = mixed.view(*back, cache.head_size).permute(0, 3, 1, 2, 4).reshape(-1, *queries.shape[1:])
+        if wanted:
+            norm = norm.reshape(back).permute(0, 3, 1, 2).reshape(-1, queries.shape[1], 1)
+        if group.real is None:
+            return mixed, norm
+        return mixed.index_select(0, group.real), norm.index_select(0, group.real) if wanted else norm
+
+    def _shared_groups(self, batch: Batch) -> tuple[list[Group], Integers]:
+        """A group for each set of sequences with pages in common, and the pages [S] that are left out elsewhere."""
+        cache = self.cache
+        own = np.zeros(len(batch.counts), dtype=np.int64)
+        decoding = np.flatnonzero(batch.counts == 1)
+        groups = []
+        firsts = np.cumsum(batch.counts) - batch.counts
+        for rows, begin, end in find_shared(batch.tables[decoding], batch.begins[decoding] // cache.page_size):
+            segments = decoding[rows]
+            own[segments] = end
+            queries = torch.from_numpy(firsts[segments]).to(cache.device)
+            groups.append(Group(1, queries, None, queries, cache.runs(batch.tables[segments[:1], begin:end]), None))
+        return groups, own
+
+    def _split(self, batch: Batch, own: Integers) -> Iterator[Integers]:
         """Segments in groups: like numbers of queries together, then like numbers of pages."""
         cache = self.cache
-        pages = -(-(batch.begins + batch.counts) // cache.page_size)
-        page_bytes = cache.page_size * cache.keys[0].shape[1] * cache.keys[0].dtype.itemsize
-        room = (self.GATHER_BYTES_CPU if cache.device.type == "cpu" else self.GATHER_BYTES_GPU) // page_bytes
+        pages = -(-(batch.begins + batch.counts) // cache.page_size) - own
+        room = (self.GATHER_BYTES_CPU if cache.device.type == "cpu" else self.GATHER_BYTES_GPU) // cache.page_bytes
         order = np.lexsort((pages, batch.counts))
         end = len(order)
         decoding = int((batch.counts == 1).sum())
@@ -130,25 +190,49 @@ class PagedAttention:
             yield order[begin:end]
             end = begin
 
-    def _group(self, batch: Batch, segments: Integers) -> Group:
+    def _group(self, batch: Batch, segments: Integers, own: Integers) -> Group:
         cache = self.cache
-        begins, counts = batch.begins[segments], batch.counts[segments]
+        begins, counts, skipped = batch.begins[segments], batch.counts[segments], own[segments]
         firsts = (np.cumsum(batch.counts) - batch.counts)[segments]
         steps = np.arange(counts.max())
         offsets = np.minimum(steps, counts[:, None] - 1)  # [R, T]
-        pages = int((-(-(begins + counts) // cache.page_size)).max())
-        reach = torch.from_numpy(begins[:, None] + offsets).to(cache.device)  # the last key each query may see
+        pages = int((-(-(begins + counts) // cache.page_size) - skipped).max())
+        # The last key each query may see.
+        reach = torch.from_numpy(begins[:, None] + offsets - skipped[:, None] * cache.page_size).to(cache.device)
         seen = torch.arange(pages * cache.page_size, device=cache.device) <= reach[:, :, None]
         # Added to the scores; a boolean mask would be turned into this anew in every layer.
-        mask = torch.zeros(seen.shape, device=cache.device, dtype=cache.keys[0].dtype).masked_fill_(~seen, -torch.inf)
-        queries = torch.from_numpy((firsts[:, None] + offsets).ravel()).to(cache.device)
+        mask = torch.zeros(seen.shape, device=cache.device, dtype=cache.dtype).masked_fill_(~seen, -torch.inf)
+        queries = (firsts[:, None] + offsets).ravel()
         real = np.flatnonzero(steps < counts[:, None])
-        padded = len(real) < len(queries)
-        kept = torch.from_numpy(real).to(cache.device) if padded else None
+        kept = torch.from_numpy(real).to(cache.device) if len(real) < len(queries) else None
+        in_order = len(queries) == len(batch.tokens) and bool((queries == np.arange(len(queries))).all())
+        columns = np.minimum(skipped[:, None] + np.arange(pages), batch.tables.shape[1] - 1)
+        tables = np.take_along_axis(batch.tables[segments], columns, axis=1)
         return Group(
-            queries=queries,
+            size=len(segments),
+            queries=None if in_order else torch.from_numpy(queries).to(cache.device),
             real=kept,
-            targets=queries if kept is None else queries[kept],
-            tables=torch.from_numpy(batch.tables[segments, :pages]).to(cache.device),
+            targets=torch.from_numpy(queries[real]).to(cache.device),
+            runs=cache.runs(tables),
             mask=mask.repeat(1, cache.group, 1).unsqueeze(1),
         )
+
+
+def attention_with_norm(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, wanted: bool) -> tuple[Tensor, Tensor]:
+    """Attention [R, K, Q, C] and, where ``wanted``, the log-sum-exp of each query's scores [R, K, Q], float32 at least.
+
+    Args:
+        q: [R, K, Q, C].
+        k, v: [R, K, T, C].
+        mask: [R, 1, Q, T], added to the scores.
+    """
+    if q.device.type == "cpu":
+        out, norm = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, False, attn_mask=mask)
+        return out, norm
+    if not wanted:
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask), q
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    scores = scores.to(torch.promote_types(q.dtype, torch.float32))
+    scores = scores if mask is None else scores + mask
+    norm = scores.logsumexp(-1)
+    return (scores - norm[..., None]).exp().to(v.dtype) @ v, norm

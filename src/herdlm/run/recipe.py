@@ -13,7 +13,7 @@ from pydantic import Field, PositiveFloat, field_validator, model_validator
 from herdlm.align.config import AlignConfig, BankConfig
 from herdlm.base.recipe import Section, apply_overrides, merge, parse, read_toml
 from herdlm.curate.config import PATHS, CurateConfig
-from herdlm.curate.stopwords import STOP_WORDS
+from herdlm.curate.orthography import LANGUAGES
 from herdlm.generate.fp8_config import Fp8Config
 from herdlm.model.config import ModelConfig, RopeScaling
 from herdlm.parallel.config import ParallelConfig
@@ -50,8 +50,8 @@ class TokensConfig(Section):
     @field_validator("max_text_megabytes")
     @classmethod
     def _languages_exist(cls, limits: dict[str, float]) -> dict[str, float]:
-        if unknown := sorted(set(limits) - set(STOP_WORDS)):
-            raise ValueError(f"language {unknown[0]!r} is not known; choose from {', '.join(sorted(STOP_WORDS))}")
+        if unknown := sorted(set(limits) - LANGUAGES):
+            raise ValueError(f"language {unknown[0]!r} is not known; choose from {', '.join(sorted(LANGUAGES))}")
         return limits
 
     sources: dict[str, SourceConfig] = Field(
