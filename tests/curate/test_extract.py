@@ -197,6 +197,9 @@ def test_chinese_and_japanese_lines_are_joined_without_a_space() -> None:
 
 def test_attributes_with_angle_brackets_are_no_tags() -> None:
     assert everything('<p title="a > b <i>"><a href="x?a=1&amp;b=>">link</a> text</p>') == ["link text"]
+    assert everything('<p class="[&>p]:mt"><img src="x" alt="<=>">word <img src="x" alt=">"> word</p>') == [
+        "<=> word > word"
+    ]
 
 
 PARAGRAPHS = [

@@ -84,7 +84,7 @@ def extract(payload: bytes, charset: str, html: bool) -> tuple[str, str | None]:
 
 
 def extract_all(pages: Iterable[tuple[bytes, str, bool]]) -> list[tuple[str, str | None]]:
-    """What :func:`extract` gives for each page, in half the time."""
+    """What :func:`extract` gives for each page, in less time."""
     found: list[tuple[str, str | None]] = []
     waiting: dict[int, str] = {}
     for payload, charset, html in pages:

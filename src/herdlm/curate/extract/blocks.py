@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 
 from herdlm.curate.extract.cues import TAG_BIT, attribute_cues
 
-Tag = tuple[int, bool, str, int]  # the kind of element, whether it closes, its name, the mask of its cues
-_TAG = re.compile(r'<(/?[a-zA-Z][^\s/>]*[^">]*+(?:"[^"]*+"[^">]*+)*+)(>)([^<]*)')
-_ELEMENT = re.compile(r"(/?)([a-zA-Z][^\s/>]*)")
-_INLINE, _CONTAINER, _PRE, _RULE, _BREAK, _LINK, _BOLD, _IMAGE, _NO_TAG = range(9)  # up to _BREAK are borders
+TOKEN = re.compile(r'<(/?)([a-zA-Z][^\s/>]*)([^">]*+(?:"[^"]*+"[^">]*+)*+)>([^<]*)')
+_INLINE, _CONTAINER, _LINK, _BREAK, _IMAGE, _BOLD, _PRE, _RULE = range(8)
 KIND = {
     **dict.fromkeys(
         ["span", "em", "i", "u", "s", "font", "small", "big", "sub", "sup", "code", "kbd", "samp", "var", "tt",
@@ -95,15 +93,12 @@ def read_blocks(*pages: str) -> Blocks:
     """Blocks of pages, which the parser must have serialised: tags closed, attributes in double quotes."""
     blocks = Blocks()
     paths: dict[tuple[int, str, int], int] = {}
-    known: dict[str, Tag] = {}
     for html in pages:
-        _read_page(html, blocks, paths, known)
+        _read_page(html, blocks, paths)
     return blocks
 
 
-def _read_page(  # noqa: PLR0912, PLR0915 - one loop over all tags, unrolled for speed
-    html: str, page: Blocks, paths: dict[tuple[int, str, int], int], known: dict[str, Tag]
-) -> None:
+def _read_page(html: str, page: Blocks, paths: dict[tuple[int, str, int], int]) -> None:  # noqa: PLR0912, PLR0915 - one loop over all tokens, unrolled for speed
     document = len(page.parent)
     page.document.append(document)
     page.parent.append(document)
@@ -116,28 +111,22 @@ def _read_page(  # noqa: PLR0912, PLR0915 - one loop over all tags, unrolled for
     page.path.append(paths.setdefault((-1, "", document), len(paths)))
     stack = [document]
     buffer: list[str] = []
-    link = bold = False
-    pre = link_size = bold_size = 0
+    link = bold = pre = link_size = bold_size = 0
+    kind_of, bit_of = KIND.get, TAG_BIT.get
     parent, first, last, depth, own = page.parent, page.first, page.last, page.depth, page.own
     inherited, name, path, done = page.inherited, page.name, page.path, page.text
-    tag_of = known.get
-    for inner, _, text in _tags(html):
-        tag = tag_of(inner)
-        if tag is None:
-            tag = known[inner] = _read_tag(inner)
-        kind, closing, element, mask = tag
-        if kind == _INLINE:
+    for closing, tag, attributes, text in TOKEN.findall(html):
+        kind = kind_of(tag, 1)
+        if kind == 0:
             pass
-        elif kind > _BREAK:
-            if kind == _LINK:
-                link = not closing
-            elif kind == _BOLD:
-                bold = not closing
-            elif kind == _NO_TAG:
-                continue
-            elif alt := _alt(inner, buffer):
+        elif kind == 2:
+            link = not closing
+        elif kind == 5:
+            bold = not closing
+        elif kind == 4:
+            if alt := _alt(attributes, buffer):
                 buffer.append(alt)
-        elif kind == _BREAK and not (buffer and buffer[-1] == BREAK):
+        elif kind == 3 and not (buffer and buffer[-1] == BREAK):
             buffer.append(BREAK)
         else:  # a border: of a container, a rule, or an empty line
             if buffer:
@@ -146,14 +135,17 @@ def _read_page(  # noqa: PLR0912, PLR0915 - one loop over all tags, unrolled for
                 if not raw.isspace():
                     page.add(raw, stack[-1], link_size, bold_size, pre > 0)
                 link_size = bold_size = 0
-            if kind in (_BREAK, _RULE):
+            if kind in (3, 7):
                 pass
             elif closing:
                 if len(stack) > 1:  # a quote in an attribute's name hides tags from the pattern, rarely
                     last[stack.pop()] = len(done)
-                pre -= kind == _PRE
+                pre -= kind == 6
             else:
                 above = stack[-1]
+                mask = bit_of(tag, 0)
+                if attributes:
+                    mask |= attribute_cues(attributes, tag not in TITLED)
                 stack.append(len(parent))
                 parent.append(above)
                 first.append(len(done))
@@ -161,9 +153,9 @@ def _read_page(  # noqa: PLR0912, PLR0915 - one loop over all tags, unrolled for
                 depth.append(len(stack) - 1)
                 own.append(mask)
                 inherited.append(inherited[above] | mask)
-                name.append(element)
-                path.append(paths.setdefault((path[above], element, mask), len(paths)))
-                pre += kind == _PRE
+                name.append(tag)
+                path.append(paths.setdefault((path[above], tag, mask), len(paths)))
+                pre += kind == 6
         if text and not (link and text in ANCHOR_SIGNS) and (buffer or pre or not text.isspace()):
             buffer.append(text)
             if link:
@@ -174,33 +166,6 @@ def _read_page(  # noqa: PLR0912, PLR0915 - one loop over all tags, unrolled for
         page.add("".join(buffer), stack[-1], link_size, bold_size, pre > 0)
     for number in stack:
         last[number] = len(done)
-
-
-def _tags(html: str) -> list[tuple[str, str, str]]:
-    """The inside of each tag, an empty string or a bracket, and the text after it.
-
-    Cut at all angle brackets; where some of them stand in attributes, which leaves quotes open, by the pattern.
-    """
-    tags = [piece.partition(">") for piece in html.split("<")]
-    del tags[0]
-    cut = any(inner.count('"') & 1 for inner in {inner for inner, _, _ in tags}) or "" in {end for _, end, _ in tags}
-    return _TAG.findall(html) if cut else tags
-
-
-def _read_tag(inner: str) -> Tag:
-    if inner.startswith("a "):
-        return _LINK, False, "a", 0
-    found = _ELEMENT.match(inner)
-    if found is None:
-        return _NO_TAG, False, "", 0
-    slash, element = found.groups()
-    kind = KIND.get(element, _CONTAINER)
-    mask = 0
-    if kind in (_CONTAINER, _PRE) and not slash:
-        mask = TAG_BIT.get(element, 0)
-        if attributes := inner[found.end() :]:
-            mask |= attribute_cues(attributes, element not in TITLED)
-    return kind, bool(slash), element, mask
 
 
 def _alt(attributes: str, before: list[str]) -> str:
