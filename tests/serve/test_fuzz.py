@@ -85,7 +85,7 @@ def test_bodies_by_the_document_and_beside_it_are_answered_or_refused(http, docu
     seen = []
     schema = bodies(document, route)
 
-    @settings(max_examples=40, **QUIET)
+    @settings(max_examples=25, **QUIET)
     @given(schema.map(short), st.integers(0, 2**32))
     def run(body, number):
         seen.append(check(http, route, body))
@@ -97,7 +97,7 @@ def test_bodies_by_the_document_and_beside_it_are_answered_or_refused(http, docu
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@settings(max_examples=15, **QUIET)
+@settings(max_examples=8, **QUIET)
 @given(body=JSON)
 def test_any_json_is_refused_in_the_apis_form(http, route, body):
     assert check(http, route, body) != 200 or isinstance(body, dict)

@@ -25,7 +25,6 @@ output_type: multiple_choice
 doc_to_text: "{{question}}"
 doc_to_choice: "{{choices}}"
 doc_to_target: "{{answer}}"
-target_delimiter: ""
 metric_list: [{metric: acc}]
 """
 CONTINUE = """
@@ -40,9 +39,9 @@ generation_kwargs: {until: ["\\n"], max_gen_toks: 8, temperature: 0.0}
 metric_list: [{metric: exact_match}]
 """
 QUESTIONS = [
-    {"question": "The package", "choices": [" manager", " server"], "answer": 0},
-    {"question": "Each server keeps", "choices": [" a log", " the archive"], "answer": 0},
-    {"question": "When the disk", "choices": [" sleeps", " is full"], "answer": 1},
+    {"question": "The package", "choices": ["manager", "server"], "answer": 0},
+    {"question": "Each server keeps", "choices": ["a log", "the archive"], "answer": 0},
+    {"question": "When the disk", "choices": ["sleeps", "is full"], "answer": 1},
 ]
 
 
@@ -73,7 +72,7 @@ def test_it_runs_and_its_numbers_are_those_of_a_forward_pass(server, folder, eng
         likelihoods = []
         for choice, (value, greedy) in zip(question["choices"], told[i], strict=True):
             context = text.tokenizer.encode(question["question"])
-            tokens = text.tokenizer.encode(question["question"] + choice)
+            tokens = text.tokenizer.encode(f"{question['question']} {choice}")
             expected = forward(server, tokens)
             chosen = [float(expected[at - 1, tokens[at]]) for at in range(len(context), len(tokens))]
             assert value == pytest.approx(sum(chosen), abs=1e-4)
