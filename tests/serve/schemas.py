@@ -35,7 +35,11 @@ def objects(schema, known):
         return st.dictionaries(names, inner, max_size=3)
     required = {name: values(properties[name], known) for name in schema.get("required", [])}
     optional = {name: values(each, known) for name, each in properties.items() if name not in required}
-    return st.fixed_dictionaries(required, optional=optional)
+    if not optional:
+        return st.fixed_dictionaries(required)
+    # A few at a time: of many that must go together hardly any would.
+    few = st.lists(st.sampled_from(sorted(optional)), max_size=3, unique=True)
+    return few.flatmap(lambda names: st.fixed_dictionaries(required | {name: optional[name] for name in names}))
 
 
 def arrays(schema, known):

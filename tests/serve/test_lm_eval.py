@@ -71,8 +71,8 @@ def test_it_runs_and_its_numbers_are_those_of_a_forward_pass(server, folder, eng
     for i, question in enumerate(QUESTIONS):
         likelihoods = []
         for choice, (value, greedy) in zip(question["choices"], told[i], strict=True):
-            context = text.tokenizer.encode(question["question"])
-            tokens = text.tokenizer.encode(f"{question['question']} {choice}")
+            context = text.text_prompt(question["question"])  # lm-eval puts the begin-of-text token first
+            tokens = text.text_prompt(f"{question['question']} {choice}")
             expected = forward(server, tokens)
             chosen = [float(expected[at - 1, tokens[at]]) for at in range(len(context), len(tokens))]
             assert value == pytest.approx(sum(chosen), abs=1e-4)
@@ -83,7 +83,7 @@ def test_it_runs_and_its_numbers_are_those_of_a_forward_pass(server, folder, eng
     went_on = samples(tmp_path, "go_on")
     for i, question in enumerate(QUESTIONS):
         params = SamplingParams(max_tokens=8, temperature=0, stop=("\n",), stop_tokens=text.stop_tokens)
-        ((expected,),) = engine_apart.generate([text.tokenizer.encode(question["question"])], params)
+        ((expected,),) = engine_apart.generate([text.text_prompt(question["question"])], params)
         assert went_on[i][0] == expected.text
 
 
