@@ -268,12 +268,29 @@ def test_code_behind_the_python_tag_is_a_call_of_the_interpreter(folder_for_tool
     assert again.usage.completion_tokens <= 3
 
 
-def test_strict_functions_need_a_call_that_must_be_made(folder_for_tools):
-    class_tool = json.loads(json.dumps(TOOLS[0]))
-    class_tool["function"]["strict"] = True
-    with pytest.raises(openai.BadRequestError, match="tool_choice to required"):
-        folder_for_tools.client.chat.completions.create(**ASK, tools=[class_tool])
-    answer = folder_for_tools.client.chat.completions.create(
-        **ASK, tools=[class_tool], tool_choice="required", max_tokens=100
-    )
-    assert answer.choices[0].message.tool_calls[0].function.name == "get_weather"
+def strict(tool):
+    return {"type": "function", "function": tool["function"] | {"strict": True}}
+
+
+def test_strict_functions_obey_their_schema_where_the_model_is_free_to_call(folder_for_tools):
+    client, (brace,) = folder_for_tools.client, folder_for_tools.text.tokenizer.encode("{")
+    options = {"tools": [strict(TOOLS[1])], "max_tokens": 150, "tool_choice": "auto"}
+    for seed in range(3):
+        answer = client.chat.completions.create(**ASK, **options, seed=seed, logit_bias={str(brace): 60}).choices[0]
+        assert answer.message.content is None and answer.message.tool_calls
+        for made in answer.message.tool_calls[: -1 if answer.finish_reason == "length" else None]:
+            arguments = json.loads(made.function.arguments)
+            assert made.function.name == "add" and set(arguments) == {"a", "b"}
+        text = client.chat.completions.create(**ASK, **options, seed=seed, logit_bias={str(brace): -100}).choices[0]
+        assert text.message.tool_calls is None and text.message.content
+    first = client.chat.completions.create(
+        **ASK, **options | {"parallel_tool_calls": False}, logit_bias={str(brace): 60}, seed=1
+    )  # fmt: skip
+    assert first.choices[0].finish_reason == "tool_calls" and len(first.choices[0].message.tool_calls) == 1
+
+
+def test_a_schema_of_a_function_that_cannot_be_enforced_is_refused(folder_for_tools):
+    bad = strict({"function": {"name": "f", "parameters": {"type": "no such type"}}})
+    for choice in ("auto", "required"):
+        with pytest.raises(openai.BadRequestError, match="cannot be used"):
+            folder_for_tools.client.chat.completions.create(**ASK, tools=[bad], tool_choice=choice)

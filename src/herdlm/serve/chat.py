@@ -84,7 +84,9 @@ class Function(Body):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     description: Text | None = None
     parameters: dict[str, Any] = Field(default={"type": "object", "properties": {}})
-    strict: bool = Field(False, description="arguments are always valid; calls are then drawn by a grammar")
+    strict: bool = Field(
+        False, description="its arguments always obey the schema, also where the model is free to call"
+    )
 
 
 class Tool(Body):
@@ -173,8 +175,6 @@ class ChatBody(SamplingBody):
             raise fault("tool_choice", f"tool_choice names {shown(choice.function.name)}, which is not among the tools")
         if choice in ("auto", "required") and not names:
             raise fault("tool_choice", f"tool_choice = {choice!r} without tools")
-        if self.may_call and not self.must_call and any(tool.function.strict for tool in self.tools):
-            raise refusal("strict", True, "Set tool_choice to required or to a function: those calls obey the schema")
         if self.forms_answer and self.may_call:
             kind = self.response_format.type if self.response_format else ""
             raise refusal("response_format", kind, "An answer in that form cannot call tools: drop one of the two")
@@ -194,6 +194,11 @@ class ChatBody(SamplingBody):
     def may_call(self) -> bool:
         """Whether the answer may call tools."""
         return bool(self.tools) and self.tool_choice != "none"
+
+    @property
+    def strict(self) -> bool:
+        """Whether calls that the model is free to make must obey a schema."""
+        return self.may_call and not self.must_call and any(tool.function.strict for tool in self.tools)
 
     @property
     def must_call(self) -> list[Function]:

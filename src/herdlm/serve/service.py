@@ -26,7 +26,7 @@ from herdlm.serve.models import Lease, Models
 from herdlm.serve.requests import CompletionBody, DetokenizeBody, EmbeddingBody, SamplingBody, TokenizeBody
 from herdlm.serve.served import ModelText
 from herdlm.serve.stream import ClientLeftError, EventStream, count, unless_client_leaves
-from herdlm.serve.tools import call_schema, dialog_of
+from herdlm.serve.tools import call_schema, dialog_of, free_grammar
 from herdlm.serve.visit import Visit, visit_of
 
 Prompts = list[tuple[list[int], int]]  # tokens, and how many may be added
@@ -202,6 +202,8 @@ def _grammar(body: ChatBody) -> Grammar | None:
     """What the answer must obey."""
     if body.must_call:
         return Grammar.json_schema(call_schema(body.must_call))
+    if body.strict:
+        return free_grammar([tool.function for tool in body.tools], body.parallel_tool_calls)
     if body.response_format is None or body.response_format.type == "text":
         return None
     schema = body.response_format.json_schema

@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from herdlm.generate.grammar import JSON_SPACE, Grammar
 from herdlm.serve.chat import ChatBody, ChatMessage, Function, ToolCall
 from herdlm.serve.failures import RefusedError, shown
 from herdlm.serve.tool_calls import BUILT_IN, CODE_INTERPRETER
@@ -64,16 +65,25 @@ def tools_text(functions: Sequence[Function]) -> str:
 
 def call_schema(functions: Sequence[Function]) -> dict[str, Any]:
     """The JSON schema of a call of one of ``functions``."""
-    calls = [
-        {
-            "type": "object",
-            "properties": {"name": {"const": function.name}, "parameters": function.parameters},
-            "required": ["name", "parameters"],
-            "additionalProperties": False,
-        }
-        for function in functions
-    ]
+    calls = [_call(function.name, function.parameters) for function in functions]
     return calls[0] if len(calls) == 1 else {"anyOf": calls}
+
+
+def free_grammar(functions: Sequence[Function], parallel: bool) -> Grammar:
+    """Any text that does not look like a call, or calls; the arguments of strict functions obey their schemas.
+
+    ``<|python_tag|>`` is no text, so built-in tools are called as JSON too.
+    """
+    options = {"whitespace_flexible": True, "whitespace_pattern": JSON_SPACE}
+    free = {"type": "object"}
+    rules = [
+        f"call{i}: %json {json.dumps(_call(f.name, f.parameters if f.strict else free) | {'x-guidance': options})}"
+        for i, f in enumerate(functions)
+    ]
+    call = " | ".join(f"call{i}" for i in range(len(functions)))
+    more = ' ("; " call)*' if parallel else ""
+    text = r"/ ?[^\s\{\[](.|\n)*/"
+    return Grammar.lark("\n".join([f"start: TEXT? | call{more}", f"TEXT: {text}", f"call: {call}", *rules]) + "\n")
 
 
 def _message(message: ChatMessage) -> Message:
@@ -87,6 +97,15 @@ def _message(message: ChatMessage) -> Message:
         return {"role": role, "content": _built_in_call(message.tool_calls[0]), "code": True}
     calls = "; ".join(_custom_call(call) for call in message.tool_calls)
     return {"role": role, "content": f"{message.text}\n\n{calls}" if message.text else calls}
+
+
+def _call(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {"name": {"const": name}, "parameters": parameters},
+        "required": ["name", "parameters"],
+        "additionalProperties": False,
+    }
 
 
 def _custom_call(call: ToolCall) -> str:
