@@ -428,6 +428,8 @@ def serve(
     request_seconds: Annotated[float, typer.Option(min=0.1, help="A request may take.")] = 600,
     drain_seconds: Annotated[float, typer.Option(min=0, help="For answers under way after SIGTERM.")] = 30,
     log_texts: Annotated[bool, typer.Option("--log-texts", help="Put prompts into the access log.")] = False,
+    guard: Annotated[Path | None, typer.Option(help="A guard model that judges prompts and answers.")] = None,
+    guard_threshold: Annotated[float, typer.Option(help="Scores from here on are refused.")] = 0.5,
     seed: Annotated[int, typer.Option(help="Of requests without a seed of their own.")] = 0,
 ) -> None:
     """Serve models over OpenAI's protocol."""
@@ -440,6 +442,7 @@ def serve(
     serve_models(
         models, host=host, port=port, device=device, dtype=dtype, cache_tokens=cache_tokens, memory_gib=memory_gib,
         keys=keys, no_keys=no_keys, limits=limits, log_texts=log_texts, seed=seed,
+        guard=guard, guard_threshold=guard_threshold,
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from herdlm.serve.keys import KeyFile
 from herdlm.serve.limits import Crowd, ServerLimits
 from herdlm.serve.metrics import Metrics
 from herdlm.serve.models import Models
+from herdlm.serve.moderation import Moderator
 from herdlm.serve.page import page_router
 from herdlm.serve.requests import CompletionBody, DetokenizeBody, EmbeddingBody, TokenizeBody
 from herdlm.serve.service import Service
@@ -25,7 +26,7 @@ from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_TURN, PAD
 
 def create_app(
     models: Models, *, seed: int = 0, limits: ServerLimits | None = None, keys: KeyFile | None = None,
-    log_texts: bool = False,
+    log_texts: bool = False, moderator: Moderator | None = None,
 ) -> FastAPI:  # fmt: skip
     """The application; all workers end with it.
 
@@ -33,10 +34,11 @@ def create_app(
         seed: requests without a seed of their own draw with one that depends on this and on how many came before.
         keys: who may ask; None for everyone.
         log_texts: whether the access log has prompts.
+        moderator: a guard for prompts and answers; started by the server, ended with the application.
     """
     limits = limits or ServerLimits()
     crowd, gate = Crowd(limits.samples), Gate()
-    service, metrics = Service(models, crowd, limits, seed, log_texts), Metrics(models, crowd)
+    service, metrics = Service(models, crowd, limits, seed, log_texts, moderator=moderator), Metrics(models, crowd)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -44,6 +46,8 @@ def create_app(
             yield
         finally:
             await models.stop()
+            if moderator:
+                await moderator.stop()
 
     # The interactive pages are left out, as they load their scripts from another host.
     app = FastAPI(title="herdlm", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)

@@ -28,6 +28,7 @@ from fastapi import FastAPI
 from herdlm.serve.keys import KeyFile
 from herdlm.serve.limits import ServerLimits
 from herdlm.serve.models import Models
+from herdlm.serve.moderation import Moderator
 from herdlm.serve.served import ModelText
 
 BACKLOG = 2048
@@ -70,6 +71,8 @@ def serve(
     no_keys: bool = False,
     limits: ServerLimits | None = None,
     log_texts: bool = False,
+    guard: Path | None = None,
+    guard_threshold: float = 0.5,
     seed: int = 0,
     ready: Callable[[str, str], None] | None = None,
 ) -> None:
@@ -83,6 +86,8 @@ def serve(
         keys: a file of API keys; see :class:`herdlm.serve.keys.KeyFile`.
         no_keys: let everyone in, also at addresses that other machines reach.
         log_texts: put prompts into the access log.
+        guard: a guard model's folder; it judges prompts and answers, see :mod:`herdlm.serve.moderation`.
+        guard_threshold: the least score that is refused.
         seed: see :func:`herdlm.serve.app.create_app`.
         ready: called once requests are answered, with the first model's name and the base URL; by default one line
             says so.
@@ -92,6 +97,7 @@ def serve(
     """
     texts = [_named(model) for model in models]  # wrong paths are told before anything is loaded, as are used ports
     found = Models(texts, device=device, dtype=dtype, cache_tokens=cache_tokens, memory_gib=memory_gib)
+    moderator = None if guard is None else Moderator(guard, guard_threshold, device=device, dtype=dtype)
     key_file = None if keys is None else KeyFile(keys)
     if key_file:
         key_file.entries()
@@ -111,7 +117,7 @@ def serve(
             else:
                 say(f"{', '.join(text.name for text in texts)} answers at {url} (Ctrl-C ends)")
 
-        app = create_app(found, seed=seed, limits=limits, keys=key_file, log_texts=log_texts)
+        app = create_app(found, seed=seed, limits=limits, keys=key_file, log_texts=log_texts, moderator=moderator)
         Server(app, announce).run(sockets=[listener])
 
 
@@ -162,11 +168,14 @@ class Server(uvicorn.Server):
         ))  # fmt: skip
         self._announce = announce
         self._models, self._gate, self._limits = app.state.service.models, app.state.gate, app.state.limits
+        self._moderator = app.state.service.moderator
         self._draining: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to answer, and say so."""
         (await self._models.lease(self._models.default.text.name)).close()
+        if self._moderator:
+            await self._moderator.start()
         await super().startup(sockets)
         self._announce()
 
@@ -204,6 +213,8 @@ class Server(uvicorn.Server):
             await asyncio.wait_for(self._gate.empty.wait(), self._limits.drain_seconds)
         except TimeoutError:
             self._models.fail_all("the server is shutting down")
+            if self._moderator:
+                self._moderator.backend.fail_all("the server is shutting down")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._gate.empty.wait(), LAST_WORDS_SECONDS)
         self.should_exit = True

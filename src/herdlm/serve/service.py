@@ -7,6 +7,7 @@ import base64
 import time
 from collections.abc import Coroutine, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,11 +24,13 @@ from herdlm.serve.failures import RefusedError, json_response
 from herdlm.serve.generation import TooLongError
 from herdlm.serve.limits import Crowd, ServerLimits
 from herdlm.serve.models import Lease, Models
+from herdlm.serve.moderation import Moderator, as_stream, moderated
 from herdlm.serve.requests import CompletionBody, DetokenizeBody, EmbeddingBody, SamplingBody, TokenizeBody
 from herdlm.serve.served import ModelText
 from herdlm.serve.stream import ClientLeftError, EventStream, count, unless_client_leaves
 from herdlm.serve.tools import call_schema, dialog_of, free_grammar
 from herdlm.serve.visit import Visit, visit_of
+from herdlm.tokens.chat import Message
 
 Prompts = list[tuple[list[int], int]]  # tokens, and how many may be added
 
@@ -40,9 +43,14 @@ class Service:
     Args:
         seed: requests without a seed of their own draw with one that depends on this and on how many came before.
         log_texts: whether visits keep prompts for the access log.
+        moderator: judges prompts and answers, where there is one.
     """
 
-    def __init__(self, models: Models, crowd: Crowd, limits: ServerLimits, seed: int, log_texts: bool) -> None:
+    def __init__(
+        self, models: Models, crowd: Crowd, limits: ServerLimits, seed: int, log_texts: bool,
+        *, moderator: Moderator | None = None,
+    ) -> None:  # fmt: skip
+        self.moderator = moderator
         self.models, self.crowd, self.limits, self.seed, self.log_texts = models, crowd, limits, seed, log_texts
         self._unseeded = 0
 
@@ -59,7 +67,8 @@ class Service:
             names = frozenset(tool.function.name for tool in body.tools) if body.may_call else frozenset[str]()
             answer = ChatAnswer(lease.text, logprobs=body.logprobs, functions=names, parallel=body.parallel_tool_calls)
             params = self._params(body, lease.text, body.top_logprobs, grammar=_grammar(body))
-            return await self._answer(answer, body, request, held, lease=lease, prompts=prompts, params=params)
+            return await self._answer(answer, body, request, held, lease=lease, prompts=prompts, params=params,
+                                      dialogs=[dialog])  # fmt: skip
 
     async def complete(self, body: CompletionBody, request: Request) -> Response:
         """``POST /v1/completions``."""
@@ -77,7 +86,9 @@ class Service:
                                       echo_alone=not body.max_tokens)  # fmt: skip
             params = self._params(body, lease.text, body.logprobs or 0, best_of=body.best_of,
                                   prompt_logprobs=body.echo and body.logprobs is not None)  # fmt: skip
-            return await self._answer(answer, body, request, held, lease=lease, prompts=prompts, params=params)
+            dialogs = [self._as_dialog(lease.text, prompt) for prompt in body.prompt]
+            return await self._answer(answer, body, request, held, lease=lease, prompts=prompts, params=params,
+                                      dialogs=dialogs)  # fmt: skip
 
     async def embed(self, body: EmbeddingBody, request: Request) -> Response:
         """``POST /v1/embeddings``."""
@@ -148,18 +159,32 @@ class Service:
     async def _tokens(self, text: ModelText, prompt: str | list[int]) -> list[int]:
         return await asyncio.to_thread(text.text_prompt, prompt) if isinstance(prompt, str) else prompt
 
+    def _as_dialog(self, text: ModelText, prompt: str | list[int]) -> list[Message]:
+        """A text to continue as the guard sees it."""
+        return [{"role": "user", "content": prompt if isinstance(prompt, str) else text.tokenizer.decode(prompt)}]
+
     def _echo(self, text: ModelText, prompt: str | list[int], encoded: tuple[list[int], int]) -> Echo:
         return Echo(prompt if isinstance(prompt, str) else text.tokenizer.decode(prompt), encoded[0])
 
     async def _answer(
         self, answer: Answer, body: SamplingBody, request: Request, held: ExitStack, *, lease: Lease, prompts: Prompts,
-        params: dict[str, Any],
+        params: dict[str, Any], dialogs: Sequence[Sequence[Message]],
     ) -> Response:  # fmt: skip
         visit, usage = visit_of(request), Usage(sum(len(tokens) for tokens, _ in prompts))
         requests = [
             (tokens, SamplingParams(**params, max_tokens=max_tokens, seed=self._seed(body)))
             for tokens, max_tokens in prompts
         ]
+        if self.moderator:
+            work = moderated(self.moderator, answer, dialogs, requests, partial(lease.backend.submit, stream=False),
+                             samples=body.n, usage=usage, visit=visit)  # fmt: skip
+            try:
+                told = await unless_client_leaves(request, self._in_time(visit, work))
+            except ClientLeftError:
+                return Response(status_code=499)  # for the access log alone
+            if body.stream:
+                return as_stream(answer, told, usage, tell_usage=body.include_usage)
+            return json_response(answer.response(told, usage))
         generation = await lease.backend.submit(requests, stream=body.stream)
         generation.end_at(self._seconds_left(visit))
         if body.stream:
