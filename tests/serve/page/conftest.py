@@ -24,7 +24,7 @@ def scripted() -> Iterator[Scripted]:
 @pytest.fixture
 def engine(server):
     """The engine of the real server."""
-    return getattr(server, "engine", None) or server.service.model.engine
+    return server.engine
 
 
 @pytest.fixture(scope="session")
