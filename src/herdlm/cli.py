@@ -376,15 +376,22 @@ def launch(
 
 @app.command()
 def chat(
-    model: ModelArgument,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A model folder, or a run (its flagship); with --url a model's name.", show_default=False),
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="Talk to a server, as in http://127.0.0.1:8000/v1.")] = None,
+    key: Annotated[str | None, typer.Option(envvar="HERDLM_API_KEY", help="The server's API key.")] = None,
     system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
     max_tokens: Annotated[int, typer.Option(min=1)] = 256,
+    seed: SeedOption = 0,
 ) -> None:
-    """Talk to a model in the terminal."""
+    """Talk to a model in the terminal: /help there shows more."""
     from herdlm.serve.terminal import chat as talk
 
-    talk(model, system=system, temperature=temperature, max_tokens=max_tokens)
+    talk(model, url=url, key=key, system=system, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
 
 
 @app.command()

@@ -5,8 +5,9 @@ import threading
 import pytest
 from playwright.sync_api import expect
 
-from tests.serve.page.conftest import WAIT, delta, failure
+from tests.serve.page.conftest import WAIT
 from tests.serve.page.test_page_chat import logprob
+from tests.serve.scripted import delta, failure
 
 pytestmark = pytest.mark.browser
 

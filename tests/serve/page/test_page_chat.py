@@ -8,7 +8,8 @@ import time
 import pytest
 from playwright.sync_api import expect
 
-from tests.serve.page.conftest import WAIT, delta, event, failure
+from tests.serve.page.conftest import WAIT
+from tests.serve.scripted import delta, event, failure
 
 pytestmark = pytest.mark.browser
 
@@ -52,8 +53,7 @@ def test_an_answer_of_the_real_server_is_the_models_own(visit, address, client):
 
 
 @pytest.mark.parametrize("how", ["button", "Escape"])
-def test_stopping_keeps_what_came_and_frees_the_engine(visit, address, server, how):
-    engine = server.service.model.engine
+def test_stopping_keeps_what_came_and_frees_the_engine(visit, address, engine, how):
     step = engine.step
 
     def slowly():

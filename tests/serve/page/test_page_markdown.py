@@ -10,6 +10,7 @@ from markdown_it import MarkdownIt
 from playwright.sync_api import expect
 
 from tests.serve.page.hostile import TEXTS
+from tests.serve.scripted import Scripted, served
 
 pytestmark = pytest.mark.browser
 
@@ -46,8 +47,6 @@ TREE = """
 
 @pytest.fixture(scope="module")
 def module_visit(browser):
-    from tests.serve.page.conftest import Scripted, served
-
     with served(Scripted().app()) as url:
         page = browser.new_page()
         page.goto(url)

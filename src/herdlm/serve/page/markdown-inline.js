@@ -4,6 +4,8 @@
 // {type: "link", url, children}. A link's url is http or https, checked by the browser's own parser; everything else
 // that looks like a link stays the text it is. Delimiters are matched by CommonMark's algorithm; the work is linear.
 
+import { Items } from "./markdown-items.js";
+
 const MAX_DEPTH = 12; // of emphasis in emphasis
 const MAX_URL = 2000;
 const PUNCTUATION = /[\p{P}\p{S}]/u;
@@ -302,79 +304,6 @@ function withoutLinks(nodes) {
     if (node.type === "link") return node.children;
     return node.children ? [{ ...node, children: withoutLinks(node.children) }] : [node];
   });
-}
-
-/** A doubly linked list of nodes. */
-class Items {
-  constructor() {
-    this.head = { node: null, before: null, behind: null };
-    this.end = this.head;
-  }
-
-  get last() {
-    return this.end === this.head ? null : this.end;
-  }
-
-  push(node) {
-    const item = { node, before: this.end, behind: null };
-    this.end.behind = item;
-    this.end = item;
-    return item;
-  }
-
-  drop(item) {
-    item.before.behind = item.behind;
-    if (item.behind) item.behind.before = item.before;
-    else this.end = item.before;
-  }
-
-  insertBehind(item, nodes) {
-    for (const node of nodes) {
-      const fresh = { node, before: item, behind: item.behind };
-      if (item.behind) item.behind.before = fresh;
-      else this.end = fresh;
-      item.behind = fresh;
-      item = fresh;
-    }
-  }
-
-  cutBetween(from, to) {
-    const nodes = nodesFrom(from.behind, to);
-    from.behind = to;
-    to.before = from;
-    return nodes;
-  }
-
-  cutBehind(from) {
-    const nodes = nodesFrom(from.behind, null);
-    from.behind = null;
-    this.end = from;
-    return nodes;
-  }
-
-  nodes() {
-    return nodesFrom(this.head.behind, null);
-  }
-}
-
-/** Nodes from an item up to another, neighbouring texts as one. */
-function nodesFrom(item, end) {
-  const nodes = [];
-  let words = [];
-  const flush = () => {
-    if (words.length) nodes.push({ type: "text", text: words.join("") });
-    words = [];
-  };
-  for (; item !== end; item = item.behind) {
-    if (item.node.type !== "text") {
-      flush();
-      nodes.push(item.node);
-    } else if (item.node.text) {
-      words.push(item.node.text);
-    }
-  }
-  flush();
-  return nodes;
 }
 
 /** Where runs of backticks begin, by their length, so that an unclosed one is looked for once. */
