@@ -141,9 +141,10 @@ def test_a_run_of_the_command_line_that_was_killed_goes_on_where_it_stopped(exac
         (["--prompt", "a", "--workers", "2"], "--batch"),
     ],
 )
-def test_options_of_the_command_line_that_do_not_go_together_are_refused(options, message, exact, capsys):
+def test_options_of_the_command_line_that_do_not_go_together_are_refused(options, message, exact, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["herdlm", "generate", str(exact), *options])
     with pytest.raises(SystemExit) as left:
-        main(["generate", str(exact), *options])
+        main()
     assert left.value.code == 2
     assert message in capsys.readouterr().err
 
