@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from herdlm.generate.pages import PagePool
 from herdlm.generate.request import SamplingParams
-from herdlm.generate.rows import FOLLOWING, PromptScores, Request, Sample
+from herdlm.generate.rows import FOLLOWING, RUNNING, PromptScores, Request, Sample
 from herdlm.generate.scheduler import ONGOING, Batch, Scheduler
 
 
@@ -117,6 +117,10 @@ class Simulation:
             assert rows.state[row] or not held, "a free row holds pages"
             np.add.at(holders, held, 1)
         assert holders.tolist() == self.pool.references.tolist()
+        followers = self.scheduler.followers
+        assert all(rows.state[leader] == RUNNING for leader in followers), "rows wait for one that is not there"
+        waiting = sorted(row for rows_ in followers.values() for row in rows_.tolist())
+        assert waiting == np.flatnonzero(rows.state == FOLLOWING).tolist()
 
 
 requests = st.lists(
@@ -240,6 +244,25 @@ def test_a_scored_prompt_is_computed_whole_though_it_is_in_the_cache_and_put_bac
         assert request.scores is not None
         assert request.scores.logprobs.tolist() == [2, 0, 1, 2]
     assert simulation.finished[2, 1] == alone([1, 2, 0, 1, 2], 1, 10, 9)
+
+
+def test_a_row_put_back_within_its_prompt_takes_those_that_wait_for_it_along():
+    simulation = Simulation(pages=12, page_size=1, max_batch=4, step_tokens=4)
+    prompts = [[1], [0], [2] * 6]
+    for id in range(2):
+        simulation.submit(id, prompts[id], 1, 8, stop=9)
+    simulation.step()
+    simulation.submit(2, prompts[2], 2, 3, stop=9)
+    simulation.step()
+    assert (simulation.scheduler.rows.state == FOLLOWING).sum() == 1
+    while simulation.scheduler.preemptions == 0:
+        assert simulation.step()
+    assert not (simulation.scheduler.rows.state == FOLLOWING).any()
+    while simulation.step():
+        pass
+    assert simulation.finished == {
+        (id, j): alone(prompts[id], j, 9, 9) for id, j in ((0, 0), (1, 0), (2, 0), (2, 1))
+    }  # fmt: skip
 
 
 def test_running_out_of_pages_puts_the_last_row_back():
