@@ -397,21 +397,48 @@ def chat(
 @app.command()
 def generate(
     model: ModelArgument,
-    prompt: Annotated[str, typer.Option(help="The text to continue, or the user's message with --chat.")],
+    prompt: Annotated[str | None, typer.Option(help="The text to continue, or the user's message with --chat.")] = None,
+    batch: Annotated[Path | None, typer.Option(help="A JSONL file of prompts instead; see docs/generate.md.")] = None,
+    out: Annotated[Path | None, typer.Option(help="With --batch: the JSONL file of answers.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="With --batch: engines at once.")] = None,
+    cluster: Annotated[str | None, typer.Option(help="With --batch: a Ray cluster, auto or ray://HOST:PORT.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Ask in the chat format.")] = False,
     max_tokens: Annotated[int, typer.Option(min=1)] = 128,
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
     n: Annotated[int, typer.Option("--n", min=1, help="Answers to give.")] = 1,
     seed: Annotated[int, typer.Option(help="Same seed, same answer.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     json_: JsonOption = False,
 ) -> None:
-    """Generate text from a prompt."""
+    """Generate text from a prompt, or from each prompt of a file."""
+    if (prompt is None) == (batch is None):
+        raise InputError("generate takes a prompt or a file of them", "Give either --prompt or --batch")
+    if batch is not None:
+        from herdlm.serve.batch.prompts import Options
+        from herdlm.serve.batch.run import generate_batch
+
+        if out is None:
+            raise InputError("--batch needs a place for the answers", "Give --out FILE.jsonl")
+        summary = generate_batch(
+            model, batch, out, options=Options(max_tokens=max_tokens, temperature=temperature, top_p=top_p, n=n),
+            chat=chat, seed=seed, workers=workers, cluster=cluster, device=device, dtype=dtype, quiet=json_,
+        )  # fmt: skip
+        if json_:
+            say_json(asdict(summary))
+        else:
+            say(f"Answers: {out} ({summary.prompts:,} prompts, {summary.failed:,} that could not be answered)")
+        return
+    if out or workers or cluster:
+        raise InputError("--out, --workers and --cluster are for files of prompts", "Give --batch, or leave them out")
     from herdlm.serve.once import generate_once
 
+    assert prompt is not None
     found = generate_once(
-        model, prompt, chat=chat, max_tokens=max_tokens, temperature=temperature, top_p=top_p, n=n, seed=seed
-    )
+        model, prompt, chat=chat, max_tokens=max_tokens, temperature=temperature, top_p=top_p, n=n, seed=seed,
+        device=device, dtype=dtype,
+    )  # fmt: skip
     if json_:
         say_json([asdict(completion) for completion in found])
     else:
