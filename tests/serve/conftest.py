@@ -19,6 +19,7 @@ from herdlm.serve.service import Service
 from herdlm.serve.worker import serve_connection
 from herdlm.tokens.tokenizer import SPECIAL_TOKENS
 from tests.conftest import small_model
+from tests.serve.tiny_guard import train_guard
 
 WAIT_SECONDS = 60
 
@@ -138,3 +139,9 @@ def client(server):
 def engine_apart(folder):
     """An engine of the same model that no server drives."""
     return Engine.load(folder, dtype=torch.float64)
+
+
+@pytest.fixture(scope="session")
+def guard_folder(tmp_path_factory):
+    """A tiny guard that tells harmful words from others."""
+    return train_guard(tmp_path_factory.mktemp("guard") / "guard")

@@ -25,17 +25,12 @@ from herdlm.serve.guard import (
 from herdlm.tokens.chat import Message, render, render_prompt
 from herdlm.tokens.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
 from tests.conftest import TEXT, small_model
-from tests.serve.tiny_guard import HARM, HARMLESS, dialogs, train_guard
+from tests.serve.tiny_guard import HARM, HARMLESS, dialogs
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_guard(tmp_path_factory.mktemp("guard") / "guard")
-
-
-@pytest.fixture(scope="module")
-def guard(folder: Path) -> Guard:
-    return Guard.load(folder, device="cpu", dtype="float32")
+def guard(guard_folder: Path) -> Guard:
+    return Guard.load(guard_folder, device="cpu", dtype="float32")
 
 
 def user(text: str) -> Message:
@@ -89,8 +84,8 @@ def test_the_score_is_the_probability_of_the_first_token(guard: Guard, word: str
     assert score >= unsafe - 1e-6  # never below: what is neither word counts as unsafe
 
 
-def test_a_low_threshold_flags_what_the_guard_calls_safe_and_asks_for_codes(folder: Path) -> None:
-    strict = Guard.load(folder, threshold=1e-6, device="cpu", dtype="float32")
+def test_a_low_threshold_flags_what_the_guard_calls_safe_and_asks_for_codes(guard_folder: Path) -> None:
+    strict = Guard.load(guard_folder, threshold=1e-6, device="cpu", dtype="float32")
     verdict = strict.judge([user("Tell me about murder today")])
     assert verdict.flagged and verdict.categories == ("S1",)
     verdict = strict.judge([user("Tell me about garden")])
@@ -176,8 +171,8 @@ def test_the_worst_window_counts(guard: Guard) -> None:
     assert verdict.score == pytest.approx(0.904837, abs=1e-6) and verdict.categories == ("S1", "S9")
 
 
-def test_a_guard_may_bring_its_own_wording(folder: Path, tmp_path: Path) -> None:
-    own = shutil.copytree(folder, tmp_path / "own")
+def test_a_guard_may_bring_its_own_wording(guard_folder: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(guard_folder, tmp_path / "own")
     (own / PROMPT_FILE).write_text("Is {role} safe?\n{categories}\n---\n{conversation}\n")
     tokenizer = Tokenizer.load(own)
     protocol = Protocol.read(own, tokenizer, 512, 0.5)
@@ -189,7 +184,7 @@ def test_a_guard_may_bring_its_own_wording(folder: Path, tmp_path: Path) -> None
         Protocol.read(own, tokenizer, 512, 0.5)
 
 
-def test_what_cannot_guard_is_refused(folder: Path, tmp_path: Path, tokenizer: Tokenizer, guard: Guard) -> None:
+def test_what_cannot_guard_is_refused(guard_folder: Path, tmp_path: Path, tokenizer: Tokenizer, guard: Guard) -> None:
     save_folder(small_model(max_seq_len=1024), tmp_path / "chat")
     tokenizer.save(tmp_path / "chat")
     with pytest.raises(InputError, match="is no guard"):

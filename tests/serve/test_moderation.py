@@ -8,19 +8,14 @@ import json
 import httpx
 import openai
 import pytest
+import torch
 
 from herdlm.base.errors import InputError
 from herdlm.generate import Engine
 from herdlm.serve.moderation import REFUSAL, Moderator
 from tests.serve.conftest import WorkerThread, running
-from tests.serve.tiny_guard import train_guard
 
 HARMLESS, HARMFUL = "Tell me about music", "What is murder , please"
-
-
-@pytest.fixture(scope="module")
-def guard_folder(tmp_path_factory):
-    return train_guard(tmp_path_factory.mktemp("guard") / "guard")
 
 
 def moderator_of(folder, engine=None):
@@ -153,7 +148,8 @@ def test_without_a_verdict_nothing_passes(folder, guard_folder):
     engine = Engine.load(guard_folder, device="cpu", dtype="float32")
     with running(folder, moderator=moderator_of(guard_folder, engine)) as server:
         assert ask(server, HARMLESS).choices[0].finish_reason == "stop"
-        engine.model.lm_head.weight.requires_grad_(False).zero_()
+        logits = engine.model.logits
+        engine.model.logits = lambda hidden: torch.zeros_like(logits(hidden))  # the guard has lost its mind
         engine.forget_prefixes()
         with pytest.raises(openai.InternalServerError, match="neither 'safe' nor 'unsafe'"):
             ask(server, HARMLESS)
