@@ -103,6 +103,10 @@ def test_with_keys_only_their_holders_are_answered(folder, file):
         file.revoke("ann")
         with pytest.raises(openai.AuthenticationError):
             server.client_with(ann).models.list()
+        file.path.write_text("{")
+        with pytest.raises(openai.InternalServerError, match="cannot check API keys") as caught:
+            server.client_with(ann).models.list()
+        assert caught.value.status_code == 503
 
 
 def test_without_keys_it_serves_this_machine_alone_unless_told(folder, file):

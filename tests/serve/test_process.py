@@ -81,3 +81,8 @@ def test_an_ipv6_address_is_written_in_brackets():
         pytest.skip("no IPv6 loopback here")
     with listener:
         assert base_url(listener).startswith("http://[::1]:")
+
+
+def test_the_servers_own_process_does_without_torch():
+    program = "import sys, herdlm.serve.run; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -13,12 +13,14 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from herdlm.base.errors import InputError
 from herdlm.serve.failures import RefusedError, failure_of, json_response
 from herdlm.serve.keys import KeyFile
 from herdlm.serve.limits import Accounts, ServerLimits
 from herdlm.serve.metrics import Metrics
 from herdlm.serve.visit import Visit
 
+log = logging.getLogger(__name__)
 access = logging.getLogger("herdlm.access")
 
 GUARDED = ("/v1/", "/tokenize", "/detokenize", "/tokenizer_info", "/metrics")  # need a key where there are keys
@@ -86,7 +88,11 @@ class Door:
                 visit.error = body["error"]["code"]
                 await json_response(body, status, headers)(scope, receive, send_noting)
             else:
-                await self.app(scope, replayed, send_noting)
+                try:
+                    await self.app(scope, replayed, send_noting)
+                except Exception:
+                    visit.status = visit.status or 500  # told by the layer around this one
+                    raise
         finally:
             visit.ended_at = time.monotonic()
             if visit.account:
@@ -104,7 +110,12 @@ class Door:
         if self.keys is None or not scope["path"].startswith(GUARDED):
             return
         kind, _, secret = _header(scope, b"authorization").partition(" ")
-        key = self.keys.find(secret.strip()) if kind.lower() == "bearer" else None
+        try:
+            key = self.keys.find(secret.strip()) if kind.lower() == "bearer" else None
+        except InputError as error:  # the file is gone or damaged: nobody is let in, and it is not the client's fault
+            log.error("no API key can be checked: %s", error)  # noqa: TRY400 - it says all
+            raise RefusedError("the server cannot check API keys", "Its log tells more", code="keys_unavailable",
+                               status=503, retry_after=10) from error  # fmt: skip
         if key is None:
             what = "the API key is wrong" if secret else "there is no API key"
             raise RefusedError(

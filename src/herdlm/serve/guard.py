@@ -16,14 +16,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from herdlm.base.errors import HerdError, InputError
-from herdlm.generate.engine import Engine
 from herdlm.generate.request import SamplingParams
 from herdlm.serve.resolve import model_folder
 from herdlm.tokens.chat import Message, render, render_prompt, stop_tokens
 from herdlm.tokens.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from herdlm.generate.engine import Engine
 
 # The hazards of MLCommons' taxonomy, in its order, with the one that Llama Guard 3 adds.
 CATEGORIES = {
@@ -227,6 +229,8 @@ class Guard:
         Raises:
             InputError, DamagedError: there is no usable model, or it does not answer as a guard does.
         """
+        from herdlm.generate.engine import Engine
+
         folder = model_folder(path)
         engine = Engine.load(folder, device=device, dtype=dtype)
         assert engine.tokenizer is not None

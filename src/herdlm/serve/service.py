@@ -62,11 +62,11 @@ class Service:
             lease = await self._enter(held, request, body.model, body.n)
             # Long texts take a while to encode; others go on meanwhile.
             tokens = await asyncio.to_thread(lease.text.chat_prompt, dialog)
-            visit.prompt(len(tokens))
             prompts = [(tokens, lease.text.room(tokens, body.most_tokens))]
             names = frozenset(tool.function.name for tool in body.tools) if body.may_call else frozenset[str]()
             answer = ChatAnswer(lease.text, logprobs=body.logprobs, functions=names, parallel=body.parallel_tool_calls)
             params = self._params(body, lease.text, body.top_logprobs, grammar=_grammar(body))
+            visit.prompt(len(tokens))
             return await self._answer(answer, body, request, held, lease=lease, prompts=prompts, params=params,
                                       dialogs=[dialog])  # fmt: skip
 
