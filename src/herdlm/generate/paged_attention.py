@@ -71,10 +71,10 @@ class PagedCache:
         parts = tables[:, None, :] * self.parts + np.arange(self.parts)[:, None]
         return torch.from_numpy(parts.ravel()).to(self.device)
 
-    def gather(self, layer: int, runs: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-        """Keys and values [R, K, P * page_size, C]."""
+    def gather(self, layer: int, runs: Tensor, rows: int, length: int) -> tuple[Tensor, Tensor]:
+        """Keys and values [R, K, length, C] of the first ``length`` tokens in the pages."""
         gathered = self.layers[layer].view(-1, self.page_size * self.head_size).index_select(0, runs)
-        keys, values = gathered.view(rows, 2, self.kv_heads, -1, self.head_size).unbind(1)
+        keys, values = gathered.view(rows, 2, self.kv_heads, -1, self.head_size)[:, :, :, :length].unbind(1)
         return keys, values
 
 
@@ -84,16 +84,18 @@ class Group:
 
     Attributes:
         size: R.
+        length: L, the keys of the segment that has the most.
         queries: [R * T] indices into the step's N tokens; padding repeats a segment's last token. None where they
             are all of the tokens in their order.
         real: the entries of ``queries`` that are no padding; None where all are.
         targets: [U] those entries' indices into the N tokens.
         runs: where the keys and values are; see :meth:`PagedCache.runs`.
-        mask: [R, 1, G * T, P * page_size], 0 where a query may look, else -inf; G query heads share a
-            key/value head. None where all may look everywhere.
+        mask: [R, 1, G * T, L], 0 where a query may look, else -inf; G query heads share a key/value head. None where
+            all may look everywhere.
     """
 
     size: int
+    length: int
     queries: Tensor | None
     real: Tensor | None
     targets: Tensor
@@ -146,7 +148,7 @@ class PagedAttention:
     def _attend(self, layer: int, queries: Tensor, group: Group, wanted: bool = False) -> tuple[Tensor, Tensor]:
         """Of a group's U queries, the mixed values [U, H, C] and, where wanted, log-sum-exp of the scores [U, H, 1]."""
         cache = self.cache
-        keys, values = cache.gather(layer, group.runs, group.size)
+        keys, values = cache.gather(layer, group.runs, group.size, group.length)
         picked = queries if group.queries is None else queries.index_select(0, group.queries)
         # The query heads that share a key/value head stand as further queries: [R, K, G * T, C].
         shape = (group.size, -1, cache.kv_heads, cache.group, cache.head_size)
@@ -171,7 +173,8 @@ class PagedAttention:
             segments = decoding[rows]
             own[segments] = end
             queries = torch.from_numpy(firsts[segments]).to(cache.device)
-            groups.append(Group(1, queries, None, queries, cache.runs(batch.tables[segments[:1], begin:end]), None))
+            runs = cache.runs(batch.tables[segments[:1], begin:end])
+            groups.append(Group(1, (end - begin) * cache.page_size, queries, None, queries, runs, None))
         return groups, own
 
     def _split(self, batch: Batch, own: Integers) -> Iterator[Integers]:
@@ -197,11 +200,13 @@ class PagedAttention:
         steps = np.arange(counts.max())
         offsets = np.minimum(steps, counts[:, None] - 1)  # [R, T]
         pages = int((-(-(begins + counts) // cache.page_size) - skipped).max())
-        # The last key each query may see.
-        reach = torch.from_numpy(begins[:, None] + offsets - skipped[:, None] * cache.page_size).to(cache.device)
-        seen = torch.arange(pages * cache.page_size, device=cache.device) <= reach[:, :, None]
-        # Added to the scores; a boolean mask would be turned into this anew in every layer.
-        mask = torch.zeros(seen.shape, device=cache.device, dtype=cache.dtype).masked_fill_(~seen, -torch.inf)
+        reach = begins[:, None] + offsets - skipped[:, None] * cache.page_size  # the last key each query may see
+        length, mask = int(reach.max()) + 1, None
+        if reach.min() + 1 < length:
+            seen = torch.arange(length, device=cache.device) <= torch.from_numpy(reach).to(cache.device)[:, :, None]
+            # Added to the scores; a boolean mask would be turned into this anew in every layer.
+            mask = torch.zeros(seen.shape, device=cache.device, dtype=cache.dtype).masked_fill_(~seen, -torch.inf)
+            mask = mask.repeat(1, cache.group, 1).unsqueeze(1)
         queries = (firsts[:, None] + offsets).ravel()
         real = np.flatnonzero(steps < counts[:, None])
         kept = torch.from_numpy(real).to(cache.device) if len(real) < len(queries) else None
@@ -210,11 +215,12 @@ class PagedAttention:
         tables = np.take_along_axis(batch.tables[segments], columns, axis=1)
         return Group(
             size=len(segments),
+            length=length,
             queries=None if in_order else torch.from_numpy(queries).to(cache.device),
             real=kept,
             targets=torch.from_numpy(queries[real]).to(cache.device),
             runs=cache.runs(tables),
-            mask=mask.repeat(1, cache.group, 1).unsqueeze(1),
+            mask=mask,
         )
 
 
