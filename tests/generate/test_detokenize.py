@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from herdlm.generate.detokenize import TextStream
 
 
-def run(pieces: list[bytes], stop: tuple[str, ...] = ()) -> tuple[list[str], TextStream]:
-    stream = TextStream(lambda token: pieces[token], stop)
+def run(pieces: list[bytes], stop: tuple[str, ...] = (), min_tokens: int = 0) -> tuple[list[str], TextStream]:
+    stream = TextStream(lambda token: pieces[token], stop, min_tokens=min_tokens)
     shown = []
     for token in range(len(pieces)):
         stopped = stream.push(token)
@@ -47,6 +47,12 @@ def test_the_first_of_several_stop_strings_counts():
 
 def test_a_stop_string_may_end_inside_a_token_with_a_split_character():
     assert run(["é".encode()[:1], "é".encode()[1:] + b"!x"], ("é!",))[1].text == ""
+
+
+def test_stop_strings_complete_before_min_tokens_are_passed_over():
+    assert run([b"ab", b"c", b"ab"], ("ab", "xxxxxx"), 2)[1].text == "abc"
+    assert run([b"ab", b"c", b"ab"], ("ab", "xxxxxx"), 4)[1].text == "abcab"
+    assert run([b"a", b"b", b"c"], ("ab",), 2)[1].text == "", "one that becomes complete in time counts"
 
 
 @given(st.text(st.sampled_from("abé🐄"), max_size=12), st.data())

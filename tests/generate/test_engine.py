@@ -57,7 +57,7 @@ def naive(transformer: Transformer, prompt: list[int], params: SamplingParams, i
         step = len(tokens) - len(prompt)
         how = Draw(
             np.array([params.temperature], dtype=np.float32), np.array([params.top_p], dtype=np.float32),
-            np.array([params.top_k]),
+            np.array([params.top_k]), np.array([params.min_p], dtype=np.float32),
             uniforms(np.array([sample_key(params.seed, index)], dtype=np.uint64), np.array([step])),
         )  # fmt: skip
         token, logprob = draw_tokens(transformer.logits(hidden[0, -1:]).float(), how)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from transformers.generation.logits_process import MinPLogitsWarper
 
 from herdlm.base.errors import InputError
 from herdlm.generate.request import SamplingParams
@@ -11,10 +12,12 @@ from herdlm.generate.sampling import CHUNK_BYTES, Draw, draw_tokens, sample_key,
 DRAWS = 40_000
 
 
-def draw(rows: int, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0, key: int = 7) -> Draw:
+def draw(
+    rows: int, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0, min_p: float = 0.0, key: int = 7
+) -> Draw:
     numbers = uniforms(np.full(rows, key, dtype=np.uint64), np.arange(rows))
     return Draw(np.full(rows, temperature, dtype=np.float32), np.full(rows, top_p, dtype=np.float32),
-                np.full(rows, top_k, dtype=np.int64), numbers)  # fmt: skip
+                np.full(rows, top_k, dtype=np.int64), np.full(rows, min_p, dtype=np.float32), numbers)  # fmt: skip
 
 
 def frequencies(logits: torch.Tensor, how: Draw) -> torch.Tensor:
@@ -72,6 +75,19 @@ def test_top_k_then_top_p_against_a_plain_reading(top_p, top_k, temperature):
     assert not got[expected == 0].any()
 
 
+@pytest.mark.parametrize("min_p", [0.05, 0.4, 1.0])
+@pytest.mark.parametrize(("top_p", "top_k"), [(1.0, 0), (0.8, 0), (1.0, 4)])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_min_p_leaves_out_what_is_unlikely_beside_the_most_likely(min_p, top_p, top_k, temperature):
+    warped = LOGITS[None] / temperature
+    expected = torch.softmax(MinPLogitsWarper(min_p)(None, warped.clone()), dim=-1)[0]
+    others = frequencies(LOGITS, draw(DRAWS, temperature, top_p, top_k)) > 0
+    expected = expected * others / (expected * others).sum()
+    got = frequencies(LOGITS, draw(DRAWS, temperature, top_p, top_k, min_p))
+    assert (got - expected).abs().max() < 0.012
+    assert not got[expected == 0].any()
+
+
 def test_temperature_zero_takes_the_most_likely():
     logits = torch.randn(50, 30, generator=torch.Generator().manual_seed(0))
     assert draw_tokens(logits, draw(50, 0.0))[0].tolist() == logits.argmax(-1).tolist()
@@ -104,7 +120,11 @@ def test_a_draw_is_the_same_alone_and_in_a_mixed_crowd():
     [
         {"max_tokens": 0}, {"temperature": -0.1}, {"temperature": float("nan")}, {"temperature": float("inf")},
         {"top_p": 0.0}, {"top_p": 1.5}, {"top_k": -1}, {"n": 0}, {"stop": "text"}, {"stop": ("",)},
-        {"stop": ["list"]}, {"stop_tokens": (-1,)}, {"stop_tokens": (1.5,)}, {"stop_tokens": 3},
+        {"stop": ["list"]}, {"min_tokens": -1}, {"min_tokens": 257}, {"min_p": -0.1}, {"min_p": 1.1},
+        {"repetition_penalty": 0.0}, {"repetition_penalty": float("inf")}, {"presence_penalty": float("nan")},
+        {"frequency_penalty": float("inf")}, {"logit_bias": ((1, 101.0),)}, {"logit_bias": ((-1, 1.0),)},
+        {"logit_bias": ((1, float("nan")),)}, {"logit_bias": ((1, 1.0), (1, 2.0))}, {"logit_bias": {1: 2.0}},
+        {"best_of": 0}, {"top_logprobs": -1}, {"stop_tokens": (-1,)}, {"stop_tokens": (1.5,)}, {"stop_tokens": 3},
     ],
     ids=str,
 )  # fmt: skip

@@ -12,18 +12,20 @@ class TextStream:
     Args:
         token_bytes: the bytes a token id stands for.
         stop: strings that end the text. It is cut before the first of them.
+        min_tokens: a stop string that is complete before this many tokens does not count.
     """
 
-    def __init__(self, token_bytes: Callable[[int], bytes], stop: tuple[str, ...] = ()) -> None:
-        self.token_bytes, self.stop = token_bytes, stop
+    def __init__(self, token_bytes: Callable[[int], bytes], stop: tuple[str, ...] = (), *, min_tokens: int = 0) -> None:
+        self.token_bytes, self.stop, self.min_tokens = token_bytes, stop, min_tokens
         self.text = ""
         self.stopped = False
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._longest = max(map(len, stop), default=0)
-        self._taken = 0
+        self._taken = self._pushed = 0
 
     def push(self, token: int) -> bool:
         """Add one token; true when the text has met a stop string."""
+        self._pushed += 1
         return self._extend(self._decoder.decode(self.token_bytes(token)))
 
     def close(self) -> None:
@@ -40,9 +42,12 @@ class TextStream:
     def _extend(self, piece: str) -> bool:
         if self.stopped or not piece:
             return self.stopped
-        searched = max(len(self.text) - self._longest + 1, 0)
+        before = len(self.text)
         self.text += piece
-        found = [at for stop in self.stop if (at := self.text.find(stop, searched)) >= 0]
+        if self._pushed < self.min_tokens:
+            return False
+        # A match must end within the new piece.
+        found = [at for stop in self.stop if (at := self.text.find(stop, max(before - len(stop) + 1, 0))) >= 0]
         if found:
             self.text = self.text[: min(found)]
             self.stopped = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,18 +12,22 @@ from numpy.typing import NDArray
 
 from herdlm.base.errors import HerdError, InputError
 from herdlm.base.progress import Progress
+from herdlm.generate.choose import draw_rows, score_prompts
 from herdlm.generate.detokenize import TextStream
 from herdlm.generate.fused import FusedTransformer
+from herdlm.generate.grammar import Matcher, Matchers
 from herdlm.generate.load import load_model
 from herdlm.generate.matrix import fastest_type
 from herdlm.generate.paged_attention import PagedAttention, PagedCache, bytes_per_token
 from herdlm.generate.pages import PagePool
 from herdlm.generate.request import Completion, Event, FinishReason, SamplingParams
-from herdlm.generate.rows import Integers, Request, Sample
-from herdlm.generate.sampling import Draw, draw_tokens, sample_key, uniforms
+from herdlm.generate.rows import Integers, PromptScores, Request, Sample
+from herdlm.generate.sampling import sample_key
 from herdlm.generate.scheduler import ONGOING, OUT_OF_LENGTH, STOPPED, Batch, Scheduler
 from herdlm.model.transformer import Transformer
 from herdlm.tokens.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
 
 CPU_CACHE_BYTES = 2**30
 GPU_CACHE_SHARE = 0.8  # of the memory that is free beside the weights
@@ -87,6 +92,7 @@ class Engine:
         self.scheduler = Scheduler(self.pool, max_batch, max(step_tokens, max_batch))
         self.cache = PagedCache(config, pages, page_size, self.device, self.compute)
         self.requests: dict[int, Request] = {}
+        self._matchers: Matchers | None = None  # made for the first request with a grammar
         self._next_id = 0
 
     @classmethod
@@ -219,8 +225,7 @@ class Engine:
             raise InputError(f"a prompt holds token ids outside 0 to {vocabulary - 1}", "Use the model's tokenizer")
         if len(tokens) >= longest:
             raise InputError(f"a prompt of {len(tokens)} tokens leaves no room in max_seq_len {longest}", "Shorten it")
-        if params.stop and not self.tokenizer:
-            raise InputError("stop strings need a tokenizer", "Give the engine one, or use stop_tokens")
+        self._check_options(params, stream)
         limit = min(len(tokens) + params.max_tokens, longest)
         room = self.pool.count * self.pool.page_size
         # The last token drawn is never fed.
@@ -229,23 +234,49 @@ class Engine:
                 f"a prompt of {len(tokens)} tokens with up to {limit - len(tokens)} new ones does not fit into the "
                 f"cache of {room}", "Raise cache_tokens or lower max_tokens",
             )  # fmt: skip
+        matcher = self._matcher(params)
         self._next_id += 1
-        return Request(self._next_id, tokens.astype(np.int32), params, limit, stream, params.n)
+        return Request(
+            self._next_id, tokens.astype(np.int32), params, limit, stream, params.samples, _bias(params),
+            PromptScores(len(tokens)) if params.prompt_logprobs else None, matcher,
+        )  # fmt: skip
+
+    def _check_options(self, params: SamplingParams, stream: bool) -> None:
+        vocabulary = self.config.vocab_size
+        if params.stop and not self.tokenizer:
+            raise InputError("stop strings need a tokenizer", "Give the engine one, or use stop_tokens")
+        if params.top_logprobs > vocabulary:
+            raise InputError(f"top_logprobs = {params.top_logprobs}", f"The model has {vocabulary} tokens")
+        if wrong := [token for token, _ in params.logit_bias if token >= vocabulary]:
+            raise InputError(f"logit_bias names the token {wrong[0]}", f"Give ids from 0 to {vocabulary - 1}")
+        if params.min_tokens and len({token for token in params.stop_tokens if token < vocabulary}) == vocabulary:
+            raise InputError("min_tokens beside stop_tokens of all tokens leaves none to draw", "Drop one of them")
+        if stream and params.samples > params.n:
+            raise InputError(f"best_of = {params.best_of} cannot be streamed", "Do without stream, or without best_of")
+
+    def _matcher(self, params: SamplingParams) -> Matcher | None:
+        """The beginning of the samples' grammar."""
+        if params.grammar is None:
+            return None
+        if not self.tokenizer:
+            raise InputError("a grammar needs a tokenizer", "Give the engine one")
+        self._matchers = self._matchers or Matchers(self.tokenizer, self.config.vocab_size)
+        return self._matchers.start(params.grammar, params.stop_tokens)
 
     def _enqueue(self, request: Request) -> None:
         params = request.params
         self.requests[request.id] = request
+        read = self.tokenizer is not None and (request.stream or bool(params.stop))
         self.scheduler.add(
             [
                 Sample(
                     request,
                     index,
                     sample_key(params.seed, index),
-                    TextStream(self._token_bytes, params.stop)
-                    if self.tokenizer and (request.stream or params.stop)
-                    else None,
+                    TextStream(self._token_bytes, params.stop, min_tokens=params.min_tokens) if read else None,
+                    matcher=request.matcher.copy() if request.matcher else None,
                 )
-                for index in range(params.n)
+                for index in range(params.samples)
             ]
         )
 
@@ -261,6 +292,8 @@ class Engine:
         self.cache.copy_pages(batch.copies[0], batch.copies[1])
         tokens, positions = (torch.from_numpy(a).to(self.device)[None] for a in (batch.tokens, batch.positions))
         hidden = self.model(tokens, positions, PagedAttention(self.cache, batch))[0]
+        if len(batch.scoring):
+            score_prompts(self.model, hidden, batch, rows)
         if not len(drawing):
             return np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
         # Samples that share a prompt draw their first token from one row of logits.
@@ -268,10 +301,7 @@ class Engine:
         logits = self.model.logits(hidden[torch.from_numpy(distinct).to(self.device)]).float()
         if len(distinct) < len(inverse):
             logits = logits[torch.from_numpy(inverse).to(self.device)]
-        steps = rows.length[drawing] - rows.start[drawing]
-        draw = Draw(rows.temperature[drawing], rows.top_p[drawing], rows.top_k[drawing],
-                    uniforms(rows.key[drawing], steps))  # fmt: skip
-        drawn, logprobs = draw_tokens(logits, draw)
+        drawn, logprobs = draw_rows(logits, rows, drawing)
         return drawn.cpu().numpy().astype(np.int32), logprobs.cpu().numpy()
 
     def _report(
@@ -283,19 +313,34 @@ class Engine:
         for i in np.flatnonzero(rows.watched[drawing]).tolist():
             sample = rows.sample[drawing[i]]
             assert sample is not None
-            text_stop[i] = ended[i] != STOPPED and sample.text is not None and sample.text.push(int(tokens[i]))
+            if ended[i] != STOPPED:
+                text_stop[i], failed = self._read(sample, int(tokens[i]))
+                if failed and ended[i] == ONGOING:
+                    ended[i] = OUT_OF_LENGTH
             if sample.request.stream and ended[i] == ONGOING and not text_stop[i]:
                 wanted = [float(logprobs[i])] if sample.request.params.logprobs else []
                 text = sample.text.take() if sample.text else ""
-                events.append(Event(sample.request.id, sample.index, [int(tokens[i])], wanted, text, None))
+                events.append(
+                    Event(sample.request.id, sample.index, [int(tokens[i])], wanted, text, None, sample.top[-1:])
+                )
         finished = np.flatnonzero((ended != ONGOING) | text_stop)
         for i in finished.tolist():
-            events.append(self._finish(int(drawing[i]), int(ended[i]), bool(text_stop[i])))
+            events += self._finish(int(drawing[i]), int(ended[i]), bool(text_stop[i]))
         if len(finished):
             self.scheduler.release(drawing[finished])
         return events
 
-    def _finish(self, row: int, ended: int, text_stop: bool) -> Event:
+    def _read(self, sample: Sample, token: int) -> tuple[bool, bool]:
+        """Add a token to a sample's text and grammar; whether that ends it well, and whether its grammar gave up."""
+        stopped = sample.text.push(token) if sample.text else False
+        if sample.matcher is None:
+            return stopped, False
+        sample.matcher.push(token)
+        if sample.matcher.failed:
+            log.warning("a grammar could not be followed to its end: the sample is cut off")
+        return stopped or sample.matcher.finished, sample.matcher.failed
+
+    def _finish(self, row: int, ended: int, text_stop: bool) -> list[Event]:
         rows = self.scheduler.rows
         sample = rows.sample[row]
         assert sample is not None
@@ -309,15 +354,42 @@ class Engine:
         else:
             text = self.tokenizer.decode(tokens) if self.tokenizer else ""
         reason: FinishReason = "length" if ended == OUT_OF_LENGTH and not text_stop else "stop"
-        completion = Completion(tokens, text, logprobs, reason)
+        scores, asked = request.scores, request.params
+        completion = Completion(
+            tokens, text, logprobs, reason, sample.top,
+            scores.logprobs.tolist() if scores else [], scores.top if scores and asked.top_logprobs else [],
+        )  # fmt: skip
         request.unfinished -= 1
         if not request.unfinished:
             del self.requests[request.id]
+        if asked.samples > asked.n:
+            request.candidates.append((float(rows.logprobs[row, start:end].mean()), sample.index, completion))
+            return [] if request.unfinished else _best(request)
         if not request.stream:
-            return Event(request.id, sample.index, tokens, logprobs, text, completion)
+            return [_whole(request, sample.index, completion)]
         last = sample.text.take() if sample.text else ""
         new = [] if excluded else tokens[-1:]
-        return Event(request.id, sample.index, new, logprobs[-1:], last, completion)
+        return [Event(request.id, sample.index, new, logprobs[-1:], last, completion, sample.top[-1:])]
+
+
+def _best(request: Request) -> list[Event]:
+    """The best of all samples, numbered by rank."""
+    ranked = sorted(request.candidates, key=lambda candidate: (-candidate[0], candidate[1]))
+    return [_whole(request, rank, ranked[rank][2]) for rank in range(request.params.n)]
+
+
+def _whole(request: Request, index: int, completion: Completion) -> Event:
+    """The only news of a sample that is not streamed."""
+    return Event(
+        request.id, index, completion.tokens, completion.logprobs, completion.text, completion, completion.top_logprobs
+    )
+
+
+def _bias(params: SamplingParams) -> tuple[Integers, NDArray[np.float32]] | None:
+    if not params.logit_bias:
+        return None
+    tokens, values = zip(*params.logit_bias, strict=True)
+    return np.array(tokens, dtype=np.int64), np.array(values, dtype=np.float32)
 
 
 def _cache_bytes(device: torch.device) -> int:

@@ -3,59 +3,126 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from herdlm.base.errors import InputError
+from herdlm.generate.grammar import Grammar
 
 FinishReason = Literal["stop", "length"]
+Alternatives = list[tuple[int, float]]  # tokens and their log-probabilities, the most likely first
+
+MAX_LOGIT_BIAS = 100.0  # as in OpenAI's API: enough to force a token or to rule it out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
     """How one prompt is continued.
 
+    Logits l are changed in this order: repetition penalty, presence and frequency penalty, ``logit_bias``,
+    ``min_tokens``, ``grammar``, temperature; then ``top_k``, ``top_p`` and ``min_p`` choose the tokens to draw from.
+    Every log-probability that is reported is of the model's own softmax at temperature 1, before all of this.
+
     Attributes:
         max_tokens: at most this many new tokens; the model's ``max_seq_len`` ends a sample too.
+        min_tokens: at least this many new tokens: until then stop tokens cannot be drawn, stop strings end nothing,
+            and only a finished ``grammar`` or the model's ``max_seq_len`` ends the sample.
         temperature: logits are divided by it; 0 takes the most likely token.
         top_p: sample from the fewest most likely tokens that hold this probability (Holtzman et al., arXiv 1904.09751).
         top_k: sample from this many most likely tokens; 0 means all. Applied before ``top_p``.
+        min_p: leave out tokens less likely than this share of the most likely one's probability, at the given
+            temperature (Nguyen et al., arXiv 2407.01082). Beside ``top_p``: a token must pass both.
+        repetition_penalty: l / r where l > 0, else l * r, for each token of prompt and answer so far (Keskar et al.,
+            arXiv 1909.05858, section 4.1, made to weaken negative logits too); 1 turns it off.
+        presence_penalty: taken from the logit of each token of the answer so far, once (OpenAI's definition).
+        frequency_penalty: taken from the logit of each token of the answer so far, as often as it came (OpenAI's).
+        logit_bias: (token, number) pairs; the number, -100 to 100, is added to the token's logit.
         n: samples per prompt.
+        best_of: draw this many samples and give the ``n`` with the highest log-probability per token, the best first
+            (OpenAI's definition); such a request is not streamed. None: ``n``, in the order of their numbers.
         seed: token i of sample j is drawn with a random number that depends on (seed, j, i) alone.
         stop_tokens: a sample ends when one of them is drawn.
         stop: a sample ends when its text holds one of these strings.
         logprobs: whether completions carry the log-probability of each token.
+        top_logprobs: report this many most likely tokens beside each token; 0 for none.
+        prompt_logprobs: report the log-probability of the prompt's tokens, and with ``top_logprobs`` their
+            alternatives. The whole prompt is computed then, whatever the prefix cache holds of it.
+        grammar: the text must be one that it describes; stop tokens are drawn only where it may end.
 
     Raises:
         InputError: a value is out of range.
     """
 
     max_tokens: int = 256
+    min_tokens: int = 0
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
     n: int = 1
+    best_of: int | None = None
     seed: int = 0
     stop_tokens: tuple[int, ...] = ()
     stop: tuple[str, ...] = ()
     logprobs: bool = True
+    top_logprobs: int = 0
+    prompt_logprobs: bool = False
+    grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 1:
-            raise InputError(f"max_tokens = {self.max_tokens}", "Ask for at least 1 token")
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise InputError(f"temperature = {self.temperature}", "Give a number of 0 (greedy) or more")
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"top_p = {self.top_p}", "Give a probability above 0 and at most 1 (1 turns it off)")
-        if self.top_k < 0:
-            raise InputError(f"top_k = {self.top_k}", "Give a count of tokens, or 0 to turn it off")
-        if self.n < 1:
-            raise InputError(f"n = {self.n}", "Ask for at least 1 sample")
+        count, off = "Give a count of tokens, or 0 to turn it off", "Give a finite number; 0 turns it off"
+        for name, right, remedy in (
+            ("max_tokens", self.max_tokens >= 1, "Ask for at least 1 token"),
+            ("min_tokens", 0 <= self.min_tokens <= self.max_tokens, f"Give 0 to max_tokens, {self.max_tokens}"),
+            ("temperature", 0 <= self.temperature < math.inf, "Give a number of 0 (greedy) or more"),
+            ("top_p", 0 < self.top_p <= 1, "Give a probability above 0 and at most 1 (1 turns it off)"),
+            ("top_k", self.top_k >= 0, count),
+            ("min_p", 0 <= self.min_p <= 1, "Give a share of 0 (which turns it off) to 1"),
+            ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "Give a number above 0; 1 turns it off"),
+            ("presence_penalty", math.isfinite(self.presence_penalty), off),
+            ("frequency_penalty", math.isfinite(self.frequency_penalty), off),
+            ("n", self.n >= 1, "Ask for at least 1 sample"),
+            ("best_of", self.best_of is None or self.best_of >= self.n, f"Draw at least n, {self.n}, samples"),
+            ("top_logprobs", self.top_logprobs >= 0, count),
+        ):
+            if not right:
+                raise InputError(f"{name} = {getattr(self, name)}", remedy)
+        self._check_bias()
         if not isinstance(self.stop, tuple) or not all(isinstance(text, str) and text for text in self.stop):
             raise InputError(f"stop = {self.stop!r}", "Give a tuple of strings, none of them empty")
         tokens = self.stop_tokens
         if not isinstance(tokens, tuple) or not all(isinstance(token, int) and token >= 0 for token in tokens):
             raise InputError(f"stop_tokens = {self.stop_tokens!r}", "Give a tuple of token ids")
+
+    @property
+    def samples(self) -> int:
+        """How many samples are drawn."""
+        return self.n if self.best_of is None else self.best_of
+
+    @property
+    def penalised(self) -> bool:
+        """Whether what came before changes the logits."""
+        return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
+
+    @property
+    def shaped(self) -> bool:
+        """Whether logits are changed before temperature and filters."""
+        return self.penalised or bool(self.logit_bias) or self.min_tokens > 0 or self.grammar is not None
+
+    def _check_bias(self) -> None:
+        if not isinstance(self.logit_bias, tuple):
+            raise InputError(f"logit_bias = {self.logit_bias!r}", "Give a tuple of (token id, number) pairs")
+        for token, bias in self.logit_bias:
+            if not isinstance(token, int) or token < 0:
+                raise InputError(f"logit_bias names the token {token!r}", "Give a token id")
+            if not abs(bias) <= MAX_LOGIT_BIAS:
+                raise InputError(f"logit_bias of token {token} = {bias}", "Give a number from -100 to 100")
+        if len({token for token, _ in self.logit_bias}) < len(self.logit_bias):
+            raise InputError("logit_bias names a token twice", "Give one number for each token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +135,22 @@ class Completion:
         logprobs: natural log-probability of each generated token under the model's full softmax at temperature 1. One
             longer than ``tokens`` where a stop token ended the sample: the last one is the stop token's. Empty where
             the request did not ask for them.
-        finish_reason: "stop" for a stop token or string, "length" for ``max_tokens`` or the model's ``max_seq_len``.
+        finish_reason: "stop" for a stop token or string or a grammar's end, "length" for ``max_tokens`` or the
+            model's ``max_seq_len``.
+        top_logprobs: for each entry of ``logprobs`` the most likely tokens there, the drawn one among them or not.
+            Empty where the request did not ask for them.
+        prompt_logprobs: of the prompt's tokens from the second on (nothing stands before the first), each given those
+            before it: one entry fewer than the prompt has tokens. Empty where the request did not ask for them.
+        prompt_top_logprobs: as ``prompt_logprobs``, the most likely tokens there.
     """
 
     tokens: list[int]
     text: str
     logprobs: list[float]
     finish_reason: FinishReason
+    top_logprobs: list[Alternatives] = field(default_factory=list)
+    prompt_logprobs: list[float] = field(default_factory=list)
+    prompt_top_logprobs: list[Alternatives] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +158,8 @@ class Event:
     """News of one sample after a step of the engine.
 
     Attributes:
-        tokens, logprobs, text: what came since the sample's last event. Text is held back while it may still turn
-            into a stop string or ends inside a character.
+        tokens, logprobs, text, top_logprobs: what came since the sample's last event. Text is held back while it may
+            still turn into a stop string or ends inside a character.
         completion: the whole sample, once it is finished.
     """
 
@@ -93,3 +169,4 @@ class Event:
     logprobs: list[float]
     text: str
     completion: Completion | None
+    top_logprobs: list[Alternatives] = field(default_factory=list)

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from herdlm.generate.detokenize import TextStream
-from herdlm.generate.request import SamplingParams
+from herdlm.generate.grammar import Matcher
+from herdlm.generate.request import Alternatives, Completion, SamplingParams
 
 Integers = NDArray[np.int64]
 
@@ -21,11 +22,32 @@ Entry = TypeVar("Entry", bound=np.generic)
 FREE, RUNNING, FOLLOWING = 0, 1, 2
 
 
+class PromptScores:
+    """Log-probabilities of a prompt of ``length`` tokens from its second on, [length - 1], as they become known."""
+
+    def __init__(self, length: int) -> None:
+        self.logprobs = np.full(length - 1, np.nan, dtype=np.float32)
+        self.top: list[Alternatives] = [[] for _ in range(length - 1)]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all are known. Chunks come in order, so the last tells."""
+        return not len(self.logprobs) or not np.isnan(self.logprobs[-1])
+
+
 @dataclass(slots=True, eq=False)
 class Request:
-    """A prompt and how to continue it. ``limit`` is the most tokens, prompt included, a sample may grow to.
+    """A prompt and how to continue it.
 
-    ``stream`` asks for news of every token, and ``unfinished`` counts its samples that have not ended.
+    Attributes:
+        limit: the most tokens, prompt included, a sample may grow to.
+        stream: asks for news of every token.
+        unfinished: its samples that have not ended.
+        bias: tokens and what is added to their logits, [X] each; None for none.
+        scores: of the prompt's tokens; None where nobody asked.
+        matcher: the beginning of the grammar that its samples keep to; None for none.
+        candidates: finished samples among which the best are still to be chosen, each behind its log-probability
+            per token and number.
     """
 
     id: int
@@ -34,11 +56,24 @@ class Request:
     limit: int
     stream: bool
     unfinished: int
+    bias: tuple[Integers, NDArray[np.float32]] | None = None
+    scores: PromptScores | None = None
+    matcher: Matcher | None = None
+    candidates: list[tuple[float, int, Completion]] = field(default_factory=list)
+
+    @property
+    def unscored(self) -> bool:
+        """Whether log-probabilities of the prompt are asked for and not known yet."""
+        return self.scores is not None and not self.scores.complete
 
 
 @dataclass(slots=True, eq=False)
 class Sample:
-    """One of a request's ``n`` samples; ``tokens`` and ``logprobs`` are those from before it was last put back."""
+    """One of a request's samples.
+
+    ``tokens`` and ``logprobs`` are those from before it was last put back. The others move with the sample, whichever
+    row it is in: ``text`` and ``matcher`` have seen every token drawn, ``top`` are the alternatives to each.
+    """
 
     request: Request
     index: int
@@ -46,6 +81,8 @@ class Sample:
     text: TextStream | None = None
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    matcher: Matcher | None = None
+    top: list[Alternatives] = field(default_factory=list)
 
 
 class Rows:
@@ -67,7 +104,16 @@ class Rows:
         self.temperature = np.zeros(count, dtype=np.float32)
         self.top_p = np.zeros(count, dtype=np.float32)
         self.top_k = np.zeros(count, dtype=np.int64)
-        self.watched = np.zeros(count, dtype=np.bool_)  # looked at after each token: streams and stop strings
+        self.min_p = np.zeros(count, dtype=np.float32)
+        self.shaped = np.zeros(count, dtype=np.bool_)  # logits are changed before the draw
+        self.penalised = np.zeros(count, dtype=np.bool_)
+        self.repetition = np.ones(count, dtype=np.float32)
+        self.presence = np.zeros(count, dtype=np.float32)
+        self.frequency = np.zeros(count, dtype=np.float32)
+        self.min_tokens = np.zeros(count, dtype=np.int64)
+        self.top_logprobs = np.zeros(count, dtype=np.int64)
+        self.unscored = np.zeros(count, dtype=np.bool_)  # its prompt's log-probabilities are to be found
+        self.watched = np.zeros(count, dtype=np.bool_)  # looked at after each token: streams, stop strings, grammars
         self.tokens = np.zeros((count, 0), dtype=np.int32)
         self.logprobs = np.zeros((count, 0), dtype=np.float32)
         self.table = np.zeros((count, 0), dtype=np.int64)  # block table, padded with page 0
@@ -92,8 +138,9 @@ class Rows:
         self.state[row], self.order[row] = state, order
         self.start[row], self.length[row], self.computed[row] = start, start + len(sample.tokens), 0
         self.limit[row], self.pages[row], self.key[row] = request.limit, 0, sample.key
-        self.temperature[row], self.top_p[row], self.top_k[row] = params.temperature, params.top_p, params.top_k
-        self.watched[row] = request.stream or sample.text is not None
+        self._fill_params(row, params)
+        self.unscored[row] = request.unscored
+        self.watched[row] = request.stream or sample.text is not None or sample.matcher is not None
         self.tokens[row, :start] = request.prompt
         self.tokens[row, start : self.length[row]] = sample.tokens
         self.logprobs[row, start : self.length[row]] = sample.logprobs
@@ -123,6 +170,24 @@ class Rows:
         self.pages[rows] = 0
         for row in rows.tolist():
             self.sample[row] = None
+
+    def samples(self, rows: Integers) -> list[Sample]:
+        """The samples in ``rows``, none of which is free."""
+        return [sample for row in rows.tolist() if (sample := self.sample[row]) is not None]
+
+    def requests(self, rows: Integers) -> list[Request]:
+        """The request of each of ``rows``, none of which is free."""
+        return [sample.request for sample in self.samples(rows)]
+
+    def _fill_params(self, row: int, params: SamplingParams) -> None:
+        self.temperature[row], self.top_p[row], self.top_k[row] = params.temperature, params.top_p, params.top_k
+        self.min_p[row], self.min_tokens[row], self.top_logprobs[row] = (
+            params.min_p, params.min_tokens, params.top_logprobs,
+        )  # fmt: skip
+        self.shaped[row], self.penalised[row] = params.shaped, params.penalised
+        self.repetition[row], self.presence[row], self.frequency[row] = (
+            params.repetition_penalty, params.presence_penalty, params.frequency_penalty,
+        )  # fmt: skip
 
     def _widen(self, tokens: int, stop_tokens: int) -> None:
         if tokens > self.tokens.shape[1]:

@@ -38,16 +38,17 @@ CHUNK_BYTES = 2**20
 
 @dataclass(slots=True, eq=False)
 class Draw:
-    """How each of M rows draws: see SamplingParams for the first three; ``uniforms`` are in [0, 1)."""
+    """How each of M rows draws: see SamplingParams for the first four; ``uniforms`` are in [0, 1)."""
 
     temperature: NDArray[np.float32]
     top_p: NDArray[np.float32]
     top_k: NDArray[np.int64]
+    min_p: NDArray[np.float32]
     uniforms: NDArray[np.float32]
 
     def part(self, rows: slice | NDArray[np.int64]) -> Draw:
         """Some of the rows."""
-        return Draw(self.temperature[rows], self.top_p[rows], self.top_k[rows], self.uniforms[rows])
+        return Draw(self.temperature[rows], self.top_p[rows], self.top_k[rows], self.min_p[rows], self.uniforms[rows])
 
 
 def draw_tokens(logits: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
@@ -64,15 +65,29 @@ def draw_tokens(logits: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
     return torch.cat(tokens), torch.cat(logprobs)
 
 
+def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Log-probabilities [M] of ``tokens`` [M] under the softmax of logits [M, V]."""
+    return torch.log_softmax(logits, dim=-1).gather(1, tokens[:, None]).squeeze(1)
+
+
+def most_likely(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` most likely tokens [M, count] of logits [M, V] and their log-probabilities, from the top down."""
+    logprobs, tokens = torch.log_softmax(logits, dim=-1).topk(count, dim=-1)
+    return tokens, logprobs
+
+
 def _draw(logits: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
     greedy = draw.temperature == 0
     filtered = ~greedy & ((draw.top_p < 1) | (draw.top_k > 0))
-    if not greedy.any() and not filtered.any() and (draw.temperature == 1).all():
+    floored = ~greedy & ~filtered & (draw.min_p > 0)
+    plain = ~(greedy | filtered | floored)
+    if plain.all() and (draw.temperature == 1).all():
         probabilities = torch.softmax(logits, dim=-1)
         tokens = _invert(probabilities, draw)
         return tokens.squeeze(1), probabilities.gather(1, tokens).log().squeeze(1)
     tokens = torch.empty((len(logits), 1), dtype=torch.int64, device=logits.device)
-    for chosen, method in ((greedy, _draw_greedy), (filtered, _draw_filtered), (~greedy & ~filtered, _draw_plain)):
+    ways = ((greedy, _draw_greedy), (filtered, _draw_filtered), (floored, _draw_floored), (plain, _draw_plain))
+    for chosen, method in ways:
         if chosen.all():
             tokens = method(logits, draw)
         elif chosen.any():
@@ -90,6 +105,13 @@ def _draw_plain(logits: Tensor, draw: Draw) -> Tensor:
     return _invert(torch.softmax(_tempered(logits, draw), dim=-1), draw)
 
 
+def _draw_floored(logits: Tensor, draw: Draw) -> Tensor:
+    # As _draw_filtered with min_p alone, which needs no order.
+    probabilities = torch.softmax(_tempered(logits, draw), dim=-1)
+    floor = _column(draw.min_p, logits) * probabilities.amax(dim=-1, keepdim=True)
+    return _invert(probabilities.masked_fill(probabilities < floor, 0.0), draw)
+
+
 def _draw_filtered(logits: Tensor, draw: Draw) -> Tensor:
     vocabulary = logits.shape[1]
     top_k = np.where(draw.top_k > 0, np.minimum(draw.top_k, vocabulary), vocabulary)
@@ -101,7 +123,9 @@ def _draw_filtered(logits: Tensor, draw: Draw) -> Tensor:
     probabilities = torch.softmax(ranked, dim=-1)
     before = probabilities.cumsum(dim=-1) - probabilities
     probabilities = probabilities.masked_fill(before >= _column(draw.top_p, logits), 0.0)
-    # Rank 0 always stays: the sum before it is 0 and top_p is above 0.
+    floor = _column(draw.min_p, logits) * probabilities[:, :1]
+    probabilities = probabilities.masked_fill(probabilities < floor, 0.0)
+    # Rank 0 always stays: the sum before it is 0, top_p is above 0 and min_p at most 1.
     return ids.gather(1, _invert(probabilities, draw))
 
 

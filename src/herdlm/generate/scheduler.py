@@ -20,6 +20,8 @@ from herdlm.generate.rows import FOLLOWING, RUNNING, Integers, Request, Rows, Sa
 
 ONGOING, STOPPED, OUT_OF_LENGTH = 0, 1, 2
 
+NONE = np.zeros(0, dtype=np.int64)
+
 
 @dataclass(slots=True, eq=False)
 class Bunch:
@@ -41,6 +43,8 @@ class Batch:
         begins, counts: [S], the position of each segment's first token and its number of tokens.
         tables: [S, P] block tables padded with page 0.
         drawing, at: [M], the rows that draw, and the index in N of the token whose logits each draws from.
+        scoring: [X], indices in N of prompt tokens after which the prompt's next token is to be scored.
+        scorers: [X], the rows they belong to.
     """
 
     rows: Integers
@@ -53,6 +57,8 @@ class Batch:
     tables: Integers
     drawing: Integers
     at: Integers
+    scoring: Integers
+    scorers: Integers
 
 
 class Scheduler:
@@ -192,7 +198,8 @@ class Scheduler:
         while self.waiting and budget > 0 and used < len(free):
             bunch = self.waiting[0]
             rows = free[used : used + len(bunch.samples)]
-            cached = self.pool.lookup(bunch.digests)
+            # Log-probabilities of the prompt come from computing it, so nothing of it may be skipped.
+            cached = self.pool.lookup([] if bunch.samples[0].request.unscored else bunch.digests)
             revived = int((self.pool.references[cached] == 0).sum())
             new = self.pool.pages_for(len(bunch.tokens)) - len(cached)
             alone = not self.rows.state.any()
@@ -260,9 +267,12 @@ class Scheduler:
             if followers is not None:
                 drawing.append(followers)
                 at.append(np.full(len(followers), ends[index] - 1))
+        scoring = NONE
+        if state.unscored[rows].any():
+            scoring = np.flatnonzero(state.unscored[owners] & (positions + 1 < state.start[owners]))
         return Batch(
             rows=rows, copies=copies, tokens=state.tokens[owners, positions], positions=positions,
             slots=state.table[owners, positions // size] * size + positions % size,
             begins=begins, counts=counts, tables=state.table[rows][:, : int(state.pages[rows].max())],
-            drawing=np.concatenate(drawing), at=np.concatenate(at),
+            drawing=np.concatenate(drawing), at=np.concatenate(at), scoring=scoring, scorers=owners[scoring],
         )  # fmt: skip
