@@ -18,8 +18,8 @@ runs in float32, and in BF16 as a probe of few tokens, which shows why not; llam
 BF16. Caches are float32 in all of them. transformers batches statically, in order of arrival and in the best of several
 sizes; a batch runs until its longest is done. llama.cpp drops sequences that are done.
 
-Speeds are output tokens per second of wall time, prompts included, medians over rounds; those per CPU second, which other
-processes disturb less, stand beside them.
+Speeds are output tokens per second of wall time, prompts included, medians over rounds (three times as many for "one");
+those per CPU second, which other processes disturb less, stand beside them.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def work_of(case: str, vocabulary: int) -> tuple[list[list[int]], list[int], int
     if case == "apart":
         return [[first, *long[1:]] for first in range(SAMPLES)], [NEW] * SAMPLES, 1
     if case == PROBE:
-        return prompts[:8], [4] * 8, 1
+        return [prompts[0][:16]], [4], 1
     return prompts, [NEW] * len(prompts), 1
 
 
@@ -270,17 +270,27 @@ class Worker:
         self.process.wait(60)
 
 
-def measure(workers: dict[str, Worker], case: str, rounds: int) -> dict[str, Any]:
+def takes_part(arm: str, case: str) -> bool:
+    """Whether an arm is measured on a case."""
+    if arm == "herdlm":
+        return True
+    if arm == "transformers bfloat16":
+        return case == PROBE
+    return case in (
+        ("each", "mixed", "one", "samples") if arm.startswith("transformers") else ("each", "one", "samples")
+    )
+
+
+def measure(workers: dict[str, Worker], case: str, rounds: int, static_batches: tuple[int, ...]) -> dict[str, Any]:
     """All arms on one case, in turn."""
-    ours, whole = case == "apart", case != PROBE
-    arms = [arm for arm in workers if (arm == "herdlm" if ours else (arm != "transformers bfloat16") == whole)]
-    if not whole:
-        arms.append("herdlm")
+    arms = [arm for arm in workers if takes_part(arm, case)]
     batches: dict[str, int | None] = dict.fromkeys(arms)
     for arm in arms:
         if arm == "transformers float32" and case in ("each", "mixed"):
-            tried = {size: workers[arm].run(case=case, batch=size)["wall"] for size in STATIC_BATCHES}
-            batches[arm] = min(tried, key=lambda size: tried[size])
+            tried = {}
+            for size in static_batches if len(static_batches) > 1 else ():
+                tried[size] = workers[arm].run(case=case, batch=size)["cpu"]
+            batches[arm] = min(tried, key=lambda size: tried[size]) if tried else static_batches[0]
     taken: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
     for number in range(rounds):
         for arm in arms if number % 2 else arms[::-1]:
@@ -352,6 +362,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=(*CASES, PROBE), default=[*CASES, PROBE])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--static-batches", nargs="+", type=int, default=list(STATIC_BATCHES))
     parser.add_argument("--core", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--arm", choices=ARMS, help=argparse.SUPPRESS)
@@ -364,6 +375,8 @@ def main() -> None:
         "date": datetime.now(UTC).date().isoformat(), "hardware": hardware(), "shape": SHAPES[given.shape],
         "rounds": given.rounds, "load_at_start": [round(value, 2) for value in os.getloadavg()],
     }  # fmt: skip
+    given.out.mkdir(parents=True, exist_ok=True)
+    target = given.out / f"generate-cpu-{report['date']}.json"
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         save_model(given.shape, folder)
@@ -373,23 +386,23 @@ def main() -> None:
             raise RuntimeError(f"the arms do not generate the same: {greedy}")
         report["cases"] = {}
         for case in given.cases:
-            report["cases"][case] = measure(workers, case, given.rounds)
+            report["cases"][case] = measure(
+                workers, case, given.rounds * (3 if case in ("one", PROBE) else 1), tuple(given.static_batches)
+            )
             print(f"\n{case:>24}   tokens/s  per CPU s  first token s   peak MiB", flush=True)
             for arm, row in report["cases"][case].items():
                 speeds = f"{row['tokens_per_second']:>10,.1f} {row['tokens_per_cpu_second']:>10,.1f}"
                 print(f"{arm:>24} {speeds} {row['first_token_seconds']:>14.2f} {row['peak_mib']:>10,}", flush=True)
+            report["ratios"] = ratios(report["cases"])
+            report["load_at_end"] = [round(value, 2) for value in os.getloadavg()]
+            target.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         for worker in workers.values():
             worker.close()
-    report["ratios"] = ratios(report["cases"])
-    report["load_at_end"] = [round(value, 2) for value in os.getloadavg()]
     for row in report["ratios"]:
         print(
             f"{row['case']:>8} over {row['over']:<22} {row['wall']:.2f} x, CPU time {row['cpu']:.2f} x, "
             f"goal {row['goal']}"
         )
-    given.out.mkdir(parents=True, exist_ok=True)
-    target = given.out / f"generate-cpu-{report['date']}.json"
-    target.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(f"\nwritten to {target.name}")
 
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from herdlm.generate.rows import Integers
-from herdlm.generate.scheduler import Batch
 from herdlm.generate.shared_pages import find_shared
 from herdlm.model.config import ModelConfig
 
@@ -79,6 +79,19 @@ class PagedCache:
 
 
 @dataclass(slots=True, eq=False)
+class Feed:
+    """What attention knows of a step; see :class:`herdlm.generate.scheduler.Batch`, which has the same fields."""
+
+    tokens: NDArray[np.int32]
+    positions: Integers
+    slots: Integers
+    begins: Integers
+    counts: Integers
+    tables: Integers
+    copies: Integers
+
+
+@dataclass(slots=True, eq=False)
 class Group:
     """R segments attended to together, each padded to T queries.
 
@@ -116,14 +129,21 @@ class PagedAttention:
     GATHER_BYTES_CPU = 2**20
     GATHER_BYTES_GPU = 2**29
 
-    def __init__(self, cache: PagedCache, batch: Batch) -> None:
-        self.cache = cache
-        self.places = cache.places(batch.slots)
-        self.shared, own = self._shared_groups(batch)
-        self.groups = [self._group(batch, segments, own) for segments in self._split(batch, own)]
+    def __init__(self, cache: PagedCache, feed: Feed) -> None:
+        self.cache, self.feed = cache, feed
+        self.planned = False
+
+    def _plan(self) -> None:
+        # With the first layer: the process that leads others plans micro-batches instead of the whole.
+        feed, self.planned = self.feed, True
+        self.places = self.cache.places(feed.slots)
+        self.shared, own = self._shared_groups(feed)
+        self.groups = [self._group(feed, segments, own) for segments in self._split(feed, own)]
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See :class:`herdlm.model.attention.Attend`."""
+        if not self.planned:
+            self._plan()
         cache, queries = self.cache, q[0]
         cache.write(layer, self.places, k[0], v[0])
         if len(self.groups) == 1 and self.groups[0].queries is None and not self.shared:
@@ -162,41 +182,41 @@ class PagedAttention:
             return mixed, norm
         return mixed.index_select(0, group.real), norm.index_select(0, group.real) if wanted else norm
 
-    def _shared_groups(self, batch: Batch) -> tuple[list[Group], Integers]:
+    def _shared_groups(self, feed: Feed) -> tuple[list[Group], Integers]:
         """A group for each set of sequences with pages in common, and the pages [S] that are left out elsewhere."""
         cache = self.cache
-        own = np.zeros(len(batch.counts), dtype=np.int64)
-        decoding = np.flatnonzero(batch.counts == 1)
+        own = np.zeros(len(feed.counts), dtype=np.int64)
+        decoding = np.flatnonzero(feed.counts == 1)
         groups = []
-        firsts = np.cumsum(batch.counts) - batch.counts
-        for rows, begin, end in find_shared(batch.tables[decoding], batch.begins[decoding] // cache.page_size):
+        firsts = np.cumsum(feed.counts) - feed.counts
+        for rows, begin, end in find_shared(feed.tables[decoding], feed.begins[decoding] // cache.page_size):
             segments = decoding[rows]
             own[segments] = end
             queries = torch.from_numpy(firsts[segments]).to(cache.device)
-            runs = cache.runs(batch.tables[segments[:1], begin:end])
+            runs = cache.runs(feed.tables[segments[:1], begin:end])
             groups.append(Group(1, (end - begin) * cache.page_size, queries, None, queries, runs, None))
         return groups, own
 
-    def _split(self, batch: Batch, own: Integers) -> Iterator[Integers]:
+    def _split(self, feed: Feed, own: Integers) -> Iterator[Integers]:
         """Segments in groups: like numbers of queries together, then like numbers of pages."""
         cache = self.cache
-        pages = -(-(batch.begins + batch.counts) // cache.page_size) - own
+        pages = -(-(feed.begins + feed.counts) // cache.page_size) - own
         room = (self.GATHER_BYTES_CPU if cache.device.type == "cpu" else self.GATHER_BYTES_GPU) // cache.page_bytes
-        order = np.lexsort((pages, batch.counts))
+        order = np.lexsort((pages, feed.counts))
         end = len(order)
-        decoding = int((batch.counts == 1).sum())
+        decoding = int((feed.counts == 1).sum())
         while end:
             last = order[end - 1]
             # A prompt's scores are as wide as its keys and as many as its queries.
-            size = max(int(room // (pages[last] * max(batch.counts[last] // 8, 1))), 1)
+            size = max(int(room // (pages[last] * max(feed.counts[last] // 8, 1))), 1)
             begin = max(end - size, decoding if end > decoding else 0)
             yield order[begin:end]
             end = begin
 
-    def _group(self, batch: Batch, segments: Integers, own: Integers) -> Group:
+    def _group(self, feed: Feed, segments: Integers, own: Integers) -> Group:
         cache = self.cache
-        begins, counts, skipped = batch.begins[segments], batch.counts[segments], own[segments]
-        firsts = (np.cumsum(batch.counts) - batch.counts)[segments]
+        begins, counts, skipped = feed.begins[segments], feed.counts[segments], own[segments]
+        firsts = (np.cumsum(feed.counts) - feed.counts)[segments]
         steps = np.arange(counts.max())
         offsets = np.minimum(steps, counts[:, None] - 1)  # [R, T]
         pages = int((-(-(begins + counts) // cache.page_size) - skipped).max())
@@ -210,9 +230,9 @@ class PagedAttention:
         queries = (firsts[:, None] + offsets).ravel()
         real = np.flatnonzero(steps < counts[:, None])
         kept = torch.from_numpy(real).to(cache.device) if len(real) < len(queries) else None
-        in_order = len(queries) == len(batch.tokens) and bool((queries == np.arange(len(queries))).all())
-        columns = np.minimum(skipped[:, None] + np.arange(pages), batch.tables.shape[1] - 1)
-        tables = np.take_along_axis(batch.tables[segments], columns, axis=1)
+        in_order = len(queries) == len(feed.tokens) and bool((queries == np.arange(len(queries))).all())
+        columns = np.minimum(skipped[:, None] + np.arange(pages), feed.tables.shape[1] - 1)
+        tables = np.take_along_axis(feed.tables[segments], columns, axis=1)
         return Group(
             size=len(segments),
             length=length,
