@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from herdlm.base.errors import InputError
-from herdlm.generate import Engine
+from herdlm.generate import Engine, SamplingParams
 from herdlm.generate.paged_attention import Feed
 from herdlm.generate.parallel import check_layout, micro_batches
+from herdlm.model.hf import save_folder
+from herdlm.model.transformer import build, initialise
+from herdlm.tokens.tokenizer import TokenizerConfig, train_tokenizer
 from tests.generate.parallel_ranks import CONFIG, SIZES, answers, model
 from tests.parallel.processes import launch
 
@@ -61,21 +68,61 @@ def test_layouts_that_do_not_fit_are_refused(tp, pp, message):
         check_layout(CONFIG, tp, pp)
 
 
-IN_A_PROCESS_OF_ITS_OWN = """
-import json, sys
+PROGRAM = """
+import json, os, signal, subprocess, sys
+started = []
+class Seen(subprocess.Popen):
+    def __init__(self, *a, **k):
+        super().__init__(*a, **k)
+        started.append(self)
+subprocess.Popen = Seen
 from herdlm.base.errors import HerdError
 from herdlm.generate import Engine, SamplingParams
+def ask():
+    found = engine.generate([[1, 2, 3], [4] * 20], SamplingParams(max_tokens=8, n=2))
+    return [[c.tokens, c.logprobs] for each in found for c in each]
+told = []
+def told_by(call):
+    try:
+        call()
+    except HerdError as error:
+        told.append(str(error))
+    except RuntimeError as error:
+        told.append("lost")
 engine = Engine.load(sys.argv[1], device="cpu", tensor_parallel=2, max_batch=4)
-found = engine.generate([[1, 2, 3], [4] * 20], SamplingParams(max_tokens=8, n=2))
-try:
-    Engine.load(sys.argv[1], device="cpu", pipeline_parallel=2)
-except HerdError as error:
-    second = str(error)
-engine.close()
-print("=" + json.dumps([second, [[c.tokens, c.logprobs] for each in found for c in each]]))
+found = ask()
+told_by(lambda: Engine.load(sys.argv[1], device="cpu", pipeline_parallel=2))
+if sys.argv[2] == "close":
+    engine.close()
+    told.append(started[0].wait(60))
+else:
+    started[0].send_signal(signal.SIGKILL)
+    told_by(ask)
+assert not engine.busy
+told_by(ask)
+print("=" + json.dumps([told, found]))
 """
 
 
-def test_an_engine_starts_and_ends_its_processes(tmp_path):
-    save_folder(model(True).to(torch.bfloat16), tmp_path)
-    train_tokenizer(["moo"], TokenizerConfig(vocab_size=280)).save(tmp_path)
+@pytest.mark.parametrize("end", ["close", "kill"])
+def test_an_engine_starts_its_processes_and_neither_hangs_without_the_other(tmp_path, end):
+    saved = build(CONFIG.model_copy(update={"vocab_size": 280}))
+    initialise(saved, seed=2, std=0.15)
+    save_folder(saved, tmp_path)
+    train_tokenizer(["the cow says moo and the calf says moo too " * 20], TokenizerConfig(vocab_size=280)).save(
+        tmp_path
+    )
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path), end]
+    # The output ends when all processes that hold it have.
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told, found = json.loads(done.stdout.partition("=")[2])
+    assert "has a parallel model already" in told[0]
+    assert told[1] == (0 if end == "close" else "lost")
+    assert "Load the model anew" in told[2] or "failed or the model was closed" in told[2]
+    expected = Engine.load(tmp_path, device="cpu", max_batch=4).generate(
+        [[1, 2, 3], [4] * 20], SamplingParams(max_tokens=8, n=2)
+    )
+    for (tokens, logprobs), one in zip(found, [c for each in expected for c in each], strict=True):
+        assert tokens == one.tokens
+        assert logprobs == pytest.approx(one.logprobs, abs=1e-5)

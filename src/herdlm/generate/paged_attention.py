@@ -40,8 +40,7 @@ class PagedCache:
         self.group = config.heads // config.kv_heads
         self.parts = 2 * config.kv_heads
         shape = (pages + 1, self.parts, page_size, config.head_size)
-        # Zeros, not empty memory: what is masked still gets multiplied by 0, and NaN would survive that.
-        self.layers = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.layers)]
+        self.layers = [_zeros(shape, device, dtype) for _ in range(config.layers)]
         self.device, self.dtype = device, dtype
         self.page_bytes = math.prod(shape[1:]) * dtype.itemsize
 
@@ -76,6 +75,14 @@ class PagedCache:
         gathered = self.layers[layer].view(-1, self.page_size * self.head_size).index_select(0, runs)
         keys, values = gathered.view(rows, 2, self.kv_heads, -1, self.head_size)[:, :, :, :length].unbind(1)
         return keys, values
+
+
+def _zeros(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Zeros, not empty memory: what is masked still gets multiplied by 0, and NaN would survive that."""
+    if device.type != "cpu":
+        return torch.zeros(shape, device=device, dtype=dtype)
+    # torch writes its zeros. Those of the system are no memory before they are written to.
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
 
 
 @dataclass(slots=True, eq=False)
