@@ -392,14 +392,17 @@ def generate(
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
     n: Annotated[int, typer.Option("--n", min=1, help="Answers to give.")] = 1,
     seed: Annotated[int, typer.Option(help="Same seed, same answer.")] = 0,
+    tensor_parallel: Annotated[int, typer.Option(min=1, help="Processes that share each layer.")] = 1,
+    pipeline_parallel: Annotated[int, typer.Option(min=1, help="Stages of layers, in processes of their own.")] = 1,
     json_: JsonOption = False,
 ) -> None:
     """Generate text from a prompt."""
     from herdlm.serve.once import generate_once
 
     found = generate_once(
-        model, prompt, chat=chat, max_tokens=max_tokens, temperature=temperature, top_p=top_p, n=n, seed=seed
-    )
+        model, prompt, chat=chat, max_tokens=max_tokens, temperature=temperature, top_p=top_p, n=n, seed=seed,
+        tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel,
+    )  # fmt: skip
     if json_:
         say_json([asdict(completion) for completion in found])
     else:

@@ -34,14 +34,24 @@ class ServedModel:
     created: int
 
     @classmethod
-    def load(cls, path: Path, *, device: str = "auto", dtype: str = "auto") -> ServedModel:
+    def load(
+        cls,
+        path: Path,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        tensor_parallel: int = 1,
+        pipeline_parallel: int = 1,
+    ) -> ServedModel:
         """Load the model that ``path`` (a model folder or a run) means.
 
         Raises:
             InputError, DamagedError: there is no usable model, or device or dtype is unknown.
         """
         folder = model_folder(path)
-        engine = Engine.load(folder, device=device, dtype=dtype)
+        engine = Engine.load(
+            folder, device=device, dtype=dtype, tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel
+        )
         assert engine.tokenizer is not None
         stop_tokens = _stop_tokens(engine.tokenizer, folder, engine.config.vocab_size)
         created = int((folder / "config.json").stat().st_mtime)
