@@ -130,6 +130,12 @@ class LlamaCpp:
         api.llama_sampler_free(chain)
         return out, first
 
+    def close(self) -> None:
+        """Free the context and the model."""
+        self.api.llama_batch_free(self.batch)
+        self.api.llama_free(self.context)
+        self.api.llama_model_free(self.model)
+
     def _feed(self, fed: list[tuple[int, int, int, bool]]) -> list[tuple[int, int]]:
         """Run tokens through the model; sequences with logits and where in the batch those are."""
         if not fed:

@@ -410,6 +410,8 @@ def generate(
     seed: Annotated[int, typer.Option(help="Same seed, same answer.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    tensor_parallel: Annotated[int, typer.Option(min=1, help="Processes that share each layer.")] = 1,
+    pipeline_parallel: Annotated[int, typer.Option(min=1, help="Stages of layers, in processes of their own.")] = 1,
     json_: JsonOption = False,
 ) -> None:
     """Generate text from a prompt, or from each prompt of a file."""
@@ -421,6 +423,8 @@ def generate(
 
         if out is None:
             raise InputError("--batch needs a place for the answers", "Give --out FILE.jsonl")
+        if tensor_parallel * pipeline_parallel > 1:
+            raise InputError("--batch spreads prompts, not the model, over processes", "Give --workers or --cluster")
         summary = generate_batch(
             model, batch, out, options=Options(max_tokens=max_tokens, temperature=temperature, top_p=top_p, n=n),
             chat=chat, seed=seed, workers=workers, cluster=cluster, device=device, dtype=dtype, quiet=json_,
@@ -438,6 +442,7 @@ def generate(
     found = generate_once(
         model, prompt, chat=chat, max_tokens=max_tokens, temperature=temperature, top_p=top_p, n=n, seed=seed,
         device=device, dtype=dtype,
+        tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel,
     )  # fmt: skip
     if json_:
         say_json([asdict(completion) for completion in found])

@@ -16,15 +16,17 @@ from herdlm.generate.choose import draw_rows, score_prompts
 from herdlm.generate.detokenize import TextStream
 from herdlm.generate.fused import FusedTransformer
 from herdlm.generate.grammar import Matcher, Matchers
-from herdlm.generate.load import load_model
-from herdlm.generate.matrix import fastest_type
-from herdlm.generate.paged_attention import PagedAttention, PagedCache, bytes_per_token
+from herdlm.generate.load import compute_type, load_model
+from herdlm.generate.paged_attention import Feed, PagedAttention, PagedCache, bytes_per_token
 from herdlm.generate.pages import PagePool
+from herdlm.generate.parallel import LeadingTransformer, part_config
+from herdlm.generate.processes import start_processes
 from herdlm.generate.request import Completion, Event, FinishReason, SamplingParams
 from herdlm.generate.rows import Integers, PromptScores, Request, Sample
 from herdlm.generate.sampling import sample_key
 from herdlm.generate.scheduler import ONGOING, OUT_OF_LENGTH, STOPPED, Batch, Scheduler
 from herdlm.model.transformer import Transformer
+from herdlm.parallel.mesh import Mesh
 from herdlm.tokens.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ class Engine:
         compute: the type of activations and cache; the weights' own where not given.
         keep_model: whether to leave ``model`` its weights. If not, memory never holds both forms, and
             :meth:`forget_prefixes` is not for new weights.
+        mesh: for a model on several processes, of which this is the first (:mod:`herdlm.generate.parallel`).
 
     Raises:
         InputError: a size is out of range, the model is a reward model, or its vocabulary is smaller than the
@@ -65,6 +68,7 @@ class Engine:
         step_tokens: int = 2048,
         compute: torch.dtype | None = None,
         keep_model: bool = True,
+        mesh: Mesh | None = None,
     ) -> None:
         config, weight = model.config, model.model.embed_tokens.weight
         for name, size in (("page_size", page_size), ("max_batch", max_batch), ("step_tokens", step_tokens)):
@@ -81,16 +85,22 @@ class Engine:
             )
         self.tokenizer, self.config, self.device = tokenizer, config, weight.device
         self.compute = compute or weight.dtype
-        self._whole = model if keep_model else None
-        self.model = self._fused(model, let_go=not keep_model)
+        self._whole = model if keep_model and mesh is None else None
+        if mesh is None:
+            self.model = self._fused(model, let_go=not keep_model)
+        else:
+            self.model = LeadingTransformer(model, self.compute, mesh, let_go=not keep_model)
         if cache_tokens is None:
-            per_token = bytes_per_token(config, self.compute)
+            per_token = bytes_per_token(part_config(config, mesh) if mesh else config, self.compute)
             cache_tokens = min(max_batch * config.max_seq_len, _cache_bytes(self.device) // per_token)
             cache_tokens = max(cache_tokens, page_size)
         pages = -(-cache_tokens // page_size)
         self.pool = PagePool(pages, page_size)
         self.scheduler = Scheduler(self.pool, max_batch, max(step_tokens, max_batch))
-        self.cache = PagedCache(config, pages, page_size, self.device, self.compute)
+        if isinstance(self.model, LeadingTransformer):
+            self.cache = self.model.open(pages, page_size)
+        else:
+            self.cache = PagedCache(config, pages, page_size, self.device, self.compute)
         self.requests: dict[int, Request] = {}
         self._matchers: Matchers | None = None  # made for the first request with a grammar
         self._next_id = 0
@@ -106,18 +116,25 @@ class Engine:
         cache_tokens: int | None = None,
         max_batch: int = 256,
         step_tokens: int = 2048,
+        tensor_parallel: int = 1,
+        pipeline_parallel: int = 1,
     ) -> Engine:
         """The engine of a Hugging Face folder with its tokenizer; see :func:`herdlm.generate.load.load_model`.
 
         Args:
             dtype: "auto" is the stored type, or float32 where the processor is faster with it.
+            tensor_parallel, pipeline_parallel: above 1, further processes are started on this machine, which hold a
+                part of the model each; one such engine for a process. :meth:`close` ends them.
         """
-        model = load_model(Path(folder), device, dtype)
-        weight = model.model.embed_tokens.weight
-        compute = fastest_type(weight.device, weight.dtype) if dtype == "auto" else weight.dtype
+        mesh = None
+        if (tensor_parallel, pipeline_parallel) != (1, 1):
+            mesh = start_processes(
+                Path(folder), tensor_parallel, pipeline_parallel, device, str(dtype).removeprefix("torch.")
+            )
+        model = load_model(Path(folder), str(mesh.device) if mesh else device, dtype)
         return cls(
             model, Tokenizer.load(Path(folder)), page_size=page_size, cache_tokens=cache_tokens, max_batch=max_batch,
-            step_tokens=step_tokens, compute=compute, keep_model=False,
+            step_tokens=step_tokens, compute=compute_type(model, dtype), keep_model=False, mesh=mesh,
         )  # fmt: skip
 
     @property
@@ -189,6 +206,11 @@ class Engine:
         self.pool.forget_contents()
         if self._whole is not None:
             self.model = self._fused(self._whole)
+
+    def close(self) -> None:
+        """Let the other processes of a parallel model end; nothing to do for one alone."""
+        if isinstance(self.model, LeadingTransformer):
+            self.model.close()
 
     def step(self) -> list[Event]:
         """Advance by one pass through the model; returns what became of each sample it touched."""
@@ -291,7 +313,7 @@ class Engine:
         rows, drawing = self.scheduler.rows, batch.drawing
         self.cache.copy_pages(batch.copies[0], batch.copies[1])
         tokens, positions = (torch.from_numpy(a).to(self.device)[None] for a in (batch.tokens, batch.positions))
-        hidden = self.model(tokens, positions, PagedAttention(self.cache, batch))[0]
+        hidden = self.model(tokens, positions, PagedAttention(self.cache, _feed(batch)))[0]
         if len(batch.scoring):
             score_prompts(self.model, hidden, batch, rows)
         if not len(drawing):
@@ -390,6 +412,10 @@ def _bias(params: SamplingParams) -> tuple[Integers, NDArray[np.float32]] | None
         return None
     tokens, values = zip(*params.logit_bias, strict=True)
     return np.array(tokens, dtype=np.int64), np.array(values, dtype=np.float32)
+
+
+def _feed(batch: Batch) -> Feed:
+    return Feed(batch.tokens, batch.positions, batch.slots, batch.begins, batch.counts, batch.tables, batch.copies)
 
 
 def _cache_bytes(device: torch.device) -> int:

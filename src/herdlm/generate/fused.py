@@ -73,7 +73,7 @@ class FusedLayer(nn.Module):
         if _plain(attention.q_proj, attention.k_proj, attention.v_proj):
             weight = _joined(attention.q_proj, attention.k_proj, attention.v_proj)
             pairs = weight[: self.turned * self.head_size].view(self.turned, 2, self.head_size // 2, -1)
-            pairs.copy_(pairs.transpose(1, 2).reshape(pairs.shape))
+            pairs.copy_(pairs.transpose(1, 2).clone(memory_format=torch.contiguous_format).view(pairs.shape))
             self.qkv = matrix(weight, compute)
             qkv_scale = self.qkv.scale
         else:

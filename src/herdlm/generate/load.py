@@ -8,6 +8,7 @@ import torch
 
 from herdlm.base.errors import InputError
 from herdlm.generate.fp8 import is_fp8, load_fp8
+from herdlm.generate.matrix import fastest_type
 from herdlm.model.hf import load_folder
 from herdlm.model.transformer import Transformer
 
@@ -58,3 +59,9 @@ def load_model(folder: Path, device: str = "auto", dtype: str | torch.dtype = "a
     if is_fp8(folder):
         return load_fp8(folder, place, chosen or torch.bfloat16)
     return load_folder(folder, place, chosen)
+
+
+def compute_type(model: Transformer, dtype: str | torch.dtype) -> torch.dtype:
+    """The type to compute in with a model loaded as ``dtype``: the weights', or for "auto" what is faster here."""
+    weight = model.model.embed_tokens.weight
+    return fastest_type(weight.device, weight.dtype) if dtype == "auto" else weight.dtype

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from herdlm.generate.rows import Integers
-from herdlm.generate.scheduler import Batch
 from herdlm.generate.shared_pages import find_shared
 from herdlm.model.config import ModelConfig
 
@@ -40,8 +40,7 @@ class PagedCache:
         self.group = config.heads // config.kv_heads
         self.parts = 2 * config.kv_heads
         shape = (pages + 1, self.parts, page_size, config.head_size)
-        # Zeros, not empty memory: what is masked still gets multiplied by 0, and NaN would survive that.
-        self.layers = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.layers)]
+        self.layers = [_zeros(shape, device, dtype) for _ in range(config.layers)]
         self.device, self.dtype = device, dtype
         self.page_bytes = math.prod(shape[1:]) * dtype.itemsize
 
@@ -71,11 +70,32 @@ class PagedCache:
         parts = tables[:, None, :] * self.parts + np.arange(self.parts)[:, None]
         return torch.from_numpy(parts.ravel()).to(self.device)
 
-    def gather(self, layer: int, runs: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-        """Keys and values [R, K, P * page_size, C]."""
+    def gather(self, layer: int, runs: Tensor, rows: int, length: int) -> tuple[Tensor, Tensor]:
+        """Keys and values [R, K, length, C] of the first ``length`` tokens in the pages."""
         gathered = self.layers[layer].view(-1, self.page_size * self.head_size).index_select(0, runs)
-        keys, values = gathered.view(rows, 2, self.kv_heads, -1, self.head_size).unbind(1)
+        keys, values = gathered.view(rows, 2, self.kv_heads, -1, self.head_size)[:, :, :, :length].unbind(1)
         return keys, values
+
+
+def _zeros(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Zeros, not empty memory: what is masked still gets multiplied by 0, and NaN would survive that."""
+    if device.type != "cpu":
+        return torch.zeros(shape, device=device, dtype=dtype)
+    # torch writes its zeros. Those of the system are no memory before they are written to.
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
+
+
+@dataclass(slots=True, eq=False)
+class Feed:
+    """What attention knows of a step; see :class:`herdlm.generate.scheduler.Batch`, which has the same fields."""
+
+    tokens: NDArray[np.int32]
+    positions: Integers
+    slots: Integers
+    begins: Integers
+    counts: Integers
+    tables: Integers
+    copies: Integers
 
 
 @dataclass(slots=True, eq=False)
@@ -84,16 +104,18 @@ class Group:
 
     Attributes:
         size: R.
+        length: L, the keys of the segment that has the most.
         queries: [R * T] indices into the step's N tokens; padding repeats a segment's last token. None where they
             are all of the tokens in their order.
         real: the entries of ``queries`` that are no padding; None where all are.
         targets: [U] those entries' indices into the N tokens.
         runs: where the keys and values are; see :meth:`PagedCache.runs`.
-        mask: [R, 1, G * T, P * page_size], 0 where a query may look, else -inf; G query heads share a
-            key/value head. None where all may look everywhere.
+        mask: [R, 1, G * T, L], 0 where a query may look, else -inf; G query heads share a key/value head. None where
+            all may look everywhere.
     """
 
     size: int
+    length: int
     queries: Tensor | None
     real: Tensor | None
     targets: Tensor
@@ -114,14 +136,21 @@ class PagedAttention:
     GATHER_BYTES_CPU = 2**20
     GATHER_BYTES_GPU = 2**29
 
-    def __init__(self, cache: PagedCache, batch: Batch) -> None:
-        self.cache = cache
-        self.places = cache.places(batch.slots)
-        self.shared, own = self._shared_groups(batch)
-        self.groups = [self._group(batch, segments, own) for segments in self._split(batch, own)]
+    def __init__(self, cache: PagedCache, feed: Feed) -> None:
+        self.cache, self.feed = cache, feed
+        self.planned = False
+
+    def _plan(self) -> None:
+        # With the first layer: the process that leads others plans micro-batches instead of the whole.
+        feed, self.planned = self.feed, True
+        self.places = self.cache.places(feed.slots)
+        self.shared, own = self._shared_groups(feed)
+        self.groups = [self._group(feed, segments, own) for segments in self._split(feed, own)]
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See :class:`herdlm.model.attention.Attend`."""
+        if not self.planned:
+            self._plan()
         cache, queries = self.cache, q[0]
         cache.write(layer, self.places, k[0], v[0])
         if len(self.groups) == 1 and self.groups[0].queries is None and not self.shared:
@@ -146,7 +175,7 @@ class PagedAttention:
     def _attend(self, layer: int, queries: Tensor, group: Group, wanted: bool = False) -> tuple[Tensor, Tensor]:
         """Of a group's U queries, the mixed values [U, H, C] and, where wanted, log-sum-exp of the scores [U, H, 1]."""
         cache = self.cache
-        keys, values = cache.gather(layer, group.runs, group.size)
+        keys, values = cache.gather(layer, group.runs, group.size, group.length)
         picked = queries if group.queries is None else queries.index_select(0, group.queries)
         # The query heads that share a key/value head stand as further queries: [R, K, G * T, C].
         shape = (group.size, -1, cache.kv_heads, cache.group, cache.head_size)
@@ -160,61 +189,65 @@ class PagedAttention:
             return mixed, norm
         return mixed.index_select(0, group.real), norm.index_select(0, group.real) if wanted else norm
 
-    def _shared_groups(self, batch: Batch) -> tuple[list[Group], Integers]:
+    def _shared_groups(self, feed: Feed) -> tuple[list[Group], Integers]:
         """A group for each set of sequences with pages in common, and the pages [S] that are left out elsewhere."""
         cache = self.cache
-        own = np.zeros(len(batch.counts), dtype=np.int64)
-        decoding = np.flatnonzero(batch.counts == 1)
+        own = np.zeros(len(feed.counts), dtype=np.int64)
+        decoding = np.flatnonzero(feed.counts == 1)
         groups = []
-        firsts = np.cumsum(batch.counts) - batch.counts
-        for rows, begin, end in find_shared(batch.tables[decoding], batch.begins[decoding] // cache.page_size):
+        firsts = np.cumsum(feed.counts) - feed.counts
+        for rows, begin, end in find_shared(feed.tables[decoding], feed.begins[decoding] // cache.page_size):
             segments = decoding[rows]
             own[segments] = end
             queries = torch.from_numpy(firsts[segments]).to(cache.device)
-            groups.append(Group(1, queries, None, queries, cache.runs(batch.tables[segments[:1], begin:end]), None))
+            runs = cache.runs(feed.tables[segments[:1], begin:end])
+            groups.append(Group(1, (end - begin) * cache.page_size, queries, None, queries, runs, None))
         return groups, own
 
-    def _split(self, batch: Batch, own: Integers) -> Iterator[Integers]:
+    def _split(self, feed: Feed, own: Integers) -> Iterator[Integers]:
         """Segments in groups: like numbers of queries together, then like numbers of pages."""
         cache = self.cache
-        pages = -(-(batch.begins + batch.counts) // cache.page_size) - own
+        pages = -(-(feed.begins + feed.counts) // cache.page_size) - own
         room = (self.GATHER_BYTES_CPU if cache.device.type == "cpu" else self.GATHER_BYTES_GPU) // cache.page_bytes
-        order = np.lexsort((pages, batch.counts))
+        order = np.lexsort((pages, feed.counts))
         end = len(order)
-        decoding = int((batch.counts == 1).sum())
+        decoding = int((feed.counts == 1).sum())
         while end:
             last = order[end - 1]
             # A prompt's scores are as wide as its keys and as many as its queries.
-            size = max(int(room // (pages[last] * max(batch.counts[last] // 8, 1))), 1)
+            size = max(int(room // (pages[last] * max(feed.counts[last] // 8, 1))), 1)
             begin = max(end - size, decoding if end > decoding else 0)
             yield order[begin:end]
             end = begin
 
-    def _group(self, batch: Batch, segments: Integers, own: Integers) -> Group:
+    def _group(self, feed: Feed, segments: Integers, own: Integers) -> Group:
         cache = self.cache
-        begins, counts, skipped = batch.begins[segments], batch.counts[segments], own[segments]
-        firsts = (np.cumsum(batch.counts) - batch.counts)[segments]
+        begins, counts, skipped = feed.begins[segments], feed.counts[segments], own[segments]
+        firsts = (np.cumsum(feed.counts) - feed.counts)[segments]
         steps = np.arange(counts.max())
         offsets = np.minimum(steps, counts[:, None] - 1)  # [R, T]
         pages = int((-(-(begins + counts) // cache.page_size) - skipped).max())
-        # The last key each query may see.
-        reach = torch.from_numpy(begins[:, None] + offsets - skipped[:, None] * cache.page_size).to(cache.device)
-        seen = torch.arange(pages * cache.page_size, device=cache.device) <= reach[:, :, None]
-        # Added to the scores; a boolean mask would be turned into this anew in every layer.
-        mask = torch.zeros(seen.shape, device=cache.device, dtype=cache.dtype).masked_fill_(~seen, -torch.inf)
+        reach = begins[:, None] + offsets - skipped[:, None] * cache.page_size  # the last key each query may see
+        length, mask = int(reach.max()) + 1, None
+        if reach.min() + 1 < length:
+            seen = torch.arange(length, device=cache.device) <= torch.from_numpy(reach).to(cache.device)[:, :, None]
+            # Added to the scores; a boolean mask would be turned into this anew in every layer.
+            mask = torch.zeros(seen.shape, device=cache.device, dtype=cache.dtype).masked_fill_(~seen, -torch.inf)
+            mask = mask.repeat(1, cache.group, 1).unsqueeze(1)
         queries = (firsts[:, None] + offsets).ravel()
         real = np.flatnonzero(steps < counts[:, None])
         kept = torch.from_numpy(real).to(cache.device) if len(real) < len(queries) else None
-        in_order = len(queries) == len(batch.tokens) and bool((queries == np.arange(len(queries))).all())
-        columns = np.minimum(skipped[:, None] + np.arange(pages), batch.tables.shape[1] - 1)
-        tables = np.take_along_axis(batch.tables[segments], columns, axis=1)
+        in_order = len(queries) == len(feed.tokens) and bool((queries == np.arange(len(queries))).all())
+        columns = np.minimum(skipped[:, None] + np.arange(pages), feed.tables.shape[1] - 1)
+        tables = np.take_along_axis(feed.tables[segments], columns, axis=1)
         return Group(
             size=len(segments),
+            length=length,
             queries=None if in_order else torch.from_numpy(queries).to(cache.device),
             real=kept,
             targets=torch.from_numpy(queries[real]).to(cache.device),
             runs=cache.runs(tables),
-            mask=mask.repeat(1, cache.group, 1).unsqueeze(1),
+            mask=mask,
         )
 
 

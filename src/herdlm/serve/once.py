@@ -26,6 +26,8 @@ def generate_once(
     n: int = 1,
     device: str = "auto",
     dtype: str = "auto",
+    tensor_parallel: int = 1,
+    pipeline_parallel: int = 1,
 ) -> list[Completion]:
     """``n`` continuations of ``prompt``, or with ``chat`` answers to it as a user's message.
 
@@ -33,13 +35,16 @@ def generate_once(
         path: a model folder or a run, whose flagship is meant then.
         system: the system message before the prompt; only with ``chat``.
         max_tokens: at most this many new tokens; None for all that the context leaves.
+        tensor_parallel, pipeline_parallel: processes of this machine that hold the model between them.
 
     Raises:
         InputError: the model, the prompt or an option is at fault.
     """
     if system is not None and not chat:
         raise InputError("a system message was given without chat", "Add --chat or drop it")
-    model = ServedModel.load(path, device=device, dtype=dtype)
+    model = ServedModel.load(
+        path, device=device, dtype=dtype, tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel
+    )
     if chat:
         before: list[Message] = [] if system is None else [{"role": "system", "content": system}]
         tokens = model.chat_prompt([*before, {"role": "user", "content": prompt}])
@@ -50,4 +55,5 @@ def generate_once(
         seed=seed, n=n, stop_tokens=model.stop_tokens,
     )  # fmt: skip
     (completions,) = model.engine.generate([tokens], params)
+    model.engine.close()
     return [replace(c, text=model.answer_text(c.text)) for c in completions] if chat else completions

@@ -108,8 +108,11 @@ class ServedModel(ModelText):
     engine: Engine = field(kw_only=True)
 
     @classmethod
-    def load(cls, path: Path, *, device: str = "auto", dtype: str = "auto") -> ServedModel:
-        """Load the model that ``path`` (a model folder or a run) means.
+    def load(
+        cls, path: Path, *, device: str = "auto", dtype: str = "auto", tensor_parallel: int = 1,
+        pipeline_parallel: int = 1,
+    ) -> ServedModel:  # fmt: skip
+        """Load the model that ``path`` (a model folder or a run) means; see :meth:`Engine.load` for the rest.
 
         Raises:
             InputError, DamagedError: there is no usable model, or device or dtype is unknown.
@@ -117,7 +120,10 @@ class ServedModel(ModelText):
         from herdlm.generate.engine import Engine
 
         text = ModelText.read(path)
-        engine = Engine.load(text.folder, device=device, dtype=dtype)
+        engine = Engine.load(
+            text.folder, device=device, dtype=dtype, tensor_parallel=tensor_parallel,
+            pipeline_parallel=pipeline_parallel,
+        )  # fmt: skip
         context = engine_context(engine)
         return cls(text.name, text.folder, text.tokenizer, text.stop_tokens, text.created, context, engine=engine)
 

@@ -1,0 +1,128 @@
+"""Generation on several gloo processes against one process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from herdlm.base.errors import InputError
+from herdlm.generate import Engine, SamplingParams
+from herdlm.generate.paged_attention import Feed
+from herdlm.generate.parallel import check_layout, micro_batches
+from herdlm.model.hf import save_folder
+from herdlm.model.transformer import build, initialise
+from herdlm.tokens.tokenizer import TokenizerConfig, train_tokenizer
+from tests.generate.parallel_ranks import CONFIG, SIZES, answers, model
+from tests.parallel.processes import launch
+
+
+@pytest.mark.parametrize(
+    ("tp", "pp", "halves"), [(2, 1, False), (1, 2, True), (2, 2, False), (4, 1, True), (1, 3, False)]
+)
+def test_log_probabilities_are_those_of_one_process(tp, pp, halves):
+    expected = answers(Engine(model(halves), None, **SIZES))
+    found = launch("tests.generate.parallel_ranks:generate", tp * pp, tp, pp, halves)
+    assert len(found) == len(expected) == 12
+    for (tokens, logprobs, of_prompt), (same_tokens, same_logprobs, same_of_prompt) in zip(
+        found, expected, strict=True
+    ):
+        assert tokens == same_tokens
+        assert logprobs == pytest.approx(same_logprobs, abs=1e-5)
+        assert of_prompt == pytest.approx(same_of_prompt, abs=1e-5)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(1, 6))
+def test_micro_batches_are_the_step_in_order(counts, parts):
+    rng = np.random.default_rng(sum(counts))
+    counts = np.array(counts)
+    begins = rng.integers(0, 50, len(counts))
+    positions = np.concatenate([np.arange(b, b + c) for b, c in zip(begins, counts, strict=True)])
+    tables = np.arange(len(counts))[:, None] + np.zeros((1, 3), dtype=np.int64)
+    tokens = np.arange(len(positions), dtype=np.int32)
+    feed = Feed(tokens, positions, positions + 7, begins, counts, tables, np.zeros((2, 0), dtype=np.int64))
+    cut = micro_batches(feed, parts)
+    lengths = [len(part.tokens) for part in cut]
+    assert len(cut) == min(parts, len(tokens))
+    assert max(lengths) - min(lengths) <= 1
+    owners = np.repeat(np.arange(len(counts)), counts)
+    for name in ("tokens", "positions", "slots"):
+        assert np.array_equal(np.concatenate([getattr(part, name) for part in cut]), getattr(feed, name))
+    assert np.array_equal(np.concatenate([np.repeat(part.tables[:, 0], part.counts) for part in cut]), owners)
+    for part in cut:
+        expected = [np.arange(b, b + c) for b, c in zip(part.begins, part.counts, strict=True)]
+        assert np.array_equal(part.positions, np.concatenate(expected))
+
+
+@pytest.mark.parametrize(
+    ("tp", "pp", "message"),
+    [(3, 1, "heads = 8"), (8, 1, "kv_heads = 4"), (1, 4, "3 layers"), (0, 1, "tensor_parallel")],
+)
+def test_layouts_that_do_not_fit_are_refused(tp, pp, message):
+    with pytest.raises(InputError, match=message):
+        check_layout(CONFIG, tp, pp)
+
+
+PROGRAM = """
+import json, os, signal, subprocess, sys
+started = []
+class Seen(subprocess.Popen):
+    def __init__(self, *a, **k):
+        super().__init__(*a, **k)
+        started.append(self)
+subprocess.Popen = Seen
+from herdlm.base.errors import HerdError
+from herdlm.generate import Engine, SamplingParams
+def ask():
+    found = engine.generate([[1, 2, 3], [4] * 20], SamplingParams(max_tokens=8, n=2))
+    return [[c.tokens, c.logprobs] for each in found for c in each]
+told = []
+def told_by(call):
+    try:
+        call()
+    except HerdError as error:
+        told.append(str(error))
+    except RuntimeError as error:
+        told.append("lost")
+engine = Engine.load(sys.argv[1], device="cpu", tensor_parallel=2, max_batch=4)
+found = ask()
+told_by(lambda: Engine.load(sys.argv[1], device="cpu", pipeline_parallel=2))
+if sys.argv[2] == "close":
+    engine.close()
+    told.append(started[0].wait(60))
+else:
+    started[0].send_signal(signal.SIGKILL)
+    told_by(ask)
+assert not engine.busy
+told_by(ask)
+print("=" + json.dumps([told, found]))
+"""
+
+
+@pytest.mark.parametrize("end", ["close", "kill"])
+def test_an_engine_starts_its_processes_and_neither_hangs_without_the_other(tmp_path, end):
+    saved = build(CONFIG.model_copy(update={"vocab_size": 280}))
+    initialise(saved, seed=2, std=0.15)
+    save_folder(saved, tmp_path)
+    train_tokenizer(["the cow says moo and the calf says moo too " * 20], TokenizerConfig(vocab_size=280)).save(
+        tmp_path
+    )
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path), end]
+    # The output ends when all processes that hold it have.
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told, found = json.loads(done.stdout.partition("=")[2])
+    assert "has a parallel model already" in told[0]
+    assert told[1] == (0 if end == "close" else "lost")
+    assert "Load the model anew" in told[2] or "failed or the model was closed" in told[2]
+    expected = Engine.load(tmp_path, device="cpu", max_batch=4).generate(
+        [[1, 2, 3], [4] * 20], SamplingParams(max_tokens=8, n=2)
+    )
+    for (tokens, logprobs), one in zip(found, [c for each in expected for c in each], strict=True):
+        assert tokens == one.tokens
+        assert logprobs == pytest.approx(one.logprobs, abs=1e-5)
