@@ -1,6 +1,6 @@
 """Training and encoding speed of the tokenizer against its backend alone and tiktoken, and characters per token.
 
-    HERDLM_DATA=... python benchmarks/tokenizer.py [--megabytes 24] [--vocab 32000 128000] [--out benchmarks/results]
+    HERDLM_DATA=... python benchmarks/tokenizer.py [--megabytes 24] [--vocab 32000 64000] [--out benchmarks/results]
 
 Texts are the English documents that a default curation keeps of ``web/docs.warc.gz``: every tenth is held out, and
 encoded by each arm in turn with the merges that herdlm trained. tiktoken is given the same merges as ranks and the same
@@ -129,7 +129,7 @@ def main() -> None:
     """Measure every vocabulary and print one JSON report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--megabytes", type=float, default=24)
-    parser.add_argument("--vocab", type=int, nargs="+", default=[32_000, 128_000])
+    parser.add_argument("--vocab", type=int, nargs="+", default=[32_000, 64_000])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

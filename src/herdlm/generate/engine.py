@@ -138,6 +138,11 @@ class Engine:
         )  # fmt: skip
 
     @property
+    def parallel(self) -> bool:
+        """Whether other processes hold parts of the model."""
+        return isinstance(self.model, LeadingTransformer)
+
+    @property
     def busy(self) -> bool:
         """Whether any request is unfinished."""
         return bool(self.requests)

@@ -87,7 +87,8 @@ class Models:
 
     def __init__(
         self, texts: Sequence[ModelText], *, device: str = "auto", dtype: str = "auto",
-        cache_tokens: int | None = None, memory_gib: float | None = None, wait_seconds: float = 60,
+        cache_tokens: int | None = None, tensor_parallel: int = 1, pipeline_parallel: int = 1,
+        memory_gib: float | None = None, wait_seconds: float = 60,
         launch: Launch = launch_process,
     ) -> None:  # fmt: skip
         self.wait_seconds = wait_seconds
@@ -98,7 +99,9 @@ class Models:
             if text.name in self._by_name:
                 raise InputError(f"two models are called {text.name}: {self._by_name[text.name].text.folder} and "
                                  f"{text.folder}", "Name one differently: NAME=FOLDER")  # fmt: skip
-            options = WorkerOptions(str(text.folder), device, dtype, cache_tokens)
+            options = WorkerOptions(
+                str(text.folder), device, dtype, cache_tokens, tensor_parallel, pipeline_parallel
+            )  # fmt: skip
             model = Model(text, Backend(text.name, options, launch))
             if self.limit is not None and model.bytes > self.limit:
                 raise InputError(f"{text.name} needs about {model.bytes / GIB:.2f} GiB, the limit is {memory_gib}",

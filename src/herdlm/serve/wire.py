@@ -26,6 +26,8 @@ class WorkerOptions:
     device: str = "auto"
     dtype: str = "auto"
     cache_tokens: int | None = None
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
 
     def told(self) -> dict[str, Any]:
         """As the worker's first message has it."""

@@ -159,11 +159,12 @@ class Worker:
 
     def _description(self) -> dict[str, Any]:
         engine, pool = self.engine, self.engine.pool
-        weights = sum(parameter.nbytes for parameter in engine.model.parameters())
-        weights += sum(buffer.nbytes for buffer in engine.model.buffers())
-        cache = (
-            pool.count * pool.page_size * bytes_per_token(engine.config, engine.model.model.embed_tokens.weight.dtype)
-        )
+        if engine.parallel:
+            weights = engine.config.parameters * engine.compute.itemsize  # of all processes
+        else:
+            weights = sum(parameter.nbytes for parameter in engine.model.parameters())
+            weights += sum(buffer.nbytes for buffer in engine.model.buffers())
+        cache = pool.count * pool.page_size * bytes_per_token(engine.config, engine.compute)
         return {"context": engine_context(engine), "bytes": weights + cache, "pages": pool.count}
 
 
@@ -175,6 +176,8 @@ class Embedding:
     """
 
     def __init__(self, engine: Engine, id: int, prompts: list[list[int]]) -> None:
+        if engine.parallel:
+            raise InputError("embeddings are made by a model in one process", "Serve it without parallel processes")
         self.engine, self.id, self.prompts = engine, id, prompts
         self.results: list[list[float]] = []
         vocabulary, longest = engine.config.vocab_size, engine.config.max_seq_len
@@ -233,8 +236,9 @@ def load_engine(options: WorkerOptions) -> Engine:
         InputError, DamagedError: there is no usable model, or an option is wrong.
     """
     return Engine.load(
-        Path(options.folder), device=options.device, dtype=options.dtype, cache_tokens=options.cache_tokens
-    )
+        Path(options.folder), device=options.device, dtype=options.dtype, cache_tokens=options.cache_tokens,
+        tensor_parallel=options.tensor_parallel, pipeline_parallel=options.pipeline_parallel,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
