@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -17,6 +18,8 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from herdlm.base.errors import HerdError, InputError
 from herdlm.generate.embedding import embedding
@@ -158,13 +161,19 @@ class Worker:
         return [running, waiting, held, pool.count, scheduler.preemptions, scheduler.reused_tokens]
 
     def _description(self) -> dict[str, Any]:
-        engine, pool = self.engine, self.engine.pool
-        weights = sum(parameter.nbytes for parameter in engine.model.parameters())
-        weights += sum(buffer.nbytes for buffer in engine.model.buffers())
-        cache = (
-            pool.count * pool.page_size * bytes_per_token(engine.config, engine.model.model.embed_tokens.weight.dtype)
-        )
-        return {"context": engine_context(engine), "bytes": weights + cache, "pages": pool.count}
+        return {"context": engine_context(self.engine), "bytes": memory_of(self.engine)}
+
+
+def memory_of(engine: Engine) -> int:
+    """Bytes that this process takes, with ``engine``'s cache in use: of memory, and of a GPU's."""
+    try:
+        resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # no Linux: the most it ever took, in KiB
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if engine.device.type == "cuda":
+        return resident + torch.cuda.memory_allocated(engine.device)
+    # The system gives pages of the cache when they are first written.
+    return resident + engine.pool.count * engine.pool.page_size * bytes_per_token(engine.config, engine.compute)
 
 
 class Embedding:
