@@ -11,8 +11,9 @@ import pytest
 
 from herdlm.base.errors import InputError
 from herdlm.generate import Engine
+from herdlm.serve import worker
 from herdlm.serve.failures import RefusedError
-from herdlm.serve.models import GIB, Models
+from herdlm.serve.models import GIB, Models, estimated_bytes
 from herdlm.serve.run import serve
 from herdlm.serve.served import ModelText
 from tests.serve.conftest import WorkerThread, running, write_model
@@ -34,9 +35,10 @@ def in_threads(folders, **options):
 
 
 @pytest.fixture
-def room_for_two(folders):
-    need = next(iter(in_threads(folders))).bytes / GIB
-    return in_threads(folders, memory_gib=2.5 * need, wait_seconds=0.3)
+def room_for_two(folders, monkeypatch):
+    need = next(iter(in_threads(folders))).bytes
+    monkeypatch.setattr(worker, "memory_of", lambda engine: need // 2)  # less than was estimated
+    return in_threads(folders, memory_gib=1.75 * need / GIB, wait_seconds=0.3)
 
 
 def loaded(models):
@@ -116,6 +118,9 @@ def test_all_models_are_listed_and_answer_each_by_its_name(processes):
     answers = [client.completions.create(model=name, prompt="The", temperature=0) for name in ("one", "two")]
     assert [answer.model for answer in answers] == ["one", "two"]
     assert answers[0].choices[0].text == answers[1].choices[0].text  # of the same weights
+    for model in processes.service.models:  # what it told is what the system counts, with the cache beside it
+        estimate = estimated_bytes(model.text, model.backend.options)
+        assert 0.3 * estimate < model.bytes < 3 * estimate
     one, two = (processes.service.models.find(name).backend.pid for name in ("one", "two"))
     assert len({one, two, os.getpid()}) == 3
 

@@ -138,9 +138,9 @@ class Engine:
         )  # fmt: skip
 
     @property
-    def parallel(self) -> bool:
-        """Whether other processes hold parts of the model."""
-        return isinstance(self.model, LeadingTransformer)
+    def processes(self) -> int:
+        """How many processes hold the model between them."""
+        return self.model.processes if isinstance(self.model, LeadingTransformer) else 1
 
     @property
     def busy(self) -> bool:

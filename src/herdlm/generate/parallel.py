@@ -181,6 +181,11 @@ class LeadingTransformer(Transformer):
         self.part = Part(whole, compute, mesh, let_go=let_go)
         self.broken = False
 
+    @property
+    def processes(self) -> int:
+        """How many processes hold a part, this one included."""
+        return self.part.mesh.sizes.tp * self.part.mesh.sizes.pp
+
     def open(self, pages: int, page_size: int) -> PagedCache:
         """Make the caches of all processes; returns the first's."""
         self._tell(OPEN, pages, page_size)

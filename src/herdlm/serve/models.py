@@ -1,7 +1,7 @@
 """Several models behind one server: each with a worker of its own, loaded on demand, the least recently used unloaded.
 
 Memory is counted before a model is loaded: its weights as they lie in the folder, its cache, and what a worker needs
-besides. Once loaded, the worker's own count of weights and cache replaces the estimate.
+besides. Once loaded, what the worker measured replaces the estimate.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Model:
     @property
     def bytes(self) -> int:
         """Memory of its worker, told or estimated."""
-        return int(self.backend.told.get("bytes") or estimated_bytes(self.text, self.backend.options)) + WORKER_BYTES
+        return int(self.backend.told.get("bytes") or estimated_bytes(self.text, self.backend.options))
 
     def description(self) -> dict[str, Any]:
         """The model as ``/v1/models`` tells it; beyond OpenAI's API its context in tokens, and whether it is loaded."""
@@ -208,21 +208,17 @@ class Models:
 
 
 def estimated_bytes(text: ModelText, options: WorkerOptions) -> int:
-    """Bytes of a model's weights, as they lie in its folder, and of its cache. For GPU caches give ``cache_tokens``."""
+    """Bytes of a worker: weights as they lie in the folder, cache, and the rest. For GPUs give ``cache_tokens``."""
     weights = sum(path.stat().st_size for path in text.folder.glob("*.safetensors"))
     config = json.loads((text.folder / CONFIG).read_text(encoding="utf-8"))
     heads: int = config.get("num_attention_heads", 1)
     head_size: int = config.get("head_dim") or config.get("hidden_size", 0) // heads
-    width = 4 if options.dtype == "float32" or (options.dtype == "auto" and _stored(config) == "float32") else 2
+    width = 2 if options.dtype in ("bfloat16", "float16") else 4  # with "auto", a CPU may compute in float32
     per_token: int = (
         2 * config.get("num_hidden_layers", 0) * config.get("num_key_value_heads", heads) * head_size * width
     )
     cache = min(MOST_SEQUENCES * text.context * per_token, CACHE_BYTES)
-    return weights + (cache if options.cache_tokens is None else options.cache_tokens * per_token)
-
-
-def _stored(config: dict[str, Any]) -> Any:
-    return config.get("dtype", config.get("torch_dtype"))
+    return weights + (cache if options.cache_tokens is None else options.cache_tokens * per_token) + WORKER_BYTES
 
 
 def _loaded(model: Model, task: asyncio.Task[None]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -17,6 +18,8 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from herdlm.base.errors import HerdError, InputError
 from herdlm.generate.embedding import embedding
@@ -158,14 +161,20 @@ class Worker:
         return [running, waiting, held, pool.count, scheduler.preemptions, scheduler.reused_tokens]
 
     def _description(self) -> dict[str, Any]:
-        engine, pool = self.engine, self.engine.pool
-        if engine.parallel:
-            weights = engine.config.parameters * engine.compute.itemsize  # of all processes
-        else:
-            weights = sum(parameter.nbytes for parameter in engine.model.parameters())
-            weights += sum(buffer.nbytes for buffer in engine.model.buffers())
-        cache = pool.count * pool.page_size * bytes_per_token(engine.config, engine.compute)
-        return {"context": engine_context(engine), "bytes": weights + cache, "pages": pool.count}
+        return {"context": engine_context(self.engine), "bytes": memory_of(self.engine)}
+
+
+def memory_of(engine: Engine) -> int:
+    """Bytes that ``engine`` takes with its cache in use: of memory, and of a GPU's; in processes alike, as in this one."""
+    try:
+        resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # no Linux: the most it ever took, in KiB
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if engine.device.type == "cuda":
+        return engine.processes * (resident + torch.cuda.memory_allocated(engine.device))
+    # The system gives pages of the cache when they are first written.
+    cache = engine.pool.count * engine.pool.page_size * bytes_per_token(engine.config, engine.compute)
+    return engine.processes * resident + cache
 
 
 class Embedding:
@@ -176,7 +185,7 @@ class Embedding:
     """
 
     def __init__(self, engine: Engine, id: int, prompts: list[list[int]]) -> None:
-        if engine.parallel:
+        if engine.processes > 1:
             raise InputError("embeddings are made by a model in one process", "Serve it without parallel processes")
         self.engine, self.id, self.prompts = engine, id, prompts
         self.results: list[list[float]] = []
