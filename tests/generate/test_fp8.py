@@ -257,10 +257,18 @@ def test_reward_models_too(tmp_path: Path) -> None:
     torch.testing.assert_close(ours.scores(hidden(ours))[:1, -1:], expected, atol=1e-2, rtol=0)
 
 
-def test_the_engine_generates_what_whole_passes_say_alone_and_in_a_crowd(tmp_path: Path) -> None:
-    fp8_folder.quantize_folder(random_folder(tmp_path / "m"), tmp_path / "q", EVERYTHING)
+@pytest.mark.parametrize(
+    "config", [ROW, EVERYTHING, Fp8Config(matrices=("down",)), Fp8Config(matrices=("gate_up",), attention=True)],
+    ids=["report", "everything", "down", "gate, up and attention"],
+)  # fmt: skip
+@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
+def test_the_engine_generates_what_whole_passes_say_alone_and_in_a_crowd(
+    config: Fp8Config, stored: str, tmp_path: Path
+) -> None:
+    fp8_folder.quantize_folder(random_folder(tmp_path / "m"), tmp_path / "q", config)
+    # A CPU computes in float32, whatever the weights beside FP8 are stored as.
+    engine = Engine(load_model(tmp_path / "q", "cpu", stored), None, cache_tokens=2048, compute=torch.float32)
     model = load_model(tmp_path / "q", "cpu", "float32")
-    engine = Engine(model, None, cache_tokens=2048)
     prompts = [TOKENS[0, :n].tolist() for n in (3, 17, 30)]
     greedy = SamplingParams(max_tokens=8, temperature=0)
     together = [completions[0].tokens for completions in engine.generate(prompts, greedy)]

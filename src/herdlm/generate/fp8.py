@@ -114,6 +114,7 @@ class Fp8Linear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, granularity: Granularity, cap: float) -> None:
         super().__init__()
+        self.in_features, self.out_features = inputs, outputs
         self.granularity, self.cap = granularity, cap
         self.register_buffer("weight", torch.empty(outputs, inputs, dtype=FP8))
         self.register_buffer("weight_scale", torch.empty((outputs, 1) if granularity == "row" else (1,)))

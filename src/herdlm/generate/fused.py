@@ -13,7 +13,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from herdlm.generate.matrix import Matrix, matrix
+from herdlm.generate.matrix import Matrix, WholeMatrix, matrix
 from herdlm.model.attention import Attend
 from herdlm.model.transformer import FeedForward, Layer, Transformer
 
@@ -54,6 +54,21 @@ class FusedFeedForward(nn.Module):
         return self.down(F.silu(gate).mul_(up))
 
 
+class MixedFeedForward(nn.Module):
+    """SwiGLU of matrices of which not all are plain: those of another kind stay what they are, in FP8 say."""
+
+    def __init__(self, whole: FeedForward, compute: torch.dtype) -> None:
+        super().__init__()
+        self.gate, self.up, self.down = (
+            WholeMatrix(part.weight.detach().to(compute)) if _plain(part) else part
+            for part in (whole.gate_proj, whole.up_proj, whole.down_proj)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, D] -> [N, D]."""
+        return self.down(F.silu(self.gate(x)).mul_(self.up(x)))
+
+
 class FusedLayer(nn.Module):
     """One layer. Matrices of a kind not known here, FP8 say, stay what they are.
 
@@ -84,12 +99,12 @@ class FusedLayer(nn.Module):
             self.out_scale = self.out.scale
         else:
             self.out = attention.o_proj
-        self.mlp: FusedFeedForward | FeedForward
+        self.mlp: FusedFeedForward | MixedFeedForward
         if _plain(whole.mlp.gate_proj, whole.mlp.up_proj, whole.mlp.down_proj):
             self.mlp = FusedFeedForward(whole.mlp, compute)
             gate_scale, self.mlp_scale = self.mlp.gate_up.scale, self.mlp.down.scale
         else:
-            self.mlp = whole.mlp
+            self.mlp = MixedFeedForward(whole.mlp, compute)
         self.input_layernorm = FusedNorm(whole.input_layernorm, compute, qkv_scale)
         self.post_attention_layernorm = FusedNorm(whole.post_attention_layernorm, compute, gate_scale)
 
