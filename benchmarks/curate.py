@@ -7,8 +7,9 @@ Both take the pages of ``web/docs.warc.gz`` and ``web/handbooks.warc.gz`` throug
 applies Gopher's rules and removes near duplicates; herdlm's default does that and all its other steps: repair, domains,
 personal data, hosts, outliers, quality, repeated lines, older versions, the account of every page dropped.
 
-Told for each arm: seconds by the clock, CPU seconds of the process and all its descendants (sampled from /proc), and its
-own split by step or stage; the ratio of pages per second by both measures. Arms take turns where there are more rounds.
+Told for each arm: seconds by the clock, CPU seconds of the process and all its descendants (sampled from /proc), and
+its own split by step or stage; the ratio of pages per second by both measures. Arms take turns where there are
+more rounds.
 """
 
 from __future__ import annotations

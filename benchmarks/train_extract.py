@@ -98,7 +98,7 @@ def make_page(html: str, true_text: str | None, kept_html: str, counts: float, f
         if true_text is not None
         else in_order(blocks, read_blocks(parse(kept_html).html))
     )
-    measures = measure(blocks, source.title, source.description)
+    measures = measure(blocks, [source.title], [source.description])
     left = np.flatnonzero(~apply_rules(blocks, measures))
     return Page(blocks, measures, left, features(blocks, measures, left), content, counts, family)
 
@@ -227,7 +227,7 @@ def chances(forests: tuple[Any, Any], page: Page) -> Floats:
 
 
 def predicted_text(page: Page, chance: Floats, threshold: float) -> str:
-    kept = choose(page.blocks, page.measures, page.left, chance, threshold)
+    (kept,) = choose(page.blocks, page.measures, page.left, chance, threshold)
     return "\n".join(page.blocks.text[block] for block in kept)
 
 

@@ -19,13 +19,18 @@ app = typer.Typer(
     help="Raises a herd of Llama-class language models: raw web pages in, a served chat model out.",
 )  # fmt: skip
 
+keys_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
+app.add_typer(keys_app, name="keys")
 mix = typer.Typer(no_args_is_help=True, help="Choose the data mix.")
 app.add_typer(mix, name="mix")
 
 RecipeArgument = Annotated[Path, typer.Argument(help="A recipe, such as recipes/tiny.toml.", show_default=False)]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="key=value laid over the recipe; may be repeated.")]
+SeedOption = Annotated[int, typer.Option(help="Same seed, same result.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 ModelArgument = Annotated[Path, typer.Argument(help="A model folder, or a run (its flagship).", show_default=False)]
+
+KeyFileOption = Annotated[Path, typer.Option("--file", help="The file of API keys.", show_default=False)]
 
 
 def say(text: str) -> None:
@@ -113,7 +118,7 @@ def curate(
         typer.Argument(help="WARC, Parquet, JSONL, text: paths, globs, addresses, warc.paths; folders of source code."),
     ],
     out: Annotated[Path, typer.Option(help="A new folder for the documents; a run cut off goes on beside it.")],
-    recipe: Annotated[Path | None, typer.Option(help="Take the section `curate` from this recipe.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Take its section `curate`.")] = None,
     cluster: Annotated[
         str | None, typer.Option(help="Run on a Ray cluster: auto, ray://HOST:PORT or the head's address.")
     ] = None,
@@ -371,36 +376,72 @@ def launch(
 
 @app.command()
 def chat(
-    model: ModelArgument,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A model folder, or a run (its flagship); with --url a model's name.", show_default=False),
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="Talk to a server, as in http://127.0.0.1:8000/v1.")] = None,
+    key: Annotated[str | None, typer.Option(envvar="HERDLM_API_KEY", help="The server's API key.")] = None,
     system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
     max_tokens: Annotated[int, typer.Option(min=1)] = 256,
+    seed: SeedOption = 0,
 ) -> None:
-    """Talk to a model in the terminal."""
+    """Talk to a model in the terminal: /help there shows more."""
     from herdlm.serve.terminal import chat as talk
 
-    talk(model, system=system, temperature=temperature, max_tokens=max_tokens)
+    talk(model, url=url, key=key, system=system, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
 
 
 @app.command()
 def generate(
     model: ModelArgument,
-    prompt: Annotated[str, typer.Option(help="The text to continue, or the user's message with --chat.")],
+    prompt: Annotated[str | None, typer.Option(help="The text to continue, or the user's message with --chat.")] = None,
+    batch: Annotated[Path | None, typer.Option(help="A JSONL file of prompts instead; see docs/generate.md.")] = None,
+    out: Annotated[Path | None, typer.Option(help="With --batch: the JSONL file of answers.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="With --batch: engines at once.")] = None,
+    cluster: Annotated[str | None, typer.Option(help="With --batch: a Ray cluster, auto or ray://HOST:PORT.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Ask in the chat format.")] = False,
     max_tokens: Annotated[int, typer.Option(min=1)] = 128,
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
     n: Annotated[int, typer.Option("--n", min=1, help="Answers to give.")] = 1,
     seed: Annotated[int, typer.Option(help="Same seed, same answer.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     tensor_parallel: Annotated[int, typer.Option(min=1, help="Processes that share each layer.")] = 1,
     pipeline_parallel: Annotated[int, typer.Option(min=1, help="Stages of layers, in processes of their own.")] = 1,
     json_: JsonOption = False,
 ) -> None:
-    """Generate text from a prompt."""
+    """Generate text from a prompt, or from each prompt of a file."""
+    if (prompt is None) == (batch is None):
+        raise InputError("generate takes a prompt or a file of them", "Give either --prompt or --batch")
+    if batch is not None:
+        from herdlm.serve.batch.prompts import Options
+        from herdlm.serve.batch.run import generate_batch
+
+        if out is None:
+            raise InputError("--batch needs a place for the answers", "Give --out FILE.jsonl")
+        if tensor_parallel * pipeline_parallel > 1:
+            raise InputError("--batch spreads prompts, not the model, over processes", "Give --workers or --cluster")
+        summary = generate_batch(
+            model, batch, out, options=Options(max_tokens=max_tokens, temperature=temperature, top_p=top_p, n=n),
+            chat=chat, seed=seed, workers=workers, cluster=cluster, device=device, dtype=dtype, quiet=json_,
+        )  # fmt: skip
+        if json_:
+            say_json(asdict(summary))
+        else:
+            say(f"Answers: {out} ({summary.prompts:,} prompts, {summary.failed:,} that could not be answered)")
+        return
+    if out or workers or cluster:
+        raise InputError("--out, --workers and --cluster are for files of prompts", "Give --batch, or leave them out")
     from herdlm.serve.once import generate_once
 
+    assert prompt is not None
     found = generate_once(
         model, prompt, chat=chat, max_tokens=max_tokens, temperature=temperature, top_p=top_p, n=n, seed=seed,
+        device=device, dtype=dtype,
         tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel,
     )  # fmt: skip
     if json_:
@@ -412,14 +453,78 @@ def generate(
 
 @app.command()
 def serve(
-    model: ModelArgument,
+    models: Annotated[list[str], typer.Argument(help="Model folders or runs, or NAME=FOLDER.", metavar="MODEL...")],
     host: Annotated[str, typer.Option(help="Loopback unless you say otherwise.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    tensor_parallel: Annotated[int, typer.Option(min=1, help="Processes that share each layer of a model.")] = 1,
+    pipeline_parallel: Annotated[int, typer.Option(min=1, help="Stages of layers, in processes of their own.")] = 1,
+    cache_tokens: Annotated[int | None, typer.Option(min=16, help="Tokens that each model's cache holds.")] = None,
+    memory_gib: Annotated[float | None, typer.Option(min=0, help="Unload models beyond this much memory.")] = None,
+    keys: Annotated[Path | None, typer.Option(help="The file of API keys; see herdlm keys.")] = None,
+    no_keys: Annotated[bool, typer.Option("--no-keys", help="Let everyone in who can reach the host.")] = False,
+    max_body_mib: Annotated[float, typer.Option(min=0.001, help="Of one request.")] = 8,
+    max_answers: Annotated[int, typer.Option(min=1, help="Under way or waiting; then 429.")] = 2048,
+    request_seconds: Annotated[float, typer.Option(min=0.1, help="A request may take.")] = 600,
+    drain_seconds: Annotated[float, typer.Option(min=0, help="For answers under way after SIGTERM.")] = 30,
+    log_texts: Annotated[bool, typer.Option("--log-texts", help="Put prompts into the access log.")] = False,
+    guard: Annotated[Path | None, typer.Option(help="A guard model that judges prompts and answers.")] = None,
+    guard_threshold: Annotated[float, typer.Option(help="Scores from here on are refused.")] = 0.5,
+    seed: Annotated[int, typer.Option(help="Of requests without a seed of their own.")] = 0,
 ) -> None:
-    """Serve a model over OpenAI's protocol."""
-    from herdlm.serve.run import serve as serve_model
+    """Serve models over OpenAI's protocol."""
+    from herdlm.serve.run import serve as serve_models
 
-    serve_model(model, host=host, port=port)
+    from herdlm.serve.limits import ServerLimits  # isort: skip - run tells first what is not installed
+
+    limits = ServerLimits(body_bytes=int(max_body_mib * 2**20), samples=max_answers, request_seconds=request_seconds,
+                          drain_seconds=drain_seconds)  # fmt: skip
+    serve_models(
+        models, host=host, port=port, device=device, dtype=dtype, cache_tokens=cache_tokens, memory_gib=memory_gib,
+        tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel,
+        keys=keys, no_keys=no_keys, limits=limits, log_texts=log_texts, seed=seed,
+        guard=guard, guard_threshold=guard_threshold,
+    )  # fmt: skip
+
+
+@keys_app.command("add")
+def keys_add(
+    name: Annotated[str, typer.Argument(help="Whose it is; in the access log.")],
+    file: KeyFileOption,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
+    tokens_per_minute: Annotated[int | None, typer.Option(min=1, help="Of prompts and answers.")] = None,
+    concurrent: Annotated[int | None, typer.Option(min=1, help="Requests at once.")] = None,
+) -> None:
+    """Make an API key. It is printed this once; the file keeps its hash alone."""
+    from herdlm.serve.keys import KeyFile
+
+    say(KeyFile(file).add(name, requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute,
+                          concurrent=concurrent))  # fmt: skip
+
+
+@keys_app.command("list")
+def keys_list(file: KeyFileOption, json_: JsonOption = False) -> None:
+    """Show the names and limits of all keys."""
+    from herdlm.serve.keys import KeyFile
+
+    found = [key.model_dump(exclude={"sha256"}) for key in KeyFile(file).entries()]
+    if json_:
+        say_json(found)
+        return
+    for key in found:
+        limits = ", ".join(
+            f"{name} {value}" for name, value in key.items() if value and name not in ("name", "created")
+        )
+        say(f"{key['name']}: {limits or 'no limits'}")
+
+
+@keys_app.command("revoke")
+def keys_revoke(name: Annotated[str, typer.Argument()], file: KeyFileOption) -> None:
+    """Take a key away; a running server refuses it from its next request on."""
+    from herdlm.serve.keys import KeyFile
+
+    KeyFile(file).revoke(name)
 
 
 @app.command("import-hf")
@@ -452,6 +557,117 @@ def export_hf(
     say(f"Hugging Face folder: {out}")
 
 
+@app.command()
+def quantize(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option(help="A new folder for the FP8 model.")],
+    recipe: Annotated[Path | None, typer.Option(help="Take its section `quantize`; options go before it.")] = None,
+    activation_cap: Annotated[
+        float | None, typer.Option(help="Upper bound of the magnitude that scales a token: 1200; inf for none.")
+    ] = None,
+    matrices: Annotated[str | None, typer.Option(help="Of the feed-forward: gate_up,down, either, or none.")] = None,
+    attention: Annotated[
+        bool | None, typer.Option("--attention/--no-attention", help="Attention's matrices too.", show_default="no")
+    ] = None,
+    skip_first_layers: Annotated[int | None, typer.Option(help="Left alone at the input: 1.")] = None,
+    skip_last_layers: Annotated[int | None, typer.Option(help="Left alone at the output: 1.")] = None,
+    granularity: Annotated[str | None, typer.Option(help="A scale per row, or per tensor: row.")] = None,
+    quiet: Annotated[bool, typer.Option(help="Show no progress.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Write a model in FP8, for transformers, vLLM and our engine. Memory does not grow with the model."""
+    from herdlm.base.recipe import parse
+    from herdlm.generate.fp8_config import Fp8Config
+    from herdlm.report.format import percent, size
+    from herdlm.run.quantize import quantize as quantize_model
+    from herdlm.run.recipe import read_recipe
+    from herdlm.serve.resolve import model_folder
+
+    given = {
+        "activation_cap": activation_cap, "attention": attention, "skip_first_layers": skip_first_layers,
+        "skip_last_layers": skip_last_layers, "granularity": granularity,
+        "matrices": None if matrices is None else [part for part in matrices.split(",") if part != "none"],
+    }  # fmt: skip
+    below = read_recipe(recipe).quantize.model_dump() if recipe else {}
+    config = parse(Fp8Config, below | {key: value for key, value in given.items() if value is not None}, "quantize")
+    counts = quantize_model(model_folder(model), out, config, quiet=quiet or json_)
+    if json_:
+        say_json(counts)
+    else:
+        say(f"FP8 model: {out}, {percent(counts['share_fp8'])} of its parameters in FP8, weights of "
+            f"{size(counts['bytes_after'])} instead of {size(counts['bytes_before'])}")  # fmt: skip
+
+
+@app.command()
+def compare(
+    original: Annotated[Path, typer.Argument(help="A model folder, or a run (its flagship).", show_default=False)],
+    changed: Annotated[Path, typer.Argument(help="A model made from it: in FP8, say.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="A new folder for the report.")],
+    text: Annotated[
+        Path | None, typer.Option(help="Held-out text: a token shard, documents, JSONL or a text file.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="JSONL with prompt, and answer and task where answers are to be checked.")
+    ] = None,
+    reward: Annotated[Path | None, typer.Option(help="A reward model that scores the answers.")] = None,
+    max_prompts: Annotated[int, typer.Option(min=1, help="Ask at most so many.")] = 256,
+    max_rows: Annotated[int, typer.Option(min=1, help="Read at most so many rows of text.")] = 256,
+    seq_len: Annotated[int, typer.Option(min=2, help="Tokens of a row of text.")] = 1024,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.")] = 128,
+    samples: Annotated[int, typer.Option(min=1, help="Answers to each prompt; more than one need a temperature.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
+    seed: SeedOption = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, or cuda.")] = "auto",
+    quiet: Annotated[bool, typer.Option(help="Show no progress.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Report what FP8, or another change, did to a model: divergence, perplexity, answers, rewards, worst prompts.
+
+    Where the original is a run, its validation text, held-out questions and last reward model are used unless given.
+    """
+    from herdlm.report.damage_page import PAGE
+    from herdlm.run import compare as comparing
+    from herdlm.run.damage import Asking
+
+    told = comparing.compare(
+        original, changed, out, comparing.Material(text, prompts, reward), prompts=max_prompts, rows=max_rows,
+        asking=Asking(samples, temperature, max_tokens, seed), seq_len=seq_len, device=device, quiet=quiet or json_,
+    )  # fmt: skip
+    if json_:
+        say_json(told)
+    else:
+        for line in comparing.lines(told):
+            say(line)
+        say(f"Report: {out / PAGE}")
+
+
+@app.command()
+def fit(
+    models: Annotated[
+        list[Path] | None, typer.Argument(help="Model folders, runs, recipes; Llama 3.1's sizes if none is given.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(help="GPUs of the node.")] = 8,
+    gigabytes: Annotated[float, typer.Option(help="Memory of a GPU in GB.")] = 80.0,
+    reserve: Annotated[float, typer.Option(help="Share of it kept free for activations and runtime.")] = 0.1,
+    context: Annotated[int, typer.Option(help="Tokens of a sequence, prompt and answer together.")] = 8192,
+    concurrency: Annotated[int, typer.Option(help="Sequences at once.")] = 16,
+    json_: JsonOption = False,
+) -> None:
+    """Tell whether models fit one node in BF16 and FP8: weights, cache, and the most sequences at once."""
+    from herdlm.generate.fp8_config import Fp8Config
+    from herdlm.run import fit as fitting
+
+    table = fitting.fit_table(
+        fitting.named_models(models or []), fitting.Node(gpus, gigabytes, reserve), context=context,
+        concurrency=concurrency, config=Fp8Config(),
+    )  # fmt: skip
+    if json_:
+        say_json(table)
+    else:
+        for line in fitting.lines(table):
+            say(line)
+
+
 def _named_folders(held_out: list[str] | None) -> dict[str, Path]:
     if bad := [item for item in held_out or () if not all(item.partition("=")[::2])]:
         raise InputError(f"--held-out {bad[0]} is not of the form NAME=FOLDER", "Say, for one, math=tokens/math")
@@ -478,7 +694,6 @@ LabelsOption = Annotated[
     Path, typer.Option(help="JSONL or Parquet: id or text, and label or score, as `herdlm label` writes.")
 ]
 CorpusOption = Annotated[Path | None, typer.Option(help="The corpus whose ids the labels name.")]
-SeedOption = Annotated[int, typer.Option(help="Same seed, same result.")]
 
 
 @grade.command("train")
@@ -555,9 +770,7 @@ def index(
     corpus: Annotated[Path, typer.Argument(help="A curated corpus.", show_default=False)],
     folder: Annotated[Path, typer.Option("--index", help="The index; begun where there is none.")],
     name: Annotated[str, typer.Option(help="What the index calls this corpus.")],
-    recipe: Annotated[
-        Path | None, typer.Option(help="Take the section `curate.near_duplicates` from this recipe.")
-    ] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Take its `curate.near_duplicates`.")] = None,
     json_: JsonOption = False,
 ) -> None:
     """Add a corpus to an index, against which `curate.index` de-duplicates later crawls."""

@@ -115,6 +115,19 @@ def test_a_line_that_many_documents_have_is_taken_out_of_all(tmp_path: Path) -> 
     assert sum(NOTICE in text for text in texts) == 6
 
 
+def test_a_line_that_repeats_itself_is_taken_out_of_its_page(tmp_path: Path) -> None:
+    documents = rows()
+    log = " ".join(f"{n} error while reading the block from the disk" for n in range(6))
+    long = article(3, 60)
+    documents[3] = documents[3] | {"text": f"{long}\n{log}\n{article(99)}"}
+    out = run(tmp_path, documents)
+    texts = dict(zip(kept(out), pq.read_table(out / "documents")["text"].to_pylist(), strict=True))
+    assert texts[documents[3]["url"]] == f"{long}\n{article(99)}"
+    steps = {step["step"]: step for step in json.loads((out / "funnel.json").read_text())["steps"]}
+    assert steps["repetitive_lines"]["bytes_removed"] == len(log) + 1
+    assert steps["repetitive_lines"]["documents_dropped"] == 0
+
+
 def test_lines_are_counted_bucket_by_bucket(tmp_path: Path) -> None:
     documents = [row | {"text": f"{row['text']}\n{NOTICE}"} for row in rows()]
     keys = {"repeated_lines": {"bucket_documents": 3}, "shard_megabytes": 0.003}

@@ -6,15 +6,20 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.extract import rates, read_pages, score, shingles
-from herdlm.curate.extract import decode, extract, main_text, tidy
+from herdlm.curate.extract import decode, extract, extract_all, main_text, main_texts, tidy
 from herdlm.curate.extract.blocks import read_blocks
+from herdlm.curate.extract.features import context_features, features
+from herdlm.curate.extract.measures import measure
+from herdlm.curate.extract.model import model
 from herdlm.curate.extract.parse import excessive, parse
 from herdlm.curate.extract.render import render
+from herdlm.curate.extract.rules import apply_rules
 from tests.curate.crawls import article, page
 
 GERMAN = page("Grüße aus Köln: die Bäume blühen, und das Öl ist teuer.").decode()
@@ -192,6 +197,9 @@ def test_chinese_and_japanese_lines_are_joined_without_a_space() -> None:
 
 def test_attributes_with_angle_brackets_are_no_tags() -> None:
     assert everything('<p title="a > b <i>"><a href="x?a=1&amp;b=>">link</a> text</p>') == ["link text"]
+    assert everything('<p class="[&>p]:mt"><img src="x" alt="<=>">word <img src="x" alt=">"> word</p>') == [
+        "<=> word > word"
+    ]
 
 
 PARAGRAPHS = [
@@ -231,6 +239,45 @@ def test_a_forum_thread_keeps_its_answers() -> None:
     for paragraph in PARAGRAPHS:
         assert (paragraph * 2).strip() in text
     assert "Imprint" not in text
+
+
+def test_a_pages_text_does_not_depend_on_the_pages_beside_it() -> None:
+    pages = [html for _, html, _ in read_pages(SHIPPED).values()]
+    pages += ["", "<p>A", "<body><div><ul></ul></div>", f"<title>The bridge</title><article><p>{PARAGRAPHS[0] * 3}"]
+    pages += [f"<nav>{PARAGRAPHS[1]}</nav>", f"<h1>A table</h1><table>{'<tr><td>a<td>cell of it' * 5}</table>", GERMAN]
+    alone = [main_text(html) for html in pages]
+    assert main_texts(pages) == alone
+    assert main_texts([*pages[::-1], *pages]) == [*alone[::-1], *alone]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.lists(PIECES, max_size=20).map("".join), st.booleans()), max_size=6))
+def test_soups_of_tags_give_the_same_together_as_alone(pages: list[tuple[str, bool]]) -> None:
+    payloads = [(soup.encode("utf-8", "replace"), "", html) for soup, html in pages]
+    assert extract_all(payloads) == [extract(*page) for page in payloads]
+
+
+def test_chances_are_the_same_to_the_bit_whatever_pages_are_judged_together() -> None:
+    sources = [parse(html) for _, html, _ in read_pages(SHIPPED).values()]
+    sources += [parse(f"<p>{text}</p>") for text in PARAGRAPHS]
+
+    def judged(*numbers: int) -> list[bytes]:
+        blocks = read_blocks(*(sources[n].html for n in numbers))
+        measures = measure(blocks, [sources[n].title for n in numbers], [sources[n].description for n in numbers])
+        left = np.flatnonzero(~apply_rules(blocks, measures))
+        rows = features(blocks, measures, left)
+        first = np.zeros(measures.count, np.float32)
+        first[left] = model().first.predict(rows)
+        context = context_features(measures, left, rows, first)
+        second = np.zeros(measures.count, np.float32)
+        second[left] = model().second.predict(context)
+        page = measures.page[left]
+        return [context[page == n].tobytes() + second[measures.page == n].tobytes() for n in range(len(numbers))]
+
+    numbers = range(len(sources))
+    alone = [judged(number)[0] for number in numbers]
+    assert judged(*numbers) == alone
+    assert judged(*numbers, *numbers[::-1]) == [*alone, *alone[::-1]]
 
 
 def test_pages_without_text() -> None:

@@ -118,7 +118,7 @@ def slow_check(text: str, language: str, config: HeuristicsConfig) -> str | None
             w.lower() for w in words if w.lower() in stop_words
         }
         found.append(("too_few_stop_words", len(different) < config.min_stop_words))
-    bullets = [line for line in lines if line.startswith(heuristics.BULLETS)]
+    bullets = [line for line in lines if line.startswith(tuple(heuristics.BULLETS))]
     found.append(("too_many_bullet_lines", len(bullets) > config.max_bullet_lines * len(lines)))
     trailing = [line for line in lines if line.endswith(heuristics.ELLIPSES)]
     found.append(("too_many_ellipsis_lines", len(trailing) > config.max_ellipsis_lines * len(lines)))

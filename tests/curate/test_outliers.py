@@ -21,6 +21,7 @@ from herdlm.curate.outliers import (
     divergence,
     references,
 )
+from herdlm.curate.words import Words
 from tests.curate.crawls import article
 
 TEXTS = st.lists(st.sampled_from(["a", "b b", "C c c", "d e", "f"]), max_size=12).map(" ".join)
@@ -29,7 +30,7 @@ TEXTS = st.lists(st.sampled_from(["a", "b b", "C c c", "d e", "f"]), max_size=12
 def counted(*texts: str, language: str = "en") -> WordCounts:
     counts = WordCounts()
     for text in texts:
-        counts.add(text, language)
+        counts.add(Words(text), language)
     return counts
 
 
@@ -39,7 +40,7 @@ def test_divergence_is_its_definition(text: str, corpus: str) -> None:
     reference = Reference(counted(corpus).by_language["en"])
     q = reference.shares
     p = np.zeros(BUCKETS)
-    for bucket, count in zip(*count_words(text), strict=True):
+    for bucket, count in zip(*count_words(Words(text)), strict=True):
         p[bucket] += count
     p = (p + 500 * q) / (p.sum() + 500)
     assert np.isclose(divergence(text, reference), float(np.sum(p * np.log2(p / q))), atol=1e-9)
@@ -48,7 +49,7 @@ def test_divergence_is_its_definition(text: str, corpus: str) -> None:
 def test_counts_of_shards_add_up(tmp_path: Path) -> None:
     texts = [article("en", key) for key in "abcd"]
     whole, parts = counted(*texts), counted(*texts[:2]) + counted(*texts[2:])
-    parts.add(article("de", "a"), "de")
+    parts.add(Words(article("de", "a")), "de")
     assert np.array_equal(whole.by_language["en"], parts.by_language["en"])
     assert list((counted("a", language="xx") + parts).by_language) == ["de", "en", "xx"]
     parts.write(tmp_path / "counts.npz")

@@ -1,6 +1,7 @@
 """Intervals, bits per byte and divergence against references."""
 
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from herdlm.evaluate import divergence as divergences
 from herdlm.evaluate.divergence import divergence
 from herdlm.evaluate.intervals import paired_difference, pass_rate
 from herdlm.evaluate.perplexity import text_loss, validation_batches
@@ -99,7 +101,7 @@ def test_divergence_is_zero_to_itself_and_kl_to_another(shard):
     assert same.kl == pytest.approx(0.0, abs=1e-7)
     assert same.top1_agreement == 1.0
     different = divergence(one, other, batches)
-    expected = 0.0
+    expected, kl = 0.0, []
     with torch.no_grad():
         for batch in batches:
             here = batch.weights > 0
@@ -108,5 +110,32 @@ def test_divergence_is_zero_to_itself_and_kl_to_another(shard):
                 for m in (one, other)
             )
             expected += float(F.kl_div(q, p, log_target=True, reduction="sum"))
+            kl.append(F.kl_div(q, p, log_target=True, reduction="none").sum(-1))
     assert different.kl == pytest.approx(expected / different.tokens, rel=1e-4)
     assert different.top1_agreement < 0.9
+    each = torch.cat(kl)
+    assert different.tokens == len(each)
+    assert different.kl_p50 == pytest.approx(float(each.quantile(0.5)), rel=1e-3)
+    assert different.kl_p99 == pytest.approx(float(each.quantile(0.99)), rel=1e-3)
+    assert different.kl_max == pytest.approx(float(each.max()), rel=1e-3)
+    assert different.original_nats == pytest.approx(
+        text_loss(one, shard[0], seq_len=16, pad=0).nats_per_token, rel=1e-5
+    )
+    assert different.changed_nats == pytest.approx(
+        text_loss(other, shard[0], seq_len=16, pad=0).nats_per_token, rel=1e-5
+    )
+
+
+def test_divergence_does_not_depend_on_how_many_logits_are_kept_at_once(shard, monkeypatch):
+    batches = validation_batches(shard[0], 16, 0)
+    one, other = small_model(0), small_model(1)
+    whole = divergence(one, other, batches)
+    monkeypatch.setattr(divergences, "LOGITS_AT_ONCE", 3 * 400)
+    assert asdict(divergence(one, other, batches)) == pytest.approx(asdict(whole), rel=1e-4)
+
+
+def test_validation_rows_can_be_fewer(shard):
+    whole, some = validation_batches(shard[0], 16, 0, 1), validation_batches(shard[0], 16, 0, 1, rows=3)
+    assert len(some) == 3 < len(whole)
+    for a, b in zip(some, whole, strict=False):
+        assert torch.equal(a.tokens, b.tokens)

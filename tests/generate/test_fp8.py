@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from herdlm.base.errors import DamagedError, InputError
-from herdlm.generate import fp8
+from herdlm.generate import Engine, SamplingParams, fp8, fp8_folder
 from herdlm.generate.fp8_config import Fp8Config
+from herdlm.generate.load import load_model
 from herdlm.model import hf
 from herdlm.model.attention import DocumentAttention
 from herdlm.model.config import ModelConfig
@@ -27,7 +28,7 @@ CONFIG = ModelConfig(
     vocab_size=151, dim=64, layers=4, heads=4, kv_heads=2, ffn_dim=160, tied_embeddings=True, max_seq_len=256
 )
 ROW = Fp8Config()
-EVERYTHING = Fp8Config(matrices="ffn+attention", skip_first_layers=0, skip_last_layers=0)
+EVERYTHING = Fp8Config(attention=True, skip_first_layers=0, skip_last_layers=0)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -162,13 +163,13 @@ def test_the_gpu_product_equals_the_dense_backend(granularity: str) -> None:
         (ROW, {f"model.layers.{i}.mlp.{m}_proj" for i in (1, 2) for m in ("gate", "up", "down")}),
         (Fp8Config(skip_first_layers=0, skip_last_layers=3),
          {f"model.layers.0.mlp.{m}_proj" for m in ("gate", "up", "down")}),
-        (Fp8Config(matrices="ffn+attention", skip_first_layers=3, skip_last_layers=0),
+        (Fp8Config(attention=True, skip_first_layers=3, skip_last_layers=0),
          {f"model.layers.3.mlp.{m}_proj" for m in ("gate", "up", "down")}
          | {f"model.layers.3.self_attn.{m}_proj" for m in "qkvo"}),
     ],
 )  # fmt: skip
 def test_which_matrices_become_fp8(config: Fp8Config, names: set[str], tmp_path: Path) -> None:
-    fp8.quantize_folder(random_folder(tmp_path / "m"), tmp_path / "q", config)
+    fp8_folder.quantize_folder(random_folder(tmp_path / "m"), tmp_path / "q", config)
     stored = load_file(tmp_path / "q" / "model.safetensors")
     assert {n.removesuffix(".weight") for n, t in stored.items() if t.dtype == torch.float8_e4m3fn} == names
     assert {n.removesuffix(".weight_scale") for n in stored if n.endswith("_scale")} == names
@@ -181,7 +182,7 @@ def test_which_matrices_become_fp8(config: Fp8Config, names: set[str], tmp_path:
 def test_skipping_every_layer_is_refused(tmp_path: Path) -> None:
     random_folder(tmp_path / "m")
     with pytest.raises(InputError, match="leave none of the model's 4 layers"):
-        fp8.quantize_folder(tmp_path / "m", tmp_path / "q", Fp8Config(skip_first_layers=2, skip_last_layers=2))
+        fp8_folder.quantize_folder(tmp_path / "m", tmp_path / "q", Fp8Config(skip_first_layers=2, skip_last_layers=2))
     assert not (tmp_path / "q").exists()
 
 
@@ -190,7 +191,7 @@ def test_skipping_every_layer_is_refused(tmp_path: Path) -> None:
 def test_counts_are_those_of_the_file(config: Fp8Config, tied: bool, tmp_path: Path) -> None:
     shape = CONFIG.model_copy(update={"tied_embeddings": tied})
     random_folder(tmp_path / "m", shape, dtype=torch.bfloat16)
-    counts = fp8.quantize_folder(tmp_path / "m", tmp_path / "q", config)
+    counts = fp8_folder.quantize_folder(tmp_path / "m", tmp_path / "q", config)
     data, parameters, in_fp8 = 0, 0, 0
     with safe_open(tmp_path / "q" / "model.safetensors", "pt") as file:
         for name in file.keys():  # noqa: SIM118
@@ -209,26 +210,33 @@ def test_counts_are_those_of_the_file(config: Fp8Config, tied: bool, tmp_path: P
 @pytest.mark.parametrize("config", [ROW, EVERYTHING, Fp8Config(granularity="tensor")], ids=["row", "all", "tensor"])
 def test_transformers_loads_the_folder_and_agrees(config: Fp8Config, tied: bool, tmp_path: Path) -> None:
     random_folder(tmp_path / "m", CONFIG.model_copy(update={"tied_embeddings": tied}))
-    fp8.quantize_folder(tmp_path / "m", tmp_path / "q", config)
+    fp8_folder.quantize_folder(tmp_path / "m", tmp_path / "q", config)
     ours = fp8.load_fp8(tmp_path / "q", dtype=torch.float32)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "q", dtype=torch.float32)
     scheme = theirs.model.layers[1].mlp.up_proj.quantization_scheme
     assert scheme.input_activations.dynamic is True  # activations are rounded there as well
     assert not hasattr(theirs.lm_head, "quantization_scheme")
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, module in theirs.named_modules():
+        module.register_forward_hook(lambda _, given, out, name=name: seen.update({name: (given, out)}))
     with torch.no_grad():
         expected = theirs(TOKENS).logits
+        for name, module in ours.named_modules():
+            if isinstance(module, fp8.Fp8Linear):  # given the same input, every product is the same at every token
+                (given,), out = seen[name]
+                torch.testing.assert_close(module(given), out, rtol=1e-5, atol=1e-6 * float(out.abs().max()))
         plain = hf.load_folder(tmp_path / "m")
         damage = (plain.logits(hidden(plain)) - expected).abs().amax(-1)
         difference = (ours.logits(hidden(ours)) - expected).abs().amax(-1)
     # Both sides hold the same FP8 values, so what is left is the order of float32 sums, 1e-6. In a token where that
     # moves an activation across the border between two FP8 values, one input changes by up to 1/8 of itself and so do
-    # all roundings after it: such tokens are few, and off by less than FP8 itself puts them off.
-    assert float((difference < 1e-5).float().mean()) >= 0.8
+    # all roundings after it, and tokens that attend to it: they are off by less than FP8 itself puts them off.
+    assert float((difference < 1e-5).float().mean()) >= 0.5
     assert float(difference.max()) < float(damage.median())
 
 
 def test_in_bfloat16_we_are_as_near_to_float32_as_transformers(tmp_path: Path) -> None:
-    fp8.quantize_folder(random_folder(tmp_path / "m"), tmp_path / "q", ROW)
+    fp8_folder.quantize_folder(random_folder(tmp_path / "m"), tmp_path / "q", ROW)
     ours, exact = fp8.load_fp8(tmp_path / "q"), fp8.load_fp8(tmp_path / "q", dtype=torch.float32)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "q")
     assert theirs.dtype == ours.model.norm.weight.dtype == torch.bfloat16
@@ -241,7 +249,7 @@ def test_in_bfloat16_we_are_as_near_to_float32_as_transformers(tmp_path: Path) -
 
 def test_reward_models_too(tmp_path: Path) -> None:
     random_folder(tmp_path / "m", ModelConfig(**CONFIG.model_dump() | {"head": "score", "tied_embeddings": False}))
-    fp8.quantize_folder(tmp_path / "m", tmp_path / "q", ROW)
+    fp8_folder.quantize_folder(tmp_path / "m", tmp_path / "q", ROW)
     ours = fp8.load_fp8(tmp_path / "q", dtype=torch.float32)
     theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "q", dtype=torch.float32)
     with torch.no_grad():
@@ -249,9 +257,25 @@ def test_reward_models_too(tmp_path: Path) -> None:
     torch.testing.assert_close(ours.scores(hidden(ours))[:1, -1:], expected, atol=1e-2, rtol=0)
 
 
+def test_the_engine_generates_what_whole_passes_say_alone_and_in_a_crowd(tmp_path: Path) -> None:
+    fp8_folder.quantize_folder(random_folder(tmp_path / "m"), tmp_path / "q", EVERYTHING)
+    model = load_model(tmp_path / "q", "cpu", "float32")
+    engine = Engine(model, None, cache_tokens=2048)
+    prompts = [TOKENS[0, :n].tolist() for n in (3, 17, 30)]
+    greedy = SamplingParams(max_tokens=8, temperature=0)
+    together = [completions[0].tokens for completions in engine.generate(prompts, greedy)]
+    assert together == [engine.generate([prompt], greedy)[0][0].tokens for prompt in prompts]
+    for prompt, answer in zip(prompts, together, strict=True):
+        tokens = torch.tensor([prompt + answer])
+        positions = torch.arange(tokens.shape[1])[None]
+        with torch.no_grad():
+            logits = model.logits(model(tokens, positions, DocumentAttention(torch.zeros_like(tokens))))[0]
+        assert logits[len(prompt) - 1 : -1].argmax(-1).tolist() == answer
+
+
 def test_folders_of_other_tools(tmp_path: Path) -> None:
     """What transformers writes back, and one with patterns among the names to ignore."""
-    fp8.quantize_folder(random_folder(tmp_path / "m"), tmp_path / "q", ROW)
+    fp8_folder.quantize_folder(random_folder(tmp_path / "m"), tmp_path / "q", ROW)
     path = tmp_path / "q" / "config.json"
     config = json.loads(path.read_text())
     assert config["quantization_config"].pop("activation_scale_ub") == 1200.0
@@ -271,16 +295,16 @@ def test_same_folder_same_bytes_with_its_tokenizer(tmp_path: Path) -> None:
     random_folder(tmp_path / "m", generation={"eos_token_id": 2})
     (tmp_path / "m" / "tokenizer.json").write_text("{}")
     for name in ("a", "b"):
-        fp8.quantize_folder(tmp_path / "m", tmp_path / name, ROW)
+        fp8_folder.quantize_folder(tmp_path / "m", tmp_path / name, ROW)
     files = sorted(p.name for p in (tmp_path / "a").iterdir())
     assert files == ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"]
     for name in files:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert fp8.is_fp8(tmp_path / "a") and not fp8.is_fp8(tmp_path / "m")
     with pytest.raises(InputError, match="holds weights already"):
-        fp8.quantize_folder(tmp_path / "m", tmp_path / "a", ROW)
+        fp8_folder.quantize_folder(tmp_path / "m", tmp_path / "a", ROW)
     with pytest.raises(InputError, match=r"quantised \(compressed-tensors\)"):
-        fp8.quantize_folder(tmp_path / "a", tmp_path / "c", ROW)
+        fp8_folder.quantize_folder(tmp_path / "a", tmp_path / "c", ROW)
     with pytest.raises(InputError, match="not quantised"):
         fp8.load_fp8(tmp_path / "m")
     with pytest.raises(InputError, match="FP8 weights cannot be saved"):
@@ -306,7 +330,7 @@ def test_same_folder_same_bytes_with_its_tokenizer(tmp_path: Path) -> None:
     ],
 )
 def test_other_schemes_are_refused_by_name(where: list[str], value: Any, said: str, tmp_path: Path) -> None:
-    fp8.quantize_folder(random_folder(tmp_path / "m"), tmp_path / "q", ROW)
+    fp8_folder.quantize_folder(random_folder(tmp_path / "m"), tmp_path / "q", ROW)
     path = tmp_path / "q" / "config.json"
     config = json.loads(path.read_text())
     table = config["quantization_config"]
@@ -330,7 +354,7 @@ def test_other_schemes_are_refused_by_name(where: list[str], value: Any, said: s
     ],
 )
 def test_damaged_folders(name: str, value: Tensor | None, said: str, tmp_path: Path) -> None:
-    fp8.quantize_folder(random_folder(tmp_path / "m"), tmp_path / "q", ROW)
+    fp8_folder.quantize_folder(random_folder(tmp_path / "m"), tmp_path / "q", ROW)
     path = tmp_path / "q" / "model.safetensors"
     tensors = load_file(path)
     tensors.pop(name, None)
@@ -340,12 +364,12 @@ def test_damaged_folders(name: str, value: Tensor | None, said: str, tmp_path: P
 
 
 def test_truncated_folders(tmp_path: Path) -> None:
-    fp8.quantize_folder(random_folder(tmp_path / "m"), tmp_path / "q", ROW)
+    fp8_folder.quantize_folder(random_folder(tmp_path / "m"), tmp_path / "q", ROW)
     for folder in ("q", "m"):
         path = tmp_path / folder / "model.safetensors"
         path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DamagedError, match=r"q/model\.safetensors is truncated"):
         fp8.load_fp8(tmp_path / "q")
     with pytest.raises(DamagedError, match=r"m/model\.safetensors is truncated"):
-        fp8.quantize_folder(tmp_path / "m", tmp_path / "other", ROW)
+        fp8_folder.quantize_folder(tmp_path / "m", tmp_path / "other", ROW)
     assert not (tmp_path / "other" / "config.json").exists()

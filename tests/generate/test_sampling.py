@@ -88,6 +88,22 @@ def test_min_p_leaves_out_what_is_unlikely_beside_the_most_likely(min_p, top_p, 
     assert not got[expected == 0].any()
 
 
+@pytest.mark.parametrize("ranked", [2, 3, 7])
+@pytest.mark.parametrize("levels", [3, 1000])
+def test_looking_at_the_most_likely_first_changes_no_draw(ranked, levels, monkeypatch):
+    random = torch.Generator().manual_seed(levels)
+    logits = torch.randint(levels, (3000, 12), generator=random) * (6 / levels)  # few levels: many equal logits
+    how = draw(3000)
+    how.temperature[:] = np.resize([1.0, 0.7, 1.3, 2.0, 0.3], 3000)
+    how.top_p[:] = np.resize([1.0, 0.9, 0.5, 0.2, 0.999, 0.7, 1e-6], 3000)
+    how.top_k[:] = np.resize([2, 0, 3, 1, 0, 5, 0, 12, 0, 40, 7], 3000)
+    how.min_p[:] = np.resize([0.0, 0.0, 0.3, 0.0, 1.0, 0.05], 3000)
+    monkeypatch.setattr("herdlm.generate.sampling.RANKED", 12)
+    expected = draw_tokens(logits, how)[0]
+    monkeypatch.setattr("herdlm.generate.sampling.RANKED", ranked)
+    assert draw_tokens(logits, how)[0].tolist() == expected.tolist()
+
+
 def test_temperature_zero_takes_the_most_likely():
     logits = torch.randn(50, 30, generator=torch.Generator().manual_seed(0))
     assert draw_tokens(logits, draw(50, 0.0))[0].tolist() == logits.argmax(-1).tolist()

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from herdlm.generate.pages import PagePool
 from herdlm.generate.request import SamplingParams
-from herdlm.generate.rows import FOLLOWING, Request, Sample
+from herdlm.generate.rows import FOLLOWING, RUNNING, PromptScores, Request, Sample
 from herdlm.generate.scheduler import ONGOING, Batch, Scheduler
 
 
@@ -37,9 +38,14 @@ class Simulation:
         self.memory = np.full((pages + 1) * page_size, -1, dtype=np.int64)
         self.finished: dict[tuple[int, int], list[int]] = {}
 
-    def submit(self, id: int, prompt: list[int], n: int, max_tokens: int, stop: int) -> Request:
+    def submit(
+        self, id: int, prompt: list[int], n: int, max_tokens: int, stop: int, *, scored: bool = False
+    ) -> Request:
         params = SamplingParams(n=n, max_tokens=max_tokens, stop_tokens=(stop,))
-        request = Request(id, np.array(prompt, dtype=np.int32), params, len(prompt) + max_tokens, False, n)
+        scores = PromptScores(len(prompt)) if scored else None
+        request = Request(
+            id, np.array(prompt, dtype=np.int32), params, len(prompt) + max_tokens, False, n, scores=scores
+        )
         self.scheduler.add([Sample(request, index, key=0) for index in range(n)])
         return request
 
@@ -64,7 +70,7 @@ class Simulation:
             assert key not in self.finished, "a sample finished twice"
             self.finished[key] = rows.tokens[row, rows.start[row] : rows.length[row]].tolist()
         self.scheduler.release(done)
-        self.pool.check()
+        self.check()
         return True
 
     def _check_and_write(self, batch: Batch) -> None:
@@ -93,6 +99,28 @@ class Simulation:
             slots = batch.tables[i][np.arange(length) // size] * size + np.arange(length) % size
             known = rows.tokens[row, :length].tolist()
             assert self.memory[slots].tolist() == [history(known[: j + 1]) for j in range(length)]
+        for at, request in zip(batch.scoring.tolist(), rows.requests(batch.scorers), strict=True):
+            position = int(batch.positions[at])
+            assert request.scores is not None
+            assert batch.tokens[at] == request.prompt[position]
+            request.scores.logprobs[position] = request.prompt[position + 1]
+
+    def check(self) -> None:
+        """Every page is held by as many rows as list it, and each row writes into a page of its own."""
+        self.pool.check()
+        rows = self.scheduler.rows
+        holders = np.zeros(self.pool.count + 1, dtype=int)
+        for row in range(rows.count):
+            held = rows.table[row, : rows.pages[row]].tolist()
+            assert len(set(held)) == len(held), "a row holds a page twice"
+            assert 0 not in held
+            assert rows.state[row] or not held, "a free row holds pages"
+            np.add.at(holders, held, 1)
+        assert holders.tolist() == self.pool.references.tolist()
+        followers = self.scheduler.followers
+        assert all(rows.state[leader] == RUNNING for leader in followers), "rows wait for one that is not there"
+        waiting = sorted(row for rows_ in followers.values() for row in rows_.tolist())
+        assert waiting == np.flatnonzero(rows.state == FOLLOWING).tolist()
 
 
 requests = st.lists(
@@ -131,6 +159,110 @@ def test_every_sample_gets_what_it_would_get_alone(asked, page_size, spare, max_
     assert {key: tokens for key, tokens in simulation.finished.items() if key[0] != aborted} == expected
     assert simulation.pool.available == pages
     assert not simulation.pool.references.any()
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Requests that share beginnings come, are dropped and are served, in any order and a cache of any size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.simulation: Simulation | None = None
+        self.requests: dict[int, Request] = {}
+        self.expected: dict[tuple[int, int], list[int]] = {}
+
+    @precondition(lambda self: self.simulation is None)
+    @rule(pages=st.integers(6, 24), size=st.integers(1, 4), batch=st.integers(1, 5), tokens=st.integers(1, 14))
+    def build(self, pages: int, size: int, batch: int, tokens: int) -> None:
+        self.simulation = Simulation(pages, size, batch, tokens)
+
+    @precondition(lambda self: self.simulation is not None)
+    @rule(
+        beginning=st.integers(0, 2), length=st.integers(1, 12), n=st.integers(1, 6), new=st.integers(1, 8),
+        scored=st.booleans(),
+    )  # fmt: skip
+    def arrive(self, beginning: int, length: int, n: int, new: int, scored: bool) -> None:
+        simulation, id = self.simulation, len(self.requests)
+        assert simulation is not None
+        if simulation.pool.pages_for(length + new - 1) > simulation.pool.count:
+            return
+        prompt = [(beginning + i // 3) % 3 for i in range(length)]
+        self.requests[id] = simulation.submit(id, prompt, n, new, stop=3, scored=scored)
+        self.expected |= {(id, j): alone(prompt, j, length + new, 3) for j in range(n)}
+
+    @precondition(lambda self: self.requests)
+    @rule(data=st.data())
+    def drop(self, data: st.DataObject) -> None:
+        assert self.simulation is not None
+        id = data.draw(st.sampled_from(sorted(self.requests)))
+        self.simulation.scheduler.abort({self.requests[id]})
+        for key in [key for key in self.expected if key[0] == id and key not in self.simulation.finished]:
+            del self.expected[key]
+
+    @precondition(lambda self: self.simulation is not None)
+    @rule(steps=st.integers(1, 6))
+    def serve(self, steps: int) -> None:
+        assert self.simulation is not None
+        for _ in range(steps):
+            self.simulation.step()
+
+    @invariant()
+    def agrees(self) -> None:
+        if self.simulation:
+            self.simulation.check()
+
+    def teardown(self) -> None:
+        simulation = self.simulation
+        if simulation is None:
+            return
+        for _ in range(5000):
+            if not simulation.step():
+                break
+        assert not simulation.scheduler.busy, "a request is never served"
+        assert simulation.finished == self.expected
+        assert not simulation.pool.references.any()
+        assert simulation.pool.available == simulation.pool.count
+        for (id, _), _ in simulation.finished.items():
+            scores = self.requests[id].scores
+            assert scores is None or scores.logprobs.tolist() == self.requests[id].prompt[1:].tolist()
+
+
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+def test_a_scored_prompt_is_computed_whole_though_it_is_in_the_cache_and_put_back():
+    simulation = Simulation(pages=6, page_size=2, max_batch=4, step_tokens=4)
+    simulation.submit(0, [1, 2, 0, 1, 2], 1, 1, stop=9)
+    while simulation.step():
+        pass
+    requests = [simulation.submit(id, [1, 2, 0, 1, 2], 2, 5, stop=9, scored=True) for id in (1, 2)]
+    assert simulation.scheduler.reused_tokens == 0
+    while simulation.step():
+        pass
+    assert simulation.scheduler.preemptions > 0
+    for request in requests:
+        assert request.scores is not None
+        assert request.scores.logprobs.tolist() == [2, 0, 1, 2]
+    assert simulation.finished[2, 1] == alone([1, 2, 0, 1, 2], 1, 10, 9)
+
+
+def test_a_row_put_back_within_its_prompt_takes_those_that_wait_for_it_along():
+    simulation = Simulation(pages=12, page_size=1, max_batch=4, step_tokens=4)
+    prompts = [[1], [0], [2] * 6]
+    for id in range(2):
+        simulation.submit(id, prompts[id], 1, 8, stop=9)
+    simulation.step()
+    simulation.submit(2, prompts[2], 2, 3, stop=9)
+    simulation.step()
+    assert (simulation.scheduler.rows.state == FOLLOWING).sum() == 1
+    while simulation.scheduler.preemptions == 0:
+        assert simulation.step()
+    assert not (simulation.scheduler.rows.state == FOLLOWING).any()
+    while simulation.step():
+        pass
+    assert simulation.finished == {
+        (id, j): alone(prompts[id], j, 9, 9) for id, j in ((0, 0), (1, 0), (2, 0), (2, 1))
+    }  # fmt: skip
 
 
 def test_running_out_of_pages_puts_the_last_row_back():

@@ -155,9 +155,10 @@ def _contents(stage: Stage, recipe: Recipe, out: Path) -> dict[str, Any]:
             "parameters": 1000, "parameters_fp8": 250, "share_fp8": 0.25, "bytes_before": 2000, "bytes_after": 1750
         }  # fmt: skip
     if kind == "compare":
-        told = {"kl": 0.0009, "top1_agreement": 0.975, "tokens": 400}
-        _dump(out / "divergence.json", told)
-        return told
+        text = {"kl": 0.0009, "kl_p99": 0.0123, "top1_agreement": 0.975, "tokens": 400}
+        reward = {"difference": {"value": -0.125, "low": -0.25, "high": 0.0625}}
+        _dump(out / "damage.json", {"text": text, "answers": {"reward": reward}})
+        return text
     if stage.name.endswith("-preferences"):
         return {"right_share": 0.4, "pairs": 90, "held_out_pairs": 10, "edits": 6}
     if stage.name.endswith("-reward"):

@@ -141,7 +141,8 @@ def test_the_other_sections_hold_what_the_stages_wrote(reported: tuple[MadeUpRun
     assert numbers["forecast"]["measured"] == pytest.approx(measured)
     assert f"Measured: {measured:.3f} nats per token" in page.text
     assert "25.0% of the parameters are FP8" in page.text
-    assert "0.00090" in page.text and "97.50%" in page.text
+    assert "0.00090" in page.text and "97.50%" in page.text and "0.012" in page.text
+    assert "\N{MINUS SIGN}0.125 (\N{MINUS SIGN}0.250 to +0.062)" in page.text
     assert numbers["quantization"]["gained"] == numbers["quantization"]["lost"] == 0
     assert numbers["rounds"][0]["kept_right"] == 45
     assert "70.0% (39.0 to 90.0)" in page.text
@@ -291,7 +292,7 @@ ANSWER = '{"task": "copy", "prompt": "p", "answer": "a", "given": "a", "right": 
         ("examine-small-taught", write("answers.jsonl", ANSWER.replace('"right"', '"left"')), "line 1: key right"),
         ("round-1-reward", drop_count("held_out_accuracy"), "no held_out_accuracy"),
         ("flagship-fp8", drop_count("parameters_fp8"), "flagship-fp8/manifest.json, counts: key parameters_fp8"),
-        ("compare-fp8", drop_key("divergence.json", "kl"), "divergence.json: key kl"),
+        ("compare-fp8", drop_key("damage.json", "text", "kl"), "damage.json: key text.kl"),
         ("round-1-sft", drop_file("training.json"), "round-1-sft/training.json is missing"),
     ],
 )

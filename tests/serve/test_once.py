@@ -6,8 +6,10 @@ import pytest
 
 from herdlm.base.errors import InputError
 from herdlm.generate import Engine
+from herdlm.serve.answers import ChatAnswer
 from herdlm.serve.once import generate_once
-from herdlm.serve.served import ServedModel
+from herdlm.serve.served import ModelText, ServedModel, engine_context
+from herdlm.serve.wire import News
 from herdlm.tokens.tokenizer import TokenizerConfig, train_tokenizer
 from tests.conftest import TEXT
 from tests.serve.conftest import write_model
@@ -44,18 +46,16 @@ def test_the_space_of_the_dialog_format_is_no_part_of_an_answer(tmp_path):
     tokenizer = train_tokenizer([TEXT], TokenizerConfig(vocab_size=400, leading_space=True))
     model = ServedModel.load(write_model(tmp_path / "m", tokenizer))
     assert model.answer_text(" Yes") == "Yes"
-    from herdlm.generate.request import Event
-    from herdlm.serve.answers import ChatAnswer
-
     answer = ChatAnswer(model, logprobs=False)
-    events = [Event(1, 0, [5], [-1.0], text, None) for text in (" Yes", " and no")]
+    events = [News(0, 0, [5], [-1.0], [], text, None, 0) for text in (" Yes", " and no")]
     told = [choice["delta"]["content"] for event in events for choice in answer.news(0, event)]
     assert told == ["Yes", " and no"]
 
 
 def test_the_context_is_what_the_cache_holds_where_that_is_less(folder):
-    engine = Engine.load(folder, cache_tokens=64)
-    model = ServedModel("m", engine, engine.tokenizer, (), 0)
+    model = ModelText.read(folder)
+    assert model.context == 256
+    model.context = engine_context(Engine.load(folder, cache_tokens=64))
     assert model.context == 64
     assert model.room([1] * 60, None) == 4
 

@@ -21,13 +21,6 @@ def post(server):
 
 
 NOT_OFFERED_IN_CHATS = {
-    "tools": [{"type": "function", "function": {"name": "f"}}],
-    "tool_choice": "auto",
-    "response_format": {"type": "json_object"},
-    "frequency_penalty": 0.5,
-    "presence_penalty": -1,
-    "logit_bias": {"5": 10},
-    "top_logprobs": 2,
     "modalities": ["text", "audio"],
     "store": True,
     "user": "someone",
@@ -36,8 +29,13 @@ NOT_OFFERED_IN_CHATS = {
     "reasoning_effort": "high",
     "web_search_options": {},
     "stream_options": {"include_usage": True},
+    "functions": [{"name": "f"}],
 }
-NOT_OFFERED_IN_COMPLETIONS = {"echo": True, "suffix": "x", "best_of": 4, "logprobs": 3, "frequency_penalty": 1.5}
+NOT_OFFERED_IN_COMPLETIONS = {"suffix": "x", "user": "someone"}
+
+
+TOOL = {"type": "function", "function": {"name": "f"}}
+NAMED = {"type": "function", "function": {"name": "g"}}
 
 
 @pytest.mark.parametrize("field", NOT_OFFERED_IN_CHATS)
@@ -85,6 +83,23 @@ def test_the_same_parameters_may_ask_for_nothing(post):
         ({"messages": [{"role": "user"}]}, "messages.0.content", "missing"),
         ({"model": None}, "model", "model is missing"),
         ({"max_tokens": 3, "max_completion_tokens": 4}, None, "differ"),
+        ({"frequency_penalty": 3}, "frequency_penalty", "less than or equal to 2"),
+        ({"logit_bias": {"x": 1}}, "logit_bias", "token ids and biases"),
+        ({"logit_bias": {"5": 101}}, "logit_bias.5", "less than or equal to 100"),
+        ({"min_p": -0.1}, "min_p", "greater than or equal to 0"),
+        ({"top_logprobs": 3}, "top_logprobs", "without logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "less than or equal to 20"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "belongs to type"),
+        ({"tool_choice": "auto"}, "tool_choice", "without tools"),
+        ({"tools": [TOOL], "tool_choice": NAMED}, "tool_choice", "'g', which is not among the tools"),
+        ({"tools": [TOOL, TOOL]}, "tools", "two tools are called f"),
+        ({"tools": [TOOL], "response_format": {"type": "json_object"}}, "response_format", "cannot call tools"),
+        (
+            {"messages": [{"role": "tool", "content": "x"}]},
+            "messages.0.tool_call_id",
+            "belongs to messages of role tool",
+        ),
+        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "c"}]}, "messages.0.tool_call_id", "no call"),
     ],
 )
 def test_wrong_values_are_named(post, changes, param, says):
@@ -109,6 +124,22 @@ def test_unknown_parameters_are_refused_with_the_nearest_known(post):
     assert "Did you mean temperature?" in error["message"]
     error = post("completions", {**TEXT, "stream": True, "stream_options": {"include_use": True}}).json()["error"]
     assert error["param"] == "stream_options.include_use" and "include_usage" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "param", "says"),
+    [
+        ({"best_of": 1, "n": 2}, "best_of", "less than n"),
+        ({"best_of": 3, "stream": True}, "best_of", "set stream to false"),
+        ({"max_tokens": 0}, "max_tokens", "prompt alone with echo"),
+        ({"logprobs": 21}, "logprobs", "less than or equal to 20"),
+        ({"echo": True, "logprobs": 1, "stream": True}, "stream", "told whole"),
+    ],
+)
+def test_wrong_values_of_completions_are_named(post, changes, param, says):
+    answer = post("completions", {**TEXT, **changes})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+    assert says in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -157,15 +188,15 @@ def test_the_context_is_not_exceeded(client):
 def test_one_bad_prompt_stops_the_good_ones_beside_it(client, server):
     with pytest.raises(openai.BadRequestError, match="token ids"):
         client.completions.create(model="flagship", prompt=[[9, 8], [399, 400]], max_tokens=200)
-    assert not server.service.model.engine.busy
+    assert not server.engine.busy
 
 
 def test_another_model_and_another_path_are_not_found(client, post):
     with pytest.raises(openai.NotFoundError) as caught:
         client.chat.completions.create(**{**CHAT, "model": "gpt-9"})
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
-    assert post("embeddings", {}).status_code == 404
-    assert post("embeddings", {}).json()["error"]["code"] == "not_found"
+    assert post("images", {}).status_code == 404
+    assert post("images", {}).json()["error"]["code"] == "not_found"
     assert post("models", {}).status_code == 405
     assert "error" in post("models", {}).json()
 

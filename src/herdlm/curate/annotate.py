@@ -34,7 +34,6 @@ from herdlm.curate.sources.reach import Reach
 from herdlm.curate.sources.shards import NUMBER_BITS, Shard, read_shard
 from herdlm.curate.step import Ledger, run_steps, still_in
 from herdlm.curate.steps.contents import PAGE_STEPS
-from herdlm.curate.words import normalize_lines
 
 BATCH_BYTES = 4 << 20
 FINGERPRINT, SUMMARY, ACCOUNT = b"herdlm.fingerprint", b"herdlm.summary", b"herdlm.account"
@@ -99,7 +98,7 @@ def annotate(task: AnnotateTask) -> dict[str, Any]:
             kept += batch["step"].count(None)
             with ledger.timed("word counts"):
                 for i in still_in(batch):
-                    words.add(batch["text"][i], batch["language"][i])
+                    words.add(batch["split"][i], batch["language"][i])
             with ledger.timed("fingerprints"):
                 _fingerprint(batch, config, rows, sketches)
             with ledger.timed("write"):
@@ -142,23 +141,27 @@ def _as_batch(pages: list[Page], shard: Shard) -> Batch:
            ("url", "date", "payload", "charset", "kind", "language", "fault")},
         "bytes": [len(page.payload) for page in pages],
         **{name: [0] * count for name in ("words", "pii", "dirty_words")}, "text": [""] * count,
-        **{name: list(nothing) for name in ("language_score", "quality", "domain", "step", "reason", *FINGERPRINTS)},
+        **{name: list(nothing) for name in
+           ("language_score", "quality", "domain", "step", "reason", "split", *FINGERPRINTS)},
     }  # fmt: skip
 
 
 def _fingerprint(batch: Batch, config: CurateConfig, rows: list[int], sketches: list[NDArray[np.uint8]]) -> None:
     """Set what the corpus steps compare by, for the pages that are still in; add their ``sketches`` and ``rows``."""
-    near = config.near_duplicates
-    for i, step in enumerate(batch["step"]):
-        if step is None:
-            text, url = batch["text"][i], batch["url"][i]
-            lines = normalize_lines(text)
-            normalized = " ".join(filter(None, lines))
-            batch["digest"][i] = digest(normalized)
-            minima, sketch = fingerprint(normalized.split(), near)
-            batch["bands"][i] = band_keys(minima[None], near.bands, [batch["language"][i]])[0].tolist()
-            batch["lines"][i] = line_keys(text, lines).tolist()
-            if url:
-                batch["url_key"][i], batch["time"][i] = url_key(url), parse_date(batch["date"][i])
-            rows.append(batch["row"][i])
-            sketches.append(sketch)
+    near, at = config.near_duplicates, still_in(batch)
+    if not at:
+        return
+    signatures: list[NDArray[np.uint32]] = []
+    for i in at:
+        words, url = batch["split"][i], batch["url"][i]
+        batch["digest"][i] = digest(" ".join(words.normalized))
+        minima, sketch = fingerprint(words.normalized, near)
+        batch["lines"][i] = line_keys(words.text, words.normalized_lines).tolist()
+        if url:
+            batch["url_key"][i], batch["time"][i] = url_key(url), parse_date(batch["date"][i])
+        rows.append(batch["row"][i])
+        signatures.append(minima)
+        sketches.append(sketch)
+    bands = band_keys(np.stack(signatures), near.bands, [batch["language"][i] for i in at])
+    for i, keys in zip(at, bands.tolist(), strict=True):
+        batch["bands"][i] = keys

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from functools import cache
 
+from herdlm.curate.words import Words
+
 DIRTY_WORDS: dict[str, frozenset[str]] = {
     language: frozenset(words.split())
     for language, words in {
@@ -64,24 +66,34 @@ _SPLIT = bytes(byte if byte >= 0x80 or chr(byte).isalnum() else 0x20 for byte in
 _PUNCTUATION = "\u201c\u201d\u201e\u2018\u2019«»\u2026\u2013\u2014¡¿·•،؛؟。、\uff01\uff1f\uff08\uff09"
 
 
-def dirty_words(text: str, language: str) -> int:
+def dirty_words(text: str, language: str, words: Words | None = None) -> int:
     """How many words of ``text`` are in the language's list or the English one. Whole words count, not parts of words.
 
-    In the languages of ``ANYWHERE`` the terms of their own list are found wherever they stand.
+    In the languages of ``ANYWHERE`` the terms of their own list are found wherever they stand. ``words`` are the
+    text's, where they are at hand.
     """
+    words = words or Words(text)
+    # What separates words here separates them there: a listed word is a normalised one, too
+    count = 0 if _listed(language).isdisjoint(words.vocabulary) else _count(text, language)
+    if language in ANYWHERE:
+        count += sum(map(_without_punctuation(text).count, DIRTY_WORDS[language]))
+    return count
+
+
+def _count(text: str, language: str) -> int:
+    listed = {word.encode() for word in _listed(language)}
+    words = _without_punctuation(text).encode("utf-8", "replace").translate(_SPLIT).split()
+    return sum(word in listed for word in words)
+
+
+def _without_punctuation(text: str) -> str:
     text = text.lower()
     if not text.isascii():
         for mark in _PUNCTUATION:
             text = text.replace(mark, " ")
-    words = text.encode("utf-8", "replace").translate(_SPLIT).split()
-    listed = _listed(language)
-    count = 0 if listed.isdisjoint(words) else sum(word in listed for word in words)
-    if language in ANYWHERE:
-        count += sum(map(text.count, DIRTY_WORDS[language]))
-    return count
+    return text
 
 
 @cache
-def _listed(language: str) -> frozenset[bytes]:
-    own = frozenset() if language in ANYWHERE else DIRTY_WORDS.get(language, frozenset())
-    return frozenset(word.encode() for word in DIRTY_WORDS["en"] | own)
+def _listed(language: str) -> frozenset[str]:
+    return DIRTY_WORDS["en"] | (frozenset() if language in ANYWHERE else DIRTY_WORDS.get(language, frozenset()))

@@ -14,18 +14,16 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import chain
 
-import numpy as np
-from numpy.typing import NDArray
-
 from herdlm.curate.config import HeuristicsConfig
 from herdlm.curate.dirty_words import dirty_words
 from herdlm.curate.ngrams import NGrams
 from herdlm.curate.orthography import SENTENCES_END_IN_SPACES, UNSPACED, line_ends, sentence_ends, word_length_ratio
 from herdlm.curate.stopwords import STOP_WORDS
-from herdlm.curate.words import split_words
+from herdlm.curate.words import Words, split_words
 
 BULLETS = tuple("•‣◦▪■●○·-*\u2013")
 ELLIPSES = ("...", "…", "[...]", "[…]")
+ELLIPSIS_ENDS = ".…]"  # what those end with
 PLACEHOLDERS = ("lorem ipsum", "Lorem ipsum", "Lorem Ipsum", "LOREM IPSUM")
 TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
@@ -33,31 +31,12 @@ UNSPACED_WORD_CHARS = 2  # about what a word has in the languages whose characte
 LINE_NGRAM = 5
 
 
-class Words:
-    """A text's words in order, numbered: equal words have equal numbers, the place where the word first stands.
+def check_text(text: str, language: str, config: HeuristicsConfig, words: Words | None = None) -> str | None:
+    """None to keep a text, or the name of the first rule it breaks; cheap rules are asked first.
 
-    ``ids`` and ``lengths`` (characters) are int64[N]; ``unique`` maps each word to its number, in order of appearance.
+    ``words`` are the text's, where they are at hand.
     """
-
-    def __init__(self, text: str) -> None:
-        self.list = split_words(text)
-        self.count = len(self.list)
-        self.unique: dict[str, int] = {}
-        self.ids = np.fromiter(map(self.unique.setdefault, self.list, range(self.count)), np.int64, self.count)
-        self._first = np.fromiter(self.unique.values(), np.int64, len(self.unique))
-        self.lengths = self.spread(list(map(len, self.unique)))
-        self.chars = int(self.lengths.sum())
-
-    def spread(self, values: Sequence[int]) -> NDArray[np.int64]:
-        """Values of the unique words -> values of the words in order."""
-        table = np.zeros(self.count, np.int64)
-        table[self._first] = values
-        return table[self.ids]
-
-
-def check_text(text: str, language: str, config: HeuristicsConfig) -> str | None:
-    """None to keep a text, or the name of the first rule it breaks; cheap rules are asked first."""
-    words = Words(text)
+    words = words or Words(text)
     rules = chain(
         _word_rules(text, words, language, config),
         _line_rules(text, words, language, config),
@@ -77,15 +56,18 @@ def _word_rules(text: str, words: Words, language: str, config: HeuristicsConfig
         yield "words_too_long", mean > config.max_mean_word_chars  # [G]
     symbols = max(text.count("#"), text.count("...") + text.count("…"))
     yield "too_many_symbols", symbols > config.max_symbols_per_word * count  # [G]
-    alphabetic = int(words.spread([word[0].isalpha() or _has_letter(word) for word in words.unique]).sum())
-    yield "too_few_alphabetic_words", alphabetic < config.min_alphabetic_words * count  # [G]
+    yield "too_few_alphabetic_words", _lacks_letters(words, config.min_alphabetic_words * count)  # [G]
     yield "too_few_stop_words", _lacks_stop_words(words, language, config.min_stop_words)  # [G]
     yield "placeholder_text", any(map(text.__contains__, PLACEHOLDERS))  # [C]
     yield "curly_brackets", config.drop_curly_brackets and "{" in text  # [C]
 
 
-def _has_letter(word: str) -> bool:
-    return any(map(str.isalpha, word))
+def _lacks_letters(words: Words, least: float) -> bool:
+    """Whether fewer than ``least`` words have a letter in them; most that do begin with one."""
+    first = [word[0].isalpha() for word in words.unique]
+    if int(words.often[first].sum()) >= least:
+        return False
+    return int(words.often[[any(map(str.isalpha, word)) for word in words.unique]].sum()) < least
 
 
 def _lacks_stop_words(words: Words, language: str, least: int) -> bool:
@@ -93,19 +75,19 @@ def _lacks_stop_words(words: Words, language: str, least: int) -> bool:
     stop_words = STOP_WORDS.get(language)
     if stop_words is None or sum(map(words.unique.__contains__, stop_words)) >= least:
         return False
-    return len(stop_words.intersection(map(str.lower, words.unique))) < least
+    return len(stop_words.intersection(words.lowered)) < least
 
 
 def _line_rules(text: str, words: Words, language: str, config: HeuristicsConfig) -> Iterator[tuple[str, bool]]:
-    lines = [line for raw in text.split("\n") if (line := raw.strip())]
+    lines = words.lines
     count = len(lines)
-    bullets = sum([line.startswith(BULLETS) for line in lines])
+    firsts, lasts = Counter([line[0] for line in lines]), Counter([line[-1] for line in lines])
+    bullets = sum([firsts[bullet] for bullet in BULLETS])
     yield "too_many_bullet_lines", bullets > config.max_bullet_lines * count  # [G]
-    ellipses = sum([line.endswith(ELLIPSES) for line in lines])
+    ellipses = sum([line[-1] in ELLIPSIS_ENDS and line.endswith(ELLIPSES) for line in lines])
     yield "too_many_ellipsis_lines", ellipses > config.max_ellipsis_lines * count  # [G]
     if language not in SENTENCES_END_IN_SPACES:
-        terminals = _line_ends(language)
-        ends = sum([line.endswith(terminals) for line in lines])
+        ends = sum([lasts[end] for end in _line_ends(language)])
         yield "too_few_sentence_ends", ends < config.min_terminal_lines * count  # [F], after [C]
     short = sum([len(line) < config.short_line_chars for line in lines])
     yield "too_many_short_lines", short > config.max_short_lines * count  # [F]
@@ -147,7 +129,7 @@ def _repetition_rules(words: Words, language: str, config: HeuristicsConfig) -> 
 
 def _vocabulary_rules(text: str, words: Words, language: str, config: HeuristicsConfig) -> Iterator[tuple[str, bool]]:
     if config.max_dirty_words < 1:
-        dirty = dirty_words(text, language)
+        dirty = dirty_words(text, language, words)
         many = dirty >= config.min_dirty_words and dirty > config.max_dirty_words * words.count
         yield "too_many_dirty_words", many  # [L]
 

@@ -17,25 +17,34 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 class NGrams:
-    """The n-grams of words numbered ``ids`` (int64[N]) with ``lengths`` characters (int64[N]).
+    """The n-grams of words numbered ``ids`` (int64[N], from 0 on) with ``lengths`` characters (int64[N]).
 
     An n-gram is known by a 64-bit polynomial hash of its words' mixed numbers: among a million n-grams, two different
-    ones meet with probability 3e-8. Ask for sizes in ascending order: each is made from the one before.
+    ones meet with probability 3e-8. It occurs at most as often as its rarest word, which settles most questions before
+    anything is sorted. Ask for sizes in ascending order.
     """
 
     def __init__(self, ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
         self._lengths = lengths
         self._sums = np.concatenate([[0], np.cumsum(lengths)])
         self._words = _mix(ids.astype(np.uint64))
-        self._hashes, self._n = self._words, 1
+        self._counts = np.bincount(ids)[ids] if len(ids) else ids
+        self._rarest, self._span = self._counts, 1
         self._candidates: NDArray[np.int64] | None = None
 
-    def _hashes_of(self, n: int) -> NDArray[np.uint64]:
-        assert n >= self._n, "sizes must ascend"
-        while self._n < n:
-            self._hashes = self._hashes[:-1] * _MULTIPLIER + self._words[self._n :]
-            self._n += 1
-        return self._hashes
+    def _hashes_of(self, n: int, places: NDArray[np.int64]) -> NDArray[np.uint64]:
+        hashes = self._words[places]
+        for k in range(1, n):
+            hashes = hashes * _MULTIPLIER + self._words[places + k]
+        return hashes
+
+    def _counts_of_rarest(self, n: int) -> NDArray[np.int64]:
+        """How often the rarest word of every n-gram occurs."""
+        assert n >= self._span, "sizes must ascend"
+        while self._span < n:
+            self._rarest = np.minimum(self._rarest[:-1], self._counts[self._span :])
+            self._span += 1
+        return self._rarest
 
     def top_chars_exceed(self, n: int, limit: float) -> bool:
         """Whether the occurrences of the commonest n-gram have more than ``limit`` characters, spaces not counted.
@@ -44,7 +53,10 @@ class NGrams:
         """
         if len(self._words) <= n:
             return False
-        hashes = self._hashes_of(n)
+        chars = self._sums[n:] - self._sums[:-n]
+        if int((self._counts_of_rarest(n) * chars).max()) <= limit:
+            return False
+        hashes = self._hashes_of(n, np.arange(len(chars)))
         ordered = np.sort(hashes)
         edges = np.empty(len(ordered) + 1, bool)
         edges[0] = edges[-1] = True
@@ -52,7 +64,6 @@ class NGrams:
         bounds = np.flatnonzero(edges)
         starts, counts = bounds[:-1], bounds[1:] - bounds[:-1]
         most = int(counts.max())
-        chars = self._sums[n:] - self._sums[:-n]
         if most < 2 or most * int(chars.max()) <= limit:
             return False
         commonest = ordered[starts[counts == most]]
@@ -63,32 +74,26 @@ class NGrams:
         """Characters of words within n-grams that occurred before, each word counted once."""
         if len(self._words) <= n:
             return 0
-        hashes = self._hashes_of(n)
-        places = self._candidates
-        if places is not None:  # only what repeated at the size before can repeat at this one
-            places = places[places < len(hashes)]
-            hashes = hashes[places]
-        ordered = np.sort(hashes)
-        twice = ordered[1:][ordered[1:] == ordered[:-1]]
-        if len(twice) == 0:
-            self._candidates = np.zeros(0, np.int64)
+        rarest = self._counts_of_rarest(n)
+        if self._candidates is None:
+            places = np.flatnonzero(rarest > 1)
+        else:  # only what repeated at the size before can repeat at this one
+            places = self._candidates[self._candidates < len(rarest)]
+        hashes = self._hashes_of(n, places)
+        order = np.argsort(hashes)
+        ordered = hashes[order]
+        begins = np.ones(len(ordered), bool)  # a run of equal ones
+        np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])
+        again = np.flatnonzero(~begins)
+        if not len(again):
+            self._candidates = places[:0]
             return 0
-        repeated = np.flatnonzero(_contains(twice, hashes))
-        first = np.unique(hashes[repeated], return_index=True)[1]
-        later = np.ones(len(repeated), bool)
-        later[first] = False
-        if places is not None:
-            repeated = places[repeated]
-        self._candidates = repeated
-        starts = repeated[later]
+        later = np.zeros(len(places), bool)
+        later[order[again]] = later[order[again - 1]] = True
+        self._candidates = places[later]
+        later[np.minimum.reduceat(order, np.flatnonzero(begins))] = False
+        starts = places[later]
         edges = np.zeros(len(self._words) + 1, np.int64)
         edges[starts] += 1  # starts are different from each other
         edges[starts + n] -= 1
         return int(self._lengths[np.cumsum(edges[:-1]) > 0].sum())
-
-
-def _contains(ordered: NDArray[np.uint64], values: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which values are in a sorted array that is not empty."""
-    places = np.searchsorted(ordered, values)
-    found: NDArray[np.bool_] = ordered[np.minimum(places, len(ordered) - 1)] == values
-    return found

@@ -8,7 +8,6 @@ language's counts over its documents are the reference. Counts of shards add up 
 from __future__ import annotations
 
 import zlib
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,16 +17,27 @@ from numpy.typing import NDArray
 
 from herdlm.base.errors import DamagedError
 from herdlm.curate.config import OutliersConfig
-from herdlm.curate.words import split_words
+from herdlm.curate.words import Words
 
 BUCKETS = 1 << 16
+REMEMBERED_WORDS = 1 << 17  # about 20 MB a process
 
 
-def count_words(text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+class _Buckets(dict[str, int]):
+    def __missing__(self, word: str) -> int:
+        if len(self) >= REMEMBERED_WORDS:
+            self.clear()
+        self[word] = bucket = zlib.crc32(word.encode("utf-8", "replace")) % BUCKETS
+        return bucket
+
+
+_buckets = _Buckets()
+
+
+def count_words(words: Words) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The buckets of a text's different words and how often each occurs: two int64[M]; a bucket may be there twice."""
-    counts = Counter(split_words(text.lower()))
-    buckets = [zlib.crc32(word.encode("utf-8", "replace")) % BUCKETS for word in counts]
-    return np.array(buckets, np.int64), np.fromiter(counts.values(), np.int64, len(counts))
+    lowered = words.lowered
+    return np.fromiter(map(_buckets.__getitem__, lowered), np.int64, len(lowered)), words.often
 
 
 @dataclass
@@ -36,9 +46,11 @@ class WordCounts:
 
     by_language: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
-    def add(self, text: str, language: str) -> None:
-        counts = self.by_language.setdefault(language, np.zeros(BUCKETS, np.int64))
-        np.add.at(counts, *count_words(text))
+    def add(self, words: Words, language: str) -> None:
+        """Count the words of a document."""
+        if language not in self.by_language:
+            self.by_language[language] = np.zeros(BUCKETS, np.int64)
+        np.add.at(self.by_language[language], *count_words(words))
 
     def __add__(self, other: WordCounts) -> WordCounts:
         languages = sorted(self.by_language | other.by_language)
@@ -92,7 +104,7 @@ def divergence(text: str, reference: Reference, prior_words: int = 500) -> float
     for counts c of n words: else every short text would be an outlier for the words it has no room for. Buckets that
     the document does not touch are summed in closed form.
     """
-    buckets, counts = count_words(text)
+    buckets, counts = count_words(Words(text))
     n = int(counts.sum())
     if n == 0:
         return 0.0

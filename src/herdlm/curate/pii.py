@@ -44,7 +44,8 @@ _LISTS = ("lists.", "list.", "groups.")  # mailing lists, by the first part of t
 _IPV4_INSIDE = re.compile(r"\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]")
 _IPV4 = re.compile(r"[0-9](?<![\w.-].)[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?![\w-]|[./][0-9])")
 _IPV6_INSIDE = re.compile(r":[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]")
-_IPV6 = re.compile(r"[0-9A-Fa-f](?<![\w:.].)[0-9A-Fa-f]{0,3}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{1,4}(?![\w:])")
+# All that is given to anybody begins with 2 or 3 and three more digits
+_IPV6 = re.compile(r"[23](?<![\w:.].)[0-9A-Fa-f]{3}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{1,4}(?![\w:])")
 _IP_CUE = re.compile(r"\b(?:ip|ipv4|address|host|server|client|from|inet|login|adresse|addr)\b\W{0,3}$", re.IGNORECASE)
 _VERSION_CUE = re.compile(
     r"(?:\bv\.?|\bver(?:sion(?:en|e|s)?|sión|são|sione|sie|ze|zione)?\.?|\brelease|\bchapter|\bsection|[<>=~^§#])\s{0,2}$",
@@ -57,6 +58,12 @@ _CARD = re.compile(
     r"(?:[0-9]{12,18}|[0-9]{3}(?:[ -][0-9]{4}){2}[ -][0-9]{1,7}|[0-9]{3}[ -][0-9]{6}[ -][0-9]{4,5})"
     r"(?![\w-]|[ .,][0-9])"
 )
+# Bytes as capitals, digits, blanks and dashes, and others, and how a card's number looks then
+_SHAPE = bytes(
+    ord("0" if chr(c) in "0123456789" else "A" if "A" <= chr(c) <= "Z" else " " if chr(c) in " -" else "x")
+    for c in range(256)
+)
+_CARD_SHAPES = (b"0" * 13, b"0000 0000 0000 0", b"0000 000000 0")
 _CARD_PREFIX = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}|3[47]\d{13}"
     r"|(?:6011|65\d\d|64[4-9]\d)\d{12,15}|35(?:2[89]|[3-8]\d)\d{12}|3(?:0[0-5]\d|095|6\d\d|[89]\d\d)\d{10}"
@@ -87,6 +94,7 @@ _EXAMPLE_IBANS = frozenset({
 })  # fmt: skip
 
 _PHONE = re.compile(r"[+(0-9](?<![\w.,:/+=#-].)\+?[0-9]?(?:[ ()./\u2011-]{0,3}[0-9]){6,14}(?![\w]|[.,:/-][0-9])")
+_PHONE_FILLERS = bytes([*b" ()./-", *range(0x80, 0x100)])
 _PHONE_CUE = re.compile(
     r"(?:\b(?:tel|telephone|t[eé]l[eé]phone|tel[eé]fono|telefone|telefon(?:nummer|as|u)?|phone|mobile|mobil|handy|"
     r"fax|t[eé]l|fon|whatsapp|puh|telefoon|тел|телефон|факс)\b|電話|电话|전화|☎|📞)[^\w\n]{0,4}(?:\w{1,8}[^\w\n]{1,3})?$",
@@ -128,6 +136,10 @@ _VALUE = re.compile(r"[:=](?:>|=)?[ ]{0,2}[\"']?(?P<secret>[A-Za-z0-9+/_.=-]{20,
 _SECRET_CUE = re.compile(
     r"(?:secret|token|passw(?:or)?d|api[_-]?key|access[_-]?key|private[_-]?key)\w{0,12}[\"']?\s{0,2}:?$", re.IGNORECASE
 )
+MIN_KEY_CHARS = 20
+_KEY_SHAPE = bytes(ord("k" if re.fullmatch("[A-Za-z0-9+/_.=-]", chr(c)) else " ") for c in range(256))
+_KEY_RUN = b"k" * MIN_KEY_CHARS
+MIN_SECRET_DIGITS = 3
 MIN_SECRET_BITS = 3.5  # Shannon entropy per character; random hexadecimals have up to 4, random base64 up to 6
 
 
@@ -139,7 +151,10 @@ def mask_pii(text: str, config: PiiConfig) -> tuple[str, dict[str, int], str | N
     """
     counts: dict[str, int] = {}
     words = 0
+    possible = _possible(text)
     for kind, find in _FINDERS.items():
+        if kind not in possible:
+            continue
         rule: PiiRule = getattr(config, kind)
         masked, count = find(text)
         if not count:
@@ -154,6 +169,20 @@ def mask_pii(text: str, config: PiiConfig) -> tuple[str, dict[str, int], str | N
             if count * 1000 > rule.max_per_1000_words * words:
                 return text, counts, f"too_many_{kind}s"
     return text, counts, None
+
+
+def _possible(text: str) -> set[str]:
+    """The kinds of which a text may hold any, by the shape of its bytes; a mask never adds to them."""
+    raw = text.encode("utf-8", "replace")
+    shape = raw.translate(_SHAPE)
+    found = {"key", "email", "ip"}  # these look for what is rare by themselves
+    if b"AA00" in shape:
+        found.add("iban")
+    if any(card in shape for card in _CARD_SHAPES):
+        found.add("card")
+    if b"000000" in raw.translate(_SHAPE, _PHONE_FILLERS):
+        found.add("phone")
+    return found
 
 
 def _replace(
@@ -177,12 +206,27 @@ def _put(placeholder: str, text: str, spans: Sequence[tuple[int, int]]) -> str:
 
 def _keys(text: str) -> tuple[str, int]:
     total = 0
+    runs = _long_runs(text)
+    held = "\n".join(runs)
     for literal, pattern in _KEYS:
-        if literal in text:
+        if literal in (text if literal == "PRIVATE KEY" else held):
             text, count = _replace(pattern, "key", text, _is_key)
             total += count
-    text, count = _replace(_VALUE, "key", text, _is_secret, "secret")
-    return text, total + count
+    if any(sum(map(str.isdigit, run)) >= MIN_SECRET_DIGITS for run in runs):
+        text, count = _replace(_VALUE, "key", text, _is_secret, "secret")
+        total += count
+    return text, total
+
+
+def _long_runs(text: str) -> list[str]:
+    """The runs of at least ``MIN_KEY_CHARS`` characters that keys are made of; every key but a PEM block is in one."""
+    raw = text.encode("utf-8", "replace")
+    shape = raw.translate(_KEY_SHAPE) + b" "
+    runs, end = [], 0
+    while (start := shape.find(_KEY_RUN, end)) >= 0:
+        end = shape.find(b" ", start)
+        runs.append(raw[start:end].decode())
+    return runs
 
 
 def _is_key(match: re.Match[str]) -> bool:
@@ -198,7 +242,7 @@ def _is_random(secret: str) -> bool:
     """Whether characters look drawn by chance: letters and digits mixed, high entropy, no example, no path, no code."""
     if "EXAMPLE" in secret.upper() or secret.count(".") > 1 or "://" in secret or secret.count("/") > len(secret) // 8:
         return False
-    if sum(map(str.isdigit, secret)) < 3 or sum(map(str.isalpha, secret)) < 3:
+    if sum(map(str.isdigit, secret)) < MIN_SECRET_DIGITS or sum(map(str.isalpha, secret)) < 3:
         return False
     return entropy(secret) >= MIN_SECRET_BITS
 

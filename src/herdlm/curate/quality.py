@@ -19,37 +19,62 @@ A part never counts for less than ``FLOOR``, which keeps bad texts in order amon
 from __future__ import annotations
 
 import math
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
 
 from herdlm.curate.orthography import line_ends
 from herdlm.curate.stopwords import STOP_WORDS
-from herdlm.curate.words import split_words
+from herdlm.curate.words import Words, count_letters, split_words
 
 FLOOR = 0.01
 STRETCH_WORDS = 200
 SENTENCE_WORDS = 6
 
 
-def quality(text: str, language: str) -> float:
-    """The score of a text, rounded to 4 places; 0 for an empty one."""
-    words = [word.lower() for word in split_words(text)]
-    visible = sum(map(len, words))
-    if not visible:
+def quality(text: str, language: str, words: Words | None = None) -> float:
+    """The score of a text, rounded to 4 places; 0 for an empty one. ``words`` are the text's, if they are at hand."""
+    words = words or Words(text)
+    if not words.count:
         return 0.0
-    lines = [line.strip() for line in text.split("\n")]
-    ends = line_ends(language)
-    prose = sum(len(s) for s in lines if s.endswith(ends) and len(split_words(s)) >= SENTENCE_WORDS)
-    stop_words = STOP_WORDS.get(language, frozenset())
-    stretches = [words[i : i + STRETCH_WORDS] for i in range(0, len(words), STRETCH_WORDS)]
-    if len(stretches) > 1:  # a short last stretch would look more varied than it is
-        stretches.pop()
+    number: dict[str, int] = {}  # of each word in lower case: its place among the unique words
+    unique = np.fromiter(map(number.setdefault, words.lowered, range(len(words.lowered))), np.int64)
+    often = np.bincount(unique, words.often)
+    visible = int(words.often @ np.fromiter(map(len, words.lowered), np.int64))
+    stop_words = STOP_WORDS.get(language, frozenset()) & number.keys()
     parts = (
-        _ramp(prose / sum(map(len, lines)), 0.0, 1.0),
-        _ramp(sum(word in stop_words for word in words) / len(words), 0.05, 0.45),
-        _ramp(sum(map(str.isalpha, text)) / visible, 0.60, 0.95),
-        _ramp(sum(len(set(s)) / len(s) for s in stretches) / len(stretches), 0.20, 0.70),
-        _ramp(math.log(len(words)), math.log(40), math.log(2000)),
+        _ramp(_prose_chars(words, language) / sum(map(len, words.lines)), 0.0, 1.0),
+        _ramp(sum(int(often[number[word]]) for word in stop_words) / words.count, 0.05, 0.45),
+        _ramp(count_letters(text) / visible, 0.60, 0.95),
+        _ramp(_variety(words.spread(unique)), 0.20, 0.70),
+        _ramp(math.log(words.count), math.log(40), math.log(2000)),
     )
     return round(math.prod(max(part, FLOOR) for part in parts) ** (1 / len(parts)), 4)
+
+
+def _prose_chars(words: Words, language: str) -> int:
+    """The characters on lines of running text."""
+    ends = _line_ends(language)
+    lines = [line for line in words.lines if line[-1] in ends]
+    if words.spaced:
+        return sum([len(line) for line in lines if len(line.split(None, SENTENCE_WORDS - 1)) == SENTENCE_WORDS])
+    return sum([len(line) for line in lines if len(split_words(line)) >= SENTENCE_WORDS])
+
+
+@cache
+def _line_ends(language: str) -> frozenset[str]:
+    return frozenset(line_ends(language))
+
+
+def _variety(ids: NDArray[np.int64]) -> float:
+    """Different words per word, the mean over stretches of the words numbered ``ids`` (N,), N > 0."""
+    if len(ids) > STRETCH_WORDS:  # the last stretch may be short and would look more varied than it is
+        ids = ids[: (len(ids) - 1) // STRETCH_WORDS * STRETCH_WORDS].reshape(-1, STRETCH_WORDS)
+    ordered = np.sort(np.atleast_2d(ids))
+    different = 1 + np.count_nonzero(ordered[:, 1:] != ordered[:, :-1], axis=1)
+    shares: list[float] = (different / ordered.shape[1]).tolist()
+    return sum(shares) / len(shares)
 
 
 def _ramp(value: float, zero: float, one: float) -> float:

@@ -20,7 +20,7 @@ from herdlm.curate.config import CurateConfig
 from herdlm.curate.funnel import Funnel
 from herdlm.curate.samples import Samples
 from herdlm.curate.shuffle import RECORD, Records
-from herdlm.curate.words import split_words
+from herdlm.curate.words import Words
 
 Run = Callable[[Batch, CurateConfig], Outcome]
 
@@ -153,8 +153,10 @@ def apply(
 ) -> None:
     """Write a step's outcome for the pages ``judged`` into the batch, and count all that came to it, ``at``.
 
-    Where the text changes, ``bytes`` and ``words`` follow it: up to extraction a page's bytes are those read.
+    Where the text changes, ``bytes`` and ``words`` follow it: up to extraction a page's bytes are those read. So does
+    ``split``, if the batch has it: the text's :class:`Words`, for the steps to share.
     """
+    texts = list(batch["text"])
     before = take({key: batch[key] for key in ("bytes", "words")}, at)
     for column, values in outcome.columns.items():
         for i, value in zip(judged, values, strict=True):
@@ -162,9 +164,11 @@ def apply(
     for i, reason in zip(judged, outcome.reasons, strict=True):
         if reason is not None:
             batch["step"][i], batch["reason"][i] = name, reason
-        elif "text" in outcome.columns:
-            text = batch["text"][i]
-            batch["bytes"][i], batch["words"][i] = len(text.encode()), len(split_words(text))
+        elif "text" in outcome.columns and ((text := batch["text"][i]) is not texts[i] or not text):
+            words = Words(text)
+            batch["bytes"][i], batch["words"][i] = len(text.encode()), words.count
+            if "split" in batch:
+                batch["split"][i] = words
     if ledger is not None:
         reasons = [batch["reason"][i] for i in at]
         with ledger.timed("account"):

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
-from functools import cache
+from functools import cache, cached_property
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,13 +30,114 @@ _WORD = re.compile(f"[{_EAST}]|[{_SOUTH_EAST}][{_SOUTH_EAST_MARKS}]*|[^\\s{_EAST
 # Neither letter, digit nor mark: to Python's ``\w`` the vowel signs of Indic and other scripts are no part of a word
 _SEPARATORS = re.compile(f"(?:(?![{_marks(0x300, 0x20FF)}])[\\W_])+")
 _ASCII = bytes(c if chr(c).isalnum() or chr(c) == "\n" else 0x20 for c in range(256))
+_ALL_ASCII = bytes(range(0x80))
+_NO_ASCII_LETTERS = bytes(c for c in range(256) if not chr(c).isalpha() or c >= 0x80)
+
+
+def is_spaced(text: str) -> bool:
+    """Whether spaces stand between all words of a text."""
+    return text.isascii() or not _ANY_UNSPACED.search(beyond_ascii(text))
 
 
 def split_words(text: str) -> list[str]:
     """The words of a text in order."""
-    if text.isascii() or not _ANY_UNSPACED.search(text):
-        return text.split()
-    return _WORD.findall(text)
+    return text.split() if is_spaced(text) else _WORD.findall(text)
+
+
+class Words:
+    """A text's words and lines, split and numbered once for all steps that read the same text.
+
+    Equal words have equal numbers, the place where the word first stands. ``ids`` and ``lengths`` (characters) are
+    int64[N]; ``unique`` maps each word to its number, in order of appearance.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.spaced = is_spaced(text)
+        self.list = text.split() if self.spaced else _WORD.findall(text)
+        self.count = len(self.list)
+
+    @cached_property
+    def _numbered(self) -> tuple[dict[str, int], NDArray[np.int64]]:
+        unique: dict[str, int] = {}
+        ids = np.fromiter(map(unique.setdefault, self.list, range(self.count)), np.int64, self.count)
+        return unique, ids
+
+    @property
+    def unique(self) -> dict[str, int]:
+        return self._numbered[0]
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        return self._numbered[1]
+
+    @cached_property
+    def _first(self) -> NDArray[np.int64]:
+        return np.fromiter(self.unique.values(), np.int64, len(self.unique))
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        return self.spread(np.fromiter(map(len, self.unique), np.int64, len(self.unique)))
+
+    @cached_property
+    def chars(self) -> int:
+        """Of all words together."""
+        return int(self.lengths.sum())
+
+    @cached_property
+    def often(self) -> NDArray[np.int64]:
+        """How often each unique word occurs, int64[U]."""
+        counts: NDArray[np.int64] = np.bincount(self.ids, minlength=1)[self._first]
+        return counts
+
+    @cached_property
+    def lowered(self) -> list[str]:
+        """The unique words in lower case, [U]; two may be equal."""
+        return list(map(str.lower, self.unique))
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The lines with anything on them, without the spaces around."""
+        return [line for raw in self.text.split("\n") if (line := raw.strip())]
+
+    @cached_property
+    def _normalized(self) -> list[list[str]]:
+        return _split_lines(self.text)
+
+    @cached_property
+    def normalized_lines(self) -> list[str]:
+        """As :func:`normalize_lines` says."""
+        return list(map(" ".join, self._normalized))
+
+    @property
+    def normalized(self) -> list[str]:
+        """The words of the text as :func:`normalize` has it."""
+        return list(chain.from_iterable(self._normalized))
+
+    @cached_property
+    def vocabulary(self) -> frozenset[str]:
+        """What words :attr:`normalized` has."""
+        return frozenset(self.normalized)
+
+    def spread(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Values of the unique words -> values of the words in order."""
+        table = np.zeros(self.count, np.int64)
+        table[self._first] = values
+        return table[self.ids]
+
+
+def beyond_ascii(text: str) -> str:
+    """The characters of a text that ASCII has not, in order."""
+    raw = text.encode("utf-8", "surrogatepass").translate(None, _ALL_ASCII)
+    return raw.decode("utf-8", "surrogatepass")
+
+
+def count_letters(text: str) -> int:
+    """How many characters of a text are letters."""
+    if text.isascii():
+        return len(text.encode().translate(None, _NO_ASCII_LETTERS))
+    raw = text.encode("utf-8", "surrogatepass")
+    return len(raw.translate(None, _NO_ASCII_LETTERS)) + sum(map(str.isalpha, beyond_ascii(text)))
 
 
 def normalize(text: str) -> str:
@@ -48,28 +150,45 @@ def normalize(text: str) -> str:
 
 def normalize_lines(text: str) -> list[str]:
     """Every line of a text as :func:`normalize` has it; joined by single spaces, those not empty are all of it."""
-    lowered = text.lower()
-    if lowered.isascii():
-        separated, spaced = lowered.encode().translate(_ASCII).decode(), True
-    else:  # by a table: a regular expression takes ten times as long where classes are large
-        codes = np.frombuffer(lowered.encode("utf-32-le", "surrogatepass"), np.uint32)
-        kinds = _kinds()[codes]
-        blanked = np.where(kinds == _SEPARATOR, np.uint32(0x20), codes)
-        separated, spaced = blanked.tobytes().decode("utf-32-le", "surrogatepass"), not np.any(kinds == _UNSPACED)
-    lines = separated.split("\n")
-    return [" ".join(line.split() if spaced else split_words(line)) for line in lines]
+    return list(map(" ".join, _split_lines(text)))
 
 
-_SEPARATOR, _UNSPACED = 1, 2
+def _split_lines(text: str) -> list[list[str]]:
+    """The words of every line of a text as :func:`normalize` has it."""
+    if text.isascii():
+        return list(map(str.split, text.lower().encode().translate(_ASCII).decode().split("\n")))
+    # By a table: a regular expression takes ten times as long where classes are large, and so does ``str.lower``
+    codes = _normal()[_codes(text)]
+    found = int(np.bitwise_or.reduce(codes))
+    if found & _IN_CONTEXT:
+        codes = _normal()[_codes(text.lower())]
+    if found & _UNSPACED:
+        separated = (codes & _CODE).tobytes().decode("utf-32-le", "surrogatepass")
+        return list(map(split_words, separated.split("\n")))
+    return list(map(str.split, codes.tobytes().decode("utf-32-le", "surrogatepass").split("\n")))
+
+
+_UNSPACED, _IN_CONTEXT, _CODE = 1 << 31, 1 << 30, np.uint32((1 << 21) - 1)
+
+
+def _codes(text: str) -> NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
 @cache
-def _kinds() -> NDArray[np.uint8]:
-    """Of every code point whether it separates words (a line end is told apart) or stands for one by itself."""
+def _normal() -> NDArray[np.uint32]:
+    """Of every code point what is left of it: its lower case, or a space if it separates words (no line end does).
+
+    ``_UNSPACED`` is set where it stands for a word by itself, ``_IN_CONTEXT`` where its lower case is no one character
+    or depends on the characters around it.
+    """
     everything = "".join(map(chr, range(sys.maxunicode + 1)))
-    kinds = np.zeros(len(everything), np.uint8)
-    for pattern, kind in ((_ANY_UNSPACED, _UNSPACED), (_SEPARATORS, _SEPARATOR)):
-        for found in pattern.finditer(everything):
-            kinds[found.start() : found.end()] = kind
-    kinds[ord("\n")] = 0
-    return kinds
+    lowered = everything.replace("\u0130", "i").lower()  # of no other one the lower case has two characters
+    codes = _codes(lowered).copy()
+    for found in _ANY_UNSPACED.finditer(lowered):
+        codes[found.start() : found.end()] |= np.uint32(_UNSPACED)
+    for found in _SEPARATORS.finditer(lowered):
+        codes[found.start() : found.end()] = 0x20
+    codes[ord("\n")] = ord("\n")
+    codes[[0x130, 0x3A3]] = _IN_CONTEXT
+    return codes

@@ -37,7 +37,7 @@ def sample_answers(
         )
         for number in range(len(prompts))
     ]  # fmt: skip
-    with Progress(title, len(prompts), "prompts") as progress:
+    with Progress(title, len(prompts) * samples, "samples") as progress:
         found = engine.generate(prompts, params, progress=progress)
     return [[completion.text.strip() for completion in completions] for completions in found]
 

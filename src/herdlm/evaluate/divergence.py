@@ -5,33 +5,90 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 from herdlm.model.transformer import Transformer
 from herdlm.tokens.batch import Batch
 from herdlm.train.objectives import hidden_states
 
+LOGITS_AT_ONCE = 2**24  # of each model: 64 MB as float32
+
+
+@dataclass(frozen=True, slots=True)
+class TokenDivergence:
+    """What two models say of each target of a batch, [N] each, in the order of the batch.
+
+    ``kl`` is KL(original || changed) of the two next-token distributions in nats, ``agrees`` whether the most likely
+    token is the same, ``original_nats`` and ``changed_nats`` the target's own losses, ``documents`` its document.
+    """
+
+    kl: NDArray[np.float64]
+    agrees: NDArray[np.bool_]
+    original_nats: NDArray[np.float64]
+    changed_nats: NDArray[np.float64]
+    documents: NDArray[np.int64]
+
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """Mean KL(original || changed) in nats per token, share of tokens with the same most likely next token, tokens."""
+    """KL(original || changed) in nats over tokens, how often the most likely next token is the same, and both losses.
+
+    ``kl`` is the mean. Losses are nats per token; their exponentials are perplexities.
+    """
 
     kl: float
+    kl_p50: float
+    kl_p99: float
+    kl_max: float
     top1_agreement: float
     tokens: int
+    original_nats: float
+    changed_nats: float
 
 
 @torch.no_grad()
-def divergence(original: Transformer, changed: Transformer, batches: Sequence[Batch]) -> Divergence:
+def token_divergence(original: Transformer, changed: Transformer, batch: Batch) -> TokenDivergence:
     """Compare next-token distributions wherever a batch has a target."""
-    kl, same, count = 0.0, 0, 0
-    device = next(original.parameters()).device
-    for given in batches:
-        batch = given.to(device)
-        here = batch.weights.flatten() > 0
-        p, q = (F.log_softmax(m.logits(hidden_states(m, batch)[here]).float(), -1) for m in (original, changed))
-        kl += float((p.exp() * (p - q)).sum())
-        same += int((p.argmax(-1) == q.argmax(-1)).sum())
-        count += int(here.sum())
-    return Divergence(kl / count, same / count, count)
+    moved = batch.to(next(original.parameters()).device)
+    here = moved.weights.flatten() > 0
+    states = [hidden_states(model, moved)[here] for model in (original, changed)]
+    targets = moved.targets.flatten()[here]
+    found: list[list[torch.Tensor]] = [[], [], [], []]
+    step = max(1, LOGITS_AT_ONCE // original.config.vocab_size)
+    for first in range(0, len(targets), step):
+        some = slice(first, first + step)
+        p, q = (
+            F.log_softmax(model.logits(hidden[some]).float(), -1)
+            for model, hidden in zip((original, changed), states, strict=True)
+        )
+        found[0].append((p.exp() * (p - q)).sum(-1).clamp_min(0))  # never negative but for rounding
+        found[1].append(p.argmax(-1) == q.argmax(-1))
+        for side, logprobs in ((2, p), (3, q)):
+            found[side].append(-logprobs.gather(-1, targets[some, None])[:, 0])
+    kl, agrees, before, after = (
+        torch.cat(parts).cpu().numpy() if parts else np.zeros(0, np.float32) for parts in found
+    )
+    documents = moved.documents.flatten()[here].cpu().numpy()
+    return TokenDivergence(
+        kl.astype(np.float64), agrees.astype(np.bool_), before.astype(np.float64), after.astype(np.float64), documents
+    )
+
+
+def summary(parts: Sequence[TokenDivergence]) -> Divergence:
+    """The divergence over all tokens of some batches; there must be one."""
+    kl = np.concatenate([part.kl for part in parts])
+    p50, p99 = np.quantile(kl, [0.5, 0.99])
+    return Divergence(
+        kl=float(kl.mean()), kl_p50=float(p50), kl_p99=float(p99), kl_max=float(kl.max()),
+        top1_agreement=float(np.concatenate([part.agrees for part in parts]).mean()), tokens=len(kl),
+        original_nats=float(np.concatenate([part.original_nats for part in parts]).mean()),
+        changed_nats=float(np.concatenate([part.changed_nats for part in parts]).mean()),
+    )  # fmt: skip
+
+
+def divergence(original: Transformer, changed: Transformer, batches: Sequence[Batch]) -> Divergence:
+    """Compare two models over the targets of some batches."""
+    return summary([token_divergence(original, changed, batch) for batch in batches])

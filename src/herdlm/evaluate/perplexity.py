@@ -21,10 +21,13 @@ class TextLoss:
     tokens: int
 
 
-def validation_batches(folder: Path, seq_len: int, pad: int, rows_per_batch: int = 32) -> list[Batch]:
-    """A shard once through, the same for every model."""
-    rows = RunningRows(Source("validation", folder, 1.0), Shard(folder), seq_len, seed=0)
-    pieces = [rows.row(number) for number in range(rows.rows_per_epoch)]
+def validation_batches(
+    folder: Path, seq_len: int, pad: int, rows_per_batch: int = 32, rows: int | None = None
+) -> list[Batch]:
+    """A shard once through, or as many ``rows`` of it drawn at random, the same for every model."""
+    source = RunningRows(Source("validation", folder, 1.0), Shard(folder), seq_len, seed=0)
+    count = source.rows_per_epoch if rows is None else min(rows, source.rows_per_epoch)
+    pieces = [source.row(number) for number in range(count)]
     return [assemble(pieces[i : i + rows_per_batch], seq_len, pad) for i in range(0, len(pieces), rows_per_batch)]
 
 

@@ -14,7 +14,7 @@ from herdlm.base.errors import HerdError, InputError
 from herdlm.base.progress import Progress
 from herdlm.generate.choose import draw_rows, score_prompts
 from herdlm.generate.detokenize import TextStream
-from herdlm.generate.fused import FusedTransformer
+from herdlm.generate.fused import FusedTransformer, held_bytes
 from herdlm.generate.grammar import Matcher, Matchers
 from herdlm.generate.load import compute_type, load_model
 from herdlm.generate.paged_attention import Feed, PagedAttention, PagedCache, bytes_per_token
@@ -206,6 +206,16 @@ class Engine:
         self.pool.forget_contents()
         if self._whole is not None:
             self.model = self._fused(self._whole)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory of this process's weights."""
+        return self.model.held_bytes() if isinstance(self.model, LeadingTransformer) else held_bytes([self.model])
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of this process's cache when full."""
+        return self.pool.count * self.cache.page_bytes * len(self.cache.layers)
 
     def close(self) -> None:
         """Let the other processes of a parallel model end; nothing to do for one alone."""

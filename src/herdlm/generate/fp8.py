@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,66 +34,61 @@ from torch import Tensor, nn
 
 from herdlm.base.errors import InputError
 from herdlm.base.recipe import parse
-from herdlm.generate.fp8_config import Fp8Config, Granularity
+from herdlm.generate.fp8_config import Granularity
 from herdlm.model.config import ModelConfig
-from herdlm.model.hf import (
-    CONFIG,
-    MAX_SHARD_BYTES,
-    checked_weights,
-    config_from_hf,
-    config_to_hf,
-    copy_companions,
-    fill,
-    generation_of,
-    read_config,
-)
+from herdlm.model.hf import CONFIG, checked_weights, config_from_hf, fill
 from herdlm.model.transformer import Transformer, materialise
-from herdlm.model.weights import StoredTensor, read_json, write_json, write_weights
+from herdlm.model.weights import read_json
 
 FP8 = torch.float8_e4m3fn
 FP8_MAX = 448.0
-FFN = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
-ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
-
+TINY = 1e-30  # stands for the largest magnitude of a row of zeros, which has no scale
+SMALL = 8192  # values from which on a conversion of our own is faster
 STRATEGIES: dict[Granularity, tuple[str, str]] = {"row": ("channel", "token"), "tensor": ("tensor", "tensor")}
-
-
-def quantized_names(model: ModelConfig, config: Fp8Config) -> list[str]:
-    """The modules of ``model`` that ``config`` turns into FP8, layer by layer.
-
-    Raises:
-        InputError: every layer is skipped.
-    """
-    layers = range(config.skip_first_layers, model.layers - config.skip_last_layers)
-    if not layers:
-        raise InputError(
-            f"skip_first_layers {config.skip_first_layers} and skip_last_layers {config.skip_last_layers} leave none "
-            f"of the model's {model.layers} layers to quantise",
-            "Skip fewer layers",
-        )
-    matrices = FFN if config.matrices == "ffn" else ATTENTION + FFN
-    return [f"model.layers.{layer}.{matrix}" for layer in layers for matrix in matrices]
 
 
 def quantize_weight(weight: Tensor, granularity: Granularity) -> tuple[Tensor, Tensor]:
     """Values [out, in] in FP8 and their scale, [out, 1] or [1] float32 but exact in bfloat16, of a weight [out, in]."""
     weight = weight.float()
     largest = weight.abs().amax(-1, keepdim=True) if granularity == "row" else weight.abs().amax().reshape(1)
+    scale = weight_scale(largest)
+    return weight_values(weight, scale), scale
+
+
+def weight_scale(largest: Tensor) -> Tensor:
+    """The scale that goes with the largest magnitude of a weight's row, or of all of it: float32, exact in bfloat16."""
     scale = _up_to_bfloat16(largest / FP8_MAX)
-    scale = torch.where(scale == 0, torch.ones_like(scale), scale)
-    return (weight / scale).clamp(-FP8_MAX, FP8_MAX).to(FP8), scale
+    return torch.where(scale == 0, torch.ones_like(scale), scale)
+
+
+def weight_values(weight: Tensor, scale: Tensor) -> Tensor:
+    """A weight's rows in FP8 under a scale."""
+    return (weight / scale).clamp(-FP8_MAX, FP8_MAX).to(FP8)
 
 
 def quantize_activation(x: Tensor, granularity: Granularity, cap: float) -> tuple[Tensor, Tensor]:
     """Values [N, in] in FP8 and their scale, [N, 1] or [1] float32, of activations [N, in].
 
-    ``cap`` is the largest magnitude that enters a scale; ``math.inf`` for none.
+    ``cap`` is the largest magnitude that enters a scale; ``math.inf`` for none. A row that is not finite gets a scale
+    of NaN, so that it stays visible: the cap would turn an infinity into an ordinary number.
     """
     x = x.float()
     largest = x.abs().amax(-1, keepdim=True) if granularity == "row" else x.abs().amax().reshape(1)
-    scale = largest.clamp(max=cap) / FP8_MAX
-    scale = torch.where(scale == 0, torch.ones_like(scale), scale)
-    return (x / scale).clamp(-FP8_MAX, FP8_MAX).to(FP8), scale
+    # 0 * infinity is NaN: the last term is 0 for every finite row.
+    scale = largest.clamp(TINY, cap).div_(FP8_MAX).add_(largest, alpha=0)
+    return (x / scale).clamp_(-FP8_MAX, FP8_MAX).to(FP8), scale
+
+
+def exact_floats(values: Tensor) -> Tensor:
+    """FP8 values as float32. NaN may become 480: the scale of its row is NaN then.
+
+    An e4m3 number's bits, moved up by seven, are those of a half-precision number 256 times smaller; processors widen
+    those by the eight, which is ten times faster on a CPU than torch's own conversion of large tensors.
+    """
+    if values.device.type != "cpu" or values.numel() < SMALL:
+        return values.float()
+    bits = values.view(torch.int8).to(torch.int16).mul_(128).bitwise_and_(~0x4000)
+    return bits.view(torch.float16).float().mul_(256)
 
 
 def _up_to_bfloat16(x: Tensor) -> Tensor:
@@ -108,8 +103,10 @@ class Fp8Linear(nn.Module):
 
     - "scaled_mm": CUDA of compute capability 9.0 and up, bfloat16, sizes that are multiples of 16. The GPU multiplies
       FP8 by FP8.
-    - "dense": everything else. The FP8 values of the weight are kept once more as bfloat16 or float32, in which they
-      are exact; both scales are applied after the product. The numbers are those of "scaled_mm" up to rounding of sums.
+    - "dense": everything else. The weight is kept once more in full, as ``values * scale``: in float32, where that is
+      exact. On other devices than CPUs it is kept in their bfloat16, with the scale applied after the product. The
+      numbers are those of "scaled_mm" up to rounding of sums. On a CPU the product is float32 whatever the type of the
+      activations: it is exact, as the sums of "scaled_mm" are, and many CPUs have no units for bfloat16.
     """
 
     weight: Tensor
@@ -123,20 +120,25 @@ class Fp8Linear(nn.Module):
         self.backend: str | None = None
         self._chosen_for: tuple[torch.device, torch.dtype] | None = None
         self._dense: Tensor | None = None
+        self._scale_later = False
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """Moves weight and scale as bits, so that a change of type of the whole model leaves both as they are."""
         self.weight = fn(self.weight.view(torch.uint8)).view(FP8)
         self.weight_scale = fn(self.weight_scale.view(torch.int32)).view(torch.float32)
-        self._chosen_for = None
+        self._chosen_for = self._dense = None
         return self
 
     def _choose(self, device: torch.device, dtype: torch.dtype) -> None:
         sizes_fit = all(size % 16 == 0 for size in self.weight.shape)
         hopper = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
         self.backend = "scaled_mm" if hopper and sizes_fit and dtype == torch.bfloat16 else "dense"
-        exact = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
-        self._dense = self.weight.to(exact) if self.backend == "dense" else None
+        self._scale_later = dtype == torch.bfloat16 and device.type != "cpu"
+        self._dense = None
+        if self.backend == "dense" and self._scale_later:
+            self._dense = self.weight.to(torch.bfloat16)
+        elif self.backend == "dense":
+            self._dense = self.weight.float().mul_(self.weight_scale)
         self._chosen_for = (device, dtype)
 
     @torch.no_grad()
@@ -153,86 +155,29 @@ class Fp8Linear(nn.Module):
             out = torch._scaled_mm(
                 values, self.weight.t(), scale_a=scale, scale_b=self.weight_scale.t(), out_dtype=x.dtype
             )
-        else:
+        elif self._scale_later:
             product = F.linear(values.to(self._dense.dtype), self._dense)
             out = (product * scale * self.weight_scale.t()).to(x.dtype)
+        else:
+            out = F.linear(exact_floats(values), self._dense).mul_(scale).to(x.dtype)
         return out.reshape(*x.shape[:-1], outputs)
-
-
-def quantize_folder(folder: Path, out: Path, config: Fp8Config) -> dict[str, Any]:
-    """Write the model in ``folder`` (bfloat16 or wider) to ``out`` as a ``compressed-tensors`` folder.
-
-    Args:
-        out: made if it is not there; must hold no weights yet. config.json is written last.
-
-    Returns:
-        counts: parameters, parameters_fp8, share_fp8, bytes_before and bytes_after (of the weights alone).
-
-    Raises:
-        InputError: ``folder`` holds no model, one that is quantised already, or one with too few layers.
-        DamagedError: a file is missing or damaged.
-        HerdError: the disk is full.
-    """
-    model = read_config(folder)
-    skeleton = _skeleton(model)
-    names = quantized_names(model, config)
-    weights = checked_weights(folder, skeleton)
-    chosen = {f"{name}.weight" for name in names}
-    out.mkdir(parents=True, exist_ok=True)
-    after = write_weights(out, _quantised(weights, chosen, config.granularity), MAX_SHARD_BYTES)
-    copy_companions(folder, out)
-    linear = {name for name, module in skeleton.named_modules() if isinstance(module, nn.Linear)}
-    settings = config_to_hf(model, torch.bfloat16, generation_of(folder))
-    settings["quantization_config"] = quantization_config(config, sorted(linear - set(names)))
-    write_json(out / CONFIG, settings)
-    in_fp8 = sum(weights[name].count for name in chosen)
-    return {
-        "parameters": model.parameters,
-        "parameters_fp8": in_fp8,
-        "share_fp8": in_fp8 / model.parameters,
-        "bytes_before": sum(tensor.count * tensor.dtype.itemsize for tensor in weights.values()),
-        "bytes_after": after,
-    }
-
-
-def _quantised(
-    weights: dict[str, StoredTensor], chosen: set[str], granularity: Granularity
-) -> Iterator[tuple[str, Tensor]]:
-    for name, stored in weights.items():
-        if name not in chosen:
-            yield name, stored.read().to(torch.bfloat16)
-            continue
-        values, scale = quantize_weight(stored.read(), granularity)
-        yield name, values
-        yield f"{name}_scale", scale.to(torch.bfloat16)
-
-
-def quantization_config(config: Fp8Config, ignore: list[str]) -> dict[str, Any]:
-    """The ``quantization_config`` of config.json: every linear map but those in ``ignore``, by ``config``'s scales."""
-    weights, activations = STRATEGIES[config.granularity]
-    fp8 = {"num_bits": 8, "type": "float", "symmetric": True}
-    return {
-        "quant_method": "compressed-tensors",
-        "format": "float-quantized",
-        "quantization_status": "compressed",
-        "global_compression_ratio": None,
-        "kv_cache_scheme": None,
-        "config_groups": {
-            "group_0": {
-                "targets": ["Linear"],
-                "weights": {**fp8, "strategy": weights, "dynamic": False},
-                "input_activations": {**fp8, "strategy": activations, "dynamic": True},
-                "output_activations": None,
-            }
-        },
-        "ignore": ignore,
-        "activation_scale_ub": config.activation_cap,
-    }
 
 
 def is_fp8(folder: Path) -> bool:
     """Whether the model in ``folder`` is quantised, so that :func:`load_fp8` reads it rather than ``load_folder``."""
     return read_json(folder / CONFIG).get("quantization_config") is not None
+
+
+def shape_of(folder: Path) -> ModelConfig:
+    """The shape of the model in ``folder``, quantised or not.
+
+    Raises:
+        InputError: there is no model, or one that cannot be represented exactly.
+        DamagedError: its config.json cannot be read.
+    """
+    settings = read_json(folder / CONFIG)
+    settings.pop("quantization_config", None)
+    return config_from_hf(settings, str(folder / CONFIG))
 
 
 class _WeightArguments(BaseModel):

@@ -4,18 +4,43 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from herdlm.base.recipe import Section
 
 Granularity = Literal["row", "tensor"]
+FeedForward = Literal["gate_up", "down"]
+
+FEED_FORWARD: dict[FeedForward, tuple[str, ...]] = {
+    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+    "down": ("mlp.down_proj",),
+}
+ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
 
 
 class Fp8Config(Section):
     """Which matrices become FP8, and how finely they are scaled. Defaults: the Llama 3 report's (section 6.2)."""
 
-    matrices: Literal["ffn", "ffn+attention"] = "ffn"
-    skip_first_layers: int = Field(1, ge=0)
-    skip_last_layers: int = Field(1, ge=0)
-    activation_cap: float = Field(1200.0, gt=0, description="largest magnitude that enters an activation's scale")
+    matrices: tuple[FeedForward, ...] = Field(
+        ("gate_up", "down"),
+        description="of the feed-forward; gate and up go together, as servers fuse them into one product",
+    )
+    attention: bool = Field(False, description="whether the four matrices of attention become FP8 too")
+    skip_first_layers: int = Field(1, ge=0, description="layers left alone at the input")
+    skip_last_layers: int = Field(1, ge=0, description="layers left alone at the output")
+    activation_cap: float = Field(
+        1200.0, gt=0, description="largest magnitude that enters an activation's scale; inf for none"
+    )
     granularity: Granularity = Field("row", description="a scale per row, or one per tensor (for contrast)")
+
+    @field_validator("matrices")
+    @classmethod
+    def _each_once(cls, value: tuple[FeedForward, ...]) -> tuple[FeedForward, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"{', '.join(value)} names a matrix twice")
+        return value
+
+    def modules(self) -> tuple[str, ...]:
+        """The names, inside a layer, of the linear maps that become FP8; none in layers that are left alone."""
+        feed_forward = tuple(name for part in FEED_FORWARD if part in self.matrices for name in FEED_FORWARD[part])
+        return (ATTENTION if self.attention else ()) + feed_forward

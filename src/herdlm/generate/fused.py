@@ -8,12 +8,14 @@ of the same terms.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from herdlm.generate.matrix import Matrix, matrix
+from herdlm.generate.matrix import HalfMatrix, Matrix, WholeMatrix, matrix
 from herdlm.model.attention import Attend
 from herdlm.model.transformer import FeedForward, Layer, Transformer
 
@@ -164,6 +166,16 @@ class FusedTransformer(Transformer):
             x = layer(x, turn, attend)
         hidden: Tensor = self.model.norm(x)
         return hidden[None]
+
+
+def held_bytes(modules: Iterable[nn.Module]) -> int:
+    """Memory of the weights of ``modules`` and of the matrices in them."""
+    total = 0
+    for part in {part for module in modules for part in module.modules()}:
+        held = [*part.parameters(recurse=False), *part.buffers(recurse=False)]
+        total += sum(tensor.nbytes for tensor in held)
+        total += sum(value.bytes for value in vars(part).values() if isinstance(value, (HalfMatrix, WholeMatrix)))
+    return total
 
 
 def _plain(*modules: nn.Module) -> bool:

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from herdlm.base.errors import HerdError, InputError
-from herdlm.generate.fused import FusedLayer, FusedNorm
+from herdlm.generate.fused import FusedLayer, FusedNorm, held_bytes
 from herdlm.generate.matrix import matrix
 from herdlm.generate.paged_attention import Feed, PagedAttention, PagedCache
 from herdlm.generate.rows import Integers
@@ -181,6 +181,11 @@ class LeadingTransformer(Transformer):
         self.part = Part(whole, compute, mesh, let_go=let_go)
         self.broken = False
 
+    def held_bytes(self) -> int:
+        """Memory of this process's weights."""
+        part = self.part
+        return held_bytes([*part.layers, part.norm, part.embedding]) + (part.head.bytes if part.head else 0)
+
     def open(self, pages: int, page_size: int) -> PagedCache:
         """Make the caches of all processes; returns the first's."""
         self._tell(OPEN, pages, page_size)
@@ -188,7 +193,8 @@ class LeadingTransformer(Transformer):
 
     def forward(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """See :class:`herdlm.model.transformer.Transformer`; ``attend`` is a PagedAttention over the same tokens."""
-        assert isinstance(attend, PagedAttention)
+        if not isinstance(attend, PagedAttention):
+            raise InputError("a model on several processes only generates", "Load it on one process for embeddings")
         feed = attend.feed
         try:
             self._tell(FORWARD, len(feed.tokens), *feed.tables.shape, feed.copies.shape[1])

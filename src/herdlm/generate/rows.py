@@ -21,6 +21,9 @@ Entry = TypeVar("Entry", bound=np.generic)
 
 FREE, RUNNING, FOLLOWING = 0, 1, 2
 
+LEAST_TEMPERATURE = 1e-6  # logits divided by less may overflow
+LEAST_SHARE = 1e-30  # of probability, for top_p
+
 
 class PromptScores:
     """Log-probabilities of a prompt of ``length`` tokens from its second on, [length - 1], as they become known."""
@@ -48,6 +51,7 @@ class Request:
         matcher: the beginning of the grammar that its samples keep to; None for none.
         candidates: finished samples among which the best are still to be chosen, each behind its log-probability
             per token and number.
+        cached: tokens of the prompt that were in the prefix cache when its first sample was seated; None before.
     """
 
     id: int
@@ -60,6 +64,7 @@ class Request:
     scores: PromptScores | None = None
     matcher: Matcher | None = None
     candidates: list[tuple[float, int, Completion]] = field(default_factory=list)
+    cached: int | None = None
 
     @property
     def unscored(self) -> bool:
@@ -180,7 +185,9 @@ class Rows:
         return [sample.request for sample in self.samples(rows)]
 
     def _fill_params(self, row: int, params: SamplingParams) -> None:
-        self.temperature[row], self.top_p[row], self.top_k[row] = params.temperature, params.top_p, params.top_k
+        # Values too small for float32 would become 0, which means something else or nothing.
+        self.temperature[row] = max(params.temperature, LEAST_TEMPERATURE) if params.temperature else 0.0
+        self.top_p[row], self.top_k[row] = max(params.top_p, LEAST_SHARE), params.top_k
         self.min_p[row], self.min_tokens[row], self.top_logprobs[row] = (
             params.min_p, params.min_tokens, params.top_logprobs,
         )  # fmt: skip

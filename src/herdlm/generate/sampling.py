@@ -36,6 +36,11 @@ def uniforms(keys: NDArray[np.uint64], steps: NDArray[np.int64]) -> NDArray[np.f
 CHUNK_BYTES = 2**20
 
 
+# Tokens that top_k, top_p and min_p look at first. Where these may not be all that can be drawn, the whole vocabulary
+# is sorted, which takes ten times as long.
+RANKED = 1024
+
+
 @dataclass(slots=True, eq=False)
 class Draw:
     """How each of M rows draws: see SamplingParams for the first four; ``uniforms`` are in [0, 1)."""
@@ -113,20 +118,43 @@ def _draw_floored(logits: Tensor, draw: Draw) -> Tensor:
 
 
 def _draw_filtered(logits: Tensor, draw: Draw) -> Tensor:
-    vocabulary = logits.shape[1]
+    tempered = _tempered(logits, draw)
+    tokens, sure = _draw_ranked(tempered, draw, min(RANKED, tempered.shape[1]))
+    if not sure.all():
+        rows = np.flatnonzero(~sure.cpu().numpy())
+        index = torch.from_numpy(rows).to(logits.device)
+        tokens[index] = _draw_ranked(tempered[index], draw.part(rows), tempered.shape[1])[0]
+    return tokens
+
+
+def _draw_ranked(tempered: Tensor, draw: Draw, count: int) -> tuple[Tensor, Tensor]:
+    """Draw among the ``count`` most likely tokens, [M, 1]; and whether all that may be drawn are surely among them."""
+    vocabulary = tempered.shape[1]
     top_k = np.where(draw.top_k > 0, np.minimum(draw.top_k, vocabulary), vocabulary)
     # Sorted, the most likely first; equal logits keep the order of their ids, on every device.
-    ranked, ids = _tempered(logits, draw).sort(dim=-1, descending=True, stable=True)
-    ranked, ids = ranked[:, : top_k.max()], ids[:, : top_k.max()]
-    rank = torch.arange(ranked.shape[1], device=logits.device)
-    ranked = ranked.masked_fill(rank >= _column(top_k, logits), -torch.inf)
-    probabilities = torch.softmax(ranked, dim=-1)
+    if count < vocabulary:
+        ids = tempered.topk(count, dim=-1, sorted=False).indices.sort(dim=-1).values
+        ranked, order = tempered.gather(1, ids).sort(dim=-1, descending=True, stable=True)
+        ids = ids.gather(1, order)
+    else:
+        ranked, ids = tempered.sort(dim=-1, descending=True, stable=True)
+    limited = ranked.masked_fill(torch.arange(count, device=tempered.device) >= _column(top_k, tempered), -torch.inf)
+    whole = limited.logsumexp(dim=-1, keepdim=True)
+    if count < vocabulary:
+        everything = _column(top_k == vocabulary, tempered)
+        whole = torch.where(everything, tempered.logsumexp(dim=-1, keepdim=True), whole)
+    probabilities = (limited - whole).exp()
     before = probabilities.cumsum(dim=-1) - probabilities
-    probabilities = probabilities.masked_fill(before >= _column(draw.top_p, logits), 0.0)
-    floor = _column(draw.min_p, logits) * probabilities[:, :1]
-    probabilities = probabilities.masked_fill(probabilities < floor, 0.0)
+    kept = (before < _column(draw.top_p, tempered)) & (limited > -torch.inf)
+    kept &= probabilities >= _column(draw.min_p, tempered) * probabilities[:, :1]
     # Rank 0 always stays: the sum before it is 0, top_p is above 0 and min_p at most 1.
-    return ids.gather(1, _invert(probabilities, draw))
+    tokens = ids.gather(1, _invert(probabilities.masked_fill(~kept, 0.0), draw))
+    if count == vocabulary:
+        return tokens, torch.ones(len(tokens), dtype=torch.bool, device=tempered.device)
+    # Nothing beyond the ranks may be kept, nor be equal to what is: the last rank itself would be kept then, or equal.
+    last = ranked.gather(1, kept.sum(dim=-1, keepdim=True).clamp(min=1) - 1)  # none are kept where logits are NaN
+    known = torch.from_numpy((top_k <= count) | (top_k == vocabulary)).to(tempered.device)
+    return tokens, (last > ranked[:, -1:]).squeeze(1) & known
 
 
 def _invert(probabilities: Tensor, draw: Draw) -> Tensor:

@@ -228,6 +228,8 @@ class Scheduler:
         state.computed[leader] = len(cached) * self.pool.page_size
         state.digests[leader] = bunch.digests[: len(cached)]
         self.reused_tokens += len(cached) * self.pool.page_size
+        if samples[0].request.cached is None:
+            samples[0].request.cached = len(cached) * self.pool.page_size
         row, count = rows[:1], np.array([min(budget, state.length[leader] - state.computed[leader])])
         self._hold(row, count, *self._page_needs(row, count))
         return leader, int(count[0])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,11 +56,21 @@ class StoredTensor:
         Raises:
             DamagedError: the file cannot be read any more.
         """
+        return self._checked(lambda: self.file.get_tensor(self.name))
+
+    def read_rows(self, first: int, end: int) -> Tensor:
+        """Entries ``first`` up to ``end`` along the first dimension, on the CPU.
+
+        Raises:
+            DamagedError: the file cannot be read any more.
+        """
+        return self._checked(lambda: self.file.get_slice(self.name)[first:end])
+
+    def _checked(self, read: Callable[[], Tensor]) -> Tensor:
         try:
-            tensor: Tensor = self.file.get_tensor(self.name)
+            return read()
         except (SafetensorError, OSError) as error:
             raise DamagedError(f"{self.path}: tensor {self.name} cannot be read: {error}", FETCH_AGAIN) from error
-        return tensor
 
 
 def read_json(path: Path) -> dict[str, Any]:

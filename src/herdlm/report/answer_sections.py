@@ -88,6 +88,8 @@ def quantization_section(data: ReportData, check: Check) -> list[Html]:
                 ("Share of parameters in FP8", "0%", format.percent(q.parameters_fp8 / q.parameters)),
                 ("Weights on disk", format.size(q.bytes_before), format.size(q.bytes_after)),
                 ("KL(BF16 || FP8), nats per token", "", format.tiny(q.kl)),
+                ("KL, 99th percentile of tokens", "", format.tiny(q.kl_p99)),
+                *_reward_row(q.reward),
                 ("Same most likely next token", "", format.percent(q.top1_agreement, 2)),
             ),
         ),
@@ -96,6 +98,13 @@ def quantization_section(data: ReportData, check: Check) -> list[Html]:
             "FP8 values. GPUs from the Hopper generation on multiply FP8 by FP8.", class_="quiet",
         ),
     ]  # fmt: skip
+
+
+def _reward_row(difference: Interval | None) -> list[tuple[str, str, str]]:
+    if difference is None:
+        return []
+    value, low, high = (format.signed(v, 3) for v in (difference.value, difference.low, difference.high))
+    return [("Difference in reward a prompt (95% interval)", "", f"{value} ({low} to {high})")]
 
 
 def dialogs_section(dialogs: Iterable[Dialog]) -> list[Html]:

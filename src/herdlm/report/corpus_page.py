@@ -58,7 +58,8 @@ def render_corpus_page(funnel: dict[str, Any], samples: dict[str, dict[str, list
     links = tag("ul", [tag("li", tag("a", name, href=f"#{id_}")) for id_, name, _ in sections])
     read, out = funnel["input"], funnel["output"]
     summary = tag(
-        "p", f"{format.count(read['documents'])} pages from {format.count(read['files'])} files "
+        "p", f"{format.count(read['documents'])} pages from {format.count(read['files'])} "
+        f"file{'s' * (read['files'] != 1)} "
         f"({format.size(read['file_bytes'])}) became {format.count(out['documents'])} documents with "
         f"{format.size(out['bytes'])} of text, {format.count(out['words'])} words, an estimated "
         f"{format.count(out['tokens_estimated'])} tokens.",

@@ -190,7 +190,8 @@ class Drift:
 class Quantization:
     """The FP8 model against the BF16 model it was made from; ``kl`` in nats per token.
 
-    ``gained`` and ``lost`` answers were wrong and became right, and the other way about.
+    ``reward`` is the difference of the reward model's scores, FP8 minus BF16, a prompt. ``gained`` and ``lost`` answers
+    were wrong and became right, and the other way about.
     """
 
     original: str
@@ -200,8 +201,10 @@ class Quantization:
     bytes_before: int
     bytes_after: int
     kl: float
+    kl_p99: float
     top1_agreement: float
     tokens: int
+    reward: Interval | None
     gained: int
     lost: int
 

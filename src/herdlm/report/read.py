@@ -168,11 +168,33 @@ class QuantizationCounts(Record):
 
 
 class DivergenceRecord(Record):
-    """divergence.json."""
-
     kl: float
+    kl_p99: float
     top1_agreement: float
     tokens: int
+
+
+class DifferenceRecord(Record):
+    value: float
+    low: float
+    high: float
+
+
+class RewardDamageRecord(Record):
+    """Without a difference where fewer than two answers could be scored."""
+
+    difference: DifferenceRecord | None
+
+
+class AnswerDamageRecord(Record):
+    reward: RewardDamageRecord
+
+
+class DamageRecord(Record):
+    """damage.json."""
+
+    text: DivergenceRecord
+    answers: AnswerDamageRecord
 
 
 @dataclass(frozen=True, slots=True)

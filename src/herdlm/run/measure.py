@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import defaultdict
 from dataclasses import asdict
@@ -11,20 +10,22 @@ from typing import Any
 import torch
 
 from herdlm.evaluate.answers import examine
-from herdlm.evaluate.divergence import divergence
 from herdlm.evaluate.intervals import pass_rate
-from herdlm.evaluate.perplexity import text_loss, validation_batches
+from herdlm.evaluate.perplexity import text_loss
 from herdlm.evaluate.tasks import Question
 from herdlm.generate import Engine
-from herdlm.generate.fp8 import quantize_folder
+from herdlm.generate.fp8_folder import quantize_folder
 from herdlm.generate.load import load_model
 from herdlm.model.hf import load_folder, save_folder
+from herdlm.run.compare import Material, headline, write_damage
+from herdlm.run.damage import Asking
 from herdlm.run.stage import Context
 from herdlm.tokens.chat import stop_tokens
 from herdlm.tokens.dialogs import read_jsonl, write_jsonl
 from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, PAD, TOKENIZER_FILES, Tokenizer
 
 MAX_ANSWER_TOKENS = 32
+COMPARED_QUESTIONS, COMPARED_ROWS = 256, 1024
 
 
 def export_stage(context: Context) -> dict[str, Any]:
@@ -67,12 +68,12 @@ def examine_stage(context: Context) -> dict[str, Any]:
 
 
 def compare_stage(context: Context) -> dict[str, Any]:
-    """How far the FP8 model's next-token distributions are from the BF16 model's, on held-out text."""
-    original, changed = (
-        load_model(context.inputs[role], context.device, torch.float32) for role in ("original", "changed")
-    )
-    pad = Tokenizer.load(context.inputs["original"]).special(PAD)
-    batches = validation_batches(context.inputs["tokens"] / "web-validation", context.recipe.pretrain.seq_len, pad)
-    told = asdict(divergence(original, changed, batches))
-    (context.out / "divergence.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    return told
+    """What FP8 did to the flagship: the damage report on held-out text, questions and the last round's reward model."""
+    inputs = context.inputs
+    told = write_damage(
+        context.out, context.work, inputs["original"], inputs["changed"],
+        Material(inputs["tokens"] / "web-validation", inputs["bank"] / "held_out.jsonl", inputs["reward"]),
+        asking=Asking(max_tokens=MAX_ANSWER_TOKENS), prompts=COMPARED_QUESTIONS, rows=COMPARED_ROWS,
+        seq_len=context.recipe.pretrain.seq_len, device=context.device, quiet=context.quiet,
+    )  # fmt: skip
+    return headline(told)

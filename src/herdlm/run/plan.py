@@ -267,7 +267,10 @@ def _quantization(recipe: Recipe) -> list[Stage]:
         ),
         Stage(
             "compare-fp8", "divergence", "herdlm.run.measure:compare_stage",
-            inputs={"original": "flagship-bf16", "changed": "flagship-fp8", "tokens": "tokens"},
+            inputs={
+                "original": "flagship-bf16", "changed": "flagship-fp8", "tokens": "tokens", "bank": "bank",
+                "reward": f"round-{recipe.align.rounds}-reward",
+            },
             settings={"seq_len": recipe.pretrain.seq_len},
         ),
     ]  # fmt: skip

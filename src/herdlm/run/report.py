@@ -177,13 +177,16 @@ def _steps(answers: _Answers, recipe: Recipe) -> list[Check]:
 
 def _quantization(records: Records, answers: _Answers) -> Quantization:
     counts = records[FP8].counts(read.QuantizationCounts)
-    divergence = records["compare-fp8"].json("divergence.json", read.DivergenceRecord)
+    damage = records["compare-fp8"].json("damage.json", read.DamageRecord)
+    divergence, reward = damage.text, damage.answers.reward.difference
     pairs = list(zip(answers.right(BF16), answers.right(FP8), strict=True))
     return Quantization(
         original=BF16, changed=FP8,
         parameters=counts.parameters, parameters_fp8=counts.parameters_fp8, bytes_before=counts.bytes_before,
-        bytes_after=counts.bytes_after, kl=divergence.kl, top1_agreement=divergence.top1_agreement,
-        tokens=divergence.tokens, gained=sum(after and not before for before, after in pairs),
+        bytes_after=counts.bytes_after, kl=divergence.kl, kl_p99=divergence.kl_p99,
+        top1_agreement=divergence.top1_agreement, tokens=divergence.tokens,
+        reward=Interval(reward.value, reward.low, reward.high) if reward else None,
+        gained=sum(after and not before for before, after in pairs),
         lost=sum(before and not after for before, after in pairs),
     )  # fmt: skip
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import codecs
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from herdlm import __version__
-from herdlm.generate.request import Completion, Event
-from herdlm.serve.served import ServedModel
-
-LOWEST_LOGPROB = -9999.0  # stands for minus infinity, which JSON has not
+from herdlm.serve.logprobs import chat_logprobs
+from herdlm.serve.served import ModelText
+from herdlm.serve.tool_calls import CallPiece, CallScanner
+from herdlm.serve.wire import News
+from herdlm.tokens.tokenizer import PYTHON_TAG
 
 
 @dataclass(slots=True)
@@ -23,42 +23,44 @@ class Usage:
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
 
-    def told(self) -> dict[str, int]:
+    def told(self) -> dict[str, Any]:
         """As the API has it."""
         total = self.prompt_tokens + self.completion_tokens
         return {
             "prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens, "total_tokens": total,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
         }  # fmt: skip
 
 
 class Answer(ABC):
-    """Puts the samples of one request into words; each sample is one choice.
-
-    Args:
-        logprobs: whether to tell each token's log-probability. Where a stop string ended a sample, its tokens are told.
-    """
+    """Puts the samples of one request into words; each sample is one choice."""
 
     whole_object: ClassVar[str]
     chunk_object: ClassVar[str]
     prefix: ClassVar[str]
 
-    def __init__(self, model: ServedModel, *, logprobs: bool) -> None:
-        self.model, self.logprobs = model, logprobs
+    def __init__(self, model: ModelText) -> None:
+        self.model = model
         self.id = f"{self.prefix}-{secrets.token_hex(12)}"
         self.created = int(time.time())
 
     @abstractmethod
-    def whole(self, index: int, completion: Completion) -> dict[str, Any]:
-        """The choice for a finished sample."""
+    def whole(self, index: int, news: News) -> dict[str, Any]:
+        """The choice for a finished sample, all of which ``news`` tells."""
 
     @abstractmethod
     def opening(self, index: int) -> Iterator[dict[str, Any]]:
         """Choices of the chunks that come before any token."""
 
     @abstractmethod
-    def news(self, index: int, event: Event) -> Iterator[dict[str, Any]]:
-        """Choices of the chunks that tell of ``event``."""
+    def news(self, index: int, news: News) -> Iterator[dict[str, Any]]:
+        """Choices of the chunks that tell of ``news``."""
+
+    def drawn(self, news: News) -> int:
+        """Tokens of ``news`` that count as drawn for the client."""
+        return len(news.logprobs)
 
     def response(self, choices: list[dict[str, Any]], usage: Usage) -> dict[str, Any]:
         """The whole answer."""
@@ -76,100 +78,85 @@ class Answer(ABC):
 
 
 class ChatAnswer(Answer):
-    """An answer of ``/v1/chat/completions``."""
+    """An answer of ``/v1/chat/completions``.
+
+    Args:
+        logprobs: whether to tell each token's log-probability. Where a stop string ended a sample, its tokens are told.
+        functions: names of the functions that the answer may call.
+        parallel: whether it may hold more than one call.
+    """
 
     whole_object, chunk_object, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
 
-    def __init__(self, model: ServedModel, *, logprobs: bool) -> None:
-        super().__init__(model, logprobs=logprobs)
-        self._begun: set[int] = set()  # choices of which some text was told
+    def __init__(
+        self, model: ModelText, *, logprobs: bool, functions: frozenset[str] = frozenset(), parallel: bool = True
+    ) -> None:
+        super().__init__(model)
+        self.logprobs, self.functions, self.parallel = logprobs, functions, parallel
+        self._texts: dict[int, _Text] = {}
 
-    def whole(self, index: int, completion: Completion) -> dict[str, Any]:
+    def whole(self, index: int, news: News) -> dict[str, Any]:
+        text, calls = "", list[dict[str, Any]]()
+        for piece in self._pieces(index, news):
+            if isinstance(piece, str):
+                text += piece
+            elif piece.name is not None:
+                calls.append(piece.told() | {"type": "function"})
+            else:
+                calls[-1]["function"]["arguments"] += piece.arguments
+        message: dict[str, Any] = {"role": "assistant", "content": text or (None if calls else ""), "refusal": None}
+        if calls:
+            message["tool_calls"] = [{k: v for k, v in call.items() if k != "index"} for call in calls]
         return {
-            "index": index,
-            "message": {"role": "assistant", "content": self.model.answer_text(completion.text), "refusal": None},
-            "logprobs": self._logprobs(completion.tokens, completion.logprobs),
-            "finish_reason": completion.finish_reason,
-        }
+            "index": index, "message": message, "logprobs": self._logprobs(news),
+            "finish_reason": self._reason(index, news),
+        }  # fmt: skip
 
     def opening(self, index: int) -> Iterator[dict[str, Any]]:
         yield self._choice(index, {"role": "assistant", "content": ""})
 
-    def news(self, index: int, event: Event) -> Iterator[dict[str, Any]]:
-        text = event.text
-        if text and index not in self._begun:
-            self._begun.add(index)
+    def news(self, index: int, news: News) -> Iterator[dict[str, Any]]:
+        logprobs = self._logprobs(news) if news.tokens else None
+        pieces = self._pieces(index, news) or ([""] if logprobs else [])
+        for piece in pieces:
+            delta = {"content": piece} if isinstance(piece, str) else {"tool_calls": [piece.told()]}
+            yield self._choice(index, delta, logprobs)
+            logprobs = None  # with the first piece alone
+        if news.finish_reason:
+            yield self._choice(index, {}, None, self._reason(index, news))
+
+    def _pieces(self, index: int, news: News) -> list[str | CallPiece]:
+        """Text and calls that ``news`` of a choice brings."""
+        state = self._texts.get(index)
+        if state is None:
+            state = self._texts[index] = _Text(CallScanner(self.functions, self.parallel) if self.functions else None)
+            if state.scanner and news.tokens and self.model.token_name(news.tokens[0]) == PYTHON_TAG:
+                state.scanner.begin_code()
+        text = news.text
+        if text and not state.begun:
+            state.begun = True
             text = self.model.answer_text(text)
-        if text or (self.logprobs and event.tokens):
-            yield self._choice(index, {"content": text}, self._logprobs(event.tokens, event.logprobs))
-        if event.completion:
-            yield self._choice(index, {}, None, event.completion.finish_reason)
+        if state.scanner is None:
+            return [text] if text else []
+        return state.scanner.feed(text, final=news.finish_reason is not None)
+
+    def _reason(self, index: int, news: News) -> str | None:
+        scanner = self._texts[index].scanner
+        called = news.finish_reason == "stop" and scanner is not None and scanner.calls > 0
+        return "tool_calls" if called else news.finish_reason
 
     def _choice(
         self, index: int, delta: dict[str, Any], logprobs: dict[str, Any] | None = None, reason: str | None = None
     ) -> dict[str, Any]:
         return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
 
-    def _logprobs(self, tokens: Sequence[int], logprobs: Sequence[float]) -> dict[str, Any] | None:
-        if not self.logprobs:
-            return None
-        told = []
-        for token, logprob in zip(tokens, logprobs, strict=False):  # a stop token has the last log-probability alone
-            content = self.model.token_bytes(token)
-            told.append({
-                "token": content.decode(errors="replace"), "logprob": max(logprob, LOWEST_LOGPROB),
-                "bytes": list(content), "top_logprobs": [],
-            })  # fmt: skip
-        return {"content": told, "refusal": None}
+    def _logprobs(self, news: News) -> dict[str, Any] | None:
+        return chat_logprobs(self.model, news) if self.logprobs else None
 
 
-class CompletionAnswer(Answer):
-    """An answer of ``/v1/completions``."""
+@dataclass(slots=True)
+class _Text:
+    """A choice of a chat so far; ``begun`` once some of its text was told."""
 
-    whole_object, chunk_object, prefix = "text_completion", "text_completion", "cmpl"
-
-    def __init__(self, model: ServedModel, *, logprobs: bool) -> None:
-        super().__init__(model, logprobs=logprobs)
-        self._offsets: dict[int, TextOffset] = {}
-
-    def whole(self, index: int, completion: Completion) -> dict[str, Any]:
-        logprobs = self._logprobs(index, completion.tokens, completion.logprobs)
-        return self._choice(index, completion.text, logprobs, completion.finish_reason)
-
-    def opening(self, index: int) -> Iterator[dict[str, Any]]:
-        yield from ()
-
-    def news(self, index: int, event: Event) -> Iterator[dict[str, Any]]:
-        if event.text or event.completion or (self.logprobs and event.tokens):
-            logprobs = self._logprobs(index, event.tokens, event.logprobs)
-            reason = event.completion.finish_reason if event.completion else None
-            yield self._choice(index, event.text, logprobs, reason)
-
-    def _choice(self, index: int, text: str, logprobs: dict[str, Any] | None, reason: str | None) -> dict[str, Any]:
-        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
-
-    def _logprobs(self, index: int, tokens: Sequence[int], logprobs: Sequence[float]) -> dict[str, Any] | None:
-        if not self.logprobs:
-            return None
-        offset = self._offsets.setdefault(index, TextOffset())
-        contents = [self.model.token_bytes(token) for token in tokens]
-        return {
-            "tokens": [content.decode(errors="replace") for content in contents],
-            "token_logprobs": [max(logprob, LOWEST_LOGPROB) for logprob in logprobs[: len(tokens)]],
-            "top_logprobs": None,
-            "text_offset": [offset.before(content) for content in contents],
-        }
-
-
-class TextOffset:
-    """Where in the text each token of a sample begins, in characters."""
-
-    def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._characters = 0
-
-    def before(self, content: bytes) -> int:
-        """The offset of the next token, whose bytes are ``content``."""
-        begin = self._characters
-        self._characters += len(self._decoder.decode(content))
-        return begin
+    scanner: CallScanner | None
+    begun: bool = False

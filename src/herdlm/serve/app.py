@@ -1,159 +1,146 @@
-"""The OpenAI-compatible web application around one model."""
+"""The OpenAI-compatible web application around one or more models."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import Response
 
 from herdlm import __version__
-from herdlm.base.seeds import derive_seed
-from herdlm.generate.request import SamplingParams
 from herdlm.serve import failures
-from herdlm.serve.answers import Answer, ChatAnswer, CompletionAnswer, Usage
-from herdlm.serve.failures import RefusedError, json_response
-from herdlm.serve.loop import EngineLoop
-from herdlm.serve.requests import ChatBody, CompletionBody, SamplingBody
-from herdlm.serve.served import ServedModel
-from herdlm.serve.stream import ClientLeftError, EventStream, unless_client_leaves
+from herdlm.serve.chat import ChatBody
+from herdlm.serve.door import Door, Gate
+from herdlm.serve.failures import json_response
+from herdlm.serve.keys import KeyFile
+from herdlm.serve.limits import Crowd, ServerLimits
+from herdlm.serve.metrics import Metrics
+from herdlm.serve.models import Models
+from herdlm.serve.moderation import Moderator
+from herdlm.serve.page import page_router
+from herdlm.serve.requests import CompletionBody, DetokenizeBody, EmbeddingBody, TokenizeBody
+from herdlm.serve.service import Service
+from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_TURN, PAD
 
-Prompts = list[tuple[list[int], int]]  # tokens, and how many may be added
 
-
-def create_app(model: ServedModel, *, seed: int = 0) -> FastAPI:
-    """The application; its engine runs while the application does.
+def create_app(
+    models: Models, *, seed: int = 0, limits: ServerLimits | None = None, keys: KeyFile | None = None,
+    log_texts: bool = False, moderator: Moderator | None = None,
+) -> FastAPI:  # fmt: skip
+    """The application; all workers end with it.
 
     Args:
         seed: requests without a seed of their own draw with one that depends on this and on how many came before.
+        keys: who may ask; None for everyone.
+        log_texts: whether the access log has prompts.
+        moderator: a guard for prompts and answers; started by the server, ended with the application.
     """
-    service = Service(model, seed)
+    limits = limits or ServerLimits()
+    crowd, gate = Crowd(limits.samples), Gate()
+    service, metrics = Service(models, crowd, limits, seed, log_texts, moderator=moderator), Metrics(models, crowd)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        service.loop.start()
         try:
             yield
         finally:
-            await service.loop.stop()
+            await models.stop()
+            if moderator:
+                await moderator.stop()
 
     # The interactive pages are left out, as they load their scripts from another host.
     app = FastAPI(title="herdlm", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.state.service = service
+    app.state.service, app.state.gate, app.state.limits = service, gate, limits
     failures.install(app)
+    app.include_router(_api(service))
+    app.include_router(_model_list(models))
+    app.include_router(_operations(models, gate, metrics))
+    app.include_router(page_router())
+    app.add_middleware(Door, keys=keys, limits=limits, gate=gate, metrics=metrics)
+    return app
 
-    @app.post("/v1/chat/completions")
+
+def _api(service: Service) -> APIRouter:
+    """What costs the model work, and its tokenizer."""
+    router = APIRouter()
+
+    @router.post("/v1/chat/completions")
     async def chat_completions(body: ChatBody, request: Request) -> Response:
         """Answer a chat."""
         return await service.chat(body, request)
 
-    @app.post("/v1/completions")
+    @router.post("/v1/completions")
     async def completions(body: CompletionBody, request: Request) -> Response:
         """Continue one or more texts."""
         return await service.complete(body, request)
 
-    @app.get("/v1/models")
-    async def models() -> Response:
-        """The model served here."""
-        return json_response({"object": "list", "data": [service.description()]})
+    @router.post("/v1/embeddings")
+    async def embeddings(body: EmbeddingBody, request: Request) -> Response:
+        """A vector of length 1 for each text: the mean of the model's last hidden states."""
+        return await service.embed(body, request)
 
-    @app.get("/v1/models/{name:path}")
+    @router.post("/tokenize")
+    async def tokenize(body: TokenizeBody, request: Request) -> Response:
+        """The token ids of a text."""
+        return await service.tokenize(body, request)
+
+    @router.post("/detokenize")
+    async def detokenize(body: DetokenizeBody, request: Request) -> Response:
+        """The text of token ids."""
+        return await service.detokenize(body, request)
+
+    return router
+
+
+def _model_list(models: Models) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/v1/models")
+    async def every_model() -> Response:
+        """The models served here."""
+        return json_response({"object": "list", "data": [model.description() for model in models]})
+
+    @router.get("/v1/models/{name:path}")
     async def one_model(name: str) -> Response:
         """The model of that name."""
-        service.check_name(name)
-        return json_response(service.description())
+        return json_response(models.find(name).description())
 
-    @app.get("/health")
+    @router.get("/tokenizer_info")
+    async def tokenizer_info() -> Response:
+        """Special tokens and chat template of the default model, for clients that count tokens by this server."""
+        folder = models.default.text.folder
+        template = folder / "chat_template.jinja"
+        told = template.read_text(encoding="utf-8") if template.is_file() else None
+        known = models.default.text.tokenizer.backend.token_to_id
+        names = {"bos_token": BEGIN_OF_TEXT, "eos_token": END_OF_TURN, "pad_token": PAD}
+        specials = {key: name if known(name) is not None else None for key, name in names.items()}
+        return json_response(specials | {"chat_template": told})
+
+    return router
+
+
+def _operations(models: Models, gate: Gate, metrics: Metrics) -> APIRouter:
+    """For whoever runs the server."""
+    router = APIRouter()
+
+    @router.get("/health")
+    @router.get("/health/ready")
     async def health() -> Response:
-        """Status 200 while the engine runs, 503 with the reason otherwise."""
-        failure = service.loop.failure
-        if failure:
-            return json_response({"status": "failed", "model": model.name, "error": str(failure)}, 503)
-        return json_response({"status": "ok", "model": model.name})
+        """Status 200 while requests are answered; 503 while the server shuts down or its default model is not ready."""
+        ready = models.default.backend.ready or not models.default.resident
+        status = "draining" if gate.draining else "ok" if ready else "starting"
+        told = {"status": status, "models": {model.text.name: model.backend.ready for model in models}}
+        return json_response(told, 200 if status == "ok" else 503)
 
-    return app
+    @router.get("/health/live")
+    async def live() -> Response:
+        """Status 200 as long as the server process works at all."""
+        return json_response({"status": "ok"})
 
+    @router.get("/metrics")
+    async def prometheus() -> Response:
+        """For Prometheus."""
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-class Service:
-    """Answers the requests for one model."""
-
-    def __init__(self, model: ServedModel, seed: int) -> None:
-        self.model, self.seed = model, seed
-        self.loop = EngineLoop(model.engine)
-        self._unseeded = 0
-
-    def description(self) -> dict[str, Any]:
-        """The model as ``/v1/models`` tells it; ``max_model_len`` is its context in tokens, beyond OpenAI's API."""
-        return {
-            "id": self.model.name, "object": "model", "created": self.model.created, "owned_by": "herdlm",
-            "max_model_len": self.model.context,
-        }  # fmt: skip
-
-    def check_name(self, name: str) -> None:
-        """Refuse requests for another model.
-
-        Raises:
-            RefusedError: the name is not this model's.
-        """
-        if name != self.model.name:
-            raise RefusedError(
-                f"there is no model {failures.shown(name)} here", f"This server has {self.model.name}", param="model",
-                code="model_not_found", status=404,
-            )  # fmt: skip
-
-    async def chat(self, body: ChatBody, request: Request) -> Response:
-        """``POST /v1/chat/completions``."""
-        self.check_name(body.model)
-        messages = [message.message() for message in body.messages]
-        # Long texts take a while to encode; others go on meanwhile.
-        tokens = await asyncio.to_thread(self.model.chat_prompt, messages)
-        prompts = [(tokens, self.model.room(tokens, body.most_tokens))]
-        return await self._answer(ChatAnswer(self.model, logprobs=body.logprobs), body, prompts, request)
-
-    async def complete(self, body: CompletionBody, request: Request) -> Response:
-        """``POST /v1/completions``."""
-        self.check_name(body.model)
-        encode = self.model.text_prompt
-        prompts: Prompts = []
-        for prompt in body.prompt:
-            tokens = await asyncio.to_thread(encode, prompt) if isinstance(prompt, str) else prompt
-            prompts.append((tokens, self.model.room(tokens, body.max_tokens)))
-        answer = CompletionAnswer(self.model, logprobs=body.logprobs is not None)
-        return await self._answer(answer, body, prompts, request)
-
-    async def _answer(self, answer: Answer, body: SamplingBody, prompts: Prompts, request: Request) -> Response:
-        requests = [(tokens, self._params(body, max_tokens)) for tokens, max_tokens in prompts]
-        usage = Usage(sum(len(tokens) for tokens, _ in prompts))
-        generation = await self.loop.submit(requests, stream=body.stream)
-        if body.stream:
-            return EventStream(answer, generation, samples=body.n, usage=usage if body.include_usage else None)
-
-        async def collect() -> dict[int, dict[str, Any]]:
-            choices = {}
-            async for prompt, event in generation:
-                assert event.completion is not None, "asked without stream"
-                usage.completion_tokens += len(event.completion.logprobs)
-                index = prompt * body.n + event.sample
-                choices[index] = answer.whole(index, event.completion)
-            return choices
-
-        try:
-            choices = await unless_client_leaves(request, collect())
-        except ClientLeftError:
-            return Response(status_code=499)  # for the access log alone
-        finally:
-            generation.close()
-        return json_response(answer.response([choices[index] for index in sorted(choices)], usage))
-
-    def _params(self, body: SamplingBody, max_tokens: int) -> SamplingParams:
-        seed = body.seed
-        if seed is None:
-            seed = derive_seed(self.seed, "request", self._unseeded)
-            self._unseeded += 1
-        return SamplingParams(
-            max_tokens=max_tokens, temperature=body.temperature, top_p=body.top_p, top_k=body.top_k, n=body.n,
-            seed=seed, stop=tuple(body.stop), stop_tokens=self.model.stop_tokens,
-        )  # fmt: skip
+    return router

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import math
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,8 +14,18 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from herdlm.base.errors import HerdError, InputError
-from herdlm.serve.loop import EngineFailedError
+from herdlm.serve.generation import TooLongError, WorkerFailedError
 from herdlm.serve.served import ContextError
+
+# Status, type and code, the narrower kinds of error first.
+KNOWN: list[tuple[type[HerdError], tuple[int, str, str | None]]] = [
+    (ContextError, (400, "invalid_request_error", "context_length_exceeded")),
+    (InputError, (400, "invalid_request_error", None)),
+    (WorkerFailedError, (503, "server_error", "worker_failed")),
+    (TooLongError, (504, "server_error", "timeout")),
+    (HerdError, (500, "server_error", None)),
+]
+KINDS = {401: "authentication_error", 429: "rate_limit_error"}
 
 log = logging.getLogger(__name__)
 
@@ -22,39 +33,48 @@ SHOWN_CHARACTERS = 80  # of a wrong value: it may be as long as a whole prompt
 
 
 class RefusedError(InputError):
-    """A request that cannot be met as it stands: which parameter, and the API's code for the reason."""
+    """A request that cannot be met as it stands, or not now.
 
-    def __init__(self, what: str, remedy: str = "", *, param: str | None = None, code: str, status: int = 400) -> None:
+    Args:
+        param: the parameter at fault.
+        code: the API's name of the reason.
+        retry_after: seconds after which it may be sent again.
+    """
+
+    def __init__(
+        self, what: str, remedy: str = "", *, param: str | None = None, code: str, status: int = 400,
+        retry_after: float | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(what, remedy)
-        self.param, self.code, self.status = param, code, status
+        self.param, self.code, self.status, self.retry_after = param, code, status, retry_after
 
 
-def failure_of(error: Exception) -> tuple[int, dict[str, Any]]:
-    """The HTTP status and the body that tell of ``error``."""
+def failure_of(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """The HTTP status, the body and the headers that tell of ``error``."""
     if isinstance(error, RefusedError):
-        return error.status, _body(str(error), param=error.param, code=error.code)
-    if isinstance(error, ContextError):
-        return 400, _body(str(error), code="context_length_exceeded")
-    if isinstance(error, InputError):
-        return 400, _body(str(error))
-    if isinstance(error, EngineFailedError):
-        return 503, _body(str(error), "server_error", code="engine_failed")
+        kind = KINDS.get(error.status, "server_error" if error.status >= 500 else "invalid_request_error")
+        return error.status, _body(str(error), kind, param=error.param, code=error.code), _retry(error.retry_after)
     if isinstance(error, HerdError):
-        return 500, _body(str(error), "server_error")
+        status, kind, code = next(entry for known, entry in KNOWN if isinstance(error, known))
+        return (
+            status,
+            _body(str(error), kind, code=code),
+            _retry(error.retry_after if isinstance(error, WorkerFailedError) else None),
+        )
     log.error("a request failed", exc_info=error)
-    return 500, _body(f"the server failed: {type(error).__name__}. Its log tells more", "server_error")
+    return 500, _body(f"the server failed: {type(error).__name__}. Its log tells more", "server_error"), {}
 
 
 def install(app: FastAPI) -> None:
     """Have ``app`` answer every error in this form."""
 
     async def failed(request: Request, error: Exception) -> Response:
-        status, body = failure_of(error)
-        return json_response(body, status)
+        status, body, headers = failure_of(error)
+        return _noted(request, body, status, headers)
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return json_response(_invalid(error), 400)
+        return _noted(request, _invalid(error), 400, {})
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -62,7 +82,7 @@ def install(app: FastAPI) -> None:
             f"{error.detail}: {request.method} {request.url.path}",
             code="not_found" if error.status_code == 404 else None,
         )
-        return json_response(body, error.status_code, dict(error.headers or {}))
+        return _noted(request, body, error.status_code, dict(error.headers or {}))
 
     app.add_exception_handler(HerdError, failed)
     app.add_exception_handler(RequestValidationError, invalid)
@@ -94,9 +114,10 @@ def _invalid(error: RequestValidationError) -> dict[str, Any]:
     param = ".".join(str(part) for part in problem["loc"] if part != "body")
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     kind, context = problem["type"], problem.get("ctx", {})
-    if kind in ("unsupported_parameter", "unknown_parameter"):
+    if kind in ("unsupported_parameter", "unknown_parameter", "faulty_parameter"):
         field = ".".join(filter(None, [param, context["field"]]))
-        return _body(f"{problem['msg']}{more}", param=field, code=kind)
+        code = "invalid_value" if kind == "faulty_parameter" else kind
+        return _body(f"{problem['msg']}{more}", param=field, code=code)
     if kind == "json_invalid":
         return _body(f"the body is not valid JSON: {context.get('error', 'unreadable')}", code="invalid_json")
     if not param and kind == "value_error":
@@ -107,6 +128,16 @@ def _invalid(error: RequestValidationError) -> dict[str, Any]:
         return _body(f"{param} is missing{more}", param=param, code="missing_required_parameter")
     reason = problem["msg"][:1].lower() + problem["msg"][1:]
     return _body(f"{ascii(param)[1:-1]} = {shown(problem['input'])}: {reason}{more}", param=param, code="invalid_value")
+
+
+def _noted(request: Request, body: dict[str, Any], status: int, headers: dict[str, str]) -> Response:
+    if visit := request.scope.get("visit"):
+        visit.error = body["error"]["code"] or body["error"]["type"]
+    return json_response(body, status, headers)
+
+
+def _retry(seconds: float | None) -> dict[str, str]:
+    return {} if seconds is None else {"retry-after": str(max(math.ceil(seconds), 1))}
 
 
 def _body(

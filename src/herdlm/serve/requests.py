@@ -1,34 +1,17 @@
-"""The bodies of requests. A parameter is obeyed, or the request is refused naming it; nothing is ignored.
-
-``None`` means "not given" for every known parameter, as in OpenAI's clients. A parameter of the API that is not offered
-here may stand at a value that asks for nothing (``frequency_penalty`` of 0), which ``neutral`` lists.
-"""
+"""The bodies of requests for completions, embeddings and tokens, and what completions share with chats."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field, model_validator
 
-from herdlm.serve.failures import nearest, shown
-from herdlm.tokens.chat import Message
+from herdlm.serve.body import Body, Neutral, Text, TokenId, fault, refusal
 
 MAX_STOP_STRINGS = 16
-
-
-def _valid_unicode(text: str) -> str:
-    # JSON can spell half of a surrogate pair, which no encoding of text can hold.
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"not valid Unicode at character {error.start}") from error
-    return text
-
-
-Text = Annotated[str, AfterValidator(_valid_unicode)]
-TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+MAX_ALTERNATIVES = 20
+MAX_SAMPLES = 128
+MAX_INPUTS = 2048
 
 
 def _one_or_more_strings(stop: Any) -> Any:
@@ -53,44 +36,17 @@ def _prompts(prompt: Any) -> Any:
     raise ValueError("must be a string, a list of strings, a list of token ids, or a list of such lists")
 
 
-class Body(BaseModel):
-    """Knows which parameters it does not offer."""
-
-    model_config = ConfigDict(strict=True, extra="allow", json_schema_extra={"additionalProperties": False})
-
-    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_what_asks_for_nothing(cls, body: Any) -> Any:
-        return {k: v for k, v in body.items() if v is not None} if isinstance(body, dict) else body
-
-    @model_validator(mode="after")
-    def _refuse_what_is_not_offered(self) -> Body:
-        for field, value in (self.model_extra or {}).items():
-            if field not in self.neutral:
-                known = [*type(self).model_fields, *self.neutral]
-                raise PydanticCustomError(
-                    "unknown_parameter", "unknown parameter {name}. {remedy}",
-                    {"field": field, "name": shown(field), "remedy": nearest(field, known)},
-                )  # fmt: skip
-            if not any(type(value) is type(neutral) and value == neutral for neutral in self.neutral[field]):
-                raise refusal(field, value)
-        return self
-
-
-def refusal(field: str, value: Any, remedy: str = "Drop it") -> PydanticCustomError:
-    """The error for a parameter of the API that this server does not offer."""
-    return PydanticCustomError(
-        "unsupported_parameter", "{name} = {value} is not supported by this server. {remedy}",
-        {"field": field, "name": field, "value": shown(value), "remedy": remedy},
-    )  # fmt: skip
+def _token_biases(biases: Any) -> Any:
+    """JSON's keys are strings: {"token id": bias} with ids as numbers."""
+    if not isinstance(biases, dict) or not all(isinstance(key, str) and key.isdecimal() for key in biases):
+        raise ValueError('must be an object such as {"1234": -100}, of token ids and biases')
+    return {int(key): value for key, value in biases.items()}
 
 
 class StreamOptions(Body):
     """What a stream tells besides."""
 
-    neutral = {"include_obfuscation": (False,)}
+    neutral: ClassVar[Neutral] = {"include_obfuscation": (False,)}
 
     include_usage: bool = Field(False, description="end the stream with a chunk that counts tokens")
 
@@ -98,22 +54,33 @@ class StreamOptions(Body):
 class SamplingBody(Body):
     """What completions and chats have in common."""
 
-    neutral = {
-        "frequency_penalty": (0, 0.0),
-        "presence_penalty": (0, 0.0),
-        "logit_bias": ({},),
-        "user": (),
-    }
+    neutral: ClassVar[Neutral] = {"user": ()}
 
     model: Text
-    n: int = Field(1, ge=1, le=128)
+    n: int = Field(1, ge=1, le=MAX_SAMPLES)
     temperature: float = Field(1.0, ge=0, le=2, allow_inf_nan=False)
     top_p: float = Field(1.0, gt=0, le=1, allow_inf_nan=False)
-    top_k: int = Field(0, ge=0, lt=2**31, description="beyond OpenAI's API: draw from so many tokens; 0 for all")
+    frequency_penalty: float = Field(0.0, ge=-2, le=2, allow_inf_nan=False)
+    presence_penalty: float = Field(0.0, ge=-2, le=2, allow_inf_nan=False)
+    logit_bias: Annotated[
+        dict[TokenId, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]],
+        BeforeValidator(_token_biases, json_schema_input_type=dict[str, float]),
+        Field(max_length=1024),
+    ] = Field({})
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: Annotated[list[Text], BeforeValidator(_one_or_more_strings), Field(max_length=MAX_STOP_STRINGS)] = []
+    stop: Annotated[list[Text], BeforeValidator(_one_or_more_strings), Field(max_length=MAX_STOP_STRINGS)] = Field([])
     stream: bool = False
     stream_options: StreamOptions | None = None
+    top_k: int = Field(0, ge=0, lt=2**31, description="beyond OpenAI's API: draw from so many tokens; 0 for all")
+    min_p: float = Field(
+        0.0, ge=0, le=1, allow_inf_nan=False,
+        description="beyond OpenAI's API: leave out tokens less likely than this share of the likeliest",
+    )  # fmt: skip
+    repetition_penalty: float = Field(
+        1.0, ge=0.1, le=10, allow_inf_nan=False,
+        description="beyond OpenAI's API: above 1, tokens of the prompt and the answer become less likely",
+    )  # fmt: skip
+    min_tokens: int = Field(0, ge=0, lt=2**31, description="beyond OpenAI's API: no end before so many tokens")
 
     @model_validator(mode="after")
     def _options_need_a_stream(self) -> SamplingBody:
@@ -127,99 +94,69 @@ class SamplingBody(Body):
         return self.stream_options is not None and self.stream_options.include_usage
 
 
+PROMPT_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string"},
+        {"type": "array", "items": {"type": "string"}, "minItems": 1},
+        {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
+        {"type": "array", "items": {"type": "array", "items": {"type": "integer", "minimum": 0}}, "minItems": 1},
+    ]
+}
+PromptList = Annotated[list[Text | list[TokenId]], BeforeValidator(_prompts)]
+
+
 class CompletionBody(SamplingBody):
     """The body of ``POST /v1/completions``."""
 
-    neutral = {**SamplingBody.neutral, "echo": (False,), "suffix": ()}
+    neutral: ClassVar[Neutral] = {**SamplingBody.neutral, "suffix": ()}
 
-    prompt: Annotated[list[Text | list[TokenId]], BeforeValidator(_prompts)] = Field(
-        json_schema_extra={
-            "anyOf": [
-                {"type": "string"},
-                {"type": "array", "items": {"type": "string"}, "minItems": 1},
-                {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
-                {
-                    "type": "array",
-                    "items": {"type": "array", "items": {"type": "integer", "minimum": 0}},
-                    "minItems": 1,
-                },
-            ]
-        }
+    prompt: PromptList = Field(json_schema_extra=PROMPT_SCHEMA, max_length=MAX_INPUTS)
+    max_tokens: int = Field(16, ge=0)
+    logprobs: int | None = Field(
+        None, ge=0, le=MAX_ALTERNATIVES, description="log-probability of each token, and of so many alternatives"
     )
-    max_tokens: int = Field(16, ge=1)
-    logprobs: int | None = Field(None, ge=0, description="0: the log-probability of each token drawn")
-    best_of: int | None = None
+    echo: bool = Field(False, description="begin the answer with the prompt")
+    best_of: int | None = Field(None, ge=1, le=MAX_SAMPLES, description="draw so many and give the n likeliest")
 
     @model_validator(mode="after")
-    def _only_what_is_drawn(self) -> CompletionBody:
-        if self.logprobs:
-            raise refusal("logprobs", self.logprobs, "Ask for 0: the tokens drawn, without those that were not")
-        if self.best_of not in (None, self.n):
-            raise refusal("best_of", self.best_of, "Ask for n samples and choose among them")
-        return self
-
-
-class ContentPart(Body):
-    """A piece of a message's content."""
-
-    type: Literal["text"]
-    text: Text
-
-
-class ChatMessage(Body):
-    """One message of a chat."""
-
-    neutral = {
-        "name": (), "tool_calls": ([],), "tool_call_id": (), "function_call": (), "audio": (), "refusal": (),
-        "annotations": ([],),
-    }  # fmt: skip
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[ContentPart]
-
-    def message(self) -> Message:
-        """The message as the model's dialog format has it. OpenAI's "developer" is what it called "system" before."""
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": text}
-
-
-class ChatBody(SamplingBody):
-    """The body of ``POST /v1/chat/completions``."""
-
-    neutral = {
-        **SamplingBody.neutral,
-        "top_logprobs": (0,),
-        "response_format": ({"type": "text"},),
-        "modalities": (["text"],),
-        "tools": ([],),
-        "tool_choice": ("none",),
-        "functions": ([],),
-        "function_call": ("none",),
-        "parallel_tool_calls": (),
-        "service_tier": ("auto", "default"),
-        "store": (False,),
-        "reasoning_effort": ("none",),
-        **dict.fromkeys(
-            (
-                "audio", "metadata", "moderation", "prediction", "prompt_cache_key", "prompt_cache_options",
-                "prompt_cache_retention", "safety_identifier", "verbosity", "web_search_options",
-            ), (),
-        ),
-    }  # fmt: skip
-
-    messages: list[ChatMessage] = Field(min_length=1)
-    max_tokens: int | None = Field(None, ge=1, description="older name of max_completion_tokens")
-    max_completion_tokens: int | None = Field(None, ge=1)
-    logprobs: bool = Field(False, description="the log-probability of each token drawn")
-
-    @model_validator(mode="after")
-    def _one_limit(self) -> ChatBody:
-        if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
-            limits = f"max_tokens = {self.max_tokens} and max_completion_tokens = {self.max_completion_tokens}"
-            raise ValueError(f"{limits} differ: give one")
+    def _hang_together(self) -> CompletionBody:
+        if self.best_of is not None and self.best_of < self.n:
+            raise fault("best_of", f"best_of = {self.best_of} is less than n = {self.n}")
+        if self.best_of is not None and self.best_of > self.n and self.stream:
+            raise refusal("best_of", self.best_of, "The best are known at the end: set stream to false")
+        if self.echo and self.logprobs is not None and self.stream:
+            raise refusal("stream", self.stream, "A prompt's log-probabilities are told whole: set stream to false")
+        if not self.max_tokens and not self.echo:
+            raise fault("max_tokens", "max_tokens = 0: ask for at least 1 token, or for the prompt alone with echo")
         return self
 
     @property
-    def most_tokens(self) -> int | None:
-        """The limit on the answer, by whichever name it was given."""
-        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+    def samples(self) -> int:
+        """Samples drawn for each prompt."""
+        return max(self.n, self.best_of or 0)
+
+
+class EmbeddingBody(Body):
+    """The body of ``POST /v1/embeddings``."""
+
+    neutral: ClassVar[Neutral] = {"user": ()}
+
+    model: Text
+    input: PromptList = Field(json_schema_extra=PROMPT_SCHEMA, max_length=MAX_INPUTS)
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(None, ge=1, description="the first so many entries, scaled to length 1 again")
+
+
+class TokenizeBody(Body):
+    """The body of ``POST /tokenize``."""
+
+    model: Text | None = Field(None, description="by default the model this server was started with, the first one")
+    prompt: Text
+    add_special_tokens: bool = Field(True, description="begin with the begin-of-text token, as prompts do")
+
+
+class DetokenizeBody(Body):
+    """The body of ``POST /detokenize``."""
+
+    model: Text | None = Field(None, description="by default the model this server was started with, the first one")
+    tokens: list[TokenId]

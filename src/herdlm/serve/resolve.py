@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from herdlm.base.errors import DamagedError, InputError
-from herdlm.model.hf import CONFIG
 
+CONFIG = "config.json"  # what makes a folder a Hugging Face model; spelt here to keep torch out of the server process
 EITHER = f"Give a model folder (it holds {CONFIG}) or the folder of a finished run"
 
 

@@ -1,17 +1,22 @@
-"""A loaded model with what turns requests into prompts and answers into text."""
+"""What turns requests into prompts and tokens into answers, with the engine beside it or in another process."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from herdlm.base.errors import InputError
-from herdlm.generate.engine import Engine
-from herdlm.model.hf import generation_of
-from herdlm.serve.resolve import model_folder, model_name
+from herdlm.base.errors import DamagedError, InputError
+from herdlm.serve.resolve import CONFIG, model_folder, model_name
 from herdlm.tokens.chat import Message, render_prompt
 from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_MESSAGE, END_OF_TEXT, END_OF_TURN, Tokenizer
+
+if TYPE_CHECKING:
+    from herdlm.generate.engine import Engine
+
+GENERATION = "generation_config.json"
 
 
 class ContextError(InputError):
@@ -19,48 +24,38 @@ class ContextError(InputError):
 
 
 @dataclass(slots=True)
-class ServedModel:
-    """One model, ready to answer.
+class ModelText:
+    """A model's texts: its tokenizer, dialog format and limits. Knows no weights.
 
     Attributes:
-        stop_tokens: end an answer: the ends of turn, message and text, and what generation_config.json names.
+        stop_tokens: end an answer: the ends of turn, message and text, and what the folder's eos_token_id names.
         created: when the model was written, in seconds since 1970.
+        context: the most tokens of a prompt and its answer together: the model's own limit, or what the cache holds.
     """
 
     name: str
-    engine: Engine
+    folder: Path
     tokenizer: Tokenizer
     stop_tokens: tuple[int, ...]
     created: int
+    context: int
 
     @classmethod
-    def load(
-        cls,
-        path: Path,
-        *,
-        device: str = "auto",
-        dtype: str = "auto",
-        tensor_parallel: int = 1,
-        pipeline_parallel: int = 1,
-    ) -> ServedModel:
-        """Load the model that ``path`` (a model folder or a run) means.
+    def read(cls, path: Path, name: str | None = None) -> ModelText:
+        """The texts of the model that ``path`` (a model folder or a run) means, called ``name`` or like its folder.
 
         Raises:
-            InputError, DamagedError: there is no usable model, or device or dtype is unknown.
+            InputError, DamagedError: there is no usable model.
         """
         folder = model_folder(path)
-        engine = Engine.load(
-            folder, device=device, dtype=dtype, tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel
-        )
-        assert engine.tokenizer is not None
-        stop_tokens = _stop_tokens(engine.tokenizer, folder, engine.config.vocab_size)
-        created = int((folder / "config.json").stat().st_mtime)
-        return cls(model_name(folder), engine, engine.tokenizer, stop_tokens, created)
-
-    @property
-    def context(self) -> int:
-        """The most tokens of a prompt and its answer together: the model's own limit, or what the cache holds."""
-        return min(self.engine.config.max_seq_len, self.engine.pool.count * self.engine.pool.page_size)
+        tokenizer = Tokenizer.load(folder)
+        config = _settings(folder / CONFIG)
+        context, vocabulary = (config.get(key) for key in ("max_position_embeddings", "vocab_size"))
+        if not isinstance(context, int) or not isinstance(vocabulary, int):
+            raise DamagedError(f"{folder / CONFIG} tells no max_position_embeddings or vocab_size", "Export it again")
+        created = int((folder / CONFIG).stat().st_mtime)
+        stop_tokens = _stop_tokens(tokenizer, folder, config, vocabulary)
+        return cls(name or model_name(folder), folder, tokenizer, stop_tokens, created, context)
 
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
         """A dialog as tokens, up to where the answer begins.
@@ -99,16 +94,65 @@ class ServedModel:
         """The bytes of a token; empty for special ones and for padding of the vocabulary."""
         return self.tokenizer.token_bytes(token) if token < self.tokenizer.vocab_size else b""
 
+    def token_name(self, token: int) -> str:
+        """A special token's name; empty for others."""
+        if self.token_bytes(token) or token >= self.tokenizer.vocab_size:
+            return ""
+        return self.tokenizer.backend.id_to_token(token) or ""
 
-def _stop_tokens(tokenizer: Tokenizer, folder: Path, vocab_size: int) -> tuple[int, ...]:
+
+@dataclass(slots=True)
+class ServedModel(ModelText):
+    """A model's texts with its engine in this process."""
+
+    engine: Engine = field(kw_only=True)
+
+    @classmethod
+    def load(
+        cls, path: Path, *, device: str = "auto", dtype: str = "auto", tensor_parallel: int = 1,
+        pipeline_parallel: int = 1,
+    ) -> ServedModel:  # fmt: skip
+        """Load the model that ``path`` (a model folder or a run) means; see :meth:`Engine.load` for the rest.
+
+        Raises:
+            InputError, DamagedError: there is no usable model, or device or dtype is unknown.
+        """
+        from herdlm.generate.engine import Engine
+
+        text = ModelText.read(path)
+        engine = Engine.load(
+            text.folder, device=device, dtype=dtype, tensor_parallel=tensor_parallel,
+            pipeline_parallel=pipeline_parallel,
+        )  # fmt: skip
+        context = engine_context(engine)
+        return cls(text.name, text.folder, text.tokenizer, text.stop_tokens, text.created, context, engine=engine)
+
+
+def engine_context(engine: Engine) -> int:
+    """The most tokens of one sequence in ``engine``."""
+    return min(engine.config.max_seq_len, engine.pool.count * engine.pool.page_size)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DamagedError(f"{path} cannot be read: {error}", "Restore it from its source") from error
+    if not isinstance(settings, dict):
+        raise DamagedError(f"{path} is no JSON object", "Restore it from its source")
+    return settings
+
+
+def _stop_tokens(tokenizer: Tokenizer, folder: Path, config: dict[str, Any], vocabulary: int) -> tuple[int, ...]:
     known = [
         id
         for name in (END_OF_TURN, END_OF_MESSAGE, END_OF_TEXT)
         if (id := tokenizer.backend.token_to_id(name)) is not None
     ]
-    named = (generation_of(folder) or {}).get("eos_token_id", [])
-    named = named if isinstance(named, list) else [named]
+    settings = _settings(folder / GENERATION) if (folder / GENERATION).is_file() else config
+    named = settings.get("eos_token_id")
+    named = named if isinstance(named, list) else [] if named is None else [named]
     for id in named:
-        if not isinstance(id, int) or not 0 <= id < vocab_size:
-            raise InputError(f"{folder}: eos_token_id {id!r} is no token of a vocabulary of {vocab_size}", "Mend it")
+        if not isinstance(id, int) or not 0 <= id < vocabulary:
+            raise InputError(f"{folder}: eos_token_id {id!r} is no token of a vocabulary of {vocabulary}", "Mend it")
     return tuple(dict.fromkeys([*known, *named]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -13,7 +13,9 @@ from starlette.types import Receive, Scope, Send
 
 from herdlm.serve.answers import Answer, Usage
 from herdlm.serve.failures import failure_of
-from herdlm.serve.loop import Generation
+from herdlm.serve.generation import Generation
+from herdlm.serve.visit import Visit
+from herdlm.serve.wire import News
 
 Result = TypeVar("Result")
 
@@ -26,20 +28,60 @@ class EventStream(StreamingResponse):
     """A stream of an answer's chunks. However it ends, what was still under way is dropped.
 
     Args:
-        samples: per prompt; choices are numbered prompt after prompt.
-        usage: holds the prompts' tokens, counts the answers' and is told in the last chunk; None to tell none.
+        prompts, samples: choices are numbered prompt after prompt.
+        usage: counts the prompts' tokens; the answers' are added.
+        tell_usage: in a last chunk.
+        close: gives back what the request held.
     """
 
-    def __init__(self, answer: Answer, generation: Generation, *, samples: int, usage: Usage | None) -> None:
-        self.generation = generation
+    def __init__(
+        self, answer: Answer, generation: Generation, visit: Visit, *, prompts: int, samples: int, usage: Usage,
+        tell_usage: bool, close: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self.answer, self.generation, self.visit = answer, generation, visit
+        self.prompts, self.samples, self.usage, self.tell_usage = prompts, samples, usage, tell_usage
+        self._close = close
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # proxies pass each event on at once
-        super().__init__(_lines(answer, generation, samples, usage), headers=headers, media_type="text/event-stream")
+        super().__init__(self._lines(), headers=headers, media_type="text/event-stream")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
         try:
             await super().__call__(scope, receive, send)
         finally:
             self.generation.close()
+            self._close()
+
+    async def _lines(self) -> AsyncIterator[str]:
+        answer, usage, visit = self.answer, self.usage, self.visit
+        try:
+            for index in range(self.prompts * self.samples):
+                for choice in answer.opening(index):
+                    yield self._chunk(choice)
+            async for news in self.generation:
+                count(answer, news, usage, visit)
+                lines = [self._chunk(c) for c in answer.news(news.prompt * self.samples + news.sample, news)]
+                if lines:
+                    yield "".join(lines)
+            if self.tell_usage:
+                yield _line(answer.chunk([]) | {"usage": usage.told()})
+            yield "data: [DONE]\n\n"
+        except Exception as error:  # the status has been sent: the stream itself must tell
+            _, body, _ = failure_of(error)
+            visit.error = body["error"]["code"] or body["error"]["type"]
+            yield _line(body)
+
+    def _chunk(self, choice: dict[str, Any]) -> str:
+        return _line(self.answer.chunk([choice]) | ({"usage": None} if self.tell_usage else {}))
+
+
+def count(answer: Answer, news: News, usage: Usage, visit: Visit) -> None:
+    """Add what ``news`` brought to the counts of its request."""
+    usage.completion_tokens += answer.drawn(news)
+    visit.drawn(answer.drawn(news))
+    if news.finish_reason and news.sample == 0:  # a prompt's samples share it
+        usage.cached_tokens += news.cached
+        visit.cached_tokens += news.cached
 
 
 async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
@@ -62,27 +104,6 @@ async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, Resul
 async def _leaving(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-async def _lines(answer: Answer, generation: Generation, samples: int, usage: Usage | None) -> AsyncIterator[str]:
-    try:
-        for index in range(len(generation.requests) * samples):
-            for choice in answer.opening(index):
-                yield _line(_chunk(answer, [choice], usage))
-        async for prompt, event in generation:
-            if usage:
-                usage.completion_tokens += len(event.logprobs)
-            for choice in answer.news(prompt * samples + event.sample, event):
-                yield _line(_chunk(answer, [choice], usage))
-        if usage:
-            yield _line(answer.chunk([]) | {"usage": usage.told()})
-        yield "data: [DONE]\n\n"
-    except Exception as error:  # the status has been sent: the stream itself must tell
-        yield _line(failure_of(error)[1])
-
-
-def _chunk(answer: Answer, choices: list[dict[str, Any]], usage: Usage | None) -> dict[str, Any]:
-    return answer.chunk(choices) | ({"usage": None} if usage else {})
 
 
 def _line(body: dict[str, Any]) -> str:

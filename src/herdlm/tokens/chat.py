@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from herdlm.base.errors import InputError
 from herdlm.tokens.tokenizer import (
@@ -13,6 +13,7 @@ from herdlm.tokens.tokenizer import (
     END_OF_MESSAGE,
     END_OF_TEXT,
     END_OF_TURN,
+    PYTHON_TAG,
     START_HEADER,
     Tokenizer,
 )
@@ -21,10 +22,15 @@ ROLES = ("system", "user", "assistant", "ipython")
 
 
 class Message(TypedDict):
-    """One message of a dialog in the OpenAI form."""
+    """One message of a dialog in the OpenAI form.
+
+    ``code`` marks an assistant's message that is code or a call of a built-in tool: it begins with ``<|python_tag|>``
+    and ends with ``<|eom_id|>``, after which the assistant waits for an "ipython" message.
+    """
 
     role: str
     content: str
+    code: NotRequired[bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +55,13 @@ def render(tokenizer: Tokenizer, messages: Sequence[Message]) -> Rendered:
     tokens, answer, formatting = [tokenizer.special(BEGIN_OF_TEXT)], [False], [True]
     for message in messages:
         header = _header(tokenizer, message["role"])
-        words = tokenizer.encode(_content(tokenizer, message["content"]))
+        if message.get("code"):
+            words = [tokenizer.special(PYTHON_TAG), *tokenizer.encode(message["content"].strip())]
+            end = END_OF_MESSAGE
+        else:
+            words, end = tokenizer.encode(_content(tokenizer, message["content"])), END_OF_TURN
         own = message["role"] == "assistant"
-        tokens += [*header, *words, tokenizer.special(END_OF_TURN)]
+        tokens += [*header, *words, tokenizer.special(end)]
         answer += [False] * len(header) + [own] * (len(words) + 1)
         formatting += [True] * len(header) + [False] * len(words) + [True]
     return Rendered(tokens, answer, formatting)

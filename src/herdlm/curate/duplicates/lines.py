@@ -34,10 +34,11 @@ _CODE_START = re.compile(
     | \s*<\w[^>]*>\s*$ | \s*[\])}]+[,;]?\s*$                         # a tag or closing brackets alone
     | \s*import\s[\w.]+(\s*[,;]|\s+as\s|\s*$) | \s*from\s+[\w.]+\s+import\b
     | \s*def\s+\w+\s*\( | \s*class\s+\w+\s*[({:] | \s*return\b.*[;)]\s*$
-    | \s*[\w.$\[\]'"-]+\s*=\s*\S | \s*[\w.]+\([^()]*\)\s*$          # an assignment, a call
     """,
     re.VERBOSE,
 )
+_ASSIGNMENT = re.compile(r"\s*[\w.$\[\]'\"-]+\s*=\s*\S")
+_CALL = re.compile(r"\s*[\w.]+\([^()]*\)\s*$")
 _OPERATOR = re.compile(r"\w\s*(==|!=|:=|[+*/|&^-]=|=>|->|::)\s*\S")
 _CODE_END = (";", "{", "}", "[", "\\", "):", ") :")
 _PERHAPS_CODE = re.compile(r"[ ]{2,3}\S|\s*[#]\s")
@@ -50,7 +51,8 @@ def line_keys(text: str, normalized: Sequence[str] | None = None) -> NDArray[np.
     ``normalized`` are its lines by ``words.normalize_lines``, where they are at hand.
     """
     normalized = normalize_lines(text) if normalized is None else normalized
-    return np.unique(np.array([key for _, key, _ in _prose_lines(text.split("\n"), normalized)], np.uint64))
+    different = {normalized[number] for number in _prose_lines(text.split("\n"), normalized)}
+    return np.array(sorted(set(map(hash_text, different))), np.uint64)
 
 
 def frequent(keys: NDArray[np.uint64], more_than: int) -> NDArray[np.uint64]:
@@ -71,18 +73,18 @@ def remove_lines(text: str, frequent: NDArray[np.uint64]) -> str:
     if not len(frequent):
         return text
     lines = text.split("\n")
-    prose = _prose_lines(lines, normalize_lines(text))
-    keys = np.array([key for _, key, _ in prose], np.uint64)
+    normalized = normalize_lines(text)
+    prose = _prose_lines(lines, normalized)
+    keys = np.array([hash_text(normalized[number]) for number in prose], np.uint64)
     at = np.minimum(np.searchsorted(frequent, keys), len(frequent) - 1)
-    is_frequent = dict(zip((number for number, _, _ in prose), (frequent[at] == keys).tolist(), strict=True))
-    is_long = {number: long for number, _, long in prose}
+    is_frequent = dict(zip(prose, (frequent[at] == keys).tolist(), strict=True))
     removed: set[int] = set()
     run: list[int] = []
     for number in [*(number for number, line in enumerate(lines) if line.strip()), len(lines)]:
         if is_frequent.get(number, False):
             run.append(number)
             continue
-        removed.update(run if len(run) >= MENU_LINES else (each for each in run if is_long[each]))
+        removed.update(run if len(run) >= MENU_LINES else (each for each in run if _is_long(normalized[each])))
         run = []
     if not removed:
         return text
@@ -98,13 +100,19 @@ def check_remainder(before: str, after: str, max_removed: float) -> str | None:
     """
     if not after.strip():
         return ONLY_REPEATED
+    if after is before:
+        return None
     total, left = (len("".join(text.split())) for text in (before, after))
     return MOSTLY_REPEATED if total - left > max_removed * total else None
 
 
-def _prose_lines(lines: list[str], normalized: Sequence[str]) -> list[tuple[int, int, bool]]:
-    """Of every line that has words and is not code: its number, its key, and whether it is long."""
-    found: list[tuple[int, int, bool]] = []
+def _is_long(words: str) -> bool:
+    return words.count(" ") + 1 >= LONG_WORDS and len(words.encode(errors="replace")) >= LONG_BYTES
+
+
+def _prose_lines(lines: list[str], normalized: Sequence[str]) -> list[int]:
+    """The numbers of the lines that have words and are not code."""
+    found: list[int] = []
     block: list[int] = []
     for number, line in enumerate([*lines, ""]):
         if line and not line.isspace():
@@ -113,16 +121,14 @@ def _prose_lines(lines: list[str], normalized: Sequence[str]) -> list[tuple[int,
         code = {each for each in block if _is_code(lines[each])}
         perhaps = sum(1 for each in block if each not in code and _PERHAPS_CODE.match(lines[each])) if code else 0
         if not code or 2 * (len(code) + perhaps) < len(block):
-            for each in block:
-                words = "" if each in code else normalized[each]
-                if words:
-                    is_long = words.count(" ") + 1 >= LONG_WORDS and len(words.encode(errors="replace")) >= LONG_BYTES
-                    found.append((each, hash_text(words), is_long))
+            found += [each for each in block if each not in code and normalized[each]]
         block = []
     return found
 
 
 def _is_code(line: str) -> bool:
     if _CODE_START.match(line) or line.rstrip().endswith(_CODE_END):
+        return True
+    if ("=" in line and _ASSIGNMENT.match(line)) or ("(" in line and _CALL.match(line)):
         return True
     return ("=" in line or "->" in line or "::" in line) and bool(_OPERATOR.search(line))

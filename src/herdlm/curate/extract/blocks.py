@@ -34,9 +34,10 @@ LONGEST_INLINE_ALT = 40
 
 @dataclass(slots=True)
 class Blocks:
-    """A page's blocks in order, a list entry for each, and its containers in order of their opening tags.
+    """The blocks of pages in order, a list entry for each, and the containers in order of their opening tags.
 
-    Container 0 is the document; the ``parent`` of any other comes before it. Its blocks are first <= b < last.
+    A page's first container is its ``document``, which is its own parent; the ``parent`` of any other comes before it.
+    A container's blocks are first <= b < last. Containers have the same ``path`` where they are alike on one page.
     ``link`` and ``bold`` count characters, ``words`` words, or two characters of a script without spaces for one.
     """
 
@@ -47,14 +48,15 @@ class Blocks:
     bold: list[int] = field(default_factory=list)
     preformatted: list[bool] = field(default_factory=list)
 
-    parent: list[int] = field(default_factory=lambda: [0])
-    first: list[int] = field(default_factory=lambda: [0])
-    last: list[int] = field(default_factory=lambda: [0])
-    depth: list[int] = field(default_factory=lambda: [0])
-    own: list[int] = field(default_factory=lambda: [0])
-    inherited: list[int] = field(default_factory=lambda: [0])
-    name: list[str] = field(default_factory=lambda: ["#document"])
-    path: list[int] = field(default_factory=lambda: [0])
+    document: list[int] = field(default_factory=list)  # of each page
+    parent: list[int] = field(default_factory=list)
+    first: list[int] = field(default_factory=list)
+    last: list[int] = field(default_factory=list)
+    depth: list[int] = field(default_factory=list)
+    own: list[int] = field(default_factory=list)
+    inherited: list[int] = field(default_factory=list)
+    name: list[str] = field(default_factory=list)
+    path: list[int] = field(default_factory=list)
 
     def add(self, raw: str, container: int, link: int, bold: int, preformatted: bool) -> None:
         """Append a block unless it is blank; ``raw`` is serialised text with BREAK for line breaks."""
@@ -87,11 +89,27 @@ class Blocks:
             self.preformatted.append(preformatted)
 
 
-def read_blocks(html: str) -> Blocks:  # noqa: PLR0912, PLR0915 - one loop over all tokens, unrolled for speed
-    """Blocks of ``html``, which the parser must have serialised: tags closed, attributes in double quotes."""
-    page = Blocks()
-    stack = [0]
+def read_blocks(*pages: str) -> Blocks:
+    """Blocks of pages, which the parser must have serialised: tags closed, attributes in double quotes."""
+    blocks = Blocks()
     paths: dict[tuple[int, str, int], int] = {}
+    for html in pages:
+        _read_page(html, blocks, paths)
+    return blocks
+
+
+def _read_page(html: str, page: Blocks, paths: dict[tuple[int, str, int], int]) -> None:  # noqa: PLR0912, PLR0915 - one loop over all tokens, unrolled for speed
+    document = len(page.parent)
+    page.document.append(document)
+    page.parent.append(document)
+    page.first.append(len(page.text))
+    page.last.append(0)
+    page.depth.append(0)
+    page.own.append(0)
+    page.inherited.append(0)
+    page.name.append("#document")
+    page.path.append(paths.setdefault((-1, "", document), len(paths)))
+    stack = [document]
     buffer: list[str] = []
     link = bold = pre = link_size = bold_size = 0
     kind_of, bit_of = KIND.get, TAG_BIT.get
@@ -136,7 +154,7 @@ def read_blocks(html: str) -> Blocks:  # noqa: PLR0912, PLR0915 - one loop over 
                 own.append(mask)
                 inherited.append(inherited[above] | mask)
                 name.append(tag)
-                path.append(paths.setdefault((path[above], tag, mask), len(paths) + 1))
+                path.append(paths.setdefault((path[above], tag, mask), len(paths)))
                 pre += kind == 6
         if text and not (link and text in ANCHOR_SIGNS) and (buffer or pre or not text.isspace()):
             buffer.append(text)
@@ -148,7 +166,6 @@ def read_blocks(html: str) -> Blocks:  # noqa: PLR0912, PLR0915 - one loop over 
         page.add("".join(buffer), stack[-1], link_size, bold_size, pre > 0)
     for number in stack:
         last[number] = len(done)
-    return page
 
 
 def _alt(attributes: str, before: list[str]) -> str:

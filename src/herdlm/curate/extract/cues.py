@@ -7,6 +7,7 @@ the bit. Which bit speaks for or against content is not said here: the model lea
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 # fmt: off
@@ -129,6 +130,9 @@ for _number, _words in enumerate(WORDS.values()):
     for _word in _words.split():
         WORD_BIT[_word] = WORD_BIT.get(_word, 0) | 1 << _number
 _SET_WORDS = frozenset(WORD_BIT)
+_SET_ASCII_WORDS = frozenset(word.encode() for word in WORD_BIT if word.isascii())
+# Bytes of ASCII text to lower-case letters and space; it has no zero bytes.
+_LETTERS = bytes(ord(c.lower()) if c.isalpha() or c == "\0" else ord(" ") for c in map(chr, range(128))) + b" " * 128
 LONGEST_NAME = 24
 
 
@@ -175,9 +179,17 @@ def attribute_cues(attributes: str, with_id: bool) -> int:
     return mask
 
 
-def word_cues(text: str) -> int:
-    """The mask of set words in a short text."""
-    mask = 0
-    for word in _SET_WORDS.intersection(_WORD.findall(text.lower())):
-        mask |= WORD_BIT[word]
-    return mask
+def word_cues(texts: Sequence[str]) -> list[int]:
+    """The mask of set words in each of some short texts."""
+    plain = iter("\0".join(filter(str.isascii, texts)).encode().translate(_LETTERS).split(b"\0"))
+    masks = []
+    for text in texts:
+        mask = 0
+        if text.isascii():
+            for ascii_word in _SET_ASCII_WORDS.intersection(next(plain).split()):
+                mask |= WORD_BIT[ascii_word.decode()]
+        else:
+            for word in _SET_WORDS.intersection(_WORD.findall(text.lower())):
+                mask |= WORD_BIT[word]
+        masks.append(mask)
+    return masks

@@ -14,7 +14,7 @@ _PARAGRAPH, _LINE, _CELL, _SPACE = "\n\n", "\n", "\t", " "
 
 
 def render(page: Blocks, kept: Sequence[int]) -> str:
-    """The text of the blocks numbered ``kept``, in order, without markers of any kind.
+    """The text of the blocks of one page numbered ``kept``, in order, without markers of any kind.
 
     Items of nested lists are indented by two spaces a level, cells of a table row are parted by tabs, preformatted text
     keeps its space and line ends.
@@ -54,7 +54,7 @@ class _Place:
         name, parent = page.name, page.parent
         at = page.container[block]
         data = not self.preformatted
-        while at:
+        while at != parent[at]:
             tag = name[at]
             if tag in LISTS:
                 self.outer_list = at

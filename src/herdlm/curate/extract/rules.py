@@ -6,12 +6,13 @@ Each rule gives way where it would throw out most of a page's running text: a pa
 from __future__ import annotations
 
 import re
+from itertools import groupby
 
 import numpy as np
 
 from herdlm.curate.extract.blocks import Blocks
 from herdlm.curate.extract.cues import BIT, word_bits
-from herdlm.curate.extract.measures import LONGEST_WITH_CUES, TAG_CODE, Bools, Floats, Measures, read_words
+from herdlm.curate.extract.measures import LONGEST_WITH_CUES, TAG_CODE, Bools, Floats, Ints, Measures, Sums, read_words
 
 PLACES = ("<nav>", "<aside>", "<footer>", "<form>", "<address>", "hidden")
 MAX_LOST = 0.4  # of the running text
@@ -60,32 +61,30 @@ def apply_rules(page: Blocks, m: Measures) -> Bools:
     running = np.where(
         (m.words >= TEXT_WORDS) & (m.link_share < 0.35) & (m.ends | (m.stops >= 2) | m.preformatted), plain, 0
     )
-    total = float(running.sum())
+    total = m.page_sums(running)
     out = np.zeros(m.count, bool)
 
-    def rule_out(blocks: Bools, max_lost: float = MAX_LOST) -> None:
-        if float(running[blocks & ~out].sum()) <= max_lost * total:
-            out[blocks] = True
+    def rule_out(blocks: Bools, max_lost: float | Sums = MAX_LOST) -> None:
+        nonlocal out
+        if blocks.any():
+            out |= blocks & (m.page_sums(np.where(blocks & ~out, running, 0)) <= max_lost * total)[m.page]
 
     notices = np.zeros(m.count, bool)
-    headline = m.headline_at
     for place in PLACES:
         inside = (m.under & BIT[place]) != 0
-        rule_out(inside, MAX_LOST if headline < 0 or inside[headline] else MAX_LOST_BESIDE_HEADLINE)
+        at_stake = (m.headline_at < 0) | inside[m.headline_at]
+        rule_out(inside, np.where(at_stake, MAX_LOST, MAX_LOST_BESIDE_HEADLINE))
     captions = (
         ((m.under & (BIT["<figcaption>"] | BIT["<figure>"])) != 0) & ~m.preformatted & ((m.under & BIT["<table>"]) == 0)
     )
     rule_out(captions)
     rule_out(_other_articles(page, m, running), MAX_LOST_BESIDE_HEADLINE)
     rule_out(_after_comment_headings(page, m, running), MAX_LOST_BESIDE_HEADLINE)
-    if headline >= 0 and (
-        m.tags[headline] == TAG_CODE["h1"] or (m.heading[headline] and m.headline[headline] > SURE_HEADLINE)
-    ):
-        before = np.arange(m.count) < headline
-        rule_out(
-            before & ((m.link_share > 0.2) | ((m.tags == TAG_CODE["li"]) & (m.link_share > 0))),
-            MAX_LOST_BESIDE_HEADLINE,
-        )
+    sure = (m.tags == TAG_CODE["h1"]) | (m.heading & (m.headline > SURE_HEADLINE))
+    before = m.here < np.where((m.headline_at >= 0) & sure[m.headline_at], m.headline_at, -1)[m.page]
+    rule_out(
+        before & ((m.link_share > 0.2) | ((m.tags == TAG_CODE["li"]) & (m.link_share > 0))), MAX_LOST_BESIDE_HEADLINE
+    )
     rule_out((m.repeats > 1) & (m.words >= 8) & (m.tags == TAG_CODE["div"]))  # captions of galleries, teasers
     read_words(page, m, out)
     short = ~out & (m.size <= LONGEST_WITH_CUES) & ~m.heading & ~m.preformatted
@@ -100,8 +99,8 @@ def apply_rules(page: Blocks, m: Measures) -> Bools:
     rule_out(notices)
     m.good = np.where(out, 0, running).astype(np.float32)
     main = _main(m)
-    outside = ~out & (m.size < LONGEST_COOKIE_NOTICE)
-    outside[m.first[main] : m.last[main]] = False
+    inside = (m.here >= m.first[main][m.page]) & (m.here < m.last[main][m.page])
+    outside = ~out & ~inside & (m.size < LONGEST_COOKIE_NOTICE)
     for block in np.flatnonzero(outside).tolist():
         if "cookie" in page.text[block].lower():
             out[block] = True
@@ -113,29 +112,35 @@ def _shouts(text: str) -> bool:
     return 2 * sum(map(str.isupper, text)) > len(text)
 
 
-def _main(m: Measures) -> int:
-    """The innermost container with most of the good text."""
+def _main(m: Measures) -> Ints:
+    """Of each page: the innermost container with most of the good text."""
     box_good = m.summed(m.good)[0]
-    return int(np.flatnonzero(box_good >= 0.65 * max(float(box_good[0]), 1e-3))[-1]) if box_good[0] > 0 else 0
+    least = 0.65 * np.maximum(box_good[m.document], 1e-3)
+    holds = box_good >= least[m.box_page]
+    holds[m.document] = True
+    return np.maximum.reduceat(np.where(holds, m.box, 0), m.document)
 
 
 def _other_articles(page: Blocks, m: Measures, running: Floats) -> Bools:
     """Articles inside an article that has text of its own, by the HTML standard (4.3.2) comments and the like, and
     articles beside the one that has the page's headline and text."""
     out = np.zeros(m.count, bool)
-    numbers = [number for number, tag in enumerate(page.name) if tag == "article"][:MAX_ARTICLES]
-    for outer in numbers:
-        low, high = int(m.first[outer]), int(m.last[outer])
-        inside = np.zeros(m.count, bool)
-        for inner in numbers:
-            if inner > outer and m.last[inner] <= high:
-                inside[m.first[inner] : m.last[inner]] = True
-        if float(running[low:high][~inside[low:high]].sum()) >= OUTER_WORDS:
-            out |= inside
-            if low <= m.headline_at < high and m.tags[m.headline_at] == TAG_CODE["h1"]:
-                for other in numbers:
-                    if m.first[other] >= high:
-                        out[m.first[other] : m.last[other]] = True
+    articles = [number for number, tag in enumerate(page.name) if tag == "article"]
+    for of_page, group in groupby(articles, lambda number: int(m.box_page[number])):
+        numbers = list(group)[:MAX_ARTICLES]
+        headline = int(m.headline_at[of_page])
+        for outer in numbers:
+            low, high = int(m.first[outer]), int(m.last[outer])
+            inside = np.zeros(high - low, bool)
+            for inner in numbers:
+                if inner > outer and m.last[inner] <= high:
+                    inside[m.first[inner] - low : m.last[inner] - low] = True
+            if float(running[low:high][~inside].sum()) >= OUTER_WORDS:
+                out[low:high] |= inside
+                if low <= headline < high and m.tags[headline] == TAG_CODE["h1"]:
+                    for other in numbers:
+                        if m.first[other] >= high:
+                            out[m.first[other] : m.last[other]] = True
     return out
 
 
@@ -147,10 +152,10 @@ def _after_comment_headings(page: Blocks, m: Measures, running: Floats) -> Bools
     """
     out = np.zeros(m.count, bool)
     for block in np.flatnonzero(m.heading & (m.size <= LONGEST_COMMENT_HEADING)).tolist():
-        if not _COMMENTS.match(page.text[block]) or running[:block].sum() < OUTER_WORDS:
+        if not _COMMENTS.match(page.text[block]) or running[m.start[m.page[block]] : block].sum() < OUTER_WORDS:
             continue
         container = int(m.at[block])
-        while container and m.last[container] <= block + 1:
+        while container != m.parent[container] and m.last[container] <= block + 1:
             container = int(m.parent[container])
         end = int(m.last[container])
         others = np.flatnonzero(m.heading[block + 1 : end] & (m.tags[block + 1 : end] <= m.tags[block])) + block + 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from herdlm.curate.extract.blocks import Blocks
 from herdlm.curate.extract.cues import word_bits
 from herdlm.curate.extract.features import context_features, features
-from herdlm.curate.extract.measures import Floats, Ints, Measures, measure
+from herdlm.curate.extract.measures import Bools, Floats, Ints, Measures, measure
 from herdlm.curate.extract.model import Model
 from herdlm.curate.extract.rules import apply_rules
 
@@ -18,39 +20,44 @@ WHOLE_BLOCKS, MOST = 4, 0.6
 WHOLE_WORDS, WHOLE_SHARE, COVERED_SHARE = 100, 0.2, 0.4
 
 
-def select(page: Blocks, title: str, description: str, model: Model) -> list[int]:
-    """Numbers of the content blocks, in order; none where no block passes for content or running text."""
-    if not page.text:
-        return []
-    measures = measure(page, title, description)
-    left = np.flatnonzero(~apply_rules(page, measures))
+def select(pages: Blocks, titles: Sequence[str], descriptions: Sequence[str], model: Model) -> list[list[int]]:
+    """Each page's content blocks by number, in order; none where no block passes for content or running text."""
+    if not pages.text:
+        return [[] for _ in pages.document]
+    measures = measure(pages, titles, descriptions)
+    left = np.flatnonzero(~apply_rules(pages, measures))
     if not len(left):
-        return []
-    rows = features(page, measures, left)
-    chance = np.zeros(len(page.text), np.float32)
+        return [[] for _ in pages.document]
+    rows = features(pages, measures, left)
+    chance = np.zeros(len(pages.text), np.float32)
     chance[left] = model.first.predict(rows)
     chance[left] = model.second.predict(context_features(measures, left, rows, chance))
-    return choose(page, measures, left, chance, model.threshold)
+    return choose(pages, measures, left, chance, model.threshold)
 
 
-def choose(page: Blocks, m: Measures, left: Ints, chance: Floats, threshold: float) -> list[int]:
+def choose(pages: Blocks, m: Measures, left: Ints, chance: Floats, threshold: float) -> list[list[int]]:
     """The blocks whose ``chance`` is above ``threshold``; a table or list of definitions as a whole, if most of it is.
 
     A page of few words, such as one function's reference, is unlike the articles that the model has seen: where next to
     nothing passes, a third of the threshold does, and after that whatever is no link from the headline on.
     """
     chosen = chance > threshold
-    if m.words[chosen].sum() < FEW_WORDS:
-        chosen = chance > threshold / 3
-    if m.words[chosen].sum() < FEW_WORDS:
-        rest = left[(left >= m.headline_at) & (m.link_share[left] < 0.5) & ((m.cues[left] & word_bits("rights")) == 0)]
-        chosen[rest] = True
-    for number, tag in enumerate(page.name):
-        if tag in WHOLES:
-            inside = left[(left >= m.first[number]) & (left < m.last[number])]
-            if len(inside) >= WHOLE_BLOCKS and m.words[inside][chosen[inside]].sum() > MOST * m.words[inside].sum():
-                chosen[inside] = True
-    return without_copies(page, np.flatnonzero(chosen).tolist())
+
+    def on_pages_of_few_words() -> Bools:
+        return (m.page_sums(np.where(chosen, m.words, 0)) < FEW_WORDS)[m.page]
+
+    chosen |= on_pages_of_few_words() & (chance > threshold / 3)
+    rest = on_pages_of_few_words()[left] & (left >= m.headline_at[m.page[left]]) & (m.link_share[left] < 0.5)
+    chosen[left[rest & ((m.cues[left] & word_bits("rights")) == 0)]] = True
+    for number in [number for number, tag in enumerate(pages.name) if tag in WHOLES]:
+        low, high = np.searchsorted(left, (m.first[number], m.last[number]))
+        inside = left[low:high]
+        if len(inside) >= WHOLE_BLOCKS and m.words[inside][chosen[inside]].sum() > MOST * m.words[inside].sum():
+            chosen[inside] = True
+    return [
+        without_copies(pages, (np.flatnonzero(chosen[low:high]) + low).tolist())
+        for low, high in zip(m.start.tolist(), m.stop.tolist(), strict=True)
+    ]
 
 
 def without_copies(page: Blocks, kept: list[int]) -> list[int]:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import re
 
+from herdlm.curate.words import Words, beyond_ascii
+
 CODE, MATHEMATICS, GENERAL = "code", "mathematics", "general"
 
 MIN_CODE = 0.3
@@ -32,8 +34,6 @@ _BEGINS = re.compile(
       | (?:if|for|while|elif|with|except|else|try|finally)\b[^.!?]*(?:[=(<>\[]|\ (?:in|not|is|as)\ )[^!?]*:$
       | (?:else|try|finally|do)\ ?[:{]$
       | return\b\ ?[\w.()\[\]{}'"+*/<>=!&|,\ -]*;?$
-      | [\w.\[\]'"*$&@-]+\ ?(?:[-+*/|&^]|:)?=\ ?[^=\s]
-      | [\w.:>$-]*\w\([^()]*(?:\([^()]*\)[^()]*)*\)[;,]?$
       | (?:\$|%|>>>|\.\.\.)\ +[\w./]
       | (?:SELECT|INSERT\ INTO|UPDATE|DELETE\ FROM|CREATE\ TABLE|ALTER\ TABLE|DROP\ TABLE)\ +[\w*("`.]+
       | //|/\*|\*/|<!--|<\?
@@ -41,6 +41,8 @@ _BEGINS = re.compile(
     """,
     re.VERBOSE,
 )
+_ASSIGNMENT = re.compile(r"[\w.\[\]'\"*$&@-]+ ?(?:[-+*/|&^]|:)?= ?[^=\s]")
+_CALL = re.compile(r"[\w.:>$-]*\w\([^()]*(?:\([^()]*\)[^()]*)*\)[;,]?$")
 _BEFORE_SEMICOLON = re.compile(r"[)\]}'\"]\s*;$|=[^.!?]*;$")
 _ENDS = ("{", "}", "};", "});", "})", "},", "],", "),")
 
@@ -54,6 +56,7 @@ _SYMBOL = re.compile("[\u2200-\u22ff\u2a00-\u2aff\U0001d400-\U0001d7ff\u00d7\u00
 _GREEK = re.compile(
     "(?<![\\w\u0370-\u03ff])[\u03b1-\u03c9\u0393\u0394\u0398\u039b\u03a0\u03a3\u03a6\u03a8\u03a9](?![\\w\u0370-\u03ff])"
 )
+_ANY_GREEK = re.compile("[\u03b1-\u03c9\u0393\u0394\u0398\u039b\u03a0\u03a3\u03a6\u03a8\u03a9]")
 # Each begins at its operator, which is quick to find: 3 * 4, x = 2, f(x) = 2, a^2.
 _EQUATION = re.compile(
     r"""[+*^](?:(?<=\d.)|(?<=\d[ ].))[ ]?\$?[\d(]
@@ -64,6 +67,7 @@ _EQUATION = re.compile(
     """,
     re.VERBOSE,
 )
+_OPERATORS = ("=", "^", "+", "*", " - ", " / ")  # one stands in whatever that finds
 _STEMS = (
     "theorem", "théorème", "teorema", "lemma", "corollar", "korollar", "polynom", "eigenv", "hypotenuse", "logarithm",
     "isomorph", "biject", "axiom", "gleichung", "quadratic",
@@ -90,26 +94,59 @@ def _is_code(line: str) -> bool:
         return False
     if _BEGINS.match(line) or line.endswith(_ENDS):
         return True
+    if ("=" in line and _ASSIGNMENT.match(line)) or ("(" in line and _CALL.match(line)):
+        return True
     return line[-1] == ";" and _BEFORE_SEMICOLON.search(line) is not None
 
 
 def mathematical_marks(text: str) -> int:
     """How many marks of mathematics a text has."""
-    found = len(_EQUATION.findall(text))
+    return _quick_marks(text) + sum(map(text.lower().count, _STEMS)) + len(_EQUATION.findall(text))
+
+
+def _quick_marks(text: str) -> int:
+    """The marks that are quick to find or that few texts can have: commands, tags, symbols."""
+    found = 0
     if "\\" in text:
         found += len(_LATEX.findall(text))
     if "<m" in text or "</m" in text:
         found += len(_MATHML.findall(text))
     if not text.isascii():
-        found += len(_SYMBOL.findall(text)) + len(_GREEK.findall(text))
-    lower = text.lower()
-    return found + sum(map(lower.count, _STEMS))
+        beyond = beyond_ascii(text)
+        found += len(_SYMBOL.findall(beyond))
+        if _ANY_GREEK.search(beyond):
+            found += len(_GREEK.findall(text))
+    return found
 
 
-def domain_of(text: str) -> str:
-    """``code``, ``mathematics`` or ``general``, judged by the first ``READ_CHARS`` characters."""
+def domain_of(text: str, words: Words | None = None) -> str:
+    """``code``, ``mathematics`` or ``general``, judged by the first ``READ_CHARS`` characters.
+
+    ``words`` are the whole text's, where they are at hand.
+    """
+    words = words or Words(text)
+    count = words.count if words.spaced and len(text) <= READ_CHARS else len(text[:READ_CHARS].split())
     text = text[:READ_CHARS]
-    if code_share(text) >= MIN_CODE:
+    if _is_mostly_code(text):
         return CODE
-    marks = mathematical_marks(text)
-    return MATHEMATICS if marks >= max(FEWEST_MARKS, MIN_MARKS * len(text.split())) else GENERAL
+    needed = max(FEWEST_MARKS, MIN_MARKS * count)
+    vocabulary = "\n".join(words.lowered)
+    stems = [stem for stem in _STEMS if stem in vocabulary]
+    found = _quick_marks(text) + (sum(map(text.lower().count, stems)) if stems else 0)
+    if found + sum(map(text.count, _OPERATORS)) >= needed:
+        found += len(_EQUATION.findall(text))
+    return MATHEMATICS if found >= needed else GENERAL
+
+
+def _is_mostly_code(text: str) -> bool:
+    """Whether :func:`code_share` is at least ``MIN_CODE``; what follows the line that rules it out is not read."""
+    lines = [(raw, line) for raw in text.split("\n") if (line := raw.strip())]
+    total = left = sum([len(line) for _, line in lines])
+    inside = False
+    for raw, line in lines:
+        inside = _is_code(line) or (inside and raw[:1].isspace())
+        if not inside:
+            left -= len(line)
+            if left / total < MIN_CODE:
+                return False
+    return total > 0

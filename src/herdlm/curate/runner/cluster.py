@@ -18,6 +18,44 @@ CONNECT_SECONDS = 10.0
 AHEAD = 2  # tasks per CPU of the cluster that are under way or wait for an earlier one
 
 
+def connect(address: str) -> Any:
+    """The module ``ray``, connected to the cluster at ``address``; call its ``shutdown`` in the end.
+
+    Raises:
+        InputError: Ray is not installed, or the cluster cannot be reached.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError("work on a cluster needs Ray", "Install it: pip install 'herdlm[cluster]'") from error
+    if ray.is_initialized():
+        raise InputError("this process is connected to a Ray cluster already", "Call ray.shutdown() before")
+    _check_reachable(address)
+    try:
+        ray.init(address=address, log_to_driver=False, configure_logging=False, runtime_env={"env_vars": THREADS})
+    except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
+        raise _unreachable(address, error) from error
+    return ray
+
+
+def _check_reachable(address: str) -> None:
+    """Knock at the address: Ray itself ends the whole process where nobody answers there."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if address == "auto" or not colon or not port.isdigit():
+        return  # Ray finds it, or says what is wrong with it
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise _unreachable(address, error) from error
+
+
+def _unreachable(address: str, error: BaseException) -> InputError:
+    return InputError(
+        f"the Ray cluster {address} cannot be reached: {' '.join(str(error).split())}",
+        "Start it (ray start --head) or give its address with --cluster",
+    )
+
+
 class RayRunner:
     """The cluster at ``address``: ``auto`` (found from this machine), ``ray://HOST:PORT`` or the head's HOST:PORT."""
 
@@ -25,21 +63,8 @@ class RayRunner:
         self.address, self.shared = address, shared
 
     def __enter__(self) -> RayRunner:
-        try:
-            import ray
-        except ImportError as error:
-            raise InputError("curate.cluster needs Ray", "Install it: pip install 'herdlm[cluster]'") from error
-        self._ray: Any = ray
-        if ray.is_initialized():
-            raise InputError("this process is connected to a Ray cluster already", "Call ray.shutdown() before")
-        self._check_reachable()
-        try:
-            ray.init(
-                address=self.address, log_to_driver=False, configure_logging=False,
-                runtime_env={"env_vars": THREADS},
-            )  # fmt: skip
-        except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
-            raise self._unreachable(error) from error
+        self._ray: Any = connect(self.address)
+        ray = self._ray
         try:
             self._check_folder()
         except BaseException:
@@ -77,22 +102,6 @@ class RayRunner:
         finally:
             for reference, _ in under_way:
                 ray.cancel(reference, force=True)
-
-    def _check_reachable(self) -> None:
-        """Knock at the address: Ray itself ends the whole process where nobody answers there."""
-        host, colon, port = self.address.removeprefix("ray://").rpartition(":")
-        if self.address == "auto" or not colon or not port.isdigit():
-            return  # Ray finds it, or says what is wrong with it
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
-        except OSError as error:
-            raise self._unreachable(error) from error
-
-    def _unreachable(self, error: BaseException) -> InputError:
-        return InputError(
-            f"the Ray cluster {self.address} cannot be reached: {' '.join(str(error).split())}",
-            "Start it (ray start --head) or give its address with --cluster",
-        )
 
     def _check_folder(self) -> None:
         """Check that every node sees the shared folder: a node that does not would write where nobody looks."""

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import BinaryIO
 
 from herdlm.curate.sources.page import DAMAGED, TOO_LARGE
@@ -18,7 +19,13 @@ from herdlm.curate.sources.page import DAMAGED, TOO_LARGE
 READ_BYTES = 1 << 17
 HEAD_BYTES = 1 << 16
 GAP = b"\r\n\r\n"
+_LENGTH = re.compile(rb"^Content-Length[ \t]*:[ \t]*(\d{1,18})[ \t]*\r?$", re.MULTILINE | re.IGNORECASE)
 SIGN = GAP + b"WARC/1."  # a record that follows another
+
+
+@cache
+def _header(name: bytes) -> re.Pattern[bytes]:
+    return re.compile(rb"^" + name + rb"[ \t]*:[ \t]*([^\r\n]*)", re.MULTILINE | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +39,7 @@ class Frame:
 
     def header(self, name: bytes) -> str:
         """The value of a header of the record, "" if it has none."""
-        match = re.search(rb"^" + name + rb"[ \t]*:[ \t]*([^\r\n]*)", self.head, re.MULTILINE | re.IGNORECASE)
+        match = _header(name).search(self.head)
         return match[1].decode("utf-8", "replace").strip() if match else ""
 
     def whole(self) -> bytes:
@@ -104,7 +111,7 @@ def _pass_over(window: _Window, length: int, short: str, seek: Callable[[int], o
 
 
 def _content_length(head: bytes) -> int | None:
-    match = re.search(rb"^Content-Length[ \t]*:[ \t]*(\d{1,18})[ \t]*\r?$", head, re.MULTILINE | re.IGNORECASE)
+    match = _LENGTH.search(head)
     return int(match[1]) if match else None
 
 

@@ -22,6 +22,7 @@ from herdlm.curate.steps import (
     read,
     repair,
     repeated_lines,
+    repetitive_lines,
     url,
     vocabulary,
 )
@@ -37,6 +38,7 @@ PAGE_STEPS = (
     PageStep("language", language.run, prose_only=True),
     PageStep("domain", domain.run, filters=False, check=domain.check),
     PageStep("heuristics", heuristics.run, prose_only=True),
+    PageStep("repetitive_lines", repetitive_lines.run, prose_only=True),
     PageStep("personal_data", personal_data.run, prose_only=True),
     PageStep("vocabulary", vocabulary.run, filters=False),
     PageStep("score", quality.run, filters=False, check=quality.check),

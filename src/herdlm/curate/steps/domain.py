@@ -6,12 +6,17 @@ from functools import lru_cache
 
 from herdlm.curate.batch import Batch, Outcome
 from herdlm.curate.config import CurateConfig, DomainsConfig
-from herdlm.curate.grade.domains import DomainLabels, open_domains
+from herdlm.curate.grade.domain_rules import domain_of
+from herdlm.curate.grade.domains import DomainLabels, DomainRules, open_domains
 
 
 def run(batch: Batch, config: CurateConfig) -> Outcome:
     """Set ``domain``."""
-    domains = _domains(config.domains.model_dump_json()).label(batch["text"])
+    labels = _domains(config.domains.model_dump_json())
+    if isinstance(labels, DomainRules):
+        domains = [domain_of(text, words) for text, words in zip(batch["text"], batch["split"], strict=True)]
+    else:
+        domains = labels.label(batch["text"])
     return Outcome([None] * len(domains), {"domain": domains})
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from herdlm.curate.batch import Batch, Outcome
 from herdlm.curate.config import CurateConfig
-from herdlm.curate.extract import decode
-from herdlm.curate.extract import extract as extract_text
+from herdlm.curate.extract import decode, extract_all
 
 
 def run(batch: Batch, config: CurateConfig) -> Outcome:
     """Set ``text``. Source code is decoded and otherwise left as it is."""
-    columns = (batch["payload"], batch["charset"], batch["kind"])
-    found = [
-        _code(payload) if kind == "code" else extract_text(payload, charset, kind == "html")
-        for payload, charset, kind in zip(*columns, strict=True)
-    ]
+    pages = list(zip(batch["payload"], batch["charset"], batch["kind"], strict=True))
+    texts = iter(
+        extract_all([(payload, charset, kind == "html") for payload, charset, kind in pages if kind != "code"])
+    )
+    found = [_code(payload) if kind == "code" else next(texts) for payload, _, kind in pages]
     return Outcome([reason for _, reason in found], {"text": [text for text, _ in found]})
 
 

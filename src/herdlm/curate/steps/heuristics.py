@@ -11,5 +11,5 @@ from herdlm.curate.heuristics import check_text
 def run(batch: Batch, config: CurateConfig) -> Outcome:
     """Drop texts by the first rule they break; rules made for prose are relaxed for code and mathematics."""
     rules = {domain: heuristics_for(domain, config.heuristics) for domain in set(batch["domain"])}
-    texts = zip(batch["text"], batch["language"], batch["domain"], strict=True)
-    return Outcome([check_text(text, language, rules[domain]) for text, language, domain in texts])
+    texts = zip(batch["text"], batch["language"], batch["domain"], batch["split"], strict=True)
+    return Outcome([check_text(text, language, rules[domain], words) for text, language, domain, words in texts])

@@ -7,20 +7,26 @@ from pathlib import Path
 
 from herdlm.curate.batch import Batch, Outcome
 from herdlm.curate.config import CurateConfig
-from herdlm.curate.grade.grader import CountableGrader, Grader, Scores
+from herdlm.curate.grade.grader import Grader
+from herdlm.curate.quality import quality
 
 
 def run(batch: Batch, config: CurateConfig) -> Outcome:
     """Set ``quality`` in [0, 1]."""
-    scores = _grader(config.quality.model).score(batch["text"], batch["language"])
-    return Outcome([None] * len(scores), {"quality": scores.tolist()})
+    if config.quality.model:
+        scores = _grader(config.quality.model).score(batch["text"], batch["language"]).tolist()
+    else:
+        texts = zip(batch["text"], batch["language"], batch["split"], strict=True)
+        scores = [quality(text, language, words) for text, language, words in texts]
+    return Outcome([None] * len(scores), {"quality": scores})
 
 
 def check(config: CurateConfig) -> None:
     """Load the grader; InputError where it is missing."""
-    _grader(config.quality.model)
+    if config.quality.model:
+        _grader(config.quality.model)
 
 
 @lru_cache(maxsize=1)
-def _grader(model: str) -> Scores:
-    return Grader.load(Path(model)) if model else CountableGrader()
+def _grader(model: str) -> Grader:
+    return Grader.load(Path(model))

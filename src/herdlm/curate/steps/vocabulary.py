@@ -9,6 +9,6 @@ from herdlm.curate.dirty_words import dirty_words
 
 def run(batch: Batch, config: CurateConfig) -> Outcome:
     """Set ``dirty_words``."""
-    texts = zip(batch["text"], batch["language"], strict=True)
-    counts = [dirty_words(text, language) for text, language in texts]
+    texts = zip(batch["text"], batch["language"], batch["split"], strict=True)
+    counts = [dirty_words(text, language, words) for text, language, words in texts]
     return Outcome([None] * len(counts), {"dirty_words": counts})

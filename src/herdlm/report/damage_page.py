@@ -1,0 +1,275 @@
+"""The damage report as one HTML page: weights, next-token distributions, rewards, right answers, worst prompts, fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from herdlm.report import charts, format
+from herdlm.report.data import Interval
+from herdlm.report.markup import Child, Html, foreign, table, tag
+from herdlm.report.page import POLICY
+from herdlm.report.scales import Scale, covering
+from herdlm.report.style import STYLE
+
+PAGE = "damage.html"
+FRAME = 1 / 30  # of a histogram's width, kept free at both ends
+MORE_STYLE = """
+.fits { color: var(--good); font-weight: 600; } .fits-not { color: var(--bad); font-weight: 600; }
+.worst { border-left: 3px double var(--bad); padding: .1rem 0 .1rem .8rem; margin: 1rem 0; min-width: 0; }
+.worst p { margin: 0 0 .3rem; }
+"""
+
+
+def render_damage_page(told: dict[str, Any]) -> str:
+    """The whole page from the content of damage.json. Equal data give equal bytes; models' text is escaped."""
+    text, answers = told["text"], told["answers"]
+    names = {side: told[side]["name"] for side in ("original", "changed")}
+    sections: list[tuple[str, str, Iterable[Child]]] = [("weights", "Weights", [_weights(told)])]
+    if text:
+        sections.append(("text", "Next-token distributions on text", _text(text)))
+    if answers:
+        if answers["reward"]:
+            sections.append(("reward", "Scores of the reward model", _reward(answers["reward"], names)))
+        sections.append(("answers", "Answers", _answers(answers)))
+        sections.append(("worst", "Worst prompts", _worst(answers["worst"], names)))
+    sections.append(("fit", "Will it fit one node?", _fit(told["fit"])))
+    title = f"{names['changed']} against {names['original']}"
+    head = tag(
+        "head", tag("meta", charset="utf-8"), tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"), tag("title", f"{title} - herdlm damage report"),
+        Html(f"<style>{STYLE}{MORE_STYLE}</style>"),
+    )  # fmt: skip
+    links = tag("ul", [tag("li", tag("a", name, href=f"#{id_}")) for id_, name, _ in sections])
+    body = tag(
+        "body", tag("a", "Skip to the content", href="#content", class_="skip"),
+        tag("header", tag("h1", title), _cards(told), tag("nav", links, aria_label="Sections")),
+        tag("main", [tag("section", tag("h2", name), parts, id=id_, aria_label=name) for id_, name, parts in sections],
+            id="content"),
+        tag("footer", tag("p", "Every number stands in damage.json, every answer in answers.jsonl. Both models were "
+            "given the same text and prompts. Intervals are of other text and prompts of the kind.")),
+    )  # fmt: skip
+    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en').text}\n"
+
+
+def _cards(told: dict[str, Any]) -> Html:
+    """The headline: what was saved, and what it cost."""
+    text, answers = told["text"], told["answers"]
+    before, after = (told[side]["weight_bytes"] for side in ("original", "changed"))
+    cards = [("Weights", format.size(after), f"instead of {format.size(before)}")]
+    if text:
+        cards.append(("KL divergence on text", format.tiny(text["kl"]), "nats per token, mean"))
+        cards.append(("Same next token", format.percent(text["top1_agreement"], 2), "most likely, on text"))
+    if answers:
+        if (reward := answers["reward"]) and reward["difference"]:
+            d = reward["difference"]
+            low, high = (format.signed(d[key], 3) for key in ("low", "high"))
+            cards.append(("Reward, difference", format.signed(d["value"], 3), f"95% interval {low} to {high}"))
+        if whole := answers["tasks"].get("all"):
+            d = whole["difference"]
+            says = f"points; 95% interval {format.span(d['low'], d['high'])}"
+            cards.append(("Right answers, difference", format.points(d["value"]), says))
+        says = f"of {format.count(answers['prompts'])}"
+        cards.append(("Same answers, letter for letter", format.percent(answers["same_answers"]), says))
+    return tag(
+        "ul", [
+            tag("li", tag("h3", name), tag("div", figure, tag("small", says), class_="figure"), class_="card")
+            for name, figure, says in cards
+        ], class_="cards",
+    )  # fmt: skip
+
+
+def _weights(told: dict[str, Any]) -> Html:
+    return table(
+        "Weights as stored", ("Model", "Parameters", "In FP8", "Share in FP8", "Size"),
+        (
+            (
+                about["name"], about["parameters"], about["fp8_parameters"],
+                format.percent(about["fp8_parameters"] / about["parameters"]), format.size(about["weight_bytes"]),
+            )
+            for about in (told["original"], told["changed"])
+        ),
+    )  # fmt: skip
+
+
+def _text(text: dict[str, Any]) -> list[Html]:
+    perplexity = text["perplexity"]
+    return [
+        tag(
+            "p", f"Over {format.count(text['tokens'])} tokens the perplexity went from {perplexity['original']:.4f} to "
+            f"{perplexity['changed']:.4f}.",
+        ),
+        _divergence_table("Divergence of next-token distributions, original against changed", text),
+        _spread(text["spread"]),
+    ]  # fmt: skip
+
+
+def _divergence_table(caption: str, found: dict[str, Any]) -> Html:
+    rows: list[tuple[Child, ...]] = [
+        ("KL, mean", format.tiny(found["kl"])), ("KL, median", format.tiny(found["kl_p50"])),
+        ("KL, 99th percentile", format.tiny(found["kl_p99"])), ("KL, largest", format.tiny(found["kl_max"])),
+        ("Same most likely next token", format.percent(found["top1_agreement"], 2)),
+        ("Perplexity of the original", f"{found['perplexity']['original']:.4f}"),
+        ("Perplexity of the changed model", f"{found['perplexity']['changed']:.4f}"), ("Tokens", found["tokens"]),
+    ]  # fmt: skip
+    return table(caption, ("Measure", "Value; divergence in nats per token"), rows)
+
+
+def _spread(spread: dict[str, Any]) -> Html:
+    """Shares of tokens by size of their divergence."""
+    names, below = [], "0"
+    for bound in spread["bounds"]:
+        names.append(f"{below} to {_power(bound)}" if bound else f"{below} and more")
+        below = _power(bound) if bound else ""
+    return table(
+        "How divergence is spread over tokens", ("KL in nats", "Share of tokens", "As a bar"),
+        (
+            (name, format.percent(share, 2), charts.share_bar(share))
+            for name, share in zip(names, spread["shares"], strict=True)
+        ),
+        text_columns=(0, 2),
+    )  # fmt: skip
+
+
+def _power(value: float) -> str:
+    return f"{value:g}" if value >= 1e-3 else f"{value:.0e}".replace("e-0", "e\N{MINUS SIGN}")
+
+
+def _reward(reward: dict[str, Any], names: dict[str, str]) -> list[Html]:
+    if not reward["distribution"]:
+        return [tag("p", f"{reward['prompts']} answers were scored, too few to tell a distribution.")]
+    histogram, distribution, d = reward["histogram"], reward["distribution"], reward["difference"]
+    edges = histogram["edges"]
+    series = [
+        charts.Series(names[side], _steps(edges, histogram[side]), look)
+        for look, side in enumerate(("original", "changed"), 1)
+    ]
+    width = edges[-1] - edges[0]
+    highest = max(100 * share for side in names for share in histogram[side])
+    told = ", ".join(f"{names[side]} {distribution[side]['mean']:.3f}" for side in names)
+    quantiles = list(distribution["original"]["quantiles"])
+    skipped = f" {reward['too_long']} answers too long for the reward model are left out." if reward["too_long"] else ""
+    return [
+        tag(
+            "p", f"Benchmarks hide damage that shows in how answers are liked. The mean score of a prompt's answers "
+            f"changed by {format.signed(d['value'], 4)}, with a 95% interval of {format.signed(d['low'], 4)} to "
+            f"{format.signed(d['high'], 4)}.{skipped}",
+        ),
+        charts.chart(
+            series, title="Distribution of the reward model's scores", alt=f"Two histograms of scores. Means: {told}.",
+            x="score", y="% of answers", x_scale=Scale(edges[0] - FRAME * width, edges[-1] + FRAME * width),
+            y_scale=covering([0.0, highest], zero=True),
+            rules=[charts.Rule("x", distribution[side]["mean"], "") for side in names],
+        ),
+        table(
+            "Scores", ("Model", "Mean", "Standard deviation", *(f"Percentile {q[1:]}" for q in quantiles)),
+            (
+                (names[side], *(f"{value:.3f}".replace("-", format.MINUS) for value in (
+                    of["mean"], of["standard_deviation"], *of["quantiles"].values()
+                )))
+                for side, of in distribution.items()
+            ),
+        ),
+    ]  # fmt: skip
+
+
+def _steps(edges: list[float], shares: list[float]) -> list[tuple[float, float]]:
+    """A histogram's outline in percent."""
+    points = [(edges[0], 0.0)]
+    for low, high, share in zip(edges, edges[1:], shares, strict=False):
+        points += [(low, 100 * share), (high, 100 * share)]
+    return [*points, (edges[-1], 0.0)]
+
+
+def _answers(answers: dict[str, Any]) -> list[Child]:
+    how = "greedily" if not answers["temperature"] else f"at temperature {answers['temperature']:g}"
+    parts: list[Child] = [
+        tag(
+            "p", f"Both models answered {format.count(answers['prompts'])} prompts {how}, {answers['samples']} "
+            f"answer{'s' if answers['samples'] > 1 else ''} each; {format.percent(answers['same_answers'])} of the "
+            "first answers are the same letter for letter.",
+        )
+    ]  # fmt: skip
+    if answers["along_answers"]:
+        caption = "Divergence along the original's answers, at each of their tokens"
+        parts.append(_divergence_table(caption, answers["along_answers"]))
+    if answers["tasks"]:
+        parts.append(
+            table(
+                "Right answers; the difference is paired",
+                ("Task", "Questions", "Original", "Changed", "Difference in points (95%)", "Became right, wrong"),
+                (
+                    (
+                        format.words(name), of["questions"], _rate(of["original"]), _rate(of["changed"]),
+                        f"{format.points(of['difference']['value'])} "
+                        f"({format.span(of['difference']['low'], of['difference']['high'])})",
+                        f"{of['gained']}, {of['lost']}",
+                    )
+                    for name, of in answers["tasks"].items()
+                ),
+            )
+        )  # fmt: skip
+    return parts
+
+
+def _rate(estimate: dict[str, float]) -> str:
+    return format.rate(Interval(**estimate))
+
+
+def _worst(worst: dict[str, list[dict[str, Any]]], names: dict[str, str]) -> list[Child]:
+    parts: list[Child] = []
+    for title, rows in (
+        ("Answers that lost most reward", worst["by_reward"]),
+        ("Distributions furthest apart along the original's answer", worst["by_divergence"]),
+    ):
+        if rows:
+            parts += [tag("h3", title), [_bad(row, names) for row in rows]]
+    return parts or [tag("p", "None: no prompt's answers were measured.")]
+
+
+def _bad(row: dict[str, Any], names: dict[str, str]) -> Html:
+    told = []
+    if row["kl"] is not None:
+        told.append(f"KL {format.tiny(row['kl'])} nats per token")
+    reward, right = row.get("reward"), row.get("right")
+    if reward:
+        told.append(f"reward {reward['original']:.3f} to {reward['changed']:.3f}")
+
+    def side(name: str) -> Html:
+        mark = None
+        if right:
+            mark = tag("span", " ✓ right" if right[name] else " ✗ wrong", class_="mark")
+        said: Child = foreign(row[name]) if row[name].strip() else tag("em", "no answer")
+        return tag("div", tag("dt", names[name]), tag("dd", said, mark))
+
+    return tag(
+        "div", tag("p", foreign(row["prompt"])), tag("p", "; ".join(told), class_="quiet"),
+        tag("dl", side("original"), side("changed"), class_="answers"), class_="worst",
+    )  # fmt: skip
+
+
+def _fit(fit: dict[str, Any]) -> list[Html]:
+    node = fit["node"]
+
+    def verdict(row: dict[str, Any]) -> Html:
+        return tag("span", "✓ fits" if row["fits"] else "✗ does not fit", class_="fits" if row["fits"] else "fits-not")
+
+    return [
+        tag(
+            "p", f"One node of {node['gpus']} GPUs with {node['gigabytes']:g} GB, {format.percent(node['reserve'], 0)} "
+            "of it kept free; cache in BF16. herdlm fit tells it for other nodes and contexts.",
+        ),
+        table(
+            f"Weights and cache of {fit['concurrency']} sequences",
+            ("Model", "Precision", "Weights", "Tokens a sequence", "Cache", "Fits", "Most sequences"),
+            (
+                (
+                    row["model"], row["precision"], format.size(row["weights"]), row["context"],
+                    format.size(row["cache"]), verdict(row), row["most_sequences"],
+                )
+                for row in fit["rows"]
+            ),
+            text_columns=(0, 1, 5),
+        ),
+    ]  # fmt: skip

@@ -1,0 +1,167 @@
+"""Hands the prompts of a file to workers and writes down their answers."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from herdlm.base.artefact import hash_file, hash_json, read_manifest
+from herdlm.base.errors import HerdError, InputError
+from herdlm.base.progress import Progress
+from herdlm.serve.batch.answers import Answers
+from herdlm.serve.batch.prompts import Ask, Options, Prompts
+from herdlm.serve.batch.worker import Answered, Setting
+from herdlm.serve.resolve import model_folder
+
+# Samples a worker has in hand: an engine's batch and as many that wait, so that no row is ever idle.
+SAMPLES_AHEAD = 512
+DEATHS = 3  # of workers, with nothing answered between them
+
+
+class Workers(Protocol):
+    """Engines elsewhere, numbered from 0."""
+
+    count: int
+
+    def give(self, worker: int, asks: Sequence[Ask]) -> None:
+        """Hand prompts, none or more, to a worker that has reported; it reports again when some are finished."""
+
+    def news(self) -> list[tuple[int, list[Answered] | None]]:
+        """Wait for workers to report: each first when it is ready, then after each round.
+
+        None in place of answers: the worker died with all it had in hand; another has been started in its place.
+
+        Raises:
+            HerdError: a worker cannot load the model.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run came to: prompts answered in all, by an earlier process, and in error; workers that died."""
+
+    prompts: int
+    restored: int
+    failed: int
+    deaths: int
+
+
+def generate_batch(
+    model: Path,
+    prompts: Path,
+    out: Path,
+    *,
+    options: Options | None = None,
+    chat: bool = False,
+    seed: int = 0,
+    workers: int | None = None,
+    cluster: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    quiet: bool = False,
+) -> Summary:
+    """Answer every prompt of a JSONL file; see docs/generate.md for both files' lines.
+
+    What a prompt is answered depends on model, options, ``seed`` and its id alone, not on the workers. A run that was
+    killed goes on where it stopped when it is started again.
+
+    Args:
+        options: for all lines that do not say otherwise.
+        chat: takes a line's ``prompt`` as a user's message.
+        workers: engines at once; where not given, 1 here and one for each CPU or GPU of a cluster.
+        cluster: a Ray cluster to run on: ``auto``, ``ray://HOST:PORT`` or the head's HOST:PORT.
+
+    Raises:
+        InputError: the model, a line, an option or the place of the output is at fault.
+        HerdError: workers died again and again; what is finished is kept.
+    """
+    if workers is not None and workers < 1:
+        raise InputError(f"workers = {workers}", "Give at least 1")
+    folder = model_folder(model)
+    with closing(Prompts(prompts, options or Options(), chat=chat)) as asked:
+        run = {
+            "model": _content(folder), "prompts": asked.content, "options": asked.defaults, "chat": chat, "seed": seed,
+            "dtype": dtype,
+        }  # fmt: skip
+        setting = Setting(os.path.abspath(folder), device, dtype, seed, None)  # noqa: PTH100 - keeps links
+        with Answers(out, asked.ids, run) as answers:
+            restored, deaths = len(answers.done), 0
+            if restored < len(asked):
+                with _open_workers(setting, workers, cluster) as crew:
+                    deaths = _drive(crew, asked, answers, quiet)
+            return Summary(len(asked), restored, answers.publish(), deaths)
+
+
+def _open_workers(setting: Setting, workers: int | None, cluster: str | None) -> AbstractContextManager[Workers]:
+    if cluster is not None:
+        from herdlm.serve.batch.cluster import RayWorkers
+
+        return RayWorkers(cluster, setting, workers)
+    from herdlm.serve.batch.processes import ProcessWorkers
+
+    return ProcessWorkers(setting, workers or 1)
+
+
+def _drive(workers: Workers, prompts: Prompts, answers: Answers, quiet: bool) -> int:
+    """Until every prompt is answered; returns the number of workers that died."""
+    waiting = deque(number for number in range(len(prompts)) if number not in answers.done)
+    in_hand: list[dict[int, int]] = [{} for _ in range(workers.count)]  # samples of each prompt, by worker
+    idle: set[int] = set()
+    deaths = in_a_row = tokens = 0
+    with Progress("generate", len(prompts), "prompts", quiet=quiet) as progress:
+        progress.restore(len(answers.done))
+        while len(answers.done) < len(prompts):
+            for worker, finished in workers.news():
+                if finished is None:
+                    deaths, in_a_row = deaths + 1, in_a_row + 1
+                    idle.discard(worker)
+                    waiting.extendleft(reversed(in_hand[worker]))
+                    in_hand[worker].clear()
+                    if in_a_row >= DEATHS:
+                        raise HerdError(
+                            f"workers died {in_a_row} times with nothing answered between",
+                            "They may have run out of memory: use fewer. Run again to go on; finished answers are kept",
+                        )
+                    continue
+                for number, answer in finished:
+                    del in_hand[worker][number]
+                    answers.add(number, answer)
+                    tokens += sum(completion["tokens"] for completion in answer.get("completions", ()))
+                    in_a_row = 0
+                    progress.advance(1, f"{tokens:,} tokens")
+                idle.add(worker)
+            for worker in sorted(idle):
+                asks = _next(prompts, waiting, in_hand[worker], workers.count)
+                if asks or in_hand[worker]:
+                    idle.remove(worker)
+                    workers.give(worker, asks)
+    return deaths
+
+
+def _next(prompts: Prompts, waiting: deque[int], in_hand: dict[int, int], workers: int) -> list[Ask]:
+    """Prompts for a worker that has ``in_hand``: its share of what waits, as far as it has room."""
+    asks: list[Ask] = []
+    share = -(-len(waiting) // workers)
+    while waiting and len(asks) < share and sum(in_hand.values()) < SAMPLES_AHEAD:
+        ask = prompts.ask(waiting.popleft())
+        in_hand[ask["number"]] = ask["options"].get("best_of") or ask["options"].get("n", 1)
+        asks.append(ask)
+    return asks
+
+
+def _content(folder: Path) -> str:
+    """Tells one model from another: by its manifest, or by small files whole and large ones by size and time."""
+    if manifest := read_manifest(folder):
+        return manifest.content
+    told: dict[str, Any] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".json":
+            told[path.name] = hash_file(path)
+        elif path.suffix == ".safetensors":
+            told[path.name] = [path.stat().st_size, path.stat().st_mtime_ns]
+    return hash_json(told)

@@ -1,0 +1,134 @@
+"""API keys: made, listed and revoked in a file that a running server reads again when it changes.
+
+A key is 256 random bits, and the file holds its SHA-256 alone. A slow hash such as scrypt protects what people choose,
+because that can be guessed; 256 random bits cannot, and a slow hash would cost every request its tenths of a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import tempfile
+import time
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from herdlm.base.errors import DamagedError, InputError
+
+PREFIX = "herdlm-"  # so that scanners for leaked secrets can find one
+
+
+class Key(BaseModel):
+    """A key's entry: whose it is, and what it may do. None stands for no limit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._@-]{1,64}$")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    created: int
+    requests_per_minute: int | None = Field(None, ge=1)
+    tokens_per_minute: int | None = Field(None, ge=1)
+    concurrent: int | None = Field(None, ge=1)
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    keys: list[Key] = []
+
+
+class KeyFile:
+    """The keys in a JSON file, readable and writable by its owner alone."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stamp: tuple[int, int, int] | None = None
+        self._keys: list[Key] = []
+
+    def entries(self) -> list[Key]:
+        """All keys, as the file has them now.
+
+        Raises:
+            InputError: there is no such file.
+            DamagedError: it cannot be read.
+        """
+        try:
+            found = self.path.stat()
+            stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+            if stamp != self._stamp:
+                self._keys = _File.model_validate_json(self.path.read_bytes()).keys
+                self._stamp = stamp
+        except FileNotFoundError as error:
+            raise InputError(
+                f"there is no key file {self.path}", "Make one: herdlm keys add NAME --file ..."
+            ) from error
+        except (OSError, ValidationError) as error:
+            raise DamagedError(f"{self.path} is no key file: {error}", "Restore it or make a new one") from error
+        return self._keys
+
+    def find(self, secret: str) -> Key | None:
+        """The entry of a key that was presented. Takes as long whether and wherever it is found."""
+        digest = key_hash(secret)
+        found = None
+        for key in self.entries():
+            if hmac.compare_digest(key.sha256, digest):
+                found = key
+        return found
+
+    def add(
+        self, name: str, *, requests_per_minute: int | None = None, tokens_per_minute: int | None = None,
+        concurrent: int | None = None,
+    ) -> str:  # fmt: skip
+        """Make a key; returns it. It is shown this once and cannot be had from the file.
+
+        Raises:
+            InputError: the name is taken or not one, or a limit is not positive.
+        """
+        keys = self.entries() if self.path.exists() else []
+        if any(key.name == name for key in keys):
+            raise InputError(f"{self.path} has a key named {name}", "Revoke it first or choose another name")
+        secret = PREFIX + secrets.token_urlsafe(32)
+        try:
+            key = Key(name=name, sha256=key_hash(secret), created=int(time.time()), concurrent=concurrent,
+                      requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute)  # fmt: skip
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise InputError(f"{problem['loc'][0]} = {problem['input']!r}: {problem['msg']}", "Give another") from error
+        self._write([*keys, key])
+        return secret
+
+    def revoke(self, name: str) -> None:
+        """Take a key away; a running server refuses it from its next request on.
+
+        Raises:
+            InputError: there is no key of that name.
+        """
+        keys = self.entries()
+        if all(key.name != name for key in keys):
+            raise InputError(
+                f"{self.path} has no key named {name}", f"It has {', '.join(k.name for k in keys) or 'none'}"
+            )
+        self._write([key for key in keys if key.name != name])
+
+    def _write(self, keys: list[Key]) -> None:
+        text = json.dumps({"keys": [key.model_dump() for key in keys]}, indent=2) + "\n"
+        # A new file renamed into place: a server that reads meanwhile sees the old or the new one, whole.
+        descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")  # mode 0600
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(self.path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def key_hash(secret: str) -> str:
+    """What the file holds of a key."""
+    return hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest()

@@ -1,0 +1,117 @@
+"""What Prometheus reads at ``/metrics``: counters and histograms of requests, and the engines' state at that moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from herdlm.serve.limits import Crowd
+from herdlm.serve.models import Models
+from herdlm.serve.visit import Visit
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+ROUTES = (
+    "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models", "/tokenize", "/detokenize",
+    "/tokenizer_info", "/metrics", "/health",
+)  # fmt: skip
+
+
+class Metrics:
+    """The server's own registry: several servers in one process do not mix."""
+
+    def __init__(self, models: Models, crowd: Crowd) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "herdlm_requests", "Requests answered", ("route", "model", "status"), registry=self.registry
+        )
+        self.prompt_tokens = self._counter("herdlm_prompt_tokens", "Tokens of prompts taken in")
+        self.cached_tokens = self._counter("herdlm_cached_prompt_tokens", "Of these, found in the prefix cache")
+        self.generated_tokens = self._counter("herdlm_generated_tokens", "Tokens drawn")
+        self.seconds = self._histogram("herdlm_request_seconds", "From request to the answer's end", SECONDS)
+        self.first_token = self._histogram(
+            "herdlm_time_to_first_token_seconds", "From request to a stream's first token", SECONDS
+        )
+        self.per_token = self._histogram(
+            "herdlm_time_per_output_token_seconds", "Mean time between a streamed answer's tokens", TOKEN_SECONDS
+        )
+        self.registry.register(_Engines(models, crowd))
+
+    def count(self, visit: Visit) -> None:
+        """Count a visit that has ended."""
+        model = visit.model
+        self.requests.labels(_route(visit.path), model, str(visit.status)).inc()
+        if not model:
+            return
+        self.prompt_tokens.labels(model).inc(visit.prompt_tokens)
+        self.cached_tokens.labels(model).inc(visit.cached_tokens)
+        self.generated_tokens.labels(model).inc(visit.completion_tokens)
+        self.seconds.labels(model).observe(visit.ended_at - visit.started_at)
+        if visit.first_token_at is not None and visit.last_token_at is not None:
+            self.first_token.labels(model).observe(visit.first_token_at - visit.started_at)
+            if visit.completion_tokens > 1:
+                spent = visit.last_token_at - visit.first_token_at
+                self.per_token.labels(model).observe(spent / (visit.completion_tokens - 1))
+
+    def text(self) -> bytes:
+        """All of it in Prometheus's text format."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(name, text, ("model",), registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, text, ("model",), buckets=buckets, registry=self.registry)
+
+
+class _Engines(Collector):
+    """The engines' state, read when it is asked for."""
+
+    def __init__(self, models: Models, crowd: Crowd) -> None:
+        self.models, self.crowd = models, crowd
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics of all models."""
+        yield GaugeMetricFamily("herdlm_answers_underway", "Answers running or waiting", value=self.crowd.samples)
+        yield CounterMetricFamily("herdlm_model_loads", "Models loaded", value=self.models.loads)
+        yield CounterMetricFamily("herdlm_model_evictions", "Models unloaded for others", value=self.models.evictions)
+        gauges = {
+            "herdlm_batch_size": ("Samples in the batch", "running"),
+            "herdlm_queue_length": ("Samples that wait for room in the batch", "waiting"),
+            "herdlm_cache_pages_held": ("Cache pages that running samples hold", "held"),
+            "herdlm_cache_pages": ("Cache pages in all", "pages"),
+        }
+        counters = {
+            "herdlm_preemptions": ("Samples put back because pages ran out", "preemptions"),
+            "herdlm_prefix_tokens_reused": ("Prompt tokens not computed again", "reused"),
+        }
+        for name, (text, attribute) in gauges.items():
+            gauge = GaugeMetricFamily(name, text, labels=("model",))
+            for model in self.models:
+                gauge.add_metric((model.text.name,), getattr(model.backend.state, attribute))
+            yield gauge
+        for name, (text, attribute) in counters.items():
+            counter = CounterMetricFamily(name, text, labels=("model",))
+            for model in self.models:
+                counter.add_metric((model.text.name,), getattr(model.backend.state, attribute))
+            yield counter
+        use = GaugeMetricFamily("herdlm_cache_use_ratio", "Share of cache pages held", labels=("model",))
+        loaded = GaugeMetricFamily("herdlm_model_loaded", "1 where the model is loaded", labels=("model",))
+        restarts = CounterMetricFamily("herdlm_worker_restarts", "Workers started after a death", labels=("model",))
+        for model in self.models:
+            state, label = model.backend.state, (model.text.name,)
+            use.add_metric(label, state.held / state.pages if state.pages else 0.0)
+            loaded.add_metric(label, float(model.backend.ready))
+            restarts.add_metric(label, model.backend.restarts)
+        yield from (use, loaded, restarts)
+
+
+def _route(path: str) -> str:
+    """The route of a path, so that what clients make up adds no series."""
+    for route in ROUTES:
+        if path == route or path.startswith(f"{route}/"):
+            return route
+    return "other"

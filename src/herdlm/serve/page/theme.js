@@ -1,0 +1,13 @@
+// Light, dark, or as the system has it. A classic script in the head, so that the page never flashes in the wrong one.
+"use strict";
+
+document.documentElement.dataset.theme = storedTheme();
+
+function storedTheme() {
+  try {
+    const theme = localStorage.getItem("herdlm.theme");
+    return ["light", "dark"].includes(theme) ? theme : "system";
+  } catch {
+    return "system";
+  }
+}

@@ -1,0 +1,205 @@
+"""Finds the tool calls in a Llama 3.1 answer while it grows.
+
+Two forms are known. A custom function is called by JSON at the beginning of the answer,
+``{"name": "f", "parameters": {...}}``, several in a row or in a list. After ``<|python_tag|>`` stand code for the
+interpreter, a built-in tool as ``brave_search.call(query="...")``, or JSON as before. What names no function on offer
+is text. What follows calls in an answer is neither told nor a call.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+CODE_INTERPRETER = "code_interpreter"
+BUILT_IN = ("brave_search", "wolfram_alpha", CODE_INTERPRETER)
+
+HEADER = re.compile(
+    r'\s*\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*"(?P<name>[^"\\]{1,64})"\s*'
+    r'(?:,\s*"(?:parameters|arguments)"\s*:\s*(?=\{)|(?P<bare>\}))'
+)
+LONGEST_HEADER = 200  # characters; what is longer is no call
+BUILT_IN_CALL = re.compile(r"\s*(?P<name>\w+)\.call\((?P<arguments>.*)\)\s*", re.DOTALL)
+ARGUMENT = re.compile(r'\s*(?P<name>\w+)\s*=\s*(?P<value>"(?:[^"\\]|\\.)*"|-?[\d.]+|true|false)\s*(?:,|$)', re.DOTALL)
+
+
+@dataclass(slots=True)
+class CallPiece:
+    """The beginning of a call, with its id and name, or more of its arguments."""
+
+    index: int
+    name: str | None = None
+    arguments: str = ""
+    id: str = field(default_factory=lambda: f"call_{secrets.token_hex(12)}")
+
+    def told(self) -> dict[str, Any]:
+        """As a stream's delta has it."""
+        if self.name is None:
+            return {"index": self.index, "function": {"arguments": self.arguments}}
+        function = {"name": self.name, "arguments": self.arguments}
+        return {"index": self.index, "id": self.id, "type": "function", "function": function}
+
+
+class State(Enum):
+    """Where the scanner stands."""
+
+    BEGINNING = 0
+    TEXT = 1
+    HEADER = 2
+    ARGUMENTS = 3
+    CLOSING = 4
+    BETWEEN = 5
+    CODE = 6
+    REST = 7
+
+
+class CallScanner:
+    """Takes an answer's text in pieces and gives text and calls as soon as they are certain.
+
+    Args:
+        names: functions on offer.
+        parallel: whether more than the first call is told.
+
+    Attributes:
+        calls: found so far.
+    """
+
+    def __init__(self, names: frozenset[str], parallel: bool) -> None:
+        self.names, self.parallel = names, parallel
+        self.calls = 0
+        self._state = State.BEGINNING
+        self._held = ""
+        self._depth = 0
+        self._quoted = self._escaped = False
+
+    def begin_code(self) -> None:
+        """The answer began with ``<|python_tag|>``."""
+        self._state = State.CODE
+
+    def feed(self, text: str, *, final: bool) -> list[str | CallPiece]:
+        """Take more text; ``final`` with the last."""
+        self._held += text
+        found: list[str | CallPiece] = []
+        steps = {
+            State.BEGINNING: self._beginning, State.TEXT: self._text, State.HEADER: self._header,
+            State.ARGUMENTS: self._arguments, State.CLOSING: self._closing, State.BETWEEN: self._between,
+            State.CODE: self._code, State.REST: self._rest,
+        }  # fmt: skip
+        while steps[self._state](found, final):
+            pass
+        return found
+
+    # Each step returns whether another can be taken with what is held.
+
+    def _beginning(self, found: list[str | CallPiece], final: bool) -> bool:
+        start = self._held.lstrip()
+        if not start and not final:
+            return False
+        self._state = State.HEADER if start[:1] in ("{", "[") else State.TEXT
+        return True
+
+    def _text(self, found: list[str | CallPiece], final: bool) -> bool:
+        if self._held:
+            found.append(self._held)
+            self._held = ""
+        return False
+
+    def _header(self, found: list[str | CallPiece], final: bool) -> bool:
+        start = self._held.lstrip()
+        match = HEADER.match(start[1:] if start.startswith("[") else start)
+        if match and match["name"] in self.names:
+            found.append(CallPiece(self.calls, match["name"], "{}" if match["bare"] else ""))
+            self.calls += 1
+            self._held = match.string[match.end() :]
+            self._state = State.BETWEEN if match["bare"] else State.ARGUMENTS
+            return True
+        if match or final or len(start) > LONGEST_HEADER:
+            self._state = State.REST if self.calls else State.TEXT
+            return True
+        return False
+
+    def _arguments(self, found: list[str | CallPiece], final: bool) -> bool:
+        end = self._end_of_object()
+        piece, self._held = self._held[:end], self._held[end:]
+        if piece:
+            found.append(CallPiece(self.calls - 1, arguments=piece))
+        if not self._depth:
+            self._state = State.CLOSING
+        return not self._depth
+
+    def _end_of_object(self) -> int:
+        """Where the object that the held text goes on with ends, or the end of what is held."""
+        for i, character in enumerate(self._held):
+            if self._escaped:
+                self._escaped = False
+            elif self._quoted:
+                self._escaped = character == "\\"
+                self._quoted = character != '"'
+            elif character == '"':
+                self._quoted = True
+            elif character in "{[":
+                self._depth += 1
+            elif character in "}]":
+                self._depth -= 1
+                if not self._depth:
+                    return i + 1
+        return len(self._held)
+
+    def _closing(self, found: list[str | CallPiece], final: bool) -> bool:
+        start = self._held.lstrip()
+        if not start:
+            return False
+        self._state = State.BETWEEN if start[0] == "}" else State.REST
+        self._held = start[1:]
+        return True
+
+    def _between(self, found: list[str | CallPiece], final: bool) -> bool:
+        start = self._held.lstrip(" \t\r\n;,")
+        if not start:
+            return False
+        self._held = start
+        self._state = State.HEADER if self.parallel and start[0] == "{" else State.REST
+        return True
+
+    def _rest(self, found: list[str | CallPiece], final: bool) -> bool:
+        self._held = ""
+        return False
+
+    def _code(self, found: list[str | CallPiece], final: bool) -> bool:
+        if self._held.lstrip().startswith("{"):
+            self._state = State.HEADER
+            return True
+        if not final:
+            return False
+        code, self._held = self._held, ""
+        call = BUILT_IN_CALL.fullmatch(code)
+        arguments = _arguments_of(call["arguments"]) if call else None
+        if call and arguments is not None and call["name"] in self.names:
+            name = call["name"]
+        elif CODE_INTERPRETER in self.names:
+            name, arguments = CODE_INTERPRETER, {"code": code}
+        else:
+            found.append(code)
+            return False
+        found.append(CallPiece(self.calls, name, json.dumps(arguments, ensure_ascii=False)))
+        self.calls += 1
+        return False
+
+
+def _arguments_of(text: str) -> dict[str, Any] | None:
+    """The keyword arguments of a built-in tool's call; None where they are not of that form."""
+    arguments, at = {}, 0
+    while at < len(text):
+        match = ARGUMENT.match(text, at)
+        if match is None:
+            return None
+        try:
+            arguments[match["name"]] = json.loads(match["value"], strict=False)
+        except ValueError:
+            return None
+        at = match.end()
+    return arguments
