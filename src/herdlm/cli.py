@@ -458,9 +458,9 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    cache_tokens: Annotated[int | None, typer.Option(min=16, help="Tokens that each model's cache holds.")] = None,
-    tensor_parallel: Annotated[int, typer.Option(min=1, help="Processes that share each layer.")] = 1,
+    tensor_parallel: Annotated[int, typer.Option(min=1, help="Processes that share each layer of a model.")] = 1,
     pipeline_parallel: Annotated[int, typer.Option(min=1, help="Stages of layers, in processes of their own.")] = 1,
+    cache_tokens: Annotated[int | None, typer.Option(min=16, help="Tokens that each model's cache holds.")] = None,
     memory_gib: Annotated[float | None, typer.Option(min=0, help="Unload models beyond this much memory.")] = None,
     keys: Annotated[Path | None, typer.Option(help="The file of API keys; see herdlm keys.")] = None,
     no_keys: Annotated[bool, typer.Option("--no-keys", help="Let everyone in who can reach the host.")] = False,
@@ -481,8 +481,8 @@ def serve(
     limits = ServerLimits(body_bytes=int(max_body_mib * 2**20), samples=max_answers, request_seconds=request_seconds,
                           drain_seconds=drain_seconds)  # fmt: skip
     serve_models(
-        models, host=host, port=port, device=device, dtype=dtype, cache_tokens=cache_tokens,
-        tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel, memory_gib=memory_gib,
+        models, host=host, port=port, device=device, dtype=dtype, cache_tokens=cache_tokens, memory_gib=memory_gib,
+        tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel,
         keys=keys, no_keys=no_keys, limits=limits, log_texts=log_texts, seed=seed,
         guard=guard, guard_threshold=guard_threshold,
     )  # fmt: skip

@@ -212,6 +212,11 @@ class Engine:
         if self._whole is not None:
             self.model = self._fused(self._whole)
 
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of this process's cache when full."""
+        return self.pool.count * self.cache.page_bytes * len(self.cache.layers)
+
     def close(self) -> None:
         """Let the other processes of a parallel model end; nothing to do for one alone."""
         if isinstance(self.model, LeadingTransformer):

@@ -27,6 +27,7 @@ class Matrix(Protocol):
     """
 
     scale: float
+    bytes: int
 
     def __call__(self, x: Tensor) -> Tensor:
         """x [N, in] -> [N, out], too large by 1 / scale."""
@@ -40,6 +41,7 @@ class WholeMatrix:
 
     def __init__(self, weight: Tensor) -> None:
         self.weight = weight.t().contiguous() if weight.device.type == "cpu" else weight.t()
+        self.bytes = self.weight.nbytes
 
     def __call__(self, x: Tensor) -> Tensor:
         """See :class:`Matrix`."""
@@ -57,7 +59,7 @@ class HalfMatrix:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch may drop it one day; `packs` looks whether it has
             self.weight: Tensor = torch.fbgemm_pack_gemm_matrix_fp16(halves)
-        self.scale = scale
+        self.scale, self.bytes = scale, 2 * halves.numel()
 
     def __call__(self, x: Tensor) -> Tensor:
         """See :class:`Matrix`."""

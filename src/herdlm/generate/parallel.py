@@ -193,7 +193,8 @@ class LeadingTransformer(Transformer):
 
     def forward(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """See :class:`herdlm.model.transformer.Transformer`; ``attend`` is a PagedAttention over the same tokens."""
-        assert isinstance(attend, PagedAttention)
+        if not isinstance(attend, PagedAttention):
+            raise InputError("a model on several processes only generates", "Load it on one process for embeddings")
         feed = attend.feed
         try:
             self._tell(FORWARD, len(feed.tokens), *feed.tables.shape, feed.copies.shape[1])

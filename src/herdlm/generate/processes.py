@@ -86,7 +86,11 @@ def main() -> None:
     store = TCPStore("127.0.0.1", order["port"], order["tp"] * order["pp"], is_master=False, timeout=START)
     mesh = _join(store, order["rank"], order["tp"], order["pp"], order["device"])
     model = load_model(Path(order["folder"]), order["device"], order["dtype"])
-    follow(Part(model, compute_type(model, order["dtype"]), mesh, let_go=True))
+    part = Part(model, compute_type(model, order["dtype"]), mesh, let_go=True)
+    try:
+        follow(part)
+    except RuntimeError as error:  # of the transfer: a process of this model is gone, and the rest are of no use
+        sys.exit(f"process {order['rank']} of a parallel model ends: {str(error).splitlines()[0]}")
 
 
 if __name__ == "__main__":

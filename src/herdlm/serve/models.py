@@ -99,9 +99,7 @@ class Models:
             if text.name in self._by_name:
                 raise InputError(f"two models are called {text.name}: {self._by_name[text.name].text.folder} and "
                                  f"{text.folder}", "Name one differently: NAME=FOLDER")  # fmt: skip
-            options = WorkerOptions(
-                str(text.folder), device, dtype, cache_tokens, tensor_parallel, pipeline_parallel
-            )  # fmt: skip
+            options = WorkerOptions(str(text.folder), device, dtype, cache_tokens, tensor_parallel, pipeline_parallel)
             model = Model(text, Backend(text.name, options, launch))
             if self.limit is not None and model.bytes > self.limit:
                 raise InputError(f"{text.name} needs about {model.bytes / GIB:.2f} GiB, the limit is {memory_gib}",

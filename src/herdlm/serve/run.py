@@ -83,8 +83,8 @@ def serve(
     Args:
         models: each a model folder or a run, whose flagship is meant then; or ``NAME=FOLDER`` to name it.
         port: 0 for any free one.
+        tensor_parallel, pipeline_parallel: processes of this machine that hold each model between them.
         cache_tokens: of each model's key/value cache; by default see :class:`herdlm.generate.engine.Engine`.
-        tensor_parallel, pipeline_parallel: processes that hold each model between them.
         memory_gib: the most that loaded models may take; the one used longest ago is unloaded for another.
         keys: a file of API keys; see :class:`herdlm.serve.keys.KeyFile`.
         no_keys: let everyone in, also at addresses that other machines reach.
@@ -100,8 +100,8 @@ def serve(
     """
     texts = [_named(model) for model in models]  # wrong paths are told before anything is loaded, as are used ports
     found = Models(
-        texts, device=device, dtype=dtype, cache_tokens=cache_tokens, tensor_parallel=tensor_parallel,
-        pipeline_parallel=pipeline_parallel, memory_gib=memory_gib,
+        texts, device=device, dtype=dtype, cache_tokens=cache_tokens, memory_gib=memory_gib,
+        tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel,
     )  # fmt: skip
     moderator = None if guard is None else Moderator(guard, guard_threshold, device=device, dtype=dtype)
     key_file = None if keys is None else KeyFile(keys)

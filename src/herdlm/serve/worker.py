@@ -24,7 +24,6 @@ import torch
 from herdlm.base.errors import HerdError, InputError
 from herdlm.generate.embedding import embedding
 from herdlm.generate.engine import Engine
-from herdlm.generate.paged_attention import bytes_per_token
 from herdlm.generate.request import Event
 from herdlm.generate.rows import Request
 from herdlm.serve import wire
@@ -165,7 +164,7 @@ class Worker:
 
 
 def memory_of(engine: Engine) -> int:
-    """Bytes that ``engine`` takes with its cache in use: of memory, and of a GPU's; in processes alike, as in this one."""
+    """Bytes that ``engine`` takes with its cache in use, of memory and of a GPU's; other processes as much as this."""
     try:
         resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:  # no Linux: the most it ever took, in KiB
@@ -173,8 +172,7 @@ def memory_of(engine: Engine) -> int:
     if engine.device.type == "cuda":
         return engine.processes * (resident + torch.cuda.memory_allocated(engine.device))
     # The system gives pages of the cache when they are first written.
-    cache = engine.pool.count * engine.pool.page_size * bytes_per_token(engine.config, engine.compute)
-    return engine.processes * resident + cache
+    return engine.processes * (resident + engine.cache_bytes)
 
 
 class Embedding:
