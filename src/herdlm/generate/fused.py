@@ -80,8 +80,8 @@ class FusedLayer(nn.Module):
         super().__init__()
         attention = whole.self_attn
         self.number, self.head_size, self.group = attention.layer, attention.head_size, group
-        self.heads = attention.q_proj.out_features // self.head_size
-        self.keys = attention.k_proj.out_features // self.head_size
+        self.heads = attention.q_proj.weight.shape[0] // self.head_size
+        self.keys = attention.k_proj.weight.shape[0] // self.head_size
         self.turned = self.heads + self.keys
         self.qkv: Matrix | nn.ModuleList
         qkv_scale = gate_scale = self.mlp_scale = self.out_scale = 1.0
