@@ -144,15 +144,3 @@ def test_an_engine_that_let_its_model_go_takes_no_new_weights():
         engine.step()
     engine.forget_prefixes()
     assert engine.generate([[1, 2]], SamplingParams(max_tokens=3)) == expected
-
-
-def test_the_memory_told_is_that_of_the_weights_in_the_form_they_have():
-    config = CONFIG
-    for stored, each in (("float32", 4), ("bfloat16", 2 if packs() else 4)):
-        engine = Engine(model(stored), None, compute=torch.float32, cache_tokens=160)
-        embedding = 97 * 32 * (4 if stored == "float32" else 2)
-        norms = (2 * config.layers + 1) * 32 * 4
-        frequencies = 4 * config.head_size // 2
-        matrices = (config.layers * (config.layer_parameters - 2 * 32) + 97 * 32) * each
-        assert engine.weight_bytes == pytest.approx(embedding + matrices, abs=norms + frequencies)
-        assert engine.cache_bytes == 160 * 2 * config.layers * config.kv_heads * config.head_size * 4

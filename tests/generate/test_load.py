@@ -43,7 +43,7 @@ def test_the_type_asked_for_is_the_type_of_weights_and_cache(folder):
 def test_a_quantised_folder_is_read_as_such(folder, tmp_path):
     quantize_folder(folder, tmp_path / "fp8", Fp8Config())
     engine = Engine.load(tmp_path / "fp8", device="cpu", dtype="float32")
-    assert engine.model.model.layers[1].mlp.up_proj.weight.dtype == torch.float8_e4m3fn
+    assert engine.model.model.layers[1].mlp.up.weight.dtype == torch.float8_e4m3fn
     answers = engine.generate([[1, 2, 3]] * 2, SamplingParams(max_tokens=4, n=2, seed=1))
     assert [len(c.tokens) for completions in answers for c in completions] == [4] * 4
     exact = Engine.load(folder, device="cpu").generate([[1, 2, 3]], SamplingParams(max_tokens=1, temperature=0))
