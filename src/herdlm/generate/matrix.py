@@ -41,7 +41,6 @@ class WholeMatrix:
 
     def __init__(self, weight: Tensor) -> None:
         self.weight = weight.t().contiguous() if weight.device.type == "cpu" else weight.t()
-        self.bytes = self.weight.nbytes
 
     def __call__(self, x: Tensor) -> Tensor:
         """See :class:`Matrix`."""
@@ -59,7 +58,7 @@ class HalfMatrix:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch may drop it one day; `packs` looks whether it has
             self.weight: Tensor = torch.fbgemm_pack_gemm_matrix_fp16(halves)
-        self.scale, self.bytes = scale, 2 * halves.numel()
+        self.scale = scale
 
     def __call__(self, x: Tensor) -> Tensor:
         """See :class:`Matrix`."""
