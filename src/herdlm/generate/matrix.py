@@ -27,7 +27,6 @@ class Matrix(Protocol):
     """
 
     scale: float
-    bytes: int
 
     def __call__(self, x: Tensor) -> Tensor:
         """x [N, in] -> [N, out], too large by 1 / scale."""
