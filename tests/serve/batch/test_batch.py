@@ -94,6 +94,7 @@ def undisturbed(exact, write, tmp_path, monkeypatch):
     return prompts, (tmp_path / "undisturbed").read_bytes()
 
 
+@pytest.mark.slow
 def test_with_several_workers_of_which_one_is_killed_nothing_is_lost_doubled_or_changed(exact, undisturbed, tmp_path):
     prompts, expected = undisturbed
     killed = []
@@ -115,6 +116,7 @@ def test_with_several_workers_of_which_one_is_killed_nothing_is_lost_doubled_or_
     assert (tmp_path / "out").read_bytes() == expected
 
 
+@pytest.mark.slow
 def test_a_run_of_the_command_line_that_was_killed_goes_on_where_it_stopped(exact, undisturbed, tmp_path):
     (prompts, expected), out, part = undisturbed, tmp_path / "out", tmp_path / "out.part"
     command = [sys.executable, "-m", "herdlm.cli", "generate", str(exact), "--batch", str(prompts), "--out", str(out),
