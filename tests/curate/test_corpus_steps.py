@@ -193,3 +193,8 @@ def test_personal_data_is_masked_and_hosts_full_of_it_are_dropped(tmp_path: Path
     assert {url for url, end in dropped(strict).items() if end == ("hosts", "host_with_personal_data")} == {
         row["url"] for row in documents if "site0" in row["url"]
     }
+    (worst,) = json.loads((strict / "hosts.json").read_text())
+    assert (worst["host"], worst["pages"], worst["dropped"]) == ("site0.example", 4, "host_with_personal_data")
+    assert worst["of_threshold"] == pytest.approx(worst["pii_per_1000_words"] / 0.01, abs=0.02)
+    (same,) = json.loads((out / "hosts.json").read_text())
+    assert same["dropped"] is None and same["of_threshold"] < 1

@@ -29,7 +29,7 @@ from herdlm.curate.grade.caps import keep_shares
 from herdlm.curate.grade.contamination import Contamination
 from herdlm.curate.grade.contamination_report import ContaminationCounts
 from herdlm.curate.grade.cutoffs import ScoreCounts, cutoffs
-from herdlm.curate.hosts import HostCounts, add_hosts, check_host
+from herdlm.curate.hosts import HostCounts, add_hosts, check_host, rank_hosts
 from herdlm.curate.job import Job
 from herdlm.curate.outliers import Reference, WordCounts, references
 
@@ -52,6 +52,8 @@ class Decisions(BaseModel):
     buckets: list[int]
 
 
+HOSTS = "hosts.json"
+MOST_HOSTS = 10_000  # that the ranking tells
 _TALLIED = ("language", "quality", "domain", "words", "url", "pii", "dirty_words")
 
 
@@ -105,7 +107,7 @@ def tally(task: TallyTask) -> None:
 
 
 def decide(pages: Sequence[Path], dropped: Sequence[Path], folder: Path, job: Job) -> tuple[Decisions, int]:
-    """Count the corpus, by files in ``folder``, and decide; also the number of its lines.
+    """Count the corpus, by files in ``folder``, and decide; also the number of its lines. Writes HOSTS there.
 
     Raises:
         InputError: caps on domains cannot be kept.
@@ -134,7 +136,23 @@ def decide(pages: Sequence[Path], dropped: Sequence[Path], folder: Path, job: Jo
     shares = keep_shares(words, config.domains.max_share)
     dropped_hosts = {host: why for host, each in hosts.items() if (why := check_host(each, config.hosts))}
     cuts = cutoffs(counts, config.quality)
+    _write_hosts(hosts, dropped_hosts, config, folder / HOSTS)
     return Decisions(hosts=dropped_hosts, cuts=cuts, keep_shares=shares, buckets=buckets), lines
+
+
+def _write_hosts(hosts: dict[str, HostCounts], dropped: dict[str, str], config: CurateConfig, path: Path) -> None:
+    """The ranking of hosts by density of personal data and dirty words, for whoever sets the thresholds."""
+    worst = [(host, excess) for host, excess in rank_hosts(hosts, config.hosts) if excess > 0][:MOST_HOSTS]
+    told = [
+        {
+            "host": host, "pages": hosts[host].pages, "of_threshold": round(excess, 4),
+            "pii_per_1000_words": round(hosts[host].pii_per_1000_words, 4),
+            "dirty_words_per_1000_words": round(hosts[host].dirty_words_per_1000_words, 4),
+            "dropped": dropped.get(host),
+        }
+        for host, excess in worst
+    ]  # fmt: skip
+    write_text_durably(path, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
 
 
 def words_file(pages: Path) -> Path:

@@ -24,7 +24,7 @@ from herdlm.base.progress import Progress
 from herdlm.curate.annotate import AnnotateTask, annotate
 from herdlm.curate.assemble import ACCOUNTS, DOCUMENTS, DROPPED, AssembleTask, assemble
 from herdlm.curate.config import CurateConfig
-from herdlm.curate.corpus import add_words, decide, write_decisions
+from herdlm.curate.corpus import HOSTS, add_words, decide, write_decisions
 from herdlm.curate.duplicates.index import Index
 from herdlm.curate.grade.contamination import Contamination
 from herdlm.curate.grade.contamination_report import ContaminationCounts
@@ -51,9 +51,10 @@ def curate(
     """Curate ``sources`` (paths, globs, addresses) into the existing empty folder ``out`` and return the funnel.
 
     Writes ``documents/part-*.parquet`` (the pages kept, in the order of the sources), ``dropped/part-*.parquet`` (the
-    others with step and reason, as ``config.keep_dropped`` says), ``funnel.json``, ``samples.json`` and, not part of
-    what is the same each time, ``timing.json`` with CPU seconds by step. The same sources, configuration and seed give
-    the same bytes, for any number of workers and on a cluster.
+    others with step and reason, as ``config.keep_dropped`` says), ``funnel.json``, ``samples.json``, ``hosts.json``
+    (the worst by personal data and dirty words) and, not part of what is the same each time, ``timing.json`` with CPU
+    seconds by step. The same sources, configuration and seed give the same bytes, for any number of workers and on a
+    cluster.
 
     ``work`` holds what is finished until all is, so that a run that was killed goes on; beside ``out`` where not given.
 
@@ -204,6 +205,7 @@ def _publish(result: Path, out: Path, funnel: dict[str, Any], ledger: Ledger) ->
     for kind in (DOCUMENTS, DROPPED):
         if (result / kind).is_dir():
             shutil.move(result / kind, out / kind)
+    shutil.move(result / HOSTS, out / HOSTS)
     samples = ledger.samples.as_dict(FUNNEL_STEPS)
     seconds = {name: round(spent, 3) for name, spent in ledger.seconds.items()}
     for name, content in ((SAMPLES, samples), (TIMING, {"cpu_seconds": seconds}), (FUNNEL, funnel)):
