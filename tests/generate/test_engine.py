@@ -21,6 +21,8 @@ from herdlm.model.losses import target_logprobs
 from herdlm.model.transformer import Transformer, build, initialise
 from herdlm.tokens.tokenizer import END_OF_TURN, Tokenizer, TokenizerConfig, train_tokenizer
 
+pytestmark = pytest.mark.usefixtures("forms")
+
 SHAPES = {
     "grouped": {"vocab_size": 97, "dim": 32, "layers": 2, "heads": 4, "kv_heads": 2, "ffn_dim": 48},
     "one key head, tied": {

@@ -22,6 +22,8 @@ from herdlm.model.transformer import Transformer, build, initialise
 from herdlm.tokens.batch import Piece, assemble
 from herdlm.train.objectives import NextToken
 
+pytestmark = pytest.mark.usefixtures("forms")
+
 CONFIG = ModelConfig(
     vocab_size=97, dim=32, layers=3, heads=4, kv_heads=2, ffn_dim=48, max_seq_len=256,
     rope_scaling=RopeScaling(original_max_position_embeddings=64),

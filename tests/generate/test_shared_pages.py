@@ -14,6 +14,8 @@ from herdlm.generate.shared_pages import WORTH_PAGES, find_shared
 from herdlm.model.config import ModelConfig
 from herdlm.model.transformer import build, initialise
 
+pytestmark = pytest.mark.usefixtures("forms")
+
 
 @st.composite
 def forests(draw):

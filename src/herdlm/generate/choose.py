@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from herdlm.generate.compiled import kernels
 from herdlm.generate.request import Alternatives
 from herdlm.generate.rows import Integers, Rows
 from herdlm.generate.sampling import Draw, draw_tokens, most_likely, token_logprobs, uniforms
@@ -16,10 +17,13 @@ from herdlm.model.transformer import Transformer
 SCORED_AT_ONCE = 128  # prompt tokens whose logits, a row of the vocabulary's size each, are in memory together
 
 
-def draw_rows(logits: Tensor, rows: Rows, drawing: Integers) -> tuple[Tensor, Tensor]:
+def draw_rows(
+    logits: Tensor, rows: Rows, drawing: Integers, *, compiled: bool = False
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The next token of rows ``drawing`` from their logits [M, V] float32, and its log-probability, [M] each.
 
-    Rows that report alternatives note them. Log-probabilities are of the logits as they come.
+    Rows that report alternatives note them. Log-probabilities are of the logits as they come. ``compiled`` says whether
+    code compiled for the processor is at hand; see :mod:`herdlm.generate.compiled`.
     """
     steps = rows.length[drawing] - rows.start[drawing]
     draw = Draw(
@@ -30,6 +34,8 @@ def draw_rows(logits: Tensor, rows: Rows, drawing: Integers) -> tuple[Tensor, Te
         _note_alternatives(logits, rows, drawing)
     shaped = rows.shaped[drawing]
     if not shaped.any():
+        if compiled and draw.plain.all():
+            return kernels().draw(logits, draw.temperature, draw.uniforms)  # type: ignore[no-any-return]
         return draw_tokens(logits, draw)
     drawn = torch.empty(len(drawing), dtype=torch.int64, device=logits.device)
     logprobs = torch.empty(len(drawing), device=logits.device)

@@ -333,7 +333,7 @@ class Engine:
         logits = self.model.logits(hidden[torch.from_numpy(distinct).to(self.device)]).float()
         if len(distinct) < len(inverse):
             logits = logits[torch.from_numpy(inverse).to(self.device)]
-        drawn, logprobs = draw_rows(logits, rows, drawing)
+        drawn, logprobs = draw_rows(logits, rows, drawing, compiled=self.cache.compiled is not None)
         return drawn.cpu().numpy().astype(np.int32), logprobs.cpu().numpy()
 
     def _report(

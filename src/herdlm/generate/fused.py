@@ -13,6 +13,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from herdlm.generate.compiled import compiled_pays, kernels, worth_compiling
 from herdlm.generate.matrix import Matrix, WholeMatrix, matrix
 from herdlm.model.attention import Attend
 from herdlm.model.transformer import FeedForward, Layer, Transformer
@@ -21,7 +22,7 @@ from herdlm.model.transformer import FeedForward, Layer, Transformer
 class FusedNorm(nn.Module):
     """RMSNorm whose result is multiplied by ``scale``."""
 
-    def __init__(self, norm: nn.RMSNorm, compute: torch.dtype, scale: float = 1.0) -> None:
+    def __init__(self, norm: nn.RMSNorm, compute: torch.dtype, scale: float = 1.0, *, compiled: bool = False) -> None:
         super().__init__()
         size = norm.normalized_shape[0]
         eps = torch.finfo(compute).eps if norm.eps is None else norm.eps
@@ -30,9 +31,13 @@ class FusedNorm(nn.Module):
         self.sum_eps = eps * size
         # Of the sum of squares, not their mean: one operation less.
         self.weight = weight * size**0.5 if self.own else weight
+        self.kernels = kernels() if compiled and self.own else None
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, D] -> [N, D]."""
+        if self.kernels and compiled_pays(x):
+            normed: Tensor = self.kernels.norm(x, self.weight, self.sum_eps)
+            return normed
         if not self.own:
             return F.rms_norm(x, self.shape, self.weight, self.eps)
         inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().add_(self.sum_eps).rsqrt_()
@@ -43,14 +48,18 @@ class FusedNorm(nn.Module):
 class FusedFeedForward(nn.Module):
     """SwiGLU with gate and up in one product; its output is too large by 1 / ``down.scale``."""
 
-    def __init__(self, whole: FeedForward, compute: torch.dtype) -> None:
+    def __init__(self, whole: FeedForward, compute: torch.dtype, *, compiled: bool = False) -> None:
         super().__init__()
         self.gate_up = matrix(_joined(whole.gate_proj, whole.up_proj), compute)
         self.down = matrix(whole.down_proj.weight.detach(), compute)
+        self.kernels = kernels() if compiled and compute == torch.float32 else None
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, D] -> [N, D]."""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        joined = self.gate_up(x)
+        if self.kernels and compiled_pays(joined):
+            return self.down(self.kernels.gated(joined))
+        gate, up = joined.chunk(2, dim=-1)
         return self.down(F.silu(gate).mul_(up))
 
 
@@ -74,9 +83,12 @@ class FusedLayer(nn.Module):
 
     Args:
         group: ranks that hold this layer's heads and channels between them; their outputs are summed.
+        compiled: whether the processor runs code compiled for it; see :mod:`herdlm.generate.compiled`.
     """
 
-    def __init__(self, whole: Layer, compute: torch.dtype, group: dist.ProcessGroup | None = None) -> None:
+    def __init__(
+        self, whole: Layer, compute: torch.dtype, group: dist.ProcessGroup | None = None, *, compiled: bool = False
+    ) -> None:
         super().__init__()
         attention = whole.self_attn
         self.number, self.head_size, self.group = attention.layer, attention.head_size, group
@@ -101,12 +113,14 @@ class FusedLayer(nn.Module):
             self.out = attention.o_proj
         self.mlp: FusedFeedForward | MixedFeedForward
         if _plain(whole.mlp.gate_proj, whole.mlp.up_proj, whole.mlp.down_proj):
-            self.mlp = FusedFeedForward(whole.mlp, compute)
+            self.mlp = FusedFeedForward(whole.mlp, compute, compiled=compiled)
             gate_scale, self.mlp_scale = self.mlp.gate_up.scale, self.mlp.down.scale
         else:
             self.mlp = MixedFeedForward(whole.mlp, compute)
-        self.input_layernorm = FusedNorm(whole.input_layernorm, compute, qkv_scale)
-        self.post_attention_layernorm = FusedNorm(whole.post_attention_layernorm, compute, gate_scale)
+        self.input_layernorm = FusedNorm(whole.input_layernorm, compute, qkv_scale, compiled=compiled)
+        self.post_attention_layernorm = FusedNorm(
+            whole.post_attention_layernorm, compute, gate_scale, compiled=compiled
+        )
 
     def forward(self, x: Tensor, turn: Tensor, attend: Attend) -> Tensor:
         """x [N, D] -> [N, D], in place; ``turn`` are RoPE's angles as complex numbers [N, 1, C/2]."""
@@ -162,10 +176,11 @@ class FusedTransformer(Transformer):
         with torch.no_grad(), torch.device("meta"):
             self.model = Transformer(whole.config.model_copy(update={"layers": 0})).model
         self.model.embed_tokens = whole.model.embed_tokens
-        self.model.norm = FusedNorm(whole.model.norm, compute)  # type: ignore[assignment]
+        compiled = worth_compiling(whole.config, whole.frequencies.device, compute)
+        self.model.norm = FusedNorm(whole.model.norm, compute, compiled=compiled)  # type: ignore[assignment]
         for index, layer in enumerate(whole.model.layers):
             assert isinstance(layer, Layer)
-            self.model.layers.append(FusedLayer(layer, compute))
+            self.model.layers.append(FusedLayer(layer, compute, compiled=compiled))
             if let_go:
                 whole.model.layers[index] = nn.Identity()
         self.lm_head = FusedHead(whole.lm_head, compute)  # type: ignore[assignment]

@@ -10,15 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from herdlm.generate.compiled import worth_compiling
 from herdlm.generate.rows import Integers
 from herdlm.generate.shared_pages import find_shared
 from herdlm.model.config import ModelConfig
+
+if TYPE_CHECKING:
+    from herdlm.generate.cpu_kernels import CompiledPages, DecodingRows
 
 
 def bytes_per_token(config: ModelConfig, dtype: torch.dtype) -> int:
@@ -38,11 +43,18 @@ class PagedCache:
     ) -> None:
         self.page_size, self.kv_heads, self.head_size = page_size, config.kv_heads, config.head_size
         self.group = config.heads // config.kv_heads
-        self.parts = 2 * config.kv_heads
+        self.parts, self.elements = 2 * config.kv_heads, config.heads * config.head_size
         shape = (pages + 1, self.parts, page_size, config.head_size)
         self.layers = [_zeros(shape, device, dtype) for _ in range(config.layers)]
         self.device, self.dtype = device, dtype
         self.page_bytes = math.prod(shape[1:]) * dtype.itemsize
+        self.compiled = self._compiled() if worth_compiling(config, device, dtype) else None
+
+    def _compiled(self) -> CompiledPages:
+        from herdlm.generate.cpu_kernels import CompiledPages
+
+        shape = (-1, 2, self.kv_heads, self.page_size, self.head_size)
+        return CompiledPages([layer.view(shape) for layer in self.layers])
 
     def copy_pages(self, sources: Integers, targets: Integers) -> None:
         """Copy whole pages in every layer."""
@@ -143,25 +155,40 @@ class PagedAttention:
     def _plan(self) -> None:
         # With the first layer: the process that leads others plans micro-batches instead of the whole.
         feed, self.planned = self.feed, True
-        self.places = self.cache.places(feed.slots)
         self.shared, own = self._shared_groups(feed)
-        self.groups = [self._group(feed, segments, own) for segments in self._split(feed, own)]
+        self.rows: DecodingRows | None = None
+        segments = np.arange(len(feed.counts))
+        if self.cache.compiled:
+            decoding, segments = np.flatnonzero(feed.counts == 1), np.flatnonzero(feed.counts > 1)
+            if len(decoding):
+                self.rows = self.cache.compiled.plan(
+                    (np.cumsum(feed.counts) - feed.counts)[decoding], feed.tables[decoding], own[decoding],
+                    feed.begins[decoding] + 1, self.cache.elements,
+                )  # fmt: skip
+        else:
+            self.places = self.cache.places(feed.slots)
+        self.groups = [self._group(feed, part, own) for part in self._split(feed, segments, own)]
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See :class:`herdlm.model.attention.Attend`."""
         if not self.planned:
             self._plan()
         cache, queries = self.cache, q[0]
-        cache.write(layer, self.places, k[0], v[0])
-        if len(self.groups) == 1 and self.groups[0].queries is None and not self.shared:
+        if cache.compiled:
+            cache.compiled.write(layer, self.feed.slots, k[0], v[0])
+        else:
+            cache.write(layer, self.places, k[0], v[0])
+        if self.rows is None and len(self.groups) == 1 and self.groups[0].queries is None and not self.shared:
             return self._attend(layer, queries, self.groups[0])[0].view_as(q)
         out = torch.empty_like(queries, memory_format=torch.contiguous_format)
         exact = torch.promote_types(out.dtype, torch.float32)
-        norms = out.new_empty((*out.shape[:2], 1), dtype=exact) if self.shared else None
+        norms = out.new_empty((*out.shape[:2], 1), dtype=exact) if self.shared or self.rows else None
+        if self.rows is not None and norms is not None:
+            self.rows.attend(layer, queries, out, norms[..., 0])
         for group in self.groups:
             mixed, norm = self._attend(layer, queries, group, wanted=self.shared != [])
             out.index_copy_(0, group.targets, mixed)
-            if norms is not None:
+            if self.shared and norms is not None:
                 norms.index_copy_(0, group.targets, norm)
         for group in self.shared:
             assert norms is not None
@@ -204,14 +231,14 @@ class PagedAttention:
             groups.append(Group(1, (end - begin) * cache.page_size, queries, None, queries, runs, None))
         return groups, own
 
-    def _split(self, feed: Feed, own: Integers) -> Iterator[Integers]:
-        """Segments in groups: like numbers of queries together, then like numbers of pages."""
+    def _split(self, feed: Feed, segments: Integers, own: Integers) -> Iterator[Integers]:
+        """``segments`` in groups: like numbers of queries together, then like numbers of pages."""
         cache = self.cache
         pages = -(-(feed.begins + feed.counts) // cache.page_size) - own
         room = (self.GATHER_BYTES_CPU if cache.device.type == "cpu" else self.GATHER_BYTES_GPU) // cache.page_bytes
-        order = np.lexsort((pages, feed.counts))
+        order = segments[np.lexsort((pages[segments], feed.counts[segments]))]
         end = len(order)
-        decoding = int((feed.counts == 1).sum())
+        decoding = int((feed.counts[segments] == 1).sum())
         while end:
             last = order[end - 1]
             # A prompt's scores are as wide as its keys and as many as its queries.

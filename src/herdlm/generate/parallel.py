@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from herdlm.base.errors import HerdError, InputError
+from herdlm.generate.compiled import worth_compiling
 from herdlm.generate.fused import FusedLayer, FusedNorm
 from herdlm.generate.matrix import matrix
 from herdlm.generate.paged_attention import Feed, PagedAttention, PagedCache
@@ -98,17 +99,19 @@ class Part:
         self.place = mesh.pp_rank * n + rank  # among all ranks
         self.frequencies = whole.frequencies
         group = mesh.tp.get_group() if n > 1 else None
+        compiled = worth_compiling(self.config, whole.frequencies.device, compute)
         self.layers: list[FusedLayer] = []
-        mine = _stage_layers(config, mesh)
+        stage = _stage_layers(config, mesh)
         for index, layer in enumerate(whole.model.layers):
             assert isinstance(layer, Layer)
-            if index in mine:
-                fused = FusedLayer(_cut(layer, self.config, n, rank) if n > 1 else layer, compute, group)
+            if index in stage:
+                mine = _cut(layer, self.config, n, rank) if n > 1 else layer
+                fused = FusedLayer(mine, compute, group, compiled=compiled)
                 fused.number = len(self.layers)
                 self.layers.append(fused)
             if let_go:
                 whole.model.layers[index] = nn.Identity()
-        self.norm = FusedNorm(whole.model.norm, compute)
+        self.norm = FusedNorm(whole.model.norm, compute, compiled=compiled)
         self.embedding = whole.model.embed_tokens
         self.head_rows = -(-config.vocab_size // n)
         head = whole.lm_head.weight.detach()[rank * self.head_rows : (rank + 1) * self.head_rows]

@@ -51,6 +51,11 @@ class Draw:
     min_p: NDArray[np.float32]
     uniforms: NDArray[np.float32]
 
+    @property
+    def plain(self) -> NDArray[np.bool_]:
+        """Rows that draw from the whole vocabulary at their temperature, [M]."""
+        return (self.temperature > 0) & (self.top_p >= 1) & (self.top_k <= 0) & (self.min_p <= 0)
+
     def part(self, rows: slice | NDArray[np.int64]) -> Draw:
         """Some of the rows."""
         return Draw(self.temperature[rows], self.top_p[rows], self.top_k[rows], self.min_p[rows], self.uniforms[rows])
@@ -85,7 +90,7 @@ def _draw(logits: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
     greedy = draw.temperature == 0
     filtered = ~greedy & ((draw.top_p < 1) | (draw.top_k > 0))
     floored = ~greedy & ~filtered & (draw.min_p > 0)
-    plain = ~(greedy | filtered | floored)
+    plain = draw.plain
     if plain.all() and (draw.temperature == 1).all():
         probabilities = torch.softmax(logits, dim=-1)
         tokens = _invert(probabilities, draw)
