@@ -159,9 +159,16 @@ def _attend(
                 _mix(scores, pages, page, head, seen, mixed)
         for h in range(heads * group):
             head, g = h // group, h % group
-            norms[n, h] = top[head, g] / LOG2_E + np.log(total[head, g])
+            share, others = np.float32(1) / total[head, g], np.float32(0)
+            if skipped[row]:  # what was left out is there already: both are parts of one softmax
+                norm = top[head, g] / LOG2_E + np.log(total[head, g])
+                part = np.float32(1) / (np.float32(1) + np.exp(norms[n, h] - norm))
+                share, others = share * part, np.float32(1) - part
             for c in range(size):
-                out[n, h, c] = _narrow(mixed[head, g, c] / total[head, g], out[n, 0, 0])
+                mine = mixed[head, g, c] * share
+                if others != 0:
+                    mine += _wide(out[n, h, c]) * others
+                out[n, h, c] = _narrow(mine, out[n, 0, 0])
 
 
 @_compiled
@@ -297,7 +304,7 @@ class CompiledPages:
         Args:
             at: [R] which of a step's N queries each row is.
             tables: [R, W] block tables.
-            skipped: [R] pages at the beginning of each that are left out.
+            skipped: [R] pages at the beginning of each that are left out: others have attended to them.
             reach: [R] keys that each row sees, those left out counted.
             elements: of the heads of a query, H * C.
         """
@@ -324,8 +331,8 @@ class DecodingRows:
 
         Args:
             queries: [N, H, C].
-            out: [N, H, C], gets the mixed values of the rows.
-            norms: [N, H] float32, gets the log-sum-exp of their scores.
+            out: [N, H, C]; the rows' mixed values are put there, joined with those there of the pages left out.
+            norms: [N, H] float32, the log-sum-exp of the scores of what is there; read for rows with pages left out.
         """
         share: Any = partial(_attend, self.layers[layer], _numbers(queries), *self.arrays, _numbers(out), norms.numpy())
         others = [_pool().submit(share, begin, end) for begin, end in self.parts[1:]]

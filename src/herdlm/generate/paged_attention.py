@@ -122,6 +122,7 @@ class Group:
         real: the entries of ``queries`` that are no padding; None where all are.
         targets: [U] those entries' indices into the N tokens.
         runs: where the keys and values are; see :meth:`PagedCache.runs`.
+        first: whether this is all of these queries' attention so far; else it is joined with what there is.
         mask: [R, 1, G * T, L], 0 where a query may look, else -inf; G query heads share a key/value head. None where
             all may look everywhere.
     """
@@ -132,6 +133,7 @@ class Group:
     real: Tensor | None
     targets: Tensor
     runs: Tensor
+    first: bool
     mask: Tensor | None
 
 
@@ -180,23 +182,23 @@ class PagedAttention:
             cache.write(layer, self.places, k[0], v[0])
         if self.rows is None and len(self.groups) == 1 and self.groups[0].queries is None and not self.shared:
             return self._attend(layer, queries, self.groups[0])[0].view_as(q)
-        out = torch.empty_like(queries, memory_format=torch.contiguous_format)
-        exact = torch.promote_types(out.dtype, torch.float32)
-        norms = out.new_empty((*out.shape[:2], 1), dtype=exact) if self.shared or self.rows else None
-        if self.rows is not None and norms is not None:
-            self.rows.attend(layer, queries, out, norms[..., 0])
-        for group in self.groups:
+        if self.shared:
+            out = torch.zeros_like(queries, memory_format=torch.contiguous_format)
+            norms = out.new_full((*out.shape[:2], 1), -torch.inf, dtype=torch.promote_types(out.dtype, torch.float32))
+        else:
+            out = torch.empty_like(queries, memory_format=torch.contiguous_format)
+            norms = out.new_empty((*out.shape[:2], 1), dtype=torch.promote_types(out.dtype, torch.float32))
+        for group in (*self.shared, *self.groups):
             mixed, norm = self._attend(layer, queries, group, wanted=self.shared != [])
+            if not group.first:
+                others, before = out.index_select(0, group.targets), norms.index_select(0, group.targets)
+                mixed = others.lerp_(mixed, torch.sigmoid(norm - before).to(mixed.dtype))
+                norm = torch.logaddexp(norm, before)
             out.index_copy_(0, group.targets, mixed)
-            if self.shared and norms is not None:
+            if self.shared:
                 norms.index_copy_(0, group.targets, norm)
-        for group in self.shared:
-            assert norms is not None
-            mixed, norm = self._attend(layer, queries, group, wanted=True)
-            others, before = out.index_select(0, group.targets), norms.index_select(0, group.targets)
-            share = torch.sigmoid(norm - before)
-            out.index_copy_(0, group.targets, others.lerp_(mixed, share.to(mixed.dtype)))
-            norms.index_copy_(0, group.targets, torch.logaddexp(norm, before))
+        if self.rows is not None:
+            self.rows.attend(layer, queries, out, norms[..., 0])
         return out.view_as(q)
 
     def _attend(self, layer: int, queries: Tensor, group: Group, wanted: bool = False) -> tuple[Tensor, Tensor]:
@@ -228,7 +230,7 @@ class PagedAttention:
             own[segments] = end
             queries = torch.from_numpy(firsts[segments]).to(cache.device)
             runs = cache.runs(feed.tables[segments[:1], begin:end])
-            groups.append(Group(1, (end - begin) * cache.page_size, queries, None, queries, runs, None))
+            groups.append(Group(1, (end - begin) * cache.page_size, queries, None, queries, runs, begin == 0, None))
         return groups, own
 
     def _split(self, feed: Feed, segments: Integers, own: Integers) -> Iterator[Integers]:
@@ -274,6 +276,7 @@ class PagedAttention:
             real=kept,
             targets=torch.from_numpy(queries[real]).to(cache.device),
             runs=cache.runs(tables),
+            first=not skipped.any(),
             mask=mask,
         )
 
