@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from herdlm.base.errors import HerdError, InputError
+from herdlm.generate.fp8 import Fp8Linear
 from herdlm.generate.fused import FusedLayer, FusedNorm
 from herdlm.generate.matrix import matrix
 from herdlm.generate.paged_attention import Feed, PagedAttention, PagedCache
@@ -99,11 +100,12 @@ class Part:
         self.frequencies = whole.frequencies
         group = mesh.tp.get_group() if n > 1 else None
         self.layers: list[FusedLayer] = []
-        mine = _stage_layers(config, mesh)
+        stage = _stage_layers(config, mesh)
         for index, layer in enumerate(whole.model.layers):
             assert isinstance(layer, Layer)
-            if index in mine:
-                fused = FusedLayer(_cut(layer, self.config, n, rank) if n > 1 else layer, compute, group)
+            if index in stage:
+                mine = layer if group is None else _cut(layer, self.config, n, rank, group)
+                fused = FusedLayer(mine, compute, group)
                 fused.number = len(self.layers)
                 self.layers.append(fused)
             if let_go:
@@ -280,19 +282,18 @@ def _between(feed: Feed, begin: int, end: int) -> Feed:
     )  # fmt: skip
 
 
-def _cut(layer: Layer, config: ModelConfig, ranks: int, rank: int) -> Layer:
+def _cut(layer: Layer, config: ModelConfig, ranks: int, rank: int, group: dist.ProcessGroup) -> Layer:
     """This rank's heads and channels of a layer."""
     with torch.device("meta"):
         part = Layer(config, layer.self_attn.layer)
     part.input_layernorm, part.post_attention_layernorm = layer.input_layernorm, layer.post_attention_layernorm
     for place, whole in ((part.self_attn, layer.self_attn), (part.mlp, layer.mlp)):
         for name, module in whole.named_children():
-            if type(module) is not nn.Linear:
-                raise InputError(
-                    f"{name} is a {type(module).__name__}, which tensor parallelism does not divide",
-                    "Use pipeline parallelism, or a model in full precision",
-                )
-            along = 1 if name in ("o_proj", "down_proj") else 0
-            mine = module.weight.detach().chunk(ranks, dim=along)[rank]
+            by_columns = name in ("o_proj", "down_proj")
+            if isinstance(module, Fp8Linear):
+                setattr(place, name, module.columns(ranks, rank, group) if by_columns else module.rows(ranks, rank))
+                continue
+            assert isinstance(module, nn.Linear)
+            mine = module.weight.detach().chunk(ranks, dim=int(by_columns))[rank]
             getattr(place, name).weight = nn.Parameter(mine, requires_grad=False)
     return part
