@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from herdlm.generate import Engine, SamplingParams
+from herdlm.generate.embedding import embedding
 from herdlm.generate.fp8 import FP8, Fp8Linear
 from herdlm.generate.fp8_config import Granularity
 from herdlm.generate.load import load_model
@@ -67,6 +68,23 @@ def _answers_of(model: Transformer, tp: int, pp: int) -> list[Any]:
     found = answers(engine)
     engine.close()
     return found
+
+
+DOCUMENTS = ([1, 2, 3], [5] * 40, list(range(96)))
+
+
+def embed(tp: int, pp: int) -> list[list[float]]:
+    """On every rank; the first one's embeddings of documents before and after it generates."""
+    mesh = make_mesh(Sizes(tp=tp, cp=1, pp=pp, dp_replicate=1, dp_shard=1), torch.device("cpu"))
+    if dist.get_rank():
+        follow(Part(model(halves=False), torch.float32, mesh))
+        return []
+    engine = Engine(model(halves=False), None, mesh=mesh, **SIZES)
+    first = embedding(engine.model, DOCUMENTS[0])
+    answers(engine)
+    rest = [embedding(engine.model, tokens) for tokens in DOCUMENTS[1:]]
+    engine.close()
+    return [first, *rest]
 
 
 def outlying(inputs: int) -> torch.Tensor:
