@@ -48,14 +48,6 @@ SMALL = 8192  # values from which on a conversion of our own is faster
 STRATEGIES: dict[Granularity, tuple[str, str]] = {"row": ("channel", "token"), "tensor": ("tensor", "tensor")}
 
 
-def quantize_weight(weight: Tensor, granularity: Granularity) -> tuple[Tensor, Tensor]:
-    """Values [out, in] in FP8 and their scale, [out, 1] or [1] float32 but exact in bfloat16, of a weight [out, in]."""
-    weight = weight.float()
-    largest = weight.abs().amax(-1, keepdim=True) if granularity == "row" else weight.abs().amax().reshape(1)
-    scale = weight_scale(largest)
-    return weight_values(weight, scale), scale
-
-
 def weight_scale(largest: Tensor) -> Tensor:
     """The scale that goes with the largest magnitude of a weight's row, or of all of it: float32, exact in bfloat16."""
     scale = _up_to_bfloat16(largest / FP8_MAX)

@@ -14,26 +14,17 @@ import pytest
 
 from herdlm.base.errors import InputError
 from herdlm.serve.batch.run import generate_batch
+from tests.ray_cluster import two_nodes
 from tests.serve.batch.conftest import Write, mixed
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A cluster of two nodes on this machine, a worker each."""
-    pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    before = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT), before])  # as its nodes find herdlm
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
-    cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
-    cluster.wait_for_nodes()
-    yield cluster
-    cluster.shutdown()
-    os.environ["PYTHONPATH"] = before
+    with two_nodes() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")
