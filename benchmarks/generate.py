@@ -30,13 +30,14 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from arms import Arm, answer, resident
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -223,51 +224,15 @@ def work(arm: str, shape: str, folder: Path, core: int) -> None:
         )  # fmt: skip
 
 
-def answer(value: dict[str, Any]) -> None:
-    """Write one line of JSON to the parent."""
-    print("=" + json.dumps(value), flush=True)
-
-
-def resident(key: str) -> float:
-    """A figure of this process from the kernel, MiB."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(key):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"the kernel does not say {key}: this benchmark needs Linux")
-
-
-class Worker:
+class Worker(Arm):
     """An arm's process."""
 
     def __init__(self, arm: str, shape: str, folder: Path, core: int) -> None:
-        command = [sys.executable, __file__, "--arm", arm, "--shape", shape, "--folder", folder, "--core", str(core)]
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | threads
-        )
-        self.ready = self.read()
-
-    def read(self) -> dict[str, Any]:
-        """The next answer."""
-        assert self.process.stdout
-        for line in self.process.stdout:
-            if line.startswith("="):
-                answered: dict[str, Any] = json.loads(line[1:])
-                return answered
-        raise RuntimeError(f"an arm ended with status {self.process.wait()}: its message stands above")
+        super().__init__(__file__, "--arm", arm, "--shape", shape, "--folder", folder, "--core", str(core))
 
     def run(self, **asked: Any) -> dict[str, Any]:
         """Run a case."""
-        assert self.process.stdin
-        self.process.stdin.write(json.dumps(asked) + "\n")
-        self.process.stdin.flush()
-        return self.read()
-
-    def close(self) -> None:
-        """End the process."""
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait(60)
+        return self.ask(json.dumps(asked))
 
 
 def takes_part(arm: str, case: str) -> bool:

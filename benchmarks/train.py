@@ -20,12 +20,13 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from arms import Arm, answer, resident
 
 SHAPES: dict[str, dict[str, int]] = {
     "A": {"vocab_size": 8192, "dim": 256, "layers": 8, "heads": 4, "kv_heads": 2, "ffn_dim": 688},
@@ -178,57 +179,21 @@ def work(arm: str, shape: str, seq_len: int) -> None:
         )  # fmt: skip
 
 
-def answer(value: dict[str, Any]) -> None:
-    """Write one line of JSON to the parent."""
-    print("=" + json.dumps(value), flush=True)
-
-
-def resident(key: str) -> float:
-    """A figure of this process from the kernel, MiB."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(key):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"the kernel does not say {key}: this benchmark needs Linux")
-
-
 def forget_peak() -> None:
     """Give freed memory back, then start the peak again: what compiling took is not what a step takes."""
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-class Worker:
+class Worker(Arm):
     """An arm's process."""
 
     def __init__(self, arm: str, shape: str, seq_len: int) -> None:
-        command = [sys.executable, __file__, "--arm", arm, "--shapes", shape, "--seq-len", str(seq_len)]
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | threads
-        )
-        self.ready = self.read()
-
-    def read(self) -> dict[str, Any]:
-        """The next answer."""
-        assert self.process.stdout
-        for line in self.process.stdout:
-            if line.startswith("="):
-                answered: dict[str, Any] = json.loads(line[1:])
-                return answered
-        raise RuntimeError(f"an arm ended with status {self.process.wait()}: its message stands above")
+        super().__init__(__file__, "--arm", arm, "--shapes", shape, "--seq-len", str(seq_len))
 
     def step(self, number: int) -> dict[str, Any]:
         """Take a step on batch ``number``."""
-        assert self.process.stdin
-        self.process.stdin.write(f"{number}\n")
-        self.process.stdin.flush()
-        return self.read()
-
-    def close(self) -> None:
-        """End the process."""
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait(60)
+        return self.ask(str(number))
 
 
 def compare(shape: str, seq_len: int, rounds: int, peak: float, arms: tuple[str, ...]) -> dict[str, Any]:

@@ -423,11 +423,10 @@ def generate(
 
         if out is None:
             raise InputError("--batch needs a place for the answers", "Give --out FILE.jsonl")
-        if tensor_parallel * pipeline_parallel > 1:
-            raise InputError("--batch spreads prompts, not the model, over processes", "Give --workers or --cluster")
         summary = generate_batch(
             model, batch, out, options=Options(max_tokens=max_tokens, temperature=temperature, top_p=top_p, n=n),
-            chat=chat, seed=seed, workers=workers, cluster=cluster, device=device, dtype=dtype, quiet=json_,
+            chat=chat, seed=seed, workers=workers, cluster=cluster, device=device, dtype=dtype,
+            tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel, quiet=json_,
         )  # fmt: skip
         if json_:
             say_json(asdict(summary))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,10 @@ import torch
 import torch.distributed as dist
 
 from herdlm.generate import Engine, SamplingParams
+from herdlm.generate.embedding import embedding
+from herdlm.generate.fp8 import FP8, Fp8Linear
+from herdlm.generate.fp8_config import Granularity
+from herdlm.generate.load import load_model
 from herdlm.generate.parallel import Part, follow
 from herdlm.model.config import ModelConfig, RopeScaling
 from herdlm.model.transformer import Transformer, build, initialise
@@ -46,11 +51,70 @@ SIZES: dict[str, Any] = {"cache_tokens": 200, "page_size": 4, "max_batch": 7, "s
 
 def generate(tp: int, pp: int, halves: bool) -> list[Any]:
     """On every rank; the first one's answers."""
+    return _answers_of(model(halves), tp, pp)
+
+
+def generate_fp8(tp: int, pp: int, folder: str) -> list[Any]:
+    """As :func:`generate`, with the FP8 model in ``folder``, in float64."""
+    return _answers_of(load_model(Path(folder), "cpu", torch.float64), tp, pp)
+
+
+def _answers_of(model: Transformer, tp: int, pp: int) -> list[Any]:
     mesh = make_mesh(Sizes(tp=tp, cp=1, pp=pp, dp_replicate=1, dp_shard=1), torch.device("cpu"))
     if dist.get_rank():
-        follow(Part(model(halves), torch.float32, mesh))
+        follow(Part(model, model.model.embed_tokens.weight.dtype, mesh, let_go=True))
         return []
-    engine = Engine(model(halves), None, mesh=mesh, **SIZES)
+    engine = Engine(model, None, mesh=mesh, keep_model=False, **SIZES)
     found = answers(engine)
     engine.close()
     return found
+
+
+DOCUMENTS = ([1, 2, 3], [5] * 40, list(range(96)))
+
+
+def embed(tp: int, pp: int) -> list[list[float]]:
+    """On every rank; the first one's embeddings of documents before and after it generates."""
+    mesh = make_mesh(Sizes(tp=tp, cp=1, pp=pp, dp_replicate=1, dp_shard=1), torch.device("cpu"))
+    if dist.get_rank():
+        follow(Part(model(halves=False), torch.float32, mesh))
+        return []
+    engine = Engine(model(halves=False), None, mesh=mesh, **SIZES)
+    first = embedding(engine.model, DOCUMENTS[0])
+    answers(engine)
+    rest = [embedding(engine.model, tokens) for tokens in DOCUMENTS[1:]]
+    engine.close()
+    return [first, *rest]
+
+
+def outlying(inputs: int) -> torch.Tensor:
+    """Rows [6, inputs] whose largest value lies in another rank's part each; one of zeros, one with NaN, one beyond
+    the cap of 1,200."""
+    x = torch.randn(6, inputs, generator=torch.Generator().manual_seed(5))
+    x[0, 1] = 900.0
+    x[1, -2] = -70.0
+    x[2] = 0.0
+    x[3, inputs // 2] = torch.nan
+    x[4, -1] = 5000.0
+    return x
+
+
+def multiply_fp8(granularity: Granularity) -> list[Any]:
+    """On every rank; sums of what the ranks make of their columns, and the first rank's rows."""
+    group, rank, ranks = dist.group.WORLD, dist.get_rank(), dist.get_world_size()
+    assert group is not None
+    whole, x = fp8_linear(granularity), outlying(96)
+    if granularity == "tensor":
+        x = x[:3]  # of NaN in a tensor with one scale nothing is left
+    by_columns = whole.columns(ranks, rank, group)(x.chunk(ranks, dim=1)[rank])
+    dist.all_reduce(by_columns)
+    return [by_columns.tolist(), whole.rows(ranks, rank)(x).tolist()]
+
+
+def fp8_linear(granularity: Granularity) -> Fp8Linear:
+    """A linear map [96 -> 40] with random values and scales."""
+    draw = torch.Generator().manual_seed(6)
+    layer = Fp8Linear(96, 40, granularity, 1200.0)
+    layer.weight = (torch.randn(40, 96, generator=draw) * 100).clamp(-448, 448).to(FP8)
+    layer.weight_scale = torch.rand(layer.weight_scale.shape, generator=draw) / 448
+    return layer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +22,13 @@ from herdlm.model import hf
 from herdlm.model.attention import DocumentAttention
 from herdlm.model.config import ModelConfig
 from herdlm.model.transformer import Transformer, build, initialise
+from tests.generate.fp8_weights import quantized
 
 CONFIG = ModelConfig(
     vocab_size=151, dim=64, layers=4, heads=4, kv_heads=2, ffn_dim=160, tied_embeddings=True, max_seq_len=256
 )
 ROW = Fp8Config()
 EVERYTHING = Fp8Config(attention=True, skip_first_layers=0, skip_last_layers=0)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -63,13 +55,13 @@ def hidden(model: Transformer) -> Tensor:
 
 def linear(weight: Tensor, granularity: Any = "row", cap: float = 1200.0) -> fp8.Fp8Linear:
     layer = fp8.Fp8Linear(weight.shape[1], weight.shape[0], granularity, cap)
-    layer.weight, layer.weight_scale = fp8.quantize_weight(weight, granularity)
+    layer.weight, layer.weight_scale = quantized(weight, granularity)
     return layer
 
 
 def test_weight_scales_are_rounded_up_and_nothing_saturates() -> None:
     weight = normal(300, 64) * torch.logspace(-6, 6, 300)[:, None]
-    values, scale = fp8.quantize_weight(weight, "row")
+    values, scale = quantized(weight, "row")
     exact = weight.abs().amax(1, keepdim=True) / 448
     assert torch.equal(scale, scale.bfloat16().float())
     assert bool((scale >= exact).all()) and bool((scale <= exact * (1 + 2**-7)).all())

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from herdlm.generate import fp8
+from tests.generate.fp8_weights import quantized
 
 LARGEST = 448.0
 
@@ -65,7 +66,7 @@ def test_activations_are_those_of_the_oracle(rows: list[list[float]], cap: float
 @settings(max_examples=100, deadline=None)
 @given(rows=st.lists(st.lists(magnitudes, min_size=5, max_size=5), min_size=1, max_size=4))
 def test_weights_are_those_of_the_oracle_under_their_scale(rows: list[list[float]]) -> None:
-    values, scale = fp8.quantize_weight(torch.tensor(rows), "row")
+    values, scale = quantized(torch.tensor(rows), "row")
     for given_row, row, row_scale in zip(rows, values.double().tolist(), scale[:, 0].tolist(), strict=True):
         largest = max(map(abs, given_row))
         assert row == [nearest(float(np.float32(value) / np.float32(row_scale))) for value in given_row]
@@ -86,7 +87,7 @@ def test_what_lies_beyond_the_cap_saturates() -> None:
 def test_a_token_that_is_not_finite_stays_so_and_hurts_no_other(broken: float, cap: float) -> None:
     weight = torch.randn(16, 32, generator=torch.Generator().manual_seed(0))
     layer = fp8.Fp8Linear(32, 16, "row", cap)
-    layer.weight, layer.weight_scale = fp8.quantize_weight(weight, "row")
+    layer.weight, layer.weight_scale = quantized(weight, "row")
     x = torch.ones(3, 32)
     expected = layer(x)
     x[1, 5] = broken
@@ -119,7 +120,7 @@ def test_the_portable_product_is_the_scaled_one_to_its_last_bits(
 ) -> None:
     draw = torch.Generator().manual_seed(3)
     layer = fp8.Fp8Linear(256, 48, granularity, 1200.0)
-    layer.weight, layer.weight_scale = fp8.quantize_weight(torch.randn(48, 256, generator=draw) * 0.05, granularity)
+    layer.weight, layer.weight_scale = quantized(torch.randn(48, 256, generator=draw) * 0.05, granularity)
     x = (torch.randn(tokens, 256, generator=draw) * 7).to(dtype)
     out, expected = layer(x), emulated(x, layer)
     size = (layer.weight.double().abs() * layer.weight_scale.double()).sum(1) * x.double().abs().amax()

@@ -13,8 +13,9 @@ from herdlm.model.config import ModelConfig
 from herdlm.model.distillation import Distillation
 from herdlm.model.losses import distilled, linear_distilled, linear_logprobs
 from herdlm.model.transformer import build, initialise
+from tests.model.conftest import VOCABULARY
 
-TOKENS, DIM, VOCABULARY = 37, 24, 101
+TOKENS, DIM = 37, 24
 
 
 def inputs(top_k, temperature, seed=0):
@@ -43,14 +44,6 @@ def written_out(logits, targets, ids, teacher, loss):
         value = (1 - loss.weight) * nll + loss.weight * loss.temperature**2 * crossed
         rows.append(torch.stack((value, -nll, F.kl_div(q.log(), p, reduction="sum"))))
     return torch.stack(rows).unbind(1)
-
-
-@pytest.fixture(params=["one block", "many blocks"])
-def blocks(request, monkeypatch):
-    if request.param == "many blocks":  # 3 and 5 rows: neither divides the number of tokens
-        monkeypatch.setitem(losses.BLOCK, "cpu", 3 * VOCABULARY)
-        monkeypatch.setitem(losses.CHUNK, "cpu", 5 * VOCABULARY)
-        monkeypatch.setattr(losses, "PART", 7)
 
 
 @pytest.mark.usefixtures("blocks")

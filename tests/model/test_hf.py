@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import resource
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +39,6 @@ SHAPES = {
     "stretched": ModelConfig(**BASE, rope_scaling=STRETCHED),
 }
 LENGTH = 96  # three times the original context of the stretched shapes
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def random_model(config: ModelConfig, seed: int = 5) -> Transformer:

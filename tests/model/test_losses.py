@@ -14,8 +14,9 @@ from herdlm.model import losses
 from herdlm.model.config import ModelConfig
 from herdlm.model.losses import Way, linear_logprobs, target_logprobs
 from herdlm.model.transformer import Transformer, build, initialise
+from tests.model.conftest import VOCABULARY
 
-TOKENS, DIM, VOCABULARY = 37, 24, 101
+TOKENS, DIM = 37, 24
 
 
 def inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -44,14 +45,6 @@ def results(
 
 def ours(way: Way) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     return lambda hidden, head, targets: linear_logprobs(hidden, head, targets, way=way)
-
-
-@pytest.fixture(params=["one block", "many blocks"])
-def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "many blocks":  # 3 and 5 rows: neither divides the number of tokens
-        monkeypatch.setitem(losses.BLOCK, "cpu", 3 * VOCABULARY)
-        monkeypatch.setitem(losses.CHUNK, "cpu", 5 * VOCABULARY)
-        monkeypatch.setattr(losses, "PART", 7)
 
 
 @pytest.mark.usefixtures("blocks")

@@ -13,9 +13,12 @@ from herdlm.base.errors import InputError
 from herdlm.generate import Engine
 from herdlm.serve import worker
 from herdlm.serve.failures import RefusedError
-from herdlm.serve.models import GIB, Models, estimated_bytes
+from herdlm.serve.memory import PROCESS_BYTES, estimated_bytes
+from herdlm.serve.models import GIB, Models
+from herdlm.serve.moderation import Moderator
 from herdlm.serve.run import serve
 from herdlm.serve.served import ModelText
+from herdlm.serve.wire import WorkerOptions
 from tests.serve.conftest import WorkerThread, running, write_model
 from tests.serve.test_backend import eventually, within
 
@@ -59,6 +62,38 @@ def test_the_least_recently_used_idle_model_makes_room(room_for_two):
         await models.stop()
 
     within(work())
+
+
+def test_a_guard_takes_its_part_of_the_memory(folders, guard_folder, monkeypatch):
+    need = next(iter(in_threads(folders))).bytes
+    monkeypatch.setattr(worker, "memory_of", lambda engine: need // 2)
+    engine = Engine.load(guard_folder)
+    guard = Moderator(guard_folder, launch=lambda connection: WorkerThread(engine, connection))
+    with pytest.raises(InputError, match=r"one needs about .* GiB beside the guard's .*, the limit is .* --memory-gib"):
+        in_threads(folders, memory_gib=(need + guard.bytes - 1) / GIB, guard=guard)
+    estimated = guard.bytes
+    models = in_threads(folders, memory_gib=(need + estimated + 1) / GIB, guard=guard, wait_seconds=0.3)
+
+    async def work():
+        await guard.start()
+        assert guard.bytes == need // 2 < estimated  # measured now
+        for name in ("one", "two"):
+            (await models.lease(name)).close()
+        assert loaded(models) == ["one", "two"]  # in what the guard left
+        guard.backend.told["bytes"] = need + estimated  # as if it had been measured above its estimate
+        with pytest.raises(RefusedError, match="three needs about .* beside the guard's") as caught:
+            await models.lease("three")
+        assert (caught.value.status, caught.value.code) == (503, "no_memory")
+        await models.stop()
+        await guard.stop()
+
+    within(work())
+
+
+def test_every_process_of_a_model_takes_memory(folders):
+    text = ModelText.read(folders[0])
+    alone, divided = (estimated_bytes(text, WorkerOptions(str(text.folder), "cpu", "auto", 1024, n, n)) for n in (1, 2))
+    assert divided - alone == 3 * PROCESS_BYTES
 
 
 def test_a_model_at_work_is_not_unloaded(room_for_two):

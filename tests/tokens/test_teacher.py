@@ -9,26 +9,14 @@ import torch
 from safetensors.numpy import load_file
 
 from herdlm.base.errors import DamagedError, InputError
-from herdlm.tokens.batch import Batch
 from herdlm.tokens.dialogs import DialogBatches
 from herdlm.tokens.teacher import TEACHER_COLUMNS, TaughtBatches, TeacherColumns, TeacherKey
 from herdlm.train.teacher import taught, teach
 from tests.conftest import small_model
+from tests.train.test_loop import Split
 from tests.train.test_objectives import DIALOGS
 
 KEY = TeacherKey("a hash", 400, 7, 2.0, "float32")
-
-
-class Split:
-    """Each step in micro-batches of one row."""
-
-    def __init__(self, batches):
-        self.batches, self.steps = batches, batches.steps
-
-    def micro_batches(self, step):
-        (whole,) = self.batches.micro_batches(step)
-        fields = ("tokens", "targets", "weights", "documents", "positions")
-        return [Batch(*(getattr(whole, f)[r : r + 1] for f in fields)) for r in range(len(whole.tokens))]
 
 
 @pytest.fixture

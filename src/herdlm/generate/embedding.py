@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from herdlm.generate.parallel import LeadingTransformer
 from herdlm.model.attention import DocumentAttention
 from herdlm.model.transformer import Transformer
 
@@ -20,6 +21,8 @@ def embedding(model: Transformer, tokens: Sequence[int]) -> list[float]:
 
 
 def _hidden(model: Transformer, tokens: Sequence[int]) -> Tensor:
+    if isinstance(model, LeadingTransformer):
+        return model.encode(tokens)
     row = torch.tensor(tokens, device=model.model.embed_tokens.weight.device)[None]
     positions = torch.arange(row.shape[1], device=row.device)[None]
     hidden: Tensor = model(row, positions, DocumentAttention(torch.zeros_like(row)))[0]

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
@@ -47,14 +48,6 @@ SMALL = 8192  # values from which on a conversion of our own is faster
 STRATEGIES: dict[Granularity, tuple[str, str]] = {"row": ("channel", "token"), "tensor": ("tensor", "tensor")}
 
 
-def quantize_weight(weight: Tensor, granularity: Granularity) -> tuple[Tensor, Tensor]:
-    """Values [out, in] in FP8 and their scale, [out, 1] or [1] float32 but exact in bfloat16, of a weight [out, in]."""
-    weight = weight.float()
-    largest = weight.abs().amax(-1, keepdim=True) if granularity == "row" else weight.abs().amax().reshape(1)
-    scale = weight_scale(largest)
-    return weight_values(weight, scale), scale
-
-
 def weight_scale(largest: Tensor) -> Tensor:
     """The scale that goes with the largest magnitude of a weight's row, or of all of it: float32, exact in bfloat16."""
     scale = _up_to_bfloat16(largest / FP8_MAX)
@@ -66,16 +59,23 @@ def weight_values(weight: Tensor, scale: Tensor) -> Tensor:
     return (weight / scale).clamp(-FP8_MAX, FP8_MAX).to(FP8)
 
 
-def quantize_activation(x: Tensor, granularity: Granularity, cap: float) -> tuple[Tensor, Tensor]:
+def quantize_activation(
+    x: Tensor, granularity: Granularity, cap: float, group: dist.ProcessGroup | None = None
+) -> tuple[Tensor, Tensor]:
     """Values [N, in] in FP8 and their scale, [N, 1] or [1] float32, of activations [N, in].
 
     ``cap`` is the largest magnitude that enters a scale; ``math.inf`` for none. A row that is not finite gets a scale
-    of NaN, so that it stays visible: the cap would turn an infinity into an ordinary number.
+    of NaN, so that it stays visible: the cap would turn an infinity into an ordinary number. Where the ranks of
+    ``group`` hold a part of each row, the scale is that of the whole.
     """
     x = x.float()
-    largest = x.abs().amax(-1, keepdim=True) if granularity == "row" else x.abs().amax().reshape(1)
-    # 0 * infinity is NaN: the last term is 0 for every finite row.
-    scale = largest.clamp(TINY, cap).div_(FP8_MAX).add_(largest, alpha=0)
+    mine = x.abs().amax(-1, keepdim=True) if granularity == "row" else x.abs().amax().reshape(1)
+    largest = mine
+    if group is not None:
+        largest = mine.clone()
+        dist.all_reduce(largest, dist.ReduceOp.MAX, group=group)
+    # 0 * infinity is NaN: the last term is 0 for every finite row. Of this rank's own part, as NaN has no maximum.
+    scale = largest.clamp(TINY, cap).div_(FP8_MAX).add_(mine, alpha=0)
     return (x / scale).clamp_(-FP8_MAX, FP8_MAX).to(FP8), scale
 
 
@@ -105,17 +105,22 @@ class Fp8Linear(nn.Module):
       FP8 by FP8.
     - "dense": everything else. The weight is kept once more in full, as ``values * scale``: in float32, where that is
       exact. On other devices than CPUs it is kept in their bfloat16, with the scale applied after the product. The
-      numbers are those of "scaled_mm" up to rounding of sums. On a CPU the product is float32 whatever the type of the
-      activations: it is exact, as the sums of "scaled_mm" are, and many CPUs have no units for bfloat16.
+      numbers are those of "scaled_mm" up to rounding of sums. On a CPU the product is at least float32 whatever the
+      type of the activations: it is exact, as the sums of "scaled_mm" are, and many CPUs have no units for bfloat16.
+
+    Args:
+        group: ranks that hold a part of the input's channels each; their outputs are yet to be summed.
     """
 
     weight: Tensor
     weight_scale: Tensor
 
-    def __init__(self, inputs: int, outputs: int, granularity: Granularity, cap: float) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, granularity: Granularity, cap: float, group: dist.ProcessGroup | None = None
+    ) -> None:
         super().__init__()
         self.in_features, self.out_features = inputs, outputs
-        self.granularity, self.cap = granularity, cap
+        self.granularity, self.cap, self.group = granularity, cap, group
         self.register_buffer("weight", torch.empty(outputs, inputs, dtype=FP8))
         self.register_buffer("weight_scale", torch.empty((outputs, 1) if granularity == "row" else (1,)))
         self.backend: str | None = None
@@ -139,7 +144,7 @@ class Fp8Linear(nn.Module):
         if self.backend == "dense" and self._scale_later:
             self._dense = self.weight.to(torch.bfloat16)
         elif self.backend == "dense":
-            self._dense = self.weight.float().mul_(self.weight_scale)
+            self._dense = self.weight.to(torch.promote_types(dtype, torch.float32)).mul_(self.weight_scale)
         self._chosen_for = (device, dtype)
 
     @torch.no_grad()
@@ -151,7 +156,7 @@ class Fp8Linear(nn.Module):
         rows = x.reshape(-1, inputs)
         if rows.shape[0] == 0:
             return x.new_empty(*x.shape[:-1], outputs)
-        values, scale = quantize_activation(rows, self.granularity, self.cap)
+        values, scale = quantize_activation(rows, self.granularity, self.cap, self.group)
         if self._dense is None:
             out = torch._scaled_mm(
                 values, self.weight.t(), scale_a=scale, scale_b=self.weight_scale.t(), out_dtype=x.dtype
@@ -160,8 +165,23 @@ class Fp8Linear(nn.Module):
             product = F.linear(values.to(self._dense.dtype), self._dense)
             out = (product * scale * self.weight_scale.t()).to(x.dtype)
         else:
-            out = F.linear(exact_floats(values), self._dense).mul_(scale).to(x.dtype)
+            out = F.linear(exact_floats(values).to(self._dense.dtype), self._dense).mul_(scale).to(x.dtype)
         return out.reshape(*x.shape[:-1], outputs)
+
+    def rows(self, ranks: int, rank: int) -> Fp8Linear:
+        """This rank's output channels, with their scales."""
+        scale = self.weight_scale.chunk(ranks)[rank] if self.granularity == "row" else self.weight_scale
+        return self._part(self.weight.chunk(ranks)[rank], scale, None)
+
+    def columns(self, ranks: int, rank: int, group: dist.ProcessGroup) -> Fp8Linear:
+        """This rank's input channels. The rest of a token's are on the other ranks, and its scale is of all."""
+        return self._part(self.weight.chunk(ranks, dim=1)[rank], self.weight_scale, group)
+
+    def _part(self, weight: Tensor, scale: Tensor, group: dist.ProcessGroup | None) -> Fp8Linear:
+        with torch.device("meta"):
+            part = Fp8Linear(weight.shape[1], weight.shape[0], self.granularity, self.cap, group)
+        part.weight, part.weight_scale = weight.clone(memory_format=torch.contiguous_format), scale.clone()
+        return part
 
 
 def is_fp8(folder: Path) -> bool:

@@ -10,6 +10,8 @@ attend to tokens of an earlier micro-batch, whose keys each stage has written by
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -17,20 +19,22 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from herdlm.base.errors import HerdError, InputError
 from herdlm.generate.compiled import worth_compiling
+from herdlm.generate.fp8 import Fp8Linear
 from herdlm.generate.fused import FusedLayer, FusedNorm
 from herdlm.generate.matrix import matrix
 from herdlm.generate.paged_attention import Feed, PagedAttention, PagedCache
 from herdlm.generate.rows import Integers
-from herdlm.model.attention import Attend
+from herdlm.model.attention import Attend, DocumentAttention
 from herdlm.model.config import ModelConfig
 from herdlm.model.transformer import Layer, Transformer
 from herdlm.parallel.mesh import Mesh
 
-OPEN, FORWARD, LOGITS, CLOSE = range(4)
+OPEN, FORWARD, ENCODE, LOGITS, CLOSE = range(5)
 HEADER = 6  # numbers: what to do, and sizes
 
 
@@ -105,7 +109,7 @@ class Part:
         for index, layer in enumerate(whole.model.layers):
             assert isinstance(layer, Layer)
             if index in stage:
-                mine = _cut(layer, self.config, n, rank) if n > 1 else layer
+                mine = layer if group is None else _cut(layer, self.config, n, rank, group)
                 fused = FusedLayer(mine, compute, group, compiled=compiled)
                 fused.number = len(self.layers)
                 self.layers.append(fused)
@@ -126,18 +130,26 @@ class Part:
     def forward(self, feed: Feed) -> Tensor | None:
         """Run a step's tokens; hidden states [N, D] on the first process, None on others."""
         assert self.cache is not None
-        n, behind = self.mesh.sizes.tp, self.mesh.sizes.tp * (self.mesh.sizes.pp - 1)
         parts = micro_batches(feed, self.mesh.sizes.pp)
+        return self._through([(part.tokens, part.positions, PagedAttention(self.cache, part)) for part in parts])
+
+    def encode(self, tokens: NDArray[np.int64]) -> Tensor | None:
+        """Run one document, beside the cache; its hidden states [N, D] on the first process, None on others."""
+        document = torch.zeros(1, len(tokens), dtype=torch.int64, device=self.mesh.device)
+        return self._through([(tokens, np.arange(len(tokens)), DocumentAttention(document))])
+
+    def _through(self, parts: Sequence[tuple[NDArray[Any], Integers, Attend]]) -> Tensor | None:
+        """Take micro-batches, tokens with positions and attention each, through all stages."""
+        n, behind = self.mesh.sizes.tp, self.mesh.sizes.tp * (self.mesh.sizes.pp - 1)
         sent, out = _Sent([]), []
-        for part in parts:
+        for tokens, places, attend in parts:
             if self.first:
-                tokens = torch.from_numpy(part.tokens).to(self.mesh.device)
-                x = self.embedding(tokens).to(self.compute)
+                x = self.embedding(torch.from_numpy(tokens).to(self.mesh.device)).to(self.compute)
             else:
-                x = self._received(len(part.tokens), self.place - n)
-            positions = torch.from_numpy(part.positions).to(self.mesh.device)
+                x = self._received(len(tokens), self.place - n)
+            positions = torch.from_numpy(places).to(self.mesh.device)
             angles = positions.float()[:, None, None] * self.frequencies
-            turn, attend = torch.polar(torch.ones_like(angles), angles), PagedAttention(self.cache, part)
+            turn = torch.polar(torch.ones_like(angles), angles)
             for layer in self.layers:
                 x = layer(x, turn, attend)
             if not self.last:
@@ -147,7 +159,7 @@ class Part:
             elif self.mesh.tp_rank == 0:
                 sent.send(self.norm(x), 0)
         if self.place == 0 and not self.last:
-            out = [self._received(len(part.tokens), behind) for part in parts]
+            out = [self._received(len(tokens), behind) for tokens, _, _ in parts]
         sent.wait()
         return torch.cat(out) if out else None
 
@@ -197,19 +209,25 @@ class LeadingTransformer(Transformer):
     def forward(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """See :class:`herdlm.model.transformer.Transformer`; ``attend`` is a PagedAttention over the same tokens."""
         if not isinstance(attend, PagedAttention):
-            raise InputError("a model on several processes only generates", "Load it on one process for embeddings")
+            raise InputError("a model on several processes attends over its pages", "Call encode for a text alone")
         feed = attend.feed
-        try:
+        with self._together():
             self._tell(FORWARD, len(feed.tokens), *feed.tables.shape, feed.copies.shape[1])
             fields = (feed.tokens, feed.positions, feed.slots, feed.begins, feed.counts, feed.tables, feed.copies)
-            numbers = np.concatenate([field.astype(np.int64).ravel() for field in fields])
-            self.part.broadcast(torch.from_numpy(numbers).to(self.part.mesh.device))
+            self._tell_numbers(np.concatenate([field.astype(np.int64).ravel() for field in fields]))
             hidden = self.part.forward(feed)
-        except BaseException:
-            self.broken = True  # the others may be anywhere in the step
-            raise
         assert hidden is not None
         return hidden[None]
+
+    def encode(self, tokens: Sequence[int]) -> Tensor:
+        """Hidden states [N, D] of one document of N tokens after the final norm; the cache is left alone."""
+        numbers = np.array(tokens, dtype=np.int64)
+        with self._together():
+            self._tell(ENCODE, len(numbers))
+            self._tell_numbers(numbers)
+            hidden = self.part.encode(numbers)
+        assert hidden is not None
+        return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits [R, V] from hidden states [R, D]."""
@@ -225,6 +243,18 @@ class LeadingTransformer(Transformer):
         if not self.broken:
             self._tell(CLOSE)
             self.broken = True
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """What all processes do; where it fails on this one, the others may be anywhere in it."""
+        try:
+            yield
+        except BaseException:
+            self.broken = True
+            raise
+
+    def _tell_numbers(self, numbers: NDArray[np.int64]) -> None:
+        self.part.broadcast(torch.from_numpy(numbers).to(self.part.mesh.device))
 
     def _tell(self, what: int, *sizes: int) -> None:
         if self.broken:
@@ -249,6 +279,8 @@ def follow(part: Part) -> None:
             feed = _received_feed(part, *sizes[:4])
             part.cache.copy_pages(feed.copies[0], feed.copies[1])
             part.forward(feed)
+        elif what == ENCODE:
+            part.encode(_received_numbers(part, sizes[0]))
         elif part.first:
             hidden = torch.empty(sizes[0], part.whole_config.dim, dtype=part.compute, device=mesh.device)
             part.logits(part.broadcast(hidden, mesh.tp.get_group()))
@@ -256,12 +288,16 @@ def follow(part: Part) -> None:
 
 def _received_feed(part: Part, tokens: int, segments: int, pages: int, copies: int) -> Feed:
     lengths = (tokens, tokens, tokens, segments, segments, segments * pages, 2 * copies)
-    numbers = torch.zeros(sum(lengths), dtype=torch.int64, device=part.mesh.device)
-    fields = np.split(part.broadcast(numbers).cpu().numpy(), np.cumsum(lengths)[:-1])
+    fields = np.split(_received_numbers(part, sum(lengths)), np.cumsum(lengths)[:-1])
     return Feed(
         tokens=fields[0].astype(np.int32), positions=fields[1], slots=fields[2], begins=fields[3], counts=fields[4],
         tables=fields[5].reshape(segments, pages), copies=fields[6].reshape(2, copies),
     )  # fmt: skip
+
+
+def _received_numbers(part: Part, count: int) -> NDArray[np.int64]:
+    numbers = torch.zeros(count, dtype=torch.int64, device=part.mesh.device)
+    return part.broadcast(numbers).cpu().numpy()
 
 
 def micro_batches(feed: Feed, count: int) -> list[Feed]:
@@ -283,19 +319,18 @@ def _between(feed: Feed, begin: int, end: int) -> Feed:
     )  # fmt: skip
 
 
-def _cut(layer: Layer, config: ModelConfig, ranks: int, rank: int) -> Layer:
+def _cut(layer: Layer, config: ModelConfig, ranks: int, rank: int, group: dist.ProcessGroup) -> Layer:
     """This rank's heads and channels of a layer."""
     with torch.device("meta"):
         part = Layer(config, layer.self_attn.layer)
     part.input_layernorm, part.post_attention_layernorm = layer.input_layernorm, layer.post_attention_layernorm
     for place, whole in ((part.self_attn, layer.self_attn), (part.mlp, layer.mlp)):
         for name, module in whole.named_children():
-            if type(module) is not nn.Linear:
-                raise InputError(
-                    f"{name} is a {type(module).__name__}, which tensor parallelism does not divide",
-                    "Use pipeline parallelism, or a model in full precision",
-                )
-            along = 1 if name in ("o_proj", "down_proj") else 0
-            mine = module.weight.detach().chunk(ranks, dim=along)[rank]
+            by_columns = name in ("o_proj", "down_proj")
+            if isinstance(module, Fp8Linear):
+                setattr(place, name, module.columns(ranks, rank, group) if by_columns else module.rows(ranks, rank))
+                continue
+            assert isinstance(module, nn.Linear)
+            mine = module.weight.detach().chunk(ranks, dim=int(by_columns))[rank]
             getattr(place, name).weight = nn.Parameter(mine, requires_grad=False)
     return part

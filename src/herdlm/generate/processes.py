@@ -20,9 +20,9 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 
 from herdlm.base.errors import HerdError
+from herdlm.generate.fp8 import shape_of
 from herdlm.generate.load import compute_type, load_model, pick_device
 from herdlm.generate.parallel import Part, check_layout, follow
-from herdlm.model.hf import read_config
 from herdlm.parallel.config import Sizes
 from herdlm.parallel.mesh import Mesh, make_mesh
 
@@ -34,13 +34,14 @@ def start_processes(folder: Path, tensor_parallel: int, pipeline_parallel: int, 
     """Start all processes but this one, the first; the mesh of all of them.
 
     Args:
-        device, dtype: as of :func:`herdlm.generate.load.load_model`. Process r takes the GPU of number r.
+        device, dtype: as of :func:`herdlm.generate.load.load_model`. Process r takes the GPU of number r, or N + r
+            where the device is cuda:N. On a CPU the threads of this process are shared out between all.
 
     Raises:
         InputError: the model cannot be divided so, or there is no such device.
         HerdError: this process already has a parallel model: there can be one at a time.
     """
-    check_layout(read_config(folder), tensor_parallel, pipeline_parallel)
+    check_layout(shape_of(folder), tensor_parallel, pipeline_parallel)
     if dist.is_initialized():
         raise HerdError(
             "this process has a parallel model already", "Serve each parallel model by a process of its own"
@@ -48,7 +49,9 @@ def start_processes(folder: Path, tensor_parallel: int, pipeline_parallel: int, 
     world = tensor_parallel * pipeline_parallel
     places = [_place(device, rank) for rank in range(world)]  # all are looked up before anything starts
     store = TCPStore("127.0.0.1", 0, world, is_master=True, wait_for_workers=False, timeout=START)
-    environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    threads = max(torch.get_num_threads() // world, 1)
+    torch.set_num_threads(threads)
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     for rank in range(1, world):
         order = {
             "folder": str(folder), "rank": rank, "tp": tensor_parallel, "pp": pipeline_parallel, "port": store.port,
@@ -61,8 +64,8 @@ def start_processes(folder: Path, tensor_parallel: int, pipeline_parallel: int, 
 
 
 def _place(device: str, rank: int) -> str:
-    kind = pick_device(device).type
-    return str(pick_device(f"cuda:{rank}")) if kind == "cuda" else kind
+    picked = pick_device(device)
+    return str(pick_device(f"cuda:{(picked.index or 0) + rank}")) if picked.type == "cuda" else picked.type
 
 
 def _join(store: TCPStore, rank: int, tp: int, pp: int, device: str) -> Mesh:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from herdlm.report import charts, format
+from herdlm.report.frame import framed
 from herdlm.report.markup import Child, Html, foreign, table, tag
-from herdlm.report.page import POLICY
-from herdlm.report.style import STYLE
 
 PAGE = "account.html"
 MORE_STYLE = """
@@ -49,13 +48,6 @@ def render_corpus_page(funnel: dict[str, Any], samples: dict[str, dict[str, list
         ("domains", "Domains", [_domains(funnel)]),
         ("samples", "Samples of each step", _samples(funnel, samples)),
     )
-    head = tag(
-        "head", tag("meta", charset="utf-8"), tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"), tag("title", "Account of a corpus - herdlm"),
-        Html(f"<style>{STYLE}{MORE_STYLE}</style>"),
-    )  # fmt: skip
-    links = tag("ul", [tag("li", tag("a", name, href=f"#{id_}")) for id_, name, _ in sections])
     read, out = funnel["input"], funnel["output"]
     summary = tag(
         "p", f"{format.count(read['documents'])} pages from {format.count(read['files'])} "
@@ -64,15 +56,12 @@ def render_corpus_page(funnel: dict[str, Any], samples: dict[str, dict[str, list
         f"{format.size(out['bytes'])} of text, {format.count(out['words'])} words, an estimated "
         f"{format.count(out['tokens_estimated'])} tokens.",
     )  # fmt: skip
-    body = tag(
-        "body", tag("a", "Skip to the content", href="#content", class_="skip"),
-        tag("header", tag("h1", "Account of a corpus"), summary, tag("nav", links, aria_label="Sections")),
-        tag("main", [tag("section", tag("h2", name), parts, id=id_, aria_label=name) for id_, name, parts in sections],
-            id="content"),
-        tag("footer", tag("p", "Every number stands in funnel.json, every sample in samples.json; herdlm inspect shows "
-            "more documents. Tokens are estimated as 1.3 a word until a tokenizer is trained.")),
+    return framed(
+        "Account of a corpus", summary, sections,
+        "Every number stands in funnel.json, every sample in samples.json; herdlm inspect shows "
+        "more documents. Tokens are estimated as 1.3 a word until a tokenizer is trained.",
+        kind="herdlm", style=MORE_STYLE,
     )  # fmt: skip
-    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en').text}\n"
 
 
 def _funnel(funnel: dict[str, Any]) -> list[Html]:

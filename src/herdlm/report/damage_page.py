@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from herdlm.report import charts, format
 from herdlm.report.data import Interval
+from herdlm.report.frame import Section, framed
 from herdlm.report.markup import Child, Html, foreign, table, tag
-from herdlm.report.page import POLICY
 from herdlm.report.scales import Scale, covering
-from herdlm.report.style import STYLE
 
 PAGE = "damage.html"
 FRAME = 1 / 30  # of a histogram's width, kept free at both ends
@@ -25,7 +23,7 @@ def render_damage_page(told: dict[str, Any]) -> str:
     """The whole page from the content of damage.json. Equal data give equal bytes; models' text is escaped."""
     text, answers = told["text"], told["answers"]
     names = {side: told[side]["name"] for side in ("original", "changed")}
-    sections: list[tuple[str, str, Iterable[Child]]] = [("weights", "Weights", [_weights(told)])]
+    sections: list[Section] = [("weights", "Weights", [_weights(told)])]
     if text:
         sections.append(("text", "Next-token distributions on text", _text(text)))
     if answers:
@@ -34,23 +32,12 @@ def render_damage_page(told: dict[str, Any]) -> str:
         sections.append(("answers", "Answers", _answers(answers)))
         sections.append(("worst", "Worst prompts", _worst(answers["worst"], names)))
     sections.append(("fit", "Will it fit one node?", _fit(told["fit"])))
-    title = f"{names['changed']} against {names['original']}"
-    head = tag(
-        "head", tag("meta", charset="utf-8"), tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"), tag("title", f"{title} - herdlm damage report"),
-        Html(f"<style>{STYLE}{MORE_STYLE}</style>"),
+    return framed(
+        f"{names['changed']} against {names['original']}", _cards(told), sections,
+        "Every number stands in damage.json, every answer in answers.jsonl. Both models were "
+        "given the same text and prompts. Intervals are of other text and prompts of the kind.",
+        kind="herdlm damage report", style=MORE_STYLE,
     )  # fmt: skip
-    links = tag("ul", [tag("li", tag("a", name, href=f"#{id_}")) for id_, name, _ in sections])
-    body = tag(
-        "body", tag("a", "Skip to the content", href="#content", class_="skip"),
-        tag("header", tag("h1", title), _cards(told), tag("nav", links, aria_label="Sections")),
-        tag("main", [tag("section", tag("h2", name), parts, id=id_, aria_label=name) for id_, name, parts in sections],
-            id="content"),
-        tag("footer", tag("p", "Every number stands in damage.json, every answer in answers.jsonl. Both models were "
-            "given the same text and prompts. Intervals are of other text and prompts of the kind.")),
-    )  # fmt: skip
-    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en').text}\n"
 
 
 def _cards(told: dict[str, Any]) -> Html:

@@ -10,13 +10,11 @@ from herdlm.report.answer_sections import (
     verdict_badge,
 )
 from herdlm.report.data import Check, Interval, ReportData
+from herdlm.report.frame import framed
 from herdlm.report.markup import Html, tag
 from herdlm.report.origin_sections import lineage_section, notes_section, settings_section, times_section
 from herdlm.report.scales import Scale, covering
-from herdlm.report.style import STYLE
 from herdlm.report.training_sections import curation_section, forecast_section, pretraining_section
-
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # a second wall: nothing on the page can run or load
 
 
 def render_page(data: ReportData) -> str:
@@ -35,26 +33,10 @@ def render_page(data: ReportData) -> str:
         ("recipe", "Recipe", settings_section(data)),
         ("notes", "What these numbers do not say", notes_section(data)),
     )
-    title = f"Run {data.name}"
-    head = tag(
-        "head", tag("meta", charset="utf-8"), tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"), tag("title", f"{title} - herdlm report"),
-        Html(f"<style>{STYLE}</style>"),
+    return framed(
+        f"Run {data.name}", _summary(data), sections,
+        "Every number on this page was measured in this run and stands in report.json too.", kind="herdlm report",
     )  # fmt: skip
-    links = tag("ul", [tag("li", tag("a", name, href=f"#{id_}")) for id_, name, _ in sections])
-    body = tag(
-        "body",
-        tag("a", "Skip to the content", href="#content", class_="skip"),
-        tag("header", tag("h1", title), _summary(data), tag("nav", links, aria_label="Sections")),
-        tag(
-            "main",
-            [tag("section", tag("h2", name), parts, id=id_, aria_label=name) for id_, name, parts in sections],
-            id="content",
-        ),
-        tag("footer", tag("p", "Every number on this page was measured in this run and stands in report.json too.")),
-    )  # fmt: skip
-    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en').text}\n"
 
 
 def _summary(data: ReportData) -> Html:

@@ -7,7 +7,6 @@ besides. Once loaded, what the worker measured replaces the estimate.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -17,15 +16,13 @@ from typing import Any
 from herdlm.base.errors import InputError
 from herdlm.serve.backend import Backend, Launch, launch_process
 from herdlm.serve.failures import RefusedError, shown
-from herdlm.serve.resolve import CONFIG
+from herdlm.serve.memory import estimated_bytes
+from herdlm.serve.moderation import Moderator
 from herdlm.serve.served import ModelText
 from herdlm.serve.wire import WorkerOptions
 
 log = logging.getLogger(__name__)
 
-WORKER_BYTES = 300 * 2**20  # a worker beside weights and cache: Python, torch, activations
-CACHE_BYTES = 2**30  # the engine's limit for a cache on a CPU
-MOST_SEQUENCES = 256  # of an engine at once, for which it makes room in the cache
 GIB = 2**30
 
 
@@ -78,21 +75,23 @@ class Models:
     """All models of the server, by name.
 
     Args:
-        memory_gib: the most memory that loaded models may take together; None for no limit.
+        memory_gib: the most memory that loaded models and the guard may take together; None for no limit.
+        guard: has a worker too, which is never unloaded.
         wait_seconds: a request waits so long for memory that others hold.
 
     Raises:
-        InputError: two models have the same name, or one alone exceeds the memory.
+        InputError: two models have the same name, or one exceeds what the guard leaves of the memory.
     """
 
     def __init__(
         self, texts: Sequence[ModelText], *, device: str = "auto", dtype: str = "auto",
         cache_tokens: int | None = None, tensor_parallel: int = 1, pipeline_parallel: int = 1,
-        memory_gib: float | None = None, wait_seconds: float = 60,
+        memory_gib: float | None = None, guard: Moderator | None = None, wait_seconds: float = 60,
         launch: Launch = launch_process,
     ) -> None:  # fmt: skip
         self.wait_seconds = wait_seconds
         self.limit = None if memory_gib is None else int(memory_gib * GIB)
+        self.guard = guard
         self.loads = self.evictions = 0
         self._by_name: dict[str, Model] = {}
         for text in texts:
@@ -101,9 +100,8 @@ class Models:
                                  f"{text.folder}", "Name one differently: NAME=FOLDER")  # fmt: skip
             options = WorkerOptions(str(text.folder), device, dtype, cache_tokens, tensor_parallel, pipeline_parallel)
             model = Model(text, Backend(text.name, options, launch))
-            if self.limit is not None and model.bytes > self.limit:
-                raise InputError(f"{text.name} needs about {model.bytes / GIB:.2f} GiB, the limit is {memory_gib}",
-                                 "Raise --memory-gib or lower --cache-tokens")  # fmt: skip
+            if self.limit is not None and model.bytes + self._guard_bytes > self.limit:
+                raise InputError(self._too_large(model), "Raise --memory-gib or lower --cache-tokens")
             self._by_name[text.name] = model
         self._one_load = asyncio.Lock()
         self._freed = asyncio.Event()  # set when a request gives a model up
@@ -186,8 +184,13 @@ class Models:
         if self.limit is None:
             return
         deadline = time.monotonic() + self.wait_seconds
-        while sum(each.bytes for each in self if each.resident) + model.bytes > self.limit:
-            idle = [each for each in self if each.resident and not each.users]
+        while sum(each.bytes for each in (model, *self._residents)) + self._guard_bytes > self.limit:
+            if not self._residents:  # what was measured is more than was estimated
+                raise RefusedError(
+                    self._too_large(model), "Raise --memory-gib or lower --cache-tokens", param="model",
+                    code="no_memory", status=503,
+                )  # fmt: skip
+            idle = [each for each in self._residents if not each.users]
             if idle:
                 oldest = min(idle, key=lambda each: each.used_at)
                 log.info("unloading %s to load %s", oldest.text.name, model.text.name)
@@ -204,19 +207,18 @@ class Models:
                     param="model", code="busy", status=503, retry_after=self.wait_seconds,
                 ) from None  # fmt: skip
 
+    @property
+    def _residents(self) -> list[Model]:
+        return [each for each in self if each.resident]
 
-def estimated_bytes(text: ModelText, options: WorkerOptions) -> int:
-    """Bytes of a worker: weights as they lie in the folder, cache, and the rest. For GPUs give ``cache_tokens``."""
-    weights = sum(path.stat().st_size for path in text.folder.glob("*.safetensors"))
-    config = json.loads((text.folder / CONFIG).read_text(encoding="utf-8"))
-    heads: int = config.get("num_attention_heads", 1)
-    head_size: int = config.get("head_dim") or config.get("hidden_size", 0) // heads
-    width = 2 if options.dtype in ("bfloat16", "float16") else 4  # with "auto", a CPU may compute in float32
-    per_token: int = (
-        2 * config.get("num_hidden_layers", 0) * config.get("num_key_value_heads", heads) * head_size * width
-    )
-    cache = min(MOST_SEQUENCES * text.context * per_token, CACHE_BYTES)
-    return weights + (cache if options.cache_tokens is None else options.cache_tokens * per_token) + WORKER_BYTES
+    @property
+    def _guard_bytes(self) -> int:
+        return self.guard.bytes if self.guard else 0
+
+    def _too_large(self, model: Model) -> str:
+        assert self.limit is not None
+        guard = f" beside the guard's {self._guard_bytes / GIB:.2f}" if self.guard else ""
+        return f"{model.text.name} needs about {model.bytes / GIB:.2f} GiB{guard}, the limit is {self.limit / GIB:.4g}"
 
 
 def _loaded(model: Model, task: asyncio.Task[None]) -> None:

@@ -21,6 +21,7 @@ from herdlm.serve.answers import Answer, ChatAnswer, Usage
 from herdlm.serve.backend import Backend, Launch, launch_process
 from herdlm.serve.generation import Generation
 from herdlm.serve.guard import PROBE, GuardError, Protocol, Said, Subject, Verdict
+from herdlm.serve.memory import estimated_bytes
 from herdlm.serve.served import ModelText
 from herdlm.serve.stream import count
 from herdlm.serve.visit import Visit
@@ -49,6 +50,11 @@ class Moderator:
         self.protocol = Protocol.read(self.text.folder, self.text.tokenizer, self.text.context, threshold)
         options = WorkerOptions(str(self.text.folder), device, dtype)
         self.backend = Backend(f"guard {self.text.name}", options, launch)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of its worker, told or estimated."""
+        return int(self.backend.told.get("bytes") or estimated_bytes(self.text, self.backend.options))
 
     async def start(self) -> None:
         """Load the guard and see that it answers as one.

@@ -85,7 +85,8 @@ def serve(
         port: 0 for any free one.
         tensor_parallel, pipeline_parallel: processes of this machine that hold each model between them.
         cache_tokens: of each model's key/value cache; by default see :class:`herdlm.generate.engine.Engine`.
-        memory_gib: the most that loaded models may take; the one used longest ago is unloaded for another.
+        memory_gib: the most that loaded models and the guard may take; the model used longest ago is unloaded for
+            another.
         keys: a file of API keys; see :class:`herdlm.serve.keys.KeyFile`.
         no_keys: let everyone in, also at addresses that other machines reach.
         log_texts: put prompts into the access log.
@@ -99,11 +100,11 @@ def serve(
         InputError: there is no usable model, the address cannot be had, or it is open to others without keys.
     """
     texts = [_named(model) for model in models]  # wrong paths are told before anything is loaded, as are used ports
+    moderator = None if guard is None else Moderator(guard, guard_threshold, device=device, dtype=dtype)
     found = Models(
-        texts, device=device, dtype=dtype, cache_tokens=cache_tokens, memory_gib=memory_gib,
+        texts, device=device, dtype=dtype, cache_tokens=cache_tokens, memory_gib=memory_gib, guard=moderator,
         tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel,
     )  # fmt: skip
-    moderator = None if guard is None else Moderator(guard, guard_threshold, device=device, dtype=dtype)
     key_file = None if keys is None else KeyFile(keys)
     if key_file:
         key_file.entries()
@@ -179,9 +180,9 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to answer, and say so."""
-        (await self._models.lease(self._models.default.text.name)).close()
-        if self._moderator:
+        if self._moderator:  # first, as what it takes is not there for models
             await self._moderator.start()
+        (await self._models.lease(self._models.default.text.name)).close()
         await super().startup(sockets)
         self._announce()
 

@@ -183,8 +183,6 @@ class Embedding:
     """
 
     def __init__(self, engine: Engine, id: int, prompts: list[list[int]]) -> None:
-        if engine.processes > 1:
-            raise InputError("embeddings are made by a model in one process", "Serve it without parallel processes")
         self.engine, self.id, self.prompts = engine, id, prompts
         self.results: list[list[float]] = []
         vocabulary, longest = engine.config.vocab_size, engine.config.max_seq_len

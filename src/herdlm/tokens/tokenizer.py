@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -184,11 +183,6 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
         ]
     )  # fmt: skip
     return Tokenizer(backend, leading_space=config.leading_space)
-
-
-def use_one_thread() -> None:
-    """Keep the backend from starting a thread per core, for processes that share a machine."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 def _byte_characters() -> dict[str, int]:

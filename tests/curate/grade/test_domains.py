@@ -15,7 +15,7 @@ from herdlm.base.errors import InputError
 from herdlm.curate.config import DomainsConfig, HeuristicsConfig
 from herdlm.curate.grade.caps import TOO_COMMON, check_share, keep_shares
 from herdlm.curate.grade.domain_heuristics import RELAXED, heuristics_for
-from herdlm.curate.grade.domain_rules import CODE, GENERAL, MATHEMATICS, code_share, domain_of, mathematical_marks
+from herdlm.curate.grade.domain_rules import CODE, FEWEST_MARKS, GENERAL, MATHEMATICS, code_share, domain_of
 from herdlm.curate.grade.domains import DOMAINS, DomainRules, open_domains
 from herdlm.curate.grade.rubric import load_rubric
 from herdlm.curate.heuristics import check_text
@@ -67,12 +67,16 @@ def test_a_program_within_prose_makes_code_from_a_share_on() -> None:
 
 
 def test_marks_of_mathematics_are_counted_one_by_one() -> None:
+    """A text is mathematics from its third mark on, and not before."""
     for text, marks in {
-        "\\frac{a}{b}": 1, "3 * 4": 1, "3*4": 1, "x = 2": 0, "where x = 2": 1, "f(x) = 3": 1, "a^2": 1, "2 - 1": 1,
+        "\\frac{a}{b}": 1, "3 * 4": 1, "3*4": 1, "where x = 2": 1, "f(x) = 3": 1, "a^2": 1, "2 - 1": 1,
         "1999-2004": 0, "c++ and a+b": 0, "∑ ∫": 2, "the angle α": 1, "αβγ": 0, "<mi>x</mi>": 2, "theorem": 1,
         "the logarithmic": 1, "C:\\temp": 0, "100 % = all": 0,
     }.items():  # fmt: skip
-        assert mathematical_marks(text) == marks, text
+        lines = [f"so {text}, they say"] * 100  # which no program says
+        needed = -(-FEWEST_MARKS // marks) if marks else len(lines)
+        assert domain_of("\n".join(lines[:needed])) == (MATHEMATICS if marks else GENERAL), text
+        assert domain_of("\n".join(lines[: needed - 1])) == GENERAL, text
 
 
 @pytest.mark.skipif("HERDLM_DATA" not in os.environ, reason="HERDLM_DATA names no folder of data")

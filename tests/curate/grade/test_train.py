@@ -21,7 +21,7 @@ from herdlm.curate.config import ClassifierConfig, DomainsConfig, GradeConfig, Q
 from herdlm.curate.extract import extract
 from herdlm.curate.grade.cutoffs import ScoreCounts, check_quality, cutoffs
 from herdlm.curate.grade.domains import open_domains
-from herdlm.curate.grade.grader import CountableGrader, Grader, open_grader
+from herdlm.curate.grade.grader import CountableGrader, Grader
 from herdlm.curate.grade.labels import read_labels
 from herdlm.curate.language import identify
 from herdlm.curate.quality import quality
@@ -92,7 +92,7 @@ def test_a_published_grader_names_its_labels_scores_as_reported_and_is_made_alik
     assert manifest is not None and manifest.inputs["labels"].content == hash_file(labelled / "labels.jsonl")
     draw = Random(9)
     texts = [sentence("en", good, draw) for good in [True] * 40 + [False] * 40]
-    scores = open_grader(QualityConfig(model=str(out))).score(texts, ["en"] * 80)
+    scores = Grader.load(out).score(texts, ["en"] * 80)
     assert np.mean(scores[:40] > 0.5) > 0.85 and np.mean(scores[40:] < 0.5) > 0.85
     assert np.array_equal(scores, np.round(scores, 4)) and scores.min() >= 0 and scores.max() <= 1
     train_model("grader", labelled / "labels.jsonl", labelled, labelled / "again", SMALL)
@@ -104,7 +104,7 @@ def test_a_grader_that_is_missing_changed_or_of_another_kind_stops_the_run(
     trained: tuple[Path, dict[str, Any]], labelled: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="there is no grader in"):
-        open_grader(QualityConfig(model=str(tmp_path)))
+        Grader.load(tmp_path)
     rows = [
         {"text": sentence("en", k == "a", Random(i)), "label": k, "language": "en"} for i in range(40) for k in "ab"
     ]
@@ -120,11 +120,9 @@ def test_a_grader_that_is_missing_changed_or_of_another_kind_stops_the_run(
         Grader.load(tmp_path / "grader")
 
 
-def test_without_a_model_countable_properties_are_the_score() -> None:
+def test_countable_properties_are_a_grader_without_a_model() -> None:
     texts = ["A sentence that is long enough, and ends as it should.", ""]
-    grader = open_grader(QualityConfig())
-    assert isinstance(grader, CountableGrader)
-    assert grader.score(texts, ["en", "en"]).tolist() == [quality(texts[0], "en"), 0.0]
+    assert CountableGrader().score(texts, ["en", "en"]).tolist() == [quality(texts[0], "en"), 0.0]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,25 +13,16 @@ from herdlm.curate.pipeline import curate
 from tests.curate.crawls import Write, article, page, record, small_crawl, zipped
 from tests.curate.runner.work import Item, do, times
 from tests.curate.test_curate import content
+from tests.ray_cluster import two_nodes
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A cluster of two nodes on this machine, a worker each; its address."""
-    pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    before = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT), before])  # as its nodes find herdlm
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
-    cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
-    cluster.wait_for_nodes()
-    yield cluster.address
-    cluster.shutdown()
-    os.environ["PYTHONPATH"] = before
+    with two_nodes() as cluster:
+        yield cluster.address
 
 
 def test_a_cluster_makes_the_same_corpus(address: str, write: Write, tmp_path: Path) -> None:

@@ -9,6 +9,9 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +22,7 @@ from herdlm.generate import SamplingParams
 from herdlm.serve.batch import processes
 from herdlm.serve.batch.prompts import Options
 from herdlm.serve.batch.run import Summary, generate_batch
-from herdlm.serve.batch.worker import EngineWorker
+from herdlm.serve.batch.worker import EngineWorker, Setting
 from herdlm.serve.served import ServedModel
 from tests.serve.batch.conftest import mixed
 
@@ -114,6 +117,48 @@ def test_with_several_workers_of_which_one_is_killed_nothing_is_lost_doubled_or_
     thread.join()
     assert summary == Summary(prompts=36, restored=0, failed=0, deaths=1)
     assert (tmp_path / "out").read_bytes() == expected
+
+
+def test_a_worker_may_be_a_group_of_processes_that_ends_with_it(exact, write, tmp_path, here, monkeypatch):
+    prompts = write(mixed(12))
+    generate_batch(exact, prompts, tmp_path / "one", seed=3, quiet=True)
+    monkeypatch.undo()
+    generate_batch(exact, prompts, tmp_path / "two", seed=3, tensor_parallel=2, quiet=True)
+    for found, expected in zip(lines(tmp_path / "two"), lines(tmp_path / "one"), strict=True):
+        assert json.dumps(rounded(found)) == json.dumps(rounded(expected))
+    until = time.monotonic() + 60
+    while of_model(exact):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    with pytest.raises(InputError, match=r"heads = 4 .* tensor_parallel = 3"):
+        generate_batch(exact, prompts, tmp_path / "three", tensor_parallel=3, quiet=True)
+
+
+def rounded(value):
+    """An answer without the last digits of its log-probabilities, which depend on the order of sums."""
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [rounded(inner) for inner in value]
+    return round(value, 9) if isinstance(value, float) else value
+
+
+def of_model(folder):
+    """Processes that were started with a part of the model in ``folder``."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            command = (process / "cmdline").read_bytes()
+            found += [process.name] if b"herdlm.generate.processes" in command and bytes(folder) in command else []
+    return found
+
+
+def test_groups_of_processes_take_gpus_of_their_own(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 5)
+    setting = Setting("model", "auto", "auto", 0, None, tensor_parallel=2)
+    assert [processes._device(setting, i) for i in range(4)] == ["cuda:0", "cuda:2", "cuda:0", "cuda:2"]
+    assert [processes._device(replace(setting, tensor_parallel=1), i) for i in (1, 6)] == ["cuda:1", "cuda:1"]
+    assert processes._device(replace(setting, device="cpu"), 3) == "cpu"
 
 
 @pytest.mark.slow

@@ -8,31 +8,30 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from herdlm.base.errors import InputError
 from herdlm.serve.batch.run import generate_batch
+from tests.ray_cluster import two_nodes
 from tests.serve.batch.conftest import Write, mixed
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """A cluster of two nodes on this machine, a worker each; its address."""
-    pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
+def cluster() -> Iterator[Any]:
+    """A cluster of two nodes on this machine, a worker each."""
+    with two_nodes() as cluster:
+        yield cluster
 
-    before = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT), before])  # as its nodes find herdlm
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
-    cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
-    cluster.wait_for_nodes()
-    yield cluster.address
-    cluster.shutdown()
-    os.environ["PYTHONPATH"] = before
+
+@pytest.fixture(scope="module")
+def address(cluster: Any) -> str:
+    """The cluster's address."""
+    found: str = cluster.address
+    return found
 
 
 def _actors() -> list[int]:
@@ -76,6 +75,7 @@ def test_what_the_cluster_cannot_do_is_refused(address: str, exact: Path, write:
     for wrong, message in (
         ({"workers": 9}, "9 workers on a cluster of 2 CPUs"),
         ({"device": "cuda"}, "no GPU"),
+        ({"tensor_parallel": 2}, "no node with 2 CPUs"),
         ({"dtype": "float8"}, "dtype"),
     ):
         with pytest.raises(InputError, match=message):
@@ -83,3 +83,19 @@ def test_what_the_cluster_cannot_do_is_refused(address: str, exact: Path, write:
     gone = address.rpartition(":")[0] + ":1"
     with pytest.raises(InputError, match="cannot be reached"):
         generate_batch(exact, prompts, tmp_path / "out", cluster=gone, quiet=True)
+
+
+def test_a_worker_may_be_a_group_of_processes_on_a_node_that_has_room(
+    cluster: Any, exact: Path, write: Write, tmp_path: Path
+) -> None:
+    prompts = write([{"prompt": f"cow {i}", "max_tokens": 20} for i in range(6)])
+    generate_batch(exact, prompts, tmp_path / "here", quiet=True)
+    node = cluster.add_node(num_cpus=3, object_store_memory=100 << 20)
+    cluster.wait_for_nodes()
+    try:
+        with pytest.raises(InputError, match="2 workers of 2 processes on a cluster of 5 CPUs"):
+            generate_batch(exact, prompts, tmp_path / "there", cluster=cluster.address, pipeline_parallel=2, workers=2)
+        generate_batch(exact, prompts, tmp_path / "there", cluster=cluster.address, pipeline_parallel=2, quiet=True)
+    finally:
+        cluster.remove_node(node)
+    assert (tmp_path / "there").read_bytes() == (tmp_path / "here").read_bytes()

@@ -99,11 +99,6 @@ def _is_code(line: str) -> bool:
     return line[-1] == ";" and _BEFORE_SEMICOLON.search(line) is not None
 
 
-def mathematical_marks(text: str) -> int:
-    """How many marks of mathematics a text has."""
-    return _quick_marks(text) + sum(map(text.lower().count, _STEMS)) + len(_EQUATION.findall(text))
-
-
 def _quick_marks(text: str) -> int:
     """The marks that are quick to find or that few texts can have: commands, tags, symbols."""
     found = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,6 @@ from pydantic import ValidationError
 
 from herdlm.base.artefact import read_manifest, verify, write_text_durably
 from herdlm.base.errors import DamagedError, InputError
-from herdlm.curate.config import QualityConfig
 from herdlm.curate.grade.calibrate import Calibration
 from herdlm.curate.grade.linear import LinearClassifier
 from herdlm.curate.quality import quality
@@ -23,19 +21,11 @@ DECIMALS = 4
 GOOD, NOT_GOOD = "good", "not good"
 
 
-class Scores(Protocol):
-    """What every grader does."""
-
-    def score(self, texts: Sequence[str], languages: Sequence[str]) -> NDArray[np.float64]:
-        """The scores (N,) of texts in ``languages``, in [0, 1] and with 4 decimals."""
-        ...
-
-
 class CountableGrader:
     """Scores by countable properties (``curate/quality.py``): they rank within a language and are no probability."""
 
     def score(self, texts: Sequence[str], languages: Sequence[str]) -> NDArray[np.float64]:
-        """As :class:`Scores` says."""
+        """The scores (N,) of texts in ``languages``, in [0, 1] and with 4 decimals."""
         return np.array([quality(text, language) for text, language in zip(texts, languages, strict=True)], np.float64)
 
 
@@ -46,7 +36,7 @@ class Grader:
         self.classifier, self.calibration = classifier, calibration
 
     def score(self, texts: Sequence[str], languages: Sequence[str]) -> NDArray[np.float64]:
-        """As :class:`Scores` says."""
+        """The scores (N,) of texts in ``languages``, in [0, 1] and with 4 decimals."""
         return np.round(self.calibration(margins(self.classifier, texts), languages), DECIMALS)
 
     def save(self, folder: Path) -> None:
@@ -76,15 +66,6 @@ def margins(classifier: LinearClassifier, texts: Sequence[str]) -> NDArray[np.fl
     logits = classifier.logits(texts)
     good = classifier.labels.index(GOOD)
     return np.asarray(logits[:, good] - logits[:, 1 - good])
-
-
-def open_grader(config: QualityConfig) -> Scores:
-    """The grader that a recipe asks for.
-
-    Raises:
-        InputError: it names a model that is not there.
-    """
-    return Grader.load(Path(config.model)) if config.model else CountableGrader()
 
 
 def require_model(folder: Path, kind: str, command: str) -> None:

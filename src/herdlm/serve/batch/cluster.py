@@ -13,7 +13,9 @@ from herdlm.serve.batch.worker import Answered, EngineWorker, Setting, as_told, 
 
 
 class RayWorkers:
-    """``count`` actors, or as many as the cluster has GPUs, or else CPUs. Each takes one and computes on one thread.
+    """``count`` actors, or as many as the cluster has GPUs, or else CPUs, for: one for each process of a worker.
+
+    The processes of one worker are on one node. Each computes on one thread.
 
     Args:
         setting: its device decides what an actor takes: "auto" means GPUs where the cluster has any.
@@ -26,8 +28,9 @@ class RayWorkers:
     def __enter__(self) -> RayWorkers:
         self._ray = ray = connect(self.address)
         try:
-            self.count, on_gpu = self._counted(ray.cluster_resources())
-            self._actor = ray.remote(num_cpus=1, num_gpus=int(on_gpu))(_Actor)
+            self.count, on_gpu = self._counted([node["Resources"] for node in ray.nodes() if node["Alive"]])
+            processes = self.setting.processes
+            self._actor = ray.remote(num_cpus=processes, num_gpus=processes * on_gpu)(_Actor)
             self._actors: list[Any] = [None] * self.count
             self._under_way: dict[Any, int] = {}  # the one call of each worker that has not answered
             for number in range(self.count):
@@ -65,15 +68,19 @@ class RayWorkers:
             found.append((number, told["answers"]))
         return found
 
-    def _counted(self, has: dict[str, float]) -> tuple[int, bool]:
-        """The number of workers, and whether each takes a GPU."""
-        gpus, device = int(has.get("GPU", 0)), self.setting.device
-        on_gpu = device.startswith("cuda") or (device == "auto" and gpus > 0)
-        kind, most = ("GPU", gpus) if on_gpu else ("CPU", int(has.get("CPU", 0)))
+    def _counted(self, nodes: list[dict[str, float]]) -> tuple[int, bool]:
+        """The number of workers, and whether they take GPUs."""
+        device, processes = self.setting.device, self.setting.processes
+        on_gpu = device.startswith("cuda") or (device == "auto" and any(node.get("GPU") for node in nodes))
+        kind = "GPU" if on_gpu else "CPU"
+        has = [int(node.get(kind, 0)) for node in nodes]
+        most = sum(count // processes for count in has)
         if not most:
-            raise InputError(f"the cluster has no {kind}", "Start nodes that have one, or change --device")
+            needed = f"no {kind}" if processes == 1 else f"no node with {processes} {kind}s"
+            raise InputError(f"the cluster has {needed}", "Start nodes that have, or change --device")
         if self._asked and self._asked > most:
-            raise InputError(f"{self._asked} workers on a cluster of {most} {kind}s", "Ask for fewer")
+            each = "" if processes == 1 else f" of {processes} processes"
+            raise InputError(f"{self._asked} workers{each} on a cluster of {sum(has)} {kind}s", "Ask for fewer")
         return self._asked or most, on_gpu
 
     def _start(self, number: int) -> None:

@@ -27,7 +27,7 @@ class ProcessWorkers:
     def __init__(self, setting: Setting, count: int) -> None:
         self.count = count
         threads = setting.threads or max(len(os.sched_getaffinity(0)) // count, 1)
-        self._settings = [replace(setting, threads=threads, device=_device(setting.device, i)) for i in range(count)]
+        self._settings = [replace(setting, threads=threads, device=_device(setting, i)) for i in range(count)]
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> ProcessWorkers:
@@ -103,10 +103,11 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _device(device: str, number: int) -> str:
-    if device not in {"auto", "cuda"}:
-        return device
+def _device(setting: Setting, number: int) -> str:
+    """A worker's GPU, or the first of as many as it has processes."""
+    if setting.device not in {"auto", "cuda"}:
+        return setting.device
     import torch
 
-    gpus = torch.cuda.device_count()
-    return f"cuda:{number % gpus}" if gpus else device
+    groups = torch.cuda.device_count() // setting.processes
+    return f"cuda:{number % groups * setting.processes}" if groups else setting.device

@@ -63,6 +63,8 @@ def generate_batch(
     cluster: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    tensor_parallel: int = 1,
+    pipeline_parallel: int = 1,
     quiet: bool = False,
 ) -> Summary:
     """Answer every prompt of a JSONL file; see docs/generate.md for both files' lines.
@@ -75,6 +77,7 @@ def generate_batch(
         chat: takes a line's ``prompt`` as a user's message.
         workers: engines at once; where not given, 1 here and one for each CPU or GPU of a cluster.
         cluster: a Ray cluster to run on: ``auto``, ``ray://HOST:PORT`` or the head's HOST:PORT.
+        tensor_parallel, pipeline_parallel: processes, on one machine, that hold a worker's model between them.
 
     Raises:
         InputError: the model, a line, an option or the place of the output is at fault.
@@ -88,7 +91,8 @@ def generate_batch(
             "model": _content(folder), "prompts": asked.content, "options": asked.defaults, "chat": chat, "seed": seed,
             "dtype": dtype,
         }  # fmt: skip
-        setting = Setting(os.path.abspath(folder), device, dtype, seed, None)  # noqa: PTH100 - keeps links
+        path = os.path.abspath(folder)  # noqa: PTH100 - keeps links
+        setting = Setting(path, device, dtype, seed, None, tensor_parallel, pipeline_parallel)
         with Answers(out, asked.ids, run) as answers:
             restored, deaths = len(answers.done), 0
             if restored < len(asked):

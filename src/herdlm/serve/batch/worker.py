@@ -30,6 +30,13 @@ class Setting:
     dtype: str
     seed: int
     threads: int | None
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+
+    @property
+    def processes(self) -> int:
+        """How many hold a worker's model between them."""
+        return self.tensor_parallel * self.pipeline_parallel
 
 
 @dataclass(slots=True)
@@ -56,7 +63,10 @@ class EngineWorker:
         if setting.threads:
             torch.set_num_threads(setting.threads)
         self.setting = setting
-        self.model = ServedModel.load(Path(setting.model), device=setting.device, dtype=setting.dtype)
+        self.model = ServedModel.load(
+            Path(setting.model), device=setting.device, dtype=setting.dtype, tensor_parallel=setting.tensor_parallel,
+            pipeline_parallel=setting.pipeline_parallel,
+        )  # fmt: skip
         self._open: dict[int, _Open] = {}  # by the engine's request id
 
     def work(self, asks: Sequence[Ask]) -> list[Answered]:

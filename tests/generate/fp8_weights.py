@@ -1,0 +1,16 @@
+"""A weight in FP8 at once, as :mod:`herdlm.generate.fp8_folder` makes it some rows at a time."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from herdlm.generate.fp8 import weight_scale, weight_values
+from herdlm.generate.fp8_config import Granularity
+
+
+def quantized(weight: Tensor, granularity: Granularity) -> tuple[Tensor, Tensor]:
+    """Values [out, in] and their scale, [out, 1] or [1], of a weight [out, in]."""
+    weight = weight.float()
+    largest = weight.abs().amax(-1, keepdim=True) if granularity == "row" else weight.abs().amax().reshape(1)
+    scale = weight_scale(largest)
+    return weight_values(weight, scale), scale

@@ -1,0 +1,26 @@
+"""A server whose model is spread over processes, asked by the openai client."""
+
+import numpy as np
+import pytest
+
+from herdlm.generate import SamplingParams
+from herdlm.generate.embedding import embedding
+from herdlm.serve.models import Models
+from herdlm.serve.served import ModelText
+from tests.serve.conftest import running
+
+
+@pytest.mark.parametrize("layout", [{"pipeline_parallel": 2}, {"tensor_parallel": 2}])
+def test_answers_and_embeddings_are_those_of_one_process(folder, engine_apart, layout):
+    models = Models([ModelText.read(folder)], device="cpu", dtype="float32", **layout)
+    prompt = models.default.text.text_prompt("The package manager")
+    with running(folder, models=models) as server:
+        answers = [
+            server.client.completions.create(model="flagship", prompt=prompt, max_tokens=12, temperature=0)
+            for _ in range(2)
+        ]
+        vector = server.client.embeddings.create(model="flagship", input=prompt).data[0].embedding
+        assert models.default.backend.told["bytes"] > 0
+    ((expected,),) = engine_apart.generate([prompt], SamplingParams(max_tokens=12, temperature=0))
+    assert [answer.choices[0].text for answer in answers] == [expected.text] * 2
+    np.testing.assert_allclose(vector, embedding(engine_apart.model, prompt), atol=1e-6)
