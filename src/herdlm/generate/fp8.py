@@ -29,13 +29,13 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 
 from herdlm.base.errors import InputError
 from herdlm.base.recipe import parse
 from herdlm.generate.fp8_config import Granularity
+from herdlm.generate.matrix import Matrix, matrix
 from herdlm.model.config import ModelConfig
 from herdlm.model.hf import CONFIG, checked_weights, config_from_hf, fill
 from herdlm.model.transformer import Transformer, materialise
@@ -103,8 +103,8 @@ class Fp8Linear(nn.Module):
 
     - "scaled_mm": CUDA of compute capability 9.0 and up, bfloat16, sizes that are multiples of 16. The GPU multiplies
       FP8 by FP8.
-    - "dense": everything else. The weight is kept once more in full, as ``values * scale``: in float32, where that is
-      exact. On other devices than CPUs it is kept in their bfloat16, with the scale applied after the product. The
+    - "dense": everything else. The values are kept once more as a matrix in the form that is fastest to multiply by
+      (:func:`herdlm.generate.matrix.matrix`), which holds them exactly; both scales are applied after the product. The
       numbers are those of "scaled_mm" up to rounding of sums. On a CPU the product is at least float32 whatever the
       type of the activations: it is exact, as the sums of "scaled_mm" are, and many CPUs have no units for bfloat16.
 
@@ -125,8 +125,8 @@ class Fp8Linear(nn.Module):
         self.register_buffer("weight_scale", torch.empty((outputs, 1) if granularity == "row" else (1,)))
         self.backend: str | None = None
         self._chosen_for: tuple[torch.device, torch.dtype] | None = None
-        self._dense: Tensor | None = None
-        self._scale_later = False
+        self._dense: Matrix | None = None
+        self._wide = torch.float32
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """Moves weight and scale as bits, so that a change of type of the whole model leaves both as they are."""
@@ -139,12 +139,10 @@ class Fp8Linear(nn.Module):
         sizes_fit = all(size % 16 == 0 for size in self.weight.shape)
         hopper = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
         self.backend = "scaled_mm" if hopper and sizes_fit and dtype == torch.bfloat16 else "dense"
-        self._scale_later = dtype == torch.bfloat16 and device.type != "cpu"
         self._dense = None
-        if self.backend == "dense" and self._scale_later:
-            self._dense = self.weight.to(torch.bfloat16)
-        elif self.backend == "dense":
-            self._dense = self.weight.to(torch.promote_types(dtype, torch.float32)).mul_(self.weight_scale)
+        if self.backend == "dense":
+            wide = dtype if device.type != "cpu" else torch.promote_types(dtype, torch.float32)
+            self._dense, self._wide = matrix(exact_floats(self.weight), wide), wide
         self._chosen_for = (device, dtype)
 
     @torch.no_grad()
@@ -161,11 +159,9 @@ class Fp8Linear(nn.Module):
             out = torch._scaled_mm(
                 values, self.weight.t(), scale_a=scale, scale_b=self.weight_scale.t(), out_dtype=x.dtype
             )
-        elif self._scale_later:
-            product = F.linear(values.to(self._dense.dtype), self._dense)
-            out = (product * scale * self.weight_scale.t()).to(x.dtype)
         else:
-            out = F.linear(exact_floats(values).to(self._dense.dtype), self._dense).mul_(scale).to(x.dtype)
+            product = self._dense(exact_floats(values).to(self._wide)).mul_(scale * self._dense.scale)
+            out = product.mul_(self.weight_scale.t()).to(x.dtype)
         return out.reshape(*x.shape[:-1], outputs)
 
     def rows(self, ranks: int, rank: int) -> Fp8Linear:
