@@ -7,6 +7,8 @@ their numbers once instead of once for each operation. Compiling takes some seco
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from herdlm.generate.rows import Integers
+
+log = logging.getLogger(__name__)
 
 LOG2_E = np.float32(1.4426950408889634)
 LEAST = np.float32(-1e30)  # stands for minus infinity, of which no differences can be taken
@@ -232,6 +236,7 @@ def _draw(logits: Any, temperature: Any, uniforms: Any, tokens: Any, logprobs: A
 @cache
 def compile_for(dtype: torch.dtype) -> None:
     """Compile for float32, and pages that hold ``dtype``: float32 or bfloat16. Done once in a process."""
+    started = time.perf_counter()
     stored = types.uint16 if dtype == torch.bfloat16 else types.float32
 
     # Only these: arrays that happen to be contiguous would have forms of their own made, at the first that comes.
@@ -253,6 +258,7 @@ def compile_for(dtype: torch.dtype) -> None:
     _draw.compile((rows, numbers, numbers, indices, numbers))
     for function in functions:
         function.disable_compile()
+    log.info("generation compiled for this processor in %.1f s", time.perf_counter() - started)
 
 
 def _numbers(tensor: Tensor) -> NDArray[Any]:
