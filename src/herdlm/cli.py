@@ -38,6 +38,11 @@ def say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 
+def tell(text: str) -> None:
+    """A line to the person at the terminal, beside what a program may read."""
+    sys.stderr.write(f"herdlm: {' '.join(text.split())}\n")
+
+
 def say_json(value: Any) -> None:
     """Print a result as JSON."""
     say(json.dumps(value, indent=2, ensure_ascii=False))
@@ -448,6 +453,8 @@ def generate(
     else:
         for completion in found:
             say(completion.text)
+            if not completion.text.strip():
+                tell("the model ended its text at once; give more of a prompt" + ("" if chat else ", or --chat"))
 
 
 @app.command()
@@ -827,7 +834,7 @@ def main() -> None:
 def _fail(error: BaseException, text: str, code: int, debug: bool) -> None:
     if debug:
         traceback.print_exception(error)
-    sys.stderr.write(f"herdlm: {' '.join(text.split())}\n")
+    tell(text)
     sys.exit(code)
 
 
