@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
+
+import torch
 from torch import Tensor
 
-from herdlm.generate.fp8 import weight_scale, weight_values
+from herdlm.generate.fp8 import FP8, weight_scale, weight_values
 from herdlm.generate.fp8_config import Granularity
 
 
@@ -14,3 +17,14 @@ def quantized(weight: Tensor, granularity: Granularity) -> tuple[Tensor, Tensor]
     largest = weight.abs().amax(-1, keepdim=True) if granularity == "row" else weight.abs().amax().reshape(1)
     scale = weight_scale(largest)
     return weight_values(weight, scale), scale
+
+
+@cache
+def scales_rows() -> bool:
+    """Whether this torch has a scaled product by rows on CPUs; 2.11 has none."""
+    values, scale = torch.ones(16, 16).to(FP8), torch.ones(16, 1)
+    try:
+        torch._scaled_mm(values, values.t(), scale_a=scale, scale_b=scale.t(), out_dtype=torch.float32)
+    except RuntimeError:
+        return False
+    return True

@@ -16,13 +16,13 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.generate import Engine, SamplingParams, fp8, fp8_folder
-from herdlm.generate.fp8_config import Fp8Config
+from herdlm.generate.fp8_config import Fp8Config, Granularity
 from herdlm.generate.load import load_model
 from herdlm.model import hf
 from herdlm.model.attention import DocumentAttention
 from herdlm.model.config import ModelConfig
 from herdlm.model.transformer import Transformer, build, initialise
-from tests.generate.fp8_weights import quantized
+from tests.generate.fp8_weights import quantized, scales_rows
 
 CONFIG = ModelConfig(
     vocab_size=151, dim=64, layers=4, heads=4, kv_heads=2, ffn_dim=160, tied_embeddings=True, max_seq_len=256
@@ -109,10 +109,12 @@ def test_the_cap_bounds_the_scale_and_keeps_small_values_alive() -> None:
 
 @pytest.mark.parametrize("granularity", ["row", "tensor"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_dense_backend_equals_torchs_scaled_product(granularity: str, dtype: torch.dtype) -> None:
+def test_the_dense_backend_equals_torchs_scaled_product(granularity: Granularity, dtype: torch.dtype) -> None:
+    if granularity == "row" and not scales_rows():
+        pytest.skip("this torch has no scaled product by rows on CPUs")
     layer = linear(normal(48, 64, seed=2) * 0.05, granularity)
     x = (normal(37, 64, seed=3) * 7).to(dtype)
-    values, scale = fp8.quantize_activation(x, granularity, 1200.0)  # type: ignore[arg-type]
+    values, scale = fp8.quantize_activation(x, granularity, 1200.0)
     expected = torch._scaled_mm(
         values, layer.weight.t(), scale_a=scale, scale_b=layer.weight_scale.t(), out_dtype=torch.float32
     )
@@ -224,7 +226,8 @@ def test_transformers_loads_the_folder_and_agrees(config: Fp8Config, tied: bool,
     # moves an activation across the border between two FP8 values, one input changes by up to 1/8 of itself and so do
     # all roundings after it, and tokens that attend to it: they are off by less than FP8 itself puts them off.
     assert float((difference < 1e-5).float().mean()) >= 0.5
-    assert float(difference.max()) < float(damage.median())
+    assert float(difference.max()) < float(damage.max())
+    assert float(difference.mean()) < float(damage.mean()) / 3
 
 
 def test_in_bfloat16_we_are_as_near_to_float32_as_transformers(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from herdlm.generate import fp8
-from tests.generate.fp8_weights import quantized
+from tests.generate.fp8_weights import quantized, scales_rows
 
 LARGEST = 448.0
 
@@ -129,6 +129,8 @@ def test_the_portable_product_is_the_scaled_one_to_its_last_bits(
     else:  # float32 sums rounded once to bfloat16: at most half a unit off, or two where the sum lies between two
         off = (out.double() - expected).abs()
         assert bool((off <= expected.abs() * 2**-8 * 1.001 + size * 2**-23).all())
+    if granularity == "row" and not scales_rows():
+        return  # there is no other to compare with
     torch_out = torch._scaled_mm(
         fp8.quantize_activation(x, granularity, 1200.0)[0], layer.weight.t(),
         scale_a=fp8.quantize_activation(x, granularity, 1200.0)[1], scale_b=layer.weight_scale.t(),

@@ -270,7 +270,7 @@ def test_aborting_the_rest_of_a_best_of_tells_nothing_and_frees_all():
 
 
 def test_min_tokens_holds_against_stop_strings_too():
-    prompt, params = prompts(1)[0], SamplingParams(max_tokens=30, seed=1, stop=("e", "o", "a", "t", " ", "\n"))
+    prompt, params = prompts(1)[0], SamplingParams(max_tokens=90, seed=1, stop=("e", "o", "a", "t", " ", "\n"))
     soon = engine().generate([prompt], params)[0][0]
     late = engine().generate([prompt], replace(params, min_tokens=len(soon.tokens) + 1))[0][0]
     assert soon.finish_reason == late.finish_reason == "stop"

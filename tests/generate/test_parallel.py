@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 
@@ -177,3 +178,16 @@ def test_an_engine_starts_its_processes_and_neither_hangs_without_the_other(tmp_
     for (tokens, logprobs), one in zip(found, [c for each in expected for c in each], strict=True):
         assert tokens == one.tokens
         assert logprobs == pytest.approx(one.logprobs, abs=1e-5 if end == "kill" else 0.02)  # FP8 rounds coarsely
+
+
+def test_a_process_whose_first_is_gone_before_they_met_ends(tmp_path):
+    """Its connection cannot tell it: there is none yet."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        order = {
+            "folder": str(tmp_path), "rank": 1, "tp": 2, "pp": 1, "port": silent.getsockname()[1], "device": "cpu",
+            "dtype": "auto", "parent": 0,
+        }  # fmt: skip
+        command = [sys.executable, "-m", "herdlm.generate.processes", json.dumps(order)]
+        assert subprocess.run(command, timeout=120, check=False).returncode == 1

@@ -130,12 +130,12 @@ def test_a_stop_string_ends_the_answer_before_it(client):
 
 def test_a_stop_token_ends_the_answer_and_is_counted(client, server, monkeypatch):
     model = server.text
-    drawn = client.completions.create(**TEXT, max_tokens=6, temperature=0, logprobs=0)
+    drawn = client.completions.create(**TEXT, max_tokens=6, seed=4, logprobs=0)
     tokens = drawn.choices[0].logprobs.tokens
     position = next(i for i in range(1, 6) if tokens[i] not in tokens[:i])
     id = next(i for i in range(model.tokenizer.vocab_size) if model.tokenizer.decode([i]) == tokens[position])
     monkeypatch.setattr(model, "stop_tokens", (id,))
-    answer = client.completions.create(**TEXT, max_tokens=6, temperature=0, logprobs=0)
+    answer = client.completions.create(**TEXT, max_tokens=6, seed=4, logprobs=0)
     assert answer.choices[0].finish_reason == "stop"
     assert answer.choices[0].logprobs.tokens == tokens[:position]
     assert answer.usage.completion_tokens == position + 1

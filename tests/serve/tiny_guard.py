@@ -21,7 +21,7 @@ HARM = {"S1": ["stab", "murder", "maim"], "S9": ["poison", "warhead", "anthrax"]
 HARMLESS = ["garden", "weather", "bicycle", "recipe", "library", "music"]
 ASKED = ["Tell me about {}", "How do I get a {} today", "Write a story with {} in it", "What is {} , please"]
 SAID = ["I like {}", "Here is what I know of {} : it is old", "Of course , {} it is"]
-STEPS, ROWS = 110, 8
+STEPS, ROWS = 160, 8
 
 Turns = list[tuple[str, str]]
 

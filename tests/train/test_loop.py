@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -295,6 +296,7 @@ def test_what_is_asked_for_and_not_installed_is_refused(tokenizer, tmp_path, mon
             train(small_model(), NextToken(), batches(tokenizer), CONFIG, work=tmp_path, quiet=True, track=track)
 
 
+@pytest.mark.skipif(find_spec("wandb") is None, reason="wandb is not installed")
 def test_weights_and_biases_gets_the_log_when_asked(tmp_path):
     script = (
         "from pathlib import Path\n"

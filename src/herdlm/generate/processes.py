@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 
 from herdlm.base.errors import HerdError
+from herdlm.base.parent import end_with
 from herdlm.generate.fp8 import shape_of
 from herdlm.generate.load import compute_type, load_model, pick_device
 from herdlm.generate.parallel import Part, check_layout, follow
@@ -55,7 +56,7 @@ def start_processes(folder: Path, tensor_parallel: int, pipeline_parallel: int, 
     for rank in range(1, world):
         order = {
             "folder": str(folder), "rank": rank, "tp": tensor_parallel, "pp": pipeline_parallel, "port": store.port,
-            "device": places[rank], "dtype": dtype,
+            "device": places[rank], "dtype": dtype, "parent": os.getpid(),
         }  # fmt: skip
         command = [sys.executable, "-m", "herdlm.generate.processes", json.dumps(order)]
         child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)  # noqa: S603 - this very program
@@ -86,6 +87,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 def main() -> None:
     """Follow the first process."""
     order = json.loads(sys.argv[1])
+    end_with(order["parent"])
     store = TCPStore("127.0.0.1", order["port"], order["tp"] * order["pp"], is_master=False, timeout=START)
     mesh = _join(store, order["rank"], order["tp"], order["pp"], order["device"])
     model = load_model(Path(order["folder"]), order["device"], order["dtype"])

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import threading
 import time
 import traceback
 from multiprocessing.queues import Queue
@@ -19,11 +18,10 @@ import herdlm
 from herdlm.base import progress
 from herdlm.base.artefact import InputEntry, publish, write_text_durably
 from herdlm.base.errors import HerdError, InputError
+from herdlm.base.parent import end_with
 from herdlm.run.plan import plan
 from herdlm.run.recipe import Recipe
 from herdlm.run.stage import VOLATILE, Context, RunFolder, Stage, load_work
-
-PARENT_CHECK_SECONDS = 0.5
 
 
 def run_stage(
@@ -64,13 +62,7 @@ def _stage_seed(stage: Stage, recipe: Recipe) -> int:
 
 def start(queue: Queue[Any] | None, threads: int, lock: str, parent: int) -> None:
     """Prepare a worker process: threads, progress to the parent, and an end when the process ``parent`` ends."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(PARENT_CHECK_SECONDS)
-        os._exit(1)  # the run was killed: a worker that went on would write beside the next run
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with(parent)
     held = Path(lock).open("w")  # noqa: SIM115 - held as long as the process lives
     fcntl.flock(held, fcntl.LOCK_SH)
     _kept.append(held)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -14,10 +12,10 @@ from types import TracebackType
 from typing import Any
 
 from herdlm.base.errors import HerdError
+from herdlm.base.parent import end_with
 from herdlm.curate.runner.interface import THREADS, TRIES, Item, Result, raised, told
 
 AHEAD = 4  # results per worker that may wait for an earlier one
-PARENT_CHECK_SECONDS = 0.5
 
 
 class ProcessRunner:
@@ -152,7 +150,7 @@ def _work(connection: Connection, parent: int) -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with(parent)
     import pyarrow as pa
 
     pa.set_cpu_count(1)
@@ -170,10 +168,3 @@ def _work(connection: Connection, parent: int) -> None:
             connection.send(answer)
         except (BrokenPipeError, ConnectionResetError):
             return
-
-
-def _end_with(parent: int) -> None:
-    """End this process when its parent has: one that went on would write beside the next run."""
-    while os.getppid() == parent:
-        time.sleep(PARENT_CHECK_SECONDS)
-    os._exit(1)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import threading
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -15,10 +13,9 @@ from types import TracebackType
 from typing import Any
 
 from herdlm.base.errors import HerdError
+from herdlm.base.parent import end_with
 from herdlm.serve.batch.prompts import Ask
 from herdlm.serve.batch.worker import Answered, EngineWorker, Setting, as_told, rethrown
-
-PARENT_CHECK_SECONDS = 0.5
 
 
 class ProcessWorkers:
@@ -83,7 +80,7 @@ def _live(connection: Connection, setting: dict[str, Any], parent: int) -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with(parent)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             worker = EngineWorker(Setting(**setting))
@@ -94,13 +91,6 @@ def _live(connection: Connection, setting: dict[str, Any], parent: int) -> None:
         while True:
             answers = worker.work(json.loads(connection.recv_bytes()))
             connection.send_bytes(json.dumps({"answers": answers}, allow_nan=False).encode())
-
-
-def _end_with(parent: int) -> None:
-    """End this process when its parent has."""
-    while os.getppid() == parent:
-        time.sleep(PARENT_CHECK_SECONDS)
-    os._exit(1)
 
 
 def _device(setting: Setting, number: int) -> str:
