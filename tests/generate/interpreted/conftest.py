@@ -1,0 +1,46 @@
+"""Triton's interpreter, put right where it is wrong, for the tests of this folder; they skip where it is not on.
+
+The interpreter of Triton 3.6 keeps bfloat16 and FP8 as bits. It cuts bfloat16 off instead of rounding, does not carry
+into the exponent of FP8, multiplies the bits themselves in a product of matrices, and does not know numpy 2.4.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def mend_interpreter() -> None:
+    """Let the interpreter compute what a GPU does."""
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    types = {
+        tl.float32: (torch.float32, torch.uint32), tl.float16: (torch.float16, torch.uint16),
+        tl.bfloat16: (torch.bfloat16, torch.uint16), tl.float8e4nv: (torch.float8_e4m3fn, torch.uint8),
+    }  # fmt: skip
+
+    def convert(values: Any, source: Any, target: Any, rounding: Any) -> Any:
+        (before, _), (after, bits) = types[source], types[target]
+        return torch.from_numpy(np.array(values)).view(before).to(after).view(bits).numpy()
+
+    def dot(builder: Any, a: Any, b: Any, d: Any, precision: Any, most_imprecise: Any) -> Any:
+        wide = (convert(x.data, x.dtype, tl.float32, None).view(np.float32) for x in (a, b))
+        return interpreter.TensorHandle(np.matmul(*wide) + d.data, d.dtype.scalar)
+
+    patch = interpreter._patch_lang_tensor
+
+    def patch_tensor(tensor: Any, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._convert_float = convert
+    interpreter.InterpreterBuilder.create_dot = dot
+    interpreter._patch_lang_tensor = patch_tensor
+
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    mend_interpreter()
