@@ -68,14 +68,13 @@ def attend_decoding_kernel(
     length = tl.load(segments + row * 3 + 2)
     each = tl.maximum(tl.cdiv(tl.cdiv(length, block), splits), least_blocks) * block
     begin = split * each
-    end = tl.minimum(begin + each, length)
-    members: tl.constexpr = query_heads // kv_heads
-    member = tl.arange(0, group)
+    member, members = tl.arange(0, group), query_heads // kv_heads
     real = member < members
     query_head = head * members + member
     if splits > 1 and begin >= length:
         tl.store(norms + (row * query_heads + query_head) * splits + split, float("-inf"), mask=real)
         return
+    end = tl.minimum(begin + each, length)
     token = tl.load(segments + row * 3).to(tl.int64)
     table = tables + tl.load(segments + row * 3 + 1).to(tl.int64) * tl.load(width)
     channel = tl.arange(0, size)

@@ -1,7 +1,8 @@
-"""Triton's interpreter, put right where it is wrong, for the tests of this folder; they skip where it is not on.
+"""Triton's interpreter, put right where it is wrong, for the tests of this folder.
 
-The interpreter of Triton 3.6 keeps bfloat16 and FP8 as bits. It cuts bfloat16 off instead of rounding, does not carry
-into the exponent of FP8, multiplies the bits themselves in a product of matrices, and does not know numpy 2.4.
+They are collected only where it is switched on; ``tests/generate/test_interpreted.py`` runs them in a process of their
+own. The interpreter of Triton 3.6 keeps bfloat16 and FP8 as bits. It cuts bfloat16 off instead of rounding, does not
+carry into the exponent of FP8, multiplies the bits themselves in a product of matrices, and does not know numpy 2.4.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 
@@ -44,3 +46,16 @@ def mend_interpreter() -> None:
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     mend_interpreter()
+else:
+    collect_ignore_glob = ["test_*.py"]
+
+
+@pytest.fixture(autouse=True)
+def small_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter takes milliseconds a program: few of them, and splits already where there are few keys."""
+    from herdlm.generate import kernels
+
+    monkeypatch.setattr(kernels, "PROGRAMS", 8)
+    monkeypatch.setattr(kernels, "LEAST_SPLITS", 2)
+    monkeypatch.setattr(kernels, "MOST_SPLITS", 4)
+    monkeypatch.setattr(kernels, "decode_blocks", lambda *_: (16, 1))
