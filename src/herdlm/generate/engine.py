@@ -249,10 +249,9 @@ class Engine:
 
     def _fused(self, model: Transformer, let_go: bool = False) -> Transformer:
         # What only behaves like a model is run as it is.
-        if not isinstance(model, Transformer):
-            return model
         kind = layer_type(self.device, self.compute, self.config.head_size)
-        return FusedTransformer(model, self.compute, let_go=let_go, layer=kind)
+        fused = isinstance(model, Transformer)
+        return FusedTransformer(model, self.compute, let_go=let_go, layer=kind) if fused else model
 
     def _decode_graphs(self) -> DecodeGraphs | None:
         cache = self.cache

@@ -27,14 +27,12 @@ class Fp8FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, D] bfloat16, contiguous -> [N, D]."""
-        from herdlm.generate.kernels import quantize_rows
+        from herdlm.generate.kernel_calls import quantize_rows
 
         values, scale = quantize_rows(x, self.input_cap)
-        both = torch._scaled_mm(
-            values, self.gate_up, scale_a=scale, scale_b=self.gate_up_scale, out_dtype=x.dtype
-        )  # fmt: skip
+        both = torch._scaled_mm(values, self.gate_up, scale, self.gate_up_scale, out_dtype=x.dtype)
         values, scale = quantize_rows(both, self.inner_cap, joined=True)
-        return torch._scaled_mm(values, self.down, scale_a=scale, scale_b=self.down_scale, out_dtype=x.dtype)
+        return torch._scaled_mm(values, self.down, scale, self.down_scale, out_dtype=x.dtype)
 
 
 def fp8_feed_forward(mixed: MixedFeedForward, compute: torch.dtype) -> Fp8FeedForward | MixedFeedForward:

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from herdlm.generate.kernel_attention import ALIGNED, AttentionPlan, PlannedAttention, aligned
+from herdlm.generate.attention_plan import ALIGNED, AttentionPlan, aligned
+from herdlm.generate.kernel_attention import PlannedAttention
 from herdlm.generate.paged_attention import PagedCache
 from herdlm.generate.scheduler import Batch
 from herdlm.model.config import ModelConfig
@@ -47,7 +48,7 @@ class CudaRecorder:
 
     def __init__(self, device: torch.device) -> None:
         self.pool = torch.cuda.graph_pool_handle()
-        self.stream = torch.cuda.Stream(device)
+        self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def __call__(self, work: Work) -> Work:
         """Run ``work`` and record it; what is returned runs it again. Errors of either are raised."""
@@ -85,14 +86,12 @@ class DecodeGraphs:
         self.lengths = [room, room, room, 3 * room, ALIGNED, max_batch * pages]
         self.here = torch.zeros(sum(self.lengths), dtype=torch.int32, pin_memory=cuda)
         self.there = torch.zeros_like(self.here, device=device, pin_memory=False)
-        numbers: list[np.ndarray[tuple[int, ...], np.dtype[np.int32]]] = [
-            part.numpy() for part in self.here.split(self.lengths)
-        ]
+        numbers = [part.numpy() for part in torch.split(self.here, self.lengths)]
         self.tokens, self.positions, self.slots, decoding, self.width, self.tables = numbers
         self.decoding = decoding.reshape(-1, 3)
         self.decoding[:, :2] = np.arange(room)[:, None]  # the query and the table of each row
         self.logits = torch.zeros(max_batch, model.config.vocab_size, device=device)
-        self.brought = torch.cuda.Event() if cuda else None
+        self.brought = torch.cuda.Event() if cuda else None  # type: ignore[no-untyped-call]
 
     def takes(self, batch: Batch) -> bool:
         """Whether the step decodes and does nothing else."""
@@ -102,7 +101,7 @@ class DecodeGraphs:
         """Logits [S, V] float32 after each of the step's tokens; they are overwritten by the next step."""
         count = len(batch.tokens)
         size = next(size for size in self.sizes if size >= count)
-        with torch.cuda.device_of(self.logits):
+        with torch.cuda.device_of(self.logits):  # type: ignore[no-untyped-call]
             self._bring(batch, count, size)
             if size not in self.steps:
                 self.steps[size] = self.record(self._step(size))
@@ -126,7 +125,7 @@ class DecodeGraphs:
             self.brought.record()
 
     def _step(self, size: int) -> Work:
-        tokens, positions, slots, decoding, width, tables = self.there.split(self.lengths)
+        tokens, positions, slots, decoding, width, tables = torch.split(self.there, self.lengths)
         none = decoding.new_empty(0, 4)
         rows = decoding.view(-1, 3)[:size]
         plan = AttentionPlan(slots[:size], tables, width[:1], self.max_seq_len, rows, none)

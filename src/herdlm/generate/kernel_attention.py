@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from herdlm.generate.attention_plan import AttentionPlan, plan_step
 from herdlm.generate.paged_attention import Feed, PagedAttention, PagedCache
-from herdlm.generate.rows import Integers
 
 KERNEL_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 KERNEL_HEAD_SIZES = (16, 32, 64, 128)
 SHARED_BYTES = 160 * 2**10  # of shared memory a block: data centre GPUs since the A100
-ALIGNED = 4  # numbers of 4 bytes: kernels are compiled for addresses at multiples of 16
 
 
 def kernels_fit(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
@@ -40,28 +36,8 @@ def runs_kernels(device: torch.device) -> bool:
         return os.environ.get("TRITON_INTERPRET") == "1"  # Triton's own switch: for tests
     if device.type != "cuda" or torch.version.hip is not None:
         return False
-    return bool(torch.cuda.get_device_properties(device).shared_memory_per_block_optin >= SHARED_BYTES)
-
-
-@dataclass(slots=True, eq=False)
-class AttentionPlan:
-    """What the kernels are told of a step, on the device, int32.
-
-    Attributes:
-        slots: [N], where keys and values go.
-        tables: block tables [S * P], row after row.
-        width: [1], P.
-        keys: a bound to the lengths of the segments that decode.
-        decoding: [R, 3]; see :func:`herdlm.generate.kernels.attend_decoding`.
-        prompts: [B, 4]; see :func:`herdlm.generate.kernels.attend_prompts`.
-    """
-
-    slots: Tensor
-    tables: Tensor
-    width: Tensor
-    keys: int
-    decoding: Tensor
-    prompts: Tensor
+    shared: int = torch.cuda.get_device_properties(device).shared_memory_per_block_optin  # type: ignore[attr-defined]
+    return shared >= SHARED_BYTES
 
 
 class PlannedAttention:
@@ -88,16 +64,16 @@ class PlannedAttention:
         Returns:
             [N, H, C].
         """
-        from herdlm.generate import kernels  # with Triton, which machines without a GPU lack
+        from herdlm.generate import kernel_calls  # with Triton, which machines without a GPU lack
 
         cache, plan = self.cache, self.plan
         pages = cache.layers[layer]
-        kernels.turn_and_write(heads, turn, plan.slots, pages)
+        kernel_calls.turn_and_write(heads, turn, plan.slots, pages)
         out = heads.new_empty(len(heads), heads.shape[1] - cache.parts, cache.head_size)
         if len(plan.decoding):
-            kernels.attend_decoding(heads, pages, plan.tables, plan.width, plan.keys, plan.decoding, out)
+            kernel_calls.attend_decoding(heads, pages, plan, out)
         if len(plan.prompts):
-            kernels.attend_prompts(heads, pages, plan.tables, plan.width, plan.prompts, out)
+            kernel_calls.attend_prompts(heads, pages, plan, out)
         return out
 
 
@@ -120,47 +96,3 @@ def attention_for(cache: PagedCache, feed: Feed) -> PagedAttention | KernelAtten
     if kernels_fit(cache.device, cache.dtype, cache.head_size):
         return KernelAttention(cache, feed)
     return PagedAttention(cache, feed)
-
-
-def plan_step(cache: PagedCache, feed: Feed) -> AttentionPlan:
-    """What the kernels are told of a step, brought to the device in one transfer."""
-    from herdlm.generate.kernels import prompt_rows
-
-    segments, pages = feed.tables.shape
-    firsts = np.cumsum(feed.counts) - feed.counts
-    single = np.flatnonzero(feed.counts == 1)
-    decoding = np.stack([firsts[single], single, feed.begins[single] + 1], axis=1)
-    _, run = prompt_rows(cache.group, cache.dtype)
-    prompts = _runs(firsts, feed.begins, feed.counts, run)
-    slots, tables, width, decoding, prompts = _brought(
-        [feed.slots, feed.tables.ravel(), np.array([pages]), decoding, prompts], cache.device
-    )
-    return AttentionPlan(slots, tables, width, pages * cache.page_size, decoding, prompts)
-
-
-def _runs(firsts: Integers, begins: Integers, counts: Integers, length: int) -> Integers:
-    """Runs of at most ``length`` tokens of the segments that feed several, [B, 4], those with the most keys first."""
-    longer = np.flatnonzero(counts > 1)
-    owners = np.repeat(longer, -(-counts[longer] // length))
-    nth = np.arange(len(owners)) - np.searchsorted(owners, owners)
-    offsets = nth * length
-    runs = np.stack(
-        [firsts[owners] + offsets, np.minimum(counts[owners] - offsets, length), begins[owners] + offsets, owners],
-        axis=1,
-    )
-    return runs[np.argsort(-(runs[:, 1] + runs[:, 2]), kind="stable")]
-
-
-def aligned(size: int) -> int:
-    """The next multiple of ``ALIGNED``."""
-    return -(-size // ALIGNED) * ALIGNED
-
-
-def _brought(parts: list[NDArray[np.int64]], device: torch.device) -> list[Tensor]:
-    """Arrays of integers as int32 on the device."""
-    offsets = np.cumsum([0, *(aligned(part.size) for part in parts)])
-    numbers = np.zeros(offsets[-1], dtype=np.int32)
-    for part, offset in zip(parts, offsets.tolist(), strict=False):
-        numbers[offset : offset + part.size] = part.ravel()
-    there = torch.from_numpy(numbers).to(device)
-    return [there[o : o + part.size].view(part.shape) for part, o in zip(parts, offsets.tolist(), strict=False)]

@@ -33,7 +33,7 @@ class KernelLayer(FusedLayer):
         """See :meth:`herdlm.generate.fused.FusedLayer.forward`."""
         if not isinstance(attend, PlannedAttention):
             return super().forward(x, turn, attend)
-        with torch.cuda.device_of(x):  # where Triton launches
+        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # where Triton launches
             heads = self._heads(self.input_layernorm(x))
             mixed = attend.turned(self.number, heads, turn).flatten(1)
             self._add_product(x, mixed, self.out, self.out_scale)
@@ -59,7 +59,7 @@ class KernelLayer(FusedLayer):
 
 
 def _inner(mlp: FusedFeedForward, x: Tensor) -> Tensor:
-    from herdlm.generate.kernels import swiglu
+    from herdlm.generate.kernel_calls import swiglu
 
     return swiglu(mlp.gate_up(x))
 

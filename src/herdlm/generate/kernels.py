@@ -1,4 +1,4 @@
-"""The kernels of generation on a GPU, in Triton, and the functions that launch them.
+"""The kernels of generation on a GPU, in Triton; :mod:`herdlm.generate.kernel_calls` launches them.
 
 torch brings Triton along on CUDA; nothing imports this file elsewhere. With ``TRITON_INTERPRET=1`` in the environment
 Triton runs the same kernels on tensors of a CPU, which is how they are tested.
@@ -10,18 +10,8 @@ come as they leave the joined product, [N, H + 2K, C]: queries, keys, values.
 
 from __future__ import annotations
 
-import math
-
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
-
-FP8 = torch.float8_e4m3fn
-LOG2_E = 1 / math.log(2)
-LEAST_ROWS = 16  # that a matrix unit takes
-PROGRAMS = 512  # that keep the memory of a large GPU busy: a few for each of its 132 multiprocessors
-LEAST_SPLITS, MOST_SPLITS = 8, 64
 
 
 @triton.jit
@@ -205,121 +195,3 @@ def quantize_kernel(x, values, scales, size, cap, joined: tl.constexpr, block: t
     quotient = tl.minimum(tl.maximum(quotient, -448.0), 448.0)
     tl.store(values + row * size + column, quotient.to(tl.float8e4nv), mask=inside)
     tl.store(scales + row, scale)
-
-
-def turn_and_write(heads: Tensor, turn: Tensor | None, slots: Tensor, pages: Tensor) -> None:
-    """Turn queries in place, write keys and values to their slots.
-
-    Args:
-        heads: [N, H + 2K, C], contiguous; two channels that RoPE turns together are neighbours.
-        turn: [N, 1, C/2] complex, of length 1; None where queries and keys have been turned.
-        slots: [N] integers, page * S + offset.
-        pages: one layer's.
-    """
-    count, every, size = heads.shape
-    kv_heads, page_size = pages.shape[1] // 2, pages.shape[2]
-    block = max(1024 // size, 1)
-    angles = heads if turn is None else torch.view_as_real(turn)
-    turn_and_write_kernel[count, triton.cdiv(every, block)](
-        heads, angles, slots, pages, every - 2 * kv_heads, kv_heads, size, page_size, turn is not None, block
-    )
-
-
-def decode_blocks(dtype: torch.dtype, segments: int, kv_heads: int) -> tuple[int, int]:
-    """Keys that :func:`attend_decoding` takes at once, and how many such blocks a split has at least."""
-    return (64 if dtype.itemsize == 2 else 32), (2 if segments * kv_heads < PROGRAMS // 4 else 4)
-
-
-def splits_for(segments: int, kv_heads: int, keys: int, least: int) -> int:
-    """Into how many parts of at least ``least`` keys a segment's are cut at the most, if none has more than ``keys``.
-
-    Where there are more segments, each may still be far longer than the others; parts that stay empty cost little.
-    Results do not depend on ``keys``: a length that fits one part is never cut.
-    """
-    if keys <= least:
-        return 1
-    return min(max(triton.next_power_of_2(triton.cdiv(PROGRAMS, segments * kv_heads)), LEAST_SPLITS), MOST_SPLITS)
-
-
-def attend_decoding(
-    heads: Tensor, pages: Tensor, tables: Tensor, width: Tensor, keys: int, segments: Tensor, out: Tensor
-) -> None:
-    """Attention of segments that feed one token each.
-
-    Args:
-        heads: [N, H + 2K, C], contiguous.
-        pages: one layer's.
-        tables: block tables, row after row, int32; ``width`` [1] is P.
-        keys: a bound to the lengths.
-        segments: [R, 3] int32: the token's index in N, the row of its table, the number of its keys. Those without
-            keys give zeros.
-        out: [N, H, C], contiguous; the segments' tokens are written.
-    """
-    _, every, size = heads.shape
-    kv_heads, page_size, count = pages.shape[1] // 2, pages.shape[2], len(segments)
-    query_heads = every - 2 * kv_heads
-    block, least = decode_blocks(heads.dtype, count, kv_heads)
-    splits = splits_for(count, kv_heads, keys, block * least)
-    group = max(triton.next_power_of_2(query_heads // kv_heads), LEAST_ROWS)
-    partial = norms = out
-    if splits > 1:
-        partial = torch.empty((count, query_heads, splits, size), dtype=torch.float32, device=out.device)
-        norms = torch.empty((count, query_heads, splits), dtype=torch.float32, device=out.device)
-    attend_decoding_kernel[count, kv_heads, splits](
-        heads, pages, tables, width, segments, out, partial, norms, size**-0.5 * LOG2_E,
-        query_heads, kv_heads, size, page_size, group, block, splits, least,
-        num_warps=4, num_stages=stages(heads),
-    )  # fmt: skip
-    if splits > 1:
-        join_splits_kernel[count, query_heads](partial, norms, segments, out, query_heads, size, splits)
-
-
-def stages(heads: Tensor) -> int:
-    """Depth of the loops' pipeline: with 5 two blocks of keys are on their way, as shared memory allows."""
-    if heads.dtype.itemsize > 2:
-        return 1
-    return 5 if heads.shape[2] <= 128 else 3
-
-
-def prompt_rows(group: int, dtype: torch.dtype) -> tuple[int, int]:
-    """Rows of queries that :func:`attend_prompts` takes at once, and how many tokens those are."""
-    rows = max(128 if dtype.itemsize == 2 else 32, triton.next_power_of_2(group))
-    return rows, rows // group
-
-
-def attend_prompts(heads: Tensor, pages: Tensor, tables: Tensor, width: Tensor, plan: Tensor, out: Tensor) -> None:
-    """Causal attention of runs of prompts' tokens to all keys before them and their own.
-
-    Args:
-        plan: [B, 4] int32, each a run of at most as many tokens as :func:`prompt_rows` says: the first's index in N,
-            their number, the first's position, the row of their table.
-
-    The others are :func:`attend_decoding`'s.
-    """
-    _, every, size = heads.shape
-    kv_heads, page_size = pages.shape[1] // 2, pages.shape[2]
-    query_heads, narrow = every - 2 * kv_heads, heads.dtype.itemsize == 2
-    rows, _ = prompt_rows(query_heads // kv_heads, heads.dtype)
-    attend_prompts_kernel[len(plan), kv_heads](
-        heads, pages, tables, width, plan, out, size**-0.5 * LOG2_E,
-        query_heads, kv_heads, size, page_size, rows, 64 if narrow else 32,
-        num_warps=8, num_stages=stages(heads),
-    )  # fmt: skip
-
-
-def swiglu(gate_up: Tensor) -> Tensor:
-    """silu(gate) * up, [N, F], of both joined [N, 2F], contiguous."""
-    count, size = gate_up.shape[0], gate_up.shape[1] // 2
-    out = torch.empty((count, size), dtype=gate_up.dtype, device=gate_up.device)
-    swiglu_kernel[count, triton.cdiv(size, 1024)](gate_up, out, size, 1024)
-    return out
-
-
-def quantize_rows(x: Tensor, cap: float, *, joined: bool = False) -> tuple[Tensor, Tensor]:
-    """As :func:`herdlm.generate.fp8.quantize_activation` by rows, of x [N, F] contiguous; ``joined``: of :func:`swiglu`."""
-    count, size = x.shape[0], x.shape[1] // 2 if joined else x.shape[1]
-    values = torch.empty((count, size), dtype=FP8, device=x.device)
-    scales = torch.empty((count, 1), dtype=torch.float32, device=x.device)
-    block = triton.next_power_of_2(size)
-    quantize_kernel[count,](x, values, scales, size, cap, joined, block, num_warps=min(max(block // 1024, 1), 16))
-    return values, scales

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 
 def mend_interpreter() -> None:
@@ -53,9 +54,23 @@ else:
 @pytest.fixture(autouse=True)
 def small_launches(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter takes milliseconds a program: few of them, and splits already where there are few keys."""
-    from herdlm.generate import kernels
+    from herdlm.generate import kernel_calls
 
-    monkeypatch.setattr(kernels, "PROGRAMS", 8)
-    monkeypatch.setattr(kernels, "LEAST_SPLITS", 2)
-    monkeypatch.setattr(kernels, "MOST_SPLITS", 4)
-    monkeypatch.setattr(kernels, "decode_blocks", lambda *_: (16, 1))
+    monkeypatch.setattr(kernel_calls, "PROGRAMS", 8)
+    monkeypatch.setattr(kernel_calls, "LEAST_SPLITS", 2)
+    monkeypatch.setattr(kernel_calls, "MOST_SPLITS", 4)
+    monkeypatch.setattr(kernel_calls, "decode_blocks", lambda *_: (16, 1))
+
+
+@pytest.fixture
+def scaled_mm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's product of FP8 on Hopper: with what it demands, and its numbers; torch 2.11 has none by rows on a CPU."""
+
+    def product(a: Tensor, b: Tensor, scale_a: Tensor, scale_b: Tensor, *, out_dtype: torch.dtype) -> Tensor:
+        assert a.dtype == b.dtype == torch.float8_e4m3fn and out_dtype == torch.bfloat16
+        assert a.is_contiguous() and b.t().is_contiguous() and all(size % 16 == 0 for size in b.shape)
+        assert scale_a.shape == (len(a), 1) and scale_b.shape == (1, b.shape[1])
+        assert all(scale.dtype == torch.float32 and scale.is_contiguous() for scale in (scale_a, scale_b))
+        return ((a.double() @ b.double()) * scale_a.double() * scale_b.double()).to(out_dtype)
+
+    monkeypatch.setattr(torch, "_scaled_mm", product)

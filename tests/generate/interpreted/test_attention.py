@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from herdlm.generate import kernels
-from herdlm.generate.kernel_attention import AttentionPlan, KernelAttention, PlannedAttention, attention_for, plan_step
+from herdlm.generate import attention_plan, kernel_calls
+from herdlm.generate.attention_plan import AttentionPlan, plan_step
+from herdlm.generate.kernel_attention import KernelAttention, PlannedAttention, attention_for
 from herdlm.generate.paged_attention import Feed, PagedAttention, PagedCache
 from herdlm.model.config import ModelConfig
 
@@ -127,7 +128,8 @@ def test_the_plain_form_says_the_same_where_pages_are_shared(segments):
 
 
 def test_a_prompt_of_several_runs_is_cut_and_joined(monkeypatch):
-    monkeypatch.setattr(kernels, "prompt_rows", lambda group, dtype: (16, 16 // group))
+    for module in (attention_plan, kernel_calls):
+        monkeypatch.setattr(module, "prompt_rows", lambda group, dtype: (16, 16 // group))
     given = step([(3, 21), (0, 40), (7, 1)], group=3, kv_heads=1)
     plan = plan_step(given.cache, given.feed).prompts
     assert plan[:, 1].max() == 5 and plan[:, 1].sum() == 61
@@ -173,11 +175,14 @@ def test_pages_beyond_32_bits_of_values_are_found():
     page = 2**31 // (2 * page_size * size) + 5
     pages = torch.from_numpy(np.zeros((page + 1) * 2 * page_size * size, np.float16)).view(-1, 2, page_size, size)
     heads = torch.randn(1, 3, size, generator=torch.Generator().manual_seed(0)).half()
-    kernels.turn_and_write(heads, None, torch.tensor([page * page_size + 3], dtype=torch.int32), pages)
+    kernel_calls.turn_and_write(heads, None, torch.tensor([page * page_size + 3], dtype=torch.int32), pages)
     assert torch.equal(pages[page, :, 3], heads[0, 1:])
     out = torch.empty(1, 1, size, dtype=torch.float16)
-    tables, width = torch.tensor([page], dtype=torch.int32), torch.tensor([1], dtype=torch.int32)
-    kernels.attend_decoding(heads, pages, tables, width, 16, torch.tensor([[0, 0, 4]], dtype=torch.int32), out)
+    slots, tables, width, decoding = (
+        torch.tensor(numbers, dtype=torch.int32) for numbers in ([0], [page], [1], [[0, 0, 4]])
+    )
+    plan = AttentionPlan(slots, tables, width, 16, decoding, decoding[:0])
+    kernel_calls.attend_decoding(heads, pages, plan, out)
     weights = torch.tensor([0.0, 0, 0, float(heads[0, 0].double() @ heads[0, 1].double()) / size**0.5]).softmax(0)
     assert (out[0, 0].double() - weights[3] * heads[0, 2].double()).abs().max() < 2e-3
 
@@ -191,9 +196,11 @@ def test_queries_and_keys_are_turned_and_values_are_not(query_heads, kv_heads, s
     turn = torch.polar(torch.ones_like(angles), angles)
     pages = torch.zeros(9, 2 * kv_heads, 4, size, dtype=dtype)
     slots = torch.tensor([4, 7, 20, 33, 35], dtype=torch.int32)
-    turned = torch.view_as_real(torch.view_as_complex(heads.float().unflatten(-1, (-1, 2))) * turn).flatten(-2).to(dtype)
+    turned = (
+        torch.view_as_real(torch.view_as_complex(heads.float().unflatten(-1, (-1, 2))) * turn).flatten(-2).to(dtype)
+    )
     before = heads.clone()
-    kernels.turn_and_write(heads, turn, slots, pages)
+    kernel_calls.turn_and_write(heads, turn, slots, pages)
     near = 1e-6 if dtype == torch.float32 else 2**-7
     assert (heads[:, :query_heads] - turned[:, :query_heads]).abs().max() <= near
     for token, slot in enumerate(slots.tolist()):
