@@ -16,10 +16,10 @@ from herdlm.base.progress import Progress
 from herdlm.generate.choose import draw_rows, score_prompts
 from herdlm.generate.detokenize import TextStream
 from herdlm.generate.fused import FusedTransformer
+from herdlm.generate.gpu_attention import attention_for, kernels_fit
+from herdlm.generate.gpu_layer import layer_type
 from herdlm.generate.grammar import Matcher, Matchers
 from herdlm.generate.graphs import DecodeGraphs, graph_bytes
-from herdlm.generate.kernel_attention import attention_for, kernels_fit
-from herdlm.generate.kernel_layer import layer_type
 from herdlm.generate.load import compute_type, load_model
 from herdlm.generate.paged_attention import Feed, PagedCache, bytes_per_token
 from herdlm.generate.pages import PagePool

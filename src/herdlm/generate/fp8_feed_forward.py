@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from herdlm.generate.fp8 import FP8, Fp8Linear
 from herdlm.generate.fused import MixedFeedForward
-from herdlm.generate.kernel_attention import runs_kernels
+from herdlm.generate.gpu_attention import runs_kernels
 
 
 class Fp8FeedForward(nn.Module):
@@ -27,7 +27,7 @@ class Fp8FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, D] bfloat16, contiguous -> [N, D]."""
-        from herdlm.generate.kernel_calls import quantize_rows
+        from herdlm.generate.gpu_launches import quantize_rows
 
         values, scale = quantize_rows(x, self.input_cap)
         both = torch._scaled_mm(values, self.gate_up, scale, self.gate_up_scale, out_dtype=x.dtype)

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from herdlm.generate.attention_plan import ALIGNED, AttentionPlan, aligned
-from herdlm.generate.kernel_attention import PlannedAttention
+from herdlm.generate.gpu_attention import PlannedAttention
+from herdlm.generate.gpu_plan import ALIGNED, AttentionPlan, aligned
 from herdlm.generate.paged_attention import PagedCache
 from herdlm.generate.scheduler import Batch
 from herdlm.model.config import ModelConfig
@@ -72,7 +72,7 @@ class DecodeGraphs:
     """Decode steps of ``model``, recorded as each size of batch first comes.
 
     Args:
-        model: whose layers take :class:`herdlm.generate.kernel_attention.PlannedAttention`.
+        model: whose layers take :class:`herdlm.generate.gpu_attention.PlannedAttention`.
         max_batch, max_seq_len: bounds to batches and to the tokens of a sequence.
     """
 

@@ -26,8 +26,8 @@ from herdlm.base.errors import HerdError, InputError
 from herdlm.generate.compiled import worth_compiling
 from herdlm.generate.fp8 import Fp8Linear
 from herdlm.generate.fused import FusedLayer, FusedNorm
-from herdlm.generate.kernel_attention import KernelAttention, attention_for
-from herdlm.generate.kernel_layer import layer_type
+from herdlm.generate.gpu_attention import KernelAttention, attention_for
+from herdlm.generate.gpu_layer import layer_type
 from herdlm.generate.matrix import matrix
 from herdlm.generate.paged_attention import Feed, PagedAttention, PagedCache
 from herdlm.generate.rows import Integers

@@ -54,12 +54,12 @@ else:
 @pytest.fixture(autouse=True)
 def small_launches(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter takes milliseconds a program: few of them, and splits already where there are few keys."""
-    from herdlm.generate import kernel_calls
+    from herdlm.generate import gpu_launches
 
-    monkeypatch.setattr(kernel_calls, "PROGRAMS", 8)
-    monkeypatch.setattr(kernel_calls, "LEAST_SPLITS", 2)
-    monkeypatch.setattr(kernel_calls, "MOST_SPLITS", 4)
-    monkeypatch.setattr(kernel_calls, "decode_blocks", lambda *_: (16, 1))
+    monkeypatch.setattr(gpu_launches, "PROGRAMS", 8)
+    monkeypatch.setattr(gpu_launches, "LEAST_SPLITS", 2)
+    monkeypatch.setattr(gpu_launches, "MOST_SPLITS", 4)
+    monkeypatch.setattr(gpu_launches, "decode_blocks", lambda *_: (16, 1))
 
 
 @pytest.fixture

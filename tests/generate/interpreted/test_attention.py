@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from herdlm.generate import attention_plan, kernel_calls
-from herdlm.generate.attention_plan import AttentionPlan, plan_step
-from herdlm.generate.kernel_attention import KernelAttention, PlannedAttention, attention_for
+from herdlm.generate import gpu_launches, gpu_plan
+from herdlm.generate.gpu_attention import KernelAttention, PlannedAttention, attention_for
+from herdlm.generate.gpu_plan import AttentionPlan, plan_step
 from herdlm.generate.paged_attention import Feed, PagedAttention, PagedCache
 from herdlm.model.config import ModelConfig
 
@@ -128,7 +128,7 @@ def test_the_plain_form_says_the_same_where_pages_are_shared(segments):
 
 
 def test_a_prompt_of_several_runs_is_cut_and_joined(monkeypatch):
-    for module in (attention_plan, kernel_calls):
+    for module in (gpu_plan, gpu_launches):
         monkeypatch.setattr(module, "prompt_rows", lambda group, dtype: (16, 16 // group))
     given = step([(3, 21), (0, 40), (7, 1)], group=3, kv_heads=1)
     plan = plan_step(given.cache, given.feed).prompts
@@ -175,14 +175,14 @@ def test_pages_beyond_32_bits_of_values_are_found():
     page = 2**31 // (2 * page_size * size) + 5
     pages = torch.from_numpy(np.zeros((page + 1) * 2 * page_size * size, np.float16)).view(-1, 2, page_size, size)
     heads = torch.randn(1, 3, size, generator=torch.Generator().manual_seed(0)).half()
-    kernel_calls.turn_and_write(heads, None, torch.tensor([page * page_size + 3], dtype=torch.int32), pages)
+    gpu_launches.turn_and_write(heads, None, torch.tensor([page * page_size + 3], dtype=torch.int32), pages)
     assert torch.equal(pages[page, :, 3], heads[0, 1:])
     out = torch.empty(1, 1, size, dtype=torch.float16)
     slots, tables, width, decoding = (
         torch.tensor(numbers, dtype=torch.int32) for numbers in ([0], [page], [1], [[0, 0, 4]])
     )
     plan = AttentionPlan(slots, tables, width, 16, decoding, decoding[:0])
-    kernel_calls.attend_decoding(heads, pages, plan, out)
+    gpu_launches.attend_decoding(heads, pages, plan, out)
     weights = torch.tensor([0.0, 0, 0, float(heads[0, 0].double() @ heads[0, 1].double()) / size**0.5]).softmax(0)
     assert (out[0, 0].double() - weights[3] * heads[0, 2].double()).abs().max() < 2e-3
 
@@ -200,7 +200,7 @@ def test_queries_and_keys_are_turned_and_values_are_not(query_heads, kv_heads, s
         torch.view_as_real(torch.view_as_complex(heads.float().unflatten(-1, (-1, 2))) * turn).flatten(-2).to(dtype)
     )
     before = heads.clone()
-    kernel_calls.turn_and_write(heads, turn, slots, pages)
+    gpu_launches.turn_and_write(heads, turn, slots, pages)
     near = 1e-6 if dtype == torch.float32 else 2**-7
     assert (heads[:, :query_heads] - turned[:, :query_heads]).abs().max() <= near
     for token, slot in enumerate(slots.tolist()):

@@ -14,8 +14,8 @@ from herdlm.generate.fp8 import load_fp8
 from herdlm.generate.fp8_config import Fp8Config
 from herdlm.generate.fp8_feed_forward import Fp8FeedForward
 from herdlm.generate.fp8_folder import quantize_folder
-from herdlm.generate.kernel_attention import runs_kernels
-from herdlm.generate.kernel_layer import KernelLayer
+from herdlm.generate.gpu_attention import runs_kernels
+from herdlm.generate.gpu_layer import KernelLayer
 from herdlm.model.config import ModelConfig
 from herdlm.model.hf import save_folder
 from herdlm.model.transformer import Transformer, build, initialise

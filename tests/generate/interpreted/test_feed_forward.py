@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from herdlm.generate import kernel_calls
+from herdlm.generate import gpu_launches
 from herdlm.generate.fp8 import Fp8Linear, quantize_activation, quantize_weight
 from herdlm.generate.fp8_feed_forward import Fp8FeedForward, fp8_feed_forward
 from herdlm.generate.fused import MixedFeedForward
@@ -28,7 +28,7 @@ def test_swiglu_rounds_where_torch_rounds(size, dtype):
     both = drawn(3, 2 * size, dtype)
     gate, up = both.chunk(2, dim=-1)
     expected = F.silu(gate).mul_(up)
-    got = kernel_calls.swiglu(both)
+    got = gpu_launches.swiglu(both)
     if dtype == torch.float32:
         assert (got - expected).abs().max() < 4e-6
     else:  # a silu that lies between two numbers may be rounded to either
@@ -43,7 +43,7 @@ def test_swiglu_rounds_where_torch_rounds(size, dtype):
 )  # fmt: skip
 def test_a_row_becomes_the_fp8_that_plain_torch_makes_of_it(values, cap, dtype):
     x = torch.tensor([values, values[::-1]]).to(dtype)
-    got, scale = kernel_calls.quantize_rows(x, cap)
+    got, scale = gpu_launches.quantize_rows(x, cap)
     expected, expected_scale = quantize_activation(x, "row", cap)
     assert torch.equal(scale, expected_scale)
     assert torch.equal(got.view(torch.uint8), expected.view(torch.uint8))
@@ -54,8 +54,8 @@ def test_a_row_becomes_the_fp8_that_plain_torch_makes_of_it(values, cap, dtype):
 def test_a_row_that_is_not_finite_gets_a_scale_of_nan(broken, joined):
     x = drawn(3, 96, torch.bfloat16)
     x[1, 70] = broken
-    values, scale = kernel_calls.quantize_rows(x, 1200.0, joined=joined)
-    plain = kernel_calls.swiglu(x) if joined else x
+    values, scale = gpu_launches.quantize_rows(x, 1200.0, joined=joined)
+    plain = gpu_launches.swiglu(x) if joined else x
     expected, expected_scale = quantize_activation(plain, "row", 1200.0)
     assert bool(scale[1].isnan()) and bool(expected_scale[1].isnan())
     assert torch.equal(scale[[0, 2]], expected_scale[[0, 2]])
@@ -65,8 +65,8 @@ def test_a_row_that_is_not_finite_gets_a_scale_of_nan(broken, joined):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_swiglu_and_its_fp8_in_one_pass_are_the_two_after_one_another(dtype):
     both = drawn(4, 2 * 176, dtype)
-    values, scale = kernel_calls.quantize_rows(both, 5.0, joined=True)
-    expected, expected_scale = kernel_calls.quantize_rows(kernel_calls.swiglu(both), 5.0)
+    values, scale = gpu_launches.quantize_rows(both, 5.0, joined=True)
+    expected, expected_scale = gpu_launches.quantize_rows(gpu_launches.swiglu(both), 5.0)
     assert torch.equal(scale, expected_scale) and torch.equal(values.float(), expected.float())
 
 

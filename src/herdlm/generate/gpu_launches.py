@@ -1,4 +1,4 @@
-"""Launches of the kernels in :mod:`herdlm.generate.kernels`, whose docstring gives the letters."""
+"""Launches of the kernels in :mod:`herdlm.generate.gpu_kernels`, whose docstring gives the letters."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from herdlm.generate.attention_plan import AttentionPlan, prompt_rows
-from herdlm.generate.kernels import (
+from herdlm.generate.gpu_kernels import (
     attend_decoding_kernel,
     attend_prompts_kernel,
     join_splits_kernel,
@@ -16,6 +15,7 @@ from herdlm.generate.kernels import (
     swiglu_kernel,
     turn_and_write_kernel,
 )
+from herdlm.generate.gpu_plan import AttentionPlan, prompt_rows
 
 FP8 = torch.float8_e4m3fn
 LOG2_E = 1 / math.log(2)

@@ -1,4 +1,4 @@
-"""The kernels of generation on a GPU, in Triton; :mod:`herdlm.generate.kernel_calls` launches them.
+"""The kernels of generation on a GPU, in Triton; :mod:`herdlm.generate.gpu_launches` launches them.
 
 torch brings Triton along on CUDA; nothing imports this file elsewhere. With ``TRITON_INTERPRET=1`` in the environment
 Triton runs the same kernels on tensors of a CPU, which is how they are tested.

@@ -1,4 +1,4 @@
-"""The attention slot of generation on a GPU: pages are read where they lie, by :mod:`herdlm.generate.kernels`.
+"""The attention slot of generation on a GPU: pages are read where they lie, by :mod:`herdlm.generate.gpu_kernels`.
 
 Segments that feed one token and runs of prompts go through a kernel each, whatever their lengths; nothing is gathered
 or padded. Pages that several sequences hold are read by each of them: the second-level cache of a large GPU, 50 MB,
@@ -14,7 +14,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from herdlm.generate.attention_plan import AttentionPlan, plan_step
+from herdlm.generate.gpu_plan import AttentionPlan, plan_step
 from herdlm.generate.paged_attention import Feed, PagedAttention, PagedCache
 
 KERNEL_TYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -64,16 +64,16 @@ class PlannedAttention:
         Returns:
             [N, H, C].
         """
-        from herdlm.generate import kernel_calls  # with Triton, which machines without a GPU lack
+        from herdlm.generate import gpu_launches  # with Triton, which machines without a GPU lack
 
         cache, plan = self.cache, self.plan
         pages = cache.layers[layer]
-        kernel_calls.turn_and_write(heads, turn, plan.slots, pages)
+        gpu_launches.turn_and_write(heads, turn, plan.slots, pages)
         out = heads.new_empty(len(heads), heads.shape[1] - cache.parts, cache.head_size)
         if len(plan.decoding):
-            kernel_calls.attend_decoding(heads, pages, plan, out)
+            gpu_launches.attend_decoding(heads, pages, plan, out)
         if len(plan.prompts):
-            kernel_calls.attend_prompts(heads, pages, plan, out)
+            gpu_launches.attend_prompts(heads, pages, plan, out)
         return out
 
 

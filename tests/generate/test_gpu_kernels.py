@@ -18,8 +18,8 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from herdlm.generate import kernel_calls  # noqa: E402
-from herdlm.generate.attention_plan import AttentionPlan  # noqa: E402
+from herdlm.generate import gpu_launches  # noqa: E402
+from herdlm.generate.gpu_plan import AttentionPlan  # noqa: E402
 
 NAMES = {
     torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int32: "i32", torch.int64: "i64",
@@ -27,7 +27,7 @@ NAMES = {
 }  # fmt: skip
 SHARED_BYTES = 227 * 2**10  # of a block on Hopper
 ASSEMBLER = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
-KERNELS = [name for name in vars(kernel_calls) if name.endswith("_kernel")]
+KERNELS = [name for name in vars(gpu_launches) if name.endswith("_kernel")]
 
 
 class Compiled:
@@ -64,7 +64,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, int]]:
     """Assembly and shared memory of what has been launched."""
     found: dict[str, tuple[str, int]] = {}
     for name in KERNELS:
-        monkeypatch.setattr(kernel_calls, name, Compiled(getattr(kernel_calls, name), found))
+        monkeypatch.setattr(gpu_launches, name, Compiled(getattr(gpu_launches, name), found))
     return found
 
 
@@ -75,13 +75,13 @@ def launch_all(heads: int, kv_heads: int, size: int, dim: int, ffn: int, dtype: 
     joined, pages, out = there(tokens, heads + 2 * kv_heads, size), there(99, 2 * kv_heads, 16, size), there(1, 1, 1)
     numbers = {"slots": (tokens,), "tables": (64 * tokens,), "width": (1,), "decoding": (tokens, 3), "prompts": (5, 4)}
     plan = AttentionPlan(keys=0, **{name: there(*shape, of=torch.int32) for name, shape in numbers.items()})
-    kernel_calls.turn_and_write(joined, there(tokens, 1, size // 2, of=torch.complex64), plan.slots, pages)
+    gpu_launches.turn_and_write(joined, there(tokens, 1, size // 2, of=torch.complex64), plan.slots, pages)
     for plan.keys in (64, 8192):
-        kernel_calls.attend_decoding(joined, pages, plan, out)
-    kernel_calls.attend_prompts(joined, pages, plan, out)
-    kernel_calls.swiglu(there(tokens, 2 * ffn))
-    kernel_calls.quantize_rows(there(tokens, dim), 1200.0)
-    kernel_calls.quantize_rows(there(tokens, 2 * ffn), 1200.0, joined=True)
+        gpu_launches.attend_decoding(joined, pages, plan, out)
+    gpu_launches.attend_prompts(joined, pages, plan, out)
+    gpu_launches.swiglu(there(tokens, 2 * ffn))
+    gpu_launches.quantize_rows(there(tokens, dim), 1200.0)
+    gpu_launches.quantize_rows(there(tokens, 2 * ffn), 1200.0, joined=True)
 
 
 SHAPES = {

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from herdlm.generate.fp8_feed_forward import fp8_feed_forward
 from herdlm.generate.fused import FusedFeedForward, FusedLayer, MixedFeedForward
-from herdlm.generate.kernel_attention import PlannedAttention, kernels_fit
+from herdlm.generate.gpu_attention import PlannedAttention, kernels_fit
 from herdlm.generate.matrix import Matrix, WholeMatrix
 from herdlm.model.attention import Attend
 from herdlm.model.transformer import Layer
@@ -59,7 +59,7 @@ class KernelLayer(FusedLayer):
 
 
 def _inner(mlp: FusedFeedForward, x: Tensor) -> Tensor:
-    from herdlm.generate.kernel_calls import swiglu
+    from herdlm.generate.gpu_launches import swiglu
 
     return swiglu(mlp.gate_up(x))
 
