@@ -9,15 +9,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from herdlm.base.errors import HerdError, InputError
 from herdlm.base.progress import Progress
 from herdlm.generate.choose import draw_rows, score_prompts
 from herdlm.generate.detokenize import TextStream
 from herdlm.generate.fused import FusedTransformer
+from herdlm.generate.gpu_attention import attention_for, kernels_fit
+from herdlm.generate.gpu_layer import layer_type
 from herdlm.generate.grammar import Matcher, Matchers
+from herdlm.generate.graphs import DecodeGraphs, graph_bytes
 from herdlm.generate.load import compute_type, load_model
-from herdlm.generate.paged_attention import Feed, PagedAttention, PagedCache, bytes_per_token
+from herdlm.generate.paged_attention import Feed, PagedCache, bytes_per_token
 from herdlm.generate.pages import PagePool
 from herdlm.generate.parallel import LeadingTransformer, part_config
 from herdlm.generate.processes import start_processes
@@ -50,6 +54,8 @@ class Engine:
         compute: the type of activations and cache; the weights' own where not given.
         keep_model: whether to leave ``model`` its weights. If not, memory never holds both forms, and
             :meth:`forget_prefixes` is not for new weights.
+        cuda_graphs: on a GPU, record the steps that decode and run them as one (:mod:`herdlm.generate.graphs`); a
+            model on several processes is run without.
         mesh: for a model on several processes, of which this is the first (:mod:`herdlm.generate.parallel`).
 
     Raises:
@@ -68,6 +74,7 @@ class Engine:
         step_tokens: int = 2048,
         compute: torch.dtype | None = None,
         keep_model: bool = True,
+        cuda_graphs: bool = True,
         mesh: Mesh | None = None,
     ) -> None:
         config, weight = model.config, model.model.embed_tokens.weight
@@ -92,7 +99,8 @@ class Engine:
             self.model = LeadingTransformer(model, self.compute, mesh, let_go=not keep_model)
         if cache_tokens is None:
             per_token = bytes_per_token(part_config(config, mesh) if mesh else config, self.compute)
-            cache_tokens = min(max_batch * config.max_seq_len, _cache_bytes(self.device) // per_token)
+            beside = graph_bytes(config, max_batch, self.compute)
+            cache_tokens = min(max_batch * config.max_seq_len, _cache_bytes(self.device, beside) // per_token)
             cache_tokens = max(cache_tokens, page_size)
         pages = -(-cache_tokens // page_size)
         self.pool = PagePool(pages, page_size)
@@ -101,6 +109,7 @@ class Engine:
             self.cache = self.model.open(pages, page_size)
         else:
             self.cache = PagedCache(config, pages, page_size, self.device, self.compute)
+        self._graphs = self._decode_graphs() if cuda_graphs else None
         self.requests: dict[int, Request] = {}
         self._matchers: Matchers | None = None  # made for the first request with a grammar
         self._next_id = 0
@@ -211,6 +220,7 @@ class Engine:
         self.pool.forget_contents()
         if self._whole is not None:
             self.model = self._fused(self._whole)
+            self._graphs = self._decode_graphs() if self._graphs else None
 
     @property
     def cache_bytes(self) -> int:
@@ -239,7 +249,15 @@ class Engine:
 
     def _fused(self, model: Transformer, let_go: bool = False) -> Transformer:
         # What only behaves like a model is run as it is.
-        return FusedTransformer(model, self.compute, let_go=let_go) if isinstance(model, Transformer) else model
+        kind = layer_type(self.device, self.compute, self.config.head_size)
+        fused = isinstance(model, Transformer)
+        return FusedTransformer(model, self.compute, let_go=let_go, layer=kind) if fused else model
+
+    def _decode_graphs(self) -> DecodeGraphs | None:
+        cache = self.cache
+        if not isinstance(self.model, FusedTransformer) or not kernels_fit(cache.device, cache.dtype, cache.head_size):
+            return None
+        return DecodeGraphs(self.model, cache, self.scheduler.rows.count, self.config.max_seq_len)
 
     def _drop(self, request_ids: list[int]) -> int:
         """Drop those of the requests that are still here; returns their number."""
@@ -322,8 +340,10 @@ class Engine:
         """Run the model over a batch and draw; tokens and their log-probabilities, [M] each."""
         rows, drawing = self.scheduler.rows, batch.drawing
         self.cache.copy_pages(batch.copies[0], batch.copies[1])
+        if self._graphs and self._graphs.takes(batch):
+            return self._drawn(self._graphs.run(batch), batch.at, drawing)
         tokens, positions = (torch.from_numpy(a).to(self.device)[None] for a in (batch.tokens, batch.positions))
-        hidden = self.model(tokens, positions, PagedAttention(self.cache, _feed(batch)))[0]
+        hidden = self.model(tokens, positions, attention_for(self.cache, _feed(batch)))[0]
         if len(batch.scoring):
             score_prompts(self.model, hidden, batch, rows)
         if not len(drawing):
@@ -331,9 +351,13 @@ class Engine:
         # Samples that share a prompt draw their first token from one row of logits.
         distinct, inverse = np.unique(batch.at, return_inverse=True)
         logits = self.model.logits(hidden[torch.from_numpy(distinct).to(self.device)]).float()
-        if len(distinct) < len(inverse):
-            logits = logits[torch.from_numpy(inverse).to(self.device)]
-        drawn, logprobs = draw_rows(logits, rows, drawing, compiled=self.cache.compiled is not None)
+        return self._drawn(logits, inverse, drawing)
+
+    def _drawn(self, logits: Tensor, at: Integers, drawing: Integers) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Draw for rows ``drawing`` [M] from those of ``logits`` that ``at`` [M] names."""
+        if len(at) != len(logits) or bool((at != np.arange(len(at))).any()):
+            logits = logits[torch.from_numpy(at).to(self.device)]
+        drawn, logprobs = draw_rows(logits, self.scheduler.rows, drawing, compiled=self.cache.compiled is not None)
         return drawn.cpu().numpy().astype(np.int32), logprobs.cpu().numpy()
 
     def _report(
@@ -428,8 +452,9 @@ def _feed(batch: Batch) -> Feed:
     return Feed(batch.tokens, batch.positions, batch.slots, batch.begins, batch.counts, batch.tables, batch.copies)
 
 
-def _cache_bytes(device: torch.device) -> int:
+def _cache_bytes(device: torch.device, beside: int) -> int:
+    """Memory for a cache; on a GPU ``beside`` is left for other use before its share is taken."""
     if device.type != "cuda":
         return CPU_CACHE_BYTES
     free, _ = torch.cuda.mem_get_info(device)
-    return int(GPU_CACHE_SHARE * free)
+    return int(GPU_CACHE_SHARE * max(free - beside, 0))

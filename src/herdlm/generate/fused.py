@@ -111,10 +111,10 @@ class FusedLayer(nn.Module):
             self.out_scale = self.out.scale
         else:
             self.out = attention.o_proj
-        self.mlp: FusedFeedForward | MixedFeedForward
+        self.mlp: nn.Module
         if _plain(whole.mlp.gate_proj, whole.mlp.up_proj, whole.mlp.down_proj):
-            self.mlp = FusedFeedForward(whole.mlp, compute, compiled=compiled)
-            gate_scale, self.mlp_scale = self.mlp.gate_up.scale, self.mlp.down.scale
+            self.mlp = mlp = FusedFeedForward(whole.mlp, compute, compiled=compiled)
+            gate_scale, self.mlp_scale = mlp.gate_up.scale, mlp.down.scale
         else:
             self.mlp = MixedFeedForward(whole.mlp, compute)
         self.input_layernorm = FusedNorm(whole.input_layernorm, compute, qkv_scale, compiled=compiled)
@@ -167,9 +167,12 @@ class FusedTransformer(Transformer):
         compute: the type of activations.
         let_go: leave ``whole`` without the weights that were copied, a layer at a time, so that memory never holds
             both. It is of no use after that.
+        layer: the kind of its layers.
     """
 
-    def __init__(self, whole: Transformer, compute: torch.dtype, *, let_go: bool = False) -> None:
+    def __init__(
+        self, whole: Transformer, compute: torch.dtype, *, let_go: bool = False, layer: type[FusedLayer] = FusedLayer
+    ) -> None:
         nn.Module.__init__(self)
         self.config, self.compute = whole.config, compute
         self.register_buffer("frequencies", whole.frequencies, persistent=False)
@@ -178,9 +181,9 @@ class FusedTransformer(Transformer):
         self.model.embed_tokens = whole.model.embed_tokens
         compiled = worth_compiling(whole.config, whole.frequencies.device, compute)
         self.model.norm = FusedNorm(whole.model.norm, compute, compiled=compiled)  # type: ignore[assignment]
-        for index, layer in enumerate(whole.model.layers):
-            assert isinstance(layer, Layer)
-            self.model.layers.append(FusedLayer(layer, compute, compiled=compiled))
+        for index, part in enumerate(whole.model.layers):
+            assert isinstance(part, Layer)
+            self.model.layers.append(layer(part, compute, compiled=compiled))
             if let_go:
                 whole.model.layers[index] = nn.Identity()
         self.lm_head = FusedHead(whole.lm_head, compute)  # type: ignore[assignment]

@@ -26,6 +26,8 @@ from herdlm.base.errors import HerdError, InputError
 from herdlm.generate.compiled import worth_compiling
 from herdlm.generate.fp8 import Fp8Linear
 from herdlm.generate.fused import FusedLayer, FusedNorm
+from herdlm.generate.gpu_attention import KernelAttention, attention_for
+from herdlm.generate.gpu_layer import layer_type
 from herdlm.generate.matrix import matrix
 from herdlm.generate.paged_attention import Feed, PagedAttention, PagedCache
 from herdlm.generate.rows import Integers
@@ -105,12 +107,13 @@ class Part:
         group = mesh.tp.get_group() if n > 1 else None
         compiled = worth_compiling(self.config, whole.frequencies.device, compute)
         self.layers: list[FusedLayer] = []
+        kind = layer_type(mesh.device, compute, config.head_size)
         stage = _stage_layers(config, mesh)
         for index, layer in enumerate(whole.model.layers):
             assert isinstance(layer, Layer)
             if index in stage:
                 mine = layer if group is None else _cut(layer, self.config, n, rank, group)
-                fused = FusedLayer(mine, compute, group, compiled=compiled)
+                fused = kind(mine, compute, group, compiled=compiled)
                 fused.number = len(self.layers)
                 self.layers.append(fused)
             if let_go:
@@ -131,7 +134,7 @@ class Part:
         """Run a step's tokens; hidden states [N, D] on the first process, None on others."""
         assert self.cache is not None
         parts = micro_batches(feed, self.mesh.sizes.pp)
-        return self._through([(part.tokens, part.positions, PagedAttention(self.cache, part)) for part in parts])
+        return self._through([(part.tokens, part.positions, attention_for(self.cache, part)) for part in parts])
 
     def encode(self, tokens: NDArray[np.int64]) -> Tensor | None:
         """Run one document, beside the cache; its hidden states [N, D] on the first process, None on others."""
@@ -207,8 +210,8 @@ class LeadingTransformer(Transformer):
         return self.part.open(pages, page_size)
 
     def forward(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """See :class:`herdlm.model.transformer.Transformer`; ``attend`` is a PagedAttention over the same tokens."""
-        if not isinstance(attend, PagedAttention):
+        """See :class:`herdlm.model.transformer.Transformer`; ``attend`` is that of a step over the same tokens."""
+        if not isinstance(attend, PagedAttention | KernelAttention):
             raise InputError("a model on several processes attends over its pages", "Call encode for a text alone")
         feed = attend.feed
         with self._together():
