@@ -616,6 +616,9 @@ def compare(
         Path | None, typer.Option(help="JSONL with prompt, and answer and task where answers are to be checked.")
     ] = None,
     reward: Annotated[Path | None, typer.Option(help="A reward model that scores the answers.")] = None,
+    benchmarks: Annotated[
+        Path | None, typer.Option(help="JSONL of multiple choice: task, question, choices, answer (0 is the first).")
+    ] = None,
     max_prompts: Annotated[int, typer.Option(min=1, help="Ask at most so many.")] = 256,
     max_rows: Annotated[int, typer.Option(min=1, help="Read at most so many rows of text.")] = 256,
     seq_len: Annotated[int, typer.Option(min=2, help="Tokens of a row of text.")] = 1024,
@@ -636,7 +639,8 @@ def compare(
     from herdlm.run.damage import Asking
 
     told = comparing.compare(
-        original, changed, out, comparing.Material(text, prompts, reward), prompts=max_prompts, rows=max_rows,
+        original, changed, out, comparing.Material(text, prompts, reward, benchmarks),
+        prompts=max_prompts, rows=max_rows,
         asking=Asking(samples, temperature, max_tokens, seed), seq_len=seq_len, device=device, quiet=quiet or json_,
     )  # fmt: skip
     if json_:

@@ -33,6 +33,13 @@ def told() -> dict[str, Any]:
         "changed": {"name": "flagship-fp8", "fp8": True, "parameters": 1000, "weight_bytes": 1750,
                     "fp8_parameters": 250},
         "text": divergence(0.0012) | {"spread": {"bounds": [1e-7, 1e-3, 10.0, None], "shares": [0.1, 0.6, 0.3, 0.0]}},
+        "benchmarks": {
+            "too_long": 2,
+            "tasks": {"all": {"questions": 60, "original": rate, "changed": rate, "gained": 7, "lost": 9,
+                              "difference": {"value": -0.0333, "low": -0.11, "high": 0.05},
+                              "nats": {"original": 0.8123, "changed": 0.8234,
+                                       "difference": {"value": 0.0111, "low": 0.002, "high": 0.0202}}}},
+        },
         "answers": {
             "prompts": 64, "samples": 2, "temperature": 0.7, "same_answers": 0.875,
             "along_answers": divergence(0.0034),
@@ -68,13 +75,22 @@ def test_every_measure_is_told() -> None:
                    "405B", "811.7 GB", "487.2 GB", "✓ fits", "✗ does not fit", "most <script>alert(1)</script>",
                    "reward 1.000 to \N{MINUS SIGN}1.000".replace("\N{MINUS SIGN}", "-"), "1 answers too long",
                    "at temperature 0.7", "2 answers each", "✓ right", "✗ wrong", "no answer",
-                   "\N{MINUS SIGN}3.1 (\N{MINUS SIGN}10.0 to +4.0)", "3, 5"):  # fmt: skip
+                   "\N{MINUS SIGN}3.1 (\N{MINUS SIGN}10.0 to +4.0)", "3, 5",
+                   "7, 9", "0.8123", "2 questions are too long"):  # fmt: skip
         assert figure in words, figure
 
 
 @pytest.mark.parametrize(
     "drop",
-    [("text",), ("answers",), ("text", "answers"), ("answers.reward",), ("answers.along_answers",), ("answers.tasks",)],
+    [
+        ("text",),
+        ("answers",),
+        ("text", "answers"),
+        ("benchmarks",),
+        ("answers.reward",),
+        ("answers.along_answers",),
+        ("answers.tasks",),
+    ],
     ids=" ".join,
 )
 def test_what_was_not_measured_is_left_out(drop: tuple[str, ...]) -> None:
@@ -91,6 +107,7 @@ def test_what_was_not_measured_is_left_out(drop: tuple[str, ...]) -> None:
     ids = re.findall(r'<section id="([a-z]+)"', text)
     assert ("text" in ids) == ("text" not in drop) and ("answers" in ids) == ("answers" not in drop)
     assert ("reward" in ids) == ("answers.reward" not in drop and "answers" not in drop)
+    assert ("benchmarks" in ids) == ("benchmarks" not in drop)
     assert {"weights", "fit"} <= set(ids)
     if "answers.reward" in drop:
         assert "None: no prompt" in text

@@ -20,7 +20,7 @@ from herdlm.model.hf import load_folder, save_folder
 from herdlm.run.compare import Material, compare, lines, read_prompts, read_texts
 from herdlm.run.damage import Asking
 from herdlm.tokens.chat import render
-from herdlm.tokens.tokenizer import Tokenizer
+from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, Tokenizer
 from tests.conftest import TEXT, small_model
 
 PROMPTS = [
@@ -149,6 +149,49 @@ def test_right_answers_are_counted_by_task(told, folders, tmp_path):
     assert task["original"]["value"] == 1.0 and task["lost"] == len(rows) - same and task["gained"] == 0
     assert again["answers"]["same_answers"] == same / len(rows)
     assert again["text"] is None and again["answers"]["reward"] is None
+
+
+def test_benchmarks_are_answered_by_likelihood_and_paired(folders, tmp_path):
+    rows = [
+        {"task": f"t{i % 2}", "question": f"Question {i}: the package", "choices": ["manager", "server", "disk"],
+         "answer": i % 3}
+        for i in range(24)
+    ]  # fmt: skip
+    (tmp_path / "b.jsonl").write_text("\n".join(json.dumps(row) for row in [*rows, rows[0] | {"question": TEXT * 9}]))
+    found = compare(folders / "bf16", folders / "fp8", tmp_path / "out", Material(benchmarks=tmp_path / "b.jsonl"),
+                    device="cpu", quiet=True)  # fmt: skip
+    assert found["benchmarks"]["too_long"] == 1
+    tokenizer = Tokenizer.load(folders / "bf16")
+    models = (load_folder(folders / "bf16", dtype=torch.float32), load_fp8(folders / "fp8", dtype=torch.float32))
+    right, nats = [], []
+    for model in models:
+        values = np.array([
+            [likelihood(model, tokenizer, row["question"], choice) for choice in row["choices"]] for row in rows
+        ])  # fmt: skip
+        answers = np.array([row["answer"] for row in rows])
+        right.append(values.argmax(1) == answers)
+        sizes = np.array([len(row["choices"][row["answer"]]) for row in rows])
+        nats.append(-values[np.arange(len(rows)), answers] / sizes)
+    for name, own in (("all", slice(None)), ("t0", slice(0, None, 2)), ("t1", slice(1, None, 2))):
+        task = found["benchmarks"]["tasks"][name]
+        before, after = right[0][own], right[1][own]
+        assert (task["original"]["value"], task["changed"]["value"]) == (before.mean(), after.mean())
+        assert task["difference"]["value"] == pytest.approx(after.mean() - before.mean())
+        assert (task["gained"], task["lost"]) == ((after & ~before).sum(), (before & ~after).sum())
+        moved = (nats[1] - nats[0])[own]
+        assert task["nats"]["difference"]["value"] == pytest.approx(moved.mean(), abs=1e-3)
+        half = 1.96 * moved.std(ddof=1) / math.sqrt(len(moved))
+        assert task["nats"]["difference"]["high"] == pytest.approx(moved.mean() + half, abs=1e-3)
+    assert any("all: right" in line for line in lines(found))
+    assert read_manifest(tmp_path / "out").counts["benchmark_difference"]
+    assert "Nats per byte" in (tmp_path / "out" / "damage.html").read_text()
+
+
+def likelihood(model, tokenizer, question, choice):
+    before = [tokenizer.special(BEGIN_OF_TEXT), *tokenizer.encode(question)]
+    tokens = [*before, *tokenizer.encode(f" {choice}")]
+    found = F.log_softmax(logits(model, tokens), -1)[torch.arange(len(tokens) - 1), torch.tensor(tokens[1:])]
+    return float(found[len(before) - 1 :].sum())
 
 
 def test_a_model_against_itself_has_no_damage(folders, tmp_path):

@@ -26,6 +26,8 @@ def render_damage_page(told: dict[str, Any]) -> str:
     sections: list[Section] = [("weights", "Weights", [_weights(told)])]
     if text:
         sections.append(("text", "Next-token distributions on text", _text(text)))
+    if told["benchmarks"]:
+        sections.append(("benchmarks", "Benchmarks", _benchmarks(told["benchmarks"])))
     if answers:
         if answers["reward"]:
             sections.append(("reward", "Scores of the reward model", _reward(answers["reward"], names)))
@@ -48,6 +50,10 @@ def _cards(told: dict[str, Any]) -> Html:
     if text:
         cards.append(("KL divergence on text", format.tiny(text["kl"]), "nats per token, mean"))
         cards.append(("Same next token", format.percent(text["top1_agreement"], 2), "most likely, on text"))
+    if told["benchmarks"] and (whole := told["benchmarks"]["tasks"].get("all")):
+        d = whole["difference"]
+        says = f"points; 95% interval {format.span(d['low'], d['high'])}"
+        cards.append(("Benchmarks, difference", format.points(d["value"]), says))
     if answers:
         if (reward := answers["reward"]) and reward["difference"]:
             d = reward["difference"]
@@ -169,6 +175,52 @@ def _steps(edges: list[float], shares: list[float]) -> list[tuple[float, float]]
     return [*points, (edges[-1], 0.0)]
 
 
+def _right_table(tasks: dict[str, Any]) -> Html:
+    return table(
+        "Right answers; the difference is paired",
+        ("Task", "Questions", "Original", "Changed", "Difference in points (95%)", "Became right, wrong"),
+        (
+            (
+                format.words(name), of["questions"], _rate(of["original"]), _rate(of["changed"]),
+                f"{format.points(of['difference']['value'])} "
+                f"({format.span(of['difference']['low'], of['difference']['high'])})",
+                f"{of['gained']}, {of['lost']}",
+            )
+            for name, of in tasks.items()
+        ),
+    )  # fmt: skip
+
+
+def _benchmarks(benchmarks: dict[str, Any]) -> list[Child]:
+    tasks, left_out = benchmarks["tasks"], benchmarks["too_long"]
+    said = "An answer is the choice that the model holds most likely behind the question."
+    if left_out:
+        said += f" {format.count(left_out)} questions are too long for the model and left out."
+    if not tasks:
+        return [tag("p", said)]
+    return [
+        tag("p", said), _right_table(tasks),
+        table(
+            "Nats per byte of the right choice; less is better, the difference is paired",
+            ("Task", "Original", "Changed", "Difference (95%)"),
+            (
+                (
+                    format.words(name), f"{of['nats']['original']:.4f}", f"{of['nats']['changed']:.4f}",
+                    _interval(of["nats"]["difference"]),
+                )
+                for name, of in tasks.items()
+            ),
+        ),
+    ]  # fmt: skip
+
+
+def _interval(difference: dict[str, float] | None) -> str:
+    if difference is None:
+        return "of one question"
+    value, low, high = (format.signed(difference[key], 4) for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
 def _answers(answers: dict[str, Any]) -> list[Child]:
     how = "greedily" if not answers["temperature"] else f"at temperature {answers['temperature']:g}"
     parts: list[Child] = [
@@ -182,21 +234,7 @@ def _answers(answers: dict[str, Any]) -> list[Child]:
         caption = "Divergence along the original's answers, at each of their tokens"
         parts.append(_divergence_table(caption, answers["along_answers"]))
     if answers["tasks"]:
-        parts.append(
-            table(
-                "Right answers; the difference is paired",
-                ("Task", "Questions", "Original", "Changed", "Difference in points (95%)", "Became right, wrong"),
-                (
-                    (
-                        format.words(name), of["questions"], _rate(of["original"]), _rate(of["changed"]),
-                        f"{format.points(of['difference']['value'])} "
-                        f"({format.span(of['difference']['low'], of['difference']['high'])})",
-                        f"{of['gained']}, {of['lost']}",
-                    )
-                    for name, of in answers["tasks"].items()
-                ),
-            )
-        )  # fmt: skip
+        parts.append(_right_table(answers["tasks"]))
     return parts
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from herdlm.base.artefact import InputEntry, require_file, write_text_durably
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.base.progress import Progress
+from herdlm.evaluate.choices import read_choices
 from herdlm.evaluate.perplexity import validation_batches
 from herdlm.evaluate.tasks import Question
 from herdlm.generate.fp8 import is_fp8, shape_of
@@ -17,7 +18,7 @@ from herdlm.generate.fp8_config import Fp8Config
 from herdlm.generate.load import load_model, pick_device
 from herdlm.model.weights import open_weights
 from herdlm.report.damage_page import PAGE, render_damage_page
-from herdlm.run.damage import Asking, Pair, Reward, answer_damage, text_damage
+from herdlm.run.damage import Asking, Pair, Reward, answer_damage, benchmark_damage, text_damage
 from herdlm.run.fit import Node, fit_table
 from herdlm.run.standalone import input_folder, standalone
 from herdlm.serve.resolve import model_folder, model_name
@@ -34,11 +35,15 @@ CONTEXT, CONCURRENCY = 8192, 16  # of the will-it-fit table
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What models are compared on: a token shard or a file of text, prompts, a reward model's folder; any may lack."""
+    """What models are compared on, any of which may lack.
+
+    A token shard or a file of text, prompts, a reward model's folder, a file of benchmark questions.
+    """
 
     text: Path | None = None
     prompts: Path | None = None
     reward: Path | None = None
+    benchmarks: Path | None = None
 
     def or_of_run(self, run: Path) -> Material:
         """What a run has, where nothing was given: its validation text, held-out questions, last reward model."""
@@ -49,7 +54,7 @@ class Material:
         text, prompts = stages / "tokens" / "web-validation", stages / "bank" / "held_out.jsonl"
         return Material(
             self.text or (text if text.is_dir() else None), self.prompts or (prompts if prompts.is_file() else None),
-            self.reward or (rewards[-1] if rewards else None),
+            self.reward or (rewards[-1] if rewards else None), self.benchmarks,
         )  # fmt: skip
 
 
@@ -80,13 +85,14 @@ def compare(
         DamagedError: a file is damaged.
     """
     material, asking = material.or_of_run(original), asking or Asking()
-    if not (material.text or material.prompts):
-        raise InputError("there is nothing to compare on", "Give --text, --prompts or both")
+    if not (material.text or material.prompts or material.benchmarks):
+        raise InputError("there is nothing to compare on", "Give --text, --prompts or --benchmarks")
     if material.reward and not material.prompts:
         raise InputError("a reward model scores answers, and there are no prompts", "Give --prompts too")
     folders = {"original": model_folder(original), "changed": model_folder(changed)}
     inputs: dict[str, InputEntry] = {role: input_folder(folder) for role, folder in folders.items()}
-    given = {"text": material.text, "prompts": material.prompts, "reward": material.reward}
+    given = {"text": material.text, "prompts": material.prompts, "reward": material.reward,
+             "benchmarks": material.benchmarks}  # fmt: skip
     inputs |= {role: input_folder(path) for role, path in given.items() if path}
     settings = {**asdict(asking), "prompts": prompts, "rows": rows, "seq_len": seq_len}
     with standalone(out, kind="damage", name="compare", settings=settings, inputs=inputs, seed=asking.seed) as (
@@ -123,6 +129,7 @@ def write_damage(
         progress.advance(2)
     told: dict[str, Any] = {
         "original": _about(original), "changed": _about(changed), "text": None, "answers": None,
+        "benchmarks": None,
         "fit": fit_table([(model_name(original), shape_of(original))], Node(), context=CONTEXT,
                          concurrency=CONCURRENCY, config=Fp8Config()),
     }  # fmt: skip
@@ -130,6 +137,8 @@ def write_damage(
         length = min(seq_len, pair.original.config.max_seq_len)
         batches = _batches(material.text, work, pair.tokenizer, length, rows)
         told["text"] = text_damage(pair, batches)
+    if material.benchmarks:
+        told["benchmarks"] = benchmark_damage(pair, read_choices(material.benchmarks))
     if material.prompts:
         questions = read_prompts(material.prompts)[:prompts]
         reward = _reward(material.reward, device) if material.reward else None
@@ -149,6 +158,8 @@ def headline(told: dict[str, Any]) -> dict[str, Any]:
     if text:
         found |= {"kl": text["kl"], "kl_p99": text["kl_p99"], "top1_agreement": text["top1_agreement"],
                   "tokens": text["tokens"]}  # fmt: skip
+    if (benchmarks := told["benchmarks"]) and (whole := benchmarks["tasks"].get("all")):
+        found["benchmark_difference"] = whole["difference"]
     if answers:
         found |= {"prompts": answers["prompts"], "same_answers": answers["same_answers"]}
         if answers["reward"] and answers["reward"]["difference"]:
@@ -167,18 +178,24 @@ def lines(told: dict[str, Any]) -> list[str]:
             f"{text['kl_max']:.1e}), same next token {text['top1_agreement']:.2%}, perplexity "
             f"{perplexity['original']:.4f} -> {perplexity['changed']:.4f}, {text['tokens']:,} tokens"
         )
+    if benchmarks := told["benchmarks"]:
+        out.append("benchmarks:" if benchmarks["tasks"] else "benchmarks: no question fits the model")
+        out += [_right(name, task) for name, task in benchmarks["tasks"].items()]
     if answers := told["answers"]:
         out.append(f"answers: {answers['same_answers']:.1%} of {answers['prompts']:,} are the same")
-        for name, task in answers["tasks"].items():
-            d = task["difference"]
-            out.append(
-                f"  {name}: right {task['original']['value']:.1%} -> {task['changed']['value']:.1%}, difference "
-                f"{100 * d['value']:+.1f} points ({100 * d['low']:+.1f} to {100 * d['high']:+.1f})"
-            )
+        out += [_right(name, task) for name, task in answers["tasks"].items()]
         if (reward := answers["reward"]) and reward["difference"]:
             d = reward["difference"]
             out.append(f"reward: {d['value']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f}) a prompt")
     return out
+
+
+def _right(name: str, task: dict[str, Any]) -> str:
+    d = task["difference"]
+    return (
+        f"  {name}: right {task['original']['value']:.1%} -> {task['changed']['value']:.1%}, difference "
+        f"{100 * d['value']:+.1f} points ({100 * d['low']:+.1f} to {100 * d['high']:+.1f})"
+    )
 
 
 def read_prompts(path: Path) -> list[Question]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from herdlm.align.reward import score_answers
 from herdlm.base.errors import InputError
 from herdlm.evaluate.answers import as_messages, sample_answers
+from herdlm.evaluate.choices import ChoiceQuestion, choice_logprobs
 from herdlm.evaluate.divergence import Divergence, TokenDivergence, summary, token_divergence
 from herdlm.evaluate.intervals import paired_difference, pass_rate
 from herdlm.evaluate.paired import paired_loss_difference
@@ -115,6 +116,34 @@ def answer_damage(
         told["reward"] = _rewards(reward, questions, given, rows)
     told["worst"] = _worst(rows)
     return told, rows
+
+
+def benchmark_damage(pair: Pair, questions: Sequence[ChoiceQuestion]) -> dict[str, Any]:
+    """Both models on questions of multiple choice: right answers, and nats per byte of the right choice, both paired.
+
+    The second moves with every weight, where a right answer only changes at the border between two choices.
+    """
+    given = [choice_logprobs(model, pair.tokenizer, questions) for model in (pair.original, pair.changed)]
+    by_task: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
+    nats: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for question, *both in zip(questions, *given, strict=True):
+        found = [values for values in both if values is not None]
+        if len(found) < len(both):
+            continue
+        size = len(question.choices[question.answer].encode())
+        for task in dict.fromkeys(("all", question.task)):
+            before, after = (int(values.argmax()) == question.answer for values in found)
+            by_task[task].append((before, after))
+            first, second = (-float(values[question.answer]) / size for values in found)
+            nats[task].append((first, second))
+    tasks = {name: _pass_rates(pairs) | {"nats": _nats(nats[name])} for name, pairs in by_task.items()}
+    return {"too_long": sum(values is None for values in given[0]), "tasks": tasks}
+
+
+def _nats(pairs: list[tuple[float, float]]) -> dict[str, Any]:
+    before, after = np.array(pairs).T
+    difference = asdict(paired_loss_difference(before, after)) if len(pairs) > 1 else None
+    return {"original": float(before.mean()), "changed": float(after.mean()), "difference": difference}
 
 
 def _told(found: Divergence) -> dict[str, Any]:
