@@ -14,15 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from herdlm.base.errors import InputError
-from herdlm.generate import Engine, SamplingParams
+from herdlm.generate import Engine, SamplingParams, fp8_feed_forward
 from herdlm.generate.embedding import embedding
+from herdlm.generate.fp8 import Fp8Linear
 from herdlm.generate.fp8_config import Fp8Config
 from herdlm.generate.fp8_folder import quantize_folder
+from herdlm.generate.fused import MixedFeedForward
 from herdlm.generate.load import load_model
 from herdlm.generate.paged_attention import Feed
 from herdlm.generate.parallel import check_layout, micro_batches
 from herdlm.model.hf import save_folder
-from herdlm.model.transformer import build, initialise
+from herdlm.model.transformer import FeedForward, build, initialise
 from herdlm.tokens.tokenizer import TokenizerConfig, train_tokenizer
 from tests.generate.parallel_ranks import CONFIG, DOCUMENTS, SIZES, answers, fp8_linear, model, outlying
 from tests.parallel.processes import launch
@@ -68,6 +70,21 @@ def test_ranks_agree_on_the_scale_of_a_token_they_hold_parts_of(granularity, ran
     )
     torch.testing.assert_close(by_rows, expected.chunk(ranks, dim=1)[0], equal_nan=True, rtol=1e-6, atol=1e-4)
     torch.testing.assert_close(by_columns, expected, equal_nan=True, rtol=1e-6, atol=1e-4)
+
+
+@pytest.mark.parametrize("divided", [True, False])
+def test_the_fast_feed_forward_of_gpus_is_for_whole_tokens_alone(divided, monkeypatch):
+    monkeypatch.setattr(fp8_feed_forward, "runs_kernels", lambda device: True)
+    whole = FeedForward(CONFIG)
+    gate, up, down = (
+        Fp8Linear(32, 48, "row", 1200.0),
+        Fp8Linear(32, 48, "row", 1200.0),
+        Fp8Linear(48, 32, "row", 1200.0),
+    )
+    down.group = object() if divided else None
+    whole.gate_proj, whole.up_proj, whole.down_proj = gate, up, down
+    made = fp8_feed_forward.fp8_feed_forward(MixedFeedForward(whole, torch.bfloat16), torch.bfloat16)
+    assert type(made) is (MixedFeedForward if divided else fp8_feed_forward.Fp8FeedForward)
 
 
 def test_embeddings_are_those_of_one_process():
@@ -127,7 +144,7 @@ class Seen(subprocess.Popen):
         started.append(self)
 subprocess.Popen = Seen
 from herdlm.base.errors import HerdError
-from herdlm.generate import Engine, SamplingParams
+from herdlm.generate import Engine, SamplingParams, fp8_feed_forward
 def ask():
     found = engine.generate([[1, 2, 3], [4] * 20], SamplingParams(max_tokens=8, n=2))
     return [[c.tokens, c.logprobs] for each in found for c in each]

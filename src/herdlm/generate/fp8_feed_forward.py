@@ -36,7 +36,10 @@ class Fp8FeedForward(nn.Module):
 
 
 def fp8_feed_forward(mixed: MixedFeedForward, compute: torch.dtype) -> Fp8FeedForward | MixedFeedForward:
-    """``mixed`` in the fast form where its matrices, their sizes and the device allow it."""
+    """``mixed`` in the fast form where its matrices, their sizes and the device allow it.
+
+    It knows only whole tokens: where ranks hold parts of each, they have to agree on its scale, and ``mixed`` stays.
+    """
     gate, up, down = mixed.gate, mixed.up, mixed.down
     if not (isinstance(gate, Fp8Linear) and isinstance(up, Fp8Linear) and isinstance(down, Fp8Linear)):
         return mixed
@@ -44,6 +47,6 @@ def fp8_feed_forward(mixed: MixedFeedForward, compute: torch.dtype) -> Fp8FeedFo
     alike = gate.cap == up.cap and all(part.granularity == "row" for part in (gate, up, down))
     sizes_fit = all(size % 16 == 0 for size in (*gate.weight.shape, *down.weight.shape))
     hopper = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (9, 0)
-    if alike and sizes_fit and hopper and compute == torch.bfloat16 and runs_kernels(device):
+    if down.group is None and alike and sizes_fit and hopper and compute == torch.bfloat16 and runs_kernels(device):
         return Fp8FeedForward(gate, up, down)
     return mixed
