@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from herdlm.generate import gpu_launches
-from herdlm.generate.fp8 import Fp8Linear, quantize_activation, quantize_weight
+from herdlm.generate.fp8 import Fp8Linear, quantize_activation, weight_scale, weight_values
 from herdlm.generate.fp8_feed_forward import Fp8FeedForward, fp8_feed_forward
 from herdlm.generate.fused import MixedFeedForward
 from herdlm.model.config import ModelConfig
@@ -77,7 +77,9 @@ def mixed(granularity: str = "row", ffn: int = 64, caps: tuple[float, float, flo
         linear = getattr(whole, name)
         new = Fp8Linear(linear.in_features, linear.out_features, granularity, cap)
         weight = drawn(linear.out_features, linear.in_features, torch.float32, seed) * 0.1
-        new.weight, new.weight_scale = quantize_weight(weight, granularity)
+        largest = weight.abs().amax(-1, keepdim=True) if granularity == "row" else weight.abs().amax().reshape(1)
+        new.weight_scale = weight_scale(largest)
+        new.weight = weight_values(weight, new.weight_scale)
         setattr(whole, name, new)
     return MixedFeedForward(whole, torch.bfloat16)
 
