@@ -9,9 +9,13 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from herdlm.generate import compiled, cpu_kernels
+from herdlm.generate import compiled
 from herdlm.generate.sampling import Draw, draw_tokens
 from herdlm.model.config import ModelConfig
+
+pytest.importorskip("numba", reason="the extra cpu is not installed")
+
+from herdlm.generate import cpu_kernels  # noqa: E402
 
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
