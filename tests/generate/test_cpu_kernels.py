@@ -15,7 +15,7 @@ from herdlm.model.config import ModelConfig
 
 pytest.importorskip("numba", reason="the extra cpu is not installed")
 
-from herdlm.generate import cpu_kernels  # noqa: E402
+from herdlm.generate import cpu_kernels
 
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
