@@ -285,6 +285,7 @@ def parts(engine: Engine, shape: Shape, step: float) -> dict[str, float | None]:
     }
     graph = seconds(engine._graphs.steps[1], device, calls=10) if engine._graphs else None
     rest = None if graph is None else graph - found["matrices"] - found["attention"]
+    engine.pool.forget_contents()  # pages have been written over
     return {**found, "rest_of_graph": rest, "draw_and_host": None if graph is None else step - graph}
 
 
