@@ -135,7 +135,9 @@ def random_model(config: ModelConfig, device: torch.device, *, fp8: bool) -> Tra
 def make_engine(shape: Shape, device: torch.device, *, fp8: bool, graphs: bool) -> Engine:
     """An engine with room for the largest batch, which takes the whole prefill in one step."""
     room = max(shape.batches) * (shape.context + shape.steps + WARM + 32)
-    room += shape.prompts * (shape.prompt_tokens + 16) + shape.samples * (shape.sample_prompt + shape.sample_tokens + 32)
+    room += shape.prompts * (shape.prompt_tokens + 16) + shape.samples * (
+        shape.sample_prompt + shape.sample_tokens + 32
+    )
     return Engine(
         random_model(shape.model, device, fp8=fp8), None, cache_tokens=room, keep_model=False, cuda_graphs=graphs,
         max_batch=max(*shape.batches, shape.samples, CHECKED), step_tokens=shape.prompts * shape.prompt_tokens,
@@ -285,6 +287,7 @@ def parts(engine: Engine, shape: Shape, step: float) -> dict[str, float | None]:
     }
     graph = seconds(engine._graphs.steps[1], device, calls=10) if engine._graphs else None
     rest = None if graph is None else graph - found["matrices"] - found["attention"]
+    engine.pool.forget_contents()  # pages have been written over
     return {**found, "rest_of_graph": rest, "draw_and_host": None if graph is None else step - graph}
 
 
@@ -330,7 +333,9 @@ def measure(shape: Shape, device: torch.device) -> dict[str, Any]:
             torch.cuda.empty_cache()
     drawn = {arm: run.pop("greedy") for arm, run in runs.items()}
     assert drawn["bf16"] == drawn["bf16 launched"], "graphs give other tokens than launches"
-    same = [a == b for one, other in zip(drawn["bf16"], drawn["fp8"], strict=True) for a, b in zip(one, other, strict=True)]
+    same = [
+        a == b for one, other in zip(drawn["bf16"], drawn["fp8"], strict=True) for a, b in zip(one, other, strict=True)
+    ]
     bf16, launched, fp8 = runs.values()
     return {
         "bytes_per_second": rates,
@@ -358,7 +363,9 @@ def table(results: dict[str, Any]) -> str:
     for arm, run in results["runs"].items():
         for entry in run["decode"]:
             shares = ", ".join(f"{share:.0%} of {name}" for name, share in entry["share_of_bound"].items())
-            more = (f"{run['prefill']['tflops']:,.0f}", f"{run['samples']['gain']:.2f}") if "prefill" in run else ("", "")
+            more = (
+                (f"{run['prefill']['tflops']:,.0f}", f"{run['samples']['gain']:.2f}") if "prefill" in run else ("", "")
+            )
             figures = (f"{entry['step_seconds'] * 1e3:.2f}", f"{entry['tokens_per_second']:,.0f}", shares)
             lines.append((arm, str(entry["batch"]), *figures, *more))
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
