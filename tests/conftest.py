@@ -1,6 +1,7 @@
 """Fixtures that many tests share: one thread, a small tokenizer, a small model."""
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -15,6 +16,8 @@ from herdlm.model.transformer import Transformer, build, initialise
 from herdlm.tokens.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
 
 torch.set_num_threads(1)
+# Shells start what they run in the background without it, and tests of Ctrl-C would press in vain.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TEXT = (
     "The package manager installs a package from the archive and configures it. A user may list the files of a "
