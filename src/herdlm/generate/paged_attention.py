@@ -182,7 +182,7 @@ class PagedAttention:
             cache.write(layer, self.places, k[0], v[0])
         if self.rows is None and len(self.groups) == 1 and self.groups[0].queries is None and not self.shared:
             return self._attend(layer, queries, self.groups[0])[0].view_as(q)
-        if self.shared:
+        if self.shared and self.rows is None:  # every group joins what is there, also rows of which nothing is yet
             out = torch.zeros_like(queries, memory_format=torch.contiguous_format)
             norms = out.new_full((*out.shape[:2], 1), -torch.inf, dtype=torch.promote_types(out.dtype, torch.float32))
         else:
