@@ -17,9 +17,7 @@ from herdlm.model.transformer import Transformer
 SCORED_AT_ONCE = 128  # prompt tokens whose logits, a row of the vocabulary's size each, are in memory together
 
 
-def draw_rows(
-    logits: Tensor, rows: Rows, drawing: Integers, *, compiled: bool = False
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+def draw_rows(logits: Tensor, rows: Rows, drawing: Integers, *, compiled: bool = False) -> tuple[Tensor, Tensor]:
     """The next token of rows ``drawing`` from their logits [M, V] float32, and its log-probability, [M] each.
 
     Rows that report alternatives note them. Log-probabilities are of the logits as they come. ``compiled`` says whether

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from herdlm.model.config import ModelConfig
 
-SPLIT_FROM = 2**18  # numbers; from here on torch wakes further threads to its gain
+SHARED_FROM = 2**18  # numbers; from here on all of torch's threads are faster than one of compiled code
 COMPILED_FROM = 10_000_000  # parameters; the seconds that compiling takes are lost on smaller models
 
 
@@ -30,4 +30,4 @@ def kernels() -> Any:
 
 def compiled_pays(x: Tensor) -> bool:
     """Whether one thread of compiled code is faster than all of torch's over ``x``."""
-    return torch.get_num_threads() == 1 or x.numel() < SPLIT_FROM
+    return torch.get_num_threads() == 1 or x.numel() < SHARED_FROM

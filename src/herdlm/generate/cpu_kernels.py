@@ -87,6 +87,7 @@ _compiled: Any = njit(nogil=True, error_model="numpy", fastmath={"reassoc", "con
 
 @_compiled
 def _write(pages: Any, slots: Any, keys: Any, values: Any) -> None:
+    """Keys and values [N, K, C] of tokens to their slots in pages [P, 2, K, page_size, C]."""
     _, _, heads, page_size, size = pages.shape
     for n in range(len(slots)):
         page, offset = divmod(slots[n], page_size)
@@ -177,6 +178,7 @@ def _attend(
 
 @_compiled
 def _norm(x: Any, weight: Any, eps: Any, out: Any) -> None:
+    """See :func:`norm`."""
     for n in range(x.shape[0]):
         squares = np.float32(0)
         for d in range(x.shape[1]):
@@ -188,6 +190,7 @@ def _norm(x: Any, weight: Any, eps: Any, out: Any) -> None:
 
 @_compiled
 def _gated(joined: Any, out: Any) -> None:
+    """See :func:`gated`."""
     size = out.shape[1]
     for n in range(out.shape[0]):
         for f in range(size):
@@ -197,6 +200,7 @@ def _gated(joined: Any, out: Any) -> None:
 
 @_compiled
 def _draw(logits: Any, temperature: Any, uniforms: Any, tokens: Any, logprobs: Any) -> None:
+    """Where sums over logits [M, V] pass the uniform number: by blocks first, then within one."""
     vocabulary = logits.shape[1]
     blocks = (vocabulary + BLOCK - 1) // BLOCK
     sums = np.empty(blocks, np.float32)
@@ -280,10 +284,13 @@ def gated(joined: Tensor) -> Tensor:
     return out
 
 
-def draw(
-    logits: Tensor, temperature: NDArray[np.float32], uniforms: NDArray[np.float32]
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """As :func:`herdlm.generate.sampling.draw_tokens`, for rows that have a temperature and nothing else."""
+def draw(logits: Tensor, temperature: NDArray[np.float32], uniforms: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+    """As :func:`herdlm.generate.sampling.draw_tokens`, for rows that have a temperature and nothing else.
+
+    Args:
+        logits: [M, V] float32.
+        temperature, uniforms: [M], above 0 and in [0, 1).
+    """
     tokens, logprobs = torch.empty(len(logits), dtype=torch.int64), torch.empty(len(logits))
     _draw(logits.numpy(), temperature, uniforms, tokens.numpy(), logprobs.numpy())
     return tokens, logprobs
