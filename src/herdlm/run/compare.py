@@ -17,6 +17,7 @@ from herdlm.generate.fp8 import is_fp8, shape_of
 from herdlm.generate.fp8_config import Fp8Config
 from herdlm.generate.load import load_model, pick_device
 from herdlm.model.weights import open_weights
+from herdlm.report import format
 from herdlm.report.damage_page import PAGE, render_damage_page
 from herdlm.run.damage import Asking, Pair, Reward, answer_damage, benchmark_damage, text_damage
 from herdlm.run.fit import Node, fit_table
@@ -169,8 +170,8 @@ def headline(told: dict[str, Any]) -> dict[str, Any]:
 
 def lines(told: dict[str, Any]) -> list[str]:
     """The report in short, for people at a terminal."""
-    before, after = (told[side]["weight_bytes"] / 1e9 for side in ("original", "changed"))
-    out = [f"weights {after:,.3f} GB instead of {before:,.3f} GB"]
+    before, after = (told[side]["weight_bytes"] for side in ("original", "changed"))
+    out = [f"weights {format.size(after)} instead of {format.size(before)}"]
     if text := told["text"]:
         perplexity = text["perplexity"]
         out.append(
