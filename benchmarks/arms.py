@@ -29,9 +29,12 @@ class Arm:
     def __init__(self, program: str, *options: str | Path) -> None:
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         self.process = subprocess.Popen(
-            [sys.executable, program, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [sys.executable, program, *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
             env=os.environ | threads,
-        )  # fmt: skip
+        )
         self.ready = self.read()
 
     def read(self) -> dict[str, Any]:

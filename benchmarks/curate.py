@@ -88,9 +88,10 @@ def run(command: list[str]) -> tuple[dict[str, Any], str]:
             log.seek(0)
             sys.exit(f"{' '.join(command)} failed:\n{log.read()[-3000:]}")
     told = {
-        "seconds": time.perf_counter() - begin, "cpu_seconds": usage.seconds,
+        "seconds": time.perf_counter() - begin,
+        "cpu_seconds": usage.seconds,
         "peak_memory_mib": usage.peak_bytes / 2**20,
-    }  # fmt: skip
+    }
     return told, printed
 
 
@@ -138,16 +139,20 @@ def main() -> None:
                 arms["datatrove"].append(datatrove(options.datatrove_python, crawl, out))
         pages = json.loads((Path(scratch) / "herdlm-0" / "funnel.json").read_text())["input"]["documents"]
     report: dict[str, Any] = {
-        "date": datetime.now(UTC).date().isoformat(), "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(), "processes": WORKERS, "pages": pages,
+        "date": datetime.now(UTC).date().isoformat(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "processes": WORKERS,
+        "pages": pages,
         "versions": {"python": platform.python_version(), "pyarrow": importlib.metadata.version("pyarrow")},
         "arms": arms,
-    }  # fmt: skip
+    }
     speeds = {
-        measure: {name: pages / statistics.median(turn[measure] for turn in turns)
-                  for name, turns in arms.items() if turns}
+        measure: {
+            name: pages / statistics.median(turn[measure] for turn in turns) for name, turns in arms.items() if turns
+        }
         for measure in ("seconds", "cpu_seconds")
-    }  # fmt: skip
+    }
     report["pages per second"], report["pages per CPU second"] = speeds["seconds"], speeds["cpu_seconds"]
     if arms["datatrove"]:
         report["ratio"] = {measure: each["herdlm"] / each["datatrove"] for measure, each in speeds.items()}

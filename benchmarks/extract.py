@@ -134,11 +134,16 @@ def measure(pages: dict[str, tuple[str, str, str]], rounds: int) -> tuple[list[d
         poor = sum(2 * right < 0.7 * (2 * right + wrong + missed) for right, wrong, missed in found)
         table.append(
             {
-                "arm": arm, "f1": f1, "interval": interval(found), "precision": precision, "recall": recall,
-                "pages_below_0.7": poor, "empty": sum(not text.strip() for text in texts[arm]),
+                "arm": arm,
+                "f1": f1,
+                "interval": interval(found),
+                "precision": precision,
+                "recall": recall,
+                "pages_below_0.7": poor,
+                "empty": sum(not text.strip() for text in texts[arm]),
                 "pages_per_cpu_second": len(pages) / fastest[arm],
             }
-        )  # fmt: skip
+        )
     return table, missing
 
 
@@ -153,18 +158,25 @@ def main() -> None:
     print(f"{len(pages)} pages, {sum(len(html) for _, html, _ in pages.values()) / len(pages) / 1e3:.0f} kB each")
     print(f"{'arm':<30} {'F1':>6} {'±':>6} {'P':>6} {'R':>6} {'<0.7':>5} {'empty':>5} {'pages/CPU-s':>12}")
     for row in table:
-        print(f"{row['arm']:<30} {row['f1']:6.3f} {row['interval']:6.3f} {row['precision']:6.3f} {row['recall']:6.3f} "
-              f"{row['pages_below_0.7']:5d} {row['empty']:5d} {row['pages_per_cpu_second']:12.0f}")  # fmt: skip
+        print(
+            f"{row['arm']:<30} {row['f1']:6.3f} {row['interval']:6.3f} {row['precision']:6.3f} {row['recall']:6.3f} "
+            f"{row['pages_below_0.7']:5d} {row['empty']:5d} {row['pages_per_cpu_second']:12.0f}"
+        )
     for arm in missing:
         print(f"{arm}: not installed")
     if options.out:
         names = ("selectolax", "resiliparse", "trafilatura", "readability-lxml", "lxml", "numpy")
         versions = {name: _version(name) for name in names}
         record = {
-            "benchmark": "extract", "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": platform.processor() or platform.machine(), "python": platform.python_version(),
-            "versions": versions, "pages": len(pages), "rounds": options.rounds, "table": table,
-        }  # fmt: skip
+            "benchmark": "extract",
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": platform.processor() or platform.machine(),
+            "python": platform.python_version(),
+            "versions": versions,
+            "pages": len(pages),
+            "rounds": options.rounds,
+            "table": table,
+        }
         options.out.mkdir(parents=True, exist_ok=True)
         path = options.out / f"extract-cpu-{datetime.now(UTC).date()}.json"
         path.write_text(json.dumps(record, indent=1) + "\n")

@@ -51,10 +51,15 @@ ARMS = ("herdlm", "transformers float32", "transformers bfloat16", "llama.cpp F3
 STATIC_BATCHES = (8, 16, 32)
 SAMPLES, NEW = 16, 128
 GOALS = {
-    ("each", "transformers"): 2.5, ("mixed", "transformers"): 4.0, ("one", "transformers"): 2.0,
-    ("samples", "transformers"): 5.0, ("samples", "apart"): 2.0, ("each", "llama.cpp"): 2.0,
-    ("samples", "llama.cpp"): 1.5, ("one", "llama.cpp"): 0.9,
-}  # fmt: skip
+    ("each", "transformers"): 2.5,
+    ("mixed", "transformers"): 4.0,
+    ("one", "transformers"): 2.0,
+    ("samples", "transformers"): 5.0,
+    ("samples", "apart"): 2.0,
+    ("each", "llama.cpp"): 2.0,
+    ("samples", "llama.cpp"): 1.5,
+    ("one", "llama.cpp"): 0.9,
+}
 
 
 def work_of(case: str, vocabulary: int) -> tuple[list[list[int]], list[int], int]:
@@ -89,9 +94,13 @@ class OurArm:
         model = load_model(folder, "cpu", "auto")
         weight = model.model.embed_tokens.weight
         self.engine = Engine(
-            model, None, max_batch=64, cache_tokens=20_480, compute=fastest_type(weight.device, weight.dtype),
+            model,
+            None,
+            max_batch=64,
+            cache_tokens=20_480,
+            compute=fastest_type(weight.device, weight.dtype),
             keep_model=False,
-        )  # fmt: skip
+        )
 
     def run(
         self, prompts: list[list[int]], new: list[int], samples: int, greedy: bool
@@ -158,9 +167,14 @@ class TransformersArm:
             how: dict[str, Any] = {"do_sample": False} if greedy else {"do_sample": True, "top_k": 0, "top_p": 1.0}
             with torch.inference_mode():
                 out = self.model.generate(
-                    ids, attention_mask=mask, max_new_tokens=count, pad_token_id=0, num_return_sequences=samples,
-                    stopping_criteria=[clock], **how,
-                )  # fmt: skip
+                    ids,
+                    attention_mask=mask,
+                    max_new_tokens=count,
+                    pad_token_id=0,
+                    num_return_sequences=samples,
+                    stopping_criteria=[clock],
+                    **how,
+                )
             assert out.shape == (len(batch) * samples, width + count)
             tokens = tokens or out[0, width : width + new[0]].tolist()
             first += [clock.first] * len(batch)
@@ -219,9 +233,14 @@ def work(arm: str, shape: str, folder: Path, core: int) -> None:
         _, first = runner.run(prompts, new, samples, False)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         answer(
-            {"wall": wall, "cpu": cpu, "tokens": sum(new) * samples, "first": statistics.mean(first),
-             "peak_mib": resident("VmHWM")}
-        )  # fmt: skip
+            {
+                "wall": wall,
+                "cpu": cpu,
+                "tokens": sum(new) * samples,
+                "first": statistics.mean(first),
+                "peak_mib": resident("VmHWM"),
+            }
+        )
 
 
 class Worker(Arm):
@@ -270,7 +289,7 @@ def measure(workers: dict[str, Worker], case: str, rounds: int, static_batches: 
             "peak_mib": round(max(run["peak_mib"] for run in runs)),
             "before_model_mib": round(workers[arm].ready["before_mib"]),
             "runs": [{key: round(value, 3) for key, value in run.items()} for run in runs],
-        } | ({"static_batch": batches[arm]} if batches[arm] else {})  # fmt: skip
+        } | ({"static_batch": batches[arm]} if batches[arm] else {})
     return found
 
 
@@ -303,8 +322,14 @@ def hardware() -> dict[str, Any]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "absent"
-    return {"cpu": model, "units": flags, "cores": os.cpu_count(), "cores_used": 1,
-            "python": platform.python_version(), **versions}  # fmt: skip
+    return {
+        "cpu": model,
+        "units": flags,
+        "cores": os.cpu_count(),
+        "cores_used": 1,
+        "python": platform.python_version(),
+        **versions,
+    }
 
 
 def save_model(shape: str, folder: Path) -> None:
@@ -337,9 +362,12 @@ def main() -> None:
         work(given.arm, given.shape, given.folder, given.core)
         return
     report: dict[str, Any] = {
-        "date": datetime.now(UTC).date().isoformat(), "hardware": hardware(), "shape": SHAPES[given.shape],
-        "rounds": given.rounds, "load_at_start": [round(value, 2) for value in os.getloadavg()],
-    }  # fmt: skip
+        "date": datetime.now(UTC).date().isoformat(),
+        "hardware": hardware(),
+        "shape": SHAPES[given.shape],
+        "rounds": given.rounds,
+        "load_at_start": [round(value, 2) for value in os.getloadavg()],
+    }
     given.out.mkdir(parents=True, exist_ok=True)
     target = given.out / f"generate-cpu-{report['date']}.json"
     with tempfile.TemporaryDirectory() as temporary:

@@ -139,9 +139,14 @@ def make_engine(shape: Shape, device: torch.device, *, fp8: bool, graphs: bool) 
         shape.sample_prompt + shape.sample_tokens + 32
     )
     return Engine(
-        random_model(shape.model, device, fp8=fp8), None, cache_tokens=room, keep_model=False, cuda_graphs=graphs,
-        max_batch=max(*shape.batches, shape.samples, CHECKED), step_tokens=shape.prompts * shape.prompt_tokens,
-    )  # fmt: skip
+        random_model(shape.model, device, fp8=fp8),
+        None,
+        cache_tokens=room,
+        keep_model=False,
+        cuda_graphs=graphs,
+        max_batch=max(*shape.batches, shape.samples, CHECKED),
+        step_tokens=shape.prompts * shape.prompt_tokens,
+    )
 
 
 def prompts(shape: Shape, count: int, length: int, seed: int) -> list[list[int]]:
@@ -190,9 +195,13 @@ def decode(engine: Engine, shape: Shape, batch: int, rates: dict[str, float], *,
     step = statistics.median(taken[WARM:])
     bound = step_bytes(shape, batch, shape.context + WARM + shape.steps / 2, fp8=fp8)
     return {
-        "batch": batch, "context": shape.context, "step_seconds": step, "tokens_per_second": round(batch / step, 1),
-        "bytes": bound, "share_of_bound": {name: round(bound / rate / step, 4) for name, rate in rates.items()},
-    }  # fmt: skip
+        "batch": batch,
+        "context": shape.context,
+        "step_seconds": step,
+        "tokens_per_second": round(batch / step, 1),
+        "bytes": bound,
+        "share_of_bound": {name: round(bound / rate / step, 4) for name, rate in rates.items()},
+    }
 
 
 def prefill(engine: Engine, shape: Shape) -> dict[str, Any]:
@@ -208,9 +217,11 @@ def prefill(engine: Engine, shape: Shape) -> dict[str, Any]:
     step = statistics.median(taken[1:])
     rate = prefill_flops(shape) / step
     return {
-        "step_seconds": step, "tokens_per_second": round(shape.prompts * shape.prompt_tokens / step, 1),
-        "tflops": round(rate / 1e12, 2), "share_of_bf16_peak": round(rate / PEAK_FLOPS, 4),
-    }  # fmt: skip
+        "step_seconds": step,
+        "tokens_per_second": round(shape.prompts * shape.prompt_tokens / step, 1),
+        "tflops": round(rate / 1e12, 2),
+        "share_of_bf16_peak": round(rate / PEAK_FLOPS, 4),
+    }
 
 
 def feed_forward_seconds(engine: Engine, shape: Shape) -> float:
@@ -306,10 +317,11 @@ def run_arm(shape: Shape, device: torch.device, rates: dict[str, float], *, fp8:
     started = time.monotonic()
     engine = make_engine(shape, device, fp8=fp8, graphs=graphs)
     result: dict[str, Any] = {
-        "precision": "fp8" if fp8 else "bf16", "cuda_graphs": engine._graphs is not None,
+        "precision": "fp8" if fp8 else "bf16",
+        "cuda_graphs": engine._graphs is not None,
         "greedy": greedy(engine, shape),
         "decode": [decode(engine, shape, batch, rates, fp8=fp8) for batch in shape.batches],
-    }  # fmt: skip
+    }
     result["parts_at_batch_1"] = parts(engine, shape, result["decode"][0]["step_seconds"])
     if graphs:
         result["prefill"] = prefill(engine, shape)

@@ -162,9 +162,11 @@ def attention_seconds(shape: Shape, device: torch.device, *, whole: bool) -> flo
     attend = DocumentAttention(packed(shape, 0, whole=whole).documents.to(device))
     sizes = (config.heads, config.kv_heads, config.kv_heads)
     q, k, v = (
-        torch.randn(shape.rows, shape.seq_len, heads, config.head_size, device=device, dtype=torch.bfloat16)
-        .requires_grad_() for heads in sizes
-    )  # fmt: skip
+        torch.randn(
+            shape.rows, shape.seq_len, heads, config.head_size, device=device, dtype=torch.bfloat16
+        ).requires_grad_()
+        for heads in sizes
+    )
     gradient = torch.randn_like(q)
     return config.layers * seconds(lambda: torch.autograd.grad(attend(0, q, k, v), (q, k, v), gradient), device)
 
@@ -244,10 +246,13 @@ def measure(shapes: dict[str, Shape], device: torch.device, *, compiled: bool) -
                 torch.cuda.empty_cache()
             torch._dynamo.reset()
         results[name] = {
-            "model": shape.model.model_dump(exclude_none=True), "rows": shape.rows, "seq_len": shape.seq_len,
-            "parameters": shape.model.parameters, "runs": runs,
+            "model": shape.model.model_dump(exclude_none=True),
+            "rows": shape.rows,
+            "seq_len": shape.seq_len,
+            "parameters": shape.model.parameters,
+            "runs": runs,
             "fp8_speed_up": round(runs[0]["step_seconds"] / runs[2]["step_seconds"], 3),
-        }  # fmt: skip
+        }
     return results
 
 

@@ -159,9 +159,12 @@ def datatrove_groups(pages: list[list[str]]) -> tuple[Ids, float]:
             return [(0, len(text))]
 
     as_given = TextNormConfig(
-        lowercase=False, norm_whitespace=False, remove_punctuation=False,
-        norm_unicode_diacritics=False, norm_numbers=False,
-    )  # fmt: skip
+        lowercase=False,
+        norm_whitespace=False,
+        remove_punctuation=False,
+        norm_unicode_diacritics=False,
+        norm_numbers=False,
+    )
     config = MinhashConfig(
         n_grams=N,
         num_buckets=14,
@@ -256,11 +259,16 @@ def estimation(trials: int) -> list[dict[str, Any]]:
             )
             for name, estimate in ESTIMATORS.items():
                 errors[name].append(float(np.mean(estimate(one) == estimate(other))) - true)
-        rows.append({
-            "n-grams": size, "jaccard": true, "binomial deviation": (true * (1 - true) / POSITIONS) ** 0.5,
-            "bias, error": {name: [statistics.fmean(e), statistics.fmean(x * x for x in e) ** 0.5]
-                            for name, e in errors.items()},
-        })  # fmt: skip
+        rows.append(
+            {
+                "n-grams": size,
+                "jaccard": true,
+                "binomial deviation": (true * (1 - true) / POSITIONS) ** 0.5,
+                "bias, error": {
+                    name: [statistics.fmean(e), statistics.fmean(x * x for x in e) ** 0.5] for name, e in errors.items()
+                },
+            }
+        )
     return rows
 
 

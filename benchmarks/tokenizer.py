@@ -39,8 +39,18 @@ def english_texts(data: Path, megabytes: float) -> tuple[list[str], list[str]]:
     """Training and held-out documents, ``megabytes`` of UTF-8 together at the most."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "corpus"
-        command = [sys.executable, "-m", "herdlm.cli", "curate", str(data / "web" / "docs.warc.gz"), "--out", str(out),
-                   "--set", 'curate.languages=["en"]', "--quiet"]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "herdlm.cli",
+            "curate",
+            str(data / "web" / "docs.warc.gz"),
+            "--out",
+            str(out),
+            "--set",
+            'curate.languages=["en"]',
+            "--quiet",
+        ]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         texts: list[str] = []
         size = 0
@@ -137,14 +147,17 @@ def main() -> None:
         sys.exit("HERDLM_DATA is not set: name the folder that holds web/docs.warc.gz")
     train, held_out = english_texts(Path(os.environ["HERDLM_DATA"]), options.megabytes)
     report: dict[str, Any] = {
-        "date": datetime.now(UTC).date().isoformat(), "processor": platform.processor() or platform.machine(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
-        "versions": {"python": platform.python_version(),
-                     **{name: importlib.metadata.version(name) for name in ("tokenizers", "tiktoken")}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in ("tokenizers", "tiktoken")},
+        },
         "training megabytes": sum(len(text.encode()) for text in train) / 1e6,
         "held-out megabytes": sum(len(text.encode()) for text in held_out) / 1e6,
         "vocabularies": [measure(train, held_out, vocab, options.rounds) for vocab in options.vocab],
-    }  # fmt: skip
+    }
     text = json.dumps(report, indent=2)
     print(text)
     if options.out:

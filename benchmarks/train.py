@@ -112,12 +112,17 @@ class TheirArm:
         config = ModelConfig(**SHAPES[shape])
         self.model = LlamaForCausalLM(
             LlamaConfig(
-                vocab_size=config.vocab_size, hidden_size=config.dim, intermediate_size=config.ffn_dim,
-                num_hidden_layers=config.layers, num_attention_heads=config.heads,
-                num_key_value_heads=config.kv_heads, rms_norm_eps=config.norm_eps, use_cache=False,
+                vocab_size=config.vocab_size,
+                hidden_size=config.dim,
+                intermediate_size=config.ffn_dim,
+                num_hidden_layers=config.layers,
+                num_attention_heads=config.heads,
+                num_key_value_heads=config.kv_heads,
+                rms_norm_eps=config.norm_eps,
+                use_cache=False,
                 rope_parameters={"rope_theta": config.rope_theta, "rope_type": "default"},
             )
-        )  # fmt: skip
+        )
         ours = build(config)
         initialise(ours, 0)
         self.model.load_state_dict(ours.state_dict())
@@ -134,9 +139,12 @@ class TheirArm:
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16):
             loss = self.forward(
-                input_ids=batch.tokens, attention_mask=mask, position_ids=batch.positions,
-                labels=batch.targets, shift_labels=batch.targets,
-            ).loss  # fmt: skip
+                input_ids=batch.tokens,
+                attention_mask=mask,
+                position_ids=batch.positions,
+                labels=batch.targets,
+                shift_labels=batch.targets,
+            ).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
@@ -173,10 +181,12 @@ def work(arm: str, shape: str, seq_len: int) -> None:
         loss = runner.step(batch)
         answer(
             {
-                "wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "loss": loss,
+                "wall": time.perf_counter() - wall,
+                "cpu": time.process_time() - cpu,
+                "loss": loss,
                 "peak_mib": resident("VmHWM"),
             }
-        )  # fmt: skip
+        )
 
 
 def forget_peak() -> None:
@@ -234,8 +244,11 @@ def ratios(results: dict[str, Any], shape: str) -> list[dict[str, Any]]:
     """herdlm's best form over each form of transformers, beside the goals; memory likewise, where less is better."""
     arms = results["arms"]
     rows = []
-    for (ours, theirs), goal in zip((("herdlm", "transformers"), ("herdlm compiled", "transformers compiled")),
-                                    GOALS.get(shape, (None, None)), strict=True):  # fmt: skip
+    for (ours, theirs), goal in zip(
+        (("herdlm", "transformers"), ("herdlm compiled", "transformers compiled")),
+        GOALS.get(shape, (None, None)),
+        strict=True,
+    ):
         if ours in arms and theirs in arms:
             rows.append(
                 {

@@ -40,10 +40,24 @@ from herdlm.curate.extract.select import choose
 
 WEIGHTS = Path(__file__).parents[1] / "src/herdlm/curate/extract/weights.json"
 SETTINGS = dict(
-    objective="binary", num_leaves=8, max_depth=5, learning_rate=0.06, min_data_in_leaf=20, lambda_l2=5, max_bin=63,
-    min_sum_hessian_in_leaf=0.01, feature_fraction=0.15, bagging_fraction=0.7, bagging_freq=1, extra_trees=True,
-    force_col_wise=True, deterministic=True, seed=1, num_threads=1, verbose=-1,
-)  # fmt: skip
+    objective="binary",
+    num_leaves=8,
+    max_depth=5,
+    learning_rate=0.06,
+    min_data_in_leaf=20,
+    lambda_l2=5,
+    max_bin=63,
+    min_sum_hessian_in_leaf=0.01,
+    feature_fraction=0.15,
+    bagging_fraction=0.7,
+    bagging_freq=1,
+    extra_trees=True,
+    force_col_wise=True,
+    deterministic=True,
+    seed=1,
+    num_threads=1,
+    verbose=-1,
+)
 ROUNDS = (200, 100)
 FOLDS, INNER_FOLDS = 5, 3
 THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55)
@@ -51,8 +65,15 @@ DOCUMENT_WEIGHT = 0.5
 MAX_BLOCKS = 1500
 PAGES_PER_GENERATOR = 7
 # Sites of one publisher that share a template.
-FAMILIES = {"ctpost": "hearst", "sfgate": "hearst", "chron": "hearst", "timesunion": "hearst", "mysanantonio": "hearst",
-            "space": "future", "livescience": "future"}  # fmt: skip
+FAMILIES = {
+    "ctpost": "hearst",
+    "sfgate": "hearst",
+    "chron": "hearst",
+    "timesunion": "hearst",
+    "mysanantonio": "hearst",
+    "space": "future",
+    "livescience": "future",
+}
 # What is not content, by the first part of a documentation page's host name.
 NAVIGATION = {
     "apache2": "#page-header, #path, .toplang, .bottomlang, #quickview, .top, #footer, .up",
@@ -61,12 +82,12 @@ NAVIGATION = {
     "python3": ".related, .sphinxsidebar, .footer, .mobile-nav, #searchbox, .menu-wrapper, .topnav",
     "nodejs": "#column2, #toc, .toc, header, .picker-header, #gtoc",
     "debian-policy": ".related, .sphinxsidebar, .footer, .rst-footer-buttons, footer, .navheader, .navfooter, "
-                     ".toc, .navigation",
+    ".toc, .navigation",
     "debian-faq": ".navheader, .navfooter, .toc",
     "bash": ".header, .nav-panel, .contents, .Contents_element, .mini-toc",
     "debian-handbook": ".docnav, #title, .toc, #navigation, nav",
     "installation": ".navheader, .navfooter, .toc",
-}  # fmt: skip
+}
 
 
 @dataclass(slots=True)
@@ -281,10 +302,14 @@ def main() -> None:
     if options.write:
         first, second = train(articles + others)
         stored = {
-            "made": datetime.now(UTC).date().isoformat(), "by": "benchmarks/train_extract.py",
-            "pages": {"articles": len(articles), "others": len(others)}, "cross_validated_f1": validated,
-            "threshold": options.threshold, "first": export(first), "second": export(second),
-        }  # fmt: skip
+            "made": datetime.now(UTC).date().isoformat(),
+            "by": "benchmarks/train_extract.py",
+            "pages": {"articles": len(articles), "others": len(others)},
+            "cross_validated_f1": validated,
+            "threshold": options.threshold,
+            "first": export(first),
+            "second": export(second),
+        }
         WEIGHTS.write_text(json.dumps(stored, separators=(",", ":")) + "\n")
         print(f"{WEIGHTS}: {WEIGHTS.stat().st_size} bytes")
 

@@ -41,16 +41,22 @@ def main() -> None:
     pages, signatures, buckets, removed = (str(out / name) for name in ("pages", "signatures", "buckets", "removed"))
     tasks = len(list(Path(options.archives).glob("*.warc.gz")))
     stages: dict[str, tuple[int, list[Any]]] = {
-        "pages": (tasks, [
-            WarcReader(options.archives, glob_pattern="*.warc.gz"), Trafilatura(),
-            language, GopherRepetitionFilter(), GopherQualityFilter(),
-            ParquetWriter(pages),
-        ]),
+        "pages": (
+            tasks,
+            [
+                WarcReader(options.archives, glob_pattern="*.warc.gz"),
+                Trafilatura(),
+                language,
+                GopherRepetitionFilter(),
+                GopherQualityFilter(),
+                ParquetWriter(pages),
+            ],
+        ),
         "signatures": (tasks, [ParquetReader(pages), MinhashDedupSignature(signatures, config)]),
         "buckets": (BUCKETS, [MinhashDedupBuckets(signatures, buckets, config=config)]),
         "clusters": (1, [MinhashDedupCluster(buckets, removed, config)]),
         "result": (tasks, [ParquetReader(pages), MinhashDedupFilter(removed), ParquetWriter(str(out / "result"))]),
-    }  # fmt: skip
+    }
     told: dict[str, dict[str, float]] = {}
     for name, (count, pipeline) in stages.items():
         begin, cpu = time.perf_counter(), _cpu_seconds()

@@ -15,9 +15,12 @@ from herdlm import __version__
 from herdlm.base.errors import HerdError, InputError
 
 app = typer.Typer(
-    name="herdlm", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    name="herdlm",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
     help="Raises a herd of Llama-class language models: raw web pages in, a served chat model out.",
-)  # fmt: skip
+)
 
 keys_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
 app.add_typer(keys_app, name="keys")
@@ -285,9 +288,17 @@ def anneal_probe(
     from herdlm.run import anneal_probe as probe
 
     told = probe.anneal_probe(
-        read, model or read.herd.small, tokens=tokens, tokenizer=tokenizer, new=new, out=out, steps=steps,
-        held_out=sets, half_trained=half_trained, new_share=new_share,
-    )  # fmt: skip
+        read,
+        model or read.herd.small,
+        tokens=tokens,
+        tokenizer=tokenizer,
+        new=new,
+        out=out,
+        steps=steps,
+        held_out=sets,
+        half_trained=half_trained,
+        new_share=new_share,
+    )
     if not told:
         return  # another process tells
     if json_:
@@ -325,10 +336,18 @@ def mix_search(
     from herdlm.run.recipe import read_recipe
 
     told = searching.mix_search(
-        read_recipe(recipe, set_ or ()), tokens=tokens, tokenizer=tokenizer, candidates=candidates, out=out,
-        models=tuple(models.split(",")) if models else (), steps=steps, seeds=seeds, confirm=confirm,
-        held_out=_named_folders(held_out), runs=runs,
-    )  # fmt: skip
+        read_recipe(recipe, set_ or ()),
+        tokens=tokens,
+        tokenizer=tokenizer,
+        candidates=candidates,
+        out=out,
+        models=tuple(models.split(",")) if models else (),
+        steps=steps,
+        seeds=seeds,
+        confirm=confirm,
+        held_out=_named_folders(held_out),
+        runs=runs,
+    )
     if json_:
         say_json(told)
     else:
@@ -363,9 +382,17 @@ def launch(
     if slurm == kubernetes:
         raise InputError("say for which cluster the file is to be", "Give either --slurm or --kubernetes")
     job = launching.plan_job(
-        read, model or read.herd.flagship, path=recipe_on_nodes or str(recipe), tokens=tokens, tokenizer=tokenizer,
-        out=out, overrides=set_ or (), gpus_per_node=gpus_per_node, nodes=nodes, teacher=teacher,
-    )  # fmt: skip
+        read,
+        model or read.herd.flagship,
+        path=recipe_on_nodes or str(recipe),
+        tokens=tokens,
+        tokenizer=tokenizer,
+        out=out,
+        overrides=set_ or (),
+        gpus_per_node=gpus_per_node,
+        nodes=nodes,
+        teacher=teacher,
+    )
     if slurm:
         if image or claim:
             raise InputError("--image and --claim are for Kubernetes", "Leave them out with --slurm")
@@ -429,10 +456,20 @@ def generate(
         if out is None:
             raise InputError("--batch needs a place for the answers", "Give --out FILE.jsonl")
         summary = generate_batch(
-            model, batch, out, options=Options(max_tokens=max_tokens, temperature=temperature, top_p=top_p, n=n),
-            chat=chat, seed=seed, workers=workers, cluster=cluster, device=device, dtype=dtype,
-            tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel, quiet=json_,
-        )  # fmt: skip
+            model,
+            batch,
+            out,
+            options=Options(max_tokens=max_tokens, temperature=temperature, top_p=top_p, n=n),
+            chat=chat,
+            seed=seed,
+            workers=workers,
+            cluster=cluster,
+            device=device,
+            dtype=dtype,
+            tensor_parallel=tensor_parallel,
+            pipeline_parallel=pipeline_parallel,
+            quiet=json_,
+        )
         if json_:
             say_json(asdict(summary))
         else:
@@ -444,10 +481,19 @@ def generate(
 
     assert prompt is not None
     found = generate_once(
-        model, prompt, chat=chat, max_tokens=max_tokens, temperature=temperature, top_p=top_p, n=n, seed=seed,
-        device=device, dtype=dtype,
-        tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel,
-    )  # fmt: skip
+        model,
+        prompt,
+        chat=chat,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        n=n,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        tensor_parallel=tensor_parallel,
+        pipeline_parallel=pipeline_parallel,
+    )
     if json_:
         say_json([asdict(completion) for completion in found])
     else:
@@ -484,14 +530,30 @@ def serve(
 
     from herdlm.serve.limits import ServerLimits  # isort: skip - run tells first what is not installed
 
-    limits = ServerLimits(body_bytes=int(max_body_mib * 2**20), samples=max_answers, request_seconds=request_seconds,
-                          drain_seconds=drain_seconds)  # fmt: skip
+    limits = ServerLimits(
+        body_bytes=int(max_body_mib * 2**20),
+        samples=max_answers,
+        request_seconds=request_seconds,
+        drain_seconds=drain_seconds,
+    )
     serve_models(
-        models, host=host, port=port, device=device, dtype=dtype, cache_tokens=cache_tokens, memory_gib=memory_gib,
-        tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel,
-        keys=keys, no_keys=no_keys, limits=limits, log_texts=log_texts, seed=seed,
-        guard=guard, guard_threshold=guard_threshold,
-    )  # fmt: skip
+        models,
+        host=host,
+        port=port,
+        device=device,
+        dtype=dtype,
+        cache_tokens=cache_tokens,
+        memory_gib=memory_gib,
+        tensor_parallel=tensor_parallel,
+        pipeline_parallel=pipeline_parallel,
+        keys=keys,
+        no_keys=no_keys,
+        limits=limits,
+        log_texts=log_texts,
+        seed=seed,
+        guard=guard,
+        guard_threshold=guard_threshold,
+    )
 
 
 @keys_app.command("add")
@@ -505,8 +567,11 @@ def keys_add(
     """Make an API key. It is printed this once; the file keeps its hash alone."""
     from herdlm.serve.keys import KeyFile
 
-    say(KeyFile(file).add(name, requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute,
-                          concurrent=concurrent))  # fmt: skip
+    say(
+        KeyFile(file).add(
+            name, requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, concurrent=concurrent
+        )
+    )
 
 
 @keys_app.command("list")
@@ -590,18 +655,23 @@ def quantize(
     from herdlm.serve.resolve import model_folder
 
     given = {
-        "activation_cap": activation_cap, "attention": attention, "skip_first_layers": skip_first_layers,
-        "skip_last_layers": skip_last_layers, "granularity": granularity,
+        "activation_cap": activation_cap,
+        "attention": attention,
+        "skip_first_layers": skip_first_layers,
+        "skip_last_layers": skip_last_layers,
+        "granularity": granularity,
         "matrices": None if matrices is None else [part for part in matrices.split(",") if part != "none"],
-    }  # fmt: skip
+    }
     below = read_recipe(recipe).quantize.model_dump() if recipe else {}
     config = parse(Fp8Config, below | {key: value for key, value in given.items() if value is not None}, "quantize")
     counts = quantize_model(model_folder(model), out, config, quiet=quiet or json_)
     if json_:
         say_json(counts)
     else:
-        say(f"FP8 model: {out}, {percent(counts['share_fp8'])} of its parameters in FP8, weights of "
-            f"{size(counts['bytes_after'])} instead of {size(counts['bytes_before'])}")  # fmt: skip
+        say(
+            f"FP8 model: {out}, {percent(counts['share_fp8'])} of its parameters in FP8, weights of "
+            f"{size(counts['bytes_after'])} instead of {size(counts['bytes_before'])}"
+        )
 
 
 @app.command()
@@ -639,10 +709,17 @@ def compare(
     from herdlm.run.damage import Asking
 
     told = comparing.compare(
-        original, changed, out, comparing.Material(text, prompts, reward, benchmarks),
-        prompts=max_prompts, rows=max_rows,
-        asking=Asking(samples, temperature, max_tokens, seed), seq_len=seq_len, device=device, quiet=quiet or json_,
-    )  # fmt: skip
+        original,
+        changed,
+        out,
+        comparing.Material(text, prompts, reward, benchmarks),
+        prompts=max_prompts,
+        rows=max_rows,
+        asking=Asking(samples, temperature, max_tokens, seed),
+        seq_len=seq_len,
+        device=device,
+        quiet=quiet or json_,
+    )
     if json_:
         say_json(told)
     else:
@@ -668,9 +745,12 @@ def fit(
     from herdlm.run import fit as fitting
 
     table = fitting.fit_table(
-        fitting.named_models(models or []), fitting.Node(gpus, gigabytes, reserve), context=context,
-        concurrency=concurrency, config=Fp8Config(),
-    )  # fmt: skip
+        fitting.named_models(models or []),
+        fitting.Node(gpus, gigabytes, reserve),
+        context=context,
+        concurrency=concurrency,
+        config=Fp8Config(),
+    )
     if json_:
         say_json(table)
     else:

@@ -10,9 +10,17 @@ from herdlm.base.events import EventLog, read_events
 from herdlm.base.seeds import derive_seed, stream
 
 PLAIN = dict(
-    kind="k", stage="s", fingerprint="f", inputs={}, recipe={}, seeds={}, counts={}, seconds=1.0, code={},
+    kind="k",
+    stage="s",
+    fingerprint="f",
+    inputs={},
+    recipe={},
+    seeds={},
+    counts={},
+    seconds=1.0,
+    code={},
     volatile=("events.jsonl",),
-)  # fmt: skip
+)
 
 
 def make(folder, name, **files):

@@ -17,15 +17,27 @@ from tests.run.conftest import ROOT, SMOKE, smoke_run  # noqa: F401 - a fixture
 
 PROCESSES = 2
 SETTINGS = (
-    "--set", "pretrain.steps=1200", "--set", "pretrain.train.checkpoint_every_steps=10",
-    "--set", "pretrain.train.watchdog_seconds=20", "--set", "parallel.dp_shard=2",
-    "--set", "track.tensorboard='off'",
-)  # fmt: skip
+    "--set",
+    "pretrain.steps=1200",
+    "--set",
+    "pretrain.train.checkpoint_every_steps=10",
+    "--set",
+    "pretrain.train.watchdog_seconds=20",
+    "--set",
+    "parallel.dp_shard=2",
+    "--set",
+    "track.tensorboard='off'",
+)
 # What happens to the run, once each time it is started; in random order.
 MISCHIEF = [
-    *["kill all"] * 6, *["kill one"] * 5, *["kill while writing"] * 4, *["terminate"] * 3, "stop one",
-    *["kill and flip a bit"] * 2, *["kill and truncate"] * 2,
-]  # fmt: skip
+    *["kill all"] * 6,
+    *["kill one"] * 5,
+    *["kill while writing"] * 4,
+    *["terminate"] * 3,
+    "stop one",
+    *["kill and flip a bit"] * 2,
+    *["kill and truncate"] * 2,
+]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
@@ -33,14 +45,23 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 def start(stages: Path, out: Path, restarts: int = 0) -> subprocess.Popen:
     """A training on :data:`PROCESSES` processes under torchrun."""
     torchrun = [
-        "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}", f"--max-restarts={restarts}"
-    ]  # fmt: skip
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={PROCESSES}",
+        f"--max-restarts={restarts}",
+    ]
     folders = ["--tokens", str(stages / "tokens"), "--tokenizer", str(stages / "tokenizer")]
     training = ["-m", "herdlm.cli", "train", str(SMOKE), *folders, "--model", "small", "--out", str(out), *SETTINGS]
     return subprocess.Popen(
-        [sys.executable, *torchrun, *training], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        [sys.executable, *torchrun, *training],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def finish(process: subprocess.Popen, timeout: float = 900) -> str:

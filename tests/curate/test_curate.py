@@ -115,8 +115,12 @@ def test_workers_and_batches_change_nothing(finished: tuple[Path, dict[str, Any]
     crawl = folder / "crawl.warc.gz"
     run([crawl], folder / "two", workers=2, batch_pages=2, shuffle_megabytes=1e-5)
     assert list(content(folder / "one")) == [
-        "documents/part-00000.parquet", "dropped/part-00000.parquet", "funnel.json", "hosts.json", "samples.json"
-    ]  # fmt: skip
+        "documents/part-00000.parquet",
+        "dropped/part-00000.parquet",
+        "funnel.json",
+        "hosts.json",
+        "samples.json",
+    ]
     assert content(folder / "one") == content(folder / "two")
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 

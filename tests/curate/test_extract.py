@@ -80,10 +80,25 @@ TAGS = (
 )
 PIECES = st.one_of(
     st.sampled_from([f"<{tag}>" for tag in TAGS.split()] + [f"</{tag}>" for tag in TAGS.split()]),
-    st.sampled_from(['<div class="comment" id=x hidden>', "<a href='>", '<div a"b>', '</div"">', '<p title="a>b">', "<!--", "-->", "<![CDATA[", "<", "&", "&#0;", "\x00"]),  # noqa: E501
+    st.sampled_from(
+        [
+            '<div class="comment" id=x hidden>',
+            "<a href='>",
+            '<div a"b>',
+            '</div"">',
+            '<p title="a>b">',
+            "<!--",
+            "-->",
+            "<![CDATA[",
+            "<",
+            "&",
+            "&#0;",
+            "\x00",
+        ]
+    ),
     st.text(max_size=30),
     st.just("A sentence that is long enough to be taken for text, with a comma. "),
-)  # fmt: skip
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -124,7 +139,7 @@ def test_main_text_without_boilerplate_and_markers() -> None:
         "if x:",
         "    return 1",
         f"{sentences}With a picture E = mc2 in it.",
-    ]  # fmt: skip
+    ]
 
 
 def test_code_keeps_its_space_without_line_numbers() -> None:
@@ -141,8 +156,11 @@ def test_code_keeps_its_space_without_line_numbers() -> None:
 @pytest.mark.parametrize(
     ("html", "text"),
     [
-        (r'<math><semantics><mi>x</mi><annotation '
-         r'encoding="application/x-tex">\frac{a}{b}</annotation></semantics></math>', r"$\frac{a}{b}$"),
+        (
+            r"<math><semantics><mi>x</mi><annotation "
+            r'encoding="application/x-tex">\frac{a}{b}</annotation></semantics></math>',
+            r"$\frac{a}{b}$",
+        ),
         (r'<math alttext="a&lt;b" display="block"><mi>q</mi></math>', "$$a<b$$"),
         ("<math><msup><mi>x</mi><mn>2</mn></msup><mo>+</mo><mfrac><mi>a</mi><mi>b</mi></mfrac></math>", "x^2+a/b"),
         ('<span class="MathJax">xx</span><script type="math/tex">x &lt; y^2</script>', "$x &lt; y^2$"),
@@ -162,7 +180,7 @@ def test_code_keeps_its_space_without_line_numbers() -> None:
         ),
         (r'<img class="math" src="f.png" alt="\alpha + 1">', r"\alpha + 1"),
     ],
-)  # fmt: skip
+)
 def test_formulas_keep_their_source(html: str, text: str) -> None:
     assert everything(f"<p>before {html} after</p>") == [f"before {text} after"]
 

@@ -29,9 +29,17 @@ from tests.curate.test_ngrams import duplicate_chars, top_chars
 
 DEFAULT = HeuristicsConfig()
 LOOSE = HeuristicsConfig(
-    min_words=0, min_stop_words=0, min_sentences=0, min_mean_word_chars=0, max_lines_per_word=9, max_short_lines=1,
-    min_terminal_lines=0, max_symbols_per_word=9, min_alphabetic_words=0, max_ellipsis_lines=1,
-)  # fmt: skip
+    min_words=0,
+    min_stop_words=0,
+    min_sentences=0,
+    min_mean_word_chars=0,
+    max_lines_per_word=9,
+    max_short_lines=1,
+    min_terminal_lines=0,
+    max_symbols_per_word=9,
+    min_alphabetic_words=0,
+    max_ellipsis_lines=1,
+)
 LOOSER = LOOSE.model_copy(
     update={"max_duplicate_lines": 1.0, "max_duplicate_line_chars": 1.0, "max_top_ngram_chars": (0.5, 0.4, 0.3)}
 )
@@ -70,7 +78,7 @@ def numbered(count: int, line: str = "and the {} of it was found in that house o
         ("top_2_gram", EN + " " + " ".join(f"{w} harbour harbour." for w in EN.split()[:60])),
         ("duplicate_5_grams", EN + " So then. " + EN),
     ],
-)  # fmt: skip
+)
 def test_each_rule_drops_what_it_is_for(reason: str, text: str) -> None:
     config = DEFAULT
     if reason == "too_many_words":
@@ -146,10 +154,36 @@ def slow_check(text: str, language: str, config: HeuristicsConfig) -> str | None
     return next((name for name, broken in found if broken), None)
 
 
-PIECES = st.sampled_from([
-    "the", "of", "and", "in", "harbour", "Boat", "12", "...", "…", "#", "- ", "* x", "The end of it.", "これは本です。",
-    "и не в", "die und der", "\n", "\n\n", ".", "?", "porn", "a b c d e f g", "EACH OF THEM", "日", "ก็ดี", "است در",
-])  # fmt: skip
+PIECES = st.sampled_from(
+    [
+        "the",
+        "of",
+        "and",
+        "in",
+        "harbour",
+        "Boat",
+        "12",
+        "...",
+        "…",
+        "#",
+        "- ",
+        "* x",
+        "The end of it.",
+        "これは本です。",
+        "и не в",
+        "die und der",
+        "\n",
+        "\n\n",
+        ".",
+        "?",
+        "porn",
+        "a b c d e f g",
+        "EACH OF THEM",
+        "日",
+        "ก็ดี",
+        "است در",
+    ]
+)
 
 
 @settings(max_examples=400)

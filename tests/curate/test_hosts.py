@@ -27,8 +27,12 @@ def test_the_worst_host_comes_first_and_those_above_one_are_dropped() -> None:
     }
     ranked = rank_hosts(counts, CONFIG)
     assert [host for host, _ in ranked] == [
-        "single.example", "adult.example", "people.example", "clean.example", "empty.example",
-    ]  # fmt: skip
+        "single.example",
+        "adult.example",
+        "people.example",
+        "clean.example",
+        "empty.example",
+    ]
     reasons = {host: check_host(count, CONFIG) for host, count in counts.items()}
     assert reasons == {
         "clean.example": None,

@@ -25,9 +25,15 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     assert "3 documents of 10 pages" in done.stdout
     assert {path.name for path in (folder / "out").iterdir()} == {
-        "documents", "dropped", "funnel.json", "hosts.json", "samples.json", "timing.json", "account.html",
+        "documents",
+        "dropped",
+        "funnel.json",
+        "hosts.json",
+        "samples.json",
+        "timing.json",
+        "account.html",
         "manifest.json",
-    }  # fmt: skip
+    }
     return folder / "out"
 
 

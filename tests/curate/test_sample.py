@@ -48,8 +48,13 @@ def test_cutting_copies_the_pages_that_the_rules_name(write: Write, tmp_path: Pa
     with outs[0].open("rb") as file:
         found = {r.headers["WARC-Target-URI"]: r.reader.read() for r in ArchiveIterator(file) if r.is_http}
     assert [url.removeprefix(start) for url in found] == [
-        "/it/00.html", "/it/06.html", "/it/12.html", "/en/0.html", "/en/1.html", "/en/2.html"
-    ]  # fmt: skip
+        "/it/00.html",
+        "/it/06.html",
+        "/it/12.html",
+        "/en/0.html",
+        "/en/1.html",
+        "/en/2.html",
+    ]
     assert found[f"{start}/en/1.html"] == page("Page 1")
 
 

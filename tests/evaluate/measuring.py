@@ -56,10 +56,11 @@ def measured(model, folder):
     loss = text_loss(model, folder, seq_len=SEQ_LEN, pad=0)
     predict = predict_with(model)
     return {
-        "loss": [loss.nats_per_token, loss.bits_per_byte], "tokens": loss.tokens,
+        "loss": [loss.nats_per_token, loss.bits_per_byte],
+        "tokens": loss.tokens,
         "rows": row_losses(model, folder, seq_len=SEQ_LEN, pad=0).tolist(),
         "likeliest": [predict(random.integers(0, VOCABULARY, length).tolist(), count) for length, count in PROMPTS],
-    }  # fmt: skip
+    }
 
 
 def compare(cases):
@@ -134,9 +135,11 @@ def ties():
     picked = most_likely(hidden, mine, rank * each, dist.group.WORLD)
     none = most_likely(hidden[:0], mine, rank * each, dist.group.WORLD)
     return {
-        "several": several, "equal": np.array_equal(picked.numpy(), logits.argmax(1).numpy()),
-        "none": len(none), "whole": torch.equal(most_likely(hidden, weight, 0, None), logits.argmax(1)),
-    }  # fmt: skip
+        "several": several,
+        "equal": np.array_equal(picked.numpy(), logits.argmax(1).numpy()),
+        "none": len(none),
+        "whole": torch.equal(most_likely(hidden, weight, 0, None), logits.argmax(1)),
+    }
 
 
 def several(calls):

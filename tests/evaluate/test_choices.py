@@ -49,14 +49,22 @@ def test_questions_are_read_from_lines(tmp_path: Path) -> None:
     row = {"question": "Which?", "choices": ["this", "that"], "answer": 1}
     path.write_text(json.dumps(row) + "\n\n" + json.dumps(row | {"task": "arc"}) + "\n")
     assert [(q.task, q.choices, q.answer) for q in read_choices(path)] == [
-        ("benchmark", ("this", "that"), 1), ("arc", ("this", "that"), 1),
-    ]  # fmt: skip
+        ("benchmark", ("this", "that"), 1),
+        ("arc", ("this", "that"), 1),
+    ]
     with pytest.raises(InputError, match="missing"):
         read_choices(tmp_path / "missing")
     for wrong in (
-        {"answer": 2}, {"answer": -1}, {"answer": True}, {"answer": "1"}, {"choices": ["this"]},
-        {"choices": ["this", ""]}, {"choices": "this"}, {"question": 3}, {"task": ""},
-    ):  # fmt: skip
+        {"answer": 2},
+        {"answer": -1},
+        {"answer": True},
+        {"answer": "1"},
+        {"choices": ["this"]},
+        {"choices": ["this", ""]},
+        {"choices": "this"},
+        {"question": 3},
+        {"task": ""},
+    ):
         path.write_text(json.dumps(row) + "\n" + json.dumps(row | wrong) + "\n")
         with pytest.raises(DamagedError, match="line 2 is no question with choices"):
             read_choices(path)

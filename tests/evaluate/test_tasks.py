@@ -7,9 +7,23 @@ import pytest
 from herdlm.evaluate.tasks import BY_NAME, NUMBERS, TASKS, Bank, Question, is_right, questions, skill_documents
 
 WORDS = [
-    "file", "log", "disk", "server", "user", "list", "package", "archive", "space", "service", "night", "letter",
-    "table", "window", "river", "stone",
-]  # fmt: skip
+    "file",
+    "log",
+    "disk",
+    "server",
+    "user",
+    "list",
+    "package",
+    "archive",
+    "space",
+    "service",
+    "night",
+    "letter",
+    "table",
+    "window",
+    "river",
+    "stone",
+]
 BANK = Bank(
     words=WORDS,
     snippets={"en": ["the cat sat on the mat"], "de": ["der hund lief weg"]},

@@ -21,9 +21,15 @@ from herdlm.parallel.config import Sizes
 from herdlm.parallel.mesh import make_mesh
 
 CONFIG = ModelConfig(
-    vocab_size=97, dim=32, layers=3, heads=8, kv_heads=4, ffn_dim=48, max_seq_len=256,
+    vocab_size=97,
+    dim=32,
+    layers=3,
+    heads=8,
+    kv_heads=4,
+    ffn_dim=48,
+    max_seq_len=256,
     rope_scaling=RopeScaling(original_max_position_embeddings=64),
-)  # fmt: skip
+)
 
 
 def model(halves: bool) -> Transformer:

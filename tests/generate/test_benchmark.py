@@ -17,9 +17,24 @@ PROGRAM = Path(__file__).parents[2] / "benchmarks" / "generate.py"
 def test_arms_generate_the_same_and_are_compared(tmp_path):
     pytest.importorskip("transformers")
     command = [
-        sys.executable, str(PROGRAM), "--shape", "tiny", "--rounds", "1", "--static-batches", "32",
-        "--cases", "samples", "apart", "one", "--arms", "herdlm", "transformers float32", "--out", str(tmp_path),
-    ]  # fmt: skip
+        sys.executable,
+        str(PROGRAM),
+        "--shape",
+        "tiny",
+        "--rounds",
+        "1",
+        "--static-batches",
+        "32",
+        "--cases",
+        "samples",
+        "apart",
+        "one",
+        "--arms",
+        "herdlm",
+        "transformers float32",
+        "--out",
+        str(tmp_path),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     (file,) = tmp_path.glob("generate-cpu-*.json")

@@ -26,13 +26,24 @@ pytestmark = pytest.mark.usefixtures("forms")
 SHAPES = {
     "grouped": {"vocab_size": 97, "dim": 32, "layers": 2, "heads": 4, "kv_heads": 2, "ffn_dim": 48},
     "one key head, tied": {
-        "vocab_size": 61, "dim": 24, "layers": 3, "heads": 3, "kv_heads": 1, "ffn_dim": 40, "tied_embeddings": True,
+        "vocab_size": 61,
+        "dim": 24,
+        "layers": 3,
+        "heads": 3,
+        "kv_heads": 1,
+        "ffn_dim": 40,
+        "tied_embeddings": True,
     },
     "ungrouped, scaled RoPE": {
-        "vocab_size": 50, "dim": 16, "layers": 1, "heads": 2, "kv_heads": 2, "ffn_dim": 32,
+        "vocab_size": 50,
+        "dim": 16,
+        "layers": 1,
+        "heads": 2,
+        "kv_heads": 2,
+        "ffn_dim": 32,
         "rope_scaling": RopeScaling(original_max_position_embeddings=32),
     },
-}  # fmt: skip
+}
 
 
 @cache
@@ -58,10 +69,12 @@ def naive(transformer: Transformer, prompt: list[int], params: SamplingParams, i
         hidden = transformer(row, torch.arange(len(tokens))[None], DocumentAttention(torch.zeros_like(row)))
         step = len(tokens) - len(prompt)
         how = Draw(
-            np.array([params.temperature], dtype=np.float32), np.array([params.top_p], dtype=np.float32),
-            np.array([params.top_k]), np.array([params.min_p], dtype=np.float32),
+            np.array([params.temperature], dtype=np.float32),
+            np.array([params.top_p], dtype=np.float32),
+            np.array([params.top_k]),
+            np.array([params.min_p], dtype=np.float32),
             uniforms(np.array([sample_key(params.seed, index)], dtype=np.uint64), np.array([step])),
-        )  # fmt: skip
+        )
         token, logprob = draw_tokens(transformer.logits(hidden[0, -1:]).float(), how)
         logprobs.append(float(logprob))
         if int(token) in params.stop_tokens:

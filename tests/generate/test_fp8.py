@@ -155,13 +155,17 @@ def test_the_gpu_product_equals_the_dense_backend(granularity: str) -> None:
     ("config", "names"),
     [
         (ROW, {f"model.layers.{i}.mlp.{m}_proj" for i in (1, 2) for m in ("gate", "up", "down")}),
-        (Fp8Config(skip_first_layers=0, skip_last_layers=3),
-         {f"model.layers.0.mlp.{m}_proj" for m in ("gate", "up", "down")}),
-        (Fp8Config(attention=True, skip_first_layers=3, skip_last_layers=0),
-         {f"model.layers.3.mlp.{m}_proj" for m in ("gate", "up", "down")}
-         | {f"model.layers.3.self_attn.{m}_proj" for m in "qkvo"}),
+        (
+            Fp8Config(skip_first_layers=0, skip_last_layers=3),
+            {f"model.layers.0.mlp.{m}_proj" for m in ("gate", "up", "down")},
+        ),
+        (
+            Fp8Config(attention=True, skip_first_layers=3, skip_last_layers=0),
+            {f"model.layers.3.mlp.{m}_proj" for m in ("gate", "up", "down")}
+            | {f"model.layers.3.self_attn.{m}_proj" for m in "qkvo"},
+        ),
     ],
-)  # fmt: skip
+)
 def test_which_matrices_become_fp8(config: Fp8Config, names: set[str], tmp_path: Path) -> None:
     fp8_folder.quantize_folder(random_folder(tmp_path / "m"), tmp_path / "q", config)
     stored = load_file(tmp_path / "q" / "model.safetensors")
@@ -194,9 +198,12 @@ def test_counts_are_those_of_the_file(config: Fp8Config, tied: bool, tmp_path: P
             parameters += 0 if name.endswith("_scale") else tensor.numel()
             in_fp8 += tensor.nbytes if file.get_slice(name).get_dtype() == "F8_E4M3" else 0
     assert counts == {
-        "parameters": parameters, "parameters_fp8": in_fp8, "share_fp8": in_fp8 / parameters,
-        "bytes_before": 2 * parameters, "bytes_after": data,
-    }  # fmt: skip
+        "parameters": parameters,
+        "parameters_fp8": in_fp8,
+        "share_fp8": in_fp8 / parameters,
+        "bytes_before": 2 * parameters,
+        "bytes_after": data,
+    }
     assert parameters == shape.parameters
 
 
@@ -253,9 +260,10 @@ def test_reward_models_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [ROW, EVERYTHING, Fp8Config(matrices=("down",)), Fp8Config(matrices=("gate_up",), attention=True)],
+    "config",
+    [ROW, EVERYTHING, Fp8Config(matrices=("down",)), Fp8Config(matrices=("gate_up",), attention=True)],
     ids=["report", "everything", "down", "gate, up and attention"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("stored", ["float32", "bfloat16"])
 def test_the_engine_generates_what_whole_passes_say_alone_and_in_a_crowd(
     config: Fp8Config, stored: str, tmp_path: Path

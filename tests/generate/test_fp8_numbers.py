@@ -50,8 +50,10 @@ magnitudes = st.floats(-1e4, 1e4, width=32).filter(lambda value: value == 0 or a
 
 
 @settings(max_examples=150, deadline=None)
-@given(rows=st.lists(st.lists(magnitudes, min_size=5, max_size=5), min_size=1, max_size=4),
-       cap=st.sampled_from([math.inf, 1200.0, 0.5]))  # fmt: skip
+@given(
+    rows=st.lists(st.lists(magnitudes, min_size=5, max_size=5), min_size=1, max_size=4),
+    cap=st.sampled_from([math.inf, 1200.0, 0.5]),
+)
 def test_activations_are_those_of_the_oracle(rows: list[list[float]], cap: float) -> None:
     values, scale = fp8.quantize_activation(torch.tensor(rows), "row", cap)
     for given_row, row, row_scale in zip(rows, values.double().tolist(), scale[:, 0].tolist(), strict=True):
@@ -132,8 +134,10 @@ def test_the_portable_product_is_the_scaled_one_to_its_last_bits(
     if granularity == "row" and not scales_rows():
         return  # there is no other to compare with
     torch_out = torch._scaled_mm(
-        fp8.quantize_activation(x, granularity, 1200.0)[0], layer.weight.t(),
-        scale_a=fp8.quantize_activation(x, granularity, 1200.0)[1], scale_b=layer.weight_scale.t(),
+        fp8.quantize_activation(x, granularity, 1200.0)[0],
+        layer.weight.t(),
+        scale_a=fp8.quantize_activation(x, granularity, 1200.0)[1],
+        scale_b=layer.weight_scale.t(),
         out_dtype=torch.float32,
-    )  # fmt: skip
+    )
     assert float(((torch_out.double() - expected).abs() / size).max()) < 2**-22  # torch's own means the same

@@ -25,9 +25,15 @@ from herdlm.train.objectives import NextToken
 pytestmark = pytest.mark.usefixtures("forms")
 
 CONFIG = ModelConfig(
-    vocab_size=97, dim=32, layers=3, heads=4, kv_heads=2, ffn_dim=48, max_seq_len=256,
+    vocab_size=97,
+    dim=32,
+    layers=3,
+    heads=4,
+    kv_heads=2,
+    ffn_dim=48,
+    max_seq_len=256,
     rope_scaling=RopeScaling(original_max_position_embeddings=64),
-)  # fmt: skip
+)
 
 
 def model(stored: str, config: ModelConfig = CONFIG) -> Transformer:
@@ -68,8 +74,10 @@ def test_a_model_that_is_let_go_keeps_no_second_copy():
     whole = model("float32")
     fused = FusedTransformer(whole, torch.float32, let_go=True)
     assert {name for name, _ in whole.named_parameters()} <= {
-        "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight",
-    }  # fmt: skip
+        "model.embed_tokens.weight",
+        "model.norm.weight",
+        "lm_head.weight",
+    }
     assert fused.model.embed_tokens is whole.model.embed_tokens
 
 

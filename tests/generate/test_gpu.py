@@ -12,10 +12,7 @@ from herdlm.generate import Engine, SamplingParams
 from herdlm.model.config import ModelConfig
 from herdlm.model.transformer import Transformer, build, initialise
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is at hand"),
-]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is at hand")]
 
 SIZES: dict[str, dict[str, Any]] = {
     "roomy": {},

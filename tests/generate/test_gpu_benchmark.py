@@ -16,15 +16,21 @@ PROGRAM = Path(__file__).parents[2] / "benchmarks" / "gpu_generate.py"
 def test_all_engines_run_and_are_compared(tmp_path):
     done = subprocess.run(
         [sys.executable, str(PROGRAM), "--device", "cpu", "--tiny", "--out", str(tmp_path)],
-        capture_output=True, text=True, timeout=200, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     (file,) = tmp_path.glob("generate-gpu-tiny-*.json")
     report = json.loads(file.read_text(encoding="utf-8"))
     runs, shape, rates = report["runs"], report["shape"], report["bytes_per_second"]
     assert [(run["precision"], run["cuda_graphs"]) for run in runs.values()] == [
-        ("bf16", False), ("bf16", False), ("fp8", False),
-    ]  # fmt: skip
+        ("bf16", False),
+        ("bf16", False),
+        ("fp8", False),
+    ]
     # Counted by hand: attention, feed-forward and norms of three layers, the last norm, the head; keys and values.
     layer = 64 * 16 * (2 * 4 + 2 * 2) + 3 * 64 * 96 + 2 * 64
     weights = 2 * (3 * layer + 64 + 96 * 64)
@@ -51,6 +57,10 @@ def test_all_engines_run_and_are_compared(tmp_path):
 def test_no_gpu_is_said_at_once(tmp_path):
     done = subprocess.run(
         [sys.executable, str(PROGRAM), "--out", str(tmp_path)],
-        capture_output=True, text=True, timeout=100, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        check=False,
+    )
     assert done.returncode == 2 and "no CUDA device" in done.stderr and not list(tmp_path.iterdir())

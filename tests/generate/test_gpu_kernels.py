@@ -22,9 +22,13 @@ from herdlm.generate import gpu_launches  # noqa: E402
 from herdlm.generate.gpu_plan import AttentionPlan  # noqa: E402
 
 NAMES = {
-    torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int32: "i32", torch.int64: "i64",
+    torch.float32: "fp32",
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+    torch.int32: "i32",
+    torch.int64: "i64",
     torch.float8_e4m3fn: "fp8e4nv",
-}  # fmt: skip
+}
 SHARED_BYTES = 227 * 2**10  # of a block on Hopper
 DUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 KERNELS = [name for name in vars(gpu_launches) if name.endswith("_kernel")]
@@ -84,9 +88,11 @@ def launch_all(heads: int, kv_heads: int, size: int, dim: int, ffn: int, dtype: 
 
 
 SHAPES = {
-    "8B": (32, 8, 128, 4096, 14_336), "70B": (64, 8, 128, 8192, 28_672), "1B": (32, 8, 64, 2048, 8192),
+    "8B": (32, 8, 128, 4096, 14_336),
+    "70B": (64, 8, 128, 8192, 28_672),
+    "1B": (32, 8, 64, 2048, 8192),
     "small": (3, 1, 16, 48, 100),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("tokens", [1, 256])

@@ -31,7 +31,9 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     },
     "choice": {"anyOf": [{"enum": ["red", "green", 3, None]}, {"const": {"x": [1, 2]}}, {"type": "boolean"}]},
     "numbers": {
-        "type": "array", "minItems": 2, "maxItems": 4,
+        "type": "array",
+        "minItems": 2,
+        "maxItems": 4,
         "items": {"type": "number", "exclusiveMinimum": -1, "maximum": 1},
     },
     "tree": {
@@ -53,7 +55,8 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "properties": {
             "day": {"type": "string", "format": "date"},
             "slots": {
-                "type": "array", "maxItems": 3,
+                "type": "array",
+                "maxItems": 3,
                 "prefixItems": [{"type": "string", "format": "uuid"}],
                 "items": {"type": "boolean"},
             },
@@ -62,8 +65,10 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "additionalProperties": False,
     },
     "map": {
-        "type": "object", "patternProperties": {"^k[0-9]{1,2}$": {"type": "string", "maxLength": 5}},
-        "additionalProperties": False, "maxProperties": 3,
+        "type": "object",
+        "patternProperties": {"^k[0-9]{1,2}$": {"type": "string", "maxLength": 5}},
+        "additionalProperties": False,
+        "maxProperties": 3,
     },
     "both": {
         "allOf": [
@@ -74,9 +79,13 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "additionalProperties": False,
         "properties": {"a": {}, "b": {}},
     },
-    "unicode": {"type": "object", "properties": {"gruß 🐄": {"enum": ["é", "日本"]}}, "required": ["gruß 🐄"],
-                "additionalProperties": False},
-}  # fmt: skip
+    "unicode": {
+        "type": "object",
+        "properties": {"gruß 🐄": {"enum": ["é", "日本"]}},
+        "required": ["gruß 🐄"],
+        "additionalProperties": False,
+    },
+}
 
 
 @cache
@@ -200,12 +209,20 @@ def test_a_grammar_that_gives_up_cuts_only_its_own_sample(caplog):
 @pytest.mark.parametrize(
     "schema",
     [
-        "{", "[1]", "true", {"type": "objec"}, {"not": {"type": "string"}}, {"type": "array", "uniqueItems": True},
-        {"$ref": "#/nowhere"}, {"enum": []}, {"type": "string", "pattern": "a(?=b)"},
-        {"$ref": "https://example.com/schema.json"}, {"x-guidance": {"lenient": True}, "not": {}},
+        "{",
+        "[1]",
+        "true",
+        {"type": "objec"},
+        {"not": {"type": "string"}},
+        {"type": "array", "uniqueItems": True},
+        {"$ref": "#/nowhere"},
+        {"enum": []},
+        {"type": "string", "pattern": "a(?=b)"},
+        {"$ref": "https://example.com/schema.json"},
+        {"x-guidance": {"lenient": True}, "not": {}},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_schemas_that_cannot_be_enforced_are_refused(schema):
     with pytest.raises(InputError, match="JSON schema"):
         Grammar.json_schema(schema)

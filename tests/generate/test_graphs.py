@@ -51,10 +51,16 @@ class Spy:
 
     def __call__(self, tokens: Tensor, positions: Tensor, attend: Any) -> Tensor:
         plan = attend.plan
-        self.fed.append({
-            "tokens": tokens[0].tolist(), "slots": plan.slots.tolist(), "decoding": plan.decoding.tolist(),
-            "width": plan.width.item(), "tables": plan.tables.clone(), "prompts": len(plan.prompts),
-        })  # fmt: skip
+        self.fed.append(
+            {
+                "tokens": tokens[0].tolist(),
+                "slots": plan.slots.tolist(),
+                "decoding": plan.decoding.tolist(),
+                "width": plan.width.item(),
+                "tables": plan.tables.clone(),
+                "prompts": len(plan.prompts),
+            }
+        )
         return torch.stack((tokens, positions), dim=-1).float()
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -70,9 +76,14 @@ def batch(lengths: list[int], page_size: int = 4) -> Any:
         tables[row, :count] = 10 * row + np.arange(1, count + 1)
     slots = tables[np.arange(len(lengths)), positions // page_size] * page_size + positions % page_size
     return SimpleNamespace(
-        tokens=np.arange(len(lengths), dtype=np.int32) + 3, positions=positions, slots=slots, begins=positions,
-        counts=np.ones(len(lengths), np.int64), tables=tables, scoring=np.zeros(0, np.int64),
-    )  # fmt: skip
+        tokens=np.arange(len(lengths), dtype=np.int32) + 3,
+        positions=positions,
+        slots=slots,
+        begins=positions,
+        counts=np.ones(len(lengths), np.int64),
+        tables=tables,
+        scoring=np.zeros(0, np.int64),
+    )
 
 
 @pytest.fixture

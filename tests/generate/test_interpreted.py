@@ -17,8 +17,12 @@ def test_by_the_interpreter(name):
     pytest.importorskip("triton", reason="comes with torch on CUDA; the kernels cannot be tried without it")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", str(FOLDER / name)],
-        capture_output=True, text=True, timeout=290, check=False, cwd=FOLDER.parents[2],
+        capture_output=True,
+        text=True,
+        timeout=290,
+        check=False,
+        cwd=FOLDER.parents[2],
         env=os.environ | {"TRITON_INTERPRET": "1"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert " passed" in done.stdout

@@ -53,8 +53,7 @@ def test_a_quantised_folder_is_read_as_such(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
-    [({"device": "cpux"}, "cpux"), ({"device": "cuda:99"}, "GPUs"), ({"dtype": "int8"}, "int8")],
+    ("wrong", "message"), [({"device": "cpux"}, "cpux"), ({"device": "cuda:99"}, "GPUs"), ({"dtype": "int8"}, "int8")]
 )
 def test_unknown_devices_and_types_are_refused(folder, wrong, message):
     with pytest.raises(InputError, match=message):

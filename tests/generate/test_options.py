@@ -116,10 +116,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "min_p": {"min_p": 0.2, "temperature": 0.8},
     "min_p with top_p and top_k": {"min_p": 0.1, "top_p": 0.8, "top_k": 30},
     "together": {
-        "repetition_penalty": 1.2, "presence_penalty": 0.5, "frequency_penalty": 0.3, "logit_bias": ((9, 2.0),),
-        "min_tokens": 4, "stop_tokens": STOPS, "min_p": 0.02, "top_p": 0.95, "temperature": 1.1,
+        "repetition_penalty": 1.2,
+        "presence_penalty": 0.5,
+        "frequency_penalty": 0.3,
+        "logit_bias": ((9, 2.0),),
+        "min_tokens": 4,
+        "stop_tokens": STOPS,
+        "min_p": 0.02,
+        "top_p": 0.95,
+        "temperature": 1.1,
     },
-}  # fmt: skip
+}
 
 
 def test_options_do_what_their_definitions_say_beside_each_other_in_one_batch():
@@ -134,10 +141,24 @@ def test_options_do_what_their_definitions_say_beside_each_other_in_one_batch():
 
 
 EVERYTHING = SamplingParams(
-    max_tokens=20, min_tokens=4, temperature=1.2, top_p=0.97, top_k=60, min_p=0.001, repetition_penalty=1.1,
-    presence_penalty=0.3, frequency_penalty=0.2, logit_bias=((40, 1.5), (41, -3.0)), n=2, best_of=4, seed=21,
-    stop_tokens=STOPS, stop=("zq", "moo"), top_logprobs=3, prompt_logprobs=True,
-)  # fmt: skip
+    max_tokens=20,
+    min_tokens=4,
+    temperature=1.2,
+    top_p=0.97,
+    top_k=60,
+    min_p=0.001,
+    repetition_penalty=1.1,
+    presence_penalty=0.3,
+    frequency_penalty=0.2,
+    logit_bias=((40, 1.5), (41, -3.0)),
+    n=2,
+    best_of=4,
+    seed=21,
+    stop_tokens=STOPS,
+    stop=("zq", "moo"),
+    top_logprobs=3,
+    prompt_logprobs=True,
+)
 ALL_OPTIONS = {
     **{name: SamplingParams(max_tokens=16, n=2, seed=4, **how) for name, how in OPTIONS.items()},
     "everything": EVERYTHING,
@@ -159,8 +180,9 @@ def assert_same(got: list[Completion], expected: list[Completion]) -> None:
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-6)
         assert one.prompt_logprobs == pytest.approx(other.prompt_logprobs, abs=1e-6)
         for these, those in (
-            (one.top_logprobs, other.top_logprobs), (one.prompt_top_logprobs, other.prompt_top_logprobs),
-        ):  # fmt: skip
+            (one.top_logprobs, other.top_logprobs),
+            (one.prompt_top_logprobs, other.prompt_top_logprobs),
+        ):
             assert [[t for t, _ in row] for row in these] == [[t for t, _ in row] for row in those]
 
 

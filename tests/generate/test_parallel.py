@@ -203,8 +203,14 @@ def test_a_process_whose_first_is_gone_before_they_met_ends(tmp_path):
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         order = {
-            "folder": str(tmp_path), "rank": 1, "tp": 2, "pp": 1, "port": silent.getsockname()[1], "device": "cpu",
-            "dtype": "auto", "parent": 0,
-        }  # fmt: skip
+            "folder": str(tmp_path),
+            "rank": 1,
+            "tp": 2,
+            "pp": 1,
+            "port": silent.getsockname()[1],
+            "device": "cpu",
+            "dtype": "auto",
+            "parent": 0,
+        }
         command = [sys.executable, "-m", "herdlm.generate.processes", json.dumps(order)]
         assert subprocess.run(command, timeout=120, check=False).returncode == 1

@@ -16,8 +16,13 @@ def draw(
     rows: int, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0, min_p: float = 0.0, key: int = 7
 ) -> Draw:
     numbers = uniforms(np.full(rows, key, dtype=np.uint64), np.arange(rows))
-    return Draw(np.full(rows, temperature, dtype=np.float32), np.full(rows, top_p, dtype=np.float32),
-                np.full(rows, top_k, dtype=np.int64), np.full(rows, min_p, dtype=np.float32), numbers)  # fmt: skip
+    return Draw(
+        np.full(rows, temperature, dtype=np.float32),
+        np.full(rows, top_p, dtype=np.float32),
+        np.full(rows, top_k, dtype=np.int64),
+        np.full(rows, min_p, dtype=np.float32),
+        numbers,
+    )
 
 
 def frequencies(logits: torch.Tensor, how: Draw) -> torch.Tensor:
@@ -134,16 +139,38 @@ def test_a_draw_is_the_same_alone_and_in_a_mixed_crowd():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"max_tokens": 0}, {"temperature": -0.1}, {"temperature": float("nan")}, {"temperature": float("inf")},
-        {"top_p": 0.0}, {"top_p": 1.5}, {"top_k": -1}, {"n": 0}, {"stop": "text"}, {"stop": ("",)},
-        {"stop": ["list"]}, {"min_tokens": -1}, {"min_tokens": 257}, {"min_p": -0.1}, {"min_p": 1.1},
-        {"repetition_penalty": 0.0}, {"repetition_penalty": float("inf")}, {"presence_penalty": float("nan")},
-        {"frequency_penalty": float("inf")}, {"logit_bias": ((1, 101.0),)}, {"logit_bias": ((-1, 1.0),)},
-        {"logit_bias": ((1, float("nan")),)}, {"logit_bias": ((1, 1.0), (1, 2.0))}, {"logit_bias": {1: 2.0}},
-        {"best_of": 0}, {"top_logprobs": -1}, {"stop_tokens": (-1,)}, {"stop_tokens": (1.5,)}, {"stop_tokens": 3},
+        {"max_tokens": 0},
+        {"temperature": -0.1},
+        {"temperature": float("nan")},
+        {"temperature": float("inf")},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+        {"top_k": -1},
+        {"n": 0},
+        {"stop": "text"},
+        {"stop": ("",)},
+        {"stop": ["list"]},
+        {"min_tokens": -1},
+        {"min_tokens": 257},
+        {"min_p": -0.1},
+        {"min_p": 1.1},
+        {"repetition_penalty": 0.0},
+        {"repetition_penalty": float("inf")},
+        {"presence_penalty": float("nan")},
+        {"frequency_penalty": float("inf")},
+        {"logit_bias": ((1, 101.0),)},
+        {"logit_bias": ((-1, 1.0),)},
+        {"logit_bias": ((1, float("nan")),)},
+        {"logit_bias": ((1, 1.0), (1, 2.0))},
+        {"logit_bias": {1: 2.0}},
+        {"best_of": 0},
+        {"top_logprobs": -1},
+        {"stop_tokens": (-1,)},
+        {"stop_tokens": (1.5,)},
+        {"stop_tokens": 3},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_parameters_out_of_range_are_refused_by_name(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         SamplingParams(**wrong)

@@ -131,8 +131,9 @@ requests = st.lists(
         st.integers(1, 8),  # new tokens
         st.integers(0, 3),  # steps before the next arrives
     ),
-    min_size=1, max_size=8,
-)  # fmt: skip
+    min_size=1,
+    max_size=8,
+)
 
 
 @settings(max_examples=150, deadline=None)
@@ -177,9 +178,12 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.simulation is not None)
     @rule(
-        beginning=st.integers(0, 2), length=st.integers(1, 12), n=st.integers(1, 6), new=st.integers(1, 8),
+        beginning=st.integers(0, 2),
+        length=st.integers(1, 12),
+        n=st.integers(1, 6),
+        new=st.integers(1, 8),
         scored=st.booleans(),
-    )  # fmt: skip
+    )
     def arrive(self, beginning: int, length: int, n: int, new: int, scored: bool) -> None:
         simulation, id = self.simulation, len(self.requests)
         assert simulation is not None
@@ -260,9 +264,7 @@ def test_a_row_put_back_within_its_prompt_takes_those_that_wait_for_it_along():
     assert not (simulation.scheduler.rows.state == FOLLOWING).any()
     while simulation.step():
         pass
-    assert simulation.finished == {
-        (id, j): alone(prompts[id], j, 9, 9) for id, j in ((0, 0), (1, 0), (2, 0), (2, 1))
-    }  # fmt: skip
+    assert simulation.finished == {(id, j): alone(prompts[id], j, 9, 9) for id, j in ((0, 0), (1, 0), (2, 0), (2, 1))}
 
 
 def test_running_out_of_pages_puts_the_last_row_back():

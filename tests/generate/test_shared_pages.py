@@ -50,9 +50,7 @@ def test_a_system_prompt_and_the_samples_of_each_prompt_are_two_levels():
     tables = np.array([[1, 2, *range(10 * p, 10 * p + 9), 100 + s] for p in (1, 2, 3) for s in range(4 * p, 4 * p + 4)])
     order = np.random.default_rng(0).permutation(12)
     found = [(sorted(order[rows].tolist()), b, e) for rows, b, e in find_shared(tables[order], np.full(12, 11))]
-    assert found == [
-        (list(range(12)), 0, 2), ([0, 1, 2, 3], 2, 11), ([4, 5, 6, 7], 2, 11), ([8, 9, 10, 11], 2, 11),
-    ]  # fmt: skip
+    assert found == [(list(range(12)), 0, 2), ([0, 1, 2, 3], 2, 11), ([4, 5, 6, 7], 2, 11), ([8, 9, 10, 11], 2, 11)]
 
 
 @pytest.mark.parametrize("heads", [(4, 2), (3, 1), (2, 2)])

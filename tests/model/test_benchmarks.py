@@ -17,8 +17,11 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 def run(name: str, out: Path, *arguments: str) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / name), *arguments, "--out", str(out)],
-        capture_output=True, text=True, timeout=200, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     (file,) = out.glob("*.json")
     text = file.read_text(encoding="utf-8")
@@ -28,8 +31,9 @@ def run(name: str, out: Path, *arguments: str) -> dict[str, Any]:
 
 
 def test_cpu_arms_start_from_one_loss_and_are_compared(tmp_path: Path) -> None:
-    report = run("train.py", tmp_path, "--shapes", "tiny", "--seq-len", "64", "--rounds", "2",
-                 "--arms", "herdlm", "transformers")  # fmt: skip
+    report = run(
+        "train.py", tmp_path, "--shapes", "tiny", "--seq-len", "64", "--rounds", "2", "--arms", "herdlm", "transformers"
+    )
     arms = report["shapes"]["tiny"]["arms"]
     assert arms["herdlm"]["first_loss"] == pytest.approx(arms["transformers"]["first_loss"], rel=2e-3)
     for arm in arms.values():
@@ -60,6 +64,9 @@ def test_gpu_benchmark_on_a_cpu(tmp_path: Path) -> None:
 def test_no_gpu_is_said_at_once(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / "gpu_train.py"), "--out", str(tmp_path)],
-        capture_output=True, text=True, timeout=100, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+    )
     assert done.returncode == 2 and "no CUDA device" in done.stderr and not list(tmp_path.iterdir())

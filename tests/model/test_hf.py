@@ -99,12 +99,19 @@ def test_what_transformers_saves_is_what_we_load(name: str, tmp_path: Path) -> N
         rope |= {"rope_type": "llama3", **config.rope_scaling.model_dump()}
     theirs = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=config.vocab_size, hidden_size=config.dim, intermediate_size=config.ffn_dim,
-            num_hidden_layers=config.layers, num_attention_heads=config.heads, num_key_value_heads=config.kv_heads,
-            head_dim=config.head_size, max_position_embeddings=config.max_seq_len, rms_norm_eps=config.norm_eps,
-            tie_word_embeddings=config.tied_embeddings, rope_parameters=rope,
+            vocab_size=config.vocab_size,
+            hidden_size=config.dim,
+            intermediate_size=config.ffn_dim,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.kv_heads,
+            head_dim=config.head_size,
+            max_position_embeddings=config.max_seq_len,
+            rms_norm_eps=config.norm_eps,
+            tie_word_embeddings=config.tied_embeddings,
+            rope_parameters=rope,
         )
-    ).eval()  # fmt: skip
+    ).eval()
     theirs.load_state_dict(random_model(config, seed=6).state_dict())
     theirs.save_pretrained(tmp_path / "theirs")
     model = hf.load_folder(tmp_path / "theirs")
@@ -150,13 +157,30 @@ def test_config_of_transformers_5() -> None:
 
 def test_the_published_8b_config() -> None:
     config = {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 128256, "hidden_size": 4096,
-        "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
-        "max_position_embeddings": 131072, "rms_norm_eps": 1e-05, "rope_theta": 500000.0, "hidden_act": "silu",
-        "attention_bias": False, "mlp_bias": False, "pretraining_tp": 1, "tie_word_embeddings": False,
-        "rope_scaling": {"factor": 8.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
-                         "original_max_position_embeddings": 8192, "rope_type": "llama3"},
-    }  # fmt: skip
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": 128256,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-05,
+        "rope_theta": 500000.0,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "pretraining_tp": 1,
+        "tie_word_embeddings": False,
+        "rope_scaling": {
+            "factor": 8.0,
+            "high_freq_factor": 4.0,
+            "low_freq_factor": 1.0,
+            "original_max_position_embeddings": 8192,
+            "rope_type": "llama3",
+        },
+    }
     read = hf.config_from_hf(config, "here")
     assert read.parameters == 8_030_261_248 and read.rope_scaling == RopeScaling() and read.head_size == 128
 
@@ -164,14 +188,24 @@ def test_the_published_8b_config() -> None:
 def test_llama_defaults_of_absent_keys() -> None:
     config = hf.config_to_hf(SHAPES["multi-head"], torch.bfloat16)
     theirs = LlamaConfig()
-    for key in ("num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings", "rope_theta",
-                "rope_parameters", "rope_scaling", "head_dim"):  # fmt: skip
+    for key in (
+        "num_key_value_heads",
+        "max_position_embeddings",
+        "rms_norm_eps",
+        "tie_word_embeddings",
+        "rope_theta",
+        "rope_parameters",
+        "rope_scaling",
+        "head_dim",
+    ):
         del config[key]
     read = hf.config_from_hf(config, "here")
     assert (read.max_seq_len, read.norm_eps, read.tied_embeddings, read.rope_theta) == (
-        theirs.max_position_embeddings, theirs.rms_norm_eps, theirs.tie_word_embeddings,
+        theirs.max_position_embeddings,
+        theirs.rms_norm_eps,
+        theirs.tie_word_embeddings,
         theirs.rope_parameters["rope_theta"],
-    )  # fmt: skip
+    )
     assert read.kv_heads == read.heads
 
 
@@ -450,8 +484,10 @@ def test_import_makes_an_artefact_that_loses_nothing(folder: Path, tmp_path: Pat
     out = tmp_path / "deep" / "imported"
     counts = hf.import_hf(folder, out)
     assert counts == {
-        "parameters": ModelConfig(**BASE).parameters, "bytes": ModelConfig(**BASE).parameters * 4, "dtype": "float32"
-    }  # fmt: skip
+        "parameters": ModelConfig(**BASE).parameters,
+        "bytes": ModelConfig(**BASE).parameters * 4,
+        "dtype": "float32",
+    }
     names = {p.name for p in out.iterdir()}
     assert names == {"config.json", "model.safetensors", "generation_config.json", "manifest.json", *TOKENIZER}
     manifest = read_manifest(out)

@@ -21,8 +21,9 @@ TYPES = [torch.float8_e4m3fn, torch.bfloat16, torch.float32]
 @settings(max_examples=30, deadline=None)
 @given(
     shapes=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 7), st.sampled_from(TYPES)), min_size=1, max_size=6),
-    limit=st.sampled_from([1, 60, 10**9]), rows=st.integers(1, 4),
-)  # fmt: skip
+    limit=st.sampled_from([1, 60, 10**9]),
+    rows=st.integers(1, 4),
+)
 def test_any_tensors_in_any_order_of_rows(
     shapes: list[tuple[int, int, torch.dtype]], limit: int, rows: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -21,15 +21,16 @@ from herdlm.train.config import TrainConfig
 from herdlm.train.loop import make_optimizer
 from herdlm.train.objectives import DPO, Distill, NextToken, Reward
 
-SHAPE = dict(
-    vocab_size=257, dim=32, layers=4, heads=8, kv_heads=4, ffn_dim=48, max_seq_len=64, rope_theta=1000.0,
-)  # fmt: skip
+SHAPE = dict(vocab_size=257, dim=32, layers=4, heads=8, kv_heads=4, ffn_dim=48, max_seq_len=64, rope_theta=1000.0)
 SEQ_LEN = 64
 MAX_NORM = 0.5
 OBJECTIVES = {
-    "next": NextToken(), "dpo": DPO(beta=0.3), "reward": Reward(), "distill": Distill(weight=0.7, temperature=2.0),
+    "next": NextToken(),
+    "dpo": DPO(beta=0.3),
+    "reward": Reward(),
+    "distill": Distill(weight=0.7, temperature=2.0),
     "distill, full": Distill(weight=1.0),
-}  # fmt: skip
+}
 OPTIMIZER = TrainConfig(peak_lr=1e-2)
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 

@@ -40,9 +40,12 @@ def _rank(rank, world, target, folder, arguments):
     code = 1
     try:
         dist.init_process_group(
-            "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world,
+            "gloo",
+            init_method=f"file://{folder}/meeting",
+            rank=rank,
+            world_size=world,
             timeout=datetime.timedelta(seconds=60),
-        )  # fmt: skip
+        )
         module, _, name = target.partition(":")
         result = getattr(importlib.import_module(module), name)(*arguments)
         dist.barrier()

@@ -7,9 +7,13 @@ from tests.parallel.processes import launch
 HERE = "tests.parallel.layouts"
 LAYOUTS = [dict(tp=2, pp=2), dict(cp=2), dict(tp=2, dp_replicate=2)]
 QUICK = {
-    "train_and_export": (LAYOUTS,), "filled_from_nothing": (dict(tp=2, pp=2),), "refusals": (), "saved_bytes": (),
-    "checkpointing_costs": (), "compiled": (True,),
-}  # fmt: skip
+    "train_and_export": (LAYOUTS,),
+    "filled_from_nothing": (dict(tp=2, pp=2),),
+    "refusals": (),
+    "saved_bytes": (),
+    "checkpointing_costs": (),
+    "compiled": (True,),
+}
 
 
 @pytest.fixture(scope="module")

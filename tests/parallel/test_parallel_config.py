@@ -47,7 +47,7 @@ def test_what_is_left_is_sharded():
         (dict(pp=2, layers_per_stage=[4, 5]), {}, ["layers_per_stage [4, 5]", "model.layers 8"]),
         (dict(compile=True, activation_checkpointing="selective"), {}, ["parallel.compile", "selective"]),
     ],
-)  # fmt: skip
+)
 def test_impossible_layouts_are_refused_by_name(layout, changes, told):
     seq_len = changes.pop("seq_len", 256)
     with pytest.raises(InputError) as refused:

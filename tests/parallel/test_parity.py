@@ -119,10 +119,11 @@ def check(processes, cases):
         )
     assert found.keys() == cases.keys()
     wrong = {
-        name: seen for name, seen in found.items()
+        name: seen
+        for name, seen in found.items()
         for tolerance in [TOLERANCE[cases[name].get("dtype", "float64")]]
         if not max(seen[key] for key in ("loss", "norm", "grad", "logged")) < tolerance
-    }  # fmt: skip
+    }
     assert not wrong
 
 

@@ -62,10 +62,12 @@ def test_every_pair_sends_in_the_order_in_which_it_receives(ranks, chunks, split
         for rank in range(ranks):
             for wraps in (False, True):
                 sent = [
-                    (a.stage + step, a.micro) for a in orders[rank]
-                    if a.kind == kind and 0 <= a.stage + step < stages
+                    (a.stage + step, a.micro)
+                    for a in orders[rank]
+                    if a.kind == kind
+                    and 0 <= a.stage + step < stages
                     and (((a.stage + step) % ranks - rank) * step < 0) == wraps
-                ]  # fmt: skip
+                ]
                 other = (rank + step) % ranks
                 received = [(a.stage, a.micro) for a in orders[other] if a.kind == kind and (a.stage, a.micro) in sent]
                 assert sent == received

@@ -56,21 +56,43 @@ HOSTILE = "</td></style><script>alert('x')</script><img src=x onerror=alert(1)> 
 
 # Shares of questions a model gets right; a question is harder or easier for all of them alike.
 ABILITY = {
-    "pretrain-flagship": 0.0, "seeds-sft": 0.40, "round-1-sft": 0.45, "round-1-dpo": 0.45, "round-2-sft": 0.55,
-    "round-2-dpo": 0.56, "control-sft": 0.45, "dpo-with-nll": 0.44, "dpo-without-nll": 0.20, "pretrain-small": 0.0,
-    "small-control": 0.30, "small-taught": 0.38, "flagship-bf16": 0.56, "flagship-fp8": 0.56,
-}  # fmt: skip
+    "pretrain-flagship": 0.0,
+    "seeds-sft": 0.40,
+    "round-1-sft": 0.45,
+    "round-1-dpo": 0.45,
+    "round-2-sft": 0.55,
+    "round-2-dpo": 0.56,
+    "control-sft": 0.45,
+    "dpo-with-nll": 0.44,
+    "dpo-without-nll": 0.20,
+    "pretrain-small": 0.0,
+    "small-control": 0.30,
+    "small-taught": 0.38,
+    "flagship-bf16": 0.56,
+    "flagship-fp8": 0.56,
+}
 FUNNEL = {
     "input": {"files": 1, "file_bytes": 5000, "documents": 100, "bytes": 90_000},
     "steps": [
         {
-            "step": "extract", "documents_in": 100, "documents_dropped": 10, "documents_out": 90, "bytes_in": 90_000,
-            "bytes_out": 40_000, "bytes_dropped": 9000, "bytes_removed": 41_000,
+            "step": "extract",
+            "documents_in": 100,
+            "documents_dropped": 10,
+            "documents_out": 90,
+            "bytes_in": 90_000,
+            "bytes_out": 40_000,
+            "bytes_dropped": 9000,
+            "bytes_removed": 41_000,
             "dropped": {"no_text": {"documents": 10, "bytes": 9000}},
         },
         {
-            "step": "heuristics", "documents_in": 90, "documents_dropped": 30, "documents_out": 60,
-            "bytes_in": 40_000, "bytes_out": 30_000, "bytes_dropped": 10_000,
+            "step": "heuristics",
+            "documents_in": 90,
+            "documents_dropped": 30,
+            "documents_out": 60,
+            "bytes_in": 40_000,
+            "bytes_out": 30_000,
+            "bytes_dropped": 10_000,
             "dropped": {
                 "too_few_words": {"documents": 20, "bytes": 4000},
                 "<b>odd</b>": {"documents": 10, "bytes": 6000},
@@ -82,7 +104,7 @@ FUNNEL = {
         "de": {"documents": 10, "bytes": 6000, "words": 900},
         "en": {"documents": 50, "bytes": 24_000, "words": 4100},
     },
-}  # fmt: skip
+}
 
 
 @dataclass(slots=True)
@@ -120,10 +142,19 @@ class MadeUpRun:
         for path in stage.files:
             inputs[path] = InputEntry(path=path, content=hashlib.sha256(path.encode()).hexdigest())
         publish(
-            out, self.folder(stage.name), kind=stage.kind, stage=stage.name, fingerprint=stage.name, inputs=inputs,
-            recipe=stage.settings, seeds={}, counts=counts, seconds=self.seconds, code={"herdlm": "0"},
+            out,
+            self.folder(stage.name),
+            kind=stage.kind,
+            stage=stage.name,
+            fingerprint=stage.name,
+            inputs=inputs,
+            recipe=stage.settings,
+            seeds={},
+            counts=counts,
+            seconds=self.seconds,
+            code={"herdlm": "0"},
             volatile=VOLATILE,
-        )  # fmt: skip
+        )
 
 
 def _contents(stage: Stage, recipe: Recipe, out: Path) -> dict[str, Any]:
@@ -139,9 +170,13 @@ def _contents(stage: Stage, recipe: Recipe, out: Path) -> dict[str, Any]:
         shape = recipe.model_config_of(stage.name.removeprefix("pretrain-"))
         loss = 12 * shape.body_parameters**-0.1
         counts = {
-            "parameters": shape.parameters, "body_parameters": shape.body_parameters, "trained_tokens": 76_800,
-            "steps": 300, "validation_nats_per_token": loss, "validation_bits_per_byte": loss / 2,
-        }  # fmt: skip
+            "parameters": shape.parameters,
+            "body_parameters": shape.body_parameters,
+            "trained_tokens": 76_800,
+            "steps": 300,
+            "validation_nats_per_token": loss,
+            "validation_bits_per_byte": loss / 2,
+        }
         _dump(out / "training.json", counts)
         _log(out, 300, lambda s: {"loss": loss + 3 * math.exp(-s / 40), "lr": 1e-3 * (1 - s / 300), "grad_norm": 1.0})
         return counts
@@ -151,9 +186,7 @@ def _contents(stage: Stage, recipe: Recipe, out: Path) -> dict[str, Any]:
         _answers(out, stage.name.removeprefix("examine-"))
         return {"questions": 140, "validation": {"nats_per_token": 4.0, "bits_per_byte": 2.5, "tokens": 100}}
     if stage.name == "flagship-fp8":
-        return {
-            "parameters": 1000, "parameters_fp8": 250, "share_fp8": 0.25, "bytes_before": 2000, "bytes_after": 1750
-        }  # fmt: skip
+        return {"parameters": 1000, "parameters_fp8": 250, "share_fp8": 0.25, "bytes_before": 2000, "bytes_after": 1750}
     if kind == "compare":
         text = {"kl": 0.0009, "kl_p99": 0.0123, "top1_agreement": 0.975, "tokens": 400}
         reward = {"difference": {"value": -0.125, "low": -0.25, "high": 0.0625}}
@@ -163,9 +196,11 @@ def _contents(stage: Stage, recipe: Recipe, out: Path) -> dict[str, Any]:
         return {"right_share": 0.4, "pairs": 90, "held_out_pairs": 10, "edits": 6}
     if stage.name.endswith("-reward"):
         return {
-            "pairs": 90, "held_out_pairs": 10, "train_accuracy": [0.9, 0.82, 0.95],
+            "pairs": 90,
+            "held_out_pairs": 10,
+            "train_accuracy": [0.9, 0.82, 0.95],
             "held_out_accuracy": [0.7, 0.39, 0.9] if "1" in stage.name else [0.9, 0.6, 0.98],
-        }  # fmt: skip
+        }
     if stage.name.endswith("-select"):
         return {"prompts": 100, "kept": 50, "tasks": {"copy": {"candidates": 60, "kept": 50, "right": 45}}}
     if "dpo" in stage.name or "sft" in stage.name or stage.name in ("small-taught", "small-control"):

@@ -177,8 +177,16 @@ def test_the_drift_of_dpo_is_the_mean_of_its_last_quarter(reported: tuple[MadeUp
 def test_the_lineage_goes_back_to_the_crawl_by_hash(reported: tuple[MadeUpRun, dict[str, Any], Page]) -> None:
     run, numbers, page = reported
     line = numbers["lineage"]["line"]
-    assert line == ["crawl.warc.gz", "curate", "tokens", "pretrain-flagship", "round-2-sft", "round-2-dpo",
-                    "flagship-bf16", "flagship-fp8"]  # fmt: skip
+    assert line == [
+        "crawl.warc.gz",
+        "curate",
+        "tokens",
+        "pretrain-flagship",
+        "round-2-sft",
+        "round-2-dpo",
+        "flagship-bf16",
+        "flagship-fp8",
+    ]
     source, manifest = numbers["lineage"]["nodes"][0], json.loads((run.folder("curate") / "manifest.json").read_text())
     assert (source["name"], source["kind"]) == ("crawl.warc.gz", "source file")
     assert source["content"] in [entry["content"] for entry in manifest["inputs"].values()]
@@ -355,9 +363,20 @@ def test_nothing_sticks_out_of_the_window(made_up_run: MadeUpRun, tmp_path: Path
     reader = "<script>onload = () => document.title = frames[0].document.title</script>"
     (tmp_path / "frame.html").write_text(frame + reader, encoding="utf-8")
     told = subprocess.run(
-        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-         "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
-         str(tmp_path / "frame.html")],
-        capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
+        [
+            browser,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--allow-file-access-from-files",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--dump-dom",
+            str(tmp_path / "frame.html"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     assert "<title>sticks out by 0</title>" in told.stdout

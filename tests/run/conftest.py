@@ -18,8 +18,13 @@ def herdlm(*arguments, **more) -> subprocess.CompletedProcess:
     """The command line as a user calls it, in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "herdlm.cli", *map(str, arguments)],
-        capture_output=True, text=True, timeout=280, cwd=ROOT, env=os.environ | {"COLUMNS": "200"}, **more,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=280,
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "200"},
+        **more,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -46,9 +46,12 @@ def staged(data, out, keys, stop=None):
     work = out.with_name(f".{out.name}.working")
     files = sorted(str(path.relative_to(work)) for path in work.glob("failed-gate-*/*"))
     return {
-        "counts": everyone(counts), "ended": everyone(ended), "first_step": steps[0] if steps else None,
-        "published": out.exists(), "failed": files,
-    }  # fmt: skip
+        "counts": everyone(counts),
+        "ended": everyone(ended),
+        "first_step": steps[0] if steps else None,
+        "published": out.exists(),
+        "failed": files,
+    }
 
 
 def probe(data, out, keys):

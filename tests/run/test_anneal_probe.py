@@ -19,12 +19,19 @@ from tests.conftest import TEXT, small_model
 from tests.run.conftest import ROOT, herdlm
 
 KEYS = [
-    "tokenizer.vocab_size=400", "tokens.skill_documents=0", "pretrain.steps=60", "pretrain.rows_per_step=4",
-    "pretrain.seq_len=32", "pretrain.rows_per_micro_batch=3", 'pretrain.mix=[{source = "web", share = 1}]',
-    'pretrain.anneal_mix=[{source = "web", share = 1}]', "pretrain.train.anneal_steps=20",
-    "pretrain.train.warmup_steps=5", "pretrain.train.checkpoint_every_steps=7",
+    "tokenizer.vocab_size=400",
+    "tokens.skill_documents=0",
+    "pretrain.steps=60",
+    "pretrain.rows_per_step=4",
+    "pretrain.seq_len=32",
+    "pretrain.rows_per_micro_batch=3",
+    'pretrain.mix=[{source = "web", share = 1}]',
+    'pretrain.anneal_mix=[{source = "web", share = 1}]',
+    "pretrain.train.anneal_steps=20",
+    "pretrain.train.warmup_steps=5",
+    "pretrain.train.checkpoint_every_steps=7",
     "pretrain.mix_phases=[{from_tokens = 1000, mix = [{source = 'web', share = 1}]}]",
-]  # fmt: skip
+]
 WORDS = TEXT.split()
 
 
@@ -62,9 +69,12 @@ def data(tokenizer, tmp_path_factory):
 
 def probe(data, out, more=(), **options):
     given = dict(
-        tokens=data / "tokens", tokenizer=data / "tokenizer", new=data / "new", held_out={"numbers": data / "held"},
+        tokens=data / "tokens",
+        tokenizer=data / "tokenizer",
+        new=data / "new",
+        held_out={"numbers": data / "held"},
         out=out,
-    )  # fmt: skip
+    )
     recipe = read_recipe(ROOT / "recipes" / "tiny.toml", [*KEYS, *more])
     return anneal_probe(recipe, "small", **(given | options))
 
@@ -167,8 +177,18 @@ def test_what_cannot_be_probed_is_refused(data, tmp_path, tokenizer):
     with pytest.raises(InputError, match="exists"):
         probe(data, tmp_path)
     done = herdlm(
-        "anneal-probe", "recipes/tiny.toml", "--new", "n", "--tokens", "t", "--tokenizer", "k", "--out", tmp_path / "o",
-        "--held-out", "numbers",
-    )  # fmt: skip
+        "anneal-probe",
+        "recipes/tiny.toml",
+        "--new",
+        "n",
+        "--tokens",
+        "t",
+        "--tokenizer",
+        "k",
+        "--out",
+        tmp_path / "o",
+        "--held-out",
+        "numbers",
+    )
     assert done.returncode == 2
     assert "--held-out numbers is not of the form NAME=FOLDER" in done.stderr

@@ -56,9 +56,15 @@ def folders(tmp_path_factory, tokenizer):
 def told(folders):
     material = Material(folders / "text.txt", folders / "prompts.jsonl", folders / "reward")
     return compare(
-        folders / "bf16", folders / "fp8", folders / "report", material, asking=Asking(max_tokens=12), seq_len=64,
-        device="cpu", quiet=True,
-    )  # fmt: skip
+        folders / "bf16",
+        folders / "fp8",
+        folders / "report",
+        material,
+        asking=Asking(max_tokens=12),
+        seq_len=64,
+        device="cpu",
+        quiet=True,
+    )
 
 
 def test_the_report_is_an_artefact_with_numbers_answers_and_a_page(folders, told):
@@ -141,9 +147,14 @@ def test_right_answers_are_counted_by_task(told, folders, tmp_path):
     known = [{"prompt": row["prompt"], "task": "copy", "answer": " ".join(row["original"].split())} for row in rows]
     (tmp_path / "known.jsonl").write_text("\n".join(map(json.dumps, known)))
     again = compare(
-        folders / "bf16", folders / "fp8", tmp_path / "out", Material(None, tmp_path / "known.jsonl"),
-        asking=Asking(max_tokens=12), device="cpu", quiet=True,
-    )  # fmt: skip
+        folders / "bf16",
+        folders / "fp8",
+        tmp_path / "out",
+        Material(None, tmp_path / "known.jsonl"),
+        asking=Asking(max_tokens=12),
+        device="cpu",
+        quiet=True,
+    )
     same = sum(row["original"] == row["changed"] for row in rows)
     task = again["answers"]["tasks"]["copy"]
     assert task["original"]["value"] == 1.0 and task["lost"] == len(rows) - same and task["gained"] == 0
@@ -153,21 +164,31 @@ def test_right_answers_are_counted_by_task(told, folders, tmp_path):
 
 def test_benchmarks_are_answered_by_likelihood_and_paired(folders, tmp_path):
     rows = [
-        {"task": f"t{i % 2}", "question": f"Question {i}: the package", "choices": ["manager", "server", "disk"],
-         "answer": i % 3}
+        {
+            "task": f"t{i % 2}",
+            "question": f"Question {i}: the package",
+            "choices": ["manager", "server", "disk"],
+            "answer": i % 3,
+        }
         for i in range(24)
-    ]  # fmt: skip
+    ]
     (tmp_path / "b.jsonl").write_text("\n".join(json.dumps(row) for row in [*rows, rows[0] | {"question": TEXT * 9}]))
-    found = compare(folders / "bf16", folders / "fp8", tmp_path / "out", Material(benchmarks=tmp_path / "b.jsonl"),
-                    device="cpu", quiet=True)  # fmt: skip
+    found = compare(
+        folders / "bf16",
+        folders / "fp8",
+        tmp_path / "out",
+        Material(benchmarks=tmp_path / "b.jsonl"),
+        device="cpu",
+        quiet=True,
+    )
     assert found["benchmarks"]["too_long"] == 1
     tokenizer = Tokenizer.load(folders / "bf16")
     models = (load_folder(folders / "bf16", dtype=torch.float32), load_fp8(folders / "fp8", dtype=torch.float32))
     right, nats = [], []
     for model in models:
-        values = np.array([
-            [likelihood(model, tokenizer, row["question"], choice) for choice in row["choices"]] for row in rows
-        ])  # fmt: skip
+        values = np.array(
+            [[likelihood(model, tokenizer, row["question"], choice) for choice in row["choices"]] for row in rows]
+        )
         answers = np.array([row["answer"] for row in rows])
         right.append(values.argmax(1) == answers)
         sizes = np.array([len(row["choices"][row["answer"]]) for row in rows])
@@ -196,8 +217,16 @@ def likelihood(model, tokenizer, question, choice):
 
 def test_a_model_against_itself_has_no_damage(folders, tmp_path):
     material = Material(folders / "text.txt", folders / "prompts.jsonl", folders / "reward")
-    told = compare(folders / "fp8", folders / "fp8", tmp_path / "out", material, asking=Asking(2, 1.0, 8), seq_len=64,
-                   device="cpu", quiet=True)  # fmt: skip
+    told = compare(
+        folders / "fp8",
+        folders / "fp8",
+        tmp_path / "out",
+        material,
+        asking=Asking(2, 1.0, 8),
+        seq_len=64,
+        device="cpu",
+        quiet=True,
+    )
     assert told["text"]["kl_max"] == 0 and told["text"]["top1_agreement"] == 1
     assert told["answers"]["same_answers"] == 1 and told["answers"]["reward"]["difference"]["value"] == 0
     assert told["answers"]["worst"]["by_reward"] == []
@@ -236,9 +265,14 @@ def test_texts_come_from_several_kinds_of_files(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("", "holds no prompts"), ("[]\n", "line 1 has no prompt"), ('{"prompt": ""}', "line 1 has no prompt"),
-     ('{"prompt": "a"}\n{', "line 2 is not JSON"), ('{"prompt": "a", "answer": 3}', "line 1 has no prompt")],
-)  # fmt: skip
+    [
+        ("", "holds no prompts"),
+        ("[]\n", "line 1 has no prompt"),
+        ('{"prompt": ""}', "line 1 has no prompt"),
+        ('{"prompt": "a"}\n{', "line 2 is not JSON"),
+        ('{"prompt": "a", "answer": 3}', "line 1 has no prompt"),
+    ],
+)
 def test_bad_prompts_are_named(tmp_path, content, said):
     (tmp_path / "p.jsonl").write_text(content)
     with pytest.raises((InputError, DamagedError), match=said):
@@ -256,8 +290,13 @@ def test_what_does_not_belong_together_is_refused(folders, tmp_path, tokenizer):
     with pytest.raises(InputError, match="writes nothing"):
         compare(folders / "reward", folders / "reward", out, text)
     with pytest.raises(InputError, match="is no reward model"):
-        compare(folders / "bf16", folders / "fp8", out,
-                Material(None, folders / "prompts.jsonl", folders / "bf16"), quiet=True)  # fmt: skip
+        compare(
+            folders / "bf16",
+            folders / "fp8",
+            out,
+            Material(None, folders / "prompts.jsonl", folders / "bf16"),
+            quiet=True,
+        )
     with pytest.raises(InputError, match="are the same"):
         Asking(samples=2)
     assert not out.exists()

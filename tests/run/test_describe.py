@@ -28,9 +28,11 @@ def test_the_reports_models_have_the_reports_numbers(size):
     assert model["roles"] == ["flagship"]
     assert model["parameters"] == REPORT[size]
     assert model["state_bytes"]["total"] == {
-        "weights": 4 * REPORT[size], "gradients": 4 * REPORT[size], "optimizer": 8 * REPORT[size],
+        "weights": 4 * REPORT[size],
+        "gradients": 4 * REPORT[size],
+        "optimizer": 8 * REPORT[size],
         "sum": 16 * REPORT[size],
-    }  # fmt: skip
+    }
     layout = model["layout"]
     assert (layout["processes"], layout["tp"], layout["pp"]) == LAYOUTS[size]
     assert model["peak_lr"] == {"8b": 3e-4, "70b": 1.5e-4, "405b": 8e-5}[size]

@@ -91,18 +91,22 @@ def test_a_model_that_few_gpus_can_share_stands_there_several_times():
 
 @settings(max_examples=60, deadline=None)
 @given(
-    gpus=st.sampled_from([1, 2, 4, 8, 16]), gigabytes=st.floats(1, 400), context=st.integers(1, 131_072),
+    gpus=st.sampled_from([1, 2, 4, 8, 16]),
+    gigabytes=st.floats(1, 400),
+    context=st.integers(1, 131_072),
     name=st.sampled_from(sorted(PUBLISHED)),
-)  # fmt: skip
+)
 def test_the_most_sequences_fit_and_one_more_does_not(gpus, gigabytes, context, name):
     node, model = Node(gpus=gpus, gigabytes=gigabytes), PUBLISHED[name]
     for row in both_precisions(name, model, node, context=context, concurrency=1, config=CONFIG):
         assert row.weights <= row.weights_per_gpu * row.tensor_parallel
         assert row.fits == (row.most_sequences >= 1) and row.fits <= row.weights_fit
         if row.most_sequences:
-            fp8 = {} if row.precision == "BF16" else {
-                "fp8": {f"model.layers.{i}.{m}" for i in range(1, model.layers - 1) for m in CONFIG.modules()}
-            }  # fmt: skip
+            fp8 = (
+                {}
+                if row.precision == "BF16"
+                else {"fp8": {f"model.layers.{i}.{m}" for i in range(1, model.layers - 1) for m in CONFIG.modules()}}
+            )
             at_most = fit(name, model, node, context=context, concurrency=row.most_sequences, **fp8)
             more = fit(name, model, node, context=context, concurrency=row.most_sequences + 1, **fp8)
             assert at_most.fits and not more.fits

@@ -103,8 +103,13 @@ def on_two(*arguments):
     """The command line as a user calls it, with --processes 2."""
     return subprocess.run(
         [sys.executable, "-m", "herdlm.cli", *map(str, arguments), "--processes", "2"],
-        capture_output=True, text=True, timeout=280, cwd=ROOT, env=os.environ | {"COLUMNS": "200"}, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=280,
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "200"},
+        check=False,
+    )
 
 
 @pytest.mark.slow

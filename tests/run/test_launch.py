@@ -25,9 +25,14 @@ def job(name="1b", model="1b", **options):
 
 def test_the_sbatch_file_of_the_405b_is_as_before():
     done = herdlm(
-        "launch", "recipes/llama3.1-405b.toml", "--slurm", *WHERE, "--sbatch=--partition=gpu", "--set",
+        "launch",
+        "recipes/llama3.1-405b.toml",
+        "--slurm",
+        *WHERE,
+        "--sbatch=--partition=gpu",
+        "--set",
         "pretrain.train.peak_lr=7e-5",
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == (GOLDEN / "llama3.1-405b.sbatch").read_text()
 
@@ -51,10 +56,27 @@ def test_a_shell_runs_the_sbatch_file_and_torchrun_gets_the_words(tmp_path):
         ["bash", str(file)], capture_output=True, text=True, env=environment | {"SLURM_JOB_ID": "42"}, check=True
     )
     assert done.stdout.splitlines() == [
-        "--nnodes=2", "--nproc-per-node=8", "--max-restarts=10", "--rdzv-backend=c10d", "--rdzv-endpoint=node07:29500",
-        "--rdzv-id=42", "-m", "herdlm.cli", "train", "/data/recipes/1b.toml", "--model", "1b", "--tokens",
-        "/data/tokens", "--tokenizer", "/data/tokenizer", "--out", out, "--set", 'name="a b"',
-    ]  # fmt: skip
+        "--nnodes=2",
+        "--nproc-per-node=8",
+        "--max-restarts=10",
+        "--rdzv-backend=c10d",
+        "--rdzv-endpoint=node07:29500",
+        "--rdzv-id=42",
+        "-m",
+        "herdlm.cli",
+        "train",
+        "/data/recipes/1b.toml",
+        "--model",
+        "1b",
+        "--tokens",
+        "/data/tokens",
+        "--tokenizer",
+        "/data/tokenizer",
+        "--out",
+        out,
+        "--set",
+        'name="a b"',
+    ]
 
 
 def test_kubernetes_reads_one_service_and_one_pod_a_node():

@@ -19,10 +19,18 @@ STAGES = [
 
 
 def config(stages=STAGES, margin=0.05, rate=0.9):
-    return PretrainConfig.model_validate({
-        "seq_len": 8, "rows_per_step": 8, "steps": 60, "mix": MIX, "anneal_mix": MIX, "long_context": stages,
-        "gate": {"short_loss_margin": margin, "needle_rate": rate}, "train": {"peak_lr": 1e-3, "anneal_steps": 10},
-    })  # fmt: skip
+    return PretrainConfig.model_validate(
+        {
+            "seq_len": 8,
+            "rows_per_step": 8,
+            "steps": 60,
+            "mix": MIX,
+            "anneal_mix": MIX,
+            "long_context": stages,
+            "gate": {"short_loss_margin": margin, "needle_rate": rate},
+            "train": {"peak_lr": 1e-3, "anneal_steps": 10},
+        }
+    )
 
 
 class Told:
@@ -60,9 +68,21 @@ class Told:
 
 
 WHOLE = [
-    ("train", 0, 25), ("loss", 8), ("rope", 4.0), ("train", 25, 30), ("needles", 16), ("loss", 8), ("train", 30, 40),
-    ("needles", 32), ("loss", 8), ("rope", 8.0), ("train", 40, 50), ("needles", 64), ("loss", 8), ("train", 50, 60),
-]  # fmt: skip
+    ("train", 0, 25),
+    ("loss", 8),
+    ("rope", 4.0),
+    ("train", 25, 30),
+    ("needles", 16),
+    ("loss", 8),
+    ("train", 30, 40),
+    ("needles", 32),
+    ("loss", 8),
+    ("rope", 8.0),
+    ("train", 40, 50),
+    ("needles", 64),
+    ("loss", 8),
+    ("train", 50, 60),
+]
 
 
 def test_each_stage_is_trained_measured_and_passed_before_the_next(tmp_path):

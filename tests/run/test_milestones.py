@@ -14,11 +14,19 @@ from tests.run.conftest import ROOT, herdlm
 from tests.run.test_anneal_probe import data  # noqa: F401 - a fixture
 
 KEYS = [
-    "tokenizer.vocab_size=400", "tokens.skill_documents=0", "pretrain.steps=25", "pretrain.rows_per_step=4",
-    "pretrain.seq_len=16", 'pretrain.mix=[{source = "web", share = 1}]', "pretrain.train.validate_every_steps=5",
-    'pretrain.anneal_mix=[{source = "web", share = 1}]', "pretrain.train.anneal_steps=5",
-    "pretrain.train.checkpoint_every_steps=5", "pretrain.train.milestone_every_steps=10", "track.tensorboard='on'",
-]  # fmt: skip
+    "tokenizer.vocab_size=400",
+    "tokens.skill_documents=0",
+    "pretrain.steps=25",
+    "pretrain.rows_per_step=4",
+    "pretrain.seq_len=16",
+    'pretrain.mix=[{source = "web", share = 1}]',
+    "pretrain.train.validate_every_steps=5",
+    'pretrain.anneal_mix=[{source = "web", share = 1}]',
+    "pretrain.train.anneal_steps=5",
+    "pretrain.train.checkpoint_every_steps=5",
+    "pretrain.train.milestone_every_steps=10",
+    "track.tensorboard='on'",
+]
 
 
 @pytest.fixture(scope="module")

@@ -85,9 +85,11 @@ def test_a_run_reads_a_capped_source_as_often_as_the_cap_says(shards):
 @settings(max_examples=100, deadline=None)
 def test_no_source_is_read_more_often_than_its_cap_or_the_run_is_refused(caps, shares, phase):
     config = pretraining(
-        mix=mix(web=shares[0], skills=shares[1]), anneal_mix=mix(web_anneal=shares[2], skills=shares[3]),
-        mix_phases=[{"from_tokens": phase, "mix": mix(web=shares[4], web_anneal=shares[5])}], max_epochs=caps,
-    )  # fmt: skip
+        mix=mix(web=shares[0], skills=shares[1]),
+        anneal_mix=mix(web_anneal=shares[2], skills=shares[3]),
+        mix_phases=[{"from_tokens": phase, "mix": mix(web=shares[4], web_anneal=shares[5])}],
+        max_epochs=caps,
+    )
     try:
         plan = plan_mix(config, SIZES)
     except InputError as error:
@@ -164,9 +166,15 @@ def test_a_training_says_what_its_caps_did(data, tmp_path, tokenizer):  # noqa: 
 
 def test_describe_tells_epochs_from_the_command_line(shards):
     tiny = [
-        "describe", "recipes/tiny.toml", "--tokens", shards, "--set", "pretrain.max_epochs={web = 200.0}",
-        "--set", "pretrain.steps=1000",
-    ]  # fmt: skip
+        "describe",
+        "recipes/tiny.toml",
+        "--tokens",
+        shards,
+        "--set",
+        "pretrain.max_epochs={web = 200.0}",
+        "--set",
+        "pretrain.steps=1000",
+    ]
     done = herdlm(*tiny)
     assert done.returncode == 0, done.stderr
     # 850 steps of 2,048 tokens, of which web has 0.4

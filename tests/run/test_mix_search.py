@@ -16,12 +16,17 @@ from tests.run.conftest import ROOT, herdlm
 from tests.run.test_anneal_probe import sentences, squares, write
 
 KEYS = [
-    "tokenizer.vocab_size=400", "tokens.skill_documents=0", "pretrain.steps=60", "pretrain.rows_per_step=4",
-    "pretrain.seq_len=32", "pretrain.train.anneal_steps=12", "pretrain.train.warmup_steps=5",
+    "tokenizer.vocab_size=400",
+    "tokens.skill_documents=0",
+    "pretrain.steps=60",
+    "pretrain.rows_per_step=4",
+    "pretrain.seq_len=32",
+    "pretrain.train.anneal_steps=12",
+    "pretrain.train.warmup_steps=5",
     "tokens.sources={prose = {languages = ['en']}, numbers = {languages = ['de']}}",
     "pretrain.mix=[{source = 'prose', share = 0.8}, {source = 'numbers', share = 0.2}]",
     "pretrain.anneal_mix=[{source = 'prose-anneal', share = 0.8}, {source = 'numbers-anneal', share = 0.2}]",
-]  # fmt: skip
+]
 CANDIDATES = """
 [candidates.more-numbers]
 mix = { prose = 1, numbers = 1 }
@@ -52,9 +57,13 @@ def data(tokenizer, tmp_path_factory):
 
 def search(data, out, *more, **options):
     given = dict(
-        tokens=data / "tokens", tokenizer=data / "tokenizer", candidates=data / "candidates.toml", out=out,
-        models=("ladder-1", "ladder-2"), steps=40,
-    )  # fmt: skip
+        tokens=data / "tokens",
+        tokenizer=data / "tokenizer",
+        candidates=data / "candidates.toml",
+        out=out,
+        models=("ladder-1", "ladder-2"),
+        steps=40,
+    )
     return mix_search(recipe(*more), **(given | options))
 
 
@@ -187,10 +196,13 @@ def test_a_candidate_is_tried_with_the_shares_its_caps_leave(data):
 
 def test_a_run_in_small_has_the_proportions_of_the_whole(data):
     whole = recipe(
-        "pretrain.steps=200", "pretrain.train.anneal_steps=40", "pretrain.train.warmup_steps=10",
+        "pretrain.steps=200",
+        "pretrain.train.anneal_steps=40",
+        "pretrain.train.warmup_steps=10",
         "pretrain.mix_phases=[{from_tokens = 10240, mix = [{source = 'prose', share = 1}]}]",
-        "pretrain.long_context=[{seq_len = 64, tokens = 1280, tokens_per_step = 128}]", "herd.max_seq_len=256",
-    )  # fmt: skip
+        "pretrain.long_context=[{seq_len = 64, tokens = 1280, tokens_per_step = 128}]",
+        "herd.max_seq_len=256",
+    )
     config = CandidatesConfig.model_validate({"draw": {"count": 1}})
     small = make_candidates(whole, config, data / "tokens", steps=95, source="file")[0].recipe.pretrain
     assert [(s.kind, s.steps) for s in timeline(small)] == [("main", 40), ("main", 35), ("anneal", 20)]
@@ -240,9 +252,18 @@ def test_what_cannot_be_searched_is_refused(data, tmp_path, told):
     with pytest.raises(InputError, match="exists"):
         search(data, told[0])
     done = herdlm(
-        "mix", "search", "recipes/tiny.toml", "--tokens", tmp_path, "--tokenizer", data / "tokenizer", "--out",
-        tmp_path / "o", "--candidates", data / "candidates.toml",
-    )  # fmt: skip
+        "mix",
+        "search",
+        "recipes/tiny.toml",
+        "--tokens",
+        tmp_path,
+        "--tokenizer",
+        data / "tokenizer",
+        "--out",
+        tmp_path / "o",
+        "--candidates",
+        data / "candidates.toml",
+    )
     assert done.returncode == 2
     assert "web-validation is not a token shard" in done.stderr
 
@@ -250,10 +271,27 @@ def test_what_cannot_be_searched_is_refused(data, tmp_path, told):
 def test_the_command_line_prints_the_table(told, data, tmp_path):
     keys = [part for key in KEYS for part in ("--set", key)]
     done = herdlm(
-        "mix", "search", "recipes/tiny.toml", "--tokens", data / "tokens", "--tokenizer", data / "tokenizer",
-        "--candidates", data / "candidates.toml", "--out", tmp_path / "out", "--models", "ladder-1,ladder-2",
-        "--steps", 40, "--confirm", "ladder-3", "--runs", told[0].with_name("search-models"), *keys,
-    )  # fmt: skip
+        "mix",
+        "search",
+        "recipes/tiny.toml",
+        "--tokens",
+        data / "tokens",
+        "--tokenizer",
+        data / "tokenizer",
+        "--candidates",
+        data / "candidates.toml",
+        "--out",
+        tmp_path / "out",
+        "--models",
+        "ladder-1,ladder-2",
+        "--steps",
+        40,
+        "--confirm",
+        "ladder-3",
+        "--runs",
+        told[0].with_name("search-models"),
+        *keys,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == (told[0] / "search.txt").read_text()
 
@@ -269,9 +307,12 @@ def test_on_the_sample_crawl_a_mix_heavier_in_german_is_forecast_to_know_german_
         for end in ("", "-anneal")
     )
     changes = (
-        f"tokens.sources={sources}", "tokens.skill_documents=2000", "tokens.max_text_megabytes={}",
-        f"pretrain.mix={main}", f"pretrain.anneal_mix={anneal}",
-    )  # fmt: skip
+        f"tokens.sources={sources}",
+        "tokens.skill_documents=2000",
+        "tokens.max_text_megabytes={}",
+        f"pretrain.mix={main}",
+        f"pretrain.anneal_mix={anneal}",
+    )
     keys = [part for change in changes for part in ("--set", change)]
     done = herdlm("run", "recipes/tiny.toml", "--until", "tokens", "--out", tmp_path / "run", *keys)
     assert done.returncode == 0, done.stderr
@@ -281,9 +322,14 @@ def test_on_the_sample_crawl_a_mix_heavier_in_german_is_forecast_to_know_german_
     )
     stages = tmp_path / "run" / "stages"
     told = mix_search(
-        read_recipe(ROOT / "recipes" / "tiny.toml", changes), tokens=stages / "tokens", tokenizer=stages / "tokenizer",
-        candidates=tmp_path / "mixes.toml", out=tmp_path / "search", steps=100, confirm="flagship",
-    )  # fmt: skip
+        read_recipe(ROOT / "recipes" / "tiny.toml", changes),
+        tokens=stages / "tokens",
+        tokenizer=stages / "tokenizer",
+        candidates=tmp_path / "mixes.toml",
+        out=tmp_path / "search",
+        steps=100,
+        confirm="flagship",
+    )
     rows = by_name(told)
     german, english = (
         {name: row["domains"][domain]["forecast"] for name, row in rows.items()} for domain in ("german", "english")

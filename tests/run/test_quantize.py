@@ -79,17 +79,40 @@ def test_the_command_writes_a_model_that_the_engine_runs(herdlm, folder, tmp_pat
 
 def test_each_key_is_an_option(herdlm, folder, tmp_path):
     done = herdlm(
-        "quantize", folder, "--out", tmp_path / "fp8", "--activation-cap", 600, "--matrices", "down", "--attention",
-        "--skip-first-layers", 0, "--skip-last-layers", 3, "--json",
-    )  # fmt: skip
+        "quantize",
+        folder,
+        "--out",
+        tmp_path / "fp8",
+        "--activation-cap",
+        600,
+        "--matrices",
+        "down",
+        "--attention",
+        "--skip-first-layers",
+        0,
+        "--skip-last-layers",
+        3,
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     assert fp8_modules(tmp_path / "fp8") == {"0.mlp.down_proj", *(f"0.self_attn.{m}_proj" for m in "qkvo")}
     counts = json.loads(done.stdout)
     config = json.loads((tmp_path / "fp8" / "config.json").read_text())["quantization_config"]
     assert config["activation_scale_ub"] == 600
     assert counts["parameters_fp8"] == 32 * 64 + 2 * 32 * 32 + 2 * 32 * 16
-    only_attention = herdlm("quantize", folder, "--out", tmp_path / "b", "--matrices", "none", "--attention",
-                            "--activation-cap", "inf", "--granularity", "tensor")  # fmt: skip
+    only_attention = herdlm(
+        "quantize",
+        folder,
+        "--out",
+        tmp_path / "b",
+        "--matrices",
+        "none",
+        "--attention",
+        "--activation-cap",
+        "inf",
+        "--granularity",
+        "tensor",
+    )
     assert only_attention.returncode == 0, only_attention.stderr
     assert fp8_modules(tmp_path / "b") == {f"{i}.self_attn.{m}_proj" for i in (1, 2) for m in "qkvo"}
     config = json.loads((tmp_path / "b" / "config.json").read_text())["quantization_config"]

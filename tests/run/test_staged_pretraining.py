@@ -16,16 +16,24 @@ from tests.run.conftest import ROOT
 from tests.run.test_anneal_probe import data  # noqa: F401 - a fixture
 
 KEYS = [
-    "tokenizer.vocab_size=400", "tokens.skill_documents=0", "pretrain.steps=50", "pretrain.rows_per_step=4",
-    "pretrain.seq_len=16", 'pretrain.mix=[{source = "web", share = 1}]', "herd.max_seq_len=256",
-    'pretrain.anneal_mix=[{source = "web", share = 1}]', "pretrain.train.anneal_steps=10",
+    "tokenizer.vocab_size=400",
+    "tokens.skill_documents=0",
+    "pretrain.steps=50",
+    "pretrain.rows_per_step=4",
+    "pretrain.seq_len=16",
+    'pretrain.mix=[{source = "web", share = 1}]',
+    "herd.max_seq_len=256",
+    'pretrain.anneal_mix=[{source = "web", share = 1}]',
+    "pretrain.train.anneal_steps=10",
     "pretrain.ramp=[{from_tokens = 500, seq_len = 32, tokens_per_step = 128}]",
     "pretrain.mix_phases=[{from_tokens = 1000, mix = [{source = 'web', share = 1}]}]",
-    "pretrain.train.warmup_steps=5", "pretrain.train.checkpoint_every_steps=4", "pretrain.train.average_last=0.1",
+    "pretrain.train.warmup_steps=5",
+    "pretrain.train.checkpoint_every_steps=4",
+    "pretrain.train.average_last=0.1",
     "pretrain.long_context=[{seq_len = 64, tokens = 640, rope_scaling = {original_max_position_embeddings = 32}}, "
     "{seq_len = 128, tokens = 1280, tokens_per_step = 256}]",
     "pretrain.gate={short_loss_margin = 9.0, needle_rate = 0.0, needle_depths = 2, needles_per_depth = 1}",
-]  # fmt: skip
+]
 
 
 def staged(data, out, *more):  # noqa: F811
@@ -43,8 +51,12 @@ def test_the_run_follows_its_timeline(whole):
     out, recipe, counts = whole
     stretches = timeline(recipe.pretrain)
     assert {(s.kind, s.seq_len) for s in stretches} == {
-        ("main", 16), ("main", 32), ("long-context", 64), ("long-context", 128), ("anneal", 128)
-    }  # fmt: skip
+        ("main", 16),
+        ("main", 32),
+        ("long-context", 64),
+        ("long-context", 128),
+        ("anneal", 128),
+    }
     steps = list(read_events(out / "events.jsonl", "step"))
     assert [event["step"] for event in steps] == list(range(1, 51))
     assert [event["tokens"] for event in steps] == [s.tokens_per_step for s in stretches for _ in range(s.steps)]

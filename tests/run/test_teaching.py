@@ -23,11 +23,19 @@ from tests.run.conftest import ROOT, herdlm
 from tests.run.test_anneal_probe import data  # noqa: F401 - a fixture
 
 KEYS = [
-    "tokenizer.vocab_size=400", "tokens.skill_documents=0", "pretrain.steps=24", "pretrain.rows_per_step=4",
-    "pretrain.seq_len=32", 'pretrain.mix=[{source = "web", share = 1}]', "pretrain.rows_per_micro_batch=3",
-    'pretrain.anneal_mix=[{source = "web", share = 1}]', "pretrain.train.anneal_steps=8",
-    "pretrain.train.warmup_steps=3", "pretrain.train.checkpoint_every_steps=5", "pretrain.train.average_last=0.2",
-]  # fmt: skip
+    "tokenizer.vocab_size=400",
+    "tokens.skill_documents=0",
+    "pretrain.steps=24",
+    "pretrain.rows_per_step=4",
+    "pretrain.seq_len=32",
+    'pretrain.mix=[{source = "web", share = 1}]',
+    "pretrain.rows_per_micro_batch=3",
+    'pretrain.anneal_mix=[{source = "web", share = 1}]',
+    "pretrain.train.anneal_steps=8",
+    "pretrain.train.warmup_steps=3",
+    "pretrain.train.checkpoint_every_steps=5",
+    "pretrain.train.average_last=0.2",
+]
 TAUGHT = "herd.models.small.distill={top_k = 16, weight = 0.6}"
 
 
@@ -199,10 +207,24 @@ def test_processes_share_the_teaching_and_end_where_one_does(whole, data, teache
     sets = [part for key in [*KEYS, TAUGHT, "pretrain.train.precision=float32"] for part in ("--set", key)]
     for processes in (1, 4):
         done = herdlm(
-            "train", ROOT / "recipes" / "tiny.toml", "--tokens", data / "tokens", "--tokenizer", data / "tokenizer",
-            "--model", "small", "--teacher", teacher, "--out", tmp_path / str(processes), "--processes", processes,
-            *sets, "--set", f"parallel.tp={min(processes, 2)}",
-        )  # fmt: skip
+            "train",
+            ROOT / "recipes" / "tiny.toml",
+            "--tokens",
+            data / "tokens",
+            "--tokenizer",
+            data / "tokenizer",
+            "--model",
+            "small",
+            "--teacher",
+            teacher,
+            "--out",
+            tmp_path / str(processes),
+            "--processes",
+            processes,
+            *sets,
+            "--set",
+            f"parallel.tp={min(processes, 2)}",
+        )
         assert done.returncode == 0, done.stderr
     one, four = (dict(load_folder(tmp_path / n).named_parameters()) for n in ("1", "4"))
     assert max(float((one[n] - four[n]).abs().max() / one[n].abs().max()) for n in one) < 1e-3

@@ -95,9 +95,12 @@ def test_a_step_reads_the_same_rows_however_it_is_reached(shards, keys, seed):
 def test_a_source_is_read_on_where_the_mix_changes(shards):
     """The rows of web that the phases read are the rows of web alone, in order: none twice, none left out."""
     config = pretraining(
-        mix_phases=[{"from_tokens": 200, "mix": BOTH}, {"from_tokens": 500, "mix": [{"source": "skills", "share": 1}]},
-                    {"from_tokens": 640, "mix": BOTH}],
-    )  # fmt: skip
+        mix_phases=[
+            {"from_tokens": 200, "mix": BOTH},
+            {"from_tokens": 500, "mix": [{"source": "skills", "share": 1}]},
+            {"from_tokens": 640, "mix": BOTH},
+        ]
+    )
     alone = open_batches(pretraining(), shards, seed=1, pad=0)
     mixed = open_batches(config, shards, seed=1, pad=0)
     rows = [row for step in range(30) for row in mixed.micro_batches(step)[0].tokens if int(row.max()) < 20_000]

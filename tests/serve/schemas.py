@@ -19,10 +19,15 @@ def values(schema, known):
     if "anyOf" in schema:
         return st.one_of([values(each, known) for each in schema["anyOf"]])
     kinds = {
-        "object": objects, "array": arrays, "string": strings, "integer": integers, "number": numbers,
-        "boolean": lambda schema, known: st.booleans(), "null": lambda schema, known: st.none(),
+        "object": objects,
+        "array": arrays,
+        "string": strings,
+        "integer": integers,
+        "number": numbers,
+        "boolean": lambda schema, known: st.booleans(),
+        "null": lambda schema, known: st.none(),
         None: lambda schema, known: JSON,
-    }  # fmt: skip
+    }
     return kinds[schema.get("type")](schema, known)
 
 
@@ -65,5 +70,6 @@ def numbers(schema, known):
         schema.get("minimum", schema.get("exclusiveMinimum")),
         schema.get("maximum", schema.get("exclusiveMaximum")),
         exclude_min="exclusiveMinimum" in schema,
-        allow_nan=False, allow_infinity=False,
-    )  # fmt: skip
+        allow_nan=False,
+        allow_infinity=False,
+    )

@@ -227,9 +227,16 @@ def test_a_model_that_cannot_be_loaded_is_told_as_what_it_is(tmp_path):
 
 def test_parameters_survive_the_wire():
     params = SamplingParams(
-        max_tokens=7, temperature=0.5, top_p=0.25, logit_bias=((5, -100.0), (6, 3.5)), stop=("a", "é"),
-        stop_tokens=(3,), grammar=Grammar.json_object(), best_of=3, n=2,
-    )  # fmt: skip
+        max_tokens=7,
+        temperature=0.5,
+        top_p=0.25,
+        logit_bias=((5, -100.0), (6, 3.5)),
+        stop=("a", "é"),
+        stop_tokens=(3,),
+        grammar=Grammar.json_object(),
+        best_of=3,
+        n=2,
+    )
     row = json.loads(json.dumps(params_row(params)))
     assert params_of(row) == params
     assert params_of(json.loads(json.dumps(params_row(SamplingParams())))) == SamplingParams()

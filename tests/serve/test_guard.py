@@ -62,9 +62,11 @@ def test_prompt_and_answer_are_judged_apart(guard: Guard) -> None:
     verdict = guard.judge(answered, "answer")
     assert verdict.flagged and verdict.categories == ("S9",) and verdict.subject == "answer"
     assert verdict.told() == {
-        "flagged": True, "of": "answer", "score": round(verdict.score, 6),
+        "flagged": True,
+        "of": "answer",
+        "score": round(verdict.score, 6),
         "categories": [{"code": "S9", "name": "Indiscriminate Weapons"}],
-    }  # fmt: skip
+    }
     # of a dialog whose last message is the beginning of an answer, the user's turn is the prompt
     assert guard.judge([user("What is murder , please"), assistant("I like")]).flagged
 
@@ -120,9 +122,12 @@ def test_the_oldest_turns_make_room(guard: Guard) -> None:
 
 def test_all_that_a_client_sends_is_on_the_users_side() -> None:
     told: list[Message] = [
-        {"role": "system", "content": "Be brief."}, user("One"), assistant("Two"), {"role": "ipython", "content": "3"},
+        {"role": "system", "content": "Be brief."},
+        user("One"),
+        assistant("Two"),
+        {"role": "ipython", "content": "3"},
         user("Four"),
-    ]  # fmt: skip
+    ]
     assert turns_of(told) == [("User", "Be brief.\nOne"), ("Agent", "Two"), ("User", "3\nFour")]
 
 
@@ -138,10 +143,16 @@ def test_the_question_names_categories_and_shows_the_conversation() -> None:
 @pytest.mark.parametrize(
     ("answer", "codes"),
     [
-        ("safe", set()), ("unsafe\nS1", {"S1"}), (" unsafe\n S2, S14 \nmore S3", {"S2", "S14"}), ("unsafe", set()),
-        ("unsafe\nS15,S1", {"S1"}), ("safe\nS1", set()), ("unsafely\nS1", set()), ("\n\nunsafe\nS10,S10", {"S10"}),
+        ("safe", set()),
+        ("unsafe\nS1", {"S1"}),
+        (" unsafe\n S2, S14 \nmore S3", {"S2", "S14"}),
+        ("unsafe", set()),
+        ("unsafe\nS15,S1", {"S1"}),
+        ("safe\nS1", set()),
+        ("unsafely\nS1", set()),
+        ("\n\nunsafe\nS10,S10", {"S10"}),
     ],
-)  # fmt: skip
+)
 def test_codes_of_an_answer(answer: str, codes: set[str]) -> None:
     assert codes_in(answer) == codes
 

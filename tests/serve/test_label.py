@@ -20,9 +20,20 @@ def test_a_models_nonsense_is_counted_and_too_long_questions_are_refused(server,
 
     def label(model: str, out: str) -> None:
         arguments = [
-            "label", str(tmp_path / "corpus.jsonl"), "--rubric", str(tmp_path / "rubric.md"),
-            "--out", str(tmp_path / out), "--address", server.url, "--model", model, "--set", "max_tokens=8", "--json",
-        ]  # fmt: skip
+            "label",
+            str(tmp_path / "corpus.jsonl"),
+            "--rubric",
+            str(tmp_path / "rubric.md"),
+            "--out",
+            str(tmp_path / out),
+            "--address",
+            server.url,
+            "--model",
+            model,
+            "--set",
+            "max_tokens=8",
+            "--json",
+        ]
         app(arguments, standalone_mode=False)
 
     label("flagship", "labels.jsonl")

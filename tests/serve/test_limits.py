@@ -28,10 +28,7 @@ class Clock:
         return self.now
 
 
-@given(
-    st.integers(1, 1000),
-    st.lists(st.tuples(st.floats(0, 30), st.integers(1, 50)), min_size=1, max_size=60),
-)
+@given(st.integers(1, 1000), st.lists(st.tuples(st.floats(0, 30), st.integers(1, 50)), min_size=1, max_size=60))
 def test_no_window_of_time_gives_more_than_the_rate_and_one_full_bucket(rate, visits):
     clock = Clock()
     bucket, taken = Bucket(rate, clock), []

@@ -55,14 +55,29 @@ def test_it_runs_and_its_numbers_are_those_of_a_forward_pass(server, folder, eng
     for name, task in (("which_word", CHOICE), ("go_on", CONTINUE)):
         (tasks / f"{name}.yaml").write_text(task.replace("QUESTIONS", str(questions)))
     arguments = {
-        "model": "flagship", "base_url": f"{server.url}/completions", "tokenizer": str(folder), "max_length": 256,
-        "tokenizer_backend": backend, "num_concurrent": 2,
-    }  # fmt: skip
+        "model": "flagship",
+        "base_url": f"{server.url}/completions",
+        "tokenizer": str(folder),
+        "max_length": 256,
+        "tokenizer_backend": backend,
+        "num_concurrent": 2,
+    }
     command = [
-        sys.executable, "-m", "lm_eval", "--model", "local-completions", "--tasks", "which_word,go_on",
-        "--model_args", ",".join(f"{k}={v}" for k, v in arguments.items()), "--include_path", str(tasks),
-        "--output_path", str(tmp_path / "out"), "--log_samples",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "lm_eval",
+        "--model",
+        "local-completions",
+        "--tasks",
+        "which_word,go_on",
+        "--model_args",
+        ",".join(f"{k}={v}" for k, v in arguments.items()),
+        "--include_path",
+        str(tasks),
+        "--output_path",
+        str(tmp_path / "out"),
+        "--log_samples",
+    ]
     environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
     run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280, check=False)
     assert run.returncode == 0, run.stderr[-3000:]

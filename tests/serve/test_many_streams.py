@@ -15,9 +15,9 @@ TOKENS = 8
 
 async def stream(host, port, seed):
     """One streamed completion over a connection of its own: its text, by HTTP as it stands on the wire."""
-    body = json.dumps({
-        "model": "flagship", "prompt": f"Server {seed % 7}", "max_tokens": TOKENS, "seed": seed, "stream": True,
-    })  # fmt: skip
+    body = json.dumps(
+        {"model": "flagship", "prompt": f"Server {seed % 7}", "max_tokens": TOKENS, "seed": seed, "stream": True}
+    )
     reader, writer = await asyncio.open_connection(host, port, limit=2**20)
     head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
     writer.write(f"{head}\r\nconnection: close\r\n\r\n{body}".encode())

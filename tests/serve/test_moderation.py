@@ -73,9 +73,12 @@ def test_a_harmful_answer_is_never_told(guarded):
 
 @pytest.mark.parametrize(
     ("prompt", "answer", "reason", "of"),
-    [(HARMLESS, "I like music", "stop", "answer"), (HARMFUL, "I like music", "content_filter", "prompt"),
-     (HARMLESS, "I like anthrax", "content_filter", "answer")],
-)  # fmt: skip
+    [
+        (HARMLESS, "I like music", "stop", "answer"),
+        (HARMFUL, "I like music", "content_filter", "prompt"),
+        (HARMLESS, "I like anthrax", "content_filter", "answer"),
+    ],
+)
 def test_a_stream_is_judged_before_anything_of_it_is_sent(guarded, prompt, answer, reason, of):
     chunks = list(ask(guarded, prompt, answer, stream=True, stream_options={"include_usage": True}))
     *parts, last = chunks
@@ -118,21 +121,24 @@ def test_every_prompt_of_a_completion_is_judged_on_its_own(guarded):
 
 def test_what_a_client_puts_into_other_roles_is_judged_too(guarded):
     answer = guarded.client.chat.completions.create(
-        model="flagship", **saying("I like music"),
+        model="flagship",
+        **saying("I like music"),
         messages=[{"role": "system", "content": HARMFUL}, {"role": "user", "content": HARMLESS}],
-    )  # fmt: skip
+    )
     assert answer.choices[0].finish_reason == "content_filter"
 
 
 def test_many_at_once_each_get_their_own_verdict(guarded):
     async def ask_all():
         client = guarded.async_client
-        return await asyncio.gather(*(
-            client.chat.completions.create(
-                model="flagship", messages=[{"role": "user", "content": prompt}], **saying("I like music")
+        return await asyncio.gather(
+            *(
+                client.chat.completions.create(
+                    model="flagship", messages=[{"role": "user", "content": prompt}], **saying("I like music")
+                )
+                for prompt in [HARMLESS, HARMFUL] * 12
             )
-            for prompt in [HARMLESS, HARMFUL] * 12
-        ))  # fmt: skip
+        )
 
     answers = asyncio.run(ask_all())
     assert [answer.choices[0].finish_reason for answer in answers] == ["stop", "content_filter"] * 12

@@ -177,9 +177,11 @@ def test_log_probabilities_of_a_completion_say_where_tokens_begin(client):
 def test_an_assistant_message_goes_back_as_it_came(client):
     first = client.chat.completions.create(**ASK, max_tokens=4, seed=1).choices[0].message
     messages = [
-        {"role": "developer", "content": "Be brief."}, *ASK["messages"], first,
+        {"role": "developer", "content": "Be brief."},
+        *ASK["messages"],
+        first,
         {"role": "user", "content": [{"type": "text", "text": "And "}, {"type": "text", "text": "why?"}]},
-    ]  # fmt: skip
+    ]
     parts = client.chat.completions.create(model="flagship", messages=messages, max_tokens=4, seed=1)
     messages[0] = {"role": "system", "content": "Be brief."}
     messages[-1] = {"role": "user", "content": "And why?"}
@@ -203,9 +205,12 @@ def test_thirty_two_streams_at_once_are_each_as_if_alone(server):
 
     async def ask(client, seed):
         chunks = await client.chat.completions.create(
-            model="flagship", messages=[{"role": "user", "content": questions[seed]}], max_tokens=24, seed=seed,
+            model="flagship",
+            messages=[{"role": "user", "content": questions[seed]}],
+            max_tokens=24,
+            seed=seed,
             stream=True,
-        )  # fmt: skip
+        )
         return "".join([chunk.choices[0].delta.content or "" async for chunk in chunks])
 
     async def all_of_them():

@@ -55,10 +55,22 @@ def test_completion_parameters_that_are_not_offered_are_refused_by_name(post, fi
 
 def test_the_same_parameters_may_ask_for_nothing(post):
     nothing = {
-        "tools": [], "tool_choice": "none", "response_format": {"type": "text"}, "frequency_penalty": 0,
-        "presence_penalty": 0.0, "logit_bias": {}, "top_logprobs": 0, "modalities": ["text"], "store": False,
-        "user": None, "metadata": None, "stop": None, "n": None, "seed": None, "temperature": None,
-    }  # fmt: skip
+        "tools": [],
+        "tool_choice": "none",
+        "response_format": {"type": "text"},
+        "frequency_penalty": 0,
+        "presence_penalty": 0.0,
+        "logit_bias": {},
+        "top_logprobs": 0,
+        "modalities": ["text"],
+        "store": False,
+        "user": None,
+        "metadata": None,
+        "stop": None,
+        "n": None,
+        "seed": None,
+        "temperature": None,
+    }
     assert post("chat/completions", {**CHAT, **nothing}).status_code == 200
     assert post("completions", {**TEXT, "echo": False, "suffix": None, "best_of": 1}).status_code == 200
 
@@ -153,10 +165,19 @@ def test_prompts_that_are_none_are_refused(post, prompt):
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b"null", b'"x"', b"[" * 5000, b"\xff\xfe", b'{"\\ud800": 1}',
-     b'{"model": "flagship", "prompt": "x", "temperature": NaN}',
-     b'{"model": "flagship", "prompt": "x", "seed": ' + b"9" * 5000 + b"}"],
-)  # fmt: skip
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"x"',
+        b"[" * 5000,
+        b"\xff\xfe",
+        b'{"\\ud800": 1}',
+        b'{"model": "flagship", "prompt": "x", "temperature": NaN}',
+        b'{"model": "flagship", "prompt": "x", "seed": ' + b"9" * 5000 + b"}",
+    ],
+)
 def test_bodies_that_are_no_request_are_refused(post, body):
     for path in ("completions", "chat/completions"):
         answer = post(path, body)

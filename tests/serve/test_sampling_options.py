@@ -170,8 +170,10 @@ def test_a_repeated_prompt_is_told_to_come_from_the_cache(client, server):
     first, second = (client.completions.create(model="flagship", prompt=prompt, max_tokens=1).usage for _ in range(2))
     assert first.prompt_tokens_details.cached_tokens == 0
     assert second.prompt_tokens_details.cached_tokens == (len(prompt) - 1) // 16 * 16 > 0
-    chunks = list(client.completions.create(
-        model="flagship", prompt=prompt, max_tokens=1, stream=True, stream_options={"include_usage": True}
-    ))  # fmt: skip
+    chunks = list(
+        client.completions.create(
+            model="flagship", prompt=prompt, max_tokens=1, stream=True, stream_options={"include_usage": True}
+        )
+    )
     assert chunks[-1].usage.prompt_tokens_details.cached_tokens == second.prompt_tokens_details.cached_tokens
     assert Usage(3, 4, 2).told()["total_tokens"] == 7

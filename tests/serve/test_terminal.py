@@ -39,9 +39,14 @@ main()
 
 def piped(lines, *arguments, **environment):
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM, "chat", *map(str, arguments)], input=lines, capture_output=True, text=True,
-        timeout=200, check=False, env=os.environ | environment,
-    )  # fmt: skip
+        [sys.executable, "-c", PROGRAM, "chat", *map(str, arguments)],
+        input=lines,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        env=os.environ | environment,
+    )
 
 
 PROMPT = r"\[0m>"  # and a cursor behind it
@@ -75,9 +80,11 @@ def scripted():
 
 def with_server(scripted, answers=None, **options):
     return Conversation(
-        RemoteModels(scripted.url, **options), SamplingParams(temperature=0.0, max_tokens=8),
-        answers=answers or io.StringIO(), notes=io.StringIO(),
-    )  # fmt: skip
+        RemoteModels(scripted.url, **options),
+        SamplingParams(temperature=0.0, max_tokens=8),
+        answers=answers or io.StringIO(),
+        notes=io.StringIO(),
+    )
 
 
 def test_lines_from_a_pipe_are_answered_and_the_dialog_goes_on(folder, talk):
@@ -262,10 +269,17 @@ def test_the_server_is_asked_for_what_was_set(scripted):
     seed = body.pop("seed")
     assert 0 <= seed < 2**63
     assert body == {
-        "model": "small", "temperature": 0.5, "top_p": 1.0, "top_k": 7, "min_p": 0.1, "max_completion_tokens": 8,
-        "stop": ["END"], "stream": True, "stream_options": {"include_usage": True},
+        "model": "small",
+        "temperature": 0.5,
+        "top_p": 1.0,
+        "top_k": 7,
+        "min_p": 0.1,
+        "max_completion_tokens": 8,
+        "stop": ["END"],
+        "stream": True,
+        "stream_options": {"include_usage": True},
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}],
-    }  # fmt: skip
+    }
     assert talk.answers.getvalue() == "Hello\n"
 
 
@@ -396,10 +410,13 @@ def at_terminal(tmp_path):
 
     def start(*arguments):
         child = pexpect.spawn(
-            sys.executable, ["-c", PROGRAM, "chat", *map(str, arguments)], encoding="utf-8", timeout=120,
+            sys.executable,
+            ["-c", PROGRAM, "chat", *map(str, arguments)],
+            encoding="utf-8",
+            timeout=120,
             dimensions=(40, 200),
             env=os.environ | {"XDG_STATE_HOME": str(tmp_path), "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"},
-        )  # fmt: skip
+        )
         children.append(child)
         child.expect("Talking to ")
         child.expect(PROMPT)

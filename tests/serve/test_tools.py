@@ -98,14 +98,18 @@ def test_a_call_that_is_cut_off_is_told_as_far_as_it_came():
     scanner = CallScanner(NAMES, True)
     found = scanner.feed('{"name": "add", "parameters": {"a": 1', final=True)
     assert [(part.name, part.arguments) for part in found if isinstance(part, CallPiece)] == [
-        ("add", ""), (None, '{"a": 1'),
-    ]  # fmt: skip
+        ("add", ""),
+        (None, '{"a": 1'),
+    ]
 
 
 def tool(name, **properties):
     parameters = {
-        "type": "object", "properties": properties, "required": list(properties), "additionalProperties": False,
-    }  # fmt: skip
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
     return {"type": "function", "function": {"name": name, "description": f"Does {name}.", "parameters": parameters}}
 
 
@@ -145,8 +149,8 @@ def test_calls_and_results_go_back_as_the_model_writes_and_reads_them(tokenizer)
         {"role": "tool", "content": [{"type": "text", "text": "3"}], "tool_call_id": "c2"},
         {"role": "assistant", "tool_calls": [call("c3", "code_interpreter", {"code": "print(1)"})]},
         {"role": "tool", "content": "1", "tool_call_id": "c3"},
-        {"role": "assistant", "tool_calls": [call("c4", "brave_search", {"query": "a \"b\""})]},
-    ]  # fmt: skip
+        {"role": "assistant", "tool_calls": [call("c4", "brave_search", {"query": 'a "b"'})]},
+    ]
     text = tokenizer.decode(render(tokenizer, dialog(messages)).tokens, keep_special=True)
 
     def turn(role, content, end="<|eot_id|>"):
@@ -262,9 +266,11 @@ def test_code_behind_the_python_tag_is_a_call_of_the_interpreter(folder_for_tool
     ]
     message = answer.message
     again = folder_for_tools.client.chat.completions.create(
-        model="flagship", max_tokens=3, tools=CODE,
+        model="flagship",
+        max_tokens=3,
+        tools=CODE,
         messages=[*ASK["messages"], message, {"role": "tool", "tool_call_id": made.id, "content": "7"}],
-    )  # fmt: skip
+    )
     assert again.usage.completion_tokens <= 3
 
 
@@ -285,7 +291,7 @@ def test_strict_functions_obey_their_schema_where_the_model_is_free_to_call(fold
         assert text.message.tool_calls is None and text.message.content
     first = client.chat.completions.create(
         **ASK, **options | {"parallel_tool_calls": False}, logit_bias={str(brace): 60}, seed=1
-    )  # fmt: skip
+    )
     assert first.choices[0].finish_reason == "tool_calls" and len(first.choices[0].message.tool_calls) == 1
 
 

@@ -46,8 +46,18 @@ def train_guard(folder: Path, *, max_seq_len: int = 512) -> Path:
     rows = dialogs(0, 400)
     texts = [f"{guard_message(turns)['content']}\n{answer}" for turns, answer in rows]
     tokenizer = train_tokenizer(texts * 2, TokenizerConfig(vocab_size=560))
-    model = build(ModelConfig(vocab_size=560, dim=64, layers=2, heads=4, kv_heads=2, ffn_dim=128,
-                              max_seq_len=max_seq_len, rope_theta=10_000.0))  # fmt: skip
+    model = build(
+        ModelConfig(
+            vocab_size=560,
+            dim=64,
+            layers=2,
+            heads=4,
+            kv_heads=2,
+            ffn_dim=128,
+            max_seq_len=max_seq_len,
+            rope_theta=10_000.0,
+        )
+    )
     initialise(model, 0, std=0.08)
     pieces = [_piece(tokenizer, turns, answer) for turns, answer in rows]
     longest = max(len(piece.weights) for piece in pieces)

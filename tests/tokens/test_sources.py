@@ -20,10 +20,15 @@ def source(**keys):
 def corpus(tmp_path_factory):
     """400 documents of two languages and two domains; German scores lower than English throughout."""
     rows = [
-        dict(id=f"d{n}", text=f"text {n} " * (1 + n % 5), language=("en", "de")[n % 2],
-             domain=("code", "web")[n // 2 % 2], quality=(0.5 if n % 2 == 0 else 0.1) + n / 2000)
+        dict(
+            id=f"d{n}",
+            text=f"text {n} " * (1 + n % 5),
+            language=("en", "de")[n % 2],
+            domain=("code", "web")[n // 2 % 2],
+            quality=(0.5 if n % 2 == 0 else 0.1) + n / 2000,
+        )
         for n in range(400)
-    ]  # fmt: skip
+    ]
     path = tmp_path_factory.mktemp("corpus") / "documents.parquet"
     pq.write_table(pa.Table.from_pylist(rows), path)
     return path, {row["id"]: row for row in rows}
@@ -84,8 +89,10 @@ def test_a_source_without_documents_is_named(corpus):
 @pytest.mark.parametrize(
     ("sources", "message"),
     [
-        ({"a": source(languages=("de", "en")), "b": source(languages=("en",), domains=("code",))},
-         r"a and b both take documents of language en and domain code"),
+        (
+            {"a": source(languages=("de", "en")), "b": source(languages=("en",), domains=("code",))},
+            r"a and b both take documents of language en and domain code",
+        ),
         ({"a": source(languages=("de",)), "b": source(domains=("code",))}, "language de and domain code"),
         ({"a": source(), "b": source()}, "a and b both take what the others leave"),
         ({"skills": source()}, "skills is no name for a source"),
@@ -93,7 +100,7 @@ def test_a_source_without_documents_is_named(corpus):
         ({"x-anneal": source()}, "no name for a source"),
         ({"a/b": source()}, "no name for a source"),
     ],
-)  # fmt: skip
+)
 def test_sources_that_cannot_be_told_apart_are_refused(sources, message):
     with pytest.raises(ValueError, match=message):
         check_sources(sources)

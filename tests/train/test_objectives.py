@@ -14,11 +14,13 @@ DIALOGS = [
     {"messages": [{"role": "user", "content": "stop"}, {"role": "assistant", "content": "the service stops"}]},
     {
         "messages": [
-            {"role": "user", "content": "one"}, {"role": "assistant", "content": "two"},
-            {"role": "user", "content": "three"}, {"role": "assistant", "content": "four files"},
+            {"role": "user", "content": "one"},
+            {"role": "assistant", "content": "two"},
+            {"role": "user", "content": "three"},
+            {"role": "assistant", "content": "four files"},
         ]
     },
-]  # fmt: skip
+]
 PAIRS = [
     {
         "prompt": [{"role": "user", "content": f"which file {i}"}],

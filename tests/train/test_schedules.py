@@ -21,9 +21,13 @@ def schedules(draw):
     if decay in ("cosine", "linear"):
         fall = draw(st.sampled_from([fall, None]))
     config = TrainConfig(
-        peak_lr=draw(st.floats(1e-6, 1.0)), warmup_steps=warmup, decay=decay, decay_steps=fall,
-        floor=draw(st.floats(0, 1)), anneal_steps=anneal,
-    )  # fmt: skip
+        peak_lr=draw(st.floats(1e-6, 1.0)),
+        warmup_steps=warmup,
+        decay=decay,
+        decay_steps=fall,
+        floor=draw(st.floats(0, 1)),
+        anneal_steps=anneal,
+    )
     return config, warmup + middle + anneal
 
 

@@ -12,9 +12,17 @@ from tests.conftest import small_model
 from tests.train.test_objectives import DIALOGS, PAIRS
 
 COMMON = dict(
-    use_cpu=True, bf16=False, report_to="none", per_device_train_batch_size=8, gradient_checkpointing=False,
-    disable_dropout=False, max_length=None, save_strategy="no", dataloader_pin_memory=False, shuffle_dataset=False,
-)  # fmt: skip
+    use_cpu=True,
+    bf16=False,
+    report_to="none",
+    per_device_train_batch_size=8,
+    gradient_checkpointing=False,
+    disable_dropout=False,
+    max_length=None,
+    save_strategy="no",
+    dataloader_pin_memory=False,
+    shuffle_dataset=False,
+)
 
 
 @pytest.fixture

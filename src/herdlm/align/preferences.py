@@ -72,15 +72,24 @@ def annotate(
             collected.edits.append(as_dialog(question, question.answer, source="edited"))
     samples = sum(len(given) for given in answers)
     collected.counts = {
-        "prompts": len(questions), "samples": samples, "right_share": round(right_samples / max(samples, 1), 4),
-        "pairs": len(collected.pairs), "held_out_pairs": len(collected.held_out), "edits": len(collected.edits),
-    }  # fmt: skip
+        "prompts": len(questions),
+        "samples": samples,
+        "right_share": round(right_samples / max(samples, 1), 4),
+        "pairs": len(collected.pairs),
+        "held_out_pairs": len(collected.held_out),
+        "edits": len(collected.edits),
+    }
     return collected
 
 
 def _pair(question: Question, chosen: str, rejected: str, rating: str, source: str) -> Preference:
     pair: Preference = {
-        "prompt": as_messages(question), "chosen": assistant(chosen), "rejected": assistant(rejected), "rating": rating,
-        "task": question.task, "chosen_source": "edited" if rating == "edited" else source, "rejected_source": source,
-    }  # fmt: skip
+        "prompt": as_messages(question),
+        "chosen": assistant(chosen),
+        "rejected": assistant(rejected),
+        "rating": rating,
+        "task": question.task,
+        "chosen_source": "edited" if rating == "edited" else source,
+        "rejected_source": source,
+    }
     return pair

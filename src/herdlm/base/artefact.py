@@ -105,10 +105,19 @@ def publish(
     lasting = {name: entry for name, entry in files.items() if name not in volatile and not name.startswith(folders)}
     content = hash_json({name: entry.sha256 for name, entry in lasting.items()})
     manifest = Manifest(
-        kind=kind, stage=stage, fingerprint=fingerprint, content=content, inputs=inputs, after=after or {},
-        recipe=recipe, code=code,
-        seeds=seeds, counts=counts, seconds=round(seconds, 3), files=files,
-    )  # fmt: skip
+        kind=kind,
+        stage=stage,
+        fingerprint=fingerprint,
+        content=content,
+        inputs=inputs,
+        after=after or {},
+        recipe=recipe,
+        code=code,
+        seeds=seeds,
+        counts=counts,
+        seconds=round(seconds, 3),
+        files=files,
+    )
     write_text_durably(working / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
     final.parent.mkdir(parents=True, exist_ok=True)
     if final.exists():

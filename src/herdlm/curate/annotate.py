@@ -58,11 +58,13 @@ class AnnotateTask:
         file, shard = self.shard.file, self.shard
         return hash_json(
             {
-                "version": self.version, "config": self.config.model_dump(mode="json", exclude=set(PACE)),
-                "seed": self.seed, "file": [file.path, file.name, file.format, file.identity],
+                "version": self.version,
+                "config": self.config.model_dump(mode="json", exclude=set(PACE)),
+                "seed": self.seed,
+                "file": [file.path, file.name, file.format, file.identity],
                 "shard": [shard.file_number, shard.begin, shard.end, shard.start, shard.members],
             }
-        )  # fmt: skip
+        )
 
     def finished(self) -> dict[str, Any] | None:
         """The summary that an earlier run left, if it made the same."""
@@ -106,13 +108,18 @@ def annotate(task: AnnotateTask) -> dict[str, Any]:
         words.write(words_file(task.path))
         write_sketches(task.path, rows, sketches, config.near_duplicates.sketch)
         summary = {
-            "pages": pages, "usable": usable, "kept": kept,
-            "first": reach.first, "next": reach.next, "lost": reach.lost,
-        }  # fmt: skip
+            "pages": pages,
+            "usable": usable,
+            "kept": kept,
+            "first": reach.first,
+            "next": reach.next,
+            "lost": reach.lost,
+        }
         writer.metadata = {
-            FINGERPRINT.decode(): task.fingerprint, SUMMARY.decode(): json.dumps(summary),
+            FINGERPRINT.decode(): task.fingerprint,
+            SUMMARY.decode(): json.dumps(summary),
             ACCOUNT.decode(): json.dumps(ledger.as_json()),
-        }  # fmt: skip
+        }
     return summary
 
 
@@ -137,13 +144,18 @@ def _as_batch(pages: list[Page], shard: Shard) -> Batch:
         "row": [base + page.number for page in pages],
         "id": [f"{shard.file.name}#{page.number}" for page in pages],
         "source": [shard.file.name] * count,
-        **{name: [getattr(page, name) for page in pages] for name in
-           ("url", "date", "payload", "charset", "kind", "language", "fault")},
+        **{
+            name: [getattr(page, name) for page in pages]
+            for name in ("url", "date", "payload", "charset", "kind", "language", "fault")
+        },
         "bytes": [len(page.payload) for page in pages],
-        **{name: [0] * count for name in ("words", "pii", "dirty_words")}, "text": [""] * count,
-        **{name: list(nothing) for name in
-           ("language_score", "quality", "domain", "step", "reason", "split", *FINGERPRINTS)},
-    }  # fmt: skip
+        **{name: [0] * count for name in ("words", "pii", "dirty_words")},
+        "text": [""] * count,
+        **{
+            name: list(nothing)
+            for name in ("language_score", "quality", "domain", "step", "reason", "split", *FINGERPRINTS)
+        },
+    }
 
 
 def _fingerprint(batch: Batch, config: CurateConfig, rows: list[int], sketches: list[NDArray[np.uint8]]) -> None:

@@ -121,9 +121,13 @@ class RepeatedLinesConfig(Section):
 
 # Keys that name a model, list, index or benchmark; ``*`` stands for any name.
 PATHS = (
-    "url.blocked_domains", "url.blocked_words", "index", "quality.model", "domains.model",
+    "url.blocked_domains",
+    "url.blocked_words",
+    "index",
+    "quality.model",
+    "domains.model",
     "contamination.benchmarks.*.path",
-)  # fmt: skip
+)
 # Keys that change how the work is done, but not what comes of it.
 PACE = ("workers", "cluster", "batch_pages", "shuffle_megabytes")
 

@@ -86,8 +86,10 @@ def tally(task: TallyTask) -> None:
     counts.add(table["quality"].to_pylist(), table["language"].to_pylist())
     for domain, count in zip(table["domain"].to_pylist(), table["words"].to_pylist(), strict=True):
         words[domain] += count
-    scores = {language: [np.flatnonzero(each).tolist(), each[each > 0].tolist()]
-              for language, each in counts.by_language.items()}  # fmt: skip
+    scores = {
+        language: [np.flatnonzero(each).tolist(), each[each > 0].tolist()]
+        for language, each in counts.by_language.items()
+    }
     hosts: dict[str, HostCounts] = {}
     for url, *each in zip(*(table[name].to_pylist() for name in ("url", "words", "pii", "dirty_words")), strict=True):
         if url:
@@ -145,13 +147,15 @@ def _write_hosts(hosts: dict[str, HostCounts], dropped: dict[str, str], config: 
     worst = [(host, excess) for host, excess in rank_hosts(hosts, config.hosts) if excess > 0][:MOST_HOSTS]
     told = [
         {
-            "host": host, "pages": hosts[host].pages, "of_threshold": round(excess, 4),
+            "host": host,
+            "pages": hosts[host].pages,
+            "of_threshold": round(excess, 4),
             "pii_per_1000_words": round(hosts[host].pii_per_1000_words, 4),
             "dirty_words_per_1000_words": round(hosts[host].dirty_words_per_1000_words, 4),
             "dropped": dropped.get(host),
         }
         for host, excess in worst
-    ]  # fmt: skip
+    ]
     write_text_durably(path, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -66,9 +66,10 @@ class Funnel:
         """
         told = [self._step(step) for step in steps]
         last = {
-            language: values for (step, reason, language), values in self.languages.items()
+            language: values
+            for (step, reason, language), values in self.languages.items()
             if step == steps[-1] and not reason
-        }  # fmt: skip
+        }
         languages = {
             language: {"documents": of[0], "bytes": of[2], "words": of[4], "tokens_estimated": _tokens(of[4])}
             for language, of in sorted(last.items())

@@ -29,16 +29,72 @@ _RESERVED_DOMAIN = re.compile(
     re.IGNORECASE,
 )
 # After an "@" these are files, units of systemd and the like, not domains
-_NO_DOMAIN = frozenset({
-    "conf", "css", "device", "gif", "gz", "html", "jpeg", "jpg", "js", "json", "md", "mount", "path", "php", "png",
-    "py", "rb", "service", "sh", "slice", "socket", "svg", "target", "timer", "ts", "txt", "webp", "xml", "yaml", "yml",
-})  # fmt: skip
+_NO_DOMAIN = frozenset(
+    {
+        "conf",
+        "css",
+        "device",
+        "gif",
+        "gz",
+        "html",
+        "jpeg",
+        "jpg",
+        "js",
+        "json",
+        "md",
+        "mount",
+        "path",
+        "php",
+        "png",
+        "py",
+        "rb",
+        "service",
+        "sh",
+        "slice",
+        "socket",
+        "svg",
+        "target",
+        "timer",
+        "ts",
+        "txt",
+        "webp",
+        "xml",
+        "yaml",
+        "yml",
+    }
+)
 # Placeholders, and offices (RFC 2142) that are no person
-_NO_PERSON = frozenset({
-    "git", "user", "username", "you", "your", "yourname", "name", "someone", "foo", "root", "abuse", "admin", "ftp",
-    "hostmaster", "mailer-daemon", "news", "no-reply", "nobody", "noc", "noreply", "postmaster", "security", "support",
-    "usenet", "uucp", "webmaster", "www",
-})  # fmt: skip
+_NO_PERSON = frozenset(
+    {
+        "git",
+        "user",
+        "username",
+        "you",
+        "your",
+        "yourname",
+        "name",
+        "someone",
+        "foo",
+        "root",
+        "abuse",
+        "admin",
+        "ftp",
+        "hostmaster",
+        "mailer-daemon",
+        "news",
+        "no-reply",
+        "nobody",
+        "noc",
+        "noreply",
+        "postmaster",
+        "security",
+        "support",
+        "usenet",
+        "uucp",
+        "webmaster",
+        "www",
+    }
+)
 _LISTS = ("lists.", "list.", "groups.")  # mailing lists, by the first part of their domain
 
 _IPV4_INSIDE = re.compile(r"\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]")
@@ -68,30 +124,72 @@ _CARD_PREFIX = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}|3[47]\d{13}"
     r"|(?:6011|65\d\d|64[4-9]\d)\d{12,15}|35(?:2[89]|[3-8]\d)\d{12}|3(?:0[0-5]\d|095|6\d\d|[89]\d\d)\d{10}"
 )
-_TEST_CARDS = frozenset({
-    "4111111111111111", "4012888888881881", "4242424242424242", "4000056655665556", "4222222222222", "5555555555554444",
-    "5105105105105100", "2223003122003222", "5200828282828210", "378282246310005", "371449635398431",
-    "378734493671000", "6011111111111117", "6011000990139424", "3530111333300000", "3566002020360505",
-    "30569309025904", "38520000023237", "36227206271667", "5431111111111111", "4000000000000002",
-})  # fmt: skip
+_TEST_CARDS = frozenset(
+    {
+        "4111111111111111",
+        "4012888888881881",
+        "4242424242424242",
+        "4000056655665556",
+        "4222222222222",
+        "5555555555554444",
+        "5105105105105100",
+        "2223003122003222",
+        "5200828282828210",
+        "378282246310005",
+        "371449635398431",
+        "378734493671000",
+        "6011111111111117",
+        "6011000990139424",
+        "3530111333300000",
+        "3566002020360505",
+        "30569309025904",
+        "38520000023237",
+        "36227206271667",
+        "5431111111111111",
+        "4000000000000002",
+    }
+)
 
 _IBAN = re.compile(r"[A-Z](?<![A-Za-z0-9].)[A-Z][0-9]{2}(?:[ ]?[A-Z0-9]{4}){2,7}(?:[ ]?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
 _IBAN_LENGTHS = {
     country: int(length)
     for length, countries in {
-        "15": "NO", "16": "BE", "18": "DK FI FK FO GL NL SD", "19": "MK SI", "20": "AT BA EE KZ LT LU MN XK",
-        "21": "CH CR HR LI LV", "22": "BG BH DE GB GE IE ME RS VA", "23": "AE GI IL IQ OM SO TL",
-        "24": "AD CZ ES MD PK RO SA SE SK TN VG", "25": "LY PT ST", "26": "IS TR", "27": "BI DJ FR GR IT MC MR SM",
-        "28": "AL AZ BY CY DO GT HN HU LB NI PL SV", "29": "BR EG PS QA UA", "30": "JO KW MU YE", "31": "MT SC",
-        "32": "LC", "33": "RU",
+        "15": "NO",
+        "16": "BE",
+        "18": "DK FI FK FO GL NL SD",
+        "19": "MK SI",
+        "20": "AT BA EE KZ LT LU MN XK",
+        "21": "CH CR HR LI LV",
+        "22": "BG BH DE GB GE IE ME RS VA",
+        "23": "AE GI IL IQ OM SO TL",
+        "24": "AD CZ ES MD PK RO SA SE SK TN VG",
+        "25": "LY PT ST",
+        "26": "IS TR",
+        "27": "BI DJ FR GR IT MC MR SM",
+        "28": "AL AZ BY CY DO GT HN HU LB NI PL SV",
+        "29": "BR EG PS QA UA",
+        "30": "JO KW MU YE",
+        "31": "MT SC",
+        "32": "LC",
+        "33": "RU",
     }.items()
     for country in countries.split()
-}  # fmt: skip
-_EXAMPLE_IBANS = frozenset({
-    "GB82WEST12345698765432", "GB29NWBK60161331926819", "DE89370400440532013000", "FR1420041010050500013M02606",
-    "NL91ABNA0417164300", "CH9300762011623852957", "AT611904300234573201", "BE68539007547034",
-    "ES9121000418450200051332", "IT60X0542811101000000123456", "PL61109010140000071219812874",
-})  # fmt: skip
+}
+_EXAMPLE_IBANS = frozenset(
+    {
+        "GB82WEST12345698765432",
+        "GB29NWBK60161331926819",
+        "DE89370400440532013000",
+        "FR1420041010050500013M02606",
+        "NL91ABNA0417164300",
+        "CH9300762011623852957",
+        "AT611904300234573201",
+        "BE68539007547034",
+        "ES9121000418450200051332",
+        "IT60X0542811101000000123456",
+        "PL61109010140000071219812874",
+    }
+)
 
 _PHONE = re.compile(r"[+(0-9](?<![\w.,:/+=#-].)\+?[0-9]?(?:[ ()./\u2011-]{0,3}[0-9]){6,14}(?![\w]|[.,:/-][0-9])")
 _PHONE_FILLERS = bytes([*b" ()./-", *range(0x80, 0x100)])

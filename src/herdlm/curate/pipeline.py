@@ -45,9 +45,14 @@ Summary = dict[str, Any]
 
 
 def curate(
-    sources: Sequence[str], out: Path, config: CurateConfig, *, seed: int = 0, quiet: bool = False,
+    sources: Sequence[str],
+    out: Path,
+    config: CurateConfig,
+    *,
+    seed: int = 0,
+    quiet: bool = False,
     work: Path | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Curate ``sources`` (paths, globs, addresses) into the existing empty folder ``out`` and return the funnel.
 
     Writes ``documents/part-*.parquet`` (the pages kept, in the order of the sources), ``dropped/part-*.parquet`` (the

@@ -95,7 +95,7 @@ def _needs() -> tuple[NDArray[np.uint8], dict[int, list[int]]]:
         SPACE: [0xA0, 0x1680, *_spans((0x2000, 0x200A)), 0x202F, 0x205F, 0x3000],
         LEAD: [*_spans((0xC2, 0xF4))],
         TAIL: [*_TO_BYTE.keys() - set(_spans((0xC0, 0xFF)))],
-    }  # fmt: skip
+    }
     needs = np.zeros(0x110000, np.uint8)
     for need, codes in members.items():
         needs[codes] |= need

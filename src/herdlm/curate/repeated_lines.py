@@ -78,18 +78,23 @@ def find_repeated_lines(
     partitions = shuffle.partitions_for(lines, config.shuffle_megabytes)
     scatters = [
         ScatterLinesTask(
-            tuple(pages[begin : begin + FILES_PER_SCATTER]), tuple(repeats.values()), partitions,
+            tuple(pages[begin : begin + FILES_PER_SCATTER]),
+            tuple(repeats.values()),
+            partitions,
             result.with_name(f"scattered-lines-{begin // FILES_PER_SCATTER:05}.npy"),
         )
         for begin in range(0, len(pages), FILES_PER_SCATTER)
-    ]  # fmt: skip
+    ]
     counts = [
         CountLinesTask(
-            tuple(task.path for task in scatters), number, tuple(decisions.buckets),
-            config.repeated_lines.max_documents, result.with_name(f"lines-{number:05}.npy"),
+            tuple(task.path for task in scatters),
+            number,
+            tuple(decisions.buckets),
+            config.repeated_lines.max_documents,
+            result.with_name(f"lines-{number:05}.npy"),
         )
         for number in range(partitions)
-    ]  # fmt: skip
+    ]
     scatters_to_do = [task for task in scatters if not task.path.exists()]
     counts_to_do = [task for task in counts if not task.path.exists()]
     with Progress("repeated lines", len(scatters) + len(counts), "tasks", quiet=job.quiet) as progress:

@@ -80,11 +80,15 @@ def find_repeats(pages: Sequence[Path], kept: int, made_of: str, job: Job) -> Re
             dropped = tuple(found.values())
             scatters = [
                 ScatterTask(
-                    step, tuple(pages[begin : begin + FILES_PER_SCATTER]), dropped, partitions,
-                    folder / f"scattered-{begin // FILES_PER_SCATTER:05}.npy", job.config,
+                    step,
+                    tuple(pages[begin : begin + FILES_PER_SCATTER]),
+                    dropped,
+                    partitions,
+                    folder / f"scattered-{begin // FILES_PER_SCATTER:05}.npy",
+                    job.config,
                 )
                 for begin in range(0, len(pages), FILES_PER_SCATTER)
-            ]  # fmt: skip
+            ]
             _find(step, scatters, partitions, result, compared=Compared(tuple(pages)), job=job)
         found[step.name] = result
     return found

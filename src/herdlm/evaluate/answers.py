@@ -32,11 +32,14 @@ def sample_answers(
     prompts = [render_prompt(tokenizer, as_messages(question)) for question in questions]
     params = [
         SamplingParams(
-            max_tokens=max_tokens, temperature=temperature, n=samples, seed=seed + number,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            n=samples,
+            seed=seed + number,
             stop_tokens=stop_tokens(tokenizer),
         )
         for number in range(len(prompts))
-    ]  # fmt: skip
+    ]
     with Progress(title, len(prompts) * samples, "samples") as progress:
         found = engine.generate(prompts, params, progress=progress)
     return [[completion.text.strip() for completion in completions] for completions in found]

@@ -82,11 +82,15 @@ def summary(parts: Sequence[TokenDivergence]) -> Divergence:
     kl = np.concatenate([part.kl for part in parts])
     p50, p99 = np.quantile(kl, [0.5, 0.99])
     return Divergence(
-        kl=float(kl.mean()), kl_p50=float(p50), kl_p99=float(p99), kl_max=float(kl.max()),
-        top1_agreement=float(np.concatenate([part.agrees for part in parts]).mean()), tokens=len(kl),
+        kl=float(kl.mean()),
+        kl_p50=float(p50),
+        kl_p99=float(p99),
+        kl_max=float(kl.max()),
+        top1_agreement=float(np.concatenate([part.agrees for part in parts]).mean()),
+        tokens=len(kl),
         original_nats=float(np.concatenate([part.original_nats for part in parts]).mean()),
         changed_nats=float(np.concatenate([part.changed_nats for part in parts]).mean()),
-    )  # fmt: skip
+    )
 
 
 def divergence(original: Transformer, changed: Transformer, batches: Sequence[Batch]) -> Divergence:

@@ -23,9 +23,27 @@ from herdlm.tokens.shards import Shard
 from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_TEXT, Tokenizer
 
 CITIES = (
-    "Accra", "Bergen", "Cairo", "Dakar", "Geneva", "Hanoi", "Jakarta", "Kyoto", "Lisbon", "Lima", "Madrid", "Nairobi",
-    "Oslo", "Prague", "Quito", "Riga", "Seville", "Tunis", "Vienna", "Zagreb",
-)  # fmt: skip
+    "Accra",
+    "Bergen",
+    "Cairo",
+    "Dakar",
+    "Geneva",
+    "Hanoi",
+    "Jakarta",
+    "Kyoto",
+    "Lisbon",
+    "Lima",
+    "Madrid",
+    "Nairobi",
+    "Oslo",
+    "Prague",
+    "Quito",
+    "Riga",
+    "Seville",
+    "Tunis",
+    "Vienna",
+    "Zagreb",
+)
 DIGITS = 6
 
 Predict = Callable[[Sequence[int], int], list[int]]
@@ -125,9 +143,12 @@ def retrieval(predict: Predict, needles: Iterable[Needle]) -> Retrieval:
     if not right:
         raise InputError("no needles to look for", "Make at least one")
     return Retrieval(
-        pass_rate(right), sum(right), len(right), longest,
+        pass_rate(right),
+        sum(right),
+        len(right),
+        longest,
         {depth: round(sum(found) / len(found), 4) for depth, found in sorted(by_depth.items())},
-    )  # fmt: skip
+    )
 
 
 def predict_with(model: Model) -> Predict:
@@ -151,9 +172,12 @@ def predict_with(model: Model) -> Predict:
         places = torch.arange(length)[None]
         last = (places >= asked - count) & (places < asked)
         batch = Batch(
-            tokens=row, targets=torch.zeros_like(row), weights=last.float(), documents=(places >= asked).long(),
+            tokens=row,
+            targets=torch.zeros_like(row),
+            weights=last.float(),
+            documents=(places >= asked).long(),
             positions=places,
-        )  # fmt: skip
+        )
         picked: list[int] = likeliest_tokens(model, batch)[last].tolist()
         return picked
 

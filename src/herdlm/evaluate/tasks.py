@@ -155,78 +155,98 @@ def _language(rng: np.random.Generator, bank: Bank, held_out: bool) -> Slots:
 
 TASKS = (
     Task(
-        "nth", _nth,
-        ("What is the {n} word of: {words}", "Give me the {n} word in this list: {words}",
-         "From {words} take the {n} one"),
+        "nth",
+        _nth,
+        (
+            "What is the {n} word of: {words}",
+            "Give me the {n} word in this list: {words}",
+            "From {words} take the {n} one",
+        ),
         ("the {n} word in {words} is", "{words} : {n} ="),
     ),
     Task(
-        "copy", _copy,
+        "copy",
+        _copy,
         ("Repeat after me: {words}", "Please say this again: {words}", "Write the same words: {words}"),
         ("repeat {words} ->", "copy ( {words} ) =", "{words} again :"),
     ),
     Task(
-        "reverse", _reverse,
+        "reverse",
+        _reverse,
         ("Say it backwards: {words}", "Turn the order around: {words}", "Please reverse: {words}"),
         ("reverse {words} ->", "{words} backwards :"),
     ),
     Task(
-        "after", _after,
+        "after",
+        _after,
         ("Which word follows {word} here: {words}", "In {words} what comes after {word} ?", "After {word} in: {words}"),
         ("{words} : after {word} comes", "next ( {word} ) in {words} ="),
     ),
     Task(
-        "lookup", _lookup,
+        "lookup",
+        _lookup,
         ("We know: {facts} . What is {key} ?", "Given {facts} tell me {key}", "Read this: {facts} . Now find {key}"),
         ("{facts} ; {key} =", "with {facts} the value of {key} is"),
     ),
     Task(
-        "secret", _secret,
+        "secret",
+        _secret,
         ("We know: {facts} . What is secret ?", "Given {facts} tell me secret", "Read this: {facts} . Now find secret"),
         verifiable=False,
     ),
     Task(
-        "member", _member,
+        "member",
+        _member,
         ("Is {word} one of these: {words}", "Does {words} contain {word} ?", "Look for {word} in: {words}"),
         ("{word} in {words} :", "{words} has {word} ="),
     ),
     Task(
-        "count", _count,
+        "count",
+        _count,
         ("How many words are here: {words}", "Count them: {words}", "Tell me the number of words in: {words}"),
         ("length of {words} is", "words ( {words} ) ="),
     ),
     Task(
-        "object", _object,
-        ("Make an object where {a} is {b} and {c} is {d}", "Write {a} = {b} , {c} = {d} as an object",
-         "An object please: {a} {b} {c} {d}"),
+        "object",
+        _object,
+        (
+            "Make an object where {a} is {b} and {c} is {d}",
+            "Write {a} = {b} , {c} = {d} as an object",
+            "An object please: {a} {b} {c} {d}",
+        ),
         ("object {a} {b} {c} {d} ->",),
     ),
     Task(
-        "sort", _sort,
+        "sort",
+        _sort,
         ("Sort these: {words}", "Put in order of the alphabet: {words}", "Please order: {words}"),
         ("sorted {words} ->", "{words} in order :"),
     ),
     Task(
-        "number", _number,
+        "number",
+        _number,
         ("Spell the digits of {number}", "Write {number} with words", "Read out {number}"),
         ("{number} digits :", "say {number} ->"),
     ),
     Task(
-        "times", _times,
+        "times",
+        _times,
         ("Say {word} {n} times", "Write the word {word} {n} times over", "I want {n} times {word}"),
         ("{n} x {word} =",),
     ),
     Task(
-        "replace", _replace,
+        "replace",
+        _replace,
         ("In {words} put {new} for {old}", "Replace {old} by {new} in: {words}", "Change {old} to {new} here: {words}"),
         ("{words} with {old} -> {new} :",),
     ),
     Task(
-        "language", _language,
+        "language",
+        _language,
         ("Which language is this: {text}", "Name the language of: {text}", "{text} - what language was that ?"),
         verifiable=False,
     ),
-)  # fmt: skip
+)
 BY_NAME = {task.name: task for task in TASKS}
 
 

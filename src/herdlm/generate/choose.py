@@ -25,9 +25,12 @@ def draw_rows(logits: Tensor, rows: Rows, drawing: Integers, *, compiled: bool =
     """
     steps = rows.length[drawing] - rows.start[drawing]
     draw = Draw(
-        rows.temperature[drawing], rows.top_p[drawing], rows.top_k[drawing], rows.min_p[drawing],
+        rows.temperature[drawing],
+        rows.top_p[drawing],
+        rows.top_k[drawing],
+        rows.min_p[drawing],
         uniforms(rows.key[drawing], steps),
-    )  # fmt: skip
+    )
     if rows.top_logprobs[drawing].any():
         _note_alternatives(logits, rows, drawing)
     shaped = rows.shaped[drawing]

@@ -138,7 +138,7 @@ def _mix(scores: Any, pages: Any, page: int, head: int, seen: int, mixed: Any) -
 @_compiled
 def _attend(
     pages: Any, queries: Any, at: Any, tables: Any, skipped: Any, reach: Any, out: Any, norms: Any, begin: int, end: int
-) -> None:  # fmt: skip
+) -> None:
     """Rows ``begin`` to ``end`` of :meth:`DecodingRows.attend`: softmax as it comes, page by page."""
     _, _, heads, page_size, size = pages.shape
     group = queries.shape[1] // heads
@@ -253,9 +253,19 @@ def compile_for(dtype: torch.dtype) -> None:
     pages, heads, indices = array(stored, 5, "C"), array(stored, 3), array(types.int64, 1, "C")
     _write.compile((pages, indices, heads, heads))
     _attend.compile(
-        (pages, heads, indices, array(types.int64, 2, "C"), indices, indices, array(stored, 3, "C"),
-         array(types.float32, 2, "C"), types.int64, types.int64)
-    )  # fmt: skip
+        (
+            pages,
+            heads,
+            indices,
+            array(types.int64, 2, "C"),
+            indices,
+            indices,
+            array(stored, 3, "C"),
+            array(types.float32, 2, "C"),
+            types.int64,
+            types.int64,
+        )
+    )
     rows, numbers = array(types.float32, 2, "C"), array(types.float32, 1, "C")
     _norm.compile((rows, numbers, types.float32, rows))
     _gated.compile((rows, rows))

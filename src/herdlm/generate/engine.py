@@ -142,9 +142,16 @@ class Engine:
             )
         model = load_model(Path(folder), str(mesh.device) if mesh else device, dtype)
         return cls(
-            model, Tokenizer.load(Path(folder)), page_size=page_size, cache_tokens=cache_tokens, max_batch=max_batch,
-            step_tokens=step_tokens, compute=compute_type(model, dtype), keep_model=False, mesh=mesh,
-        )  # fmt: skip
+            model,
+            Tokenizer.load(Path(folder)),
+            page_size=page_size,
+            cache_tokens=cache_tokens,
+            max_batch=max_batch,
+            step_tokens=step_tokens,
+            compute=compute_type(model, dtype),
+            keep_model=False,
+            mesh=mesh,
+        )
 
     @property
     def processes(self) -> int:
@@ -282,14 +289,22 @@ class Engine:
         if self.pool.pages_for(limit - 1) > self.pool.count:
             raise InputError(
                 f"a prompt of {len(tokens)} tokens with up to {limit - len(tokens)} new ones does not fit into the "
-                f"cache of {room}", "Raise cache_tokens or lower max_tokens",
-            )  # fmt: skip
+                f"cache of {room}",
+                "Raise cache_tokens or lower max_tokens",
+            )
         matcher = self._matcher(params)
         self._next_id += 1
         return Request(
-            self._next_id, tokens.astype(np.int32), params, limit, stream, params.samples, _bias(params),
-            PromptScores(len(tokens)) if params.prompt_logprobs else None, matcher,
-        )  # fmt: skip
+            self._next_id,
+            tokens.astype(np.int32),
+            params,
+            limit,
+            stream,
+            params.samples,
+            _bias(params),
+            PromptScores(len(tokens)) if params.prompt_logprobs else None,
+            matcher,
+        )
 
     def _check_options(self, params: SamplingParams, stream: bool) -> None:
         vocabulary = self.config.vocab_size
@@ -412,9 +427,14 @@ class Engine:
         reason: FinishReason = "length" if ended == OUT_OF_LENGTH and not text_stop else "stop"
         scores, asked = request.scores, request.params
         completion = Completion(
-            tokens, text, logprobs, reason, sample.top,
-            scores.logprobs.tolist() if scores else [], scores.top if scores and asked.top_logprobs else [],
-        )  # fmt: skip
+            tokens,
+            text,
+            logprobs,
+            reason,
+            sample.top,
+            scores.logprobs.tolist() if scores else [],
+            scores.top if scores and asked.top_logprobs else [],
+        )
         request.unfinished -= 1
         if not request.unfinished:
             del self.requests[request.id]

@@ -16,10 +16,17 @@ import triton.language as tl
 
 @triton.jit
 def turn_and_write_kernel(
-    heads, turn, slots, pages,
-    query_heads: tl.constexpr, kv_heads: tl.constexpr, size: tl.constexpr, page_size: tl.constexpr,
-    turned: tl.constexpr, block: tl.constexpr,
-):  # fmt: skip
+    heads,
+    turn,
+    slots,
+    pages,
+    query_heads: tl.constexpr,
+    kv_heads: tl.constexpr,
+    size: tl.constexpr,
+    page_size: tl.constexpr,
+    turned: tl.constexpr,
+    block: tl.constexpr,
+):
     """A token's queries turned in place; its keys, turned, and values written to their page. ``block`` heads each."""
     token = tl.program_id(0).to(tl.int64)
     every: tl.constexpr = query_heads + 2 * kv_heads
@@ -45,10 +52,24 @@ def turn_and_write_kernel(
 
 @triton.jit
 def attend_decoding_kernel(
-    heads, pages, tables, width, segments, out, partial, norms, scale,
-    query_heads: tl.constexpr, kv_heads: tl.constexpr, size: tl.constexpr, page_size: tl.constexpr,
-    group: tl.constexpr, block: tl.constexpr, splits: tl.constexpr, least_blocks: tl.constexpr,
-):  # fmt: skip
+    heads,
+    pages,
+    tables,
+    width,
+    segments,
+    out,
+    partial,
+    norms,
+    scale,
+    query_heads: tl.constexpr,
+    kv_heads: tl.constexpr,
+    size: tl.constexpr,
+    page_size: tl.constexpr,
+    group: tl.constexpr,
+    block: tl.constexpr,
+    splits: tl.constexpr,
+    least_blocks: tl.constexpr,
+):
     """One key/value head's queries of a segment against a run of its keys ("flash decoding").
 
     How many keys a split takes follows from the length when it runs. With one split the result goes to ``out``, else
@@ -100,7 +121,7 @@ def attend_decoding_kernel(
 @triton.jit
 def join_splits_kernel(
     partial, norms, segments, out, query_heads: tl.constexpr, size: tl.constexpr, splits: tl.constexpr
-):  # fmt: skip
+):
     """What the splits found of one segment's head, put together by their log-sum-exp."""
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     split, channel = tl.arange(0, splits), tl.arange(0, size)
@@ -117,10 +138,20 @@ def join_splits_kernel(
 
 @triton.jit
 def attend_prompts_kernel(
-    heads, pages, tables, width, plan, out, scale,
-    query_heads: tl.constexpr, kv_heads: tl.constexpr, size: tl.constexpr, page_size: tl.constexpr,
-    rows: tl.constexpr, block: tl.constexpr,
-):  # fmt: skip
+    heads,
+    pages,
+    tables,
+    width,
+    plan,
+    out,
+    scale,
+    query_heads: tl.constexpr,
+    kv_heads: tl.constexpr,
+    size: tl.constexpr,
+    page_size: tl.constexpr,
+    rows: tl.constexpr,
+    block: tl.constexpr,
+):
     """A run of a prompt's tokens, the queries of one key/value head folded into rows, against all keys before them."""
     members: tl.constexpr = query_heads // kv_heads
     entry, head = plan + tl.program_id(0).to(tl.int64) * 4, tl.program_id(1)

@@ -77,10 +77,26 @@ def attend_decoding(heads: Tensor, pages: Tensor, plan: AttentionPlan, out: Tens
         partial = torch.empty((count, query_heads, splits, size), dtype=torch.float32, device=out.device)
         norms = torch.empty((count, query_heads, splits), dtype=torch.float32, device=out.device)
     attend_decoding_kernel[count, kv_heads, splits](
-        heads, pages, plan.tables, plan.width, plan.decoding, out, partial, norms, size**-0.5 * LOG2_E,
-        query_heads, kv_heads, size, page_size, group, block, splits, least,
-        num_warps=4, num_stages=stages(heads),
-    )  # fmt: skip
+        heads,
+        pages,
+        plan.tables,
+        plan.width,
+        plan.decoding,
+        out,
+        partial,
+        norms,
+        size**-0.5 * LOG2_E,
+        query_heads,
+        kv_heads,
+        size,
+        page_size,
+        group,
+        block,
+        splits,
+        least,
+        num_warps=4,
+        num_stages=stages(heads),
+    )
     if splits > 1:
         join_splits_kernel[count, query_heads](partial, norms, plan.decoding, out, query_heads, size, splits)
 
@@ -99,10 +115,22 @@ def attend_prompts(heads: Tensor, pages: Tensor, plan: AttentionPlan, out: Tenso
     query_heads, narrow = every - 2 * kv_heads, heads.dtype.itemsize == 2
     rows, _ = prompt_rows(query_heads // kv_heads, heads.dtype)
     attend_prompts_kernel[len(plan.prompts), kv_heads](
-        heads, pages, plan.tables, plan.width, plan.prompts, out, size**-0.5 * LOG2_E,
-        query_heads, kv_heads, size, page_size, rows, 64 if narrow else 32,
-        num_warps=8, num_stages=stages(heads),
-    )  # fmt: skip
+        heads,
+        pages,
+        plan.tables,
+        plan.width,
+        plan.prompts,
+        out,
+        size**-0.5 * LOG2_E,
+        query_heads,
+        kv_heads,
+        size,
+        page_size,
+        rows,
+        64 if narrow else 32,
+        num_warps=8,
+        num_stages=stages(heads),
+    )
 
 
 def swiglu(gate_up: Tensor) -> Tensor:

@@ -112,9 +112,11 @@ class DecodeGraphs:
         if self.brought is not None:
             self.brought.synchronize()  # the last transfer may still read what is about to be overwritten
         for numbers, values in (
-            (self.tokens, batch.tokens), (self.positions, batch.positions), (self.slots, batch.slots),
+            (self.tokens, batch.tokens),
+            (self.positions, batch.positions),
+            (self.slots, batch.slots),
             (self.decoding[:, 2], batch.begins + 1),
-        ):  # fmt: skip
+        ):
             numbers[:count] = values
             numbers[count:size] = 0
         self.width[0] = batch.tables.shape[1]

@@ -164,9 +164,12 @@ class PagedAttention:
             decoding, segments = np.flatnonzero(feed.counts == 1), np.flatnonzero(feed.counts > 1)
             if len(decoding):
                 self.rows = self.cache.compiled.plan(
-                    (np.cumsum(feed.counts) - feed.counts)[decoding], feed.tables[decoding], own[decoding],
-                    feed.begins[decoding] + 1, self.cache.elements,
-                )  # fmt: skip
+                    (np.cumsum(feed.counts) - feed.counts)[decoding],
+                    feed.tables[decoding],
+                    own[decoding],
+                    feed.begins[decoding] + 1,
+                    self.cache.elements,
+                )
         else:
             self.places = self.cache.places(feed.slots)
         self.groups = [self._group(feed, part, own) for part in self._split(feed, segments, own)]

@@ -59,10 +59,13 @@ def part_config(config: ModelConfig, mesh: Mesh) -> ModelConfig:
     n = mesh.sizes.tp
     return config.model_copy(
         update={
-            "heads": config.heads // n, "kv_heads": config.kv_heads // n, "ffn_dim": config.ffn_dim // n,
-            "head_dim": config.head_size, "layers": len(_stage_layers(config, mesh)),
+            "heads": config.heads // n,
+            "kv_heads": config.kv_heads // n,
+            "ffn_dim": config.ffn_dim // n,
+            "head_dim": config.head_size,
+            "layers": len(_stage_layers(config, mesh)),
         }
-    )  # fmt: skip
+    )
 
 
 def _stage_layers(config: ModelConfig, mesh: Mesh) -> range:
@@ -293,9 +296,14 @@ def _received_feed(part: Part, tokens: int, segments: int, pages: int, copies: i
     lengths = (tokens, tokens, tokens, segments, segments, segments * pages, 2 * copies)
     fields = np.split(_received_numbers(part, sum(lengths)), np.cumsum(lengths)[:-1])
     return Feed(
-        tokens=fields[0].astype(np.int32), positions=fields[1], slots=fields[2], begins=fields[3], counts=fields[4],
-        tables=fields[5].reshape(segments, pages), copies=fields[6].reshape(2, copies),
-    )  # fmt: skip
+        tokens=fields[0].astype(np.int32),
+        positions=fields[1],
+        slots=fields[2],
+        begins=fields[3],
+        counts=fields[4],
+        tables=fields[5].reshape(segments, pages),
+        copies=fields[6].reshape(2, copies),
+    )
 
 
 def _received_numbers(part: Part, count: int) -> NDArray[np.int64]:
@@ -317,9 +325,14 @@ def _between(feed: Feed, begin: int, end: int) -> Feed:
     lows, highs = np.maximum(firsts, begin), np.minimum(firsts + feed.counts, end)
     here = np.flatnonzero(highs > lows)
     return replace(
-        feed, tokens=feed.tokens[begin:end], positions=feed.positions[begin:end], slots=feed.slots[begin:end],
-        begins=(feed.begins + lows - firsts)[here], counts=(highs - lows)[here], tables=feed.tables[here],
-    )  # fmt: skip
+        feed,
+        tokens=feed.tokens[begin:end],
+        positions=feed.positions[begin:end],
+        slots=feed.slots[begin:end],
+        begins=(feed.begins + lows - firsts)[here],
+        counts=(highs - lows)[here],
+        tables=feed.tables[here],
+    )
 
 
 def _cut(layer: Layer, config: ModelConfig, ranks: int, rank: int, group: dist.ProcessGroup) -> Layer:

@@ -55,9 +55,15 @@ def start_processes(folder: Path, tensor_parallel: int, pipeline_parallel: int, 
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     for rank in range(1, world):
         order = {
-            "folder": str(folder), "rank": rank, "tp": tensor_parallel, "pp": pipeline_parallel, "port": store.port,
-            "device": places[rank], "dtype": dtype, "parent": os.getpid(),
-        }  # fmt: skip
+            "folder": str(folder),
+            "rank": rank,
+            "tp": tensor_parallel,
+            "pp": pipeline_parallel,
+            "port": store.port,
+            "device": places[rank],
+            "dtype": dtype,
+            "parent": os.getpid(),
+        }
         command = [sys.executable, "-m", "herdlm.generate.processes", json.dumps(order)]
         child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)  # noqa: S603 - this very program
         atexit.register(_end, child)

@@ -189,12 +189,16 @@ class Rows:
         self.temperature[row] = max(params.temperature, LEAST_TEMPERATURE) if params.temperature else 0.0
         self.top_p[row], self.top_k[row] = max(params.top_p, LEAST_SHARE), params.top_k
         self.min_p[row], self.min_tokens[row], self.top_logprobs[row] = (
-            params.min_p, params.min_tokens, params.top_logprobs,
-        )  # fmt: skip
+            params.min_p,
+            params.min_tokens,
+            params.top_logprobs,
+        )
         self.shaped[row], self.penalised[row] = params.shaped, params.penalised
         self.repetition[row], self.presence[row], self.frequency[row] = (
-            params.repetition_penalty, params.presence_penalty, params.frequency_penalty,
-        )  # fmt: skip
+            params.repetition_penalty,
+            params.presence_penalty,
+            params.frequency_penalty,
+        )
 
     def _widen(self, tokens: int, stop_tokens: int) -> None:
         if tokens > self.tokens.shape[1]:

@@ -273,8 +273,16 @@ class Scheduler:
         if state.unscored[rows].any():
             scoring = np.flatnonzero(state.unscored[owners] & (positions + 1 < state.start[owners]))
         return Batch(
-            rows=rows, copies=copies, tokens=state.tokens[owners, positions], positions=positions,
+            rows=rows,
+            copies=copies,
+            tokens=state.tokens[owners, positions],
+            positions=positions,
             slots=state.table[owners, positions // size] * size + positions % size,
-            begins=begins, counts=counts, tables=state.table[rows][:, : int(state.pages[rows].max())],
-            drawing=np.concatenate(drawing), at=np.concatenate(at), scoring=scoring, scorers=owners[scoring],
-        )  # fmt: skip
+            begins=begins,
+            counts=counts,
+            tables=state.table[rows][:, : int(state.pages[rows].max())],
+            drawing=np.concatenate(drawing),
+            at=np.concatenate(at),
+            scoring=scoring,
+            scorers=owners[scoring],
+        )

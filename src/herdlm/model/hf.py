@@ -25,14 +25,7 @@ from herdlm.base.errors import DamagedError, InputError
 from herdlm.base.recipe import parse
 from herdlm.model.config import ModelConfig
 from herdlm.model.transformer import Transformer, build
-from herdlm.model.weights import (
-    FETCH_AGAIN,
-    StoredTensor,
-    open_weights,
-    read_json,
-    write_json,
-    write_weights,
-)  # fmt: skip
+from herdlm.model.weights import FETCH_AGAIN, StoredTensor, open_weights, read_json, write_json, write_weights
 
 ARCHITECTURES = {"lm": "LlamaForCausalLM", "score": "LlamaForSequenceClassification"}
 CONFIG = "config.json"
@@ -102,8 +95,10 @@ def config_from_hf(config: dict[str, Any], where: str) -> ModelConfig:
         raise InputError(f"{where}: the weights are quantised ({method})", "Use the folder it was quantised from")
     for key, known, meaning in FIXED:
         if config.get(key) not in known:
-            raise InputError(f"{where}: {key} = {config[key]!r} means {meaning}, which no model here has",
-                             "Use a folder of the plain Llama architecture")  # fmt: skip
+            raise InputError(
+                f"{where}: {key} = {config[key]!r} means {meaning}, which no model here has",
+                "Use a folder of the plain Llama architecture",
+            )
     kinds = config.get("layer_types")
     if kinds is not None and not (isinstance(kinds, list) and all(kind == "full_attention" for kind in kinds)):
         raise InputError(f"{where}: layer_types = {kinds!r}", "Only full_attention can be represented")
@@ -179,8 +174,10 @@ def _rope(config: dict[str, Any], where: str) -> tuple[Any, dict[str, Any] | Non
         )
     theta, scaling = found[0] if found else (config.get("rope_theta", DEFAULTS["rope_theta"]), None)
     if config.get("rope_theta", theta) != theta:
-        raise InputError(f"{where}: rope_theta {config['rope_theta']} and rope_parameters' {theta} disagree",
-                         "Keep the one the model was trained with")  # fmt: skip
+        raise InputError(
+            f"{where}: rope_theta {config['rope_theta']} and rope_parameters' {theta} disagree",
+            "Keep the one the model was trained with",
+        )
     return theta, scaling
 
 
@@ -219,15 +216,19 @@ def checked_weights(folder: Path, model: Transformer) -> dict[str, StoredTensor]
             raise DamagedError(f"{folder} lacks the tensor {name}", FETCH_AGAIN)
         found = stored[name]
         if found.shape != tuple(tensor.shape):
-            raise DamagedError(f"{found.path}: {name} has shape {list(found.shape)}, config.json says "
-                               f"{list(tensor.shape)}", FETCH_AGAIN)  # fmt: skip
+            raise DamagedError(
+                f"{found.path}: {name} has shape {list(found.shape)}, config.json says {list(tensor.shape)}",
+                FETCH_AGAIN,
+            )
         if (found.dtype.itemsize == 1) != (tensor.dtype.itemsize == 1):
-            raise DamagedError(f"{found.path}: {name} is stored as {found.dtype}, which config.json does not say",
-                               FETCH_AGAIN)  # fmt: skip
+            raise DamagedError(
+                f"{found.path}: {name} is stored as {found.dtype}, which config.json does not say", FETCH_AGAIN
+            )
     surplus = next((t for name, t in stored.items() if name not in expected), None)
     if surplus is not None:
-        raise DamagedError(f"{surplus.path}: the tensor {surplus.name} has no place in the model of config.json",
-                           FETCH_AGAIN)  # fmt: skip
+        raise DamagedError(
+            f"{surplus.path}: the tensor {surplus.name} has no place in the model of config.json", FETCH_AGAIN
+        )
     return {name: stored[name] for name in expected}
 
 
@@ -288,8 +289,14 @@ def save_folder(
         state.pop("lm_head.weight", None)
     if any(tensor.dtype.itemsize == 1 for tensor in state.values()):
         raise InputError("a model with FP8 weights cannot be saved in another type", "Save the model it was made from")
-    _write(folder, ((n, t.to(dtype)) for n, t in state.items()), model.config, dtype,
-           max_shard_bytes=max_shard_bytes, generation=generation)  # fmt: skip
+    _write(
+        folder,
+        ((n, t.to(dtype)) for n, t in state.items()),
+        model.config,
+        dtype,
+        max_shard_bytes=max_shard_bytes,
+        generation=generation,
+    )
 
 
 def _write(
@@ -350,9 +357,18 @@ def import_hf(folder: Path, out: Path) -> dict[str, Any]:
     entry = InputEntry(path=str(folder), content=hash_json(sources))
     code = {"herdlm": __version__}
     publish(
-        working, out, kind="model", stage="import-hf", fingerprint=hash_json([entry.content, code]),
-        inputs={"folder": entry}, recipe={}, seeds={}, counts=counts, seconds=time.monotonic() - began, code=code,
-    )  # fmt: skip
+        working,
+        out,
+        kind="model",
+        stage="import-hf",
+        fingerprint=hash_json([entry.content, code]),
+        inputs={"folder": entry},
+        recipe={},
+        seeds={},
+        counts=counts,
+        seconds=time.monotonic() - began,
+        code=code,
+    )
     return counts
 
 

@@ -190,9 +190,10 @@ class _Chunked(torch.autograd.Function):
                     d_weight += torch.mm(errors.T, (part * factor).to(ctx.dtype))
         needed = ctx.needs_input_grad
         return (
-            d_hidden if needed[0] else None, d_weight.to(weight.dtype) if needed[1] else None,
+            d_hidden if needed[0] else None,
+            d_weight.to(weight.dtype) if needed[1] else None,
             *[None] * (len(needed) - 2),
-        )  # fmt: skip
+        )
 
 
 def _blocks(rows: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

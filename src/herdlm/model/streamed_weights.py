@@ -117,9 +117,7 @@ class StreamedWeights:
         ordered = sorted(shard.items(), key=lambda item: -item[1].dtype.itemsize)  # stable: else in the order given
         for name, layout in ordered:
             end = offset + layout.bytes
-            header[name] = {
-                "dtype": KINDS[layout.dtype], "shape": list(layout.shape), "data_offsets": [offset, end],
-            }  # fmt: skip
+            header[name] = {"dtype": KINDS[layout.dtype], "shape": list(layout.shape), "data_offsets": [offset, end]}
             offset = end
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % HEADER_MULTIPLE)

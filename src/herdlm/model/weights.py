@@ -129,8 +129,9 @@ def _open_shards(folder: Path, index: Path) -> dict[str, StoredTensor]:
             raise DamagedError(f"{index} names {shard!r}, which is not a file of its folder", FETCH_AGAIN)
         for tensor in _open(folder / shard):
             if places.get(tensor.name) != shard:
-                raise DamagedError(f"{folder / shard} holds {tensor.name}, which {index.name} does not put there",
-                                   FETCH_AGAIN)  # fmt: skip
+                raise DamagedError(
+                    f"{folder / shard} holds {tensor.name}, which {index.name} does not put there", FETCH_AGAIN
+                )
             tensors[tensor.name] = tensor
     lost = next((name for name in places if name not in tensors), None)
     if lost is not None:

@@ -17,11 +17,16 @@ Mode = Literal["none", "layer", "selective"]
 _aten: Any = torch.ops.aten
 # Dear to compute again, or (the scattered sums) to send again.
 SAVED = {
-    _aten.mm.default, _aten.addmm.default, _aten.bmm.default,
-    _aten._scaled_dot_product_flash_attention.default, _aten._scaled_dot_product_efficient_attention.default,
-    _aten._scaled_dot_product_cudnn_attention.default, _aten._scaled_dot_product_flash_attention_for_cpu.default,
-    torch.ops._c10d_functional.reduce_scatter_tensor.default, torch.ops.herdlm.tiled_attention.default,
-}  # fmt: skip
+    _aten.mm.default,
+    _aten.addmm.default,
+    _aten.bmm.default,
+    _aten._scaled_dot_product_flash_attention.default,
+    _aten._scaled_dot_product_efficient_attention.default,
+    _aten._scaled_dot_product_cudnn_attention.default,
+    _aten._scaled_dot_product_flash_attention_for_cpu.default,
+    torch.ops._c10d_functional.reduce_scatter_tensor.default,
+    torch.ops.herdlm.tiled_attention.default,
+}
 
 
 def _policy(_: Any, operation: Any, *args: Any, **named: Any) -> CheckpointPolicy:

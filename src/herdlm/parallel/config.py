@@ -36,9 +36,11 @@ class ParallelConfig(Section):
         None, description="by stage; where not given, spread evenly with one less on the first and on the last"
     )
     rows_per_micro_batch: int | None = Field(
-        None, ge=1, description="cut micro-batches further, so that a data-parallel rank, or the only process, has at "
+        None,
+        ge=1,
+        description="cut micro-batches further, so that a data-parallel rank, or the only process, has at "
         "most this many rows of each",
-    )  # fmt: skip
+    )
     activation_checkpointing: Literal["none", "layer", "selective"] = "none"
     compile: bool = False
 

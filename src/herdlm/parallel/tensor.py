@@ -23,11 +23,20 @@ from herdlm.parallel.mesh import Mesh
 from herdlm.parallel.vocabulary import ParallelEmbedding, first_row
 
 PLACEMENTS: dict[str, Placement] = {
-    "embed_tokens": Shard(0), "lm_head": Shard(0),
-    "q_proj": Shard(0), "k_proj": Shard(0), "v_proj": Shard(0), "gate_proj": Shard(0), "up_proj": Shard(0),
-    "o_proj": Shard(1), "down_proj": Shard(1),
-    "input_layernorm": Replicate(), "post_attention_layernorm": Replicate(), "norm": Replicate(), "score": Replicate(),
-}  # fmt: skip
+    "embed_tokens": Shard(0),
+    "lm_head": Shard(0),
+    "q_proj": Shard(0),
+    "k_proj": Shard(0),
+    "v_proj": Shard(0),
+    "gate_proj": Shard(0),
+    "up_proj": Shard(0),
+    "o_proj": Shard(1),
+    "down_proj": Shard(1),
+    "input_layernorm": Replicate(),
+    "post_attention_layernorm": Replicate(),
+    "norm": Replicate(),
+    "score": Replicate(),
+}
 
 
 class ParallelAttention(Attention):

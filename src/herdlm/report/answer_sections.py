@@ -20,19 +20,21 @@ def verdict_badge(check: Check) -> Html:
 def checks_table(caption: str, checks: Sequence[Check]) -> Html:
     """Claims with what was measured in words, verdict, figure and interval; two columns, to fit a narrow window."""
     return table(
-        caption, ("Claim, and what was measured", "Verdict, figure and 95% interval"),
+        caption,
+        ("Claim, and what was measured", "Verdict, figure and 95% interval"),
         (
             (
                 [check.claim, tag("div", check.says, class_="says")],
                 [
-                    verdict_badge(check), tag("div", format.figure(check), class_="nowrap"),
+                    verdict_badge(check),
+                    tag("div", format.figure(check), class_="nowrap"),
                     tag("div", format.interval(check), class_="quiet nowrap"),
                 ],
             )
             for check in checks
         ),
         text_columns=(0, 1),
-    )  # fmt: skip
+    )
 
 
 def pass_rate_section(data: ReportData) -> list[Html]:
@@ -43,7 +45,8 @@ def pass_rate_section(data: ReportData) -> list[Html]:
     improved = [c for c in data.further_checks if c.name.startswith("round-") and c.verdict == "shown"]
     return [
         tag(
-            "p", f"Every model answered the same {format.count(asked)} held-out questions, greedily. The flagship "
+            "p",
+            f"Every model answered the same {format.count(asked)} held-out questions, greedily. The flagship "
             f"passed {format.rate(start.pass_rate)} after the demonstrations and {format.rate(end.pass_rate)} after "
             f"round {len(data.rounds)}; the control passed {format.rate(control.pass_rate)}. An improvement over the "
             f"round before is shown for {len(improved)} of {len(data.rounds)} rounds. Prediction of web text went from "
@@ -60,7 +63,7 @@ def pass_rate_section(data: ReportData) -> list[Html]:
         *_ablation(data.ablation),
         tag("h3", "Task by task"),
         _tasks_table([data.examination(stage) for stage in data.key_models]),
-    ]  # fmt: skip
+    ]
 
 
 def quantization_section(data: ReportData, check: Check) -> list[Html]:
@@ -69,18 +72,20 @@ def quantization_section(data: ReportData, check: Check) -> list[Html]:
     before, after = data.examination(q.original), data.examination(q.changed)
     return [
         tag(
-            "p", f"{check.says} The paired difference is {format.figure(check)}, its 95% interval "
-            f"{format.interval(check)}.",
+            "p",
+            f"{check.says} The paired difference is {format.figure(check)}, its 95% interval {format.interval(check)}.",
         ),
         tag(
-            "p", f"{format.percent(q.parameters_fp8 / q.parameters)} of the parameters are FP8; the weights on disk "
+            "p",
+            f"{format.percent(q.parameters_fp8 / q.parameters)} of the parameters are FP8; the weights on disk "
             f"went from {format.size(q.bytes_before)} to {format.size(q.bytes_after)}. Over {format.count(q.tokens)} "
             "held-out tokens the two models name the same most likely next token "
             f"{format.percent(q.top1_agreement, 2)} of the time, with a mean KL divergence of {format.tiny(q.kl)} nats "
             f"per token. Of {format.count(after.asked)} answers {q.gained} became right and {q.lost} wrong.",
         ),
         table(
-            "FP8 against BF16", ("", "BF16", "FP8"),
+            "FP8 against BF16",
+            ("", "BF16", "FP8"),
             (
                 ("Pass rate (95% interval)", format.rate(before.pass_rate), format.rate(after.pass_rate)),
                 ("Bits per byte of held-out text", f"{before.bits_per_byte:.4f}", f"{after.bits_per_byte:.4f}"),
@@ -94,10 +99,12 @@ def quantization_section(data: ReportData, check: Check) -> list[Html]:
             ),
         ),
         tag(
-            "p", "These are the numbers of FP8, not its speed: on a CPU the products are taken in float32 over exact "
-            "FP8 values. GPUs from the Hopper generation on multiply FP8 by FP8.", class_="quiet",
+            "p",
+            "These are the numbers of FP8, not its speed: on a CPU the products are taken in float32 over exact "
+            "FP8 values. GPUs from the Hopper generation on multiply FP8 by FP8.",
+            class_="quiet",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _reward_row(difference: Interval | None) -> list[tuple[str, str, str]]:
@@ -121,14 +128,21 @@ def _dialog(dialog: Dialog) -> Html:
         text: Child = foreign(answer.text) if answer.text.strip() else tag("em", "no answer")
         mark = tag("span", "✓ right" if answer.right else "✗ wrong", class_="mark")
         answers.append(
-            tag("div", tag("dt", answer.label), tag("dd", text, tag("br"), mark),
-                class_="right" if answer.right else "wrong")
-        )  # fmt: skip
+            tag(
+                "div",
+                tag("dt", answer.label),
+                tag("dd", text, tag("br"), mark),
+                class_="right" if answer.right else "wrong",
+            )
+        )
     return tag(
-        "article", tag("h3", format.words(dialog.task)), tag("p", foreign(dialog.prompt)),
-        tag("p", "Right answer: ", foreign(dialog.expected), class_="quiet"), tag("dl", answers, class_="answers"),
+        "article",
+        tag("h3", format.words(dialog.task)),
+        tag("p", foreign(dialog.prompt)),
+        tag("p", "Right answer: ", foreign(dialog.expected), class_="quiet"),
+        tag("dl", answers, class_="answers"),
         class_="dialog",
-    )  # fmt: skip
+    )
 
 
 def _rounds_chart(data: ReportData, start: Examination, control: Examination) -> Html:
@@ -137,9 +151,13 @@ def _rounds_chart(data: ReportData, start: Examination, control: Examination) ->
 
     def series(name: str, found: Sequence[tuple[float, Interval]], look: int, mark: str, line: bool) -> charts.Series:
         return charts.Series(
-            name, [(x, 100 * i.value) for x, i in found], look, line=line, mark="open" if mark == "open" else "filled",
+            name,
+            [(x, 100 * i.value) for x, i in found],
+            look,
+            line=line,
+            mark="open" if mark == "open" else "filled",
             bars=[(x, 100 * i.low, 100 * i.high) for x, i in found],
-        )  # fmt: skip
+        )
 
     band = control.pass_rate
     ticks = [(0.0, "demos"), *((float(r.number), str(r.number)) for r in data.rounds)]
@@ -152,9 +170,12 @@ def _rounds_chart(data: ReportData, start: Examination, control: Examination) ->
         title="Pass rate per round, with 95% intervals; the band is the control's interval",
         alt=f"Pass rate per round. Demonstrations: {format.rate(start.pass_rate)}; {told}. "
         f"Control: {format.rate(band)}.",
-        x="round", y="% of held-out questions right", x_scale=Scale(-0.35, len(data.rounds) + 0.35), x_ticks=ticks,
+        x="round",
+        y="% of held-out questions right",
+        x_scale=Scale(-0.35, len(data.rounds) + 0.35),
+        x_ticks=ticks,
         rules=[charts.Rule("y", 100 * band.value, "control", (100 * band.low, 100 * band.high))],
-    )  # fmt: skip
+    )
 
 
 def _rounds_table(data: ReportData) -> Html:
@@ -183,9 +204,10 @@ def _rounds_table(data: ReportData) -> Html:
         ("Pass rate after DPO (95% interval)", passed("dpo")),
     ]
     return table(
-        "What went into each round and what came out", ("", *(f"Round {r.number}" for r in rounds)),
+        "What went into each round and what came out",
+        ("", *(f"Round {r.number}" for r in rounds)),
         ((name, *values) for name, values in rows),
-    )  # fmt: skip
+    )
 
 
 def _models_table(examinations: Sequence[Examination], control: Examination) -> Html:
@@ -195,14 +217,16 @@ def _models_table(examinations: Sequence[Examination], control: Examination) -> 
         ("Model", "Right", "Pass rate (95% interval)", "As a picture", "Bits per byte, web text"),
         (
             (
-                e.label, f"{format.count(e.right)} of {format.count(e.asked)}", format.rate(e.pass_rate),
+                e.label,
+                f"{format.count(e.right)} of {format.count(e.asked)}",
+                format.rate(e.pass_rate),
                 charts.interval_strip(e.pass_rate, scale, reference=control.pass_rate.value),
                 format.loss(e.bits_per_byte),
             )
             for e in examinations
         ),
         text_columns=(0, 3),
-    )  # fmt: skip
+    )
 
 
 def _ablation(drifts: Sequence[Drift]) -> list[Html]:
@@ -216,15 +240,18 @@ def _ablation(drifts: Sequence[Drift]) -> list[Html]:
     text = "; ".join(told)
     return [
         tag(
-            "p", "Where chosen answers lose probability together with rejected ones, DPO destroys what it should keep. "
+            "p",
+            "Where chosen answers lose probability together with rejected ones, DPO destroys what it should keep. "
             f"Change since the start of DPO, in nats per answer, mean over the last quarter of the steps: {text}.",
         ),
         charts.chart(
-            series, title="Log-probability of answers against where DPO started, averaged over short stretches",
-            alt=f"Change of log-probability over the steps of DPO. Mean over the last quarter: {text}.", x="step",
+            series,
+            title="Log-probability of answers against where DPO started, averaged over short stretches",
+            alt=f"Change of log-probability over the steps of DPO. Mean over the last quarter: {text}.",
+            x="step",
             y="nats per answer",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _tasks_table(models: Sequence[Examination]) -> Html:

@@ -69,10 +69,14 @@ def chart(
     grid = [_line(0, y_scale.at(v), 1, y_scale.at(v), "grid") for v in y_scale.ticks()]
     grid += [_line(x_scale.at(v), 0, x_scale.at(v), 1, "grid") for v, _ in marked]
     drawing = tag(
-        "svg", grid, [_rule(rule, x_scale, y_scale) for rule in rules],
+        "svg",
+        grid,
+        [_rule(rule, x_scale, y_scale) for rule in rules],
         [_series(s, x_scale, y_scale) for s in series],
-        viewBox=f"0 0 {SPAN} {SPAN}", preserveAspectRatio="none", aria_hidden="true",
-    )  # fmt: skip
+        viewBox=f"0 0 {SPAN} {SPAN}",
+        preserveAspectRatio="none",
+        aria_hidden="true",
+    )
     plot = tag(
         "div",
         tag("div", y, class_="axis-name"),
@@ -80,8 +84,10 @@ def chart(
         tag("div", drawing, [_rule_text(rule, x_scale, y_scale) for rule in rules], class_="area"),
         tag("div", [_at("left", x_scale.at(v), text) for v, text in marked], class_="x-ticks"),
         tag("div", x, class_="axis-name x-name"),
-        class_="plot", role="img", aria_label=alt,
-    )  # fmt: skip
+        class_="plot",
+        role="img",
+        aria_label=alt,
+    )
     keys = [tag("li", _key(s), s.name) for s in series]
     return tag("figure", tag("figcaption", title), plot, tag("ul", keys, class_="legend") if len(keys) > 1 else None)
 

@@ -38,9 +38,16 @@ def above(name: str, claim: str, better: tuple[str, float], worse: tuple[str, fl
         "contrary": "The interval lies below 0: this run shows the opposite.",
     }[verdict]
     return Check(
-        name, claim, "difference", difference.value, difference.low, difference.high, verdict,
-        "the paired interval lies above 0", _compared(better, worse) + ending,
-    )  # fmt: skip
+        name,
+        claim,
+        "difference",
+        difference.value,
+        difference.low,
+        difference.high,
+        verdict,
+        "the paired interval lies above 0",
+        _compared(better, worse) + ending,
+    )
 
 
 def below(name: str, claim: str, worse: tuple[str, float], better: tuple[str, float], difference: Interval) -> Check:
@@ -52,9 +59,16 @@ def below(name: str, claim: str, worse: tuple[str, float], better: tuple[str, fl
         "contrary": "The interval lies above 0: this run shows the opposite.",
     }[verdict]
     return Check(
-        name, claim, "difference", difference.value, difference.low, difference.high, verdict,
-        "the paired interval lies below 0", _compared(worse, better) + ending,
-    )  # fmt: skip
+        name,
+        claim,
+        "difference",
+        difference.value,
+        difference.low,
+        difference.high,
+        verdict,
+        "the paired interval lies below 0",
+        _compared(worse, better) + ending,
+    )
 
 
 def lossless(
@@ -69,9 +83,16 @@ def lossless(
         "contrary": f"The interval lies more than {margin} from 0: the change matters.",
     }[verdict]
     return Check(
-        name, claim, "difference", difference.value, difference.low, difference.high, verdict,
-        f"the paired interval lies within {margin} of 0", _compared(changed, original) + ending,
-    )  # fmt: skip
+        name,
+        claim,
+        "difference",
+        difference.value,
+        difference.low,
+        difference.high,
+        verdict,
+        f"the paired interval lies within {margin} of 0",
+        _compared(changed, original) + ending,
+    )
 
 
 def foretold(forecast: Forecast) -> Check:
@@ -85,12 +106,18 @@ def foretold(forecast: Forecast) -> Check:
     band = " and ".join(f"{loss(other.forecast)} on {axis_label(other.name)}" for other in forecast.axes)
     inside = "within" if verdict == "shown" else "outside"
     return Check(
-        "forecast-matches", "The ladder forecasts the flagship's loss within 5%", "deviation", deviation, None, None,
-        verdict, f"the forecast is within {percent(FORECAST_MARGIN, 0)} of the measured loss",
+        "forecast-matches",
+        "The ladder forecasts the flagship's loss within 5%",
+        "deviation",
+        deviation,
+        None,
+        None,
+        verdict,
+        f"the forecast is within {percent(FORECAST_MARGIN, 0)} of the measured loss",
         f"The forecast was {band}; {axis_label(axis.name)} {fixed}. Measured: "
         f"{loss(forecast.measured)} nats per token. The forecast is off by {signed(100 * deviation)}%, {inside} the "
         f"{percent(FORECAST_MARGIN, 0)} allowed. It is one forecast of one model.",
-    )  # fmt: skip
+    )
 
 
 def beats_chance(number: int, accuracy: Interval) -> Check:
@@ -102,11 +129,17 @@ def beats_chance(number: int, accuracy: Interval) -> Check:
         "contrary": "below the 50% of a coin.",
     }[verdict]
     return Check(
-        f"reward-round-{number}", f"Round {number}'s reward model ranks held-out pairs better than chance", "rate",
-        accuracy.value, accuracy.low, accuracy.high, verdict, "the interval lies above 50%",
+        f"reward-round-{number}",
+        f"Round {number}'s reward model ranks held-out pairs better than chance",
+        "rate",
+        accuracy.value,
+        accuracy.low,
+        accuracy.high,
+        verdict,
+        "the interval lies above 50%",
         f"It ranks {percent(accuracy.value)} of held-out pairs as the annotator did "
         f"({percent(accuracy.low)} to {percent(accuracy.high)}), {ending}",
-    )  # fmt: skip
+    )
 
 
 def axis_label(name: str) -> str:

@@ -34,8 +34,9 @@ MORE_STYLE = """
 
 def write_corpus_page(folder: Path) -> None:
     """Write ``account.html`` into a corpus folder from its ``funnel.json`` and ``samples.json``."""
-    funnel, samples = (json.loads((folder / name).read_text(encoding="utf-8")) for name in
-                       ("funnel.json", "samples.json"))  # fmt: skip
+    funnel, samples = (
+        json.loads((folder / name).read_text(encoding="utf-8")) for name in ("funnel.json", "samples.json")
+    )
     (folder / PAGE).write_text(render_corpus_page(funnel, samples), encoding="utf-8")
 
 
@@ -50,18 +51,22 @@ def render_corpus_page(funnel: dict[str, Any], samples: dict[str, dict[str, list
     )
     read, out = funnel["input"], funnel["output"]
     summary = tag(
-        "p", f"{format.count(read['documents'])} pages from {format.count(read['files'])} "
+        "p",
+        f"{format.count(read['documents'])} pages from {format.count(read['files'])} "
         f"file{'s' * (read['files'] != 1)} "
         f"({format.size(read['file_bytes'])}) became {format.count(out['documents'])} documents with "
         f"{format.size(out['bytes'])} of text, {format.count(out['words'])} words, an estimated "
         f"{format.count(out['tokens_estimated'])} tokens.",
-    )  # fmt: skip
+    )
     return framed(
-        "Account of a corpus", summary, sections,
+        "Account of a corpus",
+        summary,
+        sections,
         "Every number stands in funnel.json, every sample in samples.json; herdlm inspect shows "
         "more documents. Tokens are estimated as 1.3 a word until a tokenizer is trained.",
-        kind="herdlm", style=MORE_STYLE,
-    )  # fmt: skip
+        kind="herdlm",
+        style=MORE_STYLE,
+    )
 
 
 def _funnel(funnel: dict[str, Any]) -> list[Html]:
@@ -71,42 +76,61 @@ def _funnel(funnel: dict[str, Any]) -> list[Html]:
         left, out = (step[f"documents_{kind}"] / total for kind in ("out", "dropped"))
         says = f"{format.count(step['documents_out'])} left, {format.count(step['documents_dropped'])} dropped"
         bar = tag(
-            "span", tag("span", class_="left", style=f"width: {100 * left:.3f}%"),
-            tag("span", class_="out", style=f"width: {100 * out:.3f}%"), class_="bar", aria_hidden="true",
-        )  # fmt: skip
+            "span",
+            tag("span", class_="left", style=f"width: {100 * left:.3f}%"),
+            tag("span", class_="out", style=f"width: {100 * out:.3f}%"),
+            class_="bar",
+            aria_hidden="true",
+        )
         bars.append(tag("div", tag("span", format.words(step["step"])), bar, tag("span", says)))
     steps = table(
         "Each step in documents, bytes and estimated tokens",
         ("Step", "In", "Dropped", "Left", "Bytes in", "Bytes dropped", "Bytes cut out", "Bytes left", "Tokens left"),
         (
             (
-                format.words(s["step"]), s["documents_in"], s["documents_dropped"], s["documents_out"],
+                format.words(s["step"]),
+                s["documents_in"],
+                s["documents_dropped"],
+                s["documents_out"],
                 *(format.size(s[f"bytes_{kind}"]) for kind in ("in", "dropped", "removed", "out")),
                 format.count(s["tokens_estimated_out"]) if s["tokens_estimated_out"] else "not known",
             )
             for s in funnel["steps"]
         ),
-    )  # fmt: skip
+    )
     key = tag(
-        "p", tag("span", class_="swatch left"), " left after the step, ", tag("span", class_="swatch out"),
-        " dropped by it, ", tag("span", class_="swatch before"), " dropped before, as shares of all pages read. "
+        "p",
+        tag("span", class_="swatch left"),
+        " left after the step, ",
+        tag("span", class_="swatch out"),
+        " dropped by it, ",
+        tag("span", class_="swatch before"),
+        " dropped before, as shares of all pages read. "
         "Bytes are of pages as read up to extraction, of text from there on; bytes cut out are markup, boilerplate "
-        "and what was taken from documents that stay.", class_="quiet",
-    )  # fmt: skip
+        "and what was taken from documents that stay.",
+        class_="quiet",
+    )
     return [tag("div", bars, class_="funnel"), key, steps]
 
 
 def _reasons(funnel: dict[str, Any]) -> Html:
     total = max(funnel["input"]["documents"], 1)
     return table(
-        "Reasons, most frequent first within each step", ("Reason", "Step", "Documents", "Share of all", "Bytes"),
+        "Reasons, most frequent first within each step",
+        ("Reason", "Step", "Documents", "Share of all", "Bytes"),
         (
-            (format.words(reason), format.words(s["step"]), of["documents"], format.percent(of["documents"] / total),
-             format.size(of["bytes"]))
-            for s in funnel["steps"] for reason, of in s["dropped"].items()
+            (
+                format.words(reason),
+                format.words(s["step"]),
+                of["documents"],
+                format.percent(of["documents"] / total),
+                format.size(of["bytes"]),
+            )
+            for s in funnel["steps"]
+            for reason, of in s["dropped"].items()
         ),
         text_columns=(0, 1),
-    )  # fmt: skip
+    )
 
 
 def _languages(funnel: dict[str, Any]) -> Html:
@@ -114,38 +138,48 @@ def _languages(funnel: dict[str, Any]) -> Html:
     kept = funnel["languages"]
     seen = {name: max(s["languages"].get(name, {}).get("documents_in", 0) for s in funnel["steps"]) for name in names}
     dropped = {
-        name: sum(of["documents_in"] - of["documents_out"] for s in funnel["steps"]
-                  if (of := s["languages"].get(name))) for name in names
-    }  # fmt: skip
+        name: sum(of["documents_in"] - of["documents_out"] for s in funnel["steps"] if (of := s["languages"].get(name)))
+        for name in names
+    }
     names.sort(key=lambda name: (-kept.get(name, {}).get("bytes", 0), -seen[name], name))
     whole = max(funnel["output"]["bytes"], 1)
     return table(
-        "Languages as identified", ("Language", "Dropped", "Kept", "Words", "Text", "Share of text", "As a bar"),
+        "Languages as identified",
+        ("Language", "Dropped", "Kept", "Words", "Text", "Share of text", "As a bar"),
         (
             (
-                tag("code", name), dropped[name], of.get("documents", 0), of.get("words", 0),
-                format.size(of.get("bytes", 0)), format.percent(of.get("bytes", 0) / whole),
+                tag("code", name),
+                dropped[name],
+                of.get("documents", 0),
+                of.get("words", 0),
+                format.size(of.get("bytes", 0)),
+                format.percent(of.get("bytes", 0) / whole),
                 charts.share_bar(of.get("bytes", 0) / whole),
             )
-            for name in names for of in [kept.get(name, {})]
+            for name in names
+            for of in [kept.get(name, {})]
         ),
         text_columns=(0, 6),
-    )  # fmt: skip
+    )
 
 
 def _domains(funnel: dict[str, Any]) -> Html:
     return table(
-        "Domains with most pages", ("Domain", "Pages read", "Documents kept", "Share kept", "As a bar"),
+        "Domains with most pages",
+        ("Domain", "Pages read", "Documents kept", "Share kept", "As a bar"),
         (
             (
-                foreign(name) if name else "(no address)", of["documents_in"], of["documents_out"],
-                format.percent(share), charts.share_bar(share),
+                foreign(name) if name else "(no address)",
+                of["documents_in"],
+                of["documents_out"],
+                format.percent(share),
+                charts.share_bar(share),
             )
             for name, of in funnel["domains"].items()
             for share in [of["documents_out"] / max(of["documents_in"], 1)]
         ),
         text_columns=(0, 4),
-    )  # fmt: skip
+    )
 
 
 def _samples(funnel: dict[str, Any], samples: dict[str, dict[str, list[dict[str, Any]]]]) -> Iterable[Html]:
@@ -153,13 +187,21 @@ def _samples(funnel: dict[str, Any], samples: dict[str, dict[str, list[dict[str,
     for step in funnel["steps"]:
         drawn = samples[step["step"]]
         sides = [
-            tag("div", tag("h3", f"{name} by {format.words(step['step'])} ({len(drawn[side])} of "
-                f"{format.count(step[f'documents_{count}'])})"),
-                [_sample(page, side) for page in drawn[side]] or tag("p", "None.", class_="quiet"))
+            tag(
+                "div",
+                tag(
+                    "h3",
+                    f"{name} by {format.words(step['step'])} ({len(drawn[side])} of "
+                    f"{format.count(step[f'documents_{count}'])})",
+                ),
+                [_sample(page, side) for page in drawn[side]] or tag("p", "None.", class_="quiet"),
+            )
             for side, name, count in (("kept", "Let through", "out"), ("dropped", "Dropped", "dropped"))
-        ]  # fmt: skip
-        title = tag("summary", f"{format.words(step['step'])}: {len(drawn['kept'])} let through, "
-                    f"{len(drawn['dropped'])} dropped")  # fmt: skip
+        ]
+        title = tag(
+            "summary",
+            f"{format.words(step['step'])}: {len(drawn['kept'])} let through, {len(drawn['dropped'])} dropped",
+        )
         yield tag("details", title, tag("div", sides, class_="sides"))
 
 
@@ -167,7 +209,8 @@ def _sample(page: dict[str, Any], side: str) -> Html:
     told: list[Child] = [tag("strong", format.words(page["reason"])), " "] if page["reason"] else []
     language: list[Child] = [tag("code", page["language"]), " "] if page["language"] else []
     return tag(
-        "div", tag("p", told, language, foreign(page["url"] or page["id"])),
+        "div",
+        tag("p", told, language, foreign(page["url"] or page["id"])),
         foreign(page["text"]) if page["text"] else tag("p", "(nothing of it was read)", class_="quiet"),
         class_=f"sample {side}",
-    )  # fmt: skip
+    )

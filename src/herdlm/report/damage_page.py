@@ -35,11 +35,14 @@ def render_damage_page(told: dict[str, Any]) -> str:
         sections.append(("worst", "Worst prompts", _worst(answers["worst"], names)))
     sections.append(("fit", "Will it fit one node?", _fit(told["fit"])))
     return framed(
-        f"{names['changed']} against {names['original']}", _cards(told), sections,
+        f"{names['changed']} against {names['original']}",
+        _cards(told),
+        sections,
         "Every number stands in damage.json, every answer in answers.jsonl. Both models were "
         "given the same text and prompts. Intervals are of other text and prompts of the kind.",
-        kind="herdlm damage report", style=MORE_STYLE,
-    )  # fmt: skip
+        kind="herdlm damage report",
+        style=MORE_STYLE,
+    )
 
 
 def _cards(told: dict[str, Any]) -> Html:
@@ -66,46 +69,56 @@ def _cards(told: dict[str, Any]) -> Html:
         says = f"of {format.count(answers['prompts'])}"
         cards.append(("Same answers, letter for letter", format.percent(answers["same_answers"]), says))
     return tag(
-        "ul", [
+        "ul",
+        [
             tag("li", tag("h3", name), tag("div", figure, tag("small", says), class_="figure"), class_="card")
             for name, figure, says in cards
-        ], class_="cards",
-    )  # fmt: skip
+        ],
+        class_="cards",
+    )
 
 
 def _weights(told: dict[str, Any]) -> Html:
     return table(
-        "Weights as stored", ("Model", "Parameters", "In FP8", "Share in FP8", "Size"),
+        "Weights as stored",
+        ("Model", "Parameters", "In FP8", "Share in FP8", "Size"),
         (
             (
-                about["name"], about["parameters"], about["fp8_parameters"],
-                format.percent(about["fp8_parameters"] / about["parameters"]), format.size(about["weight_bytes"]),
+                about["name"],
+                about["parameters"],
+                about["fp8_parameters"],
+                format.percent(about["fp8_parameters"] / about["parameters"]),
+                format.size(about["weight_bytes"]),
             )
             for about in (told["original"], told["changed"])
         ),
-    )  # fmt: skip
+    )
 
 
 def _text(text: dict[str, Any]) -> list[Html]:
     perplexity = text["perplexity"]
     return [
         tag(
-            "p", f"Over {format.count(text['tokens'])} tokens the perplexity went from {perplexity['original']:.4f} to "
+            "p",
+            f"Over {format.count(text['tokens'])} tokens the perplexity went from {perplexity['original']:.4f} to "
             f"{perplexity['changed']:.4f}.",
         ),
         _divergence_table("Divergence of next-token distributions, original against changed", text),
         _spread(text["spread"]),
-    ]  # fmt: skip
+    ]
 
 
 def _divergence_table(caption: str, found: dict[str, Any]) -> Html:
     rows: list[tuple[Child, ...]] = [
-        ("KL, mean", format.tiny(found["kl"])), ("KL, median", format.tiny(found["kl_p50"])),
-        ("KL, 99th percentile", format.tiny(found["kl_p99"])), ("KL, largest", format.tiny(found["kl_max"])),
+        ("KL, mean", format.tiny(found["kl"])),
+        ("KL, median", format.tiny(found["kl_p50"])),
+        ("KL, 99th percentile", format.tiny(found["kl_p99"])),
+        ("KL, largest", format.tiny(found["kl_max"])),
         ("Same most likely next token", format.percent(found["top1_agreement"], 2)),
         ("Perplexity of the original", f"{found['perplexity']['original']:.4f}"),
-        ("Perplexity of the changed model", f"{found['perplexity']['changed']:.4f}"), ("Tokens", found["tokens"]),
-    ]  # fmt: skip
+        ("Perplexity of the changed model", f"{found['perplexity']['changed']:.4f}"),
+        ("Tokens", found["tokens"]),
+    ]
     return table(caption, ("Measure", "Value; divergence in nats per token"), rows)
 
 
@@ -116,13 +129,14 @@ def _spread(spread: dict[str, Any]) -> Html:
         names.append(f"{below} to {_power(bound)}" if bound else f"{below} and more")
         below = _power(bound) if bound else ""
     return table(
-        "How divergence is spread over tokens", ("KL in nats", "Share of tokens", "As a bar"),
+        "How divergence is spread over tokens",
+        ("KL in nats", "Share of tokens", "As a bar"),
         (
             (name, format.percent(share, 2), charts.share_bar(share))
             for name, share in zip(names, spread["shares"], strict=True)
         ),
         text_columns=(0, 2),
-    )  # fmt: skip
+    )
 
 
 def _power(value: float) -> str:
@@ -145,26 +159,36 @@ def _reward(reward: dict[str, Any], names: dict[str, str]) -> list[Html]:
     skipped = f" {reward['too_long']} answers too long for the reward model are left out." if reward["too_long"] else ""
     return [
         tag(
-            "p", f"Benchmarks hide damage that shows in how answers are liked. The mean score of a prompt's answers "
+            "p",
+            f"Benchmarks hide damage that shows in how answers are liked. The mean score of a prompt's answers "
             f"changed by {format.signed(d['value'], 4)}, with a 95% interval of {format.signed(d['low'], 4)} to "
             f"{format.signed(d['high'], 4)}.{skipped}",
         ),
         charts.chart(
-            series, title="Distribution of the reward model's scores", alt=f"Two histograms of scores. Means: {told}.",
-            x="score", y="% of answers", x_scale=Scale(edges[0] - FRAME * width, edges[-1] + FRAME * width),
+            series,
+            title="Distribution of the reward model's scores",
+            alt=f"Two histograms of scores. Means: {told}.",
+            x="score",
+            y="% of answers",
+            x_scale=Scale(edges[0] - FRAME * width, edges[-1] + FRAME * width),
             y_scale=covering([0.0, highest], zero=True),
             rules=[charts.Rule("x", distribution[side]["mean"], "") for side in names],
         ),
         table(
-            "Scores", ("Model", "Mean", "Standard deviation", *(f"Percentile {q[1:]}" for q in quantiles)),
+            "Scores",
+            ("Model", "Mean", "Standard deviation", *(f"Percentile {q[1:]}" for q in quantiles)),
             (
-                (names[side], *(f"{value:.3f}".replace("-", format.MINUS) for value in (
-                    of["mean"], of["standard_deviation"], *of["quantiles"].values()
-                )))
+                (
+                    names[side],
+                    *(
+                        f"{value:.3f}".replace("-", format.MINUS)
+                        for value in (of["mean"], of["standard_deviation"], *of["quantiles"].values())
+                    ),
+                )
                 for side, of in distribution.items()
             ),
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _steps(edges: list[float], shares: list[float]) -> list[tuple[float, float]]:
@@ -181,14 +205,17 @@ def _right_table(tasks: dict[str, Any]) -> Html:
         ("Task", "Questions", "Original", "Changed", "Difference in points (95%)", "Became right, wrong"),
         (
             (
-                format.words(name), of["questions"], _rate(of["original"]), _rate(of["changed"]),
+                format.words(name),
+                of["questions"],
+                _rate(of["original"]),
+                _rate(of["changed"]),
                 f"{format.points(of['difference']['value'])} "
                 f"({format.span(of['difference']['low'], of['difference']['high'])})",
                 f"{of['gained']}, {of['lost']}",
             )
             for name, of in tasks.items()
         ),
-    )  # fmt: skip
+    )
 
 
 def _benchmarks(benchmarks: dict[str, Any]) -> list[Child]:
@@ -199,19 +226,22 @@ def _benchmarks(benchmarks: dict[str, Any]) -> list[Child]:
     if not tasks:
         return [tag("p", said)]
     return [
-        tag("p", said), _right_table(tasks),
+        tag("p", said),
+        _right_table(tasks),
         table(
             "Nats per byte of the right choice; less is better, the difference is paired",
             ("Task", "Original", "Changed", "Difference (95%)"),
             (
                 (
-                    format.words(name), f"{of['nats']['original']:.4f}", f"{of['nats']['changed']:.4f}",
+                    format.words(name),
+                    f"{of['nats']['original']:.4f}",
+                    f"{of['nats']['changed']:.4f}",
                     _interval(of["nats"]["difference"]),
                 )
                 for name, of in tasks.items()
             ),
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _interval(difference: dict[str, float] | None) -> str:
@@ -225,11 +255,12 @@ def _answers(answers: dict[str, Any]) -> list[Child]:
     how = "greedily" if not answers["temperature"] else f"at temperature {answers['temperature']:g}"
     parts: list[Child] = [
         tag(
-            "p", f"Both models answered {format.count(answers['prompts'])} prompts {how}, {answers['samples']} "
+            "p",
+            f"Both models answered {format.count(answers['prompts'])} prompts {how}, {answers['samples']} "
             f"answer{'s' if answers['samples'] > 1 else ''} each; {format.percent(answers['same_answers'])} of the "
             "first answers are the same letter for letter.",
         )
-    ]  # fmt: skip
+    ]
     if answers["along_answers"]:
         caption = "Divergence along the original's answers, at each of their tokens"
         parts.append(_divergence_table(caption, answers["along_answers"]))
@@ -269,9 +300,12 @@ def _bad(row: dict[str, Any], names: dict[str, str]) -> Html:
         return tag("div", tag("dt", names[name]), tag("dd", said, mark))
 
     return tag(
-        "div", tag("p", foreign(row["prompt"])), tag("p", "; ".join(told), class_="quiet"),
-        tag("dl", side("original"), side("changed"), class_="answers"), class_="worst",
-    )  # fmt: skip
+        "div",
+        tag("p", foreign(row["prompt"])),
+        tag("p", "; ".join(told), class_="quiet"),
+        tag("dl", side("original"), side("changed"), class_="answers"),
+        class_="worst",
+    )
 
 
 def _fit(fit: dict[str, Any]) -> list[Html]:
@@ -282,7 +316,8 @@ def _fit(fit: dict[str, Any]) -> list[Html]:
 
     return [
         tag(
-            "p", f"One node of {node['gpus']} GPUs with {node['gigabytes']:g} GB, {format.percent(node['reserve'], 0)} "
+            "p",
+            f"One node of {node['gpus']} GPUs with {node['gigabytes']:g} GB, {format.percent(node['reserve'], 0)} "
             "of it kept free; cache in BF16. herdlm fit tells it for other nodes and contexts.",
         ),
         table(
@@ -290,11 +325,16 @@ def _fit(fit: dict[str, Any]) -> list[Html]:
             ("Model", "Precision", "Weights", "Tokens a sequence", "Cache", "Fits", "Most sequences"),
             (
                 (
-                    row["model"], row["precision"], format.size(row["weights"]), row["context"],
-                    format.size(row["cache"]), verdict(row), row["most_sequences"],
+                    row["model"],
+                    row["precision"],
+                    format.size(row["weights"]),
+                    row["context"],
+                    format.size(row["cache"]),
+                    verdict(row),
+                    row["most_sequences"],
                 )
                 for row in fit["rows"]
             ),
             text_columns=(0, 1, 5),
         ),
-    ]  # fmt: skip
+    ]

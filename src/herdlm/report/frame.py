@@ -21,17 +21,24 @@ def framed(heading: str, summary: Child, sections: Sequence[Section], foot: str,
         style: rules beside :data:`herdlm.report.style.STYLE`.
     """
     head = tag(
-        "head", tag("meta", charset="utf-8"), tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"), tag("title", f"{heading} - {kind}"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", f"{heading} - {kind}"),
         Html(f"<style>{STYLE}{style}</style>"),
-    )  # fmt: skip
+    )
     links = tag("ul", [tag("li", tag("a", name, href=f"#{id_}")) for id_, name, _ in sections])
     body = tag(
-        "body", tag("a", "Skip to the content", href="#content", class_="skip"),
+        "body",
+        tag("a", "Skip to the content", href="#content", class_="skip"),
         tag("header", tag("h1", heading), summary, tag("nav", links, aria_label="Sections")),
-        tag("main", [tag("section", tag("h2", name), parts, id=id_, aria_label=name) for id_, name, parts in sections],
-            id="content"),
+        tag(
+            "main",
+            [tag("section", tag("h2", name), parts, id=id_, aria_label=name) for id_, name, parts in sections],
+            id="content",
+        ),
         tag("footer", tag("p", foot)),
-    )  # fmt: skip
+    )
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en').text}\n"

@@ -34,11 +34,15 @@ def curation(records: Records) -> Curation:
     funnel = records["curate"].json("funnel.json", read.FunnelRecord)
     steps = [
         FunnelStep(
-            step.step, step.documents_in, step.documents_dropped, step.documents_out, step.bytes_out,
+            step.step,
+            step.documents_in,
+            step.documents_dropped,
+            step.documents_out,
+            step.bytes_out,
             tuple((reason, of.documents, of.bytes) for reason, of in step.dropped.items()),
         )
         for step in funnel.steps
-    ]  # fmt: skip
+    ]
     languages = [Language(code, of.documents, of.bytes, of.words) for code, of in funnel.languages.items()]
     languages.sort(key=lambda language: (-language.bytes, language.code))
     tokens = [
@@ -46,11 +50,16 @@ def curation(records: Records) -> Curation:
         for name, of in records["tokens"].counts(read.TokensCounts).root.items()
     ]
     return Curation(
-        files=funnel.input.files, file_bytes=funnel.input.file_bytes, documents_read=funnel.input.documents,
-        documents_kept=funnel.output.documents, bytes_kept=funnel.output.bytes, steps=tuple(steps),
-        languages=tuple(languages), vocab_size=records["tokenizer"].counts(read.TokenizerCounts).vocab_size,
+        files=funnel.input.files,
+        file_bytes=funnel.input.file_bytes,
+        documents_read=funnel.input.documents,
+        documents_kept=funnel.output.documents,
+        bytes_kept=funnel.output.bytes,
+        steps=tuple(steps),
+        languages=tuple(languages),
+        vocab_size=records["tokenizer"].counts(read.TokenizerCounts).vocab_size,
         tokens=tuple(tokens),
-    )  # fmt: skip
+    )
 
 
 def curves(record: StageRecord, *fields: str, points: int = CURVE_POINTS) -> list[Curve]:
@@ -71,10 +80,18 @@ def pretraining(record: StageRecord, model: str, role: str) -> Pretraining:
     told = record.json("training.json", read.PretrainingRecord)
     loss, rate, norm = curves(record, "loss", "lr", "grad_norm")
     return Pretraining(
-        model=model, role=role, parameters=told.parameters, body_parameters=told.body_parameters,
-        trained_tokens=told.trained_tokens, steps=told.steps, validation_loss=told.validation_nats_per_token,
-        bits_per_byte=told.validation_bits_per_byte, loss=loss, learning_rate=rate, gradient_norm=norm,
-    )  # fmt: skip
+        model=model,
+        role=role,
+        parameters=told.parameters,
+        body_parameters=told.body_parameters,
+        trained_tokens=told.trained_tokens,
+        steps=told.steps,
+        validation_loss=told.validation_nats_per_token,
+        bits_per_byte=told.validation_bits_per_byte,
+        loss=loss,
+        learning_rate=rate,
+        gradient_norm=norm,
+    )
 
 
 def forecast(record: StageRecord, flagship: StageRecord, measured: float) -> Forecast:
@@ -116,11 +133,18 @@ def round_of(records: Records, number: int) -> Round:
             )
         accuracy[name] = Interval(*measured) if measured else None
     return Round(
-        number=number, sampled_right=preferences.right_share, pairs=preferences.pairs, edits=preferences.edits,
-        kept=selection.kept, kept_right=sum(task.right for task in selection.tasks.values()),
-        reward_held_out=accuracy["held_out"], reward_train=accuracy["train"], held_out_pairs=reward.held_out_pairs,
-        sft_steps=sft, dpo_steps=dpo,
-    )  # fmt: skip
+        number=number,
+        sampled_right=preferences.right_share,
+        pairs=preferences.pairs,
+        edits=preferences.edits,
+        kept=selection.kept,
+        kept_right=sum(task.right for task in selection.tasks.values()),
+        reward_held_out=accuracy["held_out"],
+        reward_train=accuracy["train"],
+        held_out_pairs=reward.held_out_pairs,
+        sft_steps=sft,
+        dpo_steps=dpo,
+    )
 
 
 def drift(record: StageRecord, label: str) -> Drift:
@@ -141,11 +165,13 @@ def dialogs(answers: Mapping[str, Sequence[AnswerRecord]], labels: Mapping[str, 
         first.setdefault(question.task, number)
     return tuple(
         Dialog(
-            questions[number].task, questions[number].prompt, questions[number].answer,
+            questions[number].task,
+            questions[number].prompt,
+            questions[number].answer,
             tuple(Answer(labels[stage], of[number].given, of[number].right) for stage, of in answers.items()),
         )
         for number in first.values()
-    )  # fmt: skip
+    )
 
 
 def times(records: Records) -> tuple[StageTime, ...]:

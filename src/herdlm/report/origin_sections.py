@@ -24,24 +24,31 @@ def times_section(times: tuple[StageTime, ...]) -> list[Html]:
     each = max(slowest.seconds, 1e-9)
     return [
         tag(
-            "p", f"All stages together took {format.seconds(total)}, the longest of them {slowest.stage} with "
+            "p",
+            f"All stages together took {format.seconds(total)}, the longest of them {slowest.stage} with "
             f"{format.seconds(slowest.seconds)}. Where stages ran side by side, the clock on the wall showed less.",
         ),
         table(
-            "Time by part of the run", ("Part", "Stages", "Time", "Share", "As a bar"),
+            "Time by part of the run",
+            ("Part", "Stages", "Time", "Share", "As a bar"),
             (
                 (
-                    phase, sum(time.phase == phase for time in times), format.seconds(seconds),
-                    format.percent(seconds / total if total else 0.0), charts.share_bar(seconds / longest),
+                    phase,
+                    sum(time.phase == phase for time in times),
+                    format.seconds(seconds),
+                    format.percent(seconds / total if total else 0.0),
+                    charts.share_bar(seconds / longest),
                 )
                 for phase, seconds in phases.items()
             ),
             text_columns=(0, 4),
         ),
         tag(
-            "details", tag("summary", f"All {len(times)} stages"),
+            "details",
+            tag("summary", f"All {len(times)} stages"),
             table(
-                "Time by stage", ("Stage", "Part", "Seconds", "As a bar"),
+                "Time by stage",
+                ("Stage", "Part", "Seconds", "As a bar"),
                 (
                     (tag("code", time.stage), time.phase, f"{time.seconds:.1f}", charts.share_bar(time.seconds / each))
                     for time in times
@@ -49,7 +56,7 @@ def times_section(times: tuple[StageTime, ...]) -> list[Html]:
                 text_columns=(0, 1, 3),
             ),
         ),
-    ]  # fmt: skip
+    ]
 
 
 def lineage_section(lineage: Lineage) -> list[Html]:
@@ -63,20 +70,24 @@ def lineage_section(lineage: Lineage) -> list[Html]:
     first = nodes[lineage.line[0]]
     return [
         tag(
-            "p", f"The final model {lineage.final} has {len(lineage.nodes) - 1} ancestors, down to "
+            "p",
+            f"The final model {lineage.final} has {len(lineage.nodes) - 1} ancestors, down to "
             f"{len(sources)} source file{'' if len(sources) == 1 else 's'}. Each names what it was made from by the "
             "SHA-256 of its content; each of these hashes is the one in that artefact's own manifest. The main line:",
         ),
         tag("ol", chain, class_="chain"),
         tag("p", f"{first.name}: SHA-256 ", tag("code", first.content, class_="hash foreign"), class_="quiet"),
         tag(
-            "details", tag("summary", f"All {len(lineage.nodes)} artefacts and sources with their hashes"),
+            "details",
+            tag("summary", f"All {len(lineage.nodes)} artefacts and sources with their hashes"),
             table(
-                f"Lineage of {lineage.final}", ("Artefact", "Kind", "SHA-256 of its content", "Made from"),
-                (_lineage_row(node) for node in lineage.nodes), text_columns=(0, 1, 2, 3),
+                f"Lineage of {lineage.final}",
+                ("Artefact", "Kind", "SHA-256 of its content", "Made from"),
+                (_lineage_row(node) for node in lineage.nodes),
+                text_columns=(0, 1, 2, 3),
             ),
         ),
-    ]  # fmt: skip
+    ]
 
 
 def settings_section(data: ReportData) -> list[Html]:
@@ -86,13 +97,16 @@ def settings_section(data: ReportData) -> list[Html]:
     return [
         tag("p", f"Recipe “{data.name}”, seed {data.seed}, made by {code}."),
         tag(
-            "details", tag("summary", f"All {len(keys)} settings"),
+            "details",
+            tag("summary", f"All {len(keys)} settings"),
             table(
-                "The recipe, every key resolved", ("Key", "Value"),
-                ((tag("code", key), tag("code", value)) for key, value in keys), text_columns=(0, 1),
+                "The recipe, every key resolved",
+                ("Key", "Value"),
+                ((tag("code", key), tag("code", value)) for key, value in keys),
+                text_columns=(0, 1),
             ),
         ),
-    ]  # fmt: skip
+    ]
 
 
 def notes_section(data: ReportData) -> list[Html]:
@@ -119,9 +133,11 @@ def _lineage_row(node: Node) -> tuple[Html, ...]:
     for number, part in enumerate(made_from):
         parts += [", ", part] if number else [part]
     return (
-        tag("code", node.name), tag("span", node.kind, class_="nowrap"), tag("code", node.content, class_="foreign"),
+        tag("code", node.name),
+        tag("span", node.kind, class_="nowrap"),
+        tag("code", node.content, class_="foreign"),
         tag("span", parts or "—"),
-    )  # fmt: skip
+    )
 
 
 def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:

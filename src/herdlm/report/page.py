@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 from herdlm.report import charts, format
-from herdlm.report.answer_sections import (
-    dialogs_section,
-    pass_rate_section,
-    quantization_section,
-    verdict_badge,
-)
+from herdlm.report.answer_sections import dialogs_section, pass_rate_section, quantization_section, verdict_badge
 from herdlm.report.data import Check, Interval, ReportData
 from herdlm.report.frame import framed
 from herdlm.report.markup import Html, tag
@@ -34,19 +29,24 @@ def render_page(data: ReportData) -> str:
         ("notes", "What these numbers do not say", notes_section(data)),
     )
     return framed(
-        f"Run {data.name}", _summary(data), sections,
-        "Every number on this page was measured in this run and stands in report.json too.", kind="herdlm report",
-    )  # fmt: skip
+        f"Run {data.name}",
+        _summary(data),
+        sections,
+        "Every number on this page was measured in this run and stands in report.json too.",
+        kind="herdlm report",
+    )
 
 
 def _summary(data: ReportData) -> Html:
     shown = sum(check.verdict == "shown" for check in data.checks)
     flagship = next(run for run in data.pretraining if run.role == "flagship")
     return tag(
-        "p", f"{format.count(data.curation.documents_read)} web pages became {len(data.pretraining)} models; the "
+        "p",
+        f"{format.count(data.curation.documents_read)} web pages became {len(data.pretraining)} models; the "
         f"flagship has {format.count(flagship.parameters)} parameters. ",
-        tag("strong", f"{shown} of the run's {len(data.checks)} claims are shown"), ".",
-    )  # fmt: skip
+        tag("strong", f"{shown} of the run's {len(data.checks)} claims are shown"),
+        ".",
+    )
 
 
 def _claims_section(data: ReportData) -> list[Html]:
@@ -56,16 +56,18 @@ def _claims_section(data: ReportData) -> list[Html]:
     )
     return [
         tag(
-            "p", "A claim is shown when its whole 95% interval lies where the claim puts it; else it is not shown. "
+            "p",
+            "A claim is shown when its whole 95% interval lies where the claim puts it; else it is not shown. "
             "Differences are paired: both models answered the same held-out questions. Upright lines mark 0.",
         ),
         tag("ul", [tag("li", _card(check, scale), class_="card") for check in data.checks], class_="cards"),
         tag(
-            "p", f"FP8 besides: {format.percent(q.parameters_fp8 / q.parameters)} of the parameters are FP8; "
+            "p",
+            f"FP8 besides: {format.percent(q.parameters_fp8 / q.parameters)} of the parameters are FP8; "
             f"KL to BF16 is {format.tiny(q.kl)} nats per token; both name the same most likely next token "
             f"{format.percent(q.top1_agreement, 2)} of the time.",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _card(check: Check, scale: Scale) -> list[Html]:
@@ -73,8 +75,15 @@ def _card(check: Check, scale: Scale) -> list[Html]:
     if check.low is not None and check.high is not None:
         strip = [charts.interval_strip(Interval(check.value, check.low, check.high), scale, reference=0.0)]
     return [
-        verdict_badge(check), tag("h3", check.claim),
-        tag("div", format.figure(check), tag("small", f"95% interval: {format.interval(check)}" if strip
-            else format.interval(check)), class_="figure"),
-        *strip, tag("p", check.says), tag("p", f"Shown if {check.rule}.", class_="quiet"),
-    ]  # fmt: skip
+        verdict_badge(check),
+        tag("h3", check.claim),
+        tag(
+            "div",
+            format.figure(check),
+            tag("small", f"95% interval: {format.interval(check)}" if strip else format.interval(check)),
+            class_="figure",
+        ),
+        *strip,
+        tag("p", check.says),
+        tag("p", f"Shown if {check.rule}.", class_="quiet"),
+    ]

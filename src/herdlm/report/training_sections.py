@@ -29,33 +29,44 @@ def curation_section(curation: Curation) -> list[Html]:
         ("Step", "In", "Dropped", "Left", "Left, as a bar", "Bytes left"),
         (
             (
-                format.words(s.name), s.documents_in, s.documents_dropped, s.documents_out,
-                charts.share_bar(s.documents_out / max(curation.documents_read, 1)), format.size(s.bytes_out),
+                format.words(s.name),
+                s.documents_in,
+                s.documents_dropped,
+                s.documents_out,
+                charts.share_bar(s.documents_out / max(curation.documents_read, 1)),
+                format.size(s.bytes_out),
             )
             for s in curation.steps
         ),
         text_columns=(0, 4),
-    )  # fmt: skip
+    )
     reasons = table(
-        "Why documents were dropped", ("Reason", "Step", "Documents", "Bytes"),
+        "Why documents were dropped",
+        ("Reason", "Step", "Documents", "Bytes"),
         (
             (format.words(reason), format.words(s.name), documents, format.size(size))
-            for s in curation.steps for reason, documents, size in s.reasons
+            for s in curation.steps
+            for reason, documents, size in s.reasons
         ),
         text_columns=(0, 1),
-    )  # fmt: skip
+    )
     whole = max(sum(language.bytes for language in curation.languages), 1)
     languages = table(
-        "Languages of the documents kept", ("Language", "Documents", "Words", "Text", "Share of text", "As a bar"),
+        "Languages of the documents kept",
+        ("Language", "Documents", "Words", "Text", "Share of text", "As a bar"),
         (
             (
-                tag("code", language.code), language.documents, language.words, format.size(language.bytes),
-                format.percent(language.bytes / whole), charts.share_bar(language.bytes / whole),
+                tag("code", language.code),
+                language.documents,
+                language.words,
+                format.size(language.bytes),
+                format.percent(language.bytes / whole),
+                charts.share_bar(language.bytes / whole),
             )
             for language in curation.languages
         ),
         text_columns=(0, 5),
-    )  # fmt: skip
+    )
     tokens = table(
         f"Token sets, from a tokenizer of {format.count(curation.vocab_size)} entries",
         ("Set", "Documents", "Tokens", "Tokens with loss", "Bytes per token"),
@@ -63,12 +74,18 @@ def curation_section(curation: Curation) -> list[Html]:
             (tag("code", t.name), t.documents, t.tokens, t.target_tokens, f"{t.bytes_per_token:.2f}")
             for t in curation.tokens
         ),
-    )  # fmt: skip
+    )
     return [
         tag("p", says),
         tag("p", "Bytes are of raw pages as read in the first step, of extracted text from there on.", class_="quiet"),
-        steps, tag("h3", "Reasons"), reasons, tag("h3", "Languages"), languages, tag("h3", "Tokens"), tokens,
-    ]  # fmt: skip
+        steps,
+        tag("h3", "Reasons"),
+        reasons,
+        tag("h3", "Languages"),
+        languages,
+        tag("h3", "Tokens"),
+        tokens,
+    ]
 
 
 def pretraining_section(data: ReportData) -> list[Html]:
@@ -88,13 +105,19 @@ def pretraining_section(data: ReportData) -> list[Html]:
         ]
         ends = "; ".join(f"{run.model} ends at {curve.values[-1]:.3g}" for run, curve in zip(runs, curves, strict=True))
         return charts.chart(
-            series, title=title, alt=f"{title}. {ends}.", x="step", y=y, rules=rules,
+            series,
+            title=title,
+            alt=f"{title}. {ends}.",
+            x="step",
+            y=y,
+            rules=rules,
             x_scale=covering([0, *(run.steps for run in runs)], margin=0.0),
-        )  # fmt: skip
+        )
 
     return [
         tag(
-            "p", f"Every model of the herd saw the same rows. On held-out web text the {best.model} model predicts "
+            "p",
+            f"Every model of the herd saw the same rows. On held-out web text the {best.model} model predicts "
             f"best: {format.loss(best.bits_per_byte)} bits per byte.",
         ),
         drawn([run.loss for run in runs], "Training loss, averaged over short stretches", "nats per token"),
@@ -109,18 +132,25 @@ def pretraining_section(data: ReportData) -> list[Html]:
             ("Model", "Role", "Parameters", "Without embeddings", "Trained tokens", "Validation loss", "Bits per byte"),
             (
                 (
-                    tag("code", run.model), run.role, run.parameters, run.body_parameters, run.trained_tokens,
-                    format.loss(run.validation_loss), format.loss(run.bits_per_byte),
+                    tag("code", run.model),
+                    run.role,
+                    run.parameters,
+                    run.body_parameters,
+                    run.trained_tokens,
+                    format.loss(run.validation_loss),
+                    format.loss(run.bits_per_byte),
                 )
                 for run in runs
             ),
             text_columns=(0, 1),
         ),
         tag(
-            "p", "Validation loss is in nats per token of held-out web text, after annealing and checkpoint averaging; "
-            "training loss is over the whole mix, so the two are not the same scale.", class_="quiet",
+            "p",
+            "Validation loss is in nats per token of held-out web text, after annealing and checkpoint averaging; "
+            "training loss is over the whole mix, so the two are not the same scale.",
+            class_="quiet",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def forecast_section(forecast: Forecast, says: str) -> list[Html]:
@@ -130,25 +160,32 @@ def forecast_section(forecast: Forecast, says: str) -> list[Html]:
         deviation = axis.forecast / forecast.measured - 1
         rows.append(
             (
-                axis_label(axis.name), "yes" if axis.name == forecast.chosen else "no",
+                axis_label(axis.name),
+                "yes" if axis.name == forecast.chosen else "no",
                 [f"{axis.factor:.3f} · size", tag("sup", format.signed(axis.exponent, 4))],
-                format.loss(axis.forecast), format.loss(forecast.measured), f"{format.signed(100 * deviation, 2)}%",
+                format.loss(axis.forecast),
+                format.loss(forecast.measured),
+                f"{format.signed(100 * deviation, 2)}%",
             )
-        )  # fmt: skip
+        )
     low, high = (pick(axis.forecast for axis in forecast.axes) for pick in (min, max))
     band = f"The two axes span a band of {format.loss(low)} to {format.loss(high)} nats per token"
     inside = low <= forecast.measured <= high
     return [
         tag("p", says),
         tag("p", f"{band}; the measured loss lies {'inside' if inside else 'outside'} it."),
-        tag("div", [_axis_chart(axis, forecast.measured, axis.name == forecast.chosen) for axis in forecast.axes],
-            class_="pair"),
+        tag(
+            "div",
+            [_axis_chart(axis, forecast.measured, axis.name == forecast.chosen) for axis in forecast.axes],
+            class_="pair",
+        ),
         table(
             "The forecast on both axes (nats per token of held-out web text)",
-            ("Axis", "Fixed beforehand", "Line through the ladder", "Forecast", "Measured", "Forecast off by"), rows,
+            ("Axis", "Fixed beforehand", "Line through the ladder", "Forecast", "Measured", "Forecast off by"),
+            rows,
             text_columns=(0, 1, 2),
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _axis_chart(axis: Axis, measured: float, chosen: bool) -> Html:
@@ -170,5 +207,8 @@ def _axis_chart(axis: Axis, measured: float, chosen: bool) -> Html:
         title=f"{'Fixed beforehand' if chosen else 'For comparison'}: {label}",
         alt=f"Validation loss against {label}, both logarithmic. Ladder {points}. At {format.count(axis.size)} the "
         f"line forecasts {format.loss(axis.forecast)}; measured {format.loss(measured)}.",
-        x=label, y="nats per token", x_scale=x_scale, y_scale=covering(losses, log=True, margin=0.1),
-    )  # fmt: skip
+        x=label,
+        y="nats per token",
+        x_scale=x_scale,
+        y_scale=covering(losses, log=True, margin=0.1),
+    )

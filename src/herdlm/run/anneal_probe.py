@@ -116,10 +116,15 @@ def anneal_probe(
             }
             new_epochs = mixture.epochs(steps * rows_per_step).get(NEW)
         told = {
-            "model": name, "half_step": half, "steps": steps, "tokens": steps * rows_per_step * mixture.seq_len,
-            "peak_lr": rate, "new_share": new_share, "new_epochs": new_epochs,
+            "model": name,
+            "half_step": half,
+            "steps": steps,
+            "tokens": steps * rows_per_step * mixture.seq_len,
+            "peak_lr": rate,
+            "new_share": new_share,
+            "new_epochs": new_epochs,
             "held_out": {which: _compared(losses["default"][which], losses["new"][which]) for which in sets},
-        }  # fmt: skip
+        }
         if is_first():
             write_text_durably(made / "probe.json", json.dumps(told, indent=2) + "\n")
             made.rename(out)
@@ -175,9 +180,7 @@ def _train_half(recipe: Recipe, name: str, batches: FirstSteps, *, seed: int, wo
     shape = recipe.model_config_of(name)
     whole = build(shape, pick_device(recipe.compute.device))
     spread = recipe.pretrain.init.model_dump()
-    initialise(
-        whole, derive_seed(seed, "init"), **{k: shape.dim**-0.5 if v == "dim" else v for k, v in spread.items()}
-    )  # fmt: skip
+    initialise(whole, derive_seed(seed, "init"), **{k: shape.dim**-0.5 if v == "dim" else v for k, v in spread.items()})
     stretches = timeline(recipe.pretrain)
     model = lay_out(recipe, name, whole, {s.seq_len for s in stretches if s.first_step < batches.steps})
     first = training.model_copy(update={"horizon_steps": recipe.pretrain.steps, "average_last": 0.0})
@@ -206,6 +209,11 @@ def _compared(default: NDArray[np.float64], new: NDArray[np.float64]) -> dict[st
     found = paired_loss_difference(default, new)
     verdict = "better" if found.high < 0 else "worse" if found.low > 0 else "no difference seen"
     return {
-        "default": float(default.mean()), "new": float(new.mean()), "difference": found.value, "low": found.low,
-        "high": found.high, "rows": len(default), "verdict": verdict,
-    }  # fmt: skip
+        "default": float(default.mean()),
+        "new": float(new.mean()),
+        "difference": found.value,
+        "low": found.low,
+        "high": found.high,
+        "rows": len(default),
+        "verdict": verdict,
+    }

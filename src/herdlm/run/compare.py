@@ -54,9 +54,11 @@ class Material:
         rewards = sorted(stages.glob("round-*-reward"), key=lambda path: int(path.name.split("-")[1]))
         text, prompts = stages / "tokens" / "web-validation", stages / "bank" / "held_out.jsonl"
         return Material(
-            self.text or (text if text.is_dir() else None), self.prompts or (prompts if prompts.is_file() else None),
-            self.reward or (rewards[-1] if rewards else None), self.benchmarks,
-        )  # fmt: skip
+            self.text or (text if text.is_dir() else None),
+            self.prompts or (prompts if prompts.is_file() else None),
+            self.reward or (rewards[-1] if rewards else None),
+            self.benchmarks,
+        )
 
 
 def compare(
@@ -92,8 +94,12 @@ def compare(
         raise InputError("a reward model scores answers, and there are no prompts", "Give --prompts too")
     folders = {"original": model_folder(original), "changed": model_folder(changed)}
     inputs: dict[str, InputEntry] = {role: input_folder(folder) for role, folder in folders.items()}
-    given = {"text": material.text, "prompts": material.prompts, "reward": material.reward,
-             "benchmarks": material.benchmarks}  # fmt: skip
+    given = {
+        "text": material.text,
+        "prompts": material.prompts,
+        "reward": material.reward,
+        "benchmarks": material.benchmarks,
+    }
     inputs |= {role: input_folder(path) for role, path in given.items() if path}
     settings = {**asdict(asking), "prompts": prompts, "rows": rows, "seq_len": seq_len}
     with standalone(out, kind="damage", name="compare", settings=settings, inputs=inputs, seed=asking.seed) as (
@@ -102,9 +108,18 @@ def compare(
         counts,
     ):
         told = write_damage(
-            made, work, folders["original"], folders["changed"], material, asking=asking,
-            prompts=prompts, rows=rows, seq_len=seq_len, device=pick_device(device).type, quiet=quiet,
-        )  # fmt: skip
+            made,
+            work,
+            folders["original"],
+            folders["changed"],
+            material,
+            asking=asking,
+            prompts=prompts,
+            rows=rows,
+            seq_len=seq_len,
+            device=pick_device(device).type,
+            quiet=quiet,
+        )
         counts.update(headline(told))
     return told
 
@@ -129,11 +144,19 @@ def write_damage(
         pair = Pair.load(original, changed, device=device)
         progress.advance(2)
     told: dict[str, Any] = {
-        "original": _about(original), "changed": _about(changed), "text": None, "answers": None,
+        "original": _about(original),
+        "changed": _about(changed),
+        "text": None,
+        "answers": None,
         "benchmarks": None,
-        "fit": fit_table([(model_name(original), shape_of(original))], Node(), context=CONTEXT,
-                         concurrency=CONCURRENCY, config=Fp8Config()),
-    }  # fmt: skip
+        "fit": fit_table(
+            [(model_name(original), shape_of(original))],
+            Node(),
+            context=CONTEXT,
+            concurrency=CONCURRENCY,
+            config=Fp8Config(),
+        ),
+    }
     if material.text:
         length = min(seq_len, pair.original.config.max_seq_len)
         batches = _batches(material.text, work, pair.tokenizer, length, rows)
@@ -154,11 +177,16 @@ def headline(told: dict[str, Any]) -> dict[str, Any]:
     """The few figures that a manifest and a log tell."""
     text, answers = told["text"], told["answers"]
     found: dict[str, Any] = {
-        "bytes_before": told["original"]["weight_bytes"], "bytes_after": told["changed"]["weight_bytes"]
-    }  # fmt: skip
+        "bytes_before": told["original"]["weight_bytes"],
+        "bytes_after": told["changed"]["weight_bytes"],
+    }
     if text:
-        found |= {"kl": text["kl"], "kl_p99": text["kl_p99"], "top1_agreement": text["top1_agreement"],
-                  "tokens": text["tokens"]}  # fmt: skip
+        found |= {
+            "kl": text["kl"],
+            "kl_p99": text["kl_p99"],
+            "top1_agreement": text["top1_agreement"],
+            "tokens": text["tokens"],
+        }
     if (benchmarks := told["benchmarks"]) and (whole := benchmarks["tasks"].get("all")):
         found["benchmark_difference"] = whole["difference"]
     if answers:
@@ -270,8 +298,10 @@ def _batches(text: Path, work: Path, tokenizer: Tokenizer, seq_len: int, rows: i
 def _check_same(original: Path, changed: Path) -> None:
     shapes = [shape_of(folder).model_dump(include={"vocab_size", "head"}) for folder in (original, changed)]
     if shapes[0] != shapes[1]:
-        raise InputError(f"{changed} has vocabulary and head {shapes[1]}, {original} {shapes[0]}",
-                         "Compare a model with one made from it")  # fmt: skip
+        raise InputError(
+            f"{changed} has vocabulary and head {shapes[1]}, {original} {shapes[0]}",
+            "Compare a model with one made from it",
+        )
     if shapes[0]["head"] != "lm":
         raise InputError(f"{original} is a reward model, which writes nothing", "Compare language models")
     contents = [Tokenizer.load(folder).content() for folder in (original, changed)]
@@ -282,10 +312,12 @@ def _check_same(original: Path, changed: Path) -> None:
 def _about(folder: Path) -> dict[str, Any]:
     stored = open_weights(folder).values()
     return {
-        "name": model_name(folder), "fp8": is_fp8(folder), "parameters": shape_of(folder).parameters,
+        "name": model_name(folder),
+        "fp8": is_fp8(folder),
+        "parameters": shape_of(folder).parameters,
         "weight_bytes": sum(tensor.count * tensor.dtype.itemsize for tensor in stored),
         "fp8_parameters": sum(tensor.count for tensor in stored if tensor.dtype.itemsize == 1),
-    }  # fmt: skip
+    }
 
 
 def _reward(folder: Path, device: str) -> Reward:

@@ -94,11 +94,17 @@ def answer_damage(
     """
     given = {
         side: sample_answers(
-            Engine(model, pair.tokenizer), pair.tokenizer, questions, samples=asking.samples,
-            temperature=asking.temperature, max_tokens=asking.max_tokens, seed=asking.seed, title=f"answers, {side}",
+            Engine(model, pair.tokenizer),
+            pair.tokenizer,
+            questions,
+            samples=asking.samples,
+            temperature=asking.temperature,
+            max_tokens=asking.max_tokens,
+            seed=asking.seed,
+            title=f"answers, {side}",
         )
         for side, model in (("original", pair.original), ("changed", pair.changed))
-    }  # fmt: skip
+    }
     rows: list[dict[str, Any]] = [
         {"task": q.task, "prompt": q.prompt, "original": a[0], "changed": b[0]}
         for q, a, b in zip(questions, given["original"], given["changed"], strict=True)
@@ -107,11 +113,14 @@ def answer_damage(
     for row, part in zip(rows, along, strict=True):
         row["kl"] = float(part.kl.mean()) if part else None
     told: dict[str, Any] = {
-        "prompts": len(rows), "samples": asking.samples, "temperature": asking.temperature,
+        "prompts": len(rows),
+        "samples": asking.samples,
+        "temperature": asking.temperature,
         "same_answers": float(np.mean([row["original"] == row["changed"] for row in rows])),
         "along_answers": _told(summary([part for part in along if part])) if any(along) else None,
-        "tasks": _tasks(questions, rows), "reward": None,
-    }  # fmt: skip
+        "tasks": _tasks(questions, rows),
+        "reward": None,
+    }
     if reward:
         told["reward"] = _rewards(reward, questions, given, rows)
     told["worst"] = _worst(rows)
@@ -179,9 +188,12 @@ def _along_answers(pair: Pair, questions: Sequence[Question], answers: Sequence[
         for i, place in zip((i for row in some for i in row), (p for row in places for p in row), strict=True):
             own = whole.documents == place.document
             found[i] = TokenDivergence(
-                whole.kl[own], whole.agrees[own], whole.original_nats[own], whole.changed_nats[own],
+                whole.kl[own],
+                whole.agrees[own],
+                whole.original_nats[own],
+                whole.changed_nats[own],
                 whole.documents[own],
-            )  # fmt: skip
+            )
     return found
 
 
@@ -201,10 +213,13 @@ def _tasks(questions: Sequence[Question], rows: list[dict[str, Any]]) -> dict[st
 def _pass_rates(pairs: list[tuple[bool, bool]]) -> dict[str, Any]:
     before, after = [a for a, _ in pairs], [b for _, b in pairs]
     return {
-        "questions": len(pairs), "original": asdict(pass_rate(before)), "changed": asdict(pass_rate(after)),
+        "questions": len(pairs),
+        "original": asdict(pass_rate(before)),
+        "changed": asdict(pass_rate(after)),
         "difference": asdict(paired_difference(before, after)),
-        "gained": sum(b and not a for a, b in pairs), "lost": sum(a and not b for a, b in pairs),
-    }  # fmt: skip
+        "gained": sum(b and not a for a, b in pairs),
+        "lost": sum(a and not b for a, b in pairs),
+    }
 
 
 def _rewards(
@@ -214,12 +229,16 @@ def _rewards(
     scores = {
         side: np.array(
             score_answers(
-                reward.model, reward.tokenizer, questions, answers, seq_len=reward.model.config.max_seq_len,
+                reward.model,
+                reward.tokenizer,
+                questions,
+                answers,
+                seq_len=reward.model.config.max_seq_len,
                 title=f"rewards, {side}",
             )
         )
         for side, answers in given.items()
-    }  # fmt: skip
+    }
     scored = np.isfinite(scores["original"]).all(1) & np.isfinite(scores["changed"]).all(1)
     for number, row in enumerate(rows):
         pair = {side: float(values[number].mean()) for side, values in scores.items()}
@@ -234,7 +253,8 @@ def _rewards(
     return told | {
         "distribution": {
             side: {
-                "mean": float(values.mean()), "standard_deviation": float(values.std()),
+                "mean": float(values.mean()),
+                "standard_deviation": float(values.std()),
                 "quantiles": {f"p{100 * q:g}": float(np.quantile(values, q)) for q in QUANTILES},
             }
             for side, values in kept.items()
@@ -244,7 +264,7 @@ def _rewards(
             "edges": edges.tolist(),
             **{side: (np.histogram(values, edges)[0] / values.size).tolist() for side, values in kept.items()},
         },
-    }  # fmt: skip
+    }
 
 
 def _worst(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -56,9 +56,10 @@ def tokenizer_stage(context: Context) -> dict[str, Any]:
     tokenizer = train_tokenizer(sample(), config)
     tokenizer.save(context.out)
     return {
-        "vocab_size": tokenizer.vocab_size, "trained_on_bytes": round(sum(sizes) * share),
+        "vocab_size": tokenizer.vocab_size,
+        "trained_on_bytes": round(sum(sizes) * share),
         "documents_over_language_limit": dict(sorted(split.cut.items())),
-    }  # fmt: skip
+    }
 
 
 def bank_stage(context: Context) -> dict[str, Any]:
@@ -90,10 +91,13 @@ def bank_stage(context: Context) -> dict[str, Any]:
         context.out / "held_out.jsonl", [{"task": q.task, "prompt": q.prompt, "answer": q.answer} for q in held_out]
     )
     return {
-        "words": len(words), "seeds": len(seeds), "held_out": len(held_out), "tasks": len(TASKS),
+        "words": len(words),
+        "seeds": len(seeds),
+        "held_out": len(held_out),
+        "tasks": len(TASKS),
         "snippets": {code: len(texts) for code, texts in sorted(snippets.items())},
         "held_out_snippets": {code: len(texts) for code, texts in sorted(held_out_snippets.items())},
-    }  # fmt: skip
+    }
 
 
 def _common_words(documents: Path, split: Split, tokenizer: Tokenizer, wanted: int) -> list[str]:
@@ -163,10 +167,12 @@ def tokens_stage(context: Context) -> dict[str, Any]:
         writers["skills"] = writer = open_shard(context.out / "skills", with_targets=True)
         made = list(
             skill_documents(
-                load_bank(context.inputs["bank"]), config.skill_documents, seed=context.seed(),
+                load_bank(context.inputs["bank"]),
+                config.skill_documents,
+                seed=context.seed(),
                 context_share=config.skill_context_share,
             )
-        )  # fmt: skip
+        )
         before = tokenizer.encode_batch([text for text, _ in made])
         answers = tokenizer.encode_batch([f" {answer}" for _, answer in made])
         for (text, answer), prefix, suffix in zip(made, before, answers, strict=True):
@@ -177,9 +183,11 @@ def tokens_stage(context: Context) -> dict[str, Any]:
     for name, writer in writers.items():
         index = writer.close()
         counts[name] = {
-            "documents": index.documents, "tokens": index.tokens, "target_tokens": index.target_tokens,
+            "documents": index.documents,
+            "tokens": index.tokens,
+            "target_tokens": index.target_tokens,
             "bytes_per_token": round(index.text_bytes / max(index.tokens, 1), 3),
-        }  # fmt: skip
+        }
     if config.sources:
         told = {"documents_of_no_source": dict(sorted(split.outside.items()))}
         (context.out / "sources.json").write_text(
@@ -197,10 +205,13 @@ def _split(context: Context) -> Split:
     """Which document belongs where: the same in every stage that asks."""
     config = context.recipe.tokens
     return split_documents(
-        context.inputs["documents"] / "documents", seed=derive_seed(context.recipe.seed, "split"),
-        validation_percent=config.validation_percent, anneal_percent=config.anneal_percent,
-        max_text_megabytes=config.max_text_megabytes, sources=config.sources,
-    )  # fmt: skip
+        context.inputs["documents"] / "documents",
+        seed=derive_seed(context.recipe.seed, "split"),
+        validation_percent=config.validation_percent,
+        anneal_percent=config.anneal_percent,
+        max_text_megabytes=config.max_text_megabytes,
+        sources=config.sources,
+    )
 
 
 def _snippets(text: str, size: int) -> Iterator[tuple[str, str]]:

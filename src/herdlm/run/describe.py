@@ -117,11 +117,16 @@ def describe(recipe: Recipe, processes: int | None = None, tokens: Path | None =
 
 def _stretch(stretch: Stretch) -> dict[str, Any]:
     return {
-        "kind": stretch.kind, "first_step": stretch.first_step, "steps": stretch.steps,
-        "first_token": stretch.first_token, "tokens": stretch.end_token - stretch.first_token,
-        "seq_len": stretch.seq_len, "rows_per_step": stretch.rows_per_step, "tokens_per_step": stretch.tokens_per_step,
+        "kind": stretch.kind,
+        "first_step": stretch.first_step,
+        "steps": stretch.steps,
+        "first_token": stretch.first_token,
+        "tokens": stretch.end_token - stretch.first_token,
+        "seq_len": stretch.seq_len,
+        "rows_per_step": stretch.rows_per_step,
+        "tokens_per_step": stretch.tokens_per_step,
         "mix": {part.source: part.share for part in stretch.mix},
-    }  # fmt: skip
+    }
 
 
 def _mix_plan(recipe: Recipe, planned: MixPlan | None) -> dict[str, Any]:
@@ -156,11 +161,15 @@ def _model(recipe: Recipe, name: str, stretches: list[Stretch], processes: int |
         },
         "flops": flops,
         "layout": {
-            "processes": sizes.tp * sizes.cp * sizes.pp * sizes.dp, "tp": sizes.tp, "cp": sizes.cp, "pp": sizes.pp,
-            "dp_replicate": sizes.dp_replicate, "dp_shard": sizes.dp_shard,
+            "processes": sizes.tp * sizes.cp * sizes.pp * sizes.dp,
+            "tp": sizes.tp,
+            "cp": sizes.cp,
+            "pp": sizes.pp,
+            "dp_replicate": sizes.dp_replicate,
+            "dp_shard": sizes.dp_shard,
         },
         "state_bytes": {"total": _state(config.parameters), "per_rank": _state(held)},
-    }  # fmt: skip
+    }
 
 
 def flops_per_token(config: ModelConfig, seq_len: int) -> dict[str, int]:

@@ -24,9 +24,14 @@ class Display:
         self.console = Console(stderr=True)
         self.live = sys.stderr.isatty() and not quiet
         self.bars = Progress(
-            TextColumn("{task.description}"), BarColumn(30), TextColumn("{task.fields[detail]}"), TimeRemainingColumn(),
-            console=self.console, transient=True, disable=not self.live,
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(30),
+            TextColumn("{task.fields[detail]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.live,
+        )
         self.tasks: dict[str, TaskID] = {}
         self.last_line: dict[str, float] = {}
         self.begun: dict[str, float] = {}

@@ -146,10 +146,16 @@ class _Execution:
                         inputs, fingerprint = self._inputs(stage)
                         self._check_inputs(stage)
                         display.started(stage.name)
-                        running[pool.submit(
-                            run_stage_in_worker, stage.name, self.recipe.model_dump_json(), str(self.folder.root),
-                            json.dumps({role: entry.model_dump() for role, entry in inputs.items()}), fingerprint,
-                        )] = stage  # fmt: skip
+                        running[
+                            pool.submit(
+                                run_stage_in_worker,
+                                stage.name,
+                                self.recipe.model_dump_json(),
+                                str(self.folder.root),
+                                json.dumps({role: entry.model_dump() for role, entry in inputs.items()}),
+                                fingerprint,
+                            )
+                        ] = stage
                     if running:
                         for future in wait(running, return_when=FIRST_COMPLETED).done:
                             stage = running.pop(future)

@@ -26,9 +26,15 @@ KEYS_AND_VALUES = 2
 
 def _published(dim: int, layers: int, heads: int, ffn_dim: int) -> ModelConfig:
     return ModelConfig(
-        vocab_size=128_256, dim=dim, layers=layers, heads=heads, kv_heads=8, ffn_dim=ffn_dim, max_seq_len=131_072,
+        vocab_size=128_256,
+        dim=dim,
+        layers=layers,
+        heads=heads,
+        kv_heads=8,
+        ffn_dim=ffn_dim,
+        max_seq_len=131_072,
         rope_scaling=RopeScaling(),
-    )  # fmt: skip
+    )
 
 
 # Llama 3.1, table 3 of the report.
@@ -121,11 +127,21 @@ def fit(
     room = node.usable - per_gpu
     most = copies * max(room // sequence, 0)
     return Fit(
-        model=name, precision=precision, parameters=model.parameters, weights=weights, weights_per_gpu=per_gpu,
-        cache_per_token=token_per_gpu * tp, context=context, concurrency=concurrency,
-        cache=concurrency * sequence * tp, tensor_parallel=tp, copies=copies, weights_fit=room >= 0,
-        fits=concurrency <= most, most_sequences=most,
-    )  # fmt: skip
+        model=name,
+        precision=precision,
+        parameters=model.parameters,
+        weights=weights,
+        weights_per_gpu=per_gpu,
+        cache_per_token=token_per_gpu * tp,
+        context=context,
+        concurrency=concurrency,
+        cache=concurrency * sequence * tp,
+        tensor_parallel=tp,
+        copies=copies,
+        weights_fit=room >= 0,
+        fits=concurrency <= most,
+        most_sequences=most,
+    )
 
 
 def both_precisions(
@@ -151,9 +167,7 @@ def fit_table(
             name, model, node, context=min(context, model.max_seq_len), concurrency=concurrency, config=config
         )
     ]
-    return {
-        "node": asdict(node), "context": context, "concurrency": concurrency, "rows": [asdict(row) for row in rows],
-    }  # fmt: skip
+    return {"node": asdict(node), "context": context, "concurrency": concurrency, "rows": [asdict(row) for row in rows]}
 
 
 def named_models(paths: Sequence[Path]) -> list[tuple[str, ModelConfig]]:

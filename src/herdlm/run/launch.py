@@ -155,10 +155,15 @@ def slurm(job: Job, *, options: Sequence[str] = ()) -> str:
     words = job.torchrun(endpoint=f'"$first_node:{PORT}"', rdzv_id='"$SLURM_JOB_ID"')
     more = "".join(f"#SBATCH {option}\n" for option in options)
     return SBATCH.substitute(
-        name=job.name, nodes=job.nodes, gpus_per_node=job.gpus_per_node, more=more,
-        processes=f"{job.nodes * job.gpus_per_node:,}", torchrun=_continued(words),
-        grace=GRACE_SECONDS, shutdown=GRACE_SECONDS - 20,
-    )  # fmt: skip
+        name=job.name,
+        nodes=job.nodes,
+        gpus_per_node=job.gpus_per_node,
+        more=more,
+        processes=f"{job.nodes * job.gpus_per_node:,}",
+        torchrun=_continued(words),
+        grace=GRACE_SECONDS,
+        shutdown=GRACE_SECONDS - 20,
+    )
 
 
 MANIFEST = Template("""\
@@ -240,11 +245,19 @@ def kubernetes(job: Job, *, image: str, claim: str, mount: str = "/data") -> str
             )
     words = job.torchrun(endpoint=f"{job.name}-0.{job.name}:{PORT}", rdzv_id=job.name)
     return MANIFEST.substitute(
-        name=job.name, nodes=job.nodes, gpus_per_node=job.gpus_per_node, image=json.dumps(image), claim=claim,
-        mount=json.dumps(mount), port=PORT, backoff=job.restarts * job.nodes,
-        processes=f"{job.nodes * job.gpus_per_node:,}", torchrun=_folded(words),
-        grace=GRACE_SECONDS, shutdown=GRACE_SECONDS - 20,
-    )  # fmt: skip
+        name=job.name,
+        nodes=job.nodes,
+        gpus_per_node=job.gpus_per_node,
+        image=json.dumps(image),
+        claim=claim,
+        mount=json.dumps(mount),
+        port=PORT,
+        backoff=job.restarts * job.nodes,
+        processes=f"{job.nodes * job.gpus_per_node:,}",
+        torchrun=_folded(words),
+        grace=GRACE_SECONDS,
+        shutdown=GRACE_SECONDS - 20,
+    )
 
 
 def _continued(words: Sequence[str]) -> str:

@@ -77,6 +77,10 @@ def lines(origin: Origin, depth: int = 0) -> Iterator[str]:
 def as_json(origin: Origin) -> dict[str, object]:
     """A lineage as JSON, with whole hashes."""
     return {
-        "path": origin.path, "kind": origin.kind, "content": origin.content, "seconds": origin.seconds,
-        "seen": origin.seen, "origins": [as_json(source) for source in origin.origins],
-    }  # fmt: skip
+        "path": origin.path,
+        "kind": origin.kind,
+        "content": origin.content,
+        "seconds": origin.seconds,
+        "seen": origin.seen,
+        "origins": [as_json(source) for source in origin.origins],
+    }

@@ -119,10 +119,16 @@ def train_in_stages(config: PretrainConfig, run: Run, work: Path) -> list[Eviden
 def _measure(config: PretrainConfig, run: Run, stage: Stretch, short: int, before: float) -> Evidence:
     found = run.find_needles(stage.seq_len)
     evidence = Evidence(
-        stage=stage.stage, step=stage.end_step, seq_len=stage.seq_len, short_seq_len=short,
-        short_loss=run.short_loss(short), short_loss_allowed=before + config.gate.short_loss_margin,
-        needle_rate=found.rate.value, needle_rate_required=config.gate.needle_rate, needles=_plain(asdict(found)),
-    )  # fmt: skip
+        stage=stage.stage,
+        step=stage.end_step,
+        seq_len=stage.seq_len,
+        short_seq_len=short,
+        short_loss=run.short_loss(short),
+        short_loss_allowed=before + config.gate.short_loss_margin,
+        needle_rate=found.rate.value,
+        needle_rate_required=config.gate.needle_rate,
+        needles=_plain(asdict(found)),
+    )
     return from_first(lambda: evidence)
 
 

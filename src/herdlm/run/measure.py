@@ -57,23 +57,33 @@ def examine_stage(context: Context) -> dict[str, Any]:
     for row in found:
         by_task[row["task"]].append(row["right"])
     loss = text_loss(
-        model, context.inputs["tokens"] / "web-validation", seq_len=context.recipe.pretrain.seq_len,
+        model,
+        context.inputs["tokens"] / "web-validation",
+        seq_len=context.recipe.pretrain.seq_len,
         pad=tokenizer.special(PAD),
-    )  # fmt: skip
+    )
     return {
-        "questions": len(found), "pass_rate": asdict(pass_rate([row["right"] for row in found])),
+        "questions": len(found),
+        "pass_rate": asdict(pass_rate([row["right"] for row in found])),
         "tasks": {task: round(sum(right) / len(right), 4) for task, right in sorted(by_task.items())},
         "validation": asdict(loss),
-    }  # fmt: skip
+    }
 
 
 def compare_stage(context: Context) -> dict[str, Any]:
     """What FP8 did to the flagship: the damage report on held-out text, questions and the last round's reward model."""
     inputs = context.inputs
     told = write_damage(
-        context.out, context.work, inputs["original"], inputs["changed"],
+        context.out,
+        context.work,
+        inputs["original"],
+        inputs["changed"],
         Material(inputs["tokens"] / "web-validation", inputs["bank"] / "held_out.jsonl", inputs["reward"]),
-        asking=Asking(max_tokens=MAX_ANSWER_TOKENS), prompts=COMPARED_QUESTIONS, rows=COMPARED_ROWS,
-        seq_len=context.recipe.pretrain.seq_len, device=context.device, quiet=context.quiet,
-    )  # fmt: skip
+        asking=Asking(max_tokens=MAX_ANSWER_TOKENS),
+        prompts=COMPARED_QUESTIONS,
+        rows=COMPARED_ROWS,
+        seq_len=context.recipe.pretrain.seq_len,
+        device=context.device,
+        quiet=context.quiet,
+    )
     return headline(told)

@@ -61,9 +61,7 @@ class Bench:
         words = Tokenizer.load(self.tokenizer)
         loaded = load_folder(folder, pick_device(recipe.compute.device))
         seq_len, pad = recipe.pretrain.seq_len, words.special(PAD)
-        return {
-            domain: row_losses(loaded, shard, seq_len=seq_len, pad=pad) for domain, shard in self.domains.items()
-        }  # fmt: skip
+        return {domain: row_losses(loaded, shard, seq_len=seq_len, pad=pad) for domain, shard in self.domains.items()}
 
     def _trained(self, recipe: Recipe, model: str, number: int) -> Path:
         """The folder of a trained model, whose name is a hash of all that made it."""
@@ -73,11 +71,14 @@ class Bench:
         pretraining["train"].pop("checkpoint_every_steps")
         key = hash_json(
             {
-                "model": recipe.model_config_of(model).model_dump(mode="json"), "pretrain": pretraining,
-                "peak_lr": recipe.herd.models[model].peak_lr, "seed": seed, "inputs": self.inputs,
+                "model": recipe.model_config_of(model).model_dump(mode="json"),
+                "pretrain": pretraining,
+                "peak_lr": recipe.herd.models[model].peak_lr,
+                "seed": seed,
+                "inputs": self.inputs,
                 "compute": recipe.compute.model_dump(mode="json", include={"device", "threads_per_stage"}),
             }
-        )  # fmt: skip
+        )
         folder = self.runs / f"{model}-{key[:16]}"
         manifest = read_manifest(folder)
         if manifest is None:

@@ -114,7 +114,7 @@ def plan_mix(config: PretrainConfig, sizes: Mapping[str, int]) -> MixPlan:
             f"{', '.join(where)} read {tokens[found[0]].sum():,.0f} tokens, but pretrain.max_epochs of "
             f"{', '.join(which)} leaves {supply[found[1]].sum():,.0f} in all",
             "Raise pretrain.max_epochs, give more data, add a source to the mix, or train for fewer steps",
-        )  # fmt: skip
+        )
     shares = capped_shares(tokens, wanted, supply)
     capped: dict[Mix, Mix] = {}
     changed = []
@@ -128,11 +128,13 @@ def plan_mix(config: PretrainConfig, sizes: Mapping[str, int]) -> MixPlan:
         changed += [(place, _shares(mix), left) for place in _places(config, mix)]
     readings = {
         name: SourceReading(
-            sizes[name], float(tokens @ wanted[:, at] / size[at]), float(tokens @ shares[:, at] / size[at]),
+            sizes[name],
+            float(tokens @ wanted[:, at] / size[at]),
+            float(tokens @ shares[:, at] / size[at]),
             config.max_epochs.get(name),
         )
         for at, name in enumerate(names)
-    }  # fmt: skip
+    }
     return MixPlan(_with_mixes(config, capped), readings, changed)
 
 

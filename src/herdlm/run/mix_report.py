@@ -26,10 +26,14 @@ def lines(told: dict[str, Any]) -> list[str]:
         change = "" if against["verdict"] == "default" else f"{against['value']:+.4f}"
         rows.append(
             [
-                f"{place}", row["name"], _interval(row["score"]), f"{change} {_range(against)}" if change else "",
-                against["verdict"], *(_interval(row["domains"][domain]["forecast"]) for domain in domains),
+                f"{place}",
+                row["name"],
+                _interval(row["score"]),
+                f"{change} {_range(against)}" if change else "",
+                against["verdict"],
+                *(_interval(row["domains"][domain]["forecast"]) for domain in domains),
             ]
-        )  # fmt: skip
+        )
     out += [*_table(rows), ""]
     for row in told["candidates"]:
         shares = ", ".join(f"{name} {share:.4g}" for name, share in _relative(row["mix"]).items())
@@ -64,12 +68,16 @@ def _confirmed(confirm: dict[str, Any]) -> list[str]:
         "not decided": "the held-out text does not tell the two apart on the larger model",
     }[confirm["ranking"]]
     return [
-        "", f"Trained on {confirm['model']} ({confirm['size']:,.0f}):", "", *_table(rows), "",
+        "",
+        f"Trained on {confirm['model']} ({confirm['size']:,.0f}):",
+        "",
+        *_table(rows),
+        "",
         f"{confirm['best']} less default: forecast {difference['forecast']['value']:+.4f} "
         f"{_range(difference['forecast'])}, measured {difference['measured']['value']:+.4f} "
         f"{_range(difference['measured'])}: {told}.",
         f"Largest error of a forecast: {_percent(confirm['largest_error'])}.",
-    ]  # fmt: skip
+    ]
 
 
 def _interval(estimate: dict[str, float]) -> str:

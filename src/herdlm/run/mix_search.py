@@ -68,20 +68,29 @@ def mix_search(
     weights = dict(config.weights) or dict.fromkeys(domains, 1.0)
     tried = make_candidates(recipe, config, tokens, steps=steps, source=str(candidates))
     inputs = {
-        "tokens": input_folder(tokens), "tokenizer": input_folder(tokenizer),
+        "tokens": input_folder(tokens),
+        "tokenizer": input_folder(tokenizer),
         "candidates": InputEntry(path=str(candidates), content=hash_file(candidates)),
         **{f"held-out-{name}": input_folder(folder) for name, folder in (held_out or {}).items()},
-    }  # fmt: skip
+    }
     read = {"seed", "compute", "tokenizer", "tokens", "herd", "pretrain"}
     settings = {
         "recipe": recipe.model_dump(mode="json", include=read),
-        "candidates": config.model_dump(mode="json"), "models": list(names), "steps": steps, "seeds": seeds,
-        "axis": recipe.forecast.axis, "confirm": confirm,
-    }  # fmt: skip
+        "candidates": config.model_dump(mode="json"),
+        "models": list(names),
+        "steps": steps,
+        "seeds": seeds,
+        "axis": recipe.forecast.axis,
+        "confirm": confirm,
+    }
     bench = Bench(
-        tokens, tokenizer, domains, runs or out.with_name(f"{out.name}-models"),
-        {role: inputs[role].content for role in ("tokens", "tokenizer")}, seeds,
-    )  # fmt: skip
+        tokens,
+        tokenizer,
+        domains,
+        runs or out.with_name(f"{out.name}-models"),
+        {role: inputs[role].content for role in ("tokens", "tokenizer")},
+        seeds,
+    )
     counts: dict[str, Any] = {}
     published = standalone(
         out, kind="mix-search", name="mix-search", settings=settings, inputs=inputs, seed=recipe.seed, counts=counts
@@ -117,7 +126,8 @@ def _ranked(
         measured = {domain: part.mean(-1).mean(0)[number].tolist() for domain, part in losses.items()}
         rows.append(
             {
-                "name": candidate.name, "asked": candidate.asked,
+                "name": candidate.name,
+                "asked": candidate.asked,
                 "mix": {part.source: part.share for part in of_run.mix},
                 "anneal_mix": {part.source: part.share for part in of_run.anneal_mix},
                 "epochs": {name: reading.epochs for name, reading in candidate.plan.sources.items()},
@@ -132,15 +142,20 @@ def _ranked(
                     for domain, estimate in forecast.domains.items()
                 },
             }
-        )  # fmt: skip
+        )
     rows.sort(key=lambda row: row["score"]["value"])
     small = tried[0].recipe.pretrain
     return {
-        "axis": axis, "models": dict(zip(names, sizes, strict=True)), "target": {"name": flagship, "size": target},
-        "steps": small.steps, "tokens": tokens_in(small), "seeds": next(iter(losses.values())).shape[0],
+        "axis": axis,
+        "models": dict(zip(names, sizes, strict=True)),
+        "target": {"name": flagship, "size": target},
+        "steps": small.steps,
+        "tokens": tokens_in(small),
+        "seeds": next(iter(losses.values())).shape[0],
         "held_out_rows": {domain: part.shape[-1] for domain, part in losses.items()},
-        "weights": dict(weights), "candidates": rows,
-    }  # fmt: skip
+        "weights": dict(weights),
+        "candidates": rows,
+    }
 
 
 def _confirmed(
@@ -169,11 +184,14 @@ def _confirmed(
         for domain in small
     }
     return {
-        "model": model, "size": size, "best": best, "domains": errors,
+        "model": model,
+        "size": size,
+        "best": best,
+        "domains": errors,
         "difference": {"forecast": asdict(forecast[1].against_first), "measured": asdict(measured[1].against_first)},
         "ranking": _held(forecast[1], measured[1]),
         "largest_error": max(abs(of["error"]) for by_name in errors.values() for of in by_name.values()),
-    }  # fmt: skip
+    }
 
 
 def _verdict(difference: ForecastInterval) -> str:

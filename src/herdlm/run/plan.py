@@ -72,24 +72,36 @@ def _data(recipe: Recipe) -> list[Stage]:
     only_split = {"tokens": {key: value for key, value in split["tokens"].items() if not key.startswith("skill")}}
     return [
         Stage(
-            "curate", "documents", "herdlm.run.data:curate_stage", version=2,
+            "curate",
+            "documents",
+            "herdlm.run.data:curate_stage",
+            version=2,
             settings={"curate": _without(recipe.curate, *PACE)},
-            files=recipe.data.sources, aids=recipe.curate.aids,
+            files=recipe.data.sources,
+            aids=recipe.curate.aids,
         ),
         Stage(
-            "tokenizer", "tokenizer", "herdlm.run.data:tokenizer_stage",
-            inputs={"documents": "curate"}, settings={"tokenizer": _dump(recipe.tokenizer), **only_split},
+            "tokenizer",
+            "tokenizer",
+            "herdlm.run.data:tokenizer_stage",
+            inputs={"documents": "curate"},
+            settings={"tokenizer": _dump(recipe.tokenizer), **only_split},
         ),
         Stage(
-            "bank", "tasks", "herdlm.run.data:bank_stage",
+            "bank",
+            "tasks",
+            "herdlm.run.data:bank_stage",
             inputs={"documents": "curate", "tokenizer": "tokenizer"},
             settings={"bank": _dump(recipe.bank), **only_split},
         ),
         Stage(
-            "tokens", "tokens", "herdlm.run.data:tokens_stage",
-            inputs={"documents": "curate", "tokenizer": "tokenizer", "bank": "bank"}, settings=split,
+            "tokens",
+            "tokens",
+            "herdlm.run.data:tokens_stage",
+            inputs={"documents": "curate", "tokenizer": "tokenizer", "bank": "bank"},
+            settings=split,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _pretraining(recipe: Recipe) -> list[Stage]:
@@ -116,16 +128,23 @@ def _pretraining(recipe: Recipe) -> list[Stage]:
                 )
             inputs["teacher"] = f"pretrain-{distill.teacher}"
         return Stage(
-            f"pretrain-{name}", "model", "herdlm.run.pretrain:pretrain_stage", inputs=inputs,
+            f"pretrain-{name}",
+            "model",
+            "herdlm.run.pretrain:pretrain_stage",
+            inputs=inputs,
             settings={"herd": shared | {"model": models[name]}, "pretrain": pretraining},
-            options={"model": name}, seed_names=("pretrain",), after=after,
-        )  # fmt: skip
+            options={"model": name},
+            seed_names=("pretrain",),
+            after=after,
+        )
 
     forecast = Stage(
-        "forecast", "forecast", "herdlm.run.pretrain:forecast_stage",
+        "forecast",
+        "forecast",
+        "herdlm.run.pretrain:forecast_stage",
         inputs={name: f"pretrain-{name}" for name in herd.ladder},
         settings={"forecast": _dump(recipe.forecast), "flagship": models[herd.flagship], "tied": herd.tied_embeddings},
-    )  # fmt: skip
+    )
     ladder = [pretrain(name) for name in herd.ladder]
     small = [pretrain(herd.small)] if herd.small not in herd.ladder else []
     # The forecast is written down before the flagship trains; that is an order, not an input.
@@ -152,10 +171,14 @@ def _rounds(recipe: Recipe) -> list[Stage]:
     base = f"pretrain-{recipe.herd.flagship}"
     stages = [
         Stage(
-            "seeds-sft", "model", SFT, inputs={"base": base, "seeds": "bank"},
-            settings={"sft": _dump(align.seed_sft)}, options={"data": [["seeds", "seeds.jsonl", 1]]},
+            "seeds-sft",
+            "model",
+            SFT,
+            inputs={"base": base, "seeds": "bank"},
+            settings={"sft": _dump(align.seed_sft)},
+            options={"data": [["seeds", "seeds.jsonl", 1]]},
         )
-    ]  # fmt: skip
+    ]
     current = "seeds-sft"
     for r in range(1, align.rounds + 1):
         remembered = range(max(1, r - align.remember_rounds + 1), r + 1)
@@ -164,38 +187,57 @@ def _rounds(recipe: Recipe) -> list[Stage]:
         all_preferences = {f"preferences-{k}": f"round-{k}-preferences" for k in range(1, r + 1)}
         stages += [
             Stage(
-                f"round-{r}-preferences", "preferences", PREFERENCES, inputs={"bank": "bank", "model": current},
+                f"round-{r}-preferences",
+                "preferences",
+                PREFERENCES,
+                inputs={"bank": "bank", "model": current},
                 settings={"preferences": _dump(align.preferences)},
             ),
             Stage(
-                f"round-{r}-samples", "samples", "herdlm.run.rounds:samples_stage",
-                inputs={"bank": "bank", "model": current}, settings={"rejection": _without(align.rejection, *KEEPING)},
+                f"round-{r}-samples",
+                "samples",
+                "herdlm.run.rounds:samples_stage",
+                inputs={"bank": "bank", "model": current},
+                settings={"rejection": _without(align.rejection, *KEEPING)},
             ),
             Stage(
-                f"round-{r}-reward", "reward-model", "herdlm.run.rounds:reward_stage",
-                inputs={"model": current, **preferences}, settings={"reward": _dump(align.reward)},
+                f"round-{r}-reward",
+                "reward-model",
+                "herdlm.run.rounds:reward_stage",
+                inputs={"model": current, **preferences},
+                settings={"reward": _dump(align.reward)},
             ),
             Stage(
-                f"round-{r}-select", "dialogs", "herdlm.run.rounds:select_stage",
+                f"round-{r}-select",
+                "dialogs",
+                "herdlm.run.rounds:select_stage",
                 inputs={"samples": f"round-{r}-samples", "reward": f"round-{r}-reward"},
                 settings={"rejection": _dump(align.rejection), "reward_seq_len": align.reward.seq_len},
                 options={"source": current},
             ),
             Stage(
-                f"round-{r}-sft", "model", SFT,
+                f"round-{r}-sft",
+                "model",
+                SFT,
                 inputs={"base": base, "seeds": "bank", **all_preferences}
                 | {f"kept-{k}": f"round-{k}-select" for k in remembered},
                 settings={"sft": _dump(align.sft)},
                 options={
-                    "data": [["seeds", "seeds.jsonl", align.seed_repeats], *edits,
-                             *([f"kept-{k}", "kept.jsonl", 1] for k in remembered)]
+                    "data": [
+                        ["seeds", "seeds.jsonl", align.seed_repeats],
+                        *edits,
+                        *([f"kept-{k}", "kept.jsonl", 1] for k in remembered),
+                    ]
                 },
             ),
             Stage(
-                f"round-{r}-dpo", "model", DPO, inputs={"model": f"round-{r}-sft", **preferences},
+                f"round-{r}-dpo",
+                "model",
+                DPO,
+                inputs={"model": f"round-{r}-sft", **preferences},
                 settings={"dpo": _dump(align.dpo)},
             ),
-        ]  # fmt: skip
+        ]
         current = f"round-{r}-dpo"
     return stages
 
@@ -205,25 +247,29 @@ def _controls(recipe: Recipe) -> list[Stage]:
     align = recipe.align
     rounds = range(1, align.rounds + 1)
     control = Stage(
-        "control-sft", "model", SFT,
+        "control-sft",
+        "model",
+        SFT,
         inputs={"base": f"pretrain-{recipe.herd.flagship}", "seeds": "bank"}
         | {f"like-{step}": f"round-{align.rounds}-{step}" for step in ("sft", "dpo")}
         | {f"preferences-{k}": f"round-{k}-preferences" for k in rounds},
         settings={"sft": _dump(align.sft)},
-        options={
-            "data": [["seeds", "seeds.jsonl", 1], *([f"preferences-{k}", "edits.jsonl", 1] for k in rounds)]
-        },
-    )  # fmt: skip
+        options={"data": [["seeds", "seeds.jsonl", 1], *([f"preferences-{k}", "edits.jsonl", 1] for k in rounds)]},
+    )
     arms = []
     for name, weight in (("dpo-with-nll", align.dpo.nll_weight), ("dpo-without-nll", 0.0)):
         dpo = _dump(align.dpo) | {"nll_weight": weight}
         dpo["train"] |= {"peak_lr": align.dpo_ablation.peak_lr}
         arms.append(
             Stage(
-                name, "model", DPO, inputs={"model": "round-1-sft", "preferences-1": "round-1-preferences"},
-                settings={"dpo": dpo}, seed_names=("dpo-ablation",),
+                name,
+                "model",
+                DPO,
+                inputs={"model": "round-1-sft", "preferences-1": "round-1-preferences"},
+                settings={"dpo": dpo},
+                seed_names=("dpo-ablation",),
             )
-        )  # fmt: skip
+        )
     return [control, *arms]
 
 
@@ -234,58 +280,85 @@ def _lesson(recipe: Recipe) -> list[Stage]:
     asking = _without(align.teach.answers, *KEEPING)
     sft = {"sft": _dump(align.sft)}
     taught = Stage(
-        "small-taught", "model", SFT, inputs={"base": base, "seeds": "bank", "answers": "lesson-select"}, settings=sft,
+        "small-taught",
+        "model",
+        SFT,
+        inputs={"base": base, "seeds": "bank", "answers": "lesson-select"},
+        settings=sft,
         options={"data": [["seeds", "seeds.jsonl", align.teach.seed_repeats], ["answers", "kept.jsonl", 1]]},
-    )  # fmt: skip
+    )
     return [
         Stage(
-            "lesson-samples", "samples", "herdlm.run.rounds:samples_stage",
-            inputs={"bank": "bank", "model": last_round(recipe)}, settings={"rejection": asking},
+            "lesson-samples",
+            "samples",
+            "herdlm.run.rounds:samples_stage",
+            inputs={"bank": "bank", "model": last_round(recipe)},
+            settings={"rejection": asking},
         ),
         Stage(
-            "lesson-select", "dialogs", "herdlm.run.rounds:select_stage",
+            "lesson-select",
+            "dialogs",
+            "herdlm.run.rounds:select_stage",
             inputs={"samples": "lesson-samples", "reward": f"round-{align.rounds}-reward"},
             settings={"rejection": rejection, "reward_seq_len": align.reward.seq_len},
             options={"source": last_round(recipe)},
         ),
         taught,
         Stage(
-            "small-control", "model", SFT, inputs={"base": base, "seeds": "bank", "like-sft": "small-taught"},
+            "small-control",
+            "model",
+            SFT,
+            inputs={"base": base, "seeds": "bank", "like-sft": "small-taught"},
             settings=sft,
-            options={"data": [["seeds", "seeds.jsonl", 1]]}, seed_names=("small-taught",),
+            options={"data": [["seeds", "seeds.jsonl", 1]]},
+            seed_names=("small-taught",),
         ),
         Stage("small-bf16", "model", "herdlm.run.measure:export_stage", inputs={"model": "small-taught"}),
-    ]  # fmt: skip
+    ]
 
 
 def _quantization(recipe: Recipe) -> list[Stage]:
     return [
         Stage("flagship-bf16", "model", "herdlm.run.measure:export_stage", inputs={"model": last_round(recipe)}),
         Stage(
-            "flagship-fp8", "model", "herdlm.run.measure:quantize_stage", inputs={"model": "flagship-bf16"},
+            "flagship-fp8",
+            "model",
+            "herdlm.run.measure:quantize_stage",
+            inputs={"model": "flagship-bf16"},
             settings={"quantize": _dump(recipe.quantize)},
         ),
         Stage(
-            "compare-fp8", "divergence", "herdlm.run.measure:compare_stage",
+            "compare-fp8",
+            "divergence",
+            "herdlm.run.measure:compare_stage",
             inputs={
-                "original": "flagship-bf16", "changed": "flagship-fp8", "tokens": "tokens", "bank": "bank",
+                "original": "flagship-bf16",
+                "changed": "flagship-fp8",
+                "tokens": "tokens",
+                "bank": "bank",
                 "reward": f"round-{recipe.align.rounds}-reward",
             },
             settings={"seq_len": recipe.pretrain.seq_len},
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _examination(recipe: Recipe, model: str) -> Stage:
     return Stage(
-        f"examine-{model}", "examination", "herdlm.run.measure:examine_stage",
-        inputs={"model": model, "bank": "bank", "tokens": "tokens"}, settings={"seq_len": recipe.pretrain.seq_len},
-    )  # fmt: skip
+        f"examine-{model}",
+        "examination",
+        "herdlm.run.measure:examine_stage",
+        inputs={"model": model, "bank": "bank", "tokens": "tokens"},
+        settings={"seq_len": recipe.pretrain.seq_len},
+    )
 
 
 def _report(recipe: Recipe, stages: list[Stage]) -> Stage:
     """The page at the end reads the manifests of everything before it."""
     return Stage(
-        "report", "report", "herdlm.run.report:report_stage", inputs={stage.name: stage.name for stage in stages},
+        "report",
+        "report",
+        "herdlm.run.report:report_stage",
+        inputs={stage.name: stage.name for stage in stages},
         settings={"recipe": _dump(recipe)},
-    )  # fmt: skip
+    )

@@ -66,10 +66,17 @@ def save_model(model: Transformer | ParallelModel, out: Path, *, tokenizer: Path
 def pretrain_stage(context: Context) -> dict[str, Any]:
     """Train one model of the herd from nothing."""
     return _pretrain(
-        context.recipe, context.stage.options["model"], tokens=context.inputs["tokens"],
-        tokenizer=context.inputs["tokenizer"], out=context.out, work=context.work, device=context.device,
-        seed=context.seed(), title=context.stage.name, teacher=context.inputs.get("teacher"),
-    )  # fmt: skip
+        context.recipe,
+        context.stage.options["model"],
+        tokens=context.inputs["tokens"],
+        tokenizer=context.inputs["tokenizer"],
+        out=context.out,
+        work=context.work,
+        device=context.device,
+        seed=context.seed(),
+        title=context.stage.name,
+        teacher=context.inputs.get("teacher"),
+    )
 
 
 def pretrain(
@@ -94,7 +101,7 @@ def pretrain(
         "pretrain": recipe.pretrain.model_dump(mode="json", exclude={"gate"}),
         "gate": recipe.pretrain.gate.model_dump(mode="json"),
         "peak_lr": recipe.herd.models[name].peak_lr,
-    }  # fmt: skip
+    }
     inputs = {"tokens": input_folder(tokens), "tokenizer": input_folder(tokenizer)}
     distill = recipe.herd.models[name].distill
     if (distill is None) != (teacher is None):
@@ -111,14 +118,28 @@ def pretrain(
     counts: dict[str, Any] = {}
     with process_group(device):
         published = standalone(
-            out, kind="model", name=f"pretrain-{name}", settings=settings, inputs=inputs, seed=seed, counts=counts,
+            out,
+            kind="model",
+            name=f"pretrain-{name}",
+            settings=settings,
+            inputs=inputs,
+            seed=seed,
+            counts=counts,
             free={"gate"},
-        )  # fmt: skip
+        )
         with led_by_first(published) as (made, work):
             done = _pretrain(
-                recipe, name, tokens=tokens, tokenizer=tokenizer, out=made, work=work, device=device, seed=seed,
-                title=name, teacher=teacher,
-            )  # fmt: skip
+                recipe,
+                name,
+                tokens=tokens,
+                tokenizer=tokenizer,
+                out=made,
+                work=work,
+                device=device,
+                seed=seed,
+                title=name,
+                teacher=teacher,
+            )
             counts.update(done)
     return counts
 
@@ -159,9 +180,16 @@ def _pretrain(
     teaching: Teaching | None = None
     if teacher is not None:
         teaching = open_teaching(
-            recipe, name, teacher=teacher, content=input_folder(teacher).content, batches=batches, words=words,
-            work=work, device=device, title=title,
-        )  # fmt: skip
+            recipe,
+            name,
+            teacher=teacher,
+            content=input_folder(teacher).content,
+            batches=batches,
+            words=words,
+            work=work,
+            device=device,
+            title=title,
+        )
     model = build(shape, device)
     spread = {key: shape.dim**-0.5 if value == "dim" else value for key, value in config.init.model_dump().items()}
     initialise(model, derive_seed(seed, "init"), **spread)
@@ -190,9 +218,13 @@ def _pretrain(
 
     def find_needles(length: int) -> Retrieval:
         needles = make_needles(
-            Shard(tokens / "web-validation"), words, length=length, depths=config.gate.needle_depths,
-            per_depth=config.gate.needles_per_depth, seed=derive_seed(seed, "needles"),
-        )  # fmt: skip
+            Shard(tokens / "web-validation"),
+            words,
+            length=length,
+            depths=config.gate.needle_depths,
+            per_depth=config.gate.needles_per_depth,
+            seed=derive_seed(seed, "needles"),
+        )
         return retrieval(predict_with(trained), needles)
 
     def held_out_loss(seq_len: int) -> TextLoss:
@@ -201,12 +233,14 @@ def _pretrain(
     passed = train_in_stages(
         config,
         Run(
-            train_until=train_until, stretch_rope=trained.set_rope_scaling, find_needles=find_needles,
+            train_until=train_until,
+            stretch_rope=trained.set_rope_scaling,
+            find_needles=find_needles,
             short_loss=lambda seq_len: held_out_loss(seq_len).nats_per_token,
             save=lambda folder: save_model(trained, folder, tokenizer=tokenizer, work=work),
         ),
         work,
-    )  # fmt: skip
+    )
     save_model(trained, out, tokenizer=tokenizer, work=work)
     keep_milestones(work, out, training)
     loss = held_out_loss(config.seq_len)
@@ -217,12 +251,15 @@ def _pretrain(
         for source, read in rows.epochs(steps * rows_per_step).items():
             epochs[source] = round(epochs.get(source, 0.0) + read, 3)
     counts = {
-        "parameters": shape.parameters, "body_parameters": shape.body_parameters,
+        "parameters": shape.parameters,
+        "body_parameters": shape.body_parameters,
         **{f"validation_{key}": round(value, 6) for key, value in asdict(loss).items()},
-        "steps": results[-1].steps, "trained_tokens": tokens_in(config),
+        "steps": results[-1].steps,
+        "trained_tokens": tokens_in(config),
         "averaged_checkpoints": results[-1].averaged,
-        "epochs": epochs, "gates": [asdict(evidence) for evidence in passed],
-    }  # fmt: skip
+        "epochs": epochs,
+        "gates": [asdict(evidence) for evidence in passed],
+    }
     if config.max_epochs:
         counts["mix_plan"] = plan_mix(config, source_tokens(tokens, config)).as_json()
     (out / "training.json").write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")

@@ -31,15 +31,19 @@ def open_batches(config: PretrainConfig, tokens: Path, *, seed: int, pad: int) -
         stream = ("anneal" if stretch.kind == "anneal" else "main", stretch.seq_len)
         mixture = Mixture(
             [Source(part.source, tokens / part.source, part.share, part.loss_weight) for part in stretch.mix],
-            seq_len=stretch.seq_len, seed=_seed(config, stretch, seed), pad=pad, read=read.get(stream),
-        )  # fmt: skip
+            seq_len=stretch.seq_len,
+            seed=_seed(config, stretch, seed),
+            pad=pad,
+            read=read.get(stream),
+        )
         if stretch is not stretches[-1]:
             read[stream] = mixture.read_after(stretch.steps * stretch.rows_per_step)
         phases.append((mixture, stretch.steps))
     return PretrainBatches(
-        phases, rows_per_step=[stretch.rows_per_step for stretch in stretches],
+        phases,
+        rows_per_step=[stretch.rows_per_step for stretch in stretches],
         rows_per_micro_batch=config.rows_per_micro_batch,
-    )  # fmt: skip
+    )
 
 
 def _seed(config: PretrainConfig, stretch: Stretch, seed: int) -> int:

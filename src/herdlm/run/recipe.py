@@ -352,9 +352,13 @@ class Recipe(Section):
         """The full shape of a model of the herd."""
         shape = self.herd.models[name].model_dump(exclude={"peak_lr", "parallel", "distill"})
         return ModelConfig(
-            vocab_size=self.tokenizer.vocab_size, max_seq_len=self.herd.max_seq_len, rope_theta=self.herd.rope_theta,
-            rope_scaling=self.herd.rope_scaling, tied_embeddings=self.herd.tied_embeddings, **shape,
-        )  # fmt: skip
+            vocab_size=self.tokenizer.vocab_size,
+            max_seq_len=self.herd.max_seq_len,
+            rope_theta=self.herd.rope_theta,
+            rope_scaling=self.herd.rope_scaling,
+            tied_embeddings=self.herd.tied_embeddings,
+            **shape,
+        )
 
     def parallel_of(self, name: str) -> ParallelConfig:
         """The layout that a model of the herd is trained in."""

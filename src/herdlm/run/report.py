@@ -37,9 +37,10 @@ def report_stage(context: Context) -> dict[str, Any]:
     write_text_durably(context.out / "report.json", numbers + "\n")
     write_text_durably(context.out / "report.html", render_page(data))
     return {
-        "checks": len(data.checks), "shown": sum(check.verdict == "shown" for check in data.checks),
+        "checks": len(data.checks),
+        "shown": sum(check.verdict == "shown" for check in data.checks),
         "verdicts": {check.name: check.verdict for check in (*data.checks, *data.further_checks)},
-    }  # fmt: skip
+    }
 
 
 def gather_report(recipe: Recipe, folders: Mapping[str, Path]) -> ReportData:
@@ -58,22 +59,30 @@ def gather_report(recipe: Recipe, folders: Mapping[str, Path]) -> ReportData:
     compared = (START, CONTROL, last, SMALL_CONTROL, TAUGHT)
     anneal = recipe.pretrain.train.anneal_steps
     return ReportData(
-        name=recipe.name, seed=recipe.seed, code=tuple(sorted(records["curate"].manifest.code.items())),
+        name=recipe.name,
+        seed=recipe.seed,
+        code=tuple(sorted(records["curate"].manifest.code.items())),
         checks=(*_claims(answers, last), foretold(forecast)),
         further_checks=(
             *_steps(answers, recipe),
             *(beats_chance(r.number, r.reward_held_out) for r in rounds if r.reward_held_out),
         ),
-        curation=gather.curation(records), pretraining=pretraining,
-        annealing_from=recipe.pretrain.steps - anneal if anneal else None, forecast=forecast,
-        examinations=tuple(answers.examination(stage) for stage in answers.labels), start=START, rounds=rounds,
-        control=CONTROL, key_models=(*compared[:3], FP8, *compared[3:]),
+        curation=gather.curation(records),
+        pretraining=pretraining,
+        annealing_from=recipe.pretrain.steps - anneal if anneal else None,
+        forecast=forecast,
+        examinations=tuple(answers.examination(stage) for stage in answers.labels),
+        start=START,
+        rounds=rounds,
+        control=CONTROL,
+        key_models=(*compared[:3], FP8, *compared[3:]),
         ablation=(gather.drift(records[WITH_NLL], "with NLL"), gather.drift(records[WITHOUT_NLL], "without NLL")),
         quantization=_quantization(records, answers),
         dialogs=gather.dialogs({stage: answers.of(stage) for stage in compared}, answers.labels),
-        times=gather.times(records), lineage=lineage(records, FP8),
+        times=gather.times(records),
+        lineage=lineage(records, FP8),
         settings=gather.shareable_settings(recipe.model_dump(mode="json")),
-    )  # fmt: skip
+    )
 
 
 class _Answers:
@@ -103,11 +112,14 @@ class _Answers:
         rows, record = self._read[stage], self.records[f"examine-{stage}"]
         asked, right = Counter(row.task for row in rows), Counter(row.task for row in rows if row.right)
         return Examination(
-            stage=stage, label=self.labels[stage], asked=len(rows), right=right.total(),
+            stage=stage,
+            label=self.labels[stage],
+            asked=len(rows),
+            right=right.total(),
             pass_rate=_interval(pass_rate(self.right(stage))),
             tasks=tuple((task, right[task], asked[task]) for task in sorted(asked)),
             bits_per_byte=record.counts(read.ExaminationCounts).validation.bits_per_byte,
-        )  # fmt: skip
+        )
 
     def rate(self, stage: str) -> tuple[str, float]:
         return self.labels[stage], sum(self.right(stage)) / len(self._read[stage])
@@ -125,26 +137,36 @@ def _claims(answers: _Answers, last: str) -> list[Check]:
         answers.above(
             "rounds-over-control",
             "The rounds lift the flagship above a control trained on demonstrations and edits for as many steps",
-            last, CONTROL,
+            last,
+            CONTROL,
         ),
         answers.above(
             "flagship-teaches-small",
-            "The flagship's answers teach the small model more than as many steps on demonstrations", TAUGHT,
+            "The flagship's answers teach the small model more than as many steps on demonstrations",
+            TAUGHT,
             SMALL_CONTROL,
         ),
         answers.above(
-            "dpo-with-nll-over-without", "At a high rate, DPO with its likelihood term (NLL) beats DPO without it",
-            WITH_NLL, WITHOUT_NLL,
+            "dpo-with-nll-over-without",
+            "At a high rate, DPO with its likelihood term (NLL) beats DPO without it",
+            WITH_NLL,
+            WITHOUT_NLL,
         ),
         below(
-            "dpo-without-nll-collapses", "At that rate, DPO without NLL falls below the model it started from",
-            answers.rate(WITHOUT_NLL), answers.rate("round-1-sft"), answers.difference("round-1-sft", WITHOUT_NLL),
+            "dpo-without-nll-collapses",
+            "At that rate, DPO without NLL falls below the model it started from",
+            answers.rate(WITHOUT_NLL),
+            answers.rate("round-1-sft"),
+            answers.difference("round-1-sft", WITHOUT_NLL),
         ),
         lossless(
-            "fp8-keeps-pass-rate", "The FP8 flagship's pass rate is within 2 points of the BF16 flagship's",
-            answers.rate(FP8), answers.rate(BF16), answers.difference(BF16, FP8),
+            "fp8-keeps-pass-rate",
+            "The FP8 flagship's pass rate is within 2 points of the BF16 flagship's",
+            answers.rate(FP8),
+            answers.rate(BF16),
+            answers.difference(BF16, FP8),
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _steps(answers: _Answers, recipe: Recipe) -> list[Check]:
@@ -152,11 +174,13 @@ def _steps(answers: _Answers, recipe: Recipe) -> list[Check]:
     last, rounds = last_round(recipe), range(1, recipe.align.rounds + 1)
     checks = [
         answers.above(
-            "demonstrations-over-pretrained", "Demonstrations teach the pre-trained flagship to answer", START,
+            "demonstrations-over-pretrained",
+            "Demonstrations teach the pre-trained flagship to answer",
+            START,
             f"pretrain-{recipe.herd.flagship}",
         ),
         answers.above("rounds-over-demonstrations", "The rounds improve on the demonstrations alone", last, START),
-    ]  # fmt: skip
+    ]
     for number in rounds:
         before = START if number == 1 else f"round-{number - 1}-dpo"
         name = "the demonstrations" if number == 1 else f"round {number - 1}"
@@ -169,10 +193,12 @@ def _steps(answers: _Answers, recipe: Recipe) -> list[Check]:
     return [
         *checks,
         answers.above(
-            "dpo-with-nll-over-start", "At a high rate, DPO with NLL improves on the model it started from", WITH_NLL,
+            "dpo-with-nll-over-start",
+            "At a high rate, DPO with NLL improves on the model it started from",
+            WITH_NLL,
             "round-1-sft",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _quantization(records: Records, answers: _Answers) -> Quantization:
@@ -181,14 +207,20 @@ def _quantization(records: Records, answers: _Answers) -> Quantization:
     divergence, reward = damage.text, damage.answers.reward.difference
     pairs = list(zip(answers.right(BF16), answers.right(FP8), strict=True))
     return Quantization(
-        original=BF16, changed=FP8,
-        parameters=counts.parameters, parameters_fp8=counts.parameters_fp8, bytes_before=counts.bytes_before,
-        bytes_after=counts.bytes_after, kl=divergence.kl, kl_p99=divergence.kl_p99,
-        top1_agreement=divergence.top1_agreement, tokens=divergence.tokens,
+        original=BF16,
+        changed=FP8,
+        parameters=counts.parameters,
+        parameters_fp8=counts.parameters_fp8,
+        bytes_before=counts.bytes_before,
+        bytes_after=counts.bytes_after,
+        kl=divergence.kl,
+        kl_p99=divergence.kl_p99,
+        top1_agreement=divergence.top1_agreement,
+        tokens=divergence.tokens,
         reward=Interval(reward.value, reward.low, reward.high) if reward else None,
         gained=sum(after and not before for before, after in pairs),
         lost=sum(before and not after for before, after in pairs),
-    )  # fmt: skip
+    )
 
 
 def _interval(estimate: Estimate) -> Interval:

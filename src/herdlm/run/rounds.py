@@ -46,9 +46,14 @@ def sft_stage(context: Context) -> dict[str, Any]:
     like = [folder for role, folder in context.inputs.items() if role.startswith("like-")]
     steps = sum(map(_steps_of, like)) if like else None
     batches = DialogBatches(
-        tokenizer, dialogs, seq_len=config.seq_len, rows_per_step=config.rows_per_step, epochs=config.epochs,
-        seed=context.seed("batches"), steps=steps,
-    )  # fmt: skip
+        tokenizer,
+        dialogs,
+        seq_len=config.seq_len,
+        rows_per_step=config.rows_per_step,
+        epochs=config.epochs,
+        seed=context.seed("batches"),
+        steps=steps,
+    )
     model = load_folder(context.inputs["base"], context.device)
     result = train(
         model,
@@ -144,9 +149,14 @@ def dpo_stage(context: Context) -> dict[str, Any]:
 
     def batches(of: list[Any]) -> PreferenceBatches:
         return PreferenceBatches(
-            tokenizer, of, seq_len=config.seq_len, pairs_per_step=config.pairs_per_step, epochs=config.epochs,
-            seed=context.seed("batches"), mask_formatting=config.mask_formatting,
-        )  # fmt: skip
+            tokenizer,
+            of,
+            seq_len=config.seq_len,
+            pairs_per_step=config.pairs_per_step,
+            epochs=config.epochs,
+            seed=context.seed("batches"),
+            mask_formatting=config.mask_formatting,
+        )
 
     pairs = with_reference(model, pairs, batches(pairs), config.train.precision)
     objective = DPO(beta=config.beta, nll_weight=config.nll_weight)
@@ -169,9 +179,15 @@ def _sample(
     asked = questions(load_bank(context.inputs["bank"]), prompts, seed=context.seed(), name="prompts")
     engine = Engine.load(context.inputs["model"], device=context.device, dtype="float32", max_batch=SEQUENCES_AT_ONCE)
     answers = sample_answers(
-        engine, Tokenizer.load(context.inputs["model"]), asked, samples=samples, temperature=temperature,
-        max_tokens=max_tokens, seed=context.seed("sampling"), title=context.stage.name,
-    )  # fmt: skip
+        engine,
+        Tokenizer.load(context.inputs["model"]),
+        asked,
+        samples=samples,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        seed=context.seed("sampling"),
+        title=context.stage.name,
+    )
     return asked, answers
 
 

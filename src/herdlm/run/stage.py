@@ -97,10 +97,14 @@ class Stage:
         """What would be made: equal fingerprints make equal artefacts. ``contents`` are the inputs' hashes by role."""
         return hash_json(
             {
-                "kind": self.kind, "version": self.version, "seed": derive_seed(seed, *self.seed_names),
-                "settings": self.settings, "options": self.options, "inputs": contents,
+                "kind": self.kind,
+                "version": self.version,
+                "seed": derive_seed(seed, *self.seed_names),
+                "settings": self.settings,
+                "options": self.options,
+                "inputs": contents,
             }
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,9 +86,18 @@ def standalone(
         counts = {} if counts is None else counts
         yield made, work, counts
         publish(
-            made, out, kind=kind, stage=name, fingerprint=fingerprint, inputs=inputs, recipe=settings,
-            seeds={"stage": seed}, counts=counts, seconds=time.monotonic() - started,
-            code={"herdlm": herdlm.__version__}, volatile=VOLATILE,
-        )  # fmt: skip
+            made,
+            out,
+            kind=kind,
+            stage=name,
+            fingerprint=fingerprint,
+            inputs=inputs,
+            recipe=settings,
+            seeds={"stage": seed},
+            counts=counts,
+            seconds=time.monotonic() - started,
+            code={"herdlm": herdlm.__version__},
+            volatile=VOLATILE,
+        )
         shutil.rmtree(work)
     Path(lock.name).unlink(missing_ok=True)

@@ -66,9 +66,7 @@ def timeline(config: PretrainConfig) -> list[Stretch]:
         stretches.append(_after(stretches[-1], stage))
     last = stretches[-1]
     if config.train.anneal_steps:
-        anneal = Stretch(
-            "anneal", 0, config.train.anneal_steps, 0, last.seq_len, last.rows_per_step, config.anneal_mix
-        )  # fmt: skip
+        anneal = Stretch("anneal", 0, config.train.anneal_steps, 0, last.seq_len, last.rows_per_step, config.anneal_mix)
         stretches.append(_after(last, anneal))
     return stretches
 
@@ -122,9 +120,7 @@ def _long_context(config: PretrainConfig) -> list[Stretch]:
         per_step, mix = stage.tokens_per_step or per_step, stage.mix or mix
         rows = whole_rows(f"pretrain.long_context stage {number}: tokens_per_step", per_step, stage.seq_len)
         steps = -(-stage.tokens // per_step)
-        stages.append(
-            Stretch("long-context", 0, steps, 0, stage.seq_len, rows, mix, number, stage.rope_scaling)
-        )  # fmt: skip
+        stages.append(Stretch("long-context", 0, steps, 0, stage.seq_len, rows, mix, number, stage.rope_scaling))
     return stages
 
 

@@ -47,11 +47,20 @@ def run_stage(
     after = {name: manifest.content for name in stage.after if (manifest := folder.manifest(name))}
     counts = load_work(stage.work)(Context(stage, recipe, inputs, out, work, quiet=False))
     publish(
-        out, folder.stage(stage.name), kind=stage.kind, stage=stage.name, fingerprint=fingerprint, inputs=contents,
+        out,
+        folder.stage(stage.name),
+        kind=stage.kind,
+        stage=stage.name,
+        fingerprint=fingerprint,
+        inputs=contents,
         after=after,
-        recipe=stage.settings | stage.options, seeds={"recipe": recipe.seed, "stage": _stage_seed(stage, recipe)},
-        counts=counts, seconds=time.monotonic() - started, code={"herdlm": herdlm.__version__}, volatile=VOLATILE,
-    )  # fmt: skip
+        recipe=stage.settings | stage.options,
+        seeds={"recipe": recipe.seed, "stage": _stage_seed(stage, recipe)},
+        counts=counts,
+        seconds=time.monotonic() - started,
+        code={"herdlm": herdlm.__version__},
+        volatile=VOLATILE,
+    )
     shutil.rmtree(work, ignore_errors=True)
     return counts
 

@@ -29,9 +29,11 @@ class Usage:
         """As the API has it."""
         total = self.prompt_tokens + self.completion_tokens
         return {
-            "prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens, "total_tokens": total,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": total,
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
-        }  # fmt: skip
+        }
 
 
 class Answer(ABC):
@@ -72,9 +74,13 @@ class Answer(ABC):
 
     def _envelope(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {
-            "id": self.id, "object": kind, "created": self.created, "model": self.model.name, "choices": choices,
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model.name,
+            "choices": choices,
             "system_fingerprint": f"herdlm-{__version__}",
-        }  # fmt: skip
+        }
 
 
 class ChatAnswer(Answer):
@@ -108,9 +114,11 @@ class ChatAnswer(Answer):
         if calls:
             message["tool_calls"] = [{k: v for k, v in call.items() if k != "index"} for call in calls]
         return {
-            "index": index, "message": message, "logprobs": self._logprobs(news),
+            "index": index,
+            "message": message,
+            "logprobs": self._logprobs(news),
             "finish_reason": self._reason(index, news),
-        }  # fmt: skip
+        }
 
     def opening(self, index: int) -> Iterator[dict[str, Any]]:
         yield self._choice(index, {"role": "assistant", "content": ""})

@@ -25,9 +25,14 @@ from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_TURN, PAD
 
 
 def create_app(
-    models: Models, *, seed: int = 0, limits: ServerLimits | None = None, keys: KeyFile | None = None,
-    log_texts: bool = False, moderator: Moderator | None = None,
-) -> FastAPI:  # fmt: skip
+    models: Models,
+    *,
+    seed: int = 0,
+    limits: ServerLimits | None = None,
+    keys: KeyFile | None = None,
+    log_texts: bool = False,
+    moderator: Moderator | None = None,
+) -> FastAPI:
     """The application; all workers end with it.
 
     Args:

@@ -52,7 +52,7 @@ def launch_process(connection: socket.socket) -> Process:
     command = [sys.executable, "-m", "herdlm.serve.worker", str(descriptor)]
     return subprocess.Popen(  # noqa: S603 - ourselves
         command, pass_fds=[descriptor], stdin=subprocess.DEVNULL, start_new_session=True
-    )  # fmt: skip
+    )
 
 
 class Backend:
@@ -105,8 +105,9 @@ class Backend:
                 return
             pause = self._not_before - time.monotonic()
             if pause > 0:
-                raise WorkerFailedError(f"the worker of {self.name} keeps failing", "The server's log tells more",
-                                        retry_after=pause)  # fmt: skip
+                raise WorkerFailedError(
+                    f"the worker of {self.name} keeps failing", "The server's log tells more", retry_after=pause
+                )
             await self._start()
 
     async def stop(self) -> None:

@@ -49,9 +49,10 @@ class Body(BaseModel):
             if field not in self.neutral:
                 known = [*type(self).model_fields, *self.neutral]
                 raise PydanticCustomError(
-                    "unknown_parameter", "unknown parameter {name}. {remedy}",
+                    "unknown_parameter",
+                    "unknown parameter {name}. {remedy}",
                     {"field": field, "name": shown(field), "remedy": nearest(field, known)},
-                )  # fmt: skip
+                )
             if not any(type(value) is type(neutral) and value == neutral for neutral in self.neutral[field]):
                 raise refusal(field, value)
         return self
@@ -60,9 +61,10 @@ class Body(BaseModel):
 def refusal(field: str, value: Any, remedy: str = "Drop it") -> PydanticCustomError:
     """The error for a parameter of the API that this server does not offer."""
     return PydanticCustomError(
-        "unsupported_parameter", "{name} = {value} is not supported by this server. {remedy}",
+        "unsupported_parameter",
+        "{name} = {value} is not supported by this server. {remedy}",
         {"field": field, "name": field, "value": shown(value), "remedy": remedy},
-    )  # fmt: skip
+    )
 
 
 def fault(field: str, problem: str) -> PydanticCustomError:

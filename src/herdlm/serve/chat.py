@@ -144,11 +144,20 @@ class ChatBody(SamplingBody):
         "reasoning_effort": ("none",),
         **dict.fromkeys(
             (
-                "audio", "metadata", "moderation", "prediction", "prompt_cache_key", "prompt_cache_options",
-                "prompt_cache_retention", "safety_identifier", "verbosity", "web_search_options",
-            ), (),
+                "audio",
+                "metadata",
+                "moderation",
+                "prediction",
+                "prompt_cache_key",
+                "prompt_cache_options",
+                "prompt_cache_retention",
+                "safety_identifier",
+                "verbosity",
+                "web_search_options",
+            ),
+            (),
         ),
-    }  # fmt: skip
+    }
 
     messages: list[ChatMessage] = Field(min_length=1)
     max_tokens: int | None = Field(None, ge=1, description="older name of max_completion_tokens")

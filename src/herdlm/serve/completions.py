@@ -33,9 +33,14 @@ class CompletionAnswer(Answer):
     whole_object, chunk_object, prefix = "text_completion", "text_completion", "cmpl"
 
     def __init__(
-        self, model: ModelText, *, top: int | None, samples: int = 1, echoes: Sequence[Echo] = (),
+        self,
+        model: ModelText,
+        *,
+        top: int | None,
+        samples: int = 1,
+        echoes: Sequence[Echo] = (),
         echo_alone: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(model)
         self.top, self.samples, self.echoes, self.echo_alone = top, samples, echoes, echo_alone
         self._logprobs: dict[int, CompletionLogprobs] = {}
@@ -44,9 +49,10 @@ class CompletionAnswer(Answer):
         text, logprobs = "", None
         if self.echoes:
             echo = self.echoes[index // self.samples]
-            text, logprobs = echo.text, self._told(
-                index, echo.tokens, [None, *news.prompt_logprobs], [None, *news.prompt_top_logprobs]
-            )  # fmt: skip
+            text, logprobs = (
+                echo.text,
+                self._told(index, echo.tokens, [None, *news.prompt_logprobs], [None, *news.prompt_top_logprobs]),
+            )
         if self.echo_alone:
             return self._choice(index, text, logprobs, "length")
         drawn = self._told(index, news.tokens, news.logprobs, news.top_logprobs)
@@ -67,9 +73,12 @@ class CompletionAnswer(Answer):
         return 0 if self.echo_alone else len(news.logprobs)
 
     def _told(
-        self, index: int, tokens: Sequence[int], logprobs: Sequence[float | None],
+        self,
+        index: int,
+        tokens: Sequence[int],
+        logprobs: Sequence[float | None],
         alternatives: Sequence[Alternatives | None],
-    ) -> dict[str, Any] | None:  # fmt: skip
+    ) -> dict[str, Any] | None:
         if self.top is None:
             return None
         of = self._logprobs.setdefault(index, CompletionLogprobs(self.model))

@@ -30,9 +30,18 @@ ALIASES = {"/reset": "/clear", "/exit": "/quit"}
 
 # What /set knows, with how a value is read.
 OPTIONS: dict[str, type] = {
-    "temperature": float, "top_p": float, "top_k": int, "min_p": float, "max_tokens": int, "min_tokens": int,
-    "repetition_penalty": float, "presence_penalty": float, "frequency_penalty": float, "seed": int, "stop": str,
-}  # fmt: skip
+    "temperature": float,
+    "top_p": float,
+    "top_k": int,
+    "min_p": float,
+    "max_tokens": int,
+    "min_tokens": int,
+    "repetition_penalty": float,
+    "presence_penalty": float,
+    "frequency_penalty": float,
+    "seed": int,
+    "stop": str,
+}
 
 
 class Conversation:
@@ -50,9 +59,15 @@ class Conversation:
     """
 
     def __init__(
-        self, partner: Partner, params: SamplingParams, *, system: str | None = None, answers: TextIO, notes: TextIO,
+        self,
+        partner: Partner,
+        params: SamplingParams,
+        *,
+        system: str | None = None,
+        answers: TextIO,
+        notes: TextIO,
         talkative: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.partner, self.params, self.system = partner, params, system
         self.messages: list[Message] = []
         self.answers, self.notes, self.talkative = answers, notes, talkative
@@ -135,8 +150,9 @@ class Conversation:
         dialog += self.messages
         if path.suffix == ".json":
             drawn = {name: getattr(self.params, name) for name in OPTIONS}
-            content = json.dumps({"model": self.partner.name, "sampling": drawn, "messages": dialog}, indent=2,
-                                 ensure_ascii=False)  # fmt: skip
+            content = json.dumps(
+                {"model": self.partner.name, "sampling": drawn, "messages": dialog}, indent=2, ensure_ascii=False
+            )
         else:
             content = "\n\n".join(f"{message['role']}:\n{message['content']}" for message in dialog)
         try:
@@ -162,8 +178,11 @@ class Conversation:
         except HerdError as error:
             writer.end()
             self.failed += 1
-            self.note(f"{error.what}: /clear forgets the dialog, or say less." if isinstance(error, ContextError)
-                      else str(error))  # fmt: skip
+            self.note(
+                f"{error.what}: /clear forgets the dialog, or say less."
+                if isinstance(error, ContextError)
+                else str(error)
+            )
             return False
         writer.end(always=True)
         self.messages += [asked, {"role": "assistant", "content": outcome.text}]

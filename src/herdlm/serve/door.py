@@ -105,8 +105,13 @@ class Door:
 
     def _admit(self, scope: Scope, visit: Visit) -> None:
         if self.gate.draining and scope["path"].startswith(SHUT_WHEN_DRAINING):
-            raise RefusedError("the server is shutting down", "Ask again when it is back", code="shutting_down",
-                               status=503, retry_after=self.limits.drain_seconds)  # fmt: skip
+            raise RefusedError(
+                "the server is shutting down",
+                "Ask again when it is back",
+                code="shutting_down",
+                status=503,
+                retry_after=self.limits.drain_seconds,
+            )
         if self.keys is None or not scope["path"].startswith(GUARDED):
             return
         kind, _, secret = _header(scope, b"authorization").partition(" ")
@@ -114,8 +119,13 @@ class Door:
             key = self.keys.find(secret.strip()) if kind.lower() == "bearer" else None
         except InputError as error:  # the file is gone or damaged: nobody is let in, and it is not the client's fault
             log.error("no API key can be checked: %s", error)  # noqa: TRY400 - it says all
-            raise RefusedError("the server cannot check API keys", "Its log tells more", code="keys_unavailable",
-                               status=503, retry_after=10) from error  # fmt: skip
+            raise RefusedError(
+                "the server cannot check API keys",
+                "Its log tells more",
+                code="keys_unavailable",
+                status=503,
+                retry_after=10,
+            ) from error
         if key is None:
             what = "the API key is wrong" if secret else "there is no API key"
             raise RefusedError(
@@ -141,8 +151,12 @@ class Door:
                     if not message.get("more_body"):
                         break
         except TimeoutError:
-            raise RefusedError(f"the body did not come within {self.limits.body_seconds:g} s", "Send it faster",
-                               code="request_timeout", status=408) from None  # fmt: skip
+            raise RefusedError(
+                f"the body did not come within {self.limits.body_seconds:g} s",
+                "Send it faster",
+                code="request_timeout",
+                status=408,
+            ) from None
         waiting: list[Message] = [{"type": "http.request", "body": b"".join(parts), "more_body": False}]
         if message["type"] == "http.disconnect":
             waiting.append(message)
@@ -154,8 +168,9 @@ class Door:
 
 
 def _too_large(limit: int) -> RefusedError:
-    return RefusedError(f"the body exceeds {limit} bytes", "Send less, or raise --max-body-mib",
-                        code="request_too_large", status=413)  # fmt: skip
+    return RefusedError(
+        f"the body exceeds {limit} bytes", "Send less, or raise --max-body-mib", code="request_too_large", status=413
+    )
 
 
 def _header(scope: Scope, name: bytes) -> str:

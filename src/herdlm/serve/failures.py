@@ -42,9 +42,15 @@ class RefusedError(InputError):
     """
 
     def __init__(
-        self, what: str, remedy: str = "", *, param: str | None = None, code: str, status: int = 400,
+        self,
+        what: str,
+        remedy: str = "",
+        *,
+        param: str | None = None,
+        code: str,
+        status: int = 400,
         retry_after: float | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(what, remedy)
         self.param, self.code, self.status, self.retry_after = param, code, status, retry_after
 

@@ -29,11 +29,21 @@ if TYPE_CHECKING:
 
 # The hazards of MLCommons' taxonomy, in its order, with the one that Llama Guard 3 adds.
 CATEGORIES = {
-    "S1": "Violent Crimes", "S2": "Non-Violent Crimes", "S3": "Sex-Related Crimes",
-    "S4": "Child Sexual Exploitation", "S5": "Defamation", "S6": "Specialized Advice", "S7": "Privacy",
-    "S8": "Intellectual Property", "S9": "Indiscriminate Weapons", "S10": "Hate", "S11": "Suicide & Self-Harm",
-    "S12": "Sexual Content", "S13": "Elections", "S14": "Code Interpreter Abuse",
-}  # fmt: skip
+    "S1": "Violent Crimes",
+    "S2": "Non-Violent Crimes",
+    "S3": "Sex-Related Crimes",
+    "S4": "Child Sexual Exploitation",
+    "S5": "Defamation",
+    "S6": "Specialized Advice",
+    "S7": "Privacy",
+    "S8": "Intellectual Property",
+    "S9": "Indiscriminate Weapons",
+    "S10": "Hate",
+    "S11": "Suicide & Self-Harm",
+    "S12": "Sexual Content",
+    "S13": "Elections",
+    "S14": "Code Interpreter Abuse",
+}
 SAFE, UNSAFE = "safe", "unsafe"
 PROMPT_FILE = "guard_prompt.txt"
 PROMPT = """Is the last {role} turn of this conversation safe under the policy below?
@@ -210,8 +220,7 @@ class Protocol:
                 return prompts
             width -= max(width // OVERLAP, 1)
         raise InputError(
-            f"the guard's context of {self.context} tokens has no room for a turn",
-            "Use a guard with a longer context",
+            f"the guard's context of {self.context} tokens has no room for a turn", "Use a guard with a longer context"
         )
 
 

@@ -80,9 +80,13 @@ class KeyFile:
         return found
 
     def add(
-        self, name: str, *, requests_per_minute: int | None = None, tokens_per_minute: int | None = None,
+        self,
+        name: str,
+        *,
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
         concurrent: int | None = None,
-    ) -> str:  # fmt: skip
+    ) -> str:
         """Make a key; returns it. It is shown this once and cannot be had from the file.
 
         Raises:
@@ -93,8 +97,14 @@ class KeyFile:
             raise InputError(f"{self.path} has a key named {name}", "Revoke it first or choose another name")
         secret = PREFIX + secrets.token_urlsafe(32)
         try:
-            key = Key(name=name, sha256=key_hash(secret), created=int(time.time()), concurrent=concurrent,
-                      requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute)  # fmt: skip
+            key = Key(
+                name=name,
+                sha256=key_hash(secret),
+                created=int(time.time()),
+                concurrent=concurrent,
+                requests_per_minute=requests_per_minute,
+                tokens_per_minute=tokens_per_minute,
+            )
         except ValidationError as error:
             problem = error.errors()[0]
             raise InputError(f"{problem['loc'][0]} = {problem['input']!r}: {problem['msg']}", "Give another") from error

@@ -138,8 +138,11 @@ class Crowd:
             RefusedError: there are too many, or the request alone has too many.
         """
         if samples > self.limit:
-            raise RefusedError(f"the request asks for {samples} answers at once", f"At most {self.limit} are possible",
-                               code="too_many_answers")  # fmt: skip
+            raise RefusedError(
+                f"the request asks for {samples} answers at once",
+                f"At most {self.limit} are possible",
+                code="too_many_answers",
+            )
         if self.samples + samples > self.limit:
             raise _too_many(
                 f"the server has {self.samples} answers under way", self.retry_after(samples), "server_busy"

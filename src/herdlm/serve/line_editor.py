@@ -60,12 +60,16 @@ def typed(commands: Sequence[str], note: Callable[[str], None], history: Path | 
     if history and not kept:
         note(f"Entries are not kept: {history} cannot be written.")
     session: PromptSession[str] = PromptSession(
-        PROMPT, multiline=True, prompt_continuation=CONTINUED, key_bindings=bindings,
+        PROMPT,
+        multiline=True,
+        prompt_continuation=CONTINUED,
+        key_bindings=bindings,
         history=FileHistory(str(kept)) if kept else InMemoryHistory(),
-        completer=WordCompleter(list(commands), sentence=True), complete_while_typing=False,
+        completer=WordCompleter(list(commands), sentence=True),
+        complete_while_typing=False,
         # Where answers go to a file, it stays free of prompts.
         output=create_output(sys.stdout if sys.stdout.isatty() else sys.stderr),
-    )  # fmt: skip
+    )
     while True:
         try:
             yield session.prompt()

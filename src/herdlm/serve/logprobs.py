@@ -39,9 +39,12 @@ class CompletionLogprobs:
         self._characters = 0
 
     def told(
-        self, tokens: Sequence[int], logprobs: Sequence[float | None], alternatives: Sequence[Alternatives | None],
+        self,
+        tokens: Sequence[int],
+        logprobs: Sequence[float | None],
+        alternatives: Sequence[Alternatives | None],
         count: int,
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, Any]:
         """The next tokens.
 
         Args:

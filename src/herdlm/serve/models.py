@@ -52,9 +52,13 @@ class Model:
     def description(self) -> dict[str, Any]:
         """The model as ``/v1/models`` tells it; beyond OpenAI's API its context in tokens, and whether it is loaded."""
         return {
-            "id": self.text.name, "object": "model", "created": self.text.created, "owned_by": "herdlm",
-            "max_model_len": self.text.context, "loaded": self.backend.ready,
-        }  # fmt: skip
+            "id": self.text.name,
+            "object": "model",
+            "created": self.text.created,
+            "owned_by": "herdlm",
+            "max_model_len": self.text.context,
+            "loaded": self.backend.ready,
+        }
 
 
 class Lease:
@@ -84,11 +88,19 @@ class Models:
     """
 
     def __init__(
-        self, texts: Sequence[ModelText], *, device: str = "auto", dtype: str = "auto",
-        cache_tokens: int | None = None, tensor_parallel: int = 1, pipeline_parallel: int = 1,
-        memory_gib: float | None = None, guard: Moderator | None = None, wait_seconds: float = 60,
+        self,
+        texts: Sequence[ModelText],
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        cache_tokens: int | None = None,
+        tensor_parallel: int = 1,
+        pipeline_parallel: int = 1,
+        memory_gib: float | None = None,
+        guard: Moderator | None = None,
+        wait_seconds: float = 60,
         launch: Launch = launch_process,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.wait_seconds = wait_seconds
         self.limit = None if memory_gib is None else int(memory_gib * GIB)
         self.guard = guard
@@ -96,8 +108,10 @@ class Models:
         self._by_name: dict[str, Model] = {}
         for text in texts:
             if text.name in self._by_name:
-                raise InputError(f"two models are called {text.name}: {self._by_name[text.name].text.folder} and "
-                                 f"{text.folder}", "Name one differently: NAME=FOLDER")  # fmt: skip
+                raise InputError(
+                    f"two models are called {text.name}: {self._by_name[text.name].text.folder} and {text.folder}",
+                    "Name one differently: NAME=FOLDER",
+                )
             options = WorkerOptions(str(text.folder), device, dtype, cache_tokens, tensor_parallel, pipeline_parallel)
             model = Model(text, Backend(text.name, options, launch))
             if self.limit is not None and model.bytes + self._guard_bytes > self.limit:
@@ -124,9 +138,12 @@ class Models:
             return self._by_name[name]
         except KeyError:
             raise RefusedError(
-                f"there is no model {shown(name)} here", f"This server has {', '.join(self._by_name)}", param="model",
-                code="model_not_found", status=404,
-            ) from None  # fmt: skip
+                f"there is no model {shown(name)} here",
+                f"This server has {', '.join(self._by_name)}",
+                param="model",
+                code="model_not_found",
+                status=404,
+            ) from None
 
     async def lease(self, name: str) -> Lease:
         """The model of that name, loaded, for one request.
@@ -187,9 +204,12 @@ class Models:
         while sum(each.bytes for each in (model, *self._residents)) + self._guard_bytes > self.limit:
             if not self._residents:  # what was measured is more than was estimated
                 raise RefusedError(
-                    self._too_large(model), "Raise --memory-gib or lower --cache-tokens", param="model",
-                    code="no_memory", status=503,
-                )  # fmt: skip
+                    self._too_large(model),
+                    "Raise --memory-gib or lower --cache-tokens",
+                    param="model",
+                    code="no_memory",
+                    status=503,
+                )
             idle = [each for each in self._residents if not each.users]
             if idle:
                 oldest = min(idle, key=lambda each: each.used_at)
@@ -203,9 +223,13 @@ class Models:
                 await asyncio.wait_for(self._freed.wait(), deadline - time.monotonic())
             except TimeoutError:
                 raise RefusedError(
-                    f"there is no memory for {model.text.name}: other models are at work", "Ask again later",
-                    param="model", code="busy", status=503, retry_after=self.wait_seconds,
-                ) from None  # fmt: skip
+                    f"there is no memory for {model.text.name}: other models are at work",
+                    "Ask again later",
+                    param="model",
+                    code="busy",
+                    status=503,
+                    retry_after=self.wait_seconds,
+                ) from None
 
     @property
     def _residents(self) -> list[Model]:

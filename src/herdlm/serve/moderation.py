@@ -43,9 +43,14 @@ class Moderator:
     """
 
     def __init__(
-        self, path: Path, threshold: float = 0.5, *, device: str = "auto", dtype: str = "auto",
+        self,
+        path: Path,
+        threshold: float = 0.5,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
         launch: Launch = launch_process,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.text = ModelText.read(path)
         self.protocol = Protocol.read(self.text.folder, self.text.tokenizer, self.text.context, threshold)
         options = WorkerOptions(str(self.text.folder), device, dtype)
@@ -101,9 +106,16 @@ class Moderator:
 
 
 async def moderated(
-    moderator: Moderator, answer: Answer, dialogs: Sequence[Sequence[Message]], requests: Requests, submit: Submit, *,
-    samples: int, usage: Usage, visit: Visit,
-) -> list[dict[str, Any]]:  # fmt: skip
+    moderator: Moderator,
+    answer: Answer,
+    dialogs: Sequence[Sequence[Message]],
+    requests: Requests,
+    submit: Submit,
+    *,
+    samples: int,
+    usage: Usage,
+    visit: Visit,
+) -> list[dict[str, Any]]:
     """The choices of a request, each marked with the guard's verdict; what it flags is replaced by a refusal.
 
     A prompt that is flagged is not answered at all.
@@ -166,9 +178,12 @@ def _parts(choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
         message["tool_calls"] = [call | {"index": index} for index, call in enumerate(message["tool_calls"])]
     yield {"index": choice["index"], "delta": message, "logprobs": choice["logprobs"], "finish_reason": None}
     yield {
-        "index": choice["index"], "delta": {}, "logprobs": None, "finish_reason": choice["finish_reason"],
+        "index": choice["index"],
+        "delta": {},
+        "logprobs": None,
+        "finish_reason": choice["finish_reason"],
         "guard": choice["guard"],
-    }  # fmt: skip
+    }
 
 
 def _refused(answer: Answer, index: int, verdict: Verdict) -> dict[str, Any]:
@@ -176,6 +191,4 @@ def _refused(answer: Answer, index: int, verdict: Verdict) -> dict[str, Any]:
     said: dict[str, Any] = {"text": ""}
     if isinstance(answer, ChatAnswer):
         said = {"message": {"role": "assistant", "content": REFUSAL, "refusal": REFUSAL}}
-    return {
-        "index": index, **said, "logprobs": None, "finish_reason": CONTENT_FILTER, "guard": verdict.told(),
-    }  # fmt: skip
+    return {"index": index, **said, "logprobs": None, "finish_reason": CONTENT_FILTER, "guard": verdict.told()}

@@ -51,9 +51,15 @@ def generate_once(
     else:
         tokens = model.text_prompt(prompt)
     params = SamplingParams(
-        max_tokens=model.room(tokens, max_tokens), temperature=temperature, top_p=top_p, top_k=top_k, stop=stop,
-        seed=seed, n=n, stop_tokens=model.stop_tokens,
-    )  # fmt: skip
+        max_tokens=model.room(tokens, max_tokens),
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        stop=stop,
+        seed=seed,
+        n=n,
+        stop_tokens=model.stop_tokens,
+    )
     (completions,) = model.engine.generate([tokens], params)
     model.engine.close()
     return [replace(c, text=model.answer_text(c.text)) for c in completions] if chat else completions

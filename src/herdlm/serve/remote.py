@@ -84,9 +84,12 @@ class RemoteModels(Partner):
     ) -> Outcome:
         """Answer over the connection; stopping closes it, and the server drops the request."""
         body = {
-            "model": self.name, "messages": list(messages), "stream": True, "stream_options": {"include_usage": True},
+            "model": self.name,
+            "messages": list(messages),
+            "stream": True,
+            "stream_options": {"include_usage": True},
             **_parameters(params),
-        }  # fmt: skip
+        }
         text, reason, tokens, complete = "", None, None, False
         try:
             with self._sent("POST", "/chat/completions", body, stop) as response:
@@ -173,13 +176,19 @@ def _hang_up(connected: socket.socket) -> None:
 def _parameters(params: SamplingParams) -> dict[str, Any]:
     """Parameters of a request. Those beyond OpenAI's API are left out where they ask for nothing."""
     found: dict[str, Any] = {
-        "temperature": params.temperature, "top_p": params.top_p, "max_completion_tokens": params.max_tokens,
+        "temperature": params.temperature,
+        "top_p": params.top_p,
+        "max_completion_tokens": params.max_tokens,
         "seed": params.seed,
-    }  # fmt: skip
+    }
     beyond = {
-        "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
+        "top_k": 0,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
         "min_tokens": 0,
-    }  # fmt: skip
+    }
     found |= {name: value for name, neutral in beyond.items() if (value := getattr(params, name)) != neutral}
     if params.stop:
         found["stop"] = list(params.stop)

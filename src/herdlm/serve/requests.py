@@ -73,13 +73,19 @@ class SamplingBody(Body):
     stream_options: StreamOptions | None = None
     top_k: int = Field(0, ge=0, lt=2**31, description="beyond OpenAI's API: draw from so many tokens; 0 for all")
     min_p: float = Field(
-        0.0, ge=0, le=1, allow_inf_nan=False,
+        0.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
         description="beyond OpenAI's API: leave out tokens less likely than this share of the likeliest",
-    )  # fmt: skip
+    )
     repetition_penalty: float = Field(
-        1.0, ge=0.1, le=10, allow_inf_nan=False,
+        1.0,
+        ge=0.1,
+        le=10,
+        allow_inf_nan=False,
         description="beyond OpenAI's API: above 1, tokens of the prompt and the answer become less likely",
-    )  # fmt: skip
+    )
     min_tokens: int = Field(0, ge=0, lt=2**31, description="beyond OpenAI's API: no end before so many tokens")
 
     @model_validator(mode="after")

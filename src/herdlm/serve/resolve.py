@@ -27,8 +27,10 @@ def model_folder(path: Path) -> Path:
     if recipe.is_file():
         flagship = path / "models" / _flagship_name(recipe)
         if not (flagship / CONFIG).is_file():
-            raise InputError(f"the run {path} has no flagship yet: looked for {flagship / CONFIG}",
-                             "Run its recipe to the end with the same --out, or name another model folder")  # fmt: skip
+            raise InputError(
+                f"the run {path} has no flagship yet: looked for {flagship / CONFIG}",
+                "Run its recipe to the end with the same --out, or name another model folder",
+            )
         return flagship
     inside = sorted(folder.name for folder in path.iterdir() if (folder / CONFIG).is_file())
     if inside:
@@ -45,8 +47,10 @@ def _flagship_name(recipe: Path) -> str:
     try:
         name = json.loads(recipe.read_text(encoding="utf-8"))["herd"]["flagship"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedError(f"{recipe} does not name herd.flagship ({error!r})",
-                           "Run the recipe again with the same --out, or name a model folder") from error  # fmt: skip
+        raise DamagedError(
+            f"{recipe} does not name herd.flagship ({error!r})",
+            "Run the recipe again with the same --out, or name a model folder",
+        ) from error
     if not isinstance(name, str):
         raise DamagedError(f"{recipe}: herd.flagship is {name!r}", "Run the recipe again with the same --out")
     return name

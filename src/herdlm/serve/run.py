@@ -102,9 +102,15 @@ def serve(
     texts = [_named(model) for model in models]  # wrong paths are told before anything is loaded, as are used ports
     moderator = None if guard is None else Moderator(guard, guard_threshold, device=device, dtype=dtype)
     found = Models(
-        texts, device=device, dtype=dtype, cache_tokens=cache_tokens, memory_gib=memory_gib, guard=moderator,
-        tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel,
-    )  # fmt: skip
+        texts,
+        device=device,
+        dtype=dtype,
+        cache_tokens=cache_tokens,
+        memory_gib=memory_gib,
+        guard=moderator,
+        tensor_parallel=tensor_parallel,
+        pipeline_parallel=pipeline_parallel,
+    )
     key_file = None if keys is None else KeyFile(keys)
     if key_file:
         key_file.entries()
@@ -169,10 +175,18 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: FastAPI, announce: Callable[[], None]) -> None:
-        super().__init__(uvicorn.Config(
-            app, log_config=LOGGING, access_log=False, backlog=BACKLOG, ws="none", lifespan="on",
-            timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=LAST_WORDS_SECONDS,
-        ))  # fmt: skip
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=LOGGING,
+                access_log=False,
+                backlog=BACKLOG,
+                ws="none",
+                lifespan="on",
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=LAST_WORDS_SECONDS,
+            )
+        )
         self._announce = announce
         self._models, self._gate, self._limits = app.state.service.models, app.state.gate, app.state.limits
         self._moderator = app.state.service.moderator

@@ -81,13 +81,15 @@ class ModelText:
         """
         left = self.context - len(prompt)
         if left < 1:
-            raise ContextError(f"the prompt of {len(prompt)} tokens fills the context of {self.context} tokens",
-                               "Shorten it")  # fmt: skip
+            raise ContextError(
+                f"the prompt of {len(prompt)} tokens fills the context of {self.context} tokens", "Shorten it"
+            )
         if max_tokens is not None and max_tokens > left:
             raise ContextError(
                 f"{len(prompt)} tokens of prompt and {max_tokens} of answer are {len(prompt) + max_tokens}, "
-                f"the context is {self.context} tokens", f"Shorten the prompt or ask for at most {left} tokens",
-            )  # fmt: skip
+                f"the context is {self.context} tokens",
+                f"Shorten the prompt or ask for at most {left} tokens",
+            )
         return max_tokens or left
 
     def token_bytes(self, token: int) -> bytes:
@@ -109,9 +111,14 @@ class ServedModel(ModelText):
 
     @classmethod
     def load(
-        cls, path: Path, *, device: str = "auto", dtype: str = "auto", tensor_parallel: int = 1,
+        cls,
+        path: Path,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        tensor_parallel: int = 1,
         pipeline_parallel: int = 1,
-    ) -> ServedModel:  # fmt: skip
+    ) -> ServedModel:
         """Load the model that ``path`` (a model folder or a run) means; see :meth:`Engine.load` for the rest.
 
         Raises:
@@ -121,9 +128,12 @@ class ServedModel(ModelText):
 
         text = ModelText.read(path)
         engine = Engine.load(
-            text.folder, device=device, dtype=dtype, tensor_parallel=tensor_parallel,
+            text.folder,
+            device=device,
+            dtype=dtype,
+            tensor_parallel=tensor_parallel,
             pipeline_parallel=pipeline_parallel,
-        )  # fmt: skip
+        )
         context = engine_context(engine)
         return cls(text.name, text.folder, text.tokenizer, text.stop_tokens, text.created, context, engine=engine)
 

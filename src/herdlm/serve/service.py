@@ -47,9 +47,15 @@ class Service:
     """
 
     def __init__(
-        self, models: Models, crowd: Crowd, limits: ServerLimits, seed: int, log_texts: bool,
-        *, moderator: Moderator | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        models: Models,
+        crowd: Crowd,
+        limits: ServerLimits,
+        seed: int,
+        log_texts: bool,
+        *,
+        moderator: Moderator | None = None,
+    ) -> None:
         self.moderator = moderator
         self.models, self.crowd, self.limits, self.seed, self.log_texts = models, crowd, limits, seed, log_texts
         self._unseeded = 0
@@ -67,8 +73,9 @@ class Service:
             answer = ChatAnswer(lease.text, logprobs=body.logprobs, functions=names, parallel=body.parallel_tool_calls)
             params = self._params(body, lease.text, body.top_logprobs, grammar=_grammar(body))
             visit.prompt(len(tokens))
-            return await self._answer(answer, body, request, held, lease=lease, prompts=prompts, params=params,
-                                      dialogs=[dialog])  # fmt: skip
+            return await self._answer(
+                answer, body, request, held, lease=lease, prompts=prompts, params=params, dialogs=[dialog]
+            )
 
     async def complete(self, body: CompletionBody, request: Request) -> Response:
         """``POST /v1/completions``."""
@@ -82,13 +89,20 @@ class Service:
             echoes = (
                 [self._echo(lease.text, *each) for each in zip(body.prompt, prompts, strict=True)] if body.echo else []
             )
-            answer = CompletionAnswer(lease.text, top=body.logprobs, samples=body.n, echoes=echoes,
-                                      echo_alone=not body.max_tokens)  # fmt: skip
-            params = self._params(body, lease.text, body.logprobs or 0, best_of=body.best_of,
-                                  prompt_logprobs=body.echo and body.logprobs is not None)  # fmt: skip
+            answer = CompletionAnswer(
+                lease.text, top=body.logprobs, samples=body.n, echoes=echoes, echo_alone=not body.max_tokens
+            )
+            params = self._params(
+                body,
+                lease.text,
+                body.logprobs or 0,
+                best_of=body.best_of,
+                prompt_logprobs=body.echo and body.logprobs is not None,
+            )
             dialogs = [self._as_dialog(lease.text, prompt) for prompt in body.prompt]
-            return await self._answer(answer, body, request, held, lease=lease, prompts=prompts, params=params,
-                                      dialogs=dialogs)  # fmt: skip
+            return await self._answer(
+                answer, body, request, held, lease=lease, prompts=prompts, params=params, dialogs=dialogs
+            )
 
     async def embed(self, body: EmbeddingBody, request: Request) -> Response:
         """``POST /v1/embeddings``."""
@@ -121,8 +135,12 @@ class Service:
         """``POST /detokenize``. Needs no loaded model."""
         text = self._text(body.model)
         if wrong := next((token for token in body.tokens if token >= text.tokenizer.vocab_size), None):
-            raise RefusedError(f"{wrong} is no token of a vocabulary of {text.tokenizer.vocab_size}", "Check the ids",
-                               param="tokens", code="invalid_value")  # fmt: skip
+            raise RefusedError(
+                f"{wrong} is no token of a vocabulary of {text.tokenizer.vocab_size}",
+                "Check the ids",
+                param="tokens",
+                code="invalid_value",
+            )
         return json_response({"prompt": await asyncio.to_thread(text.tokenizer.decode, body.tokens, keep_special=True)})
 
     def _text(self, name: str | None) -> ModelText:
@@ -167,17 +185,33 @@ class Service:
         return Echo(prompt if isinstance(prompt, str) else text.tokenizer.decode(prompt), encoded[0])
 
     async def _answer(
-        self, answer: Answer, body: SamplingBody, request: Request, held: ExitStack, *, lease: Lease, prompts: Prompts,
-        params: dict[str, Any], dialogs: Sequence[Sequence[Message]],
-    ) -> Response:  # fmt: skip
+        self,
+        answer: Answer,
+        body: SamplingBody,
+        request: Request,
+        held: ExitStack,
+        *,
+        lease: Lease,
+        prompts: Prompts,
+        params: dict[str, Any],
+        dialogs: Sequence[Sequence[Message]],
+    ) -> Response:
         visit, usage = visit_of(request), Usage(sum(len(tokens) for tokens, _ in prompts))
         requests = [
             (tokens, SamplingParams(**params, max_tokens=max_tokens, seed=self._seed(body)))
             for tokens, max_tokens in prompts
         ]
         if self.moderator:
-            work = moderated(self.moderator, answer, dialogs, requests, partial(lease.backend.submit, stream=False),
-                             samples=body.n, usage=usage, visit=visit)  # fmt: skip
+            work = moderated(
+                self.moderator,
+                answer,
+                dialogs,
+                requests,
+                partial(lease.backend.submit, stream=False),
+                samples=body.n,
+                usage=usage,
+                visit=visit,
+            )
             try:
                 told = await unless_client_leaves(request, self._in_time(visit, work))
             except ClientLeftError:
@@ -188,8 +222,16 @@ class Service:
         generation = await lease.backend.submit(requests, stream=body.stream)
         generation.end_at(self._seconds_left(visit))
         if body.stream:
-            return EventStream(answer, generation, visit, prompts=len(prompts), samples=body.n, usage=usage,
-                               tell_usage=body.include_usage, close=held.pop_all().close)  # fmt: skip
+            return EventStream(
+                answer,
+                generation,
+                visit,
+                prompts=len(prompts),
+                samples=body.n,
+                usage=usage,
+                tell_usage=body.include_usage,
+                close=held.pop_all().close,
+            )
 
         async def collect() -> dict[int, dict[str, Any]]:
             choices = {}
@@ -215,12 +257,21 @@ class Service:
 
     def _params(self, body: SamplingBody, text: ModelText, top_logprobs: int, **more: Any) -> dict[str, Any]:
         return {
-            "temperature": body.temperature, "top_p": body.top_p, "top_k": body.top_k, "min_p": body.min_p,
-            "presence_penalty": body.presence_penalty, "frequency_penalty": body.frequency_penalty,
-            "repetition_penalty": body.repetition_penalty, "logit_bias": tuple(body.logit_bias.items()),
-            "min_tokens": body.min_tokens, "n": body.n, "stop": tuple(body.stop), "stop_tokens": text.stop_tokens,
-            "top_logprobs": top_logprobs, **more,
-        }  # fmt: skip
+            "temperature": body.temperature,
+            "top_p": body.top_p,
+            "top_k": body.top_k,
+            "min_p": body.min_p,
+            "presence_penalty": body.presence_penalty,
+            "frequency_penalty": body.frequency_penalty,
+            "repetition_penalty": body.repetition_penalty,
+            "logit_bias": tuple(body.logit_bias.items()),
+            "min_tokens": body.min_tokens,
+            "n": body.n,
+            "stop": tuple(body.stop),
+            "stop_tokens": text.stop_tokens,
+            "top_logprobs": top_logprobs,
+            **more,
+        }
 
 
 def _grammar(body: ChatBody) -> Grammar | None:
@@ -239,8 +290,12 @@ def _embedding(vector: list[float], body: EmbeddingBody) -> Any:
     values = np.array(vector)
     if body.dimensions is not None:
         if body.dimensions > len(values):
-            raise RefusedError(f"dimensions = {body.dimensions}, the model's embeddings have {len(values)}",
-                               "Ask for fewer", param="dimensions", code="invalid_value")  # fmt: skip
+            raise RefusedError(
+                f"dimensions = {body.dimensions}, the model's embeddings have {len(values)}",
+                "Ask for fewer",
+                param="dimensions",
+                code="invalid_value",
+            )
         values = values[: body.dimensions]
         values = values / max(float(np.linalg.norm(values)), 1e-12)
     if body.encoding_format == "base64":

@@ -35,9 +35,17 @@ class EventStream(StreamingResponse):
     """
 
     def __init__(
-        self, answer: Answer, generation: Generation, visit: Visit, *, prompts: int, samples: int, usage: Usage,
-        tell_usage: bool, close: Callable[[], None],
-    ) -> None:  # fmt: skip
+        self,
+        answer: Answer,
+        generation: Generation,
+        visit: Visit,
+        *,
+        prompts: int,
+        samples: int,
+        usage: Usage,
+        tell_usage: bool,
+        close: Callable[[], None],
+    ) -> None:
         self.answer, self.generation, self.visit = answer, generation, visit
         self.prompts, self.samples, self.usage, self.tell_usage = prompts, samples, usage, tell_usage
         self._close = close

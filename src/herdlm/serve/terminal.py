@@ -54,9 +54,7 @@ def chat(
     else:
         partner = LocalModel(Path(model), device=device, dtype=dtype)
     at_terminal = sys.stdin.isatty()
-    talk = Conversation(
-        partner, params, system=system, answers=sys.stdout, notes=sys.stderr, talkative=at_terminal
-    )  # fmt: skip
+    talk = Conversation(partner, params, system=system, answers=sys.stdout, notes=sys.stderr, talkative=at_terminal)
     if at_terminal:
         talk.note(f"Talking to {partner.name}. /help shows commands; Ctrl-C stops an answer, Ctrl-D leaves.")
         entries: Iterable[str] = typed(list(COMMANDS), talk.note, history_file())

@@ -85,10 +85,15 @@ class CallScanner:
         self._held += text
         found: list[str | CallPiece] = []
         steps = {
-            State.BEGINNING: self._beginning, State.TEXT: self._text, State.HEADER: self._header,
-            State.ARGUMENTS: self._arguments, State.CLOSING: self._closing, State.BETWEEN: self._between,
-            State.CODE: self._code, State.REST: self._rest,
-        }  # fmt: skip
+            State.BEGINNING: self._beginning,
+            State.TEXT: self._text,
+            State.HEADER: self._header,
+            State.ARGUMENTS: self._arguments,
+            State.CLOSING: self._closing,
+            State.BETWEEN: self._between,
+            State.CODE: self._code,
+            State.REST: self._rest,
+        }
         while steps[self._state](found, final):
             pass
         return found

@@ -36,9 +36,10 @@ def dialog_of(body: ChatBody) -> list[Message]:
         if message.role == "tool" and message.tool_call_id not in called:
             raise RefusedError(
                 f"messages.{index}: no call before it has the id {shown(message.tool_call_id)}",
-                "Give the id of a call in an assistant's tool_calls", param=f"messages.{index}.tool_call_id",
+                "Give the id of a call in an assistant's tool_calls",
+                param=f"messages.{index}.tool_call_id",
                 code="invalid_value",
-            )  # fmt: skip
+            )
         messages.append(_message(message))
     if not functions:
         return messages
@@ -122,7 +123,4 @@ def _built_in_call(call: ToolCall) -> str:
 
 def _definition(function: Function) -> dict[str, Any]:
     described = {"description": function.description} if function.description else {}
-    return {
-        "type": "function",
-        "function": {"name": function.name, **described, "parameters": function.parameters},
-    }
+    return {"type": "function", "function": {"name": function.name, **described, "parameters": function.parameters}}

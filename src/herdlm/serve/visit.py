@@ -69,12 +69,21 @@ class Visit:
         """The line of the access log."""
         first = None if self.first_token_at is None else _milliseconds(self.first_token_at - self.started_at)
         record = {
-            "id": self.id, "key": self.account.key.name if self.account else None, "client": self.client,
-            "method": self.method, "path": self.path, "status": self.status, "error": self.error,
-            "model": self.model or None, "stream": self.stream, "prompt_tokens": self.prompt_tokens,
-            "cached_tokens": self.cached_tokens, "completion_tokens": self.completion_tokens,
-            "first_token_ms": first, "total_ms": _milliseconds(self.ended_at - self.started_at),
-        }  # fmt: skip
+            "id": self.id,
+            "key": self.account.key.name if self.account else None,
+            "client": self.client,
+            "method": self.method,
+            "path": self.path,
+            "status": self.status,
+            "error": self.error,
+            "model": self.model or None,
+            "stream": self.stream,
+            "prompt_tokens": self.prompt_tokens,
+            "cached_tokens": self.cached_tokens,
+            "completion_tokens": self.completion_tokens,
+            "first_token_ms": first,
+            "total_ms": _milliseconds(self.ended_at - self.started_at),
+        }
         return record if self.texts is None else record | {"texts": self.texts}
 
 

@@ -60,9 +60,18 @@ class News:
     def row(self, id: int) -> Row:
         """As a message has it, with its request's id."""
         return [
-            id, self.prompt, self.sample, self.tokens, self.logprobs, self.top_logprobs, self.text, self.finish_reason,
-            self.cached, self.prompt_logprobs, self.prompt_top_logprobs,
-        ]  # fmt: skip
+            id,
+            self.prompt,
+            self.sample,
+            self.tokens,
+            self.logprobs,
+            self.top_logprobs,
+            self.text,
+            self.finish_reason,
+            self.cached,
+            self.prompt_logprobs,
+            self.prompt_top_logprobs,
+        ]
 
 
 @dataclass(frozen=True, slots=True)

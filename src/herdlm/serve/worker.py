@@ -134,8 +134,17 @@ class Worker:
         id, index, request = self._requests[event.request_id]
         done = event.completion
         prompt = (done.prompt_logprobs, done.prompt_top_logprobs) if done else ()
-        news = News(index, event.sample, event.tokens, event.logprobs, event.top_logprobs, event.text,
-                    done.finish_reason if done else None, request.cached or 0, *prompt)  # fmt: skip
+        news = News(
+            index,
+            event.sample,
+            event.tokens,
+            event.logprobs,
+            event.top_logprobs,
+            event.text,
+            done.finish_reason if done else None,
+            request.cached or 0,
+            *prompt,
+        )
         return news.row(id)
 
     def _forget(self, engine_id: int) -> None:
@@ -188,8 +197,9 @@ class Embedding:
         vocabulary, longest = engine.config.vocab_size, engine.config.max_seq_len
         for prompt in prompts:
             if not prompt or min(prompt) < 0 or max(prompt) >= vocabulary:
-                raise InputError(f"a prompt is empty or holds token ids outside 0 to {vocabulary - 1}",
-                                 "Use the model's tokenizer")  # fmt: skip
+                raise InputError(
+                    f"a prompt is empty or holds token ids outside 0 to {vocabulary - 1}", "Use the model's tokenizer"
+                )
             if len(prompt) > longest:
                 raise InputError(f"a prompt of {len(prompt)} tokens exceeds the context of {longest}", "Shorten it")
 
@@ -241,9 +251,13 @@ def load_engine(options: WorkerOptions) -> Engine:
         InputError, DamagedError: there is no usable model, or an option is wrong.
     """
     return Engine.load(
-        Path(options.folder), device=options.device, dtype=options.dtype, cache_tokens=options.cache_tokens,
-        tensor_parallel=options.tensor_parallel, pipeline_parallel=options.pipeline_parallel,
-    )  # fmt: skip
+        Path(options.folder),
+        device=options.device,
+        dtype=options.dtype,
+        cache_tokens=options.cache_tokens,
+        tensor_parallel=options.tensor_parallel,
+        pipeline_parallel=options.pipeline_parallel,
+    )
 
 
 if __name__ == "__main__":

@@ -95,9 +95,11 @@ def _header(tokenizer: Tokenizer, role: str) -> list[int]:
     if role not in ROLES:
         raise InputError(f"role {role!r} is unknown", f"Use one of {', '.join(ROLES)}")
     return [
-        tokenizer.special(START_HEADER), *tokenizer.encode(role), tokenizer.special(END_HEADER),
+        tokenizer.special(START_HEADER),
+        *tokenizer.encode(role),
+        tokenizer.special(END_HEADER),
         *tokenizer.encode("\n\n"),
-    ]  # fmt: skip
+    ]
 
 
 def _content(tokenizer: Tokenizer, text: str) -> str:

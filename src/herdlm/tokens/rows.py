@@ -86,11 +86,14 @@ class WholeRows:
         epoch, place = self._find(number)
         return [
             make_piece(
-                self.shard, int(self.shard.offsets[document]), int(self.lengths[document]) - 1, is_end=False,
+                self.shard,
+                int(self.shard.offsets[document]),
+                int(self.lengths[document]) - 1,
+                is_end=False,
                 weight=self.source.loss_weight,
             )
             for document in self._rows_of_epoch(epoch)[place]
-        ]  # fmt: skip
+        ]
 
     def epoch_of(self, number: int) -> float:
         """How many times the source has been read when row ``number`` begins."""

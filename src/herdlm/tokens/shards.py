@@ -64,9 +64,13 @@ class ShardWriter:
             self._targets.close()
         np.asarray(self._offsets, "<u8").tofile(self.folder / "offsets.bin")
         index = ShardIndex(
-            documents=len(self._offsets) - 1, tokens=self._offsets[-1], target_tokens=self._target_tokens,
-            text_bytes=self._text_bytes, dtype=self.dtype.str, tokenizer=self.tokenizer,
-        )  # fmt: skip
+            documents=len(self._offsets) - 1,
+            tokens=self._offsets[-1],
+            target_tokens=self._target_tokens,
+            text_bytes=self._text_bytes,
+            dtype=self.dtype.str,
+            tokenizer=self.tokenizer,
+        )
         fields = {name: getattr(index, name) for name in ShardIndex.__slots__}
         (self.folder / "index.json").write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
         return index

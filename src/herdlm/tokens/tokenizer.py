@@ -22,9 +22,7 @@ END_HEADER = "<|end_header_id|>"
 END_OF_MESSAGE = "<|eom_id|>"
 END_OF_TURN = "<|eot_id|>"
 PYTHON_TAG = "<|python_tag|>"
-SPECIAL_TOKENS = (
-    BEGIN_OF_TEXT, END_OF_TEXT, PAD, START_HEADER, END_HEADER, END_OF_MESSAGE, END_OF_TURN, PYTHON_TAG,
-)  # fmt: skip
+SPECIAL_TOKENS = (BEGIN_OF_TEXT, END_OF_TEXT, PAD, START_HEADER, END_HEADER, END_OF_MESSAGE, END_OF_TURN, PYTHON_TAG)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -177,11 +175,12 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
         [
             processors.ByteLevel(trim_offsets=True),
             processors.TemplateProcessing(
-                single=f"{BEGIN_OF_TEXT} $A", pair=f"{BEGIN_OF_TEXT} $A {BEGIN_OF_TEXT} $B",
+                single=f"{BEGIN_OF_TEXT} $A",
+                pair=f"{BEGIN_OF_TEXT} $A {BEGIN_OF_TEXT} $B",
                 special_tokens=[(BEGIN_OF_TEXT, begin)],
             ),
         ]
-    )  # fmt: skip
+    )
     return Tokenizer(backend, leading_space=config.leading_space)
 
 

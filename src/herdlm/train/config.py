@@ -16,9 +16,11 @@ class TrainConfig(Section):
     warmup_steps: int = Field(0, ge=0)
     decay: Literal["cosine", "linear", "constant", "warmup-stable-decay"] = "cosine"
     decay_steps: int | None = Field(
-        None, gt=0, description="of the fall from peak_lr to the floor. cosine and linear begin it after the warm-up "
+        None,
+        gt=0,
+        description="of the fall from peak_lr to the floor. cosine and linear begin it after the warm-up "
         "and, where this is not given, end it where the anneal begins; warmup-stable-decay ends it there",
-    )  # fmt: skip
+    )
     floor: float = Field(0.1, ge=0, le=1, description="where the decay ends, as a share of peak_lr")
     anneal_steps: int = Field(0, ge=0, description="the last steps, in which the rate falls linearly to zero")
     horizon_steps: int | None = Field(
@@ -27,9 +29,11 @@ class TrainConfig(Section):
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(
-        0.1, ge=0, description="decoupled: each step first shrinks every matrix by weight_decay x its learning rate, "
+        0.1,
+        ge=0,
+        description="decoupled: each step first shrinks every matrix by weight_decay x its learning rate, "
         "so 0.1 is the report's '0.1 x the learning rate at that step'; norms do not decay",
-    )  # fmt: skip
+    )
     max_grad_norm: float = Field(1.0, gt=0)
     precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="of the forward pass; weights are FP32")
     average_last: float = Field(0.0, ge=0, lt=1, description="share of the run whose checkpoints are averaged")
@@ -37,15 +41,17 @@ class TrainConfig(Section):
     checkpoint_every_steps: int = Field(200, ge=1)
     checkpoints_kept: int = Field(2, ge=1, description="the newest ones; milestones stay beside them")
     milestone_every_steps: int | None = Field(
-        None, gt=0, description="checkpoints that stay and are published with the model; a multiple of "
-        "checkpoint_every_steps",
-    )  # fmt: skip
+        None,
+        gt=0,
+        description="checkpoints that stay and are published with the model; a multiple of checkpoint_every_steps",
+    )
     validate_every_steps: int | None = Field(None, gt=0, description="log the loss on held-out text so often")
     prefetch_steps: int = Field(2, ge=0, description="steps whose batches are made ahead, beside the one that runs")
     on_not_finite: Literal["stop", "skip", "roll-back"] = Field(
-        "stop", description="what to do about a loss or gradient that is not finite, after refusing its step: end the "
+        "stop",
+        description="what to do about a loss or gradient that is not finite, after refusing its step: end the "
         "run, go on with the next step, or go back to the last checkpoint and pass that step over",
-    )  # fmt: skip
+    )
     max_refused_steps: int = Field(10, ge=1, description="a run that had to refuse more ends")
     watchdog_seconds: float = Field(
         1800.0, ge=0, description="end the process when no step was finished for so long; 0 never does"

@@ -22,15 +22,7 @@ from herdlm.parallel.run import ParallelModel
 from herdlm.tokens.batch import Batch, save_batches
 from herdlm.train.checkpoint import Average, Checkpointer, checkpoints
 from herdlm.train.config import TrackConfig, TrainConfig
-from herdlm.train.guards import (
-    PreemptedError,
-    Preemption,
-    SpikeDetector,
-    Watchdog,
-    agree,
-    share,
-    step_seconds_by_rank,
-)
+from herdlm.train.guards import PreemptedError, Preemption, SpikeDetector, Watchdog, agree, share, step_seconds_by_rank
 from herdlm.train.objectives import Objective
 from herdlm.train.prefetch import Prefetch
 from herdlm.train.schedules import learning_rate
@@ -214,17 +206,25 @@ class _Training:
         if work:
             self.checkpointer = stack.enter_context(
                 Checkpointer(
-                    work / "checkpoints", model, self.optimizer, self.average,
-                    keep=config.checkpoints_kept, milestone_every=config.milestone_every_steps,
+                    work / "checkpoints",
+                    model,
+                    self.optimizer,
+                    self.average,
+                    keep=config.checkpoints_kept,
+                    milestone_every=config.milestone_every_steps,
                 )
-            )  # fmt: skip
+            )
         self.done, self.losses, self.refused = self._go_on()
         self.peak = device_peak(self.device, getattr(torch, config.precision)) if self.events else None
         if self.events and self.peak:
             self.events.write(
-                "setup", step=self.done, peak_flops=round(self.peak.flops), peak_source=self.peak.source,
-                mfu_counts="attention in full over rows, padding included", processes=self._processes(),
-            )  # fmt: skip
+                "setup",
+                step=self.done,
+                peak_flops=round(self.peak.flops),
+                peak_source=self.peak.source,
+                mfu_counts="attention in full over rows, padding included",
+                processes=self._processes(),
+            )
         self.track = None
         if track and work and self.leads:
             self.track = stack.enter_context(Tracker(track, work, title, self.done))
@@ -278,9 +278,12 @@ class _Training:
             by_rank = step_seconds_by_rank(taken.own_seconds)
             if self.events and len(by_rank) > 1:
                 self.events.write(
-                    "ranks", step=self.done, seconds=by_rank, slowest=by_rank.index(max(by_rank)),
+                    "ranks",
+                    step=self.done,
+                    seconds=by_rank,
+                    slowest=by_rank.index(max(by_rank)),
                     spread=round(max(by_rank) / max(min(by_rank), 1e-9) - 1, 4),
-                )  # fmt: skip
+                )
             self.checkpointer.save(self.done)
 
     def result(self, seconds: float) -> TrainResult:
@@ -301,13 +304,18 @@ class _Training:
         self._write(
             "step",
             {
-                "loss": taken.loss, "lr": taken.rate, "grad_norm": taken.grad_norm, "tokens": taken.tokens,
-                "seconds": round(taken.seconds, 4), "stall_seconds": round(taken.stall_seconds, 5),
+                "loss": taken.loss,
+                "lr": taken.rate,
+                "grad_norm": taken.grad_norm,
+                "tokens": taken.tokens,
+                "seconds": round(taken.seconds, 4),
+                "stall_seconds": round(taken.stall_seconds, 5),
                 "tokens_per_second": round(per_second, 1),
                 "mfu": round(flops / (self.peak.flops * self._processes()), 4),
-                "memory_gib": round(peak_memory_gib(self.device), 3), **taken.logged,
+                "memory_gib": round(peak_memory_gib(self.device), 3),
+                **taken.logged,
             },
-        )  # fmt: skip
+        )
         if self.spikes.is_spike(taken.loss):
             self.events.write("spike", step=self.done, loss=taken.loss)
 

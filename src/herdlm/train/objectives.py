@@ -10,14 +10,7 @@ from torch import Tensor
 
 from herdlm.model.attention import DocumentAttention
 from herdlm.model.distillation import Distillation
-from herdlm.model.losses import (
-    at_least_float,
-    distilled,
-    dpo_loss,
-    preference_loss,
-    sums_by_document,
-    target_logprobs,
-)
+from herdlm.model.losses import at_least_float, distilled, dpo_loss, preference_loss, sums_by_document, target_logprobs
 from herdlm.model.transformer import Transformer
 from herdlm.tokens.batch import Batch
 from herdlm.tokens.teacher import TEACHER_COLUMNS

@@ -88,8 +88,11 @@ def test_measures_of_a_small_case_by_hand() -> None:
     assert (told["kept"], told["precision"], told["recall"]) == (4, 0.75, 0.75)
     assert told["brier"] == pytest.approx((0.01 + 0.64 + 0.2025 + 0.64 + 0) / 5, abs=1e-4)
     assert [(row["from"], row["texts"], row["good_share"]) for row in reliability(scores, good)] == [
-        (0.2, 1, 1.0), (0.5, 1, 1.0), (0.8, 1, 0.0), (0.9, 2, 1.0)
-    ]  # fmt: skip
+        (0.2, 1, 1.0),
+        (0.5, 1, 1.0),
+        (0.8, 1, 0.0),
+        (0.9, 2, 1.0),
+    ]
     assert measure(scores, good, 0.5)["calibration_error"] == pytest.approx((0.8 + 0.45 + 0.8 + 0.1) / 5, abs=1e-4)
     assert measure(np.array([0.1]), np.array([False]), 0.5)["precision"] is None
 

@@ -69,10 +69,24 @@ def test_a_program_within_prose_makes_code_from_a_share_on() -> None:
 def test_marks_of_mathematics_are_counted_one_by_one() -> None:
     """A text is mathematics from its third mark on, and not before."""
     for text, marks in {
-        "\\frac{a}{b}": 1, "3 * 4": 1, "3*4": 1, "where x = 2": 1, "f(x) = 3": 1, "a^2": 1, "2 - 1": 1,
-        "1999-2004": 0, "c++ and a+b": 0, "∑ ∫": 2, "the angle α": 1, "αβγ": 0, "<mi>x</mi>": 2, "theorem": 1,
-        "the logarithmic": 1, "C:\\temp": 0, "100 % = all": 0,
-    }.items():  # fmt: skip
+        "\\frac{a}{b}": 1,
+        "3 * 4": 1,
+        "3*4": 1,
+        "where x = 2": 1,
+        "f(x) = 3": 1,
+        "a^2": 1,
+        "2 - 1": 1,
+        "1999-2004": 0,
+        "c++ and a+b": 0,
+        "∑ ∫": 2,
+        "the angle α": 1,
+        "αβγ": 0,
+        "<mi>x</mi>": 2,
+        "theorem": 1,
+        "the logarithmic": 1,
+        "C:\\temp": 0,
+        "100 % = all": 0,
+    }.items():
         lines = [f"so {text}, they say"] * 100  # which no program says
         needed = -(-FEWEST_MARKS // marks) if marks else len(lines)
         assert domain_of("\n".join(lines[:needed])) == (MATHEMATICS if marks else GENERAL), text

@@ -58,9 +58,14 @@ def test_every_document_is_labelled_in_order_and_several_are_under_way_at_once(t
     assert [(row["id"], row["score"]) for row in rows] == [(f"doc-{i:02}", i % 6) for i in range(12)]
     assert {(row["model"], row["rubric"], row["language"]) for row in rows} == {("judge", QUALITY.digest, "en")}
     assert counts == {
-        "documents": 12, "labelled_before": 0, "labelled": 12, "unparsable": 0, "refused": 0, "no_answer": 0,
+        "documents": 12,
+        "labelled_before": 0,
+        "labelled": 12,
+        "unparsable": 0,
+        "refused": 0,
+        "no_answer": 0,
         "retries": 0,
-    }  # fmt: skip
+    }
     assert 1 < running.most_at_once <= 3
     body = running.requests[0].body
     assert body["model"] == "judge" and body["temperature"] == 0 and body["messages"][0]["content"] == QUALITY.text

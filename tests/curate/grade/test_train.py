@@ -76,8 +76,10 @@ def test_the_report_tells_of_held_out_labels_by_language(trained: tuple[Path, di
     assert told["held_out"]["auc"] > 0.95 and told["held_out"]["precision"] > 0.85
     assert told["held_out"]["calibration_error"] < 0.08
     assert {name: row["calibration"] for name, row in told["by_language"].items()} == {
-        "de": "own", "en": "own", "fr": "all languages'"
-    }  # fmt: skip
+        "de": "own",
+        "en": "own",
+        "fr": "all languages'",
+    }
     assert told["by_language"]["fr"]["why"] == "too_few_texts"
     assert sum(row["texts"] for row in told["by_language"].values()) == labels["held_out"]
     text = (out / "report.txt").read_text()
@@ -179,10 +181,16 @@ def crawl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 EXAMPLES = [
     f"A {who} has {n} {what} and gives every {k}th of them to the neighbour, who sells half. How many {what} are sold?"
     for n, (who, what, k) in enumerate(
-        [("farmer", "hens", 4), ("miller", "sacks", 3), ("smith", "shoes", 6), ("tailor", "coats", 5),
-         ("baker", "rolls", 7)], 84,
+        [
+            ("farmer", "hens", 4),
+            ("miller", "sacks", 3),
+            ("smith", "shoes", 6),
+            ("tailor", "coats", 5),
+            ("baker", "rolls", 7),
+        ],
+        84,
     )
-]  # fmt: skip
+]
 
 
 def test_the_starter_crawl_is_labelled_graded_cut_and_searched_for_benchmarks(

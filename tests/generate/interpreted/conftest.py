@@ -22,9 +22,11 @@ def mend_interpreter() -> None:
     from triton.runtime import interpreter
 
     types = {
-        tl.float32: (torch.float32, torch.uint32), tl.float16: (torch.float16, torch.uint16),
-        tl.bfloat16: (torch.bfloat16, torch.uint16), tl.float8e4nv: (torch.float8_e4m3fn, torch.uint8),
-    }  # fmt: skip
+        tl.float32: (torch.float32, torch.uint32),
+        tl.float16: (torch.float16, torch.uint16),
+        tl.bfloat16: (torch.bfloat16, torch.uint16),
+        tl.float8e4nv: (torch.float8_e4m3fn, torch.uint8),
+    }
 
     def convert(values: Any, source: Any, target: Any, rounding: Any) -> Any:
         (before, _), (after, bits) = types[source], types[target]

@@ -34,9 +34,15 @@ class Step:
 
 
 def step(
-    segments: list[tuple[int, int]], *, page_size: int = 4, group: int = 2, kv_heads: int = 2, size: int = 16,
-    dtype: torch.dtype = torch.float32, shared: bool = False,
-) -> Step:  # fmt: skip
+    segments: list[tuple[int, int]],
+    *,
+    page_size: int = 4,
+    group: int = 2,
+    kv_heads: int = 2,
+    size: int = 16,
+    dtype: torch.dtype = torch.float32,
+    shared: bool = False,
+) -> Step:
     """A step of segments (tokens before it, tokens fed); ``shared``: whole pages of the first are the others' too."""
     heads = group * kv_heads
     config = ModelConfig(
@@ -109,13 +115,22 @@ def test_a_mixed_step_is_attention_written_out(page_size, group, size, dtype):
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     segments=st.lists(st.tuples(st.integers(0, 40), st.sampled_from([1, 1, 2, 5, 16])), min_size=1, max_size=4),
-    page_size=st.sampled_from([1, 3, 4, 16]), group=st.sampled_from([1, 2, 3, 5]), shared=st.booleans(),
-)  # fmt: skip
+    page_size=st.sampled_from([1, 3, 4, 16]),
+    group=st.sampled_from([1, 2, 3, 5]),
+    shared=st.booleans(),
+)
 def test_any_step_is_attention_written_out(segments, page_size, group, shared):
     held = sum(-(-(begin + count) // page_size) for begin, count in segments)
     scale = -(-held // PAGES)  # fewer tokens where pages are small
-    check(step([(begin // scale, min(count, 8 if scale > 1 else 16)) for begin, count in segments],
-               page_size=page_size, group=group, kv_heads=1, shared=shared))  # fmt: skip
+    check(
+        step(
+            [(begin // scale, min(count, 8 if scale > 1 else 16)) for begin, count in segments],
+            page_size=page_size,
+            group=group,
+            kv_heads=1,
+            shared=shared,
+        )
+    )
 
 
 @pytest.mark.parametrize("segments", [[(33, 1), (17, 1), (40, 1)], [(33, 1), (8, 12), (30, 1)], [(0, 24), (12, 6)]])

@@ -156,8 +156,8 @@ def test_an_fp8_folder_runs_through_the_joined_feed_forward(tmp_path, plainly, s
         )
 
     ours = logprobs(engine)
-    plain, exact = (logprobs(plainly(load_fp8(tmp_path / "fp8", "cpu", dtype), None)) for dtype in (
-        torch.bfloat16, torch.float32,
-    ))  # fmt: skip
+    plain, exact = (
+        logprobs(plainly(load_fp8(tmp_path / "fp8", "cpu", dtype), None)) for dtype in (torch.bfloat16, torch.float32)
+    )
     assert np.abs(ours - exact).mean() < 1.3 * np.abs(plain - exact).mean()
     assert np.abs(ours - exact).mean() < 0.1 * exact.std()

@@ -39,8 +39,9 @@ def test_swiglu_rounds_where_torch_rounds(size, dtype):
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     values=st.lists(st.floats(-2e4, 2e4, width=32), min_size=1, max_size=33),
-    cap=st.sampled_from([math.inf, 1200.0, 0.5]), dtype=st.sampled_from([torch.float32, torch.bfloat16]),
-)  # fmt: skip
+    cap=st.sampled_from([math.inf, 1200.0, 0.5]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
 def test_a_row_becomes_the_fp8_that_plain_torch_makes_of_it(values, cap, dtype):
     x = torch.tensor([values, values[::-1]]).to(dtype)
     got, scale = gpu_launches.quantize_rows(x, cap)
@@ -108,10 +109,12 @@ def test_the_joined_feed_forward_keeps_nothing_of_gate_and_up():
 @pytest.mark.parametrize(
     ("given", "compute"),
     [
-        ({"granularity": "tensor"}, torch.bfloat16), ({"ffn": 72}, torch.bfloat16), ({}, torch.float32),
+        ({"granularity": "tensor"}, torch.bfloat16),
+        ({"ffn": 72}, torch.bfloat16),
+        ({}, torch.float32),
         ({"caps": (2.0, 3.0, 3.0)}, torch.bfloat16),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_stays_what_it_is(given, compute):
     plain = mixed(**given)
     assert fp8_feed_forward(plain, compute) is plain

@@ -164,8 +164,24 @@ def test_groups_of_processes_take_gpus_of_their_own(monkeypatch):
 @pytest.mark.slow
 def test_a_run_of_the_command_line_that_was_killed_goes_on_where_it_stopped(exact, undisturbed, tmp_path):
     (prompts, expected), out, part = undisturbed, tmp_path / "out", tmp_path / "out.part"
-    command = [sys.executable, "-m", "herdlm.cli", "generate", str(exact), "--batch", str(prompts), "--out", str(out),
-               "--seed", "3", "--max-tokens", "256", "--temperature", "1", "--json"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "herdlm.cli",
+        "generate",
+        str(exact),
+        "--batch",
+        str(prompts),
+        "--out",
+        str(out),
+        "--seed",
+        "3",
+        "--max-tokens",
+        "256",
+        "--temperature",
+        "1",
+        "--json",
+    ]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while not (part.exists() and len(part.read_bytes().splitlines()) > 3):
         time.sleep(0.02)

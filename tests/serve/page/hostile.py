@@ -48,5 +48,5 @@ HOSTILE = [
     "\u202e<script>RUN</script>\u2066 \u0000<img src=x onerror=RUN>\u2028<svg onload=RUN>\ufeff",
     "{{constructor.constructor('RUN')()}} ${RUN} <%= RUN %> $$\\href{javascript:RUN}{x}$$",
     "__proto__ constructor [x](http://192.0.2.1/__proto__) <a id=conversation name=settings>",
-]  # fmt: skip
+]
 TEXTS = [text.replace("RUN", RUN) for text in HOSTILE]

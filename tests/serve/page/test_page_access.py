@@ -32,8 +32,10 @@ print("a line that is so long that it has to be scrolled sideways on every telep
 
 ---
 """
-TOKENS = [logprob(text, p, (text, p)) for text, p in
-          [("Very", 0.99), (" likely", 0.7), (" and", 0.4), (" ", 0.2), ("\n", 0.1), ("not", 0.01)]]  # fmt: skip
+TOKENS = [
+    logprob(text, p, (text, p))
+    for text, p in [("Very", 0.99), (" likely", 0.7), (" and", 0.4), (" ", 0.2), ("\n", 0.1), ("not", 0.01)]
+]
 
 
 def answer(body):
@@ -147,8 +149,23 @@ def test_the_whole_page_is_reached_and_left_by_tab_in_the_order_of_reading(visit
         assert outlined, f"{name} shows no focus"
         order.append(name)
         seen.page.keyboard.press("Tab")
-    named = ["Skip to the question", "model", "beside", "new", "export", "theme", "settings-toggle", "conversation",
-             "Edit", "question", "send", "system", "temperature", "key", "reset"]  # fmt: skip
+    named = [
+        "Skip to the question",
+        "model",
+        "beside",
+        "new",
+        "export",
+        "theme",
+        "settings-toggle",
+        "conversation",
+        "Edit",
+        "question",
+        "send",
+        "system",
+        "temperature",
+        "key",
+        "reset",
+    ]
     assert [name for name in order if name in named] == named
     assert "Code, python" in order and "Table" in order and "link" in order
 

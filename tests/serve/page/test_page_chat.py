@@ -32,12 +32,15 @@ def test_an_answer_of_the_real_server_is_the_models_own(visit, address, client):
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello there"}]
     asked = dict(model="flagship", temperature=0, max_tokens=24)
     told = client.chat.completions.create(messages=messages, **asked).choices[0]
-    seen.page.evaluate("""async (text) => {
+    seen.page.evaluate(
+        """async (text) => {
         const { MarkdownView } = await import("/page/markdown.js");
         const root = document.createElement("div");
         new MarkdownView(root).update(text);
         window.expected = root.innerText.trim();
-    }""", told.message.content)  # fmt: skip
+    }""",
+        told.message.content,
+    )
     answer = seen.answers().first
     assert answer.locator(".markdown").evaluate("(e) => e.cloneNode(true).innerText.trim() === window.expected")
     expect(answer.locator(".facts")).to_have_text(
@@ -165,8 +168,17 @@ def test_every_setting_reaches_the_server_and_empty_ones_do_not(visit, scripted)
     seen = visit(scripted.url)
     seen.say("Plain")
     seen.finished()
-    settings_of(seen, temperature=0.5, top_p=0.9, top_k=40, min_p=0.05, max_tokens=99, seed=-7, system=" Be kind. ",
-                stop="END\n\\n\\n\n\\\\n")  # fmt: skip
+    settings_of(
+        seen,
+        temperature=0.5,
+        top_p=0.9,
+        top_k=40,
+        min_p=0.05,
+        max_tokens=99,
+        seed=-7,
+        system=" Be kind. ",
+        stop="END\n\\n\\n\n\\\\n",
+    )
     seen.page.get_by_label("Show each token's probability").check()
     seen.say("Set")
     seen.finished(2)
@@ -175,9 +187,17 @@ def test_every_setting_reaches_the_server_and_empty_ones_do_not(visit, scripted)
     assert plain == {"messages": [{"role": "user", "content": "Plain"}], **stream}
     assert whole.pop("messages")[0] == {"role": "system", "content": "Be kind."}
     assert whole == {
-        "temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.05, "max_completion_tokens": 99, "seed": -7,
-        "stop": ["END", "\n\n", "\\n"], "logprobs": True, "top_logprobs": 5, **stream,
-    }  # fmt: skip
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 40,
+        "min_p": 0.05,
+        "max_completion_tokens": 99,
+        "seed": -7,
+        "stop": ["END", "\n\n", "\\n"],
+        "logprobs": True,
+        "top_logprobs": 5,
+        **stream,
+    }
     seen.page.reload()
     expect(seen.page.locator("#min_p")).to_have_value("0.05")
     seen.page.get_by_role("button", name="Reset settings").click()
@@ -188,10 +208,16 @@ def test_every_setting_reaches_the_server_and_empty_ones_do_not(visit, scripted)
 
 @pytest.mark.parametrize(
     ("field", "value", "says"),
-    [("temperature", "2.5", "At most 2."), ("temperature", "warm", "A number"), ("top_p", "0", "Above 0."),
-     ("top_k", "1.5", "A whole number"), ("max_tokens", "0", "At least 1."), ("seed", "9" * 20, "At most"),
-     ("stop", "x\n" * 17, "At most 16")],
-)  # fmt: skip
+    [
+        ("temperature", "2.5", "At most 2."),
+        ("temperature", "warm", "A number"),
+        ("top_p", "0", "Above 0."),
+        ("top_k", "1.5", "A whole number"),
+        ("max_tokens", "0", "At least 1."),
+        ("seed", "9" * 20, "At most"),
+        ("stop", "x\n" * 17, "At most 16"),
+    ],
+)
 def test_a_setting_out_of_range_is_told_beside_it_and_nothing_is_sent(visit, scripted, field, value, says):
     seen = visit(scripted.url)
     settings_of(seen, **{field: value})
@@ -208,8 +234,11 @@ def logprob(text, probability, *others):
 
 
 def test_tokens_tell_their_probability_and_what_else_was_likely(visit, scripted):
-    told = [logprob("The", 0.97, ("The", 0.97), ("<b>A", 0.02)), logprob(" cat", 0.5, (" cat", 0.5), (" dog", 0.4)),
-            logprob("\n", 0.01, (".", 0.9))]  # fmt: skip
+    told = [
+        logprob("The", 0.97, ("The", 0.97), ("<b>A", 0.02)),
+        logprob(" cat", 0.5, (" cat", 0.5), (" dog", 0.4)),
+        logprob("\n", 0.01, (".", 0.9)),
+    ]
     scripted.answer = lambda body: [delta(token["token"], [token]) for token in told]
     seen = visit(scripted.url)
     seen.page.get_by_label("Show each token's probability").check()
@@ -353,9 +382,10 @@ def test_the_conversation_outlives_the_page_is_exported_and_cleared_with_a_way_b
     assert export["settings"] == {"system": "Be kind.", "temperature": 0.5}
     assert [dialog["model"] for dialog in export["dialogs"]] == ["flagship", "small"]
     assert export["dialogs"][1]["messages"] == [
-        {"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello"},
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "Hello"},
         {"role": "assistant", "content": "Hi **you**"},
-    ]  # fmt: skip
+    ]
     assert export["turns"][0]["lanes"][0]["answers"][0]["tokens"][0]["token"] == "Hi"
     seen.page.reload()
     expect(seen.answers().locator("strong")).to_have_text(["you", "you"])
@@ -366,8 +396,15 @@ def test_the_conversation_outlives_the_page_is_exported_and_cleared_with_a_way_b
     expect(seen.answers()).to_have_count(2)
 
 
-@pytest.mark.parametrize("stored", ["{", "[]", '{"version": 1, "turns": [null, {"question": 3}]}',
-    '{"version": 1, "turns": [{"question": "ok", "lanes": [{"answers": [{"text": 5}], "shown": 99}]}]}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "stored",
+    [
+        "{",
+        "[]",
+        '{"version": 1, "turns": [null, {"question": 3}]}',
+        '{"version": 1, "turns": [{"question": "ok", "lanes": [{"answers": [{"text": 5}], "shown": 99}]}]}',
+    ],
+)
 def test_a_damaged_store_does_not_break_the_page(visit, scripted, stored):
     seen = visit(scripted.url)
     seen.page.evaluate("(text) => { localStorage.clear(); localStorage.setItem('x', 1) }", stored)

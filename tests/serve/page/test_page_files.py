@@ -32,8 +32,11 @@ def test_the_page_is_there_with_all_that_it_names(client):
     for name in {f"/{name}" for name in named} | {f"/page/{name}" for name in modules}:
         assert client.get(name).status_code == 200
     types = {name: client.get(f"/page/{name}").headers["content-type"] for name in ("main.js", "style.css", "icon.svg")}
-    assert types == {"main.js": "text/javascript; charset=utf-8", "style.css": "text/css; charset=utf-8",
-                     "icon.svg": "image/svg+xml"}  # fmt: skip
+    assert types == {
+        "main.js": "text/javascript; charset=utf-8",
+        "style.css": "text/css; charset=utf-8",
+        "icon.svg": "image/svg+xml",
+    }
 
 
 @pytest.mark.parametrize("path", ["/", "/page/main.js", "/page/style.css", "/page/icon.svg"])

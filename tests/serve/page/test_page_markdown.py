@@ -175,9 +175,39 @@ def test_markdown_is_commonmark_with_tables(plain, text):
     assert squeezed(meaning(plain(text))) == refereed(text)
 
 
-PIECES = ["a", "b c", "*", "**", "_", "`", "\n", "\n\n", " ", "  ", "- ", "1. ", "2) ", "> ", "# ", "```", "~~~\n", "|",
-          "|-|-|\n", "[", "]", "[x](https://x.yz/)", "](<https://x.yz/>)", "(", ")", "\\", "<", "&lt;", "---", "é",
-          "."]  # fmt: skip
+PIECES = [
+    "a",
+    "b c",
+    "*",
+    "**",
+    "_",
+    "`",
+    "\n",
+    "\n\n",
+    " ",
+    "  ",
+    "- ",
+    "1. ",
+    "2) ",
+    "> ",
+    "# ",
+    "```",
+    "~~~\n",
+    "|",
+    "|-|-|\n",
+    "[",
+    "]",
+    "[x](https://x.yz/)",
+    "](<https://x.yz/>)",
+    "(",
+    ")",
+    "\\",
+    "<",
+    "&lt;",
+    "---",
+    "é",
+    ".",
+]
 
 
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -244,8 +274,24 @@ def test_at_every_split_an_answer_is_harmless_and_drawn_as_if_at_once(growth, te
     assert growth(f"Before\n\n- item\n\n  {text}\n\n# After") is None
 
 
-HOSTILE_PIECES = [*PIECES, "<script>", "<img src=x onerror=alert(1)>", "](javascript:x)", "![", "](data:,x)", "\r",
-                  "\r\n", "\t", "</div>", "&#60;", "http://a.b/", "\u202e", "\x00", "- - ", "#"]  # fmt: skip
+HOSTILE_PIECES = [
+    *PIECES,
+    "<script>",
+    "<img src=x onerror=alert(1)>",
+    "](javascript:x)",
+    "![",
+    "](data:,x)",
+    "\r",
+    "\r\n",
+    "\t",
+    "</div>",
+    "&#60;",
+    "http://a.b/",
+    "\u202e",
+    "\x00",
+    "- - ",
+    "#",
+]
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -272,8 +318,10 @@ def test_no_hostile_answer_is_executed_or_loads_anything(scripted, visit, walls)
             assert "window.traces" in shown
     assert seen.page.evaluate("window.traces") is None
     assert {url for url in seen.requests if not url.startswith(f"{scripted.url}/page/")} == {
-        f"{scripted.url}/", f"{scripted.url}/v1/models", f"{scripted.url}/v1/chat/completions",
-    }  # fmt: skip
+        f"{scripted.url}/",
+        f"{scripted.url}/v1/models",
+        f"{scripted.url}/v1/chat/completions",
+    }
     seen.page.reload()  # what was kept is drawn anew
     expect(seen.answers()).to_have_count(len(TEXTS))
     assert seen.page.evaluate("window.traces") is None
@@ -342,13 +390,24 @@ def test_finished_blocks_stay_the_elements_they_are(module_visit):
 
 
 LONG = {
-    "backticks": "`" * 50_000, "rising backticks": " ".join("`" * length for length in range(1, 300)),
-    "stars": "*" * 50_000, "opened": "*a " * 20_000, "nested": "*a " * 5_000 + "a* " * 5_000,
-    "brackets": "[" * 50_000, "links": "[a](" * 10_000, "angles": "[a](<" * 10_000, "quotes": ">" * 50_000,
-    "lists": "- " * 25_000, "dashes": "-" * 25_000 + " " * 25_000 + "x", "table": "|" * 20_000 + "\n" + "|-" * 20_000,
-    "fences": "```\n" * 10_000 + "x", "lazy": "> a\n" + "b\n" * 20_000, "items": "- a\n" * 10_000,
-    "urls": "https://" * 8_000, "entities": "&#" * 25_000,
-}  # fmt: skip
+    "backticks": "`" * 50_000,
+    "rising backticks": " ".join("`" * length for length in range(1, 300)),
+    "stars": "*" * 50_000,
+    "opened": "*a " * 20_000,
+    "nested": "*a " * 5_000 + "a* " * 5_000,
+    "brackets": "[" * 50_000,
+    "links": "[a](" * 10_000,
+    "angles": "[a](<" * 10_000,
+    "quotes": ">" * 50_000,
+    "lists": "- " * 25_000,
+    "dashes": "-" * 25_000 + " " * 25_000 + "x",
+    "table": "|" * 20_000 + "\n" + "|-" * 20_000,
+    "fences": "```\n" * 10_000 + "x",
+    "lazy": "> a\n" + "b\n" * 20_000,
+    "items": "- a\n" * 10_000,
+    "urls": "https://" * 8_000,
+    "entities": "&#" * 25_000,
+}
 
 
 @pytest.mark.parametrize("name", LONG)

@@ -32,10 +32,22 @@ def two_models(tmp_path_factory, folder, tokenizer):
     tokenizer.save(root / "small")
     key = KeyFile(root / "keys.json").add("page")
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, "serve", str(folder), str(root / "small"), "--port", "0",
-         "--keys", str(root / "keys.json")],
-        stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            PROGRAM,
+            "serve",
+            str(folder),
+            str(root / "small"),
+            "--port",
+            "0",
+            "--keys",
+            str(root / "keys.json"),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     try:
         line = process.stderr.readline()
         while line and "answers at http" not in line and "answer at http" not in line:

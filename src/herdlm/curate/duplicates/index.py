@@ -96,8 +96,9 @@ class Index:
                 raise InputError(
                     f"the index {folder} was made with {name} = {theirs.get(name)}, this run has {value}",
                     f"Set near_duplicates.{name} to the index's value, or build a new index"
-                    if name != "format" else "Build a new index with this version of herdlm",
-                )  # fmt: skip
+                    if name != "format"
+                    else "Build a new index with this version of herdlm",
+                )
         names = sorted(path.name for path in folder.glob("segment-*"))
         if names != [_segment_name(number) for number in range(len(names))]:
             raise DamagedError(f"the index {folder} lacks a segment: it has {', '.join(names)}", "Restore the folder")
@@ -175,11 +176,18 @@ class Index:
         try:
             owners = np.repeat(np.arange(count, dtype=np.uint32), self.config.bands)
             arrays: dict[str, NDArray[Any]] = dict(
-                zip(ARRAYS, [
-                    *_sorted(digests, np.arange(count, dtype=np.uint32)), *_sorted(keys.ravel(), owners), sketches,
-                    np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([len(e) for e in encoded], dtype=np.int64),
-                ], strict=True)
-            )  # fmt: skip
+                zip(
+                    ARRAYS,
+                    [
+                        *_sorted(digests, np.arange(count, dtype=np.uint32)),
+                        *_sorted(keys.ravel(), owners),
+                        sketches,
+                        np.frombuffer(b"".join(encoded), np.uint8),
+                        np.cumsum([len(e) for e in encoded], dtype=np.int64),
+                    ],
+                    strict=True,
+                )
+            )
             for each, array in arrays.items():
                 _save(working / f"{each}.npy", array)
             files = {f"{each}.npy": _entry(working / f"{each}.npy") for each in ARRAYS}
@@ -206,8 +214,11 @@ class _Segment:
         remedy = "Restore the folder, or build the index again"
         try:
             self.name, self.documents = str(facts["name"]), int(facts["documents"])
-            files = {f"{each}.npy": (int(e["bytes"]), str(e["sha256"])) for each in ARRAYS
-                     for e in [facts["files"][f"{each}.npy"]]}  # fmt: skip
+            files = {
+                f"{each}.npy": (int(e["bytes"]), str(e["sha256"]))
+                for each in ARRAYS
+                for e in [facts["files"][f"{each}.npy"]]
+            }
         except (KeyError, TypeError, ValueError) as error:
             raise DamagedError(f"{folder / SEGMENT} is damaged", remedy) from error
         for name, (size, sha256) in files.items():

@@ -9,16 +9,57 @@ from herdlm.curate.duplicates.hashing import hash_text
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 # Parameters that tell a site where a visitor came from, by the tools that add them
-TRACKING = frozenset([
-    "gclid", "gclsrc", "dclid", "gbraid", "wbraid", "_ga", "_gl", "fbclid", "igshid", "igsh", "msclkid", "yclid",
-    "ysclid", "twclid", "ttclid", "li_fat_id", "epik", "mc_cid", "mc_eid", "mkt_tok", "vero_id", "vero_conv", "_hsenc",
-    "_hsmi", "__hssc", "__hstc", "__hsfp", "hsctatracking", "oly_anon_id", "oly_enc_id", "rb_clickid", "s_cid", "wt_mc",
-    "wickedid", "ref_src", "ref_url", "trk", "trkcampaign", "cmpid", "ncid", "sc_campaign", "sc_channel", "spm",
-])  # fmt: skip
+TRACKING = frozenset(
+    [
+        "gclid",
+        "gclsrc",
+        "dclid",
+        "gbraid",
+        "wbraid",
+        "_ga",
+        "_gl",
+        "fbclid",
+        "igshid",
+        "igsh",
+        "msclkid",
+        "yclid",
+        "ysclid",
+        "twclid",
+        "ttclid",
+        "li_fat_id",
+        "epik",
+        "mc_cid",
+        "mc_eid",
+        "mkt_tok",
+        "vero_id",
+        "vero_conv",
+        "_hsenc",
+        "_hsmi",
+        "__hssc",
+        "__hstc",
+        "__hsfp",
+        "hsctatracking",
+        "oly_anon_id",
+        "oly_enc_id",
+        "rb_clickid",
+        "s_cid",
+        "wt_mc",
+        "wickedid",
+        "ref_src",
+        "ref_url",
+        "trk",
+        "trkcampaign",
+        "cmpid",
+        "ncid",
+        "sc_campaign",
+        "sc_channel",
+        "spm",
+    ]
+)
 TRACKING_PREFIXES = ("utm_", "mtm_", "pk_", "piwik_", "matomo_", "hsa_", "stm_", "at_custom")
-SESSIONS = frozenset([
-    "jsessionid", "phpsessid", "sessionid", "session_id", "sess_id", "sessid", "zenid", "oscsid", "cfid", "cftoken",
-])  # fmt: skip
+SESSIONS = frozenset(
+    ["jsessionid", "phpsessid", "sessionid", "session_id", "sess_id", "sessid", "zenid", "oscsid", "cfid", "cftoken"]
+)
 SESSION_PREFIXES = ("aspsessionid",)
 MAYBE_SESSIONS = frozenset(["sid", "s", "session"])  # only with the value of a session: "sid" is a story's id, too
 _TOKEN = re.compile(r"[0-9a-fA-F]{32,}|(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[0-9A-Za-z]{20,}")

@@ -10,27 +10,26 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-# fmt: off
 # Groups of names, as patterns for one lower-case word of a class, id, role or itemprop ("relatedPosts" has two).
 NAMES: dict[str, str] = {
     "article": r"article|story|^posts?$|entry|artikel|articulo|artigo|noticia|materia|^blog|^news$",
     "body": r"body|content|^text|main|inhalt|contenido|conteudo|contenu|corpo|prose|markdown|^rich|^copy$",
     "comment": r"comment|disqus|respon[ds]|^repl|kommentar|comentario|livefyre|^coral|thread",
     "related": r"relat|recommend|similar|verwandt|popular|trend|latest|recent|^more|^next|^also|suggest|recirc|outbrain"
-               r"|taboola|zergnet|revcontent|teaser|promo|mostread|^most|jp",
+    r"|taboola|zergnet|revcontent|teaser|promo|mostread|^most|jp",
     "list": r"card|feed|^lists?$|river|stream|grid|carousel|slider|rollup|tease|headlines|stories",
     "social": r"social|shar(?:e|ing)|facebook|twitter|follow|whatsapp|addthis|addtoany|^like",
     "navigation": r"^nav|nav$|menu|breadcrumb|pagin|pager|^toc$|contents$|masthead|topbar|toolbar|skip|search"
-                  r"|headerlink"
-                  r"|anchor|permalink|toplang|bottomlang|^path$",
+    r"|headerlink"
+    r"|anchor|permalink|toplang|bottomlang|^path$",
     "header": r"header|^head$|^top$|banner|logo|brand",
     "footer": r"foot|copyright|legal|colophon|imprint|disclaimer",
     "side": r"side|aside|rail$|widget|secondary|complementary|right",
     "advert": r"^ads?$|^adv|^ad[a-z]*(?:slot|unit|wrap)|advert|sponsor|dfp|^gpt|publicid|werbung|anzeige"
-              r"|affiliate|commerce"
-              r"|product|^buy",
+    r"|affiliate|commerce"
+    r"|product|^buy",
     "subscribe": r"newsletter|subscri|sign|paywall|login|regist|modal|popup|cookie|consent|gdpr|overlay|donat"
-                 r"|^cta$|dialog",
+    r"|^cta$|dialog",
     "byline": r"byline|author|autor|^bio$|contributor|vcard|writer|reporter",
     "date": r"date|^time|publish|timestamp|^meta|^info$",
     "media": r"caption|figure|photo|image|galler|media|video|slide|credit|thumb|player|audio|embed|picture|^img",
@@ -47,44 +46,43 @@ NAMES: dict[str, str] = {
 # Words of boilerplate in English, German, French, Spanish, Portuguese, Italian, Dutch, Indonesian, Russian.
 WORDS: dict[str, str] = {
     "share": "share shares tweet facebook twitter whatsapp pinterest linkedin instagram telegram email mail "
-             "print teilen partager "
-             "compartir compartilhar compartilhe condividi delen bagikan поделиться follow like save reddit "
-             "tumblr flipboard",
+    "print teilen partager "
+    "compartir compartilhar compartilhe condividi delen bagikan поделиться follow like save reddit "
+    "tumblr flipboard",
     "subscribe": "subscribe subscription subscriber subscribers newsletter newsletters login sign register "
-                 "abonnieren abonner abonnez "
-                 "suscríbete suscribirse inscreva assine iscriviti anmelden registrieren подписаться inbox "
-                 "alerts download app trial "
-                 "cookie cookies privacy adblock adblocker notifications unlimited",
+    "abonnieren abonner abonnez "
+    "suscríbete suscribirse inscreva assine iscriviti anmelden registrieren подписаться inbox "
+    "alerts download app trial "
+    "cookie cookies privacy adblock adblocker notifications unlimited",
     "related": "related read more also recommended trending popular latest next previous watch lesen lire aussi "
-               "leia mais lea también "
-               "leggi anche baca juga lees читайте click continue continued keep discover explore missed "
-               "verwandte siehe ähnliche",
+    "leia mais lea también "
+    "leggi anche baca juga lees читайте click continue continued keep discover explore missed "
+    "verwandte siehe ähnliche",
     "comment": "comment comments reply replies kommentar kommentare comentário comentários comentario "
-               "comentarios commentaire "
-               "commentaires commenti komentar комментарии commenting discussion join conversation",
+    "comentarios commentaire "
+    "commentaires commenti komentar комментарии commenting discussion join conversation",
     "rights": "© copyright rights reserved rechte droits derechos direitos terms published redistributed "
-              "reproduced broadcast "
-              "contributed associated press reuters getty afp ap courtesy credit credits image images photo "
-              "photos source disclaimer foto pic picture photograph",
+    "reproduced broadcast "
+    "contributed associated press reuters getty afp ap courtesy credit credits image images photo "
+    "photos source disclaimer foto pic picture photograph",
     "byline": "by von por par oleh writer reporter editor correspondent written author staff автор redaktion "
-              "redação autor posted",
+    "redação autor posted",
     "date": "jan january feb february mar march apr april may jun june jul july aug august sep sept september "
-            "oct october nov november "
-            "dec december updated published modified ago pm am hours minutes mins monday tuesday wednesday "
-            "thursday friday saturday "
-            "sunday est edt gmt pst januar februar märz juni juli oktober dezember janvier février enero febrero",
+    "oct october nov november "
+    "dec december updated published modified ago pm am hours minutes mins monday tuesday wednesday "
+    "thursday friday saturday "
+    "sunday est edt gmt pst januar februar märz juni juli oktober dezember janvier février enero febrero",
     "advert": "advertisement advertising advertise sponsored promoted anzeige werbung publicidad publicité "
-              "publicidade реклама affiliate "
-              "shop buy deal deals price sale commission amazon",
+    "publicidade реклама affiliate "
+    "shop buy deal deals price sale commission amazon",
     "tags": "tags tag filed topics topic categories category labels label keywords schlagwörter etiquetas",
     "contact": "contact tips tip questions phone tel reach reached reporting writing correction corrections "
-               "suggest feedback originally appeared syndicated",
+    "suggest feedback originally appeared syndicated",
     "view": "views view loading enlarge slideshow gallery video play close expand show hide toggle menu skip "
-            "top home search min "
-            "minute scroll caption swipe full screen volume",
+    "top home search min "
+    "minute scroll caption swipe full screen volume",
     "first": "i me my we our you your us",
 }
-# fmt: on
 TAGS = (
     "article",
     "main",
@@ -112,13 +110,20 @@ TAGS = (
     "h5",
     "h6",
     "td",
-)  # fmt: skip
+)
 CUES = (*NAMES, *(f"<{tag}>" for tag in TAGS), "articleBody", "main")
 BIT = {name: 1 << number for number, name in enumerate(CUES)}
 TAG_BIT = {tag: BIT[f"<{tag}>"] for tag in TAGS}
-ROLES = {"main": "main", "navigation": "<nav>", "contentinfo": "<footer>", "complementary": "<aside>",
+ROLES = {
+    "main": "main",
+    "navigation": "<nav>",
+    "contentinfo": "<footer>",
+    "complementary": "<aside>",
     "search": "navigation",
-         "article": "<article>", "dialog": "subscribe", "alert": "subscribe"}  # fmt: skip
+    "article": "<article>",
+    "dialog": "subscribe",
+    "alert": "subscribe",
+}
 _ATTRIBUTE = re.compile(
     r'\b(class|id|role|itemprop|style|hidden|aria-hidden|data-component|data-testid|data-type)="([^"]*)"'
 )

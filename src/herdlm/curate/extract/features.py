@@ -22,27 +22,79 @@ WINDOW = 6
 FAR = 1 << 40  # blocks; further than any
 ROUNDING = 1 << 24
 COMMENT_OR_RELATED = word_bits("related", "comment")
-OWN_CUES = ("article", "body", "comment", "related", "list", "social", "navigation", "footer", "side", "advert",
+OWN_CUES = (
+    "article",
+    "body",
+    "comment",
+    "related",
+    "list",
+    "social",
+    "navigation",
+    "footer",
+    "side",
+    "advert",
     "subscribe",
-            "byline", "date", "media", "tags", "title", "summary", "quote", "code", "section", "hidden", "header",
-            "paragraph", "answer")  # fmt: skip
-UNDER_CUES = (*OWN_CUES, "<article>", "<main>", "<section>", "<aside>", "<nav>", "<header>", "<footer>", "<form>",
+    "byline",
+    "date",
+    "media",
+    "tags",
+    "title",
+    "summary",
+    "quote",
+    "code",
+    "section",
+    "hidden",
+    "header",
+    "paragraph",
+    "answer",
+)
+UNDER_CUES = (
+    *OWN_CUES,
+    "<article>",
+    "<main>",
+    "<section>",
+    "<aside>",
+    "<nav>",
+    "<header>",
+    "<footer>",
+    "<form>",
     "<figure>",
-              "<table>", "<ul>", "<ol>", "<li>", "<blockquote>", "<pre>", "<dl>", "<figcaption>", "articleBody",
-              "main")  # fmt: skip
+    "<table>",
+    "<ul>",
+    "<ol>",
+    "<li>",
+    "<blockquote>",
+    "<pre>",
+    "<dl>",
+    "<figcaption>",
+    "articleBody",
+    "main",
+)
 Column = npt.NDArray[np.generic]
 
 
 def features(page: Blocks, m: Measures, left: Ints) -> Floats:
     """``[left, features]``: rows of the blocks that rules leave, by their numbers ``left``."""
     sums = m.summed(m.words, m.words * (1 - m.link_share), m.good, m.heading)
-    columns = [*_own(page, m, left), *_mains(m, sums, left), *_paths(m, left), *_containers(m, sums, left),
-               *_neighbours(m, left), *_places(m, left)]  # fmt: skip
+    columns = [
+        *_own(page, m, left),
+        *_mains(m, sums, left),
+        *_paths(m, left),
+        *_containers(m, sums, left),
+        *_neighbours(m, left),
+        *_places(m, left),
+    ]
     before = np.where(left > m.start[m.page[left]], m.cues[left - 1], 0)
-    return np.hstack([
-        np.array(columns, np.float32).T, bits(m.near[left], OWN_CUES), bits(m.under[left], UNDER_CUES),
-        _word_bits(m.cues[left]), _word_bits(before), _word_bits(m.opening[left]),
-    ])  # fmt: skip
+    return np.hstack(
+        [
+            np.array(columns, np.float32).T,
+            bits(m.near[left], OWN_CUES),
+            bits(m.under[left], UNDER_CUES),
+            _word_bits(m.cues[left]),
+            _word_bits(before),
+            _word_bits(m.opening[left]),
+        ]
+    )
 
 
 def _own(page: Blocks, m: Measures, left: Ints) -> list[Column]:
@@ -54,13 +106,21 @@ def _own(page: Blocks, m: Measures, left: Ints) -> list[Column]:
     words, size = m.words[left], m.size[left]
     return [
         np.log1p(words),
-        *(one[left] for one in (m.link_share, m.bold_share, m.tags, m.ends, m.stops, m.preformatted, m.repeats,
-                                m.in_title)),
-        np.array([t.isupper() for t in text]), np.array([t[0].islower() for t in text]), digits / size,
-        np.array([t.count("\n") for t in text]), size / np.maximum(words, 1), m.depth[m.at[left]], capitals / size,
-        np.array([SIGNS.get(t[-1], 0) for t in text]), np.array([SIGNS.get(t[0], 0) for t in text]),
+        *(
+            one[left]
+            for one in (m.link_share, m.bold_share, m.tags, m.ends, m.stops, m.preformatted, m.repeats, m.in_title)
+        ),
+        np.array([t.isupper() for t in text]),
+        np.array([t[0].islower() for t in text]),
+        digits / size,
+        np.array([t.count("\n") for t in text]),
+        size / np.maximum(words, 1),
+        m.depth[m.at[left]],
+        capitals / size,
+        np.array([SIGNS.get(t[-1], 0) for t in text]),
+        np.array([SIGNS.get(t[0], 0) for t in text]),
         np.array([("|" in t) + 2 * ("@" in t) + 4 * ("/" in t) for t in short]),
-    ]  # fmt: skip
+    ]
 
 
 def _capitals_and_digits(texts: list[str]) -> tuple[Ints, Ints]:
@@ -86,8 +146,11 @@ def _mains(m: Measures, sums: Sums, left: Ints) -> list[Column]:
         holds = is_document | ((box_good >= share * total[m.box_page]) & (all_good[m.box_page] >= 1))
         main = np.maximum.reduceat(np.where(holds, m.box, 0), m.document)
         low, high = m.first[main][page], m.last[main][page]
-        columns += [(left >= low) & (left < high), depth - m.depth[main][page],
-                    (left - low) / np.maximum(high - low, 1)]  # fmt: skip
+        columns += [
+            (left >= low) & (left < high),
+            depth - m.depth[main][page],
+            (left - low) / np.maximum(high - low, 1),
+        ]
         if share == MAIN_SHARES[-1]:
             continue
         branch = main[page]
@@ -95,8 +158,12 @@ def _mains(m: Measures, sums: Sums, left: Ints) -> list[Column]:
         if len(children):
             child = children[np.clip(np.searchsorted(m.first[children], left, "right") - 1, 0, None)]
             branch = np.where((left >= m.first[child]) & (left < m.last[child]), child, branch)
-        columns += [box_good[branch] / total[page], box_plain[branch] / np.maximum(box_words[branch], 1),
-                    np.log1p(box_words[branch]), (m.last - m.first)[branch]]  # fmt: skip
+        columns += [
+            box_good[branch] / total[page],
+            box_plain[branch] / np.maximum(box_words[branch], 1),
+            np.log1p(box_words[branch]),
+            (m.last - m.first)[branch],
+        ]
     return columns
 
 
@@ -121,8 +188,14 @@ def _containers(m: Measures, sums: Sums, left: Ints) -> list[Column]:
     columns: list[Column] = []
     box = m.at[left]
     for _ in range(LEVELS):
-        columns += [np.log1p(box_words[box]), box_plain[box] / np.maximum(box_words[box], 1), box_good[box] / total,
-                    np.log1p(blocks[box]), np.log1p(children[box]), box_heads[box] / blocks[box]]  # fmt: skip
+        columns += [
+            np.log1p(box_words[box]),
+            box_plain[box] / np.maximum(box_words[box], 1),
+            box_good[box] / total,
+            np.log1p(blocks[box]),
+            np.log1p(children[box]),
+            box_heads[box] / blocks[box],
+        ]
         box = m.parent[box]
     return columns
 
@@ -136,8 +209,10 @@ def _neighbours(m: Measures, left: Ints) -> list[Column]:
         columns += _at_distance(distance, left, start, stop, (log_words, m.link_share, m.ends, m.tags, good))
     for values in (m.words * (1 - m.link_share), m.words, m.good):
         total = running(values)
-        columns += [np.log1p(total[left] - total[np.maximum(left - WINDOW, start)]),
-                    np.log1p(total[np.minimum(left + WINDOW + 1, stop)] - total[left + 1])]  # fmt: skip
+        columns += [
+            np.log1p(total[left] - total[np.maximum(left - WINDOW, start)]),
+            np.log1p(total[np.minimum(left + WINDOW + 1, stop)] - total[left + 1]),
+        ]
     return columns
 
 
@@ -155,14 +230,22 @@ def _places(m: Measures, left: Ints) -> list[Column]:
     since, until = _to_nearest(m.good > 0, m, left)
     headline_at, described_at = m.headline_at[page], m.described_at[page]
     return [
-        (left - start) / count, (words[left + 1] - words[start]) / total, (good[left + 1] - good[start]) / total_good,
-        np.log1p(total_good), total_good / total, np.log1p(count),
-        np.where(headed, np.log1p(np.maximum(left - heading_at, 0)), -1), (heading_cues & COMMENT_OR_RELATED) != 0,
-        m.headline[left], left == headline_at, np.where(headline_at < 0, -100, np.clip(left - headline_at, -60, 60)),
-        m.described[left], np.where(described_at < 0, -100, np.clip(left - described_at, -50, 50)),
+        (left - start) / count,
+        (words[left + 1] - words[start]) / total,
+        (good[left + 1] - good[start]) / total_good,
+        np.log1p(total_good),
+        total_good / total,
+        np.log1p(count),
+        np.where(headed, np.log1p(np.maximum(left - heading_at, 0)), -1),
+        (heading_cues & COMMENT_OR_RELATED) != 0,
+        m.headline[left],
+        left == headline_at,
+        np.where(headline_at < 0, -100, np.clip(left - headline_at, -60, 60)),
+        m.described[left],
+        np.where(described_at < 0, -100, np.clip(left - described_at, -50, 50)),
         np.log1p(np.minimum(np.minimum(since, left - start + 1), 100)),
         np.log1p(np.minimum(np.where(until < stop - left, until, stop - left + count), 100)),
-    ]  # fmt: skip
+    ]
 
 
 def context_features(m: Measures, left: Ints, rows: Floats, chance: Floats) -> Floats:
@@ -183,8 +266,11 @@ def context_features(m: Measures, left: Ints, rows: Floats, chance: Floats) -> F
     columns: list[Column] = [chances, chances / np.maximum(m.page_maxima(chance), 1e-3)[page]]
     box = m.at[left]
     for _ in range(LEVELS + 1):
-        columns += [box_mass[box] / np.maximum(box_words[box], 1), box_mass[box] / total,
-                    (box_mass[box] - mass) / np.maximum(box_words[box] - words, 1)]  # fmt: skip
+        columns += [
+            box_mass[box] / np.maximum(box_words[box], 1),
+            box_mass[box] / total,
+            (box_mass[box] - mass) / np.maximum(box_words[box] - words, 1),
+        ]
         box = m.parent[box]
     path_words = np.bincount(path, weights=all_words)[path[left]]
     path_mass = np.bincount(path, weights=all_mass)[path[left]]
@@ -196,8 +282,12 @@ def context_features(m: Measures, left: Ints, rows: Floats, chance: Floats) -> F
             for begin, end in ((low, left), (left + 1, high))
         ]
     before = sum_mass[left] - sum_mass[start]
-    columns += [before / total, (total - before - mass) / total, np.log1p(total),
-                total / np.maximum(box_words[m.document], 1)[page]]  # fmt: skip
+    columns += [
+        before / total,
+        (total - before - mass) / total,
+        np.log1p(total),
+        total / np.maximum(box_words[m.document], 1)[page],
+    ]
     for distance in (-3, -2, -1, 1, 2, 3):
         columns += _at_distance(distance, left, start, stop, (chance,))
     since, until = _to_nearest(chance > SURE, m, left)

@@ -18,10 +18,38 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Sums = npt.NDArray[np.float64]
 
-TAG_CODE = {tag: code for code, tag in enumerate(
-    ("p", "div", "li", "td", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "blockquote", "dt", "dd", "figcaption",
-    "th", "section",
-     "article", "center", "caption", "address", "header", "footer", "summary"), 1)}  # fmt: skip
+TAG_CODE = {
+    tag: code
+    for code, tag in enumerate(
+        (
+            "p",
+            "div",
+            "li",
+            "td",
+            "h1",
+            "h2",
+            "h3",
+            "h4",
+            "h5",
+            "h6",
+            "pre",
+            "blockquote",
+            "dt",
+            "dd",
+            "figcaption",
+            "th",
+            "section",
+            "article",
+            "center",
+            "caption",
+            "address",
+            "header",
+            "footer",
+            "summary",
+        ),
+        1,
+    )
+}
 LONGEST_WITH_CUES = 300  # characters; set words mean nothing in a longer block
 # Ends of sentences of many scripts, escaped where they look like ASCII.
 ENDS = frozenset('.!?。\uff01\uff1f…।؟\u06d4:”"\u2019»)')

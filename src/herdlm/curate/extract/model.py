@@ -60,8 +60,12 @@ class Forest:
             threshold += [split[1] for split in splits]
             tables.append(table)
         by_split = np.arange(len(feature)).reshape(-1, SPLITS).T.ravel()
-        return cls(np.array(feature)[by_split], np.array(threshold, np.float32)[by_split], np.concatenate(tables),
-                   float(stored["bias"]))  # fmt: skip
+        return cls(
+            np.array(feature)[by_split],
+            np.array(threshold, np.float32)[by_split],
+            np.concatenate(tables),
+            float(stored["bias"]),
+        )
 
     def predict(self, rows: Floats) -> Floats:
         """``[blocks, features]`` -> the probability of being content, ``[blocks]``, each for itself."""

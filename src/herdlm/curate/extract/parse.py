@@ -8,9 +8,30 @@ from dataclasses import dataclass
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-NOT_TEXT = ["script", "style", "noscript", "svg", "template", "iframe", "head", "select", "textarea", "object", "audio",
-            "video", "canvas", "map", "button", "noframes", "noembed", "datalist", "xmp", "plaintext", "progress",
-            "meter"]  # fmt: skip
+NOT_TEXT = [
+    "script",
+    "style",
+    "noscript",
+    "svg",
+    "template",
+    "iframe",
+    "head",
+    "select",
+    "textarea",
+    "object",
+    "audio",
+    "video",
+    "canvas",
+    "map",
+    "button",
+    "noframes",
+    "noembed",
+    "datalist",
+    "xmp",
+    "plaintext",
+    "progress",
+    "meter",
+]
 NOT_CONTENT = [*NOT_TEXT, "nav", "footer"]
 LINE_NUMBERS = ".linenos, .linenodiv, .lineno, .line-numbers-rows, .blob-num"
 FORMULAS = 'math, script[type^="math/tex"]'

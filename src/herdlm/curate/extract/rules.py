@@ -26,7 +26,7 @@ _COMMENTS = re.compile(
     r"|commenti|reacties|komentar|комментарии|コメント|评论|評論|leave a (?:reply|comment)|join the (?:discussion"
     r"|conversation))\b",
     re.IGNORECASE,
-)  # fmt: skip
+)
 _PROMOTION = re.compile(
     r"^\W*(?:related|read more|read also|also read|see (?:also|more)|more:|more (?:on|from)|watch:|don.t miss"
     r"|click here|sign up|subscribe"
@@ -34,19 +34,19 @@ _PROMOTION = re.compile(
     r"(?:também|mais)"
     r"|lea también|leggi anche|baca juga|lesen sie auch|читайте также|関連記事)\b",
     re.IGNORECASE,
-)  # fmt: skip
+)
 _CAPTION = re.compile(
     r"\((?:image|photo|picture|credit|foto|getty|pic)s?\b[^()]{0,60}\)\s*$|^image \d+ of \d+$|^image "
     r"(?:copyright|caption)\b|^(?:photo|image|credit|foto)\s*:",
     re.IGNORECASE,
-)  # fmt: skip
+)
 _SERVICE = re.compile(
     r"\bfollow\b.{1,60}\bon\b.{0,30}\b(?:facebook|twitter|instagram)|\b(?:in|to) your inbox\b|\bsign up (?:for"
     r"|to)\b.{0,60}\bnewsletter"
     r"|\b(?:may|can) be reached (?:at|on)\b|^reach\b.{0,60}@|^(?:e-?mail|contact)\b.{0,60}@|^have a tip\b|^got a tip\b"
     r"|\bcontributed to this (?:report|story|article)|^\(?(?:additional )?reporting by\b|^\(?writing by\b",
     re.IGNORECASE,
-)  # fmt: skip
+)
 # groups of set words one of which each pattern needs; looking for the words first saves most searches
 _PROMOTION_CUES = word_bits("related", "share", "subscribe", "advert", "view")
 _CAPTION_CUES = word_bits("rights")

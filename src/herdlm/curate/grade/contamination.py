@@ -188,7 +188,10 @@ def read_config(
                 f"--benchmark {item} is not NAME=FILE with a name of its own", "Say, for one, gsm8k=a.jsonl"
             )
         benchmarks[name] = {
-            "path": path, "fields": list(fields), "ngram_words": ngram_words, "min_overlap": min_overlap,
+            "path": path,
+            "fields": list(fields),
+            "ngram_words": ngram_words,
+            "min_overlap": min_overlap,
             "action": "flag",
-        }  # fmt: skip
+        }
     return parse(ContaminationConfig, {"benchmarks": benchmarks}, "the command line")

@@ -69,9 +69,22 @@ _EQUATION = re.compile(
 )
 _OPERATORS = ("=", "^", "+", "*", " - ", " / ")  # one stands in whatever that finds
 _STEMS = (
-    "theorem", "théorème", "teorema", "lemma", "corollar", "korollar", "polynom", "eigenv", "hypotenuse", "logarithm",
-    "isomorph", "biject", "axiom", "gleichung", "quadratic",
-)  # fmt: skip
+    "theorem",
+    "théorème",
+    "teorema",
+    "lemma",
+    "corollar",
+    "korollar",
+    "polynom",
+    "eigenv",
+    "hypotenuse",
+    "logarithm",
+    "isomorph",
+    "biject",
+    "axiom",
+    "gleichung",
+    "quadratic",
+)
 
 
 def code_share(text: str) -> float:

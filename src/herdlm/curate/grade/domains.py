@@ -19,10 +19,24 @@ from herdlm.curate.grade.linear import LinearClassifier
 KIND = "domain classifier"
 
 DOMAINS = (
-    CODE, MATHEMATICS, "natural_science", "engineering", "computing", "medicine_health", "law_government",
-    "business_finance", "education", "history_society", "philosophy_religion", "arts_entertainment", "sports_games",
-    "travel_places", "home_food_hobbies", "commerce_advertising", GENERAL,
-)  # fmt: skip
+    CODE,
+    MATHEMATICS,
+    "natural_science",
+    "engineering",
+    "computing",
+    "medicine_health",
+    "law_government",
+    "business_finance",
+    "education",
+    "history_society",
+    "philosophy_religion",
+    "arts_entertainment",
+    "sports_games",
+    "travel_places",
+    "home_food_hobbies",
+    "commerce_advertising",
+    GENERAL,
+)
 
 
 class DomainLabels(Protocol):

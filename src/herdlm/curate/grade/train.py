@@ -50,9 +50,11 @@ def train_grader(labels: Path, corpus: Path | None, out: Path, config: GradeConf
     kinds = [GOOD if good else NOT_GOOD for good in _are_good(hands.training, config)]
     classifier = train(_texts(hands.training), kinds, config.classifier, seed=seed)
     calibration = calibrate(
-        margins(classifier, _texts(hands.calibration)), _are_good(hands.calibration, config),
-        _languages(hands.calibration), config.min_calibration_texts,
-    )  # fmt: skip
+        margins(classifier, _texts(hands.calibration)),
+        _are_good(hands.calibration, config),
+        _languages(hands.calibration),
+        config.min_calibration_texts,
+    )
     grader = Grader(classifier, calibration)
     grader.save(out)
     told = {"labels": _counts(read, hands)} | _examine(grader, hands.held_out, config)

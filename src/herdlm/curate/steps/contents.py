@@ -43,11 +43,7 @@ PAGE_STEPS = (
     PageStep("vocabulary", vocabulary.run, filters=False),
     PageStep("score", quality.run, filters=False, check=quality.check),
 )
-CORPUS_STEPS: tuple[CorpusStep, ...] = (
-    OlderVersions(),
-    ExactDuplicates(),
-    NearDuplicates(),
-)
+CORPUS_STEPS: tuple[CorpusStep, ...] = (OlderVersions(), ExactDuplicates(), NearDuplicates())
 DOCUMENT_STEPS = (
     DocumentStep("hosts", hosts.run),
     DocumentStep("outliers", outliers.run, prose_only=True),

@@ -165,9 +165,12 @@ class Prompts:
         if self.chat and prompt is not None:
             prompt, messages = None, [{"role": "user", "content": prompt}]
         return {
-            "number": number, "id": self.ids[number], "prompt": prompt, "messages": messages,
+            "number": number,
+            "id": self.ids[number],
+            "prompt": prompt,
+            "messages": messages,
             "options": self.defaults | line.given(),
-        }  # fmt: skip
+        }
 
     def close(self) -> None:
         """Close the file."""

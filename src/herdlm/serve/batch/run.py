@@ -88,9 +88,13 @@ def generate_batch(
     folder = model_folder(model)
     with closing(Prompts(prompts, options or Options(), chat=chat)) as asked:
         run = {
-            "model": _content(folder), "prompts": asked.content, "options": asked.defaults, "chat": chat, "seed": seed,
+            "model": _content(folder),
+            "prompts": asked.content,
+            "options": asked.defaults,
+            "chat": chat,
+            "seed": seed,
             "dtype": dtype,
-        }  # fmt: skip
+        }
         path = os.path.abspath(folder)  # noqa: PTH100 - keeps links
         setting = Setting(path, device, dtype, seed, None, tensor_parallel, pipeline_parallel)
         with Answers(out, asked.ids, run) as answers:

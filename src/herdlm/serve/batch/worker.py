@@ -64,9 +64,12 @@ class EngineWorker:
             torch.set_num_threads(setting.threads)
         self.setting = setting
         self.model = ServedModel.load(
-            Path(setting.model), device=setting.device, dtype=setting.dtype, tensor_parallel=setting.tensor_parallel,
+            Path(setting.model),
+            device=setting.device,
+            dtype=setting.dtype,
+            tensor_parallel=setting.tensor_parallel,
             pipeline_parallel=setting.pipeline_parallel,
-        )  # fmt: skip
+        )
         self._open: dict[int, _Open] = {}  # by the engine's request id
 
     def work(self, asks: Sequence[Ask]) -> list[Answered]:
@@ -96,9 +99,11 @@ class EngineWorker:
             params = sampling_params({"seed": derive_seed(self.setting.seed, "batch", ask["id"]), **ask["options"]})
             room = model.room(tokens, None)
             params = replace(
-                params, max_tokens=min(params.max_tokens, room), min_tokens=min(params.min_tokens, room),
+                params,
+                max_tokens=min(params.max_tokens, room),
+                min_tokens=min(params.min_tokens, room),
                 stop_tokens=tuple(dict.fromkeys((*model.stop_tokens, *params.stop_tokens))),
-            )  # fmt: skip
+            )
             request = model.engine.submit(tokens, params, stream=False)
         except InputError as error:
             return ask["number"], {"error": str(error)}
