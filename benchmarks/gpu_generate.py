@@ -40,9 +40,9 @@ from torch import Tensor
 
 import herdlm
 from herdlm.generate import Engine, SamplingParams
-from herdlm.generate.fp8 import Fp8Linear, weight_scale, weight_values
-from herdlm.generate.gpu_attention import PlannedAttention, attention_for
-from herdlm.generate.graphs import recorder
+from herdlm.generate.fp8.linear import Fp8Linear, weight_scale, weight_values
+from herdlm.generate.gpu.attention import PlannedAttention, attention_for
+from herdlm.generate.gpu.graphs import recorder
 from herdlm.generate.paged_attention import Feed, bytes_per_token
 from herdlm.model.config import ModelConfig
 from herdlm.model.transformer import Transformer, build

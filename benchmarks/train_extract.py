@@ -31,9 +31,9 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from benchmarks.extract import interval, rates, read_pages, score, shingles
+from herdlm.curate.extract.block_statistics import Bools, Floats, Ints, Measures, measure
 from herdlm.curate.extract.blocks import Blocks, read_blocks
 from herdlm.curate.extract.features import context_features, features
-from herdlm.curate.extract.measures import Bools, Floats, Ints, Measures, measure
 from herdlm.curate.extract.parse import parse
 from herdlm.curate.extract.rules import apply_rules
 from herdlm.curate.extract.select import choose

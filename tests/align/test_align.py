@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
+from herdlm.align.bank.tasks import Question
 from herdlm.align.config import PreferencesConfig, RejectionConfig
 from herdlm.align.dpo import with_reference
 from herdlm.align.preferences import annotate
 from herdlm.align.rejection import best_answers
 from herdlm.align.reward import rank_accuracy, reward_model_from, score_answers
-from herdlm.evaluate.tasks import Question
 from herdlm.tokens.dialogs import PreferenceBatches
 from herdlm.train.objectives import answer_logprobs
 from tests.conftest import small_model

@@ -12,8 +12,8 @@ import pytest
 
 from herdlm.base.errors import InputError
 from herdlm.curate.config import CurateConfig
+from herdlm.curate.duplicates.add import add_to_index
 from herdlm.curate.pipeline import curate
-from herdlm.run.index import add_to_index
 
 WORDS = [
     "river",

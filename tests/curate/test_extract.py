@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from benchmarks.extract import rates, read_pages, score, shingles
 from herdlm.curate.extract import decode, extract, extract_all, main_text, main_texts, tidy
+from herdlm.curate.extract.block_statistics import measure
 from herdlm.curate.extract.blocks import read_blocks
 from herdlm.curate.extract.features import context_features, features
-from herdlm.curate.extract.measures import measure
 from herdlm.curate.extract.model import model
 from herdlm.curate.extract.parse import excessive, parse
 from herdlm.curate.extract.render import render

@@ -14,9 +14,9 @@ from herdlm.evaluate.paired import row_losses
 from herdlm.evaluate.perplexity import text_loss
 from herdlm.model.config import RopeScaling
 from herdlm.parallel.config import ParallelConfig
+from herdlm.parallel.gather import gather_whole
 from herdlm.parallel.layout import Layout
 from herdlm.parallel.vocabulary import most_likely
-from herdlm.parallel.whole import gather_whole
 from herdlm.tokens.shards import ShardWriter
 from herdlm.train.config import TrainConfig
 from herdlm.train.loop import train

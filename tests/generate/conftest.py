@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from herdlm.generate import compiled
+from herdlm.generate.cpu import compiled
 
 
 @pytest.fixture(params=["torch", "compiled"])

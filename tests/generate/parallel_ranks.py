@@ -11,8 +11,8 @@ import torch.distributed as dist
 
 from herdlm.generate import Engine, SamplingParams
 from herdlm.generate.embedding import embedding
-from herdlm.generate.fp8 import FP8, Fp8Linear
-from herdlm.generate.fp8_config import Granularity
+from herdlm.generate.fp8.config import Granularity
+from herdlm.generate.fp8.linear import FP8, Fp8Linear
 from herdlm.generate.load import load_model
 from herdlm.generate.parallel import Part, follow
 from herdlm.model.config import ModelConfig, RopeScaling

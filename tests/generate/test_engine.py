@@ -14,7 +14,7 @@ from torch import Tensor
 from herdlm.base.errors import HerdError, InputError
 from herdlm.base.progress import Progress
 from herdlm.generate import Completion, Engine, SamplingParams
-from herdlm.generate.sampling import Draw, draw_tokens, sample_key, uniforms
+from herdlm.generate.sampling.sampling import Draw, draw_tokens, sample_key, uniforms
 from herdlm.model.attention import DocumentAttention
 from herdlm.model.config import ModelConfig, RopeScaling
 from herdlm.model.losses import target_logprobs

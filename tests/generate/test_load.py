@@ -5,8 +5,8 @@ import torch
 
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.generate import Engine, SamplingParams
-from herdlm.generate.fp8_config import Fp8Config
-from herdlm.generate.fp8_folder import quantize_folder
+from herdlm.generate.fp8.config import Fp8Config
+from herdlm.generate.fp8.folder import quantize_folder
 from herdlm.generate.load import load_model
 from herdlm.model.config import ModelConfig
 from herdlm.model.hf import save_folder

@@ -10,8 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from herdlm.generate.pages import PagePool
 from herdlm.generate.request import SamplingParams
-from herdlm.generate.rows import FOLLOWING, RUNNING, PromptScores, Request, Sample
 from herdlm.generate.scheduler import ONGOING, Batch, Scheduler
+from herdlm.generate.sequences import FOLLOWING, RUNNING, PromptScores, Request, Sample
 
 
 def history(tokens: list[int]) -> int:

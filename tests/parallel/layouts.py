@@ -14,9 +14,9 @@ from herdlm.model.hf import load_folder, save_folder
 from herdlm.model.transformer import Transformer
 from herdlm.parallel.collectives import gathered
 from herdlm.parallel.config import ParallelConfig
+from herdlm.parallel.gather import fill, save_whole
 from herdlm.parallel.layout import Layout
 from herdlm.parallel.linear import column_parallel
-from herdlm.parallel.whole import fill, save_whole
 from herdlm.train.config import TrainConfig
 from herdlm.train.loop import train
 from herdlm.train.objectives import NextToken

@@ -13,8 +13,8 @@ from herdlm.model.config import ModelConfig
 from herdlm.model.transformer import build, initialise
 from herdlm.parallel import context
 from herdlm.parallel.config import ParallelConfig
+from herdlm.parallel.gather import gather_whole
 from herdlm.parallel.layout import Layout
-from herdlm.parallel.whole import gather_whole
 from herdlm.tokens.batch import Piece, assemble, lay_out
 from herdlm.tokens.teacher import TEACHER_COLUMNS
 from herdlm.train.config import TrainConfig

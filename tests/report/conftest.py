@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from herdlm.run.recipe import read_recipe
-from herdlm.run.report import report_stage
+from herdlm.recipe import read_recipe
 from herdlm.run.stage import Context
+from herdlm.run.stages.report import report_stage
 from tests.report.made_up_run import TOML, MadeUpRun
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from herdlm.base.artefact import InputEntry, publish, read_manifest
-from herdlm.run.plan import plan
-from herdlm.run.recipe import Recipe
-from herdlm.run.stage import VOLATILE, Context, Stage
+from herdlm.base.artefact import VOLATILE, InputEntry, publish, read_manifest
+from herdlm.recipe import Recipe
+from herdlm.run.pipeline import plan
+from herdlm.run.stage import Context, Stage
 
 TOML = """
 name = "made-up <run>"

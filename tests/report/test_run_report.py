@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from herdlm.base.errors import DamagedError
-from herdlm.run.report import report_stage
 from herdlm.run.stage import Context
+from herdlm.run.stages.report import report_stage
 from tests.report.made_up_run import HOSTILE, MadeUpRun
 
 Z = 1.959963984540054

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from herdlm.generate import Engine, SamplingParams
-from herdlm.run.plan import plan
-from herdlm.run.recipe import read_recipe
+from herdlm.recipe import read_recipe
+from herdlm.run.pipeline import plan
 from tests.run.conftest import ROOT, SMOKE, herdlm, manifest
 
 pytestmark = pytest.mark.timeout(600)

@@ -11,15 +11,15 @@ import torch
 
 from herdlm.generate import Engine
 from herdlm.model.hf import save_folder
-from herdlm.serve.app import create_app
-from herdlm.serve.models import Models
-from herdlm.serve.run import Server, base_url, bind
-from herdlm.serve.served import ModelText
-from herdlm.serve.service import Service
-from herdlm.serve.worker import serve_connection
+from herdlm.serve.api.app import create_app
+from herdlm.serve.api.service import Service
+from herdlm.serve.server import Server, base_url, bind
+from herdlm.serve.workers.model_text import ModelText
+from herdlm.serve.workers.models import Models
+from herdlm.serve.workers.worker import serve_connection
 from herdlm.tokens.tokenizer import SPECIAL_TOKENS
 from tests.conftest import small_model
-from tests.serve.tiny_guard import train_guard
+from tests.serve.guard.tiny_guard import train_guard
 
 WAIT_SECONDS = 60
 

@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from herdlm.serve.page import page_router
-from herdlm.serve.run import base_url, bind
+from herdlm.serve.server import base_url, bind
 
 
 @dataclass

@@ -7,9 +7,9 @@ import httpx
 import openai
 import pytest
 
-from herdlm.serve.limits import ServerLimits
+from herdlm.serve.access.limits import ServerLimits
 from tests.serve.conftest import running
-from tests.serve.test_backend import eventually
+from tests.serve.workers.test_backend import eventually
 
 TEXT = {"model": "flagship", "prompt": "The", "max_tokens": 40, "seed": 1}
 

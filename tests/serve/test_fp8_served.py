@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from herdlm.generate import Engine, SamplingParams
-from herdlm.generate.fp8 import Fp8Linear
-from herdlm.generate.fp8_config import Fp8Config
-from herdlm.generate.fp8_folder import quantize_folder
+from herdlm.generate.fp8.config import Fp8Config
+from herdlm.generate.fp8.folder import quantize_folder
+from herdlm.generate.fp8.linear import Fp8Linear
 from tests.serve.conftest import running
 
 

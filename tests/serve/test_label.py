@@ -7,7 +7,7 @@ import json
 import pytest
 
 from herdlm.base.errors import InputError
-from herdlm.cli import app
+from herdlm.cli.app import app
 
 RUBRIC = "Good?\n\n## Answers\n\n- `0`: no\n- `1`: yes\n"
 

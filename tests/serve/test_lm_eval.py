@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from herdlm.generate import SamplingParams
-from tests.serve.test_sampling_options import forward
+from tests.serve.api.test_sampling_options import forward
 
 pytestmark = [
     pytest.mark.slow,

@@ -7,7 +7,7 @@ import pytest
 
 from herdlm.generate import SamplingParams
 from tests.serve.conftest import running
-from tests.serve.test_backend import eventually
+from tests.serve.workers.test_backend import eventually
 
 STREAMS = 1000
 TOKENS = 8

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.serve.conftest import running
-from tests.serve.test_backend import eventually
+from tests.serve.workers.test_backend import eventually
 
 CHAT = {"model": "flagship", "messages": [{"role": "user", "content": "Tell me a secret, please"}]}
 

@@ -4,8 +4,8 @@ import numpy as np
 
 from herdlm.generate import SamplingParams
 from herdlm.generate.embedding import embedding
-from herdlm.serve.models import Models
-from herdlm.serve.served import ModelText
+from herdlm.serve.workers.model_text import ModelText
+from herdlm.serve.workers.models import Models
 from tests.serve.conftest import running
 
 

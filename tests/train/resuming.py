@@ -10,8 +10,8 @@ import torch.distributed as dist
 from herdlm.base.errors import DamagedError
 from herdlm.base.events import read_events
 from herdlm.parallel.config import ParallelConfig
+from herdlm.parallel.gather import gather_whole
 from herdlm.parallel.layout import Layout
-from herdlm.parallel.whole import gather_whole
 from herdlm.train.checkpoint import checkpoints, load_weights
 from herdlm.train.config import TrainConfig
 from herdlm.train.loop import train

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from herdlm.align.bank.answers import as_messages
+from herdlm.align.bank.tasks import Question, is_right
 from herdlm.align.config import PreferencesConfig
 from herdlm.base.seeds import stream
-from herdlm.evaluate.answers import as_messages
-from herdlm.evaluate.tasks import Question, is_right
 from herdlm.tokens.chat import Message
 from herdlm.tokens.dialogs import Dialog, Preference
 

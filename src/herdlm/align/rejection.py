@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from herdlm.align.bank.tasks import BY_NAME, Question, is_right
 from herdlm.align.config import RejectionConfig
 from herdlm.align.preferences import as_dialog
-from herdlm.evaluate.tasks import BY_NAME, Question, is_right
 from herdlm.tokens.dialogs import Dialog
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
+from herdlm.align.bank.answers import as_messages
+from herdlm.align.bank.tasks import Question
 from herdlm.base.progress import Progress
-from herdlm.evaluate.answers import as_messages
-from herdlm.evaluate.tasks import Question
 from herdlm.model.transformer import Transformer, build, initialise
 from herdlm.tokens.batch import Piece, lay_out, pack_whole
 from herdlm.tokens.chat import render

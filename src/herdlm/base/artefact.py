@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from herdlm.base.errors import DamagedError, InputError
 
 MANIFEST = "manifest.json"
+VOLATILE = ("events.jsonl", "timing.json", "tensorboard/")  # hold times, so equal results differ in them
 
 
 class FileEntry(BaseModel):

@@ -16,7 +16,7 @@ from torch import Tensor
 from herdlm.model.config import ModelConfig
 from herdlm.model.losses import target_logprobs
 from herdlm.model.transformer import Transformer
-from herdlm.parallel.run import ParallelModel
+from herdlm.parallel.model import ParallelModel
 from herdlm.tokens.batch import Batch
 from herdlm.train.objectives import hidden_states
 
@@ -32,7 +32,7 @@ class _Readout(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _WholeReadout:
-    """The counterpart of :class:`herdlm.parallel.readout.PartReadout`."""
+    """The counterpart of :class:`herdlm.parallel.output_head.PartReadout`."""
 
     model: Transformer
 

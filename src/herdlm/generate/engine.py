@@ -13,22 +13,22 @@ from torch import Tensor
 
 from herdlm.base.errors import HerdError, InputError
 from herdlm.base.progress import Progress
-from herdlm.generate.choose import draw_rows, score_prompts
-from herdlm.generate.detokenize import TextStream
-from herdlm.generate.fused import FusedTransformer
-from herdlm.generate.gpu_attention import attention_for, kernels_fit
-from herdlm.generate.gpu_layer import layer_type
-from herdlm.generate.grammar import Matcher, Matchers
-from herdlm.generate.graphs import DecodeGraphs, graph_bytes
+from herdlm.generate.cpu.fused import FusedTransformer
+from herdlm.generate.gpu.attention import attention_for, kernels_fit
+from herdlm.generate.gpu.graphs import DecodeGraphs, graph_bytes
+from herdlm.generate.gpu.layer import layer_type
 from herdlm.generate.load import compute_type, load_model
 from herdlm.generate.paged_attention import Feed, PagedCache, bytes_per_token
 from herdlm.generate.pages import PagePool
 from herdlm.generate.parallel import LeadingTransformer, part_config
 from herdlm.generate.processes import start_processes
 from herdlm.generate.request import Completion, Event, FinishReason, SamplingParams
-from herdlm.generate.rows import Integers, PromptScores, Request, Sample
-from herdlm.generate.sampling import sample_key
+from herdlm.generate.sampling.choose import draw_rows, score_prompts
+from herdlm.generate.sampling.detokenize import TextStream
+from herdlm.generate.sampling.grammar import Matcher, Matchers
+from herdlm.generate.sampling.sampling import sample_key
 from herdlm.generate.scheduler import ONGOING, OUT_OF_LENGTH, STOPPED, Batch, Scheduler
+from herdlm.generate.sequences import Integers, PromptScores, Request, Sample
 from herdlm.model.transformer import Transformer
 from herdlm.parallel.mesh import Mesh
 from herdlm.tokens.tokenizer import Tokenizer
@@ -44,7 +44,8 @@ class Engine:
 
     Args:
         model: on its device. The engine computes with a fused copy of its weights
-            (:class:`herdlm.generate.fused.FusedTransformer`); after they have changed, call :meth:`forget_prefixes`.
+            (:class:`herdlm.generate.cpu.fused.FusedTransformer`); after they have changed, call
+            :meth:`forget_prefixes`.
         tokenizer: for texts and stop strings; None for an engine of tokens alone.
         page_size: tokens per page of the key/value cache.
         cache_tokens: tokens the cache holds. Where not given: enough for ``max_batch`` sequences of the model's
@@ -54,7 +55,7 @@ class Engine:
         compute: the type of activations and cache; the weights' own where not given.
         keep_model: whether to leave ``model`` its weights. If not, memory never holds both forms, and
             :meth:`forget_prefixes` is not for new weights.
-        cuda_graphs: on a GPU, record the steps that decode and run them as one (:mod:`herdlm.generate.graphs`); a
+        cuda_graphs: on a GPU, record the steps that decode and run them as one (:mod:`herdlm.generate.gpu.graphs`); a
             model on several processes is run without.
         mesh: for a model on several processes, of which this is the first (:mod:`herdlm.generate.parallel`).
 

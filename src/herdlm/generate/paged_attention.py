@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from herdlm.generate.compiled import worth_compiling
-from herdlm.generate.rows import Integers
+from herdlm.generate.cpu.compiled import worth_compiling
+from herdlm.generate.sequences import Integers
 from herdlm.generate.shared_pages import find_shared
 from herdlm.model.config import ModelConfig
 
 if TYPE_CHECKING:
-    from herdlm.generate.cpu_kernels import CompiledPages, DecodingRows
+    from herdlm.generate.cpu.kernels import CompiledPages, DecodingRows
 
 
 def bytes_per_token(config: ModelConfig, dtype: torch.dtype) -> int:
@@ -51,7 +51,7 @@ class PagedCache:
         self.compiled = self._compiled() if worth_compiling(config, device, dtype) else None
 
     def _compiled(self) -> CompiledPages:
-        from herdlm.generate.cpu_kernels import CompiledPages
+        from herdlm.generate.cpu.kernels import CompiledPages
 
         shape = (-1, 2, self.kv_heads, self.page_size, self.head_size)
         return CompiledPages([layer.view(shape) for layer in self.layers])

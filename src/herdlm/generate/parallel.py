@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from herdlm.base.errors import HerdError, InputError
-from herdlm.generate.compiled import worth_compiling
-from herdlm.generate.fp8 import Fp8Linear
-from herdlm.generate.fused import FusedLayer, FusedNorm
-from herdlm.generate.gpu_attention import KernelAttention, attention_for
-from herdlm.generate.gpu_layer import layer_type
+from herdlm.generate.cpu.compiled import worth_compiling
+from herdlm.generate.cpu.fused import FusedLayer, FusedNorm
+from herdlm.generate.fp8.linear import Fp8Linear
+from herdlm.generate.gpu.attention import KernelAttention, attention_for
+from herdlm.generate.gpu.layer import layer_type
 from herdlm.generate.matrix import matrix
 from herdlm.generate.paged_attention import Feed, PagedAttention, PagedCache
-from herdlm.generate.rows import Integers
+from herdlm.generate.sequences import Integers
 from herdlm.model.attention import Attend, DocumentAttention
 from herdlm.model.config import ModelConfig
 from herdlm.model.transformer import Layer, Transformer
@@ -94,7 +94,7 @@ class Part:
     """This process's part of a model and of the cache.
 
     Args:
-        let_go: as in :class:`herdlm.generate.fused.FusedTransformer`.
+        let_go: as in :class:`herdlm.generate.cpu.fused.FusedTransformer`.
 
     Raises:
         InputError: the model cannot be divided so.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from herdlm.base.errors import InputError
-from herdlm.generate.grammar import Grammar
+from herdlm.generate.sampling.grammar import Grammar
 
 FinishReason = Literal["stop", "length"]
 Alternatives = list[tuple[int, float]]  # tokens and their log-probabilities, the most likely first

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from herdlm.generate.pages import PagePool, page_digest
-from herdlm.generate.rows import FOLLOWING, RUNNING, Integers, Request, Rows, Sample
+from herdlm.generate.sequences import FOLLOWING, RUNNING, Integers, Request, Rows, Sample
 
 ONGOING, STOPPED, OUT_OF_LENGTH = 0, 1, 2
 

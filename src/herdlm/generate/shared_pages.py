@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from herdlm.generate.rows import Integers
+from herdlm.generate.sequences import Integers
 
 WORTH_PAGES = 8  # reads of pages that sharing must save; an extra call per layer costs about as much
 

@@ -14,7 +14,7 @@ from herdlm.parallel.blocks import apply_checkpointing, apply_compile
 from herdlm.parallel.config import ParallelConfig, sizes_for, split_layers
 from herdlm.parallel.linear import LateGradients
 from herdlm.parallel.mesh import Mesh, make_mesh
-from herdlm.parallel.run import ParallelModel
+from herdlm.parallel.model import ParallelModel
 from herdlm.parallel.shards import apply_fsdp
 from herdlm.parallel.stage import Stage
 from herdlm.parallel.tensor import apply_tensor_parallel, put_off_weight_gradients
@@ -49,7 +49,7 @@ class Layout:
         """Put this process's part of ``model`` into place.
 
         The model's layers are taken over and changed; use it no more. Built on the ``meta`` device, it gives parts
-        without values, for :func:`herdlm.parallel.whole.fill` or a checkpoint.
+        without values, for :func:`herdlm.parallel.gather.fill` or a checkpoint.
 
         Args:
             compute: the type in which FSDP gathers weights and the stream runs; None for the weights' own.

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 from herdlm.base.package import load, make_callable
 
 if TYPE_CHECKING:
+    from herdlm.recipe import Recipe, read_recipe
     from herdlm.run.execute import RunResult, run
-    from herdlm.run.recipe import Recipe, read_recipe
 
 __all__ = ["Recipe", "RunResult", "read_recipe", "run"]
 

@@ -11,8 +11,8 @@ from herdlm.model.transformer import Transformer
 from herdlm.parallel.blocks import apply_checkpointing, apply_compile
 from herdlm.parallel.config import sizes_for
 from herdlm.parallel.layout import Layout
-from herdlm.parallel.run import ParallelModel
-from herdlm.run.recipe import PretrainConfig, Recipe
+from herdlm.parallel.model import ParallelModel
+from herdlm.recipe import PretrainConfig, Recipe
 
 
 def lay_out(recipe: Recipe, name: str, model: Transformer, seq_lens: Iterable[int]) -> Transformer | ParallelModel:

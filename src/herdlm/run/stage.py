@@ -12,9 +12,7 @@ from herdlm.base.artefact import MANIFEST, Manifest, hash_json, read_manifest
 from herdlm.base.seeds import derive_seed
 
 if TYPE_CHECKING:
-    from herdlm.run.recipe import Recipe
-
-VOLATILE = ("events.jsonl", "timing.json", "tensorboard/")  # hold times, so equal results differ in them
+    from herdlm.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from herdlm.base.errors import DamagedError, InputError
-from herdlm.run.plan import plan
-from herdlm.run.recipe import Recipe
+from herdlm.recipe import Recipe
+from herdlm.run.pipeline import plan
 from herdlm.run.stage import RunFolder
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from herdlm.model.config import RopeScaling
-    from herdlm.run.recipe import MixPart, PretrainConfig
+    from herdlm.recipe import MixPart, PretrainConfig
 
 
 @dataclass(frozen=True, slots=True)

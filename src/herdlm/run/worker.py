@@ -16,12 +16,12 @@ from typing import Any
 
 import herdlm
 from herdlm.base import progress
-from herdlm.base.artefact import InputEntry, publish, write_text_durably
+from herdlm.base.artefact import VOLATILE, InputEntry, publish, write_text_durably
 from herdlm.base.errors import HerdError, InputError
 from herdlm.base.parent import end_with
-from herdlm.run.plan import plan
-from herdlm.run.recipe import Recipe
-from herdlm.run.stage import VOLATILE, Context, RunFolder, Stage, load_work
+from herdlm.recipe import Recipe
+from herdlm.run.pipeline import plan
+from herdlm.run.stage import Context, RunFolder, Stage, load_work
 
 
 def run_stage(

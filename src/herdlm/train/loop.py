@@ -18,7 +18,7 @@ from herdlm.base.errors import HerdError
 from herdlm.base.events import EventLog, read_events
 from herdlm.base.progress import Progress
 from herdlm.model.transformer import Transformer
-from herdlm.parallel.run import ParallelModel
+from herdlm.parallel.model import ParallelModel
 from herdlm.tokens.batch import Batch, save_batches
 from herdlm.train.checkpoint import Average, Checkpointer, checkpoints
 from herdlm.train.config import TrackConfig, TrainConfig
@@ -56,7 +56,7 @@ class TrainResult:
 
 @dataclass(frozen=True, slots=True)
 class OneProcess:
-    """A model that is whole in this process; the counterpart of :class:`herdlm.parallel.run.ParallelModel`."""
+    """A model that is whole in this process; the counterpart of :class:`herdlm.parallel.model.ParallelModel`."""
 
     model: Transformer
 

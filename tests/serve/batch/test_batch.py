@@ -17,13 +17,13 @@ import pytest
 
 from herdlm.base.errors import HerdError, InputError
 from herdlm.base.seeds import derive_seed
-from herdlm.cli import main
+from herdlm.cli.app import main
 from herdlm.generate import SamplingParams
 from herdlm.serve.batch import processes
 from herdlm.serve.batch.prompts import Options
 from herdlm.serve.batch.run import Summary, generate_batch
 from herdlm.serve.batch.worker import EngineWorker, Setting
-from herdlm.serve.served import ServedModel
+from herdlm.serve.workers.model_text import ServedModel
 from tests.serve.batch.conftest import mixed
 
 DEFAULTS = Options(max_tokens=12, temperature=1.0)

@@ -10,14 +10,14 @@ import torch
 from playwright.sync_api import expect
 
 from herdlm.model.hf import save_folder
-from herdlm.serve.keys import KeyFile
+from herdlm.serve.access.keys import KeyFile
 from tests.conftest import small_model
 from tests.serve.page.conftest import WAIT
 
 pytestmark = pytest.mark.browser
 
 SLOW = 60_000  # milliseconds for a model's process to begin
-PROGRAM = "import sys; from herdlm.cli import main; sys.argv[0] = 'herdlm'; main()"
+PROGRAM = "import sys; from herdlm.cli.app import main; sys.argv[0] = 'herdlm'; main()"
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,19 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from herdlm.curate.extract.block_statistics import (
+    LONGEST_WITH_CUES,
+    SIGNS,
+    Bools,
+    Floats,
+    Ints,
+    Measures,
+    Sums,
+    bits,
+    running,
+)
 from herdlm.curate.extract.blocks import Blocks
-from herdlm.curate.extract.cues import WORDS, word_bits
-from herdlm.curate.extract.measures import LONGEST_WITH_CUES, SIGNS, Bools, Floats, Ints, Measures, Sums, bits, running
+from herdlm.curate.extract.signals import WORDS, word_bits
 
 LEVELS = 3
 SURE = 0.7

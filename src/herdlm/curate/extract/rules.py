@@ -10,9 +10,18 @@ from itertools import groupby
 
 import numpy as np
 
+from herdlm.curate.extract.block_statistics import (
+    LONGEST_WITH_CUES,
+    TAG_CODE,
+    Bools,
+    Floats,
+    Ints,
+    Measures,
+    Sums,
+    read_words,
+)
 from herdlm.curate.extract.blocks import Blocks
-from herdlm.curate.extract.cues import BIT, word_bits
-from herdlm.curate.extract.measures import LONGEST_WITH_CUES, TAG_CODE, Bools, Floats, Ints, Measures, Sums, read_words
+from herdlm.curate.extract.signals import BIT, word_bits
 
 PLACES = ("<nav>", "<aside>", "<footer>", "<form>", "<address>", "hidden")
 MAX_LOST = 0.4  # of the running text

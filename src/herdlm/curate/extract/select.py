@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from herdlm.curate.extract.block_statistics import Bools, Floats, Ints, Measures, measure
 from herdlm.curate.extract.blocks import Blocks
-from herdlm.curate.extract.cues import word_bits
 from herdlm.curate.extract.features import context_features, features
-from herdlm.curate.extract.measures import Bools, Floats, Ints, Measures, measure
 from herdlm.curate.extract.model import Model
 from herdlm.curate.extract.rules import apply_rules
+from herdlm.curate.extract.signals import word_bits
 
 FEW_WORDS = 30
 REPEATED_WORDS = 50  # a block of so many words that stands on the page again is a copy, a shorter one may be meant

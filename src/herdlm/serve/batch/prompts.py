@@ -10,8 +10,8 @@ from typing import Any, Literal, TypedDict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from herdlm.base.errors import HerdError, InputError
-from herdlm.generate.grammar import Grammar
 from herdlm.generate.request import SamplingParams
+from herdlm.generate.sampling.grammar import Grammar
 
 Id = str | int
 

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 from herdlm.base.artefact import hash_file, hash_json, read_manifest
 from herdlm.base.errors import HerdError, InputError
 from herdlm.base.progress import Progress
+from herdlm.model.folders import model_folder
 from herdlm.serve.batch.answers import Answers
 from herdlm.serve.batch.prompts import Ask, Options, Prompts
 from herdlm.serve.batch.worker import Answered, Setting
-from herdlm.serve.resolve import model_folder
 
 # Samples a worker has in hand: an engine's batch and as many that wait, so that no row is ever idle.
 SAMPLES_AHEAD = 512

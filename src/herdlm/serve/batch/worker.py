@@ -12,7 +12,7 @@ from herdlm.base.errors import HerdError, InputError
 from herdlm.base.seeds import derive_seed
 from herdlm.generate.request import Alternatives, Completion
 from herdlm.serve.batch.prompts import Ask, sampling_params
-from herdlm.serve.served import ServedModel
+from herdlm.serve.workers.model_text import ServedModel
 from herdlm.tokens.chat import Message
 
 ROUND_SECONDS = 0.2

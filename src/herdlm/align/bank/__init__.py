@@ -1,0 +1,1 @@
+"""The built-in bank of small tasks: questions, checks and documents."""

@@ -1,0 +1,58 @@
+"""Has a model answer held-out questions and checks the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from herdlm.align.bank.tasks import Question, is_right
+from herdlm.base.progress import Progress
+from herdlm.generate import Engine, SamplingParams
+from herdlm.tokens.chat import Message, render_prompt, stop_tokens
+from herdlm.tokens.tokenizer import Tokenizer
+
+
+def as_messages(question: Question) -> list[Message]:
+    """A question as the user's message of a dialog."""
+    return [{"role": "user", "content": question.prompt}]
+
+
+def sample_answers(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    questions: Sequence[Question],
+    *,
+    samples: int,
+    temperature: float,
+    max_tokens: int,
+    seed: int,
+    title: str,
+) -> list[list[str]]:
+    """``samples`` answers to each question; the last question's cache pages are shared by its samples."""
+    prompts = [render_prompt(tokenizer, as_messages(question)) for question in questions]
+    params = [
+        SamplingParams(
+            max_tokens=max_tokens,
+            temperature=temperature,
+            n=samples,
+            seed=seed + number,
+            stop_tokens=stop_tokens(tokenizer),
+        )
+        for number in range(len(prompts))
+    ]
+    with Progress(title, len(prompts) * samples, "samples") as progress:
+        found = engine.generate(prompts, params, progress=progress)
+    return [[completion.text.strip() for completion in completions] for completions in found]
+
+
+def examine(
+    engine: Engine, tokenizer: Tokenizer, questions: Sequence[Question], *, max_tokens: int, title: str
+) -> list[dict[str, Any]]:
+    """Greedy answers to ``questions``, each with whether it is right."""
+    given = sample_answers(
+        engine, tokenizer, questions, samples=1, temperature=0.0, max_tokens=max_tokens, seed=0, title=title
+    )
+    return [
+        {"task": q.task, "prompt": q.prompt, "answer": q.answer, "given": g[0], "right": is_right(q, g[0])}
+        for q, g in zip(questions, given, strict=True)
+    ]

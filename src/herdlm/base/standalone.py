@@ -1,0 +1,103 @@
+"""One stage's work on its own, outside a run: resumable and published like a stage's, wherever the user wants it."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import herdlm
+from herdlm.base.artefact import (
+    VOLATILE,
+    InputEntry,
+    artefact_files,
+    hash_file,
+    hash_json,
+    publish,
+    read_manifest,
+    write_text_durably,
+)
+from herdlm.base.errors import InputError
+
+
+def input_folder(folder: Path) -> InputEntry:
+    """A folder (or file) as an input: by its manifest's content where a stage made it, else by its files.
+
+    Raises:
+        InputError: it does not exist.
+    """
+    if not folder.exists():
+        raise InputError(f"{folder} does not exist", "Check the path")
+    if folder.is_file():
+        return InputEntry(path=str(folder), content=hash_file(folder))
+    manifest = read_manifest(folder)
+    if manifest:
+        return InputEntry(path=str(folder), content=manifest.content)
+    files = {str(path.relative_to(folder)): hash_file(path) for path in artefact_files(folder)}
+    return InputEntry(path=str(folder), content=hash_json(files))
+
+
+@contextmanager
+def standalone(
+    out: Path,
+    *,
+    kind: str,
+    name: str,
+    settings: dict[str, Any],
+    inputs: dict[str, InputEntry],
+    seed: int,
+    counts: dict[str, Any] | None = None,
+    free: Collection[str] = (),
+) -> Iterator[tuple[Path, Path, dict[str, Any]]]:
+    """Gives (an empty folder to write into, a folder kept for a later try, counts to fill in); then publishes ``out``.
+
+    A try that was cut off goes on only where it was making the same thing.
+
+    Args:
+        free: keys of ``settings`` that may differ from those of the try that goes on.
+
+    Raises:
+        InputError: ``out`` exists, or another process is making it.
+    """
+    if out.exists():
+        raise InputError(f"{out} exists", "Give a new folder")
+    work = out.with_name(f".{out.name}.working")
+    work.mkdir(parents=True, exist_ok=True)
+    contents = {role: entry.content for role, entry in inputs.items()}
+    making = {"kind": kind, "name": name, "settings": settings, "inputs": contents, "seed": seed}
+    fingerprint = hash_json(making)
+    same = hash_json(making | {"settings": {key: value for key, value in settings.items() if key not in free}})
+    mark, made, started = work / "fingerprint", work / "out", time.monotonic()
+    with (work.parent / f".{out.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another process is making {out}", "Wait for it, or give another folder") from None
+        if not (mark.is_file() and mark.read_text(encoding="utf-8") == same):
+            shutil.rmtree(work)
+            work.mkdir()
+            write_text_durably(mark, same)
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir()
+        counts = {} if counts is None else counts
+        yield made, work, counts
+        publish(
+            made,
+            out,
+            kind=kind,
+            stage=name,
+            fingerprint=fingerprint,
+            inputs=inputs,
+            recipe=settings,
+            seeds={"stage": seed},
+            counts=counts,
+            seconds=time.monotonic() - started,
+            code={"herdlm": herdlm.__version__},
+            volatile=VOLATILE,
+        )
+        shutil.rmtree(work)
+    Path(lock.name).unlink(missing_ok=True)

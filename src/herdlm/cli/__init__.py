@@ -1,0 +1,1 @@
+"""The command line: one file per subject, thin over the library."""

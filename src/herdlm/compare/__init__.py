@@ -1,0 +1,1 @@
+"""One model against another: what a change did to it."""

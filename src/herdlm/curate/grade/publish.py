@@ -1,0 +1,41 @@
+"""Graders and domain classifiers as artefacts: trained, and published with a manifest that names their labels' hash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from herdlm.base.artefact import InputEntry, hash_file, hash_json, read_manifest, require_file
+from herdlm.base.standalone import standalone
+from herdlm.curate.config import GradeConfig
+from herdlm.curate.grade import domains, grader, train
+from herdlm.curate.grade.read import corpus_files
+
+READABLE = train.READABLE
+TRAINERS = {grader.KIND: train.train_grader, domains.KIND: train.train_domains}
+
+
+def train_model(
+    kind: str, labels: Path, corpus: Path | None, out: Path, config: GradeConfig, *, seed: int = 0
+) -> dict[str, Any]:
+    """Train a model of ``kind`` (a key of ``TRAINERS``) into the new folder ``out``; returns its report.
+
+    Raises:
+        InputError: labels or corpus are missing or unusable, or ``out`` exists.
+    """
+    require_file(labels, "the file of labels")
+    inputs = {"labels": InputEntry(path=str(labels), content=hash_file(labels))}
+    if corpus is not None:
+        inputs["corpus"] = InputEntry(path=str(corpus), content=_content(corpus))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    settings = config.model_dump(mode="json")
+    with standalone(out, kind=kind, name="grade", settings=settings, inputs=inputs, seed=seed) as (made, _, counts):
+        told = TRAINERS[kind](labels, corpus, made, config, seed=seed)
+        counts.update(told["labels"])
+    return told
+
+
+def _content(corpus: Path) -> str:
+    """The hash of a corpus: its manifest's, or that of its files."""
+    manifest = read_manifest(corpus) if corpus.is_dir() else None
+    return manifest.content if manifest else hash_json([hash_file(file) for file in corpus_files(corpus)])

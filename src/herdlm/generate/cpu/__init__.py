@@ -1,0 +1,1 @@
+"""Generation on CPUs: fused layers and compiled kernels."""

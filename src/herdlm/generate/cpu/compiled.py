@@ -1,0 +1,33 @@
+"""Whether a model generates with code compiled for this processor (:mod:`herdlm.generate.cpu.kernels`)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from herdlm.model.config import ModelConfig
+
+SHARED_FROM = 2**18  # numbers; from here on all of torch's threads are faster than one of compiled code
+COMPILED_FROM = 10_000_000  # parameters; the seconds that compiling takes are lost on smaller models
+
+
+def worth_compiling(config: ModelConfig, device: torch.device, compute: torch.dtype) -> bool:
+    """Whether to compile for a model that computes in ``compute`` on ``device``: large ones on CPUs, with Numba."""
+    known = device.type == "cpu" and compute in (torch.float32, torch.bfloat16)
+    return known and config.parameters >= COMPILED_FROM and find_spec("numba") is not None
+
+
+def kernels() -> Any:
+    """The module :mod:`herdlm.generate.cpu.kernels`, compiled."""
+    module = import_module("herdlm.generate.cpu.kernels")
+    module.compile_for(torch.float32)
+    return module
+
+
+def compiled_pays(x: Tensor) -> bool:
+    """Whether one thread of compiled code is faster than all of torch's over ``x``."""
+    return torch.get_num_threads() == 1 or x.numel() < SHARED_FROM

@@ -1,0 +1,207 @@
+"""The Transformer in the form that generation runs: the same arithmetic in fewer and larger operations.
+
+Queries, keys and values come from one product, gate and up from another; norms, sums and activations work in place.
+Channels of queries and keys are put into another order, the same for both, in which the two that RoPE turns together
+are neighbours: turning them is one product of complex numbers, and what queries and keys say to each other is the sum
+of the same terms.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from herdlm.generate.cpu.compiled import compiled_pays, kernels, worth_compiling
+from herdlm.generate.matrix import Matrix, WholeMatrix, matrix
+from herdlm.model.attention import Attend
+from herdlm.model.transformer import FeedForward, Layer, Transformer
+
+
+class FusedNorm(nn.Module):
+    """RMSNorm whose result is multiplied by ``scale``."""
+
+    def __init__(self, norm: nn.RMSNorm, compute: torch.dtype, scale: float = 1.0, *, compiled: bool = False) -> None:
+        super().__init__()
+        size = norm.normalized_shape[0]
+        eps = torch.finfo(compute).eps if norm.eps is None else norm.eps
+        weight = norm.weight.detach().to(compute) * scale
+        self.shape, self.eps, self.own = (size,), eps, weight.device.type == "cpu" and compute == torch.float32
+        self.sum_eps = eps * size
+        # Of the sum of squares, not their mean: one operation less.
+        self.weight = weight * size**0.5 if self.own else weight
+        self.kernels = kernels() if compiled and self.own else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, D] -> [N, D]."""
+        if self.kernels and compiled_pays(x):
+            normed: Tensor = self.kernels.norm(x, self.weight, self.sum_eps)
+            return normed
+        if not self.own:
+            return F.rms_norm(x, self.shape, self.weight, self.eps)
+        inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().add_(self.sum_eps).rsqrt_()
+        out: Tensor = (x * inverse).mul_(self.weight)
+        return out
+
+
+class FusedFeedForward(nn.Module):
+    """SwiGLU with gate and up in one product; its output is too large by 1 / ``down.scale``."""
+
+    def __init__(self, whole: FeedForward, compute: torch.dtype, *, compiled: bool = False) -> None:
+        super().__init__()
+        self.gate_up = matrix(_joined(whole.gate_proj, whole.up_proj), compute)
+        self.down = matrix(whole.down_proj.weight.detach(), compute)
+        self.kernels = kernels() if compiled and compute == torch.float32 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, D] -> [N, D]."""
+        joined = self.gate_up(x)
+        if self.kernels and compiled_pays(joined):
+            return self.down(self.kernels.gated(joined))
+        gate, up = joined.chunk(2, dim=-1)
+        return self.down(F.silu(gate).mul_(up))
+
+
+class MixedFeedForward(nn.Module):
+    """SwiGLU of matrices of which not all are plain: those of another kind stay what they are, in FP8 say."""
+
+    def __init__(self, whole: FeedForward, compute: torch.dtype) -> None:
+        super().__init__()
+        self.gate, self.up, self.down = (
+            WholeMatrix(part.weight.detach().to(compute)) if _plain(part) else part
+            for part in (whole.gate_proj, whole.up_proj, whole.down_proj)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, D] -> [N, D]."""
+        return self.down(F.silu(self.gate(x)).mul_(self.up(x)))
+
+
+class FusedLayer(nn.Module):
+    """One layer. Matrices of a kind not known here, FP8 say, stay what they are.
+
+    Args:
+        group: ranks that hold this layer's heads and channels between them; their outputs are summed.
+        compiled: whether the processor runs code compiled for it; see :mod:`herdlm.generate.cpu.compiled`.
+    """
+
+    def __init__(
+        self, whole: Layer, compute: torch.dtype, group: dist.ProcessGroup | None = None, *, compiled: bool = False
+    ) -> None:
+        super().__init__()
+        attention = whole.self_attn
+        self.number, self.head_size, self.group = attention.layer, attention.head_size, group
+        self.heads = attention.q_proj.weight.shape[0] // self.head_size
+        self.keys = attention.k_proj.weight.shape[0] // self.head_size
+        self.turned = self.heads + self.keys
+        self.qkv: Matrix | nn.ModuleList
+        qkv_scale = gate_scale = self.mlp_scale = self.out_scale = 1.0
+        if _plain(attention.q_proj, attention.k_proj, attention.v_proj):
+            weight = _joined(attention.q_proj, attention.k_proj, attention.v_proj)
+            pairs = weight[: self.turned * self.head_size].view(self.turned, 2, self.head_size // 2, -1)
+            pairs.copy_(pairs.transpose(1, 2).clone(memory_format=torch.contiguous_format).view(pairs.shape))
+            self.qkv = matrix(weight, compute)
+            qkv_scale = self.qkv.scale
+        else:
+            self.qkv = nn.ModuleList((attention.q_proj, attention.k_proj, attention.v_proj))
+        self.out: Matrix | nn.Module
+        if _plain(attention.o_proj):
+            self.out = matrix(attention.o_proj.weight.detach(), compute)
+            self.out_scale = self.out.scale
+        else:
+            self.out = attention.o_proj
+        self.mlp: nn.Module
+        if _plain(whole.mlp.gate_proj, whole.mlp.up_proj, whole.mlp.down_proj):
+            self.mlp = mlp = FusedFeedForward(whole.mlp, compute, compiled=compiled)
+            gate_scale, self.mlp_scale = mlp.gate_up.scale, mlp.down.scale
+        else:
+            self.mlp = MixedFeedForward(whole.mlp, compute)
+        self.input_layernorm = FusedNorm(whole.input_layernorm, compute, qkv_scale, compiled=compiled)
+        self.post_attention_layernorm = FusedNorm(
+            whole.post_attention_layernorm, compute, gate_scale, compiled=compiled
+        )
+
+    def forward(self, x: Tensor, turn: Tensor, attend: Attend) -> Tensor:
+        """x [N, D] -> [N, D], in place; ``turn`` are RoPE's angles as complex numbers [N, 1, C/2]."""
+        qk, v = self._projected(self.input_layernorm(x))
+        pairs = torch.view_as_complex(qk.float().view(*qk.shape[:2], -1, 2))
+        qk = torch.view_as_real(pairs * turn).view(qk.shape).to(x.dtype)
+        q, k = qk[None].split_with_sizes((self.heads, self.keys), dim=2)
+        mixed = attend(self.number, q, k, v[None])
+        self._add(x, self.out(mixed.reshape(len(x), -1)), self.out_scale)
+        self._add(x, self.mlp(self.post_attention_layernorm(x)), self.mlp_scale)
+        return x
+
+    def _projected(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries with keys [N, H + K, C], channels in pairs, and values [N, K, C]."""
+        if isinstance(self.qkv, nn.ModuleList):
+            q, k, v = (project(x).view(len(x), -1, self.head_size) for project in self.qkv)
+            qk = torch.cat((q, k), dim=1)
+            return qk.view(*qk.shape[:2], 2, -1).transpose(-1, -2).reshape(qk.shape), v
+        heads = self.qkv(x).view(len(x), -1, self.head_size)
+        return heads[:, : self.turned], heads[:, self.turned :]
+
+    def _add(self, x: Tensor, part: Tensor, scale: float) -> None:
+        if self.group is not None:
+            dist.all_reduce(part, group=self.group)
+        x.add_(part, alpha=scale)
+
+
+class FusedHead(nn.Module):
+    """The head."""
+
+    def __init__(self, head: nn.Linear, compute: torch.dtype) -> None:
+        super().__init__()
+        self.weight = matrix(head.weight.detach(), compute)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, D] -> [N, V]."""
+        return self.weight(x * self.weight.scale)
+
+
+class FusedTransformer(Transformer):
+    """A model for generation, made from one in the form of training. It shares the embedding and copies the rest.
+
+    Args:
+        compute: the type of activations.
+        let_go: leave ``whole`` without the weights that were copied, a layer at a time, so that memory never holds
+            both. It is of no use after that.
+        layer: the kind of its layers.
+    """
+
+    def __init__(
+        self, whole: Transformer, compute: torch.dtype, *, let_go: bool = False, layer: type[FusedLayer] = FusedLayer
+    ) -> None:
+        nn.Module.__init__(self)
+        self.config, self.compute = whole.config, compute
+        self.register_buffer("frequencies", whole.frequencies, persistent=False)
+        with torch.no_grad(), torch.device("meta"):
+            self.model = Transformer(whole.config.model_copy(update={"layers": 0})).model
+        self.model.embed_tokens = whole.model.embed_tokens
+        compiled = worth_compiling(whole.config, whole.frequencies.device, compute)
+        self.model.norm = FusedNorm(whole.model.norm, compute, compiled=compiled)  # type: ignore[assignment]
+        for index, part in enumerate(whole.model.layers):
+            assert isinstance(part, Layer)
+            self.model.layers.append(layer(part, compute, compiled=compiled))
+            if let_go:
+                whole.model.layers[index] = nn.Identity()
+        self.lm_head = FusedHead(whole.lm_head, compute)  # type: ignore[assignment]
+
+    def forward(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """Hidden states [1, T, D] after the final norm, from tokens and positions [1, T]."""
+        angles = positions[0].float()[:, None, None] * self.frequencies
+        turn = torch.polar(torch.ones_like(angles), angles)
+        x: Tensor = self.model.embed_tokens(tokens[0]).to(self.compute)
+        for layer in self.model.layers:
+            x = layer(x, turn, attend)
+        hidden: Tensor = self.model.norm(x)
+        return hidden[None]
+
+
+def _plain(*modules: nn.Module) -> bool:
+    return all(type(module) is nn.Linear for module in modules)
+
+
+def _joined(*modules: nn.Linear) -> Tensor:
+    return torch.cat([module.weight.detach() for module in modules])

@@ -1,0 +1,1 @@
+"""FP8: quantizing weights, and linear layers that compute in it."""

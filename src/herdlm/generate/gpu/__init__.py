@@ -1,0 +1,1 @@
+"""Generation on GPUs: Triton kernels and CUDA graphs."""

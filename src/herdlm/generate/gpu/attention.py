@@ -1,0 +1,98 @@
+"""The attention slot of generation on a GPU: pages are read where they lie, by :mod:`herdlm.generate.gpu.kernels`.
+
+Segments that feed one token and runs of prompts go through a kernel each, whatever their lengths; nothing is gathered
+or padded. Pages that several sequences hold are read by each of them: the second-level cache of a large GPU, 50 MB,
+holds a layer's keys and values of some 12,000 tokens of an 8B model.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from herdlm.generate.gpu.plan import AttentionPlan, plan_step
+from herdlm.generate.paged_attention import Feed, PagedAttention, PagedCache
+
+KERNEL_TYPES = (torch.float32, torch.bfloat16, torch.float16)
+KERNEL_HEAD_SIZES = (16, 32, 64, 128)
+SHARED_BYTES = 160 * 2**10  # of shared memory a block: data centre GPUs since the A100
+
+
+def kernels_fit(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
+    """Whether generation runs by its own kernels there; by plain PyTorch if not."""
+    return dtype in KERNEL_TYPES and head_size in KERNEL_HEAD_SIZES and runs_kernels(device)
+
+
+@cache
+def runs_kernels(device: torch.device) -> bool:
+    """Whether Triton is there and the device is one that the kernels are written for."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    if device.type == "cpu":
+        return os.environ.get("TRITON_INTERPRET") == "1"  # Triton's own switch: for tests
+    if device.type != "cuda" or torch.version.hip is not None:
+        return False
+    shared: int = torch.cuda.get_device_properties(device).shared_memory_per_block_optin  # type: ignore[attr-defined]
+    return shared >= SHARED_BYTES
+
+
+class PlannedAttention:
+    """Attention by the kernels; see :class:`herdlm.model.attention.Attend`.
+
+    The model is called with all tokens of the step as one row, as with
+    :class:`herdlm.generate.paged_attention.PagedAttention`.
+    """
+
+    def __init__(self, cache: PagedCache, plan: AttentionPlan) -> None:
+        self.cache, self.plan = cache, plan
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """See :class:`herdlm.model.attention.Attend`."""
+        return self.turned(layer, torch.cat((q[0], k[0], v[0]), dim=1), None)[None]
+
+    def turned(self, layer: int, heads: Tensor, turn: Tensor | None) -> Tensor:
+        """As :meth:`__call__`, of queries and keys that RoPE has not turned yet.
+
+        Args:
+            heads: [N, H + 2K, C], contiguous: queries, keys, values. The queries are overwritten.
+            turn: RoPE's angles as complex numbers [N, 1, C/2]; None where it has turned them.
+
+        Returns:
+            [N, H, C].
+        """
+        from herdlm.generate.gpu import launches as gpu_launches  # with Triton, which machines without a GPU lack
+
+        cache, plan = self.cache, self.plan
+        pages = cache.layers[layer]
+        gpu_launches.turn_and_write(heads, turn, plan.slots, pages)
+        out = heads.new_empty(len(heads), heads.shape[1] - cache.parts, cache.head_size)
+        if len(plan.decoding):
+            gpu_launches.attend_decoding(heads, pages, plan, out)
+        if len(plan.prompts):
+            gpu_launches.attend_prompts(heads, pages, plan, out)
+        return out
+
+
+class KernelAttention(PlannedAttention):
+    """Attention by the kernels over a step that is planned with its first layer."""
+
+    def __init__(self, cache: PagedCache, feed: Feed) -> None:
+        self.cache, self.feed = cache, feed
+        self.planned = False
+
+    def turned(self, layer: int, heads: Tensor, turn: Tensor | None) -> Tensor:
+        """See :meth:`PlannedAttention.turned`."""
+        if not self.planned:
+            self.plan, self.planned = plan_step(self.cache, self.feed), True
+        return super().turned(layer, heads, turn)
+
+
+def attention_for(cache: PagedCache, feed: Feed) -> PagedAttention | KernelAttention:
+    """The attention that runs a step's ``feed`` fastest where the cache is."""
+    if kernels_fit(cache.device, cache.dtype, cache.head_size):
+        return KernelAttention(cache, feed)
+    return PagedAttention(cache, feed)

@@ -1,0 +1,159 @@
+"""Launches of the kernels in :mod:`herdlm.generate.gpu.kernels`, whose docstring gives the letters."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from herdlm.generate.gpu.kernels import (
+    attend_decoding_kernel,
+    attend_prompts_kernel,
+    join_splits_kernel,
+    quantize_kernel,
+    swiglu_kernel,
+    turn_and_write_kernel,
+)
+from herdlm.generate.gpu.plan import AttentionPlan, prompt_rows
+
+FP8 = torch.float8_e4m3fn
+LOG2_E = 1 / math.log(2)
+LEAST_ROWS = 16  # that a matrix unit takes
+PROGRAMS = 512  # that keep the memory of a large GPU busy: a few for each of its 132 multiprocessors
+LEAST_SPLITS, MOST_SPLITS = 8, 64
+
+
+def turn_and_write(heads: Tensor, turn: Tensor | None, slots: Tensor, pages: Tensor) -> None:
+    """Turn queries in place, write keys and values to their slots.
+
+    Args:
+        heads: [N, H + 2K, C], contiguous; two channels that RoPE turns together are neighbours.
+        turn: [N, 1, C/2] complex, of length 1; None where queries and keys have been turned.
+        slots: [N] integers, page * S + offset.
+        pages: one layer's.
+    """
+    count, every, size = heads.shape
+    kv_heads, page_size = pages.shape[1] // 2, pages.shape[2]
+    block = max(1024 // size, 1)
+    angles = heads if turn is None else torch.view_as_real(turn)
+    turn_and_write_kernel[count, -(-every // block)](
+        heads, angles, slots, pages, every - 2 * kv_heads, kv_heads, size, page_size, turn is not None, block
+    )
+
+
+def decode_blocks(dtype: torch.dtype, segments: int, kv_heads: int) -> tuple[int, int]:
+    """Keys that :func:`attend_decoding` takes at once, and how many such blocks a split has at least."""
+    return (64 if dtype.itemsize == 2 else 32), (2 if segments * kv_heads < PROGRAMS // 4 else 4)
+
+
+def splits_for(segments: int, kv_heads: int, keys: int, least: int) -> int:
+    """Into how many parts of at least ``least`` keys a segment's are cut at the most, if none has more than ``keys``.
+
+    Where there are more segments, each may still be far longer than the others; parts that stay empty cost little.
+    Results do not depend on ``keys``: a length that fits one part is never cut.
+    """
+    if keys <= least:
+        return 1
+    return min(max(power_of_two(-(-PROGRAMS // (segments * kv_heads))), LEAST_SPLITS), MOST_SPLITS)
+
+
+def attend_decoding(heads: Tensor, pages: Tensor, plan: AttentionPlan, out: Tensor) -> None:
+    """Attention of the segments that feed one token each; those without keys give zeros.
+
+    Args:
+        heads: [N, H + 2K, C], contiguous; queries and keys have been turned and keys and values written.
+        pages: one layer's.
+        out: [N, H, C], contiguous; the segments' tokens are written.
+    """
+    _, every, size = heads.shape
+    kv_heads, page_size, count = pages.shape[1] // 2, pages.shape[2], len(plan.decoding)
+    query_heads = every - 2 * kv_heads
+    block, least = decode_blocks(heads.dtype, count, kv_heads)
+    splits = splits_for(count, kv_heads, plan.keys, block * least)
+    group = max(power_of_two(query_heads // kv_heads), LEAST_ROWS)
+    partial = norms = out
+    if splits > 1:
+        partial = torch.empty((count, query_heads, splits, size), dtype=torch.float32, device=out.device)
+        norms = torch.empty((count, query_heads, splits), dtype=torch.float32, device=out.device)
+    attend_decoding_kernel[count, kv_heads, splits](
+        heads,
+        pages,
+        plan.tables,
+        plan.width,
+        plan.decoding,
+        out,
+        partial,
+        norms,
+        size**-0.5 * LOG2_E,
+        query_heads,
+        kv_heads,
+        size,
+        page_size,
+        group,
+        block,
+        splits,
+        least,
+        num_warps=4,
+        num_stages=stages(heads),
+    )
+    if splits > 1:
+        join_splits_kernel[count, query_heads](partial, norms, plan.decoding, out, query_heads, size, splits)
+
+
+def stages(heads: Tensor) -> int:
+    """Depth of the loops' pipeline: with 5 two blocks of keys are on their way, as shared memory allows."""
+    if heads.dtype.itemsize > 2:
+        return 1
+    return 5 if heads.shape[2] <= 128 else 3
+
+
+def attend_prompts(heads: Tensor, pages: Tensor, plan: AttentionPlan, out: Tensor) -> None:
+    """Causal attention of runs of prompts' tokens to all keys before them and their own; as :func:`attend_decoding`."""
+    _, every, size = heads.shape
+    kv_heads, page_size = pages.shape[1] // 2, pages.shape[2]
+    query_heads, narrow = every - 2 * kv_heads, heads.dtype.itemsize == 2
+    rows, _ = prompt_rows(query_heads // kv_heads, heads.dtype)
+    attend_prompts_kernel[len(plan.prompts), kv_heads](
+        heads,
+        pages,
+        plan.tables,
+        plan.width,
+        plan.prompts,
+        out,
+        size**-0.5 * LOG2_E,
+        query_heads,
+        kv_heads,
+        size,
+        page_size,
+        rows,
+        64 if narrow else 32,
+        num_warps=8,
+        num_stages=stages(heads),
+    )
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """silu(gate) * up, [N, F], of both joined [N, 2F], contiguous."""
+    count, size = gate_up.shape[0], gate_up.shape[1] // 2
+    out = torch.empty((count, size), dtype=gate_up.dtype, device=gate_up.device)
+    swiglu_kernel[count, -(-size // 1024)](gate_up, out, size, 1024)
+    return out
+
+
+def quantize_rows(x: Tensor, cap: float, *, joined: bool = False) -> tuple[Tensor, Tensor]:
+    """As :func:`herdlm.generate.fp8.linear.quantize_activation` by rows, of x [N, F], contiguous.
+
+    With ``joined`` x is [N, 2F], and its :func:`swiglu` is what is quantised.
+    """
+    count, size = x.shape[0], x.shape[1] // 2 if joined else x.shape[1]
+    values = torch.empty((count, size), dtype=FP8, device=x.device)
+    scales = torch.empty((count, 1), dtype=torch.float32, device=x.device)
+    block = power_of_two(size)
+    quantize_kernel[count,](x, values, scales, size, cap, joined, block, num_warps=min(max(block // 1024, 1), 16))
+    return values, scales
+
+
+def power_of_two(size: int) -> int:
+    """The least that is not below ``size``."""
+    return 1 << (size - 1).bit_length()

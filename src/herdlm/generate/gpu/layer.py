@@ -1,0 +1,69 @@
+"""A layer of generation on a GPU: the fused layer with its small operations in kernels of their own.
+
+A step that feeds few tokens reads the weights once and does little else, so what counts beside their bytes is the
+number of launches. A layer of plain matrices has ten: two norms, four products (of which two add to the stream), RoPE
+with the writing of keys and values, attention and the joining of its parts, and SwiGLU.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from herdlm.generate.cpu.fused import FusedFeedForward, FusedLayer, MixedFeedForward
+from herdlm.generate.fp8.feed_forward import fp8_feed_forward
+from herdlm.generate.gpu.attention import PlannedAttention, kernels_fit
+from herdlm.generate.matrix import Matrix, WholeMatrix
+from herdlm.model.attention import Attend
+from herdlm.model.transformer import Layer
+
+
+class KernelLayer(FusedLayer):
+    """See :class:`herdlm.generate.cpu.fused.FusedLayer`, which it is under any other attention than the kernels'."""
+
+    def __init__(
+        self, whole: Layer, compute: torch.dtype, group: dist.ProcessGroup | None = None, *, compiled: bool = False
+    ) -> None:
+        super().__init__(whole, compute, group, compiled=compiled)
+        if isinstance(self.mlp, MixedFeedForward) and group is None:
+            self.mlp = fp8_feed_forward(self.mlp, compute)
+
+    def forward(self, x: Tensor, turn: Tensor, attend: Attend) -> Tensor:
+        """See :meth:`herdlm.generate.cpu.fused.FusedLayer.forward`."""
+        if not isinstance(attend, PlannedAttention):
+            return super().forward(x, turn, attend)
+        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # where Triton launches
+            heads = self._heads(self.input_layernorm(x))
+            mixed = attend.turned(self.number, heads, turn).flatten(1)
+            self._add_product(x, mixed, self.out, self.out_scale)
+            normed = self.post_attention_layernorm(x)
+            if isinstance(self.mlp, FusedFeedForward):
+                self._add_product(x, _inner(self.mlp, normed), self.mlp.down, self.mlp_scale)
+            else:
+                self._add(x, self.mlp(normed), self.mlp_scale)
+        return x
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """Queries, keys, whose channels are in pairs, and values, [N, H + 2K, C]."""
+        if isinstance(self.qkv, nn.ModuleList):
+            return torch.cat(self._projected(x), dim=1)
+        return self.qkv(x).view(len(x), -1, self.head_size)
+
+    def _add_product(self, x: Tensor, part: Tensor, by: Matrix | nn.Module, scale: float) -> None:
+        """Add ``part`` times a matrix to ``x``, in one operation where that can be."""
+        if isinstance(by, WholeMatrix) and self.group is None:
+            x.addmm_(part, by.weight)
+        else:
+            self._add(x, by(part), scale)
+
+
+def _inner(mlp: FusedFeedForward, x: Tensor) -> Tensor:
+    from herdlm.generate.gpu.launches import swiglu
+
+    return swiglu(mlp.gate_up(x))
+
+
+def layer_type(device: torch.device, compute: torch.dtype, head_size: int) -> type[FusedLayer]:
+    """The kind of layer that is fastest there."""
+    return KernelLayer if kernels_fit(device, compute, head_size) else FusedLayer

@@ -1,0 +1,85 @@
+"""From logits to what a step's rows draw and report: draws, alternatives to them, and scores of prompts."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from herdlm.generate.cpu.compiled import kernels
+from herdlm.generate.request import Alternatives
+from herdlm.generate.sampling.sampling import Draw, draw_tokens, most_likely, token_logprobs, uniforms
+from herdlm.generate.sampling.shaping import shape_logits
+from herdlm.generate.scheduler import Batch
+from herdlm.generate.sequences import Integers, Rows
+from herdlm.model.transformer import Transformer
+
+SCORED_AT_ONCE = 128  # prompt tokens whose logits, a row of the vocabulary's size each, are in memory together
+
+
+def draw_rows(logits: Tensor, rows: Rows, drawing: Integers, *, compiled: bool = False) -> tuple[Tensor, Tensor]:
+    """The next token of rows ``drawing`` from their logits [M, V] float32, and its log-probability, [M] each.
+
+    Rows that report alternatives note them. Log-probabilities are of the logits as they come. ``compiled`` says whether
+    code compiled for the processor is at hand; see :mod:`herdlm.generate.cpu.compiled`.
+    """
+    steps = rows.length[drawing] - rows.start[drawing]
+    draw = Draw(
+        rows.temperature[drawing],
+        rows.top_p[drawing],
+        rows.top_k[drawing],
+        rows.min_p[drawing],
+        uniforms(rows.key[drawing], steps),
+    )
+    if rows.top_logprobs[drawing].any():
+        _note_alternatives(logits, rows, drawing)
+    shaped = rows.shaped[drawing]
+    if not shaped.any():
+        if compiled and draw.plain.all():
+            return kernels().draw(logits, draw.temperature, draw.uniforms)  # type: ignore[no-any-return]
+        return draw_tokens(logits, draw)
+    drawn = torch.empty(len(drawing), dtype=torch.int64, device=logits.device)
+    logprobs = torch.empty(len(drawing), device=logits.device)
+    plain, changed = np.flatnonzero(~shaped), np.flatnonzero(shaped)
+    if len(plain):
+        index = torch.from_numpy(plain).to(logits.device)
+        drawn[index], logprobs[index] = draw_tokens(logits[index], draw.part(plain))
+    index = torch.from_numpy(changed).to(logits.device)
+    own = logits[index]
+    drawn[index], _ = draw_tokens(shape_logits(own.clone(), rows, drawing[changed]), draw.part(changed))
+    logprobs[index] = token_logprobs(own, drawn[index])
+    return drawn, logprobs
+
+
+def score_prompts(model: Transformer, hidden: Tensor, batch: Batch, rows: Rows) -> None:
+    """Enter the log-probabilities of prompt tokens whose predecessors the step has fed; hidden states [N, D]."""
+    counts, requests = rows.top_logprobs[batch.scorers], rows.requests(batch.scorers)
+    for begin in range(0, len(requests), SCORED_AT_ONCE):
+        part = slice(begin, begin + SCORED_AT_ONCE)
+        at = batch.scoring[part]
+        positions = batch.positions[at]
+        following = rows.tokens[batch.scorers[part], positions + 1].astype(np.int64)
+        logits = model.logits(hidden[torch.from_numpy(at).to(hidden.device)]).float()
+        logprobs = token_logprobs(logits, torch.from_numpy(following).to(hidden.device)).tolist()
+        for request, position, logprob, top in zip(
+            requests[part], positions.tolist(), logprobs, _alternatives(logits, counts[part]), strict=True
+        ):
+            assert request.scores is not None
+            request.scores.logprobs[position], request.scores.top[position] = logprob, top
+
+
+def _note_alternatives(logits: Tensor, rows: Rows, drawing: Integers) -> None:
+    counts = rows.top_logprobs[drawing]
+    asking = np.flatnonzero(counts)
+    index = torch.from_numpy(asking).to(logits.device)
+    found = _alternatives(logits[index], counts[asking])
+    for sample, alternatives in zip(rows.samples(drawing[asking]), found, strict=True):
+        sample.top.append(alternatives)
+
+
+def _alternatives(logits: Tensor, counts: Integers) -> list[Alternatives]:
+    """The ``counts`` [M] most likely tokens under each row of logits [M, V]."""
+    if not counts.any():
+        return [[] for _ in counts]
+    tokens, logprobs = (part.tolist() for part in most_likely(logits, int(counts.max())))
+    return [list(zip(tokens[i], logprobs[i], strict=True))[:count] for i, count in enumerate(counts.tolist())]

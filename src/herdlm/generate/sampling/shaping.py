@@ -1,0 +1,71 @@
+"""What changes logits before a token is drawn: penalties, biases, and tokens that are ruled out.
+
+Nothing is kept between steps: counts are made from a row's tokens when they are needed, so a row that was put back has
+nothing to restore, and rows without penalties have no part in it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from herdlm.generate.sequences import Integers, Rows
+
+
+def shape_logits(logits: Tensor, rows: Rows, which: Integers) -> Tensor:
+    """The logits [R, V] of rows ``which`` [R], changed as their SamplingParams say; ``logits`` are overwritten."""
+    penalised = np.flatnonzero(rows.penalised[which])
+    if len(penalised):
+        index = torch.from_numpy(penalised).to(logits.device)
+        logits[index] = _penalised(logits[index], rows, which[penalised])
+    _add_biases(logits, rows, which)
+    _rule_out_stops(logits, rows, which)
+    _keep_to_grammars(logits, rows, which)
+    return logits
+
+
+def _penalised(logits: Tensor, rows: Rows, which: Integers) -> Tensor:
+    ends = rows.length[which][:, None]
+    known = rows.tokens[which, : ends.max()].astype(np.int64)
+    at = np.arange(known.shape[1])
+    # Padding repeats the row's first token. A token that comes again is given the same value again.
+    ids = _on(np.where(at < ends, known, known[:, :1]), logits)
+    generated = _on(((at >= rows.start[which][:, None]) & (at < ends)).astype(np.float32), logits)
+    counts = torch.zeros_like(logits).scatter_add_(1, ids, generated).gather(1, ids)
+    repetition, presence, frequency = (
+        _on(penalty[which], logits)[:, None] for penalty in (rows.repetition, rows.presence, rows.frequency)
+    )
+    values = logits.gather(1, ids)
+    values = torch.where(values > 0, values / repetition, values * repetition)
+    values = values - frequency * counts - presence * (counts > 0)
+    return logits.scatter(1, ids, values)
+
+
+def _add_biases(logits: Tensor, rows: Rows, which: Integers) -> None:
+    biases = [(r, request.bias) for r, request in enumerate(rows.requests(which)) if request.bias is not None]
+    if biases:
+        owners = np.repeat([r for r, _ in biases], [len(bias[0]) for _, bias in biases])
+        tokens, values = (np.concatenate([bias[part] for _, bias in biases]) for part in (0, 1))
+        logits[_on(owners, logits), _on(tokens, logits)] += _on(values, logits)
+
+
+def _rule_out_stops(logits: Tensor, rows: Rows, which: Integers) -> None:
+    early = (rows.length - rows.start < rows.min_tokens)[which]
+    stops = rows.stop_tokens[which]
+    owners, columns = np.nonzero(early[:, None] & (stops >= 0) & (stops < logits.shape[1]))
+    if len(owners):
+        logits[_on(owners, logits), _on(stops[owners, columns].astype(np.int64), logits)] = -torch.inf
+
+
+def _keep_to_grammars(logits: Tensor, rows: Rows, which: Integers) -> None:
+    matchers = [(r, sample.matcher) for r, sample in enumerate(rows.samples(which)) if sample.matcher]
+    if matchers:
+        index = _on(np.array([r for r, _ in matchers]), logits)
+        forbidden = _on(~np.stack([matcher.allowed for _, matcher in matchers]), logits)
+        logits[index] = logits[index].masked_fill(forbidden, -torch.inf)
+
+
+def _on(values: NDArray[np.generic], like: Tensor) -> Tensor:
+    return torch.from_numpy(values).to(like.device, non_blocking=True)

@@ -1,0 +1,226 @@
+"""What a recipe's models cost: parameters, FLOPs, tokens, and bytes of state, from the recipe's numbers alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from herdlm.model.config import ModelConfig
+from herdlm.parallel.config import ParallelConfig, Sizes, sizes_for, split_layers
+from herdlm.pretrain.mix import MixPlan, plan_mix, source_tokens
+from herdlm.recipe import Recipe
+from herdlm.run.timeline import Stretch, timeline
+
+FP32 = 4
+MOMENTS = 2  # of AdamW
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A weight: its shape [out, in] or [D], and which dimension tensor parallelism cuts, None for norms."""
+
+    name: str
+    shape: tuple[int, ...]
+    cut: int | None
+
+
+def layer_parameters(config: ModelConfig) -> Iterator[Parameter]:
+    """The weights of one layer."""
+    queries, keys = config.heads * config.head_size, config.kv_heads * config.head_size
+    yield Parameter("input_layernorm.weight", (config.dim,), None)
+    yield Parameter("self_attn.q_proj.weight", (queries, config.dim), 0)
+    yield Parameter("self_attn.k_proj.weight", (keys, config.dim), 0)
+    yield Parameter("self_attn.v_proj.weight", (keys, config.dim), 0)
+    yield Parameter("self_attn.o_proj.weight", (config.dim, queries), 1)
+    yield Parameter("post_attention_layernorm.weight", (config.dim,), None)
+    yield Parameter("mlp.gate_proj.weight", (config.ffn_dim, config.dim), 0)
+    yield Parameter("mlp.up_proj.weight", (config.ffn_dim, config.dim), 0)
+    yield Parameter("mlp.down_proj.weight", (config.dim, config.ffn_dim), 1)
+
+
+def stage_parameters(config: ModelConfig, layers: range) -> Iterator[Parameter]:
+    """The weights of a pipeline stage that holds ``layers``; the first has the embedding, the last norm and head."""
+    if layers.start == 0:
+        yield Parameter("model.embed_tokens.weight", (config.vocab_size, config.dim), 0)
+    for layer in layers:
+        for part in layer_parameters(config):
+            yield Parameter(f"model.layers.{layer}.{part.name}", part.shape, part.cut)
+    if layers.stop == config.layers:
+        yield Parameter("model.norm.weight", (config.dim,), None)
+        if not (config.tied_embeddings and layers.start == 0):
+            yield Parameter("lm_head.weight", (config.vocab_size, config.dim), 0)
+
+
+def values_per_rank(config: ModelConfig, parallel: ParallelConfig, sizes: Sizes) -> int:
+    """Parameters on the rank that holds most.
+
+    Tensor parallelism cuts matrices and FSDP what is left along its first dimension, both rounded up; norms are whole
+    on every tensor-parallel rank. With several stages a rank, rank r of the pipeline holds stages r, r + pp and so on.
+    """
+    stages = split_layers(config.layers, sizes.pp * parallel.stages_per_rank, parallel.layers_per_stage)
+    held = [0] * sizes.pp
+    for number, layers in enumerate(stages):
+        for part in stage_parameters(config, layers):
+            shape = [-(-n // sizes.tp) if place == part.cut else n for place, n in enumerate(part.shape)]
+            held[number % sizes.pp] += -(-shape[0] // sizes.sharded) * math.prod(shape[1:])
+    return max(held)
+
+
+def layout_of(recipe: Recipe, name: str, processes: int | None = None) -> Sizes:
+    """The layout a model is trained in, checked against its shape and its rows.
+
+    Args:
+        processes: how many there are; those the recipe's layout names, where not given.
+
+    Raises:
+        InputError: the layout does not fit the model, its row lengths, or ``processes``.
+    """
+    parallel = recipe.parallel_of(name)
+    shards = max(parallel.dp_shard, 1)
+    world = processes or parallel.tp * parallel.cp * parallel.pp * parallel.dp_replicate * shards
+    sizes = None
+    for seq_len in sorted(recipe.pretrain.seq_lens):
+        sizes = sizes_for(parallel, world, recipe.model_config_of(name), seq_len)
+    assert sizes is not None
+    return sizes
+
+
+def describe(recipe: Recipe, processes: int | None = None, tokens: Path | None = None) -> dict[str, Any]:
+    """What each model of the herd is and costs.
+
+    FLOPs are forward and backward. ``causal`` counts the attention that a causal mask leaves, ``full`` twice that, as
+    the whole square; published figures use either. State is what a rank keeps between steps in FP32: weights, gradients
+    and AdamW's two moments; gathered weights and activations of a step under way come on top.
+
+    Args:
+        processes: that train the flagship; the layout's own number where not given.
+        tokens: the folder of token shards. With it, the mixes are those that the caps on epochs leave.
+
+    Raises:
+        InputError: a layout does not fit its model, or the caps leave too little to read.
+    """
+    planned = None if tokens is None else plan_mix(recipe.pretrain, source_tokens(tokens, recipe.pretrain))
+    herd, stretches = recipe.herd, timeline(planned.config if planned else recipe.pretrain)
+    names = dict.fromkeys((*herd.ladder, herd.small, herd.flagship))
+    return {
+        "name": recipe.name,
+        "timeline": [_stretch(stretch) for stretch in stretches],
+        "mix_plan": _mix_plan(recipe, planned),
+        "models": {
+            name: _model(recipe, name, stretches, processes if name == herd.flagship else None) for name in names
+        },
+    }
+
+
+def _stretch(stretch: Stretch) -> dict[str, Any]:
+    return {
+        "kind": stretch.kind,
+        "first_step": stretch.first_step,
+        "steps": stretch.steps,
+        "first_token": stretch.first_token,
+        "tokens": stretch.end_token - stretch.first_token,
+        "seq_len": stretch.seq_len,
+        "rows_per_step": stretch.rows_per_step,
+        "tokens_per_step": stretch.tokens_per_step,
+        "mix": {part.source: part.share for part in stretch.mix},
+    }
+
+
+def _mix_plan(recipe: Recipe, planned: MixPlan | None) -> dict[str, Any]:
+    if planned:
+        return planned.as_json() | {"lines": planned.lines()}
+    caps = [f"{name:20} at most {cap:g} epochs" for name, cap in recipe.pretrain.max_epochs.items()]
+    return {"max_epochs": recipe.pretrain.max_epochs, "lines": caps}
+
+
+def _model(recipe: Recipe, name: str, stretches: list[Stretch], processes: int | None) -> dict[str, Any]:
+    herd = recipe.herd
+    config, parallel = recipe.model_config_of(name), recipe.parallel_of(name)
+    sizes = layout_of(recipe, name, processes)
+    held = values_per_rank(config, parallel, sizes)
+    roles = [role for role in ("flagship", "small") if getattr(herd, role) == name]
+    tokens = stretches[-1].end_token
+    flops = {"causal": 0, "full": 0}
+    for stretch in stretches:
+        for count, each in flops_per_token(config, stretch.seq_len).items():
+            flops[count] += each * (stretch.end_token - stretch.first_token)
+    return {
+        "roles": [*roles, *(["ladder"] if name in herd.ladder else [])],
+        "shape": config.model_dump(include={"dim", "layers", "heads", "kv_heads", "ffn_dim", "vocab_size"}),
+        "parameters": config.parameters,
+        "body_parameters": config.body_parameters,
+        "peak_lr": herd.models[name].peak_lr or recipe.pretrain.train.peak_lr,
+        "steps": stretches[-1].end_step,
+        "tokens": tokens,
+        "tokens_per_parameter": round(tokens / config.parameters, 2),
+        "flops_per_token": {
+            str(seq_len): flops_per_token(config, seq_len) for seq_len in sorted(recipe.pretrain.seq_lens)
+        },
+        "flops": flops,
+        "layout": {
+            "processes": sizes.tp * sizes.cp * sizes.pp * sizes.dp,
+            "tp": sizes.tp,
+            "cp": sizes.cp,
+            "pp": sizes.pp,
+            "dp_replicate": sizes.dp_replicate,
+            "dp_shard": sizes.dp_shard,
+        },
+        "state_bytes": {"total": _state(config.parameters), "per_rank": _state(held)},
+    }
+
+
+def flops_per_token(config: ModelConfig, seq_len: int) -> dict[str, int]:
+    """Training FLOPs per token in rows of ``seq_len`` that hold one document each, with both counts of attention."""
+    return {"causal": config.flops_per_token(seq_len), "full": config.full_attention_flops_per_token(seq_len)}
+
+
+def _state(values: int) -> dict[str, int]:
+    parts = {"weights": FP32 * values, "gradients": FP32 * values, "optimizer": MOMENTS * FP32 * values}
+    return parts | {"sum": sum(parts.values())}
+
+
+def lines(told: dict[str, Any]) -> list[str]:
+    """The description as text for people."""
+    out = [f"{told['name']}", "", "steps of a run"]
+    for part in told["timeline"]:
+        mix = ", ".join(f"{source} {share:g}" for source, share in part["mix"].items())
+        out.append(
+            f"  {part['kind']:12} {part['steps']:>9,} steps x {part['rows_per_step']:,} rows of {part['seq_len']:,}"
+            f" = {_short(part['tokens'])} tokens; mix: {mix}"
+        )
+    if told["mix_plan"]["lines"]:
+        out += ["", "sources over the run", *(f"  {line}" for line in told["mix_plan"]["lines"])]
+    for name, model in told["models"].items():
+        layout, state = model["layout"], model["state_bytes"]
+        sizes = " ".join(f"{key} {layout[key]}" for key in ("tp", "cp", "pp", "dp_replicate", "dp_shard"))
+        out += ["", f"{name} ({', '.join(model['roles'])})", f"  parameters      {model['parameters']:,}"]
+        out.append(f"  tokens          {_short(model['tokens'])}, {model['tokens_per_parameter']:,} per parameter")
+        each = list(model["flops_per_token"].items())
+        for seq_len, count in each[:1] if len(each) == 1 else [each[0], each[-1]]:
+            out.append(
+                f"  FLOPs per token {_short(count['causal'])} causal, {_short(count['full'])} full attention, "
+                f"rows of {int(seq_len):,}"
+            )
+        out.append(f"  FLOPs in all    {model['flops']['causal']:.3e} causal, {model['flops']['full']:.3e} full")
+        out.append(f"  layout          {layout['processes']:,} processes: {sizes}")
+        for where, key in (("in all", "total"), ("per rank", "per_rank")):
+            parts = ", ".join(f"{part} {_bytes(state[key][part])}" for part in ("weights", "gradients", "optimizer"))
+            out.append(f"  state {where:9} {_bytes(state[key]['sum'])}: {parts}")
+    return out
+
+
+def _short(number: float) -> str:
+    for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
+        if number >= size:
+            return f"{number / size:.4g} {unit}"
+    return f"{number:,.0f}"
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20)):
+        if count >= size:
+            return f"{count / size:.4g} {unit}"
+    return f"{count / 2**10:.4g} KiB"

@@ -1,0 +1,281 @@
+"""Files that start a model's training on a cluster: an sbatch file for Slurm, a manifest for Kubernetes.
+
+Both start ``torchrun`` once a node with a rendezvous on the first one. Slurm queues a job again that lost a node and
+Kubernetes starts a pod again that failed; either way the run goes on from its last checkpoint (the report's section
+3.3.4 tells how often that is).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from string import Template
+
+from herdlm.base.errors import InputError
+from herdlm.plan.cost import layout_of
+from herdlm.recipe import Recipe
+
+PORT = 29_500
+GRACE_SECONDS = 300  # from SIGTERM to the end, in which the last checkpoint is written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What is to run, and on what.
+
+    Attributes:
+        name: of the job; letters, digits and dashes.
+        command: of one process, after ``torchrun``'s own options.
+        restarts: how often a failed group of processes starts again before the job gives up.
+    """
+
+    name: str
+    nodes: int
+    gpus_per_node: int
+    command: tuple[str, ...]
+    restarts: int = 10
+
+    def torchrun(self, *, endpoint: str, rdzv_id: str) -> list[str]:
+        """``torchrun`` and its options, each quoted for a shell but ``endpoint`` and ``rdzv_id``."""
+        return [
+            "torchrun",
+            f"--nnodes={self.nodes}",
+            f"--nproc-per-node={self.gpus_per_node}",
+            f"--max-restarts={self.restarts}",
+            "--rdzv-backend=c10d",
+            f"--rdzv-endpoint={endpoint}",
+            f"--rdzv-id={rdzv_id}",
+            *(shlex.quote(part) for part in self.command),
+        ]
+
+
+def plan_job(
+    recipe: Recipe,
+    model: str,
+    *,
+    path: str,
+    tokens: str,
+    tokenizer: str,
+    out: str,
+    overrides: Sequence[str] = (),
+    gpus_per_node: int = 8,
+    nodes: int | None = None,
+    teacher: str | None = None,
+) -> Job:
+    """The job that trains ``model`` in its recipe's layout.
+
+    Args:
+        path, tokens, tokenizer, out: as every node finds them.
+        teacher: likewise, where the recipe says that the model has one.
+        nodes: needed where the layout leaves ``dp_shard`` open.
+
+    Raises:
+        InputError: the recipe has no such model, its layout does not fit it, or does not fill whole nodes.
+    """
+    if model not in recipe.herd.models:
+        raise InputError(f"the recipe has no model {model}", f"Its models are {', '.join(recipe.herd.models)}")
+    if gpus_per_node < 1 or (nodes is not None and nodes < 1):
+        raise InputError(f"{nodes} nodes of {gpus_per_node} GPUs", "Give positive numbers")
+    if (recipe.herd.models[model].distill is None) != (teacher is None):
+        raise InputError(
+            f"herd.models.{model}.distill and --teacher go together, and only one of them is there", "Give both or none"
+        )
+    parallel = recipe.parallel_of(model)
+    if parallel.dp_shard == -1 and nodes is None:
+        raise InputError(
+            f"the layout of {model} takes as many processes as there are (parallel.dp_shard = -1)", "Say --nodes"
+        )
+    sizes = layout_of(recipe, model, nodes * gpus_per_node if nodes else None)
+    world = sizes.tp * sizes.cp * sizes.pp * sizes.dp
+    if world % gpus_per_node and world > gpus_per_node:
+        near = ", ".join(str(n) for n in range(1, gpus_per_node * 2 + 1) if world % n == 0 and n > 1)
+        raise InputError(
+            f"the layout's {world:,} processes do not fill whole nodes of {gpus_per_node} GPUs",
+            f"Set --gpus-per-node to a divisor ({near}) or change the layout",
+        )
+    per_node = min(world, gpus_per_node)
+    if per_node % sizes.tp:
+        raise InputError(
+            f"parallel.tp {sizes.tp} does not divide a node's {per_node} GPUs: its partners would talk across nodes",
+            "Lower parallel.tp",
+        )
+    command = ["-m", "herdlm.cli", "train", path, "--model", model]
+    for option, value in (("--tokens", tokens), ("--tokenizer", tokenizer), ("--out", out)):
+        command += [option, value]
+    if teacher is not None:
+        command += ["--teacher", teacher]
+    for override in overrides:
+        command += ["--set", override]
+    if broken := next((part for part in command if not part.isprintable()), None):
+        raise InputError(f"{broken!r} holds a character that is not printed", "Use another name")
+    title = recipe.name if recipe.name.endswith(model) else f"{recipe.name} {model}"
+    name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:50].strip("-")
+    return Job(name=f"herdlm-{name}", nodes=world // per_node, gpus_per_node=per_node, command=tuple(command))
+
+
+SBATCH = Template("""\
+#!/bin/bash
+#SBATCH --job-name=$name
+#SBATCH --nodes=$nodes
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=$gpus_per_node
+#SBATCH --exclusive
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=%x-%j.log
+#SBATCH --signal=TERM@$grace
+${more}
+# $processes processes. On SIGTERM (time limit, pre-emption) the run saves a checkpoint; submit the file again to go on.
+set -euo pipefail
+
+first_node=$$(scontrol show hostnames "$$SLURM_JOB_NODELIST" | head -n 1)
+export OMP_NUM_THREADS=1
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=$shutdown
+
+srun --kill-on-bad-exit=1 $torchrun
+""")
+
+
+def slurm(job: Job, *, options: Sequence[str] = ()) -> str:
+    """The text of an sbatch file.
+
+    Args:
+        options: further ones of sbatch, such as ``--partition=gpu``.
+
+    Raises:
+        InputError: an option is not of the form ``--name`` or ``--name=value``.
+    """
+    for option in options:
+        if not re.fullmatch(r"--[a-z][a-z-]*(=[^\n]+)?", option):
+            raise InputError(f"sbatch option {option!r} is not of the form --name=value", "Write, say, --partition=gpu")
+    words = job.torchrun(endpoint=f'"$first_node:{PORT}"', rdzv_id='"$SLURM_JOB_ID"')
+    more = "".join(f"#SBATCH {option}\n" for option in options)
+    return SBATCH.substitute(
+        name=job.name,
+        nodes=job.nodes,
+        gpus_per_node=job.gpus_per_node,
+        more=more,
+        processes=f"{job.nodes * job.gpus_per_node:,}",
+        torchrun=_continued(words),
+        grace=GRACE_SECONDS,
+        shutdown=GRACE_SECONDS - 20,
+    )
+
+
+MANIFEST = Template("""\
+# $processes processes. Pods find each other through the service; the first one holds the rendezvous.
+apiVersion: v1
+kind: Service
+metadata:
+  name: $name
+spec:
+  clusterIP: None
+  publishNotReadyAddresses: true
+  selector:
+    job-name: $name
+---
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: $name
+spec:
+  completionMode: Indexed
+  completions: $nodes
+  parallelism: $nodes
+  backoffLimit: $backoff
+  podReplacementPolicy: Failed
+  template:
+    spec:
+      subdomain: $name
+      restartPolicy: Never
+      terminationGracePeriodSeconds: $grace
+      containers:
+        - name: train
+          image: $image
+          command: ["/bin/bash", "-c"]
+          args:
+            - >-
+              exec $torchrun
+          env:
+            - name: OMP_NUM_THREADS
+              value: "1"
+            - name: TORCH_ELASTIC_SHUTDOWN_TIMEOUT
+              value: "$shutdown"
+          ports:
+            - containerPort: $port
+          resources:
+            limits:
+              nvidia.com/gpu: $gpus_per_node
+          volumeMounts:
+            - name: data
+              mountPath: $mount
+            - name: shared-memory
+              mountPath: /dev/shm
+      volumes:
+        - name: data
+          persistentVolumeClaim:
+            claimName: $claim
+        - name: shared-memory
+          emptyDir:
+            medium: Memory
+""")
+
+
+def kubernetes(job: Job, *, image: str, claim: str, mount: str = "/data") -> str:
+    """The text of a manifest: a headless service and an indexed job, one pod a node.
+
+    Args:
+        image: with herdlm and its ``torchrun`` on the path.
+        claim: the volume claim that holds recipe, tokens, tokenizer and output, mounted at ``mount`` in every pod.
+
+    Raises:
+        InputError: ``claim`` is no name, or a path of the job is not below ``mount``.
+    """
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", claim):
+        raise InputError(f"volume claim {claim!r} is no Kubernetes name", "Use lower-case letters, digits and dashes")
+    for option in ("train", "--tokens", "--tokenizer", "--out"):
+        path = job.command[job.command.index(option) + 1]
+        if not PurePosixPath(path).is_relative_to(mount):
+            raise InputError(
+                f"{path} is not on the volume mounted at {mount}", f"Give paths as pods see them: {mount}/..."
+            )
+    words = job.torchrun(endpoint=f"{job.name}-0.{job.name}:{PORT}", rdzv_id=job.name)
+    return MANIFEST.substitute(
+        name=job.name,
+        nodes=job.nodes,
+        gpus_per_node=job.gpus_per_node,
+        image=json.dumps(image),
+        claim=claim,
+        mount=json.dumps(mount),
+        port=PORT,
+        backoff=job.restarts * job.nodes,
+        processes=f"{job.nodes * job.gpus_per_node:,}",
+        torchrun=_folded(words),
+        grace=GRACE_SECONDS,
+        shutdown=GRACE_SECONDS - 20,
+    )
+
+
+def _continued(words: Sequence[str]) -> str:
+    """One shell command over several lines."""
+    return " \\\n  ".join(_lines(words))
+
+
+def _folded(words: Sequence[str]) -> str:
+    """The same as a folded YAML scalar, in which a line break is a space."""
+    return "\n              ".join(_lines(words)).replace("$(", "$$(")  # a pod's $(NAME) would be filled in
+
+
+def _lines(words: Sequence[str]) -> list[str]:
+    """Each option with its values on a line."""
+    lines: list[str] = []
+    for word in words:
+        if lines and not word.startswith("-"):
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines

@@ -1,0 +1,229 @@
+"""Does a model fit a node, and how many sequences beside it? Weights and key/value cache, counted from its shape.
+
+Nothing is allocated. Tensor parallelism cuts the model over as many of the node's GPUs as can share its query heads
+evenly, over all of them as a rule; where that is fewer, the node holds several copies of the model. Matrices are cut,
+norms are whole on each GPU, and key and value heads are copied where there are fewer of them than GPUs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from herdlm.base.errors import InputError
+from herdlm.generate.fp8.config import Fp8Config
+from herdlm.model.config import ModelConfig, RopeScaling
+from herdlm.plan.cost import Parameter, stage_parameters
+
+GIGABYTE = 10**9
+BF16, FP8 = 2, 1  # bytes
+PAGE = 16  # tokens of a page of the cache, the engine's default
+KEYS_AND_VALUES = 2
+
+
+def _published(dim: int, layers: int, heads: int, ffn_dim: int) -> ModelConfig:
+    return ModelConfig(
+        vocab_size=128_256,
+        dim=dim,
+        layers=layers,
+        heads=heads,
+        kv_heads=8,
+        ffn_dim=ffn_dim,
+        max_seq_len=131_072,
+        rope_scaling=RopeScaling(),
+    )
+
+
+# Llama 3.1, table 3 of the report.
+PUBLISHED = {
+    "8B": _published(4096, 32, 32, 14_336),
+    "70B": _published(8192, 80, 64, 28_672),
+    "405B": _published(16_384, 126, 128, 53_248),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What a model is to fit into. ``reserve`` is the share of memory left for activations, graphs and the runtime."""
+
+    gpus: int = 8
+    gigabytes: float = 80.0
+    reserve: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.gpus < 1 or not self.gigabytes > 0:
+            raise InputError(
+                f"a node of {self.gpus} GPUs with {self.gigabytes} GB holds nothing", "Give positive numbers"
+            )
+        if not 0 <= self.reserve < 1:
+            raise InputError(f"reserve = {self.reserve}", "Give a share from 0 up to 1")
+
+    @property
+    def usable(self) -> int:
+        """Bytes of one GPU for weights and cache."""
+        return int(self.gigabytes * GIGABYTE * (1 - self.reserve))
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """One model at one precision in one node; bytes, and sequences of ``context`` tokens.
+
+    Attributes:
+        weights: of the whole model; ``weights_per_gpu`` of the GPU that holds most.
+        cache_per_token: over all GPUs that share the model, copies of heads included.
+        cache: of ``concurrency`` sequences.
+        tensor_parallel: GPUs that share the model; ``copies`` of it stand in the node.
+        most_sequences: that fit beside the weights of all copies; 0 where the weights alone do not.
+    """
+
+    model: str
+    precision: str
+    parameters: int
+    weights: int
+    weights_per_gpu: int
+    cache_per_token: int
+    context: int
+    concurrency: int
+    cache: int
+    tensor_parallel: int
+    copies: int
+    weights_fit: bool
+    fits: bool
+    most_sequences: int
+
+
+def fit(
+    name: str,
+    model: ModelConfig,
+    node: Node,
+    *,
+    context: int,
+    concurrency: int,
+    fp8: Collection[str] = (),
+    precision: str = "BF16",
+) -> Fit:
+    """Whether ``concurrency`` sequences of ``context`` tokens fit beside a model's weights.
+
+    Args:
+        fp8: names of the modules whose weights are FP8 with a scale per row; all else is BF16, the cache too.
+
+    Raises:
+        InputError: a count is out of range.
+    """
+    if context < 1 or concurrency < 1:
+        raise InputError(f"context {context} with concurrency {concurrency}", "Give positive counts")
+    if context > model.max_seq_len:
+        raise InputError(f"{name} knows contexts up to {model.max_seq_len:,} tokens, not {context:,}", "Ask for less")
+    tp = math.gcd(model.heads, node.gpus)
+    copies = node.gpus // tp
+    weights = sum(_bytes(part, model, fp8, 1) for part in _parameters(model))
+    per_gpu = sum(_bytes(part, model, fp8, tp) for part in _parameters(model))
+    heads = -(-model.kv_heads // tp)
+    token_per_gpu = model.layers * KEYS_AND_VALUES * heads * model.head_size * BF16
+    sequence = -(-context // PAGE) * PAGE * token_per_gpu
+    room = node.usable - per_gpu
+    most = copies * max(room // sequence, 0)
+    return Fit(
+        model=name,
+        precision=precision,
+        parameters=model.parameters,
+        weights=weights,
+        weights_per_gpu=per_gpu,
+        cache_per_token=token_per_gpu * tp,
+        context=context,
+        concurrency=concurrency,
+        cache=concurrency * sequence * tp,
+        tensor_parallel=tp,
+        copies=copies,
+        weights_fit=room >= 0,
+        fits=concurrency <= most,
+        most_sequences=most,
+    )
+
+
+def both_precisions(
+    name: str, model: ModelConfig, node: Node, *, context: int, concurrency: int, config: Fp8Config
+) -> list[Fit]:
+    """A model in BF16, and in FP8 as ``config`` has it where that leaves a layer to quantise."""
+    layers = range(config.skip_first_layers, model.layers - config.skip_last_layers)
+    names = {f"model.layers.{layer}.{module}" for layer in layers for module in config.modules()}
+    rows = [fit(name, model, node, context=context, concurrency=concurrency)]
+    if names:
+        rows.append(fit(name, model, node, context=context, concurrency=concurrency, fp8=names, precision="FP8"))
+    return rows
+
+
+def fit_table(
+    named: Sequence[tuple[str, ModelConfig]], node: Node, *, context: int, concurrency: int, config: Fp8Config
+) -> dict[str, Any]:
+    """The will-it-fit table as JSON; a context beyond what a model knows is cut to that."""
+    rows = [
+        row
+        for name, model in named
+        for row in both_precisions(
+            name, model, node, context=min(context, model.max_seq_len), concurrency=concurrency, config=config
+        )
+    ]
+    return {"node": asdict(node), "context": context, "concurrency": concurrency, "rows": [asdict(row) for row in rows]}
+
+
+def named_models(paths: Sequence[Path]) -> list[tuple[str, ModelConfig]]:
+    """The models that folders, runs and recipes mean; those published where none is given.
+
+    Raises:
+        InputError: one of them is none of these.
+    """
+    from herdlm.generate.fp8.linear import shape_of
+    from herdlm.model.folders import model_folder, model_name
+    from herdlm.recipe import read_recipe
+
+    if not paths:
+        return list(PUBLISHED.items())
+    named: list[tuple[str, ModelConfig]] = []
+    for path in paths:
+        if path.suffix == ".toml":
+            recipe = read_recipe(path)
+            names = dict.fromkeys((recipe.herd.flagship, recipe.herd.small))
+            named += [(name, recipe.model_config_of(name)) for name in names]
+        else:
+            folder = model_folder(path)
+            named.append((model_name(folder), shape_of(folder)))
+    return named
+
+
+def lines(table: dict[str, Any]) -> list[str]:
+    """The table as text for people."""
+    node = table["node"]
+    out = [
+        f"{node['gpus']} GPUs of {node['gigabytes']:g} GB, {node['reserve']:.0%} kept free; sequences of "
+        f"{table['context']:,} tokens, {table['concurrency']:,} at once; sizes in GB",
+        f"{'model':16} {'':5} {'weights':>9} {'a GPU':>8} {'cache':>9} {'fits':>5} {'most sequences':>15}",
+    ]
+    for row in table["rows"]:
+        weights, per_gpu, cache = (row[key] / GIGABYTE for key in ("weights", "weights_per_gpu", "cache"))
+        fits = "yes" if row["fits"] else "no"
+        out.append(
+            f"{row['model']:16} {row['precision']:5} {weights:9,.1f} {per_gpu:8,.1f} {cache:9,.1f} {fits:>5} "
+            f"{row['most_sequences']:15,}"
+        )
+    return out
+
+
+def _parameters(model: ModelConfig) -> list[Parameter]:
+    parts = list(stage_parameters(model, range(model.layers)))
+    if model.head == "score":
+        parts[-1] = Parameter("score.weight", (1, model.dim), None)
+    return parts
+
+
+def _bytes(part: Parameter, model: ModelConfig, fp8: Collection[str], gpus: int) -> int:
+    """Bytes of a weight on the GPU that holds most of it; with its scales, where it is FP8."""
+    shape = [-(-size // gpus) if place == part.cut else size for place, size in enumerate(part.shape)]
+    if part.name.endswith(("k_proj.weight", "v_proj.weight")):
+        shape[0] = -(-model.kv_heads // gpus) * model.head_size
+    if part.name.removesuffix(".weight") in fp8:
+        return math.prod(shape) * FP8 + shape[0] * BF16
+    return math.prod(shape) * BF16

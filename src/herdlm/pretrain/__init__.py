@@ -1,0 +1,1 @@
+"""Pre-training one model: batches, mixes, long context, distillation."""

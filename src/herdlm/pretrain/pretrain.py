@@ -1,0 +1,291 @@
+"""Stages that pre-train the herd and forecast its flagship."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from herdlm.base.errors import InputError
+from herdlm.base.seeds import derive_seed
+from herdlm.base.standalone import input_folder, standalone
+from herdlm.evaluate.needle import Retrieval, make_needles, predict_with, retrieval
+from herdlm.evaluate.perplexity import TextLoss, text_loss
+from herdlm.generate.load import pick_device
+from herdlm.model.hf import save_folder
+from herdlm.model.transformer import Transformer, build, initialise
+from herdlm.parallel.gather import save_whole
+from herdlm.parallel.model import ParallelModel
+from herdlm.parallel.processes import is_first, led_by_first, process_group
+from herdlm.pretrain.batches import open_batches
+from herdlm.pretrain.distill import Teaching, open_teaching
+from herdlm.pretrain.long_context import Run, train_in_stages
+from herdlm.pretrain.mix import plan_mix, source_tokens
+from herdlm.recipe import Recipe
+from herdlm.run.lay_out import lay_out, pretraining_of
+from herdlm.run.stage import Context
+from herdlm.run.timeline import timeline, tokens_in
+from herdlm.scaling.forecast import fit_power_law
+from herdlm.tokens.mixture import FirstSteps
+from herdlm.tokens.shards import Shard
+from herdlm.tokens.tokenizer import PAD, TOKENIZER_FILES, Tokenizer
+from herdlm.train.loop import TrainResult, train
+from herdlm.train.milestones import keep_milestones
+from herdlm.train.objectives import NextToken
+from herdlm.train.track import FOLDER
+
+AXES = ("parameters", "body_parameters")
+
+
+def save_model(model: Transformer | ParallelModel, out: Path, *, tokenizer: Path, work: Path) -> None:
+    """Write a model into ``out`` with its tokenizer's files and the log of its training in ``work``.
+
+    A model on many processes is written by the first of them; a call for all.
+    """
+    if isinstance(model, ParallelModel):
+        save_whole(model, out)
+        if not is_first():
+            return
+    else:
+        save_folder(model, out)
+    for name in TOKENIZER_FILES:
+        if (tokenizer / name).exists():
+            shutil.copyfile(tokenizer / name, out / name)
+    log, board = work / "events.jsonl", work / FOLDER
+    if log.exists():
+        shutil.copyfile(log, out / "events.jsonl")
+    if board.exists():
+        shutil.copytree(board, out / FOLDER, dirs_exist_ok=True)
+
+
+def pretrain_stage(context: Context) -> dict[str, Any]:
+    """Train one model of the herd from nothing."""
+    return _pretrain(
+        context.recipe,
+        context.stage.options["model"],
+        tokens=context.inputs["tokens"],
+        tokenizer=context.inputs["tokenizer"],
+        out=context.out,
+        work=context.work,
+        device=context.device,
+        seed=context.seed(),
+        title=context.stage.name,
+        teacher=context.inputs.get("teacher"),
+    )
+
+
+def pretrain(
+    recipe: Recipe, name: str, *, tokens: Path, tokenizer: Path, out: Path, teacher: Path | None = None
+) -> dict[str, Any]:
+    """Pre-train the model ``name`` of a recipe on its own: token shards in, a model folder ``out``.
+
+    On one process it gives the same weights as the recipe's whole run. Under torchrun it trains in the recipe's layout,
+    and the counts are what the first process returns. Work that was cut off goes on from its last checkpoint, on any
+    number of processes; also where only its gates were changed. ``teacher`` is the folder of the model that teaches,
+    where the recipe says that one does.
+
+    Raises:
+        InputError: the recipe has no such model, ``out`` exists, tokens or tokenizer are not there, or there is a
+            teacher and no ``distill`` in the recipe or the other way round.
+    """
+    if name not in recipe.herd.models:
+        raise InputError(f"the recipe has no model {name}", f"Its models are {', '.join(recipe.herd.models)}")
+    torch.set_num_threads(recipe.compute.threads_per_stage)
+    settings = {
+        "model": recipe.model_config_of(name).model_dump(mode="json"),
+        "pretrain": recipe.pretrain.model_dump(mode="json", exclude={"gate"}),
+        "gate": recipe.pretrain.gate.model_dump(mode="json"),
+        "peak_lr": recipe.herd.models[name].peak_lr,
+    }
+    inputs = {"tokens": input_folder(tokens), "tokenizer": input_folder(tokenizer)}
+    distill = recipe.herd.models[name].distill
+    if (distill is None) != (teacher is None):
+        key = f"herd.models.{name}.distill"
+        raise InputError(
+            f"{key} needs a teacher's folder" if distill else f"a teacher is given, but the recipe has no {key}",
+            "Give --teacher" if distill else f"Set, say, {key}.weight=0.5, or leave --teacher out",
+        )
+    if distill is not None and teacher is not None:
+        settings["distill"] = distill.model_dump(mode="json", exclude={"teacher"})
+        inputs["teacher"] = input_folder(teacher)
+    seed = derive_seed(recipe.seed, "pretrain")
+    device = pick_device(recipe.compute.device).type
+    counts: dict[str, Any] = {}
+    with process_group(device):
+        published = standalone(
+            out,
+            kind="model",
+            name=f"pretrain-{name}",
+            settings=settings,
+            inputs=inputs,
+            seed=seed,
+            counts=counts,
+            free={"gate"},
+        )
+        with led_by_first(published) as (made, work):
+            done = _pretrain(
+                recipe,
+                name,
+                tokens=tokens,
+                tokenizer=tokenizer,
+                out=made,
+                work=work,
+                device=device,
+                seed=seed,
+                title=name,
+                teacher=teacher,
+            )
+            counts.update(done)
+    return counts
+
+
+def _check_shards(recipe: Recipe, tokens: Path, words: Tokenizer) -> None:
+    """Open all that the run will read before it starts, and make sure that it was made with this tokenizer."""
+    read = {part.source for stretch in timeline(recipe.pretrain) for part in stretch.mix}
+    for name in sorted({*read, "web-validation"}):
+        if Shard(tokens / name).index.tokenizer != words.content():
+            raise InputError(f"{tokens / name} was made with another tokenizer", "Give the tokenizer its tokens are of")
+    if words.vocab_size != recipe.tokenizer.vocab_size:
+        raise InputError(
+            f"the tokenizer has {words.vocab_size} entries, tokenizer.vocab_size says {recipe.tokenizer.vocab_size}",
+            "Give the recipe's tokenizer",
+        )
+
+
+def _pretrain(
+    recipe: Recipe,
+    name: str,
+    *,
+    tokens: Path,
+    tokenizer: Path,
+    out: Path,
+    work: Path,
+    device: str,
+    seed: int,
+    title: str,
+    teacher: Path | None,
+) -> dict[str, Any]:
+    """Train a model from nothing, its last part annealed on the better data, and measure it on held-out text."""
+    config = recipe.pretrain
+    words = Tokenizer.load(tokenizer)
+    pad = words.special(PAD)
+    _check_shards(recipe, tokens, words)
+    shape = recipe.model_config_of(name)
+    batches = open_batches(pretraining_of(recipe, name), tokens, seed=seed, pad=pad)
+    teaching: Teaching | None = None
+    if teacher is not None:
+        teaching = open_teaching(
+            recipe,
+            name,
+            teacher=teacher,
+            content=input_folder(teacher).content,
+            batches=batches,
+            words=words,
+            work=work,
+            device=device,
+            title=title,
+        )
+    model = build(shape, device)
+    spread = {key: shape.dim**-0.5 if value == "dim" else value for key, value in config.init.model_dump().items()}
+    initialise(model, derive_seed(seed, "init"), **spread)
+    trained = lay_out(recipe, name, model, recipe.pretrain.seq_lens)
+
+    rate = recipe.herd.models[name].peak_lr
+    training = config.train if rate is None else config.train.model_copy(update={"peak_lr": rate})
+    results: list[TrainResult] = []
+
+    def validate() -> dict[str, float]:
+        measured = held_out_loss(config.seq_len)
+        return {"loss": measured.nats_per_token, "bits_per_byte": measured.bits_per_byte}
+
+    def train_until(step: int) -> None:
+        last = step == config.steps
+        part = training.model_copy(update={"horizon_steps": config.steps, "average_last": 0.0})
+        rows = batches if last else FirstSteps(batches, step)
+        follow = partial(train, trained, work=work, title=title, track=recipe.track, validate=validate)
+        schedule = training if last else part
+        if teaching is None or step <= teaching.first_step:
+            results.append(follow(NextToken(), rows, schedule))
+            return
+        if teaching.first_step:  # up to there without it; nothing is done where the run is further on
+            follow(NextToken(), FirstSteps(batches, teaching.first_step), part)
+        results.append(follow(teaching.objective, teaching.batches(rows), schedule))
+
+    def find_needles(length: int) -> Retrieval:
+        needles = make_needles(
+            Shard(tokens / "web-validation"),
+            words,
+            length=length,
+            depths=config.gate.needle_depths,
+            per_depth=config.gate.needles_per_depth,
+            seed=derive_seed(seed, "needles"),
+        )
+        return retrieval(predict_with(trained), needles)
+
+    def held_out_loss(seq_len: int) -> TextLoss:
+        return text_loss(trained, tokens / "web-validation", seq_len=seq_len, pad=pad)
+
+    passed = train_in_stages(
+        config,
+        Run(
+            train_until=train_until,
+            stretch_rope=trained.set_rope_scaling,
+            find_needles=find_needles,
+            short_loss=lambda seq_len: held_out_loss(seq_len).nats_per_token,
+            save=lambda folder: save_model(trained, folder, tokenizer=tokenizer, work=work),
+        ),
+        work,
+    )
+    save_model(trained, out, tokenizer=tokenizer, work=work)
+    keep_milestones(work, out, training)
+    loss = held_out_loss(config.seq_len)
+    if not is_first():
+        return {}
+    epochs: dict[str, float] = {}
+    for (rows, steps), rows_per_step in zip(batches.phases, batches.rows_per_step, strict=True):
+        for source, read in rows.epochs(steps * rows_per_step).items():
+            epochs[source] = round(epochs.get(source, 0.0) + read, 3)
+    counts = {
+        "parameters": shape.parameters,
+        "body_parameters": shape.body_parameters,
+        **{f"validation_{key}": round(value, 6) for key, value in asdict(loss).items()},
+        "steps": results[-1].steps,
+        "trained_tokens": tokens_in(config),
+        "averaged_checkpoints": results[-1].averaged,
+        "epochs": epochs,
+        "gates": [asdict(evidence) for evidence in passed],
+    }
+    if config.max_epochs:
+        counts["mix_plan"] = plan_mix(config, source_tokens(tokens, config)).as_json()
+    (out / "training.json").write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
+    return counts
+
+
+def forecast_stage(context: Context) -> dict[str, Any]:
+    """Fit the ladder and write down the flagship's loss before it trains."""
+    recipe = context.recipe
+    ladder = {
+        name: json.loads((context.inputs[name] / "training.json").read_text(encoding="utf-8"))
+        for name in recipe.herd.ladder
+    }
+    flagship = recipe.model_config_of(recipe.herd.flagship)
+    losses = [point["validation_nats_per_token"] for point in ladder.values()]
+    told: dict[str, Any] = {
+        "axis": recipe.forecast.axis,
+        "ladder": {
+            name: {axis: point[axis] for axis in AXES} | {"loss": point["validation_nats_per_token"]}
+            for name, point in ladder.items()
+        },
+        "flagship": {axis: getattr(flagship, axis) for axis in AXES},
+    }
+    for axis in AXES:
+        law = fit_power_law([point[axis] for point in ladder.values()], losses)
+        told[axis] = asdict(law) | {"forecast": law(getattr(flagship, axis))}
+    told["forecast"] = told[told["axis"]]["forecast"]
+    (context.out / "forecast.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    return {"axis": told["axis"], "forecast": told["forecast"]}

@@ -1,0 +1,1 @@
+"""The work of a run's stages, a screen each."""

@@ -1,0 +1,217 @@
+"""Stages of post-training: demonstrations, rounds, their controls, and the small model's lesson."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from herdlm.align.bank.answers import sample_answers
+from herdlm.align.bank.tasks import Question, questions
+from herdlm.align.config import DpoConfig, RejectionConfig, SftConfig
+from herdlm.align.dpo import with_reference
+from herdlm.align.preferences import annotate
+from herdlm.align.rejection import best_answers
+from herdlm.align.reward import rank_accuracy, reward_model_from, score_answers
+from herdlm.evaluate.intervals import pass_rate
+from herdlm.generate import Engine
+from herdlm.model.hf import load_folder
+from herdlm.pretrain.pretrain import save_model
+from herdlm.run.stage import Context
+from herdlm.run.stages.data import load_bank
+from herdlm.tokens.dialogs import DialogBatches, PreferenceBatches, fits, read_jsonl, write_jsonl
+from herdlm.tokens.tokenizer import Tokenizer
+from herdlm.train.loop import train
+from herdlm.train.objectives import DPO, NextToken, Reward
+
+SEQUENCES_AT_ONCE = 512  # the engine's throughput on a CPU levels off here
+
+
+def sft_stage(context: Context) -> dict[str, Any]:
+    """Fine-tune on the demonstrations and whatever else the stage is given, from its base model.
+
+    Inputs whose role begins with "like" are runs whose steps, added up, this one is to match: it is their control.
+    """
+    options = context.stage.options
+    config = SftConfig.model_validate(context.stage.settings["sft"])
+    tokenizer = Tokenizer.load(context.inputs["base"])
+    dialogs, parts, too_long = [], {}, 0
+    for role, file, repeats in options["data"]:
+        rows = read_jsonl(context.inputs[role] / file)
+        found = [row for row in rows if fits(tokenizer, row["messages"], config.seq_len)]
+        too_long += len(rows) - len(found)
+        parts[f"{role}/{file}"] = len(found)
+        dialogs += found * repeats
+    like = [folder for role, folder in context.inputs.items() if role.startswith("like-")]
+    steps = sum(map(_steps_of, like)) if like else None
+    batches = DialogBatches(
+        tokenizer,
+        dialogs,
+        seq_len=config.seq_len,
+        rows_per_step=config.rows_per_step,
+        epochs=config.epochs,
+        seed=context.seed("batches"),
+        steps=steps,
+    )
+    model = load_folder(context.inputs["base"], context.device)
+    result = train(
+        model,
+        NextToken(),
+        batches,
+        config.train,
+        work=context.work,
+        title=context.stage.name,
+        track=context.recipe.track,
+    )
+    save_model(model, context.out, tokenizer=context.inputs["base"], work=context.work)
+    counts = {"steps": result.steps, "dialogs": len(dialogs), "parts": parts, "too_long": too_long}
+    return _training_counts(context, counts)
+
+
+def preferences_stage(context: Context) -> dict[str, Any]:
+    """Sample the current model on new prompts and have the annotator rank the answers."""
+    config = context.recipe.align.preferences
+    asked, answers = _sample(context, config.prompts, config.samples, config.temperature, config.max_answer_tokens)
+    collected = annotate(asked, answers, config, source=context.stage.inputs["model"], seed=context.seed("annotate"))
+    write_jsonl(context.out / "pairs.jsonl", collected.pairs)
+    write_jsonl(context.out / "held_out_pairs.jsonl", collected.held_out)
+    write_jsonl(context.out / "edits.jsonl", collected.edits)
+    return collected.counts
+
+
+def reward_stage(context: Context) -> dict[str, Any]:
+    """Train the reward model on the last rounds' pairs."""
+    config = context.recipe.align.reward
+    tokenizer = Tokenizer.load(context.inputs["model"])
+    given, too_long = _fitting(tokenizer, _gather(context, "preferences", "pairs.jsonl"), config.seq_len)
+    pairs = [pair for pair in given if config.use_edited or pair["rating"] != "edited"]
+    batches = partial(
+        PreferenceBatches,
+        tokenizer,
+        seq_len=config.seq_len,
+        pairs_per_step=config.pairs_per_step,
+        mask_formatting=False,
+    )
+    model = reward_model_from(load_folder(context.inputs["model"], context.device), context.seed("head"))
+    training = batches(pairs=pairs, epochs=config.epochs, seed=context.seed("batches"))
+    train(
+        model, Reward(), training, config.train, work=context.work, title=context.stage.name, track=context.recipe.track
+    )
+    save_model(model, context.out, tokenizer=context.inputs["model"], work=context.work)
+    # A prompt that another round asked too and that was trained on there is no longer held out.
+    trained = {pair["prompt"][-1]["content"] for pair in given}
+    measured_with, _ = _fitting(tokenizer, _gather(context, "preferences", "held_out_pairs.jsonl"), config.seq_len)
+    held_out = [pair for pair in measured_with if pair["prompt"][-1]["content"] not in trained]
+    counts: dict[str, Any] = {"pairs": len(pairs), "held_out_pairs": len(held_out), "too_long": too_long}
+    for name, measured in (("train", pairs), ("held_out", held_out)):
+        if measured:
+            ranked = rank_accuracy(model, batches(pairs=measured, epochs=1, seed=0))
+            estimate = pass_rate(ranked)
+            counts[f"{name}_accuracy"] = [round(v, 4) for v in (estimate.value, estimate.low, estimate.high)]
+    return counts
+
+
+def samples_stage(context: Context) -> dict[str, Any]:
+    """Sample the current model K times on new prompts for rejection sampling."""
+    config = RejectionConfig.model_validate(context.stage.settings["rejection"])
+    asked, answers = _sample(context, config.prompts, config.samples, config.temperature, config.max_answer_tokens)
+    rows = [
+        {"task": q.task, "prompt": q.prompt, "answer": q.answer, "samples": given}
+        for q, given in zip(asked, answers, strict=True)
+    ]
+    write_jsonl(context.out / "samples.jsonl", rows)
+    return {"prompts": len(rows), "samples": sum(len(given) for given in answers)}
+
+
+def select_stage(context: Context) -> dict[str, Any]:
+    """Keep the best samples by verifier and reward model."""
+    config = RejectionConfig.model_validate(context.stage.settings["rejection"])
+    rows = read_jsonl(context.inputs["samples"] / "samples.jsonl")
+    asked = [Question(row["task"], row["prompt"], row["answer"]) for row in rows]
+    answers = [row["samples"] for row in rows]
+    model = load_folder(context.inputs["reward"], context.device)
+    tokenizer = Tokenizer.load(context.inputs["reward"])
+    rewards = score_answers(
+        model, tokenizer, asked, answers, seq_len=context.recipe.align.reward.seq_len, title=context.stage.name
+    )
+    kept, counts = best_answers(asked, answers, rewards, config, source=context.stage.options["source"])
+    write_jsonl(context.out / "kept.jsonl", kept)
+    return counts
+
+
+def dpo_stage(context: Context) -> dict[str, Any]:
+    """Direct preference optimisation from the round's fine-tuned model; its reference is where it starts."""
+    config = DpoConfig.model_validate(context.stage.settings["dpo"])
+    tokenizer = Tokenizer.load(context.inputs["model"])
+    model = load_folder(context.inputs["model"], context.device)
+    pairs, too_long = _fitting(tokenizer, _gather(context, "preferences", "pairs.jsonl"), config.seq_len)
+
+    def batches(of: list[Any]) -> PreferenceBatches:
+        return PreferenceBatches(
+            tokenizer,
+            of,
+            seq_len=config.seq_len,
+            pairs_per_step=config.pairs_per_step,
+            epochs=config.epochs,
+            seed=context.seed("batches"),
+            mask_formatting=config.mask_formatting,
+        )
+
+    pairs = with_reference(model, pairs, batches(pairs), config.train.precision)
+    objective = DPO(beta=config.beta, nll_weight=config.nll_weight)
+    result = train(
+        model,
+        objective,
+        batches(pairs),
+        config.train,
+        work=context.work,
+        title=context.stage.name,
+        track=context.recipe.track,
+    )
+    save_model(model, context.out, tokenizer=context.inputs["model"], work=context.work)
+    return _training_counts(context, {"steps": result.steps, "pairs": len(pairs), "too_long": too_long})
+
+
+def _sample(
+    context: Context, prompts: int, samples: int, temperature: float, max_tokens: int
+) -> tuple[list[Question], list[list[str]]]:
+    asked = questions(load_bank(context.inputs["bank"]), prompts, seed=context.seed(), name="prompts")
+    engine = Engine.load(context.inputs["model"], device=context.device, dtype="float32", max_batch=SEQUENCES_AT_ONCE)
+    answers = sample_answers(
+        engine,
+        Tokenizer.load(context.inputs["model"]),
+        asked,
+        samples=samples,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        seed=context.seed("sampling"),
+        title=context.stage.name,
+    )
+    return asked, answers
+
+
+def _gather(context: Context, role: str, file: str) -> list[Any]:
+    """The rows of a file in every input whose role is ``role`` or begins with it and a number."""
+    folders = [folder for name, folder in context.inputs.items() if name.split("-")[0] == role]
+    return [row for folder in folders for row in read_jsonl(folder / file)]
+
+
+def _fitting(tokenizer: Tokenizer, pairs: list[Any], seq_len: int) -> tuple[list[Any], int]:
+    """The pairs whose answers both go into a row with their prompt, and how many do not."""
+    kept = [
+        pair
+        for pair in pairs
+        if all(fits(tokenizer, [*pair["prompt"], *pair[side]], seq_len) for side in ("chosen", "rejected"))
+    ]
+    return kept, len(pairs) - len(kept)
+
+
+def _training_counts(context: Context, counts: dict[str, Any]) -> dict[str, Any]:
+    (context.out / "training.json").write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
+    return counts
+
+
+def _steps_of(folder: Path) -> int:
+    steps: int = json.loads((folder / "training.json").read_text(encoding="utf-8"))["steps"]
+    return steps

@@ -1,0 +1,228 @@
+"""Stages that turn raw pages into tokens: curate, tokenizer, bank, tokens."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from herdlm.align.bank.tasks import LANGUAGES, TASKS, Bank, questions, skill_documents
+from herdlm.align.preferences import as_dialog
+from herdlm.base.errors import InputError
+from herdlm.base.progress import Progress
+from herdlm.base.seeds import derive_seed, stream
+from herdlm.curate.pipeline import curate
+from herdlm.report.corpus_page import write_corpus_page
+from herdlm.run.stage import Context
+from herdlm.tokens.dialogs import write_jsonl
+from herdlm.tokens.documents import Split, read_documents, split_documents
+from herdlm.tokens.shards import ShardWriter
+from herdlm.tokens.sources import VALIDATION, WEB, shard_names
+from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_TEXT, Tokenizer, train_tokenizer
+
+WORD = re.compile(r"[a-z]{3,9}")
+
+
+def curate_stage(context: Context) -> dict[str, Any]:
+    """Raw pages to clean, unique documents."""
+    recipe = context.recipe
+    funnel = curate(recipe.data.sources, context.out, recipe.curate, seed=context.seed(), work=context.work / "curate")
+    write_corpus_page(context.out)
+    return funnel
+
+
+def tokenizer_stage(context: Context) -> dict[str, Any]:
+    """Train the tokenizer on the training documents."""
+    config = context.recipe.tokenizer
+    documents = context.inputs["documents"] / "documents"
+    split = _split(context)
+    chosen = split.train
+    sizes = [len(d.text.encode()) for d in read_documents(documents) if d.id in chosen]
+    share = min(config.training_megabytes * 1e6 / sum(sizes), 1.0)
+    rng = stream(context.seed(), "sample")
+
+    def sample() -> Iterator[str]:
+        with Progress("tokenizer", len(sizes), "documents") as progress:
+            for document in read_documents(documents):
+                if document.id in chosen:
+                    progress.advance()
+                    if rng.random() < share:
+                        yield document.text
+
+    tokenizer = train_tokenizer(sample(), config)
+    tokenizer.save(context.out)
+    return {
+        "vocab_size": tokenizer.vocab_size,
+        "trained_on_bytes": round(sum(sizes) * share),
+        "documents_over_language_limit": dict(sorted(split.cut.items())),
+    }
+
+
+def bank_stage(context: Context) -> dict[str, Any]:
+    """The instruction tasks' words, snippets, seed demonstrations and held-out questions."""
+    config, split = context.recipe.bank, _split(context)
+    documents = context.inputs["documents"] / "documents"
+    words = _common_words(documents, split, Tokenizer.load(context.inputs["tokenizer"]), config.words)
+    snippets, lines = _training_snippets(documents, split, config.snippet_characters)
+    held_out_snippets = _held_out_snippets(documents, split, config.snippet_characters, lines)
+    for name, found in (("training", snippets), ("validation", held_out_snippets)):
+        if not found:
+            raise InputError(
+                f"no {name} document in {', '.join(LANGUAGES.values())} has a line of {config.snippet_characters} "
+                "characters of prose",
+                "Lower bank.snippet_characters, raise tokens.validation_percent or give more pages",
+            )
+    rng = stream(context.seed(), "snippets")
+    for part in (snippets, held_out_snippets):
+        for code, texts in part.items():
+            order = rng.permutation(len(texts))[: config.snippets_per_language]
+            part[code] = [texts[i] for i in order]
+    bank = {"words": words, "snippets": snippets, "held_out_snippets": held_out_snippets}
+    (context.out / "bank.json").write_text(json.dumps(bank, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    loaded = load_bank(context.out)
+    seeds = questions(loaded, config.seed_demonstrations, seed=context.seed(), name="seeds")
+    held_out = questions(loaded, config.held_out_questions, seed=context.seed(), name="held out", held_out=True)
+    write_jsonl(context.out / "seeds.jsonl", [as_dialog(q, q.answer, source="seed") for q in seeds])
+    write_jsonl(
+        context.out / "held_out.jsonl", [{"task": q.task, "prompt": q.prompt, "answer": q.answer} for q in held_out]
+    )
+    return {
+        "words": len(words),
+        "seeds": len(seeds),
+        "held_out": len(held_out),
+        "tasks": len(TASKS),
+        "snippets": {code: len(texts) for code, texts in sorted(snippets.items())},
+        "held_out_snippets": {code: len(texts) for code, texts in sorted(held_out_snippets.items())},
+    }
+
+
+def _common_words(documents: Path, split: Split, tokenizer: Tokenizer, wanted: int) -> list[str]:
+    """The corpus's most common English words that are one token and in no task's wording."""
+    counts: Counter[str] = Counter()
+    for document in read_documents(documents):
+        if document.id in split.train and document.language == "en":
+            counts.update(WORD.findall(document.text))
+    said = {part for task in TASKS for wording in (*task.prompts, *task.documents) for part in wording.lower().split()}
+    words = []
+    for word, _ in sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])):
+        if word not in said and len(tokenizer.encode(f" {word}")) == 1:
+            words.append(word)
+        if len(words) == wanted:
+            return words
+    raise InputError(
+        f"the English training documents hold {len(words)} common one-token words, bank.words asks for {wanted}",
+        "Lower bank.words, give more text, or put en into curate.languages",
+    )
+
+
+def _training_snippets(documents: Path, split: Split, size: int) -> tuple[dict[str, list[str]], set[str]]:
+    """Pieces of prose by language, and every line of the training documents in any language."""
+    snippets: dict[str, list[str]] = {}
+    lines: set[str] = set()
+    for document in read_documents(documents):
+        if document.id in split.train:
+            lines.update(map(_normalised, document.text.splitlines()))
+            if document.language in LANGUAGES:
+                snippets.setdefault(document.language, []).extend(piece for piece, _ in _snippets(document.text, size))
+    return {code: texts for code, texts in snippets.items() if texts}, lines
+
+
+def _held_out_snippets(documents: Path, split: Split, size: int, known: set[str]) -> dict[str, list[str]]:
+    """Pieces of validation documents' prose by language, each once, from no line that training holds too."""
+    snippets: dict[str, dict[str, None]] = {}
+    for document in read_documents(documents):
+        if document.id in split.validation and document.language in LANGUAGES:
+            fresh = (piece for piece, line in _snippets(document.text, size) if _normalised(line) not in known)
+            snippets.setdefault(document.language, {}).update(dict.fromkeys(fresh))
+    return {code: list(texts) for code, texts in snippets.items() if texts}
+
+
+def _normalised(line: str) -> str:
+    return " ".join(line.lower().split())
+
+
+def tokens_stage(context: Context) -> dict[str, Any]:
+    """Documents to token shards: the text of each source for training, annealing and validation; skill documents."""
+    config, split = context.recipe.tokens, _split(context)
+    tokenizer = Tokenizer.load(context.inputs["tokenizer"])
+    begin, end = tokenizer.special(BEGIN_OF_TEXT), tokenizer.special(END_OF_TEXT)
+    open_shard = partial(ShardWriter, vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.content())
+    names = [*shard_names(config.sources), *(f"{name}{VALIDATION}" for name in (WEB, *config.sources))]
+    writers = {name: open_shard(context.out / name) for name in names}
+    total = len(split.train) + len(split.validation)
+    with Progress("tokens", total, "documents") as progress:
+        for document in read_documents(context.inputs["documents"] / "documents"):
+            wanted = split.shards(document.id)
+            if not wanted:
+                continue
+            tokens = [begin, *tokenizer.encode(document.text), end]
+            for name in wanted:
+                writers[name].add(tokens, text_bytes=len(document.text.encode()))
+            progress.advance()
+    if config.skill_documents:
+        writers["skills"] = writer = open_shard(context.out / "skills", with_targets=True)
+        made = list(
+            skill_documents(
+                load_bank(context.inputs["bank"]),
+                config.skill_documents,
+                seed=context.seed(),
+                context_share=config.skill_context_share,
+            )
+        )
+        before = tokenizer.encode_batch([text for text, _ in made])
+        answers = tokenizer.encode_batch([f" {answer}" for _, answer in made])
+        for (text, answer), prefix, suffix in zip(made, before, answers, strict=True):
+            tokens = [begin, *prefix, *suffix, end]
+            targets = [False] * (1 + len(prefix)) + [True] * (len(suffix) + 1)
+            writer.add(tokens, text_bytes=len(f"{text} {answer}".encode()), targets=targets)
+    counts = {}
+    for name, writer in writers.items():
+        index = writer.close()
+        counts[name] = {
+            "documents": index.documents,
+            "tokens": index.tokens,
+            "target_tokens": index.target_tokens,
+            "bytes_per_token": round(index.text_bytes / max(index.tokens, 1), 3),
+        }
+    if config.sources:
+        told = {"documents_of_no_source": dict(sorted(split.outside.items()))}
+        (context.out / "sources.json").write_text(
+            json.dumps(told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+        )
+    return counts
+
+
+def load_bank(folder: Path) -> Bank:
+    """The bank as the bank stage wrote it."""
+    return Bank(**json.loads((folder / "bank.json").read_text(encoding="utf-8")))
+
+
+def _split(context: Context) -> Split:
+    """Which document belongs where: the same in every stage that asks."""
+    config = context.recipe.tokens
+    return split_documents(
+        context.inputs["documents"] / "documents",
+        seed=derive_seed(context.recipe.seed, "split"),
+        validation_percent=config.validation_percent,
+        anneal_percent=config.anneal_percent,
+        max_text_megabytes=config.max_text_megabytes,
+        sources=config.sources,
+    )
+
+
+def _snippets(text: str, size: int) -> Iterator[tuple[str, str]]:
+    """Beginnings of a document's prose lines, of whole words and at most ``size`` characters, each with its line."""
+    for line in text.splitlines():
+        if len(line) < size or sum(c.isalpha() or c.isspace() for c in line) < 0.9 * len(line):
+            continue
+        piece = ""
+        for word in line.split():
+            if len(piece) + len(word) + 1 > size:
+                break
+            piece += f" {word}" if piece else word
+        if piece:
+            yield piece, line

@@ -1,0 +1,89 @@
+"""Stages that export, quantise and examine models."""
+
+from __future__ import annotations
+
+import shutil
+from collections import defaultdict
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from herdlm.align.bank.answers import examine
+from herdlm.align.bank.tasks import Question
+from herdlm.compare.compare import Material, headline, write_damage
+from herdlm.compare.measure import Asking
+from herdlm.evaluate.intervals import pass_rate
+from herdlm.evaluate.perplexity import text_loss
+from herdlm.generate import Engine
+from herdlm.generate.fp8.folder import quantize_folder
+from herdlm.generate.load import load_model
+from herdlm.model.hf import load_folder, save_folder
+from herdlm.run.stage import Context
+from herdlm.tokens.chat import stop_tokens
+from herdlm.tokens.dialogs import read_jsonl, write_jsonl
+from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, PAD, TOKENIZER_FILES, Tokenizer
+
+MAX_ANSWER_TOKENS = 32
+COMPARED_QUESTIONS, COMPARED_ROWS = 256, 1024
+
+
+def export_stage(context: Context) -> dict[str, Any]:
+    """A finished model in BF16, ready for any tool that reads Hugging Face folders."""
+    model = load_folder(context.inputs["model"])
+    tokenizer = Tokenizer.load(context.inputs["model"])
+    generation = {"bos_token_id": tokenizer.special(BEGIN_OF_TEXT), "eos_token_id": list(stop_tokens(tokenizer))}
+    save_folder(model, context.out, dtype=torch.bfloat16, generation=generation)
+    for name in TOKENIZER_FILES:
+        shutil.copyfile(context.inputs["model"] / name, context.out / name)
+    return {"parameters": model.config.parameters}
+
+
+def quantize_stage(context: Context) -> dict[str, Any]:
+    """The flagship's feed-forward matrices in FP8."""
+    return quantize_folder(context.inputs["model"], context.out, context.recipe.quantize)
+
+
+def examine_stage(context: Context) -> dict[str, Any]:
+    """Held-out questions answered greedily, and the loss on held-out text."""
+    model = load_model(context.inputs["model"], context.device, torch.float32)
+    tokenizer = Tokenizer.load(context.inputs["model"])
+    engine = Engine(model, tokenizer, max_batch=512)
+    rows = read_jsonl(context.inputs["bank"] / "held_out.jsonl")
+    asked = [Question(row["task"], row["prompt"], row["answer"]) for row in rows]
+    found = examine(engine, tokenizer, asked, max_tokens=MAX_ANSWER_TOKENS, title=context.stage.name)
+    write_jsonl(context.out / "answers.jsonl", found)
+    by_task: dict[str, list[bool]] = defaultdict(list)
+    for row in found:
+        by_task[row["task"]].append(row["right"])
+    loss = text_loss(
+        model,
+        context.inputs["tokens"] / "web-validation",
+        seq_len=context.recipe.pretrain.seq_len,
+        pad=tokenizer.special(PAD),
+    )
+    return {
+        "questions": len(found),
+        "pass_rate": asdict(pass_rate([row["right"] for row in found])),
+        "tasks": {task: round(sum(right) / len(right), 4) for task, right in sorted(by_task.items())},
+        "validation": asdict(loss),
+    }
+
+
+def compare_stage(context: Context) -> dict[str, Any]:
+    """What FP8 did to the flagship: the damage report on held-out text, questions and the last round's reward model."""
+    inputs = context.inputs
+    told = write_damage(
+        context.out,
+        context.work,
+        inputs["original"],
+        inputs["changed"],
+        Material(inputs["tokens"] / "web-validation", inputs["bank"] / "held_out.jsonl", inputs["reward"]),
+        asking=Asking(max_tokens=MAX_ANSWER_TOKENS),
+        prompts=COMPARED_QUESTIONS,
+        rows=COMPARED_ROWS,
+        seq_len=context.recipe.pretrain.seq_len,
+        device=context.device,
+        quiet=context.quiet,
+    )
+    return headline(told)

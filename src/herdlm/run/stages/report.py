@@ -1,0 +1,227 @@
+"""The last stage: gathers what all others measured, holds the run's claims against it, and writes the report."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from herdlm.base.artefact import write_text_durably
+from herdlm.base.errors import DamagedError
+from herdlm.evaluate.intervals import Estimate, paired_difference, pass_rate
+from herdlm.recipe import Recipe
+from herdlm.report import gather, read
+from herdlm.report.checks import above, beats_chance, below, foretold, lossless
+from herdlm.report.data import Check, Examination, Interval, Quantization, ReportData
+from herdlm.report.lineage import lineage
+from herdlm.report.page import render_page
+from herdlm.report.read import AnswerRecord, Records
+from herdlm.run.pipeline import examined, last_round
+from herdlm.run.stage import Context
+
+START, CONTROL, TAUGHT, SMALL_CONTROL = "seeds-sft", "control-sft", "small-taught", "small-control"
+WITH_NLL, WITHOUT_NLL, BF16, FP8 = "dpo-with-nll", "dpo-without-nll", "flagship-bf16", "flagship-fp8"
+
+
+def report_stage(context: Context) -> dict[str, Any]:
+    """Write ``report.html`` and ``report.json``; the counts are the verdicts of the run's claims.
+
+    Raises:
+        DamagedError: a stage's file or count that the report needs is missing or of another form.
+    """
+    data = gather_report(context.recipe, context.inputs)
+    numbers = json.dumps(asdict(data), indent=2, ensure_ascii=False, allow_nan=False)
+    write_text_durably(context.out / "report.json", numbers + "\n")
+    write_text_durably(context.out / "report.html", render_page(data))
+    return {
+        "checks": len(data.checks),
+        "shown": sum(check.verdict == "shown" for check in data.checks),
+        "verdicts": {check.name: check.verdict for check in (*data.checks, *data.further_checks)},
+    }
+
+
+def gather_report(recipe: Recipe, folders: Mapping[str, Path]) -> ReportData:
+    """The report of a run whose finished stages lie in ``folders``, by name."""
+    records = read.read_stages(folders)
+    answers = _Answers(records, examined(recipe))
+    flagship, small = recipe.herd.flagship, recipe.herd.small
+    roles = dict.fromkeys(recipe.herd.ladder, "ladder") | {small: "small", flagship: "flagship"}
+    if small in recipe.herd.ladder:
+        roles[small] = "small, ladder"
+    pretraining = tuple(gather.pretraining(records[f"pretrain-{name}"], name, role) for name, role in roles.items())
+    measured = next(p.validation_loss for p in pretraining if p.model == flagship)
+    forecast = gather.forecast(records["forecast"], records[f"pretrain-{flagship}"], measured)
+    rounds = tuple(gather.round_of(records, number) for number in range(1, recipe.align.rounds + 1))
+    last = last_round(recipe)
+    compared = (START, CONTROL, last, SMALL_CONTROL, TAUGHT)
+    anneal = recipe.pretrain.train.anneal_steps
+    return ReportData(
+        name=recipe.name,
+        seed=recipe.seed,
+        code=tuple(sorted(records["curate"].manifest.code.items())),
+        checks=(*_claims(answers, last), foretold(forecast)),
+        further_checks=(
+            *_steps(answers, recipe),
+            *(beats_chance(r.number, r.reward_held_out) for r in rounds if r.reward_held_out),
+        ),
+        curation=gather.curation(records),
+        pretraining=pretraining,
+        annealing_from=recipe.pretrain.steps - anneal if anneal else None,
+        forecast=forecast,
+        examinations=tuple(answers.examination(stage) for stage in answers.labels),
+        start=START,
+        rounds=rounds,
+        control=CONTROL,
+        key_models=(*compared[:3], FP8, *compared[3:]),
+        ablation=(gather.drift(records[WITH_NLL], "with NLL"), gather.drift(records[WITHOUT_NLL], "without NLL")),
+        quantization=_quantization(records, answers),
+        dialogs=gather.dialogs({stage: answers.of(stage) for stage in compared}, answers.labels),
+        times=gather.times(records),
+        lineage=lineage(records, FP8),
+        settings=gather.shareable_settings(recipe.model_dump(mode="json")),
+    )
+
+
+class _Answers:
+    """The held-out answers of all examined models, compared question by question."""
+
+    def __init__(self, records: Records, labels: dict[str, str]) -> None:
+        self.records, self.labels = records, labels
+        self._read: dict[str, list[AnswerRecord]] = {}
+        first: list[tuple[str, str, str]] | None = None
+        for stage in labels:
+            found = records[f"examine-{stage}"].lines("answers.jsonl", AnswerRecord)
+            asked = [(row.task, row.prompt, row.answer) for row in found]
+            if not asked or (first is not None and asked != first):
+                what = "answers other questions than the other models" if asked else "holds no answer"
+                folder = records[f"examine-{stage}"].folder
+                raise DamagedError(f"{folder / 'answers.jsonl'} {what}", f"Delete {folder} and run the recipe again")
+            first = asked
+            self._read[stage] = found
+
+    def of(self, stage: str) -> Sequence[AnswerRecord]:
+        return self._read[stage]
+
+    def right(self, stage: str) -> list[bool]:
+        return [row.right for row in self._read[stage]]
+
+    def examination(self, stage: str) -> Examination:
+        rows, record = self._read[stage], self.records[f"examine-{stage}"]
+        asked, right = Counter(row.task for row in rows), Counter(row.task for row in rows if row.right)
+        return Examination(
+            stage=stage,
+            label=self.labels[stage],
+            asked=len(rows),
+            right=right.total(),
+            pass_rate=_interval(pass_rate(self.right(stage))),
+            tasks=tuple((task, right[task], asked[task]) for task in sorted(asked)),
+            bits_per_byte=record.counts(read.ExaminationCounts).validation.bits_per_byte,
+        )
+
+    def rate(self, stage: str) -> tuple[str, float]:
+        return self.labels[stage], sum(self.right(stage)) / len(self._read[stage])
+
+    def difference(self, before: str, after: str) -> Interval:
+        return _interval(paired_difference(self.right(before), self.right(after)))
+
+    def above(self, name: str, claim: str, better: str, worse: str) -> Check:
+        return above(name, claim, self.rate(better), self.rate(worse), self.difference(worse, better))
+
+
+def _claims(answers: _Answers, last: str) -> list[Check]:
+    """What a run is to show."""
+    return [
+        answers.above(
+            "rounds-over-control",
+            "The rounds lift the flagship above a control trained on demonstrations and edits for as many steps",
+            last,
+            CONTROL,
+        ),
+        answers.above(
+            "flagship-teaches-small",
+            "The flagship's answers teach the small model more than as many steps on demonstrations",
+            TAUGHT,
+            SMALL_CONTROL,
+        ),
+        answers.above(
+            "dpo-with-nll-over-without",
+            "At a high rate, DPO with its likelihood term (NLL) beats DPO without it",
+            WITH_NLL,
+            WITHOUT_NLL,
+        ),
+        below(
+            "dpo-without-nll-collapses",
+            "At that rate, DPO without NLL falls below the model it started from",
+            answers.rate(WITHOUT_NLL),
+            answers.rate("round-1-sft"),
+            answers.difference("round-1-sft", WITHOUT_NLL),
+        ),
+        lossless(
+            "fp8-keeps-pass-rate",
+            "The FP8 flagship's pass rate is within 2 points of the BF16 flagship's",
+            answers.rate(FP8),
+            answers.rate(BF16),
+            answers.difference(BF16, FP8),
+        ),
+    ]
+
+
+def _steps(answers: _Answers, recipe: Recipe) -> list[Check]:
+    """What each step of the recipe did, whether or not it was expected to show."""
+    last, rounds = last_round(recipe), range(1, recipe.align.rounds + 1)
+    checks = [
+        answers.above(
+            "demonstrations-over-pretrained",
+            "Demonstrations teach the pre-trained flagship to answer",
+            START,
+            f"pretrain-{recipe.herd.flagship}",
+        ),
+        answers.above("rounds-over-demonstrations", "The rounds improve on the demonstrations alone", last, START),
+    ]
+    for number in rounds:
+        before = START if number == 1 else f"round-{number - 1}-dpo"
+        name = "the demonstrations" if number == 1 else f"round {number - 1}"
+        claim = f"Round {number} improves on {name}"
+        checks.append(answers.above(f"round-{number}-over-before", claim, f"round-{number}-dpo", before))
+    checks += [
+        answers.above(f"dpo-over-sft-{r}", f"In round {r}, DPO improves on SFT", f"round-{r}-dpo", f"round-{r}-sft")
+        for r in rounds
+    ]
+    return [
+        *checks,
+        answers.above(
+            "dpo-with-nll-over-start",
+            "At a high rate, DPO with NLL improves on the model it started from",
+            WITH_NLL,
+            "round-1-sft",
+        ),
+    ]
+
+
+def _quantization(records: Records, answers: _Answers) -> Quantization:
+    counts = records[FP8].counts(read.QuantizationCounts)
+    damage = records["compare-fp8"].json("damage.json", read.DamageRecord)
+    divergence, reward = damage.text, damage.answers.reward.difference
+    pairs = list(zip(answers.right(BF16), answers.right(FP8), strict=True))
+    return Quantization(
+        original=BF16,
+        changed=FP8,
+        parameters=counts.parameters,
+        parameters_fp8=counts.parameters_fp8,
+        bytes_before=counts.bytes_before,
+        bytes_after=counts.bytes_after,
+        kl=divergence.kl,
+        kl_p99=divergence.kl_p99,
+        top1_agreement=divergence.top1_agreement,
+        tokens=divergence.tokens,
+        reward=Interval(reward.value, reward.low, reward.high) if reward else None,
+        gained=sum(after and not before for before, after in pairs),
+        lost=sum(before and not after for before, after in pairs),
+    )
+
+
+def _interval(estimate: Estimate) -> Interval:
+    return Interval(estimate.value, estimate.low, estimate.high)

@@ -1,0 +1,219 @@
+"""What a small data set is worth: a half-trained model annealed on it and, beside that, without it.
+
+Llama 3 report, section 3.1.3: the learning rate of a half-trained 8B falls linearly to zero over 40B tokens, of which
+the new set has 30% and the default mix 70%. The other arm reads the default mix alone. Both start from the same
+weights, with new moments of the optimizer, and read the same rows of the default mix in the same order.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from herdlm.base.artefact import write_text_durably
+from herdlm.base.errors import InputError
+from herdlm.base.seeds import derive_seed
+from herdlm.evaluate.paired import paired_loss_difference, row_losses
+from herdlm.generate.load import pick_device
+from herdlm.model.hf import load_folder
+from herdlm.model.transformer import build, initialise
+from herdlm.parallel.processes import from_first, is_first, meet, process_group
+from herdlm.pretrain.batches import open_batches
+from herdlm.pretrain.pretrain import save_model
+from herdlm.recipe import Recipe
+from herdlm.run.lay_out import lay_out, pretraining_of
+from herdlm.run.timeline import timeline
+from herdlm.tokens.mixture import FirstSteps, Mixture, PretrainBatches
+from herdlm.tokens.rows import Source
+from herdlm.tokens.shards import Shard
+from herdlm.tokens.tokenizer import PAD, Tokenizer
+from herdlm.train.config import TrainConfig
+from herdlm.train.loop import train
+from herdlm.train.objectives import NextToken
+from herdlm.train.schedules import learning_rate
+
+NEW_SHARE = 0.3
+WARMUP_SHARE = 0.05  # of the probe: the optimizer's moments start anew
+DEFAULT_SET = "web-validation"
+NEW = "new set"
+
+
+def anneal_probe(
+    recipe: Recipe,
+    name: str,
+    *,
+    tokens: Path,
+    tokenizer: Path,
+    new: Path,
+    held_out: Mapping[str, Path],
+    out: Path,
+    half_trained: Path | None = None,
+    steps: int | None = None,
+    new_share: float = NEW_SHARE,
+) -> dict[str, Any]:
+    """Measure what the shard ``new`` does for the model ``name``; returns what is in ``out/probe.json``.
+
+    Under torchrun, models are trained and measured in the recipe's layout, and the first process returns the result.
+
+    Args:
+        tokens: the recipe's token shards, ``web-validation`` among them, on which the arms are always compared.
+        held_out: further shards to compare on, by name; text like the new set's that is not in it belongs here.
+        half_trained: a model folder to start from; where not given, the first half of the recipe's run is trained.
+        steps: of the annealing; where not given, the recipe's ``anneal_steps``.
+        new_share: of the rows, for the new set.
+
+    Raises:
+        InputError: model, shards or steps are not usable, or a shard was made with another tokenizer.
+    """
+    with process_group(pick_device(recipe.compute.device).type):
+        training, words = _training(recipe, name), Tokenizer.load(tokenizer)
+        steps = training.anneal_steps if steps is None else steps
+        half = recipe.pretrain.steps // 2
+        sets = {DEFAULT_SET: tokens / DEFAULT_SET, **held_out}
+        from_first(lambda: _check(recipe, steps, half, new_share, out, trains_half=half_trained is None))
+        for folder in (new, *sets.values()):
+            if Shard(folder).index.tokenizer != words.content():
+                raise InputError(f"{folder} was made with another tokenizer than {tokenizer}", "Make its tokens anew")
+        work = out.with_name(f".{out.name}.working")
+        made = work / "out"
+        if is_first():
+            shutil.rmtree(made, ignore_errors=True)
+            made.mkdir(parents=True)
+        meet()
+        seed, pad = derive_seed(recipe.seed, "pretrain"), words.special(PAD)
+        batches = open_batches(pretraining_of(recipe, name), tokens, seed=seed, pad=pad)
+        if half_trained is None:
+            half_trained = _train_half(
+                recipe, name, FirstSteps(batches, half), seed=seed, work=work, tokenizer=tokenizer
+            )
+        rate, rows_per_step = learning_rate(half, recipe.pretrain.steps, training), batches.rows_of(half)
+        warmup = max(round(WARMUP_SHARE * steps), 1)
+        annealing = training.model_validate(
+            training.model_dump()
+            | {"peak_lr": rate, "warmup_steps": warmup, "decay": "constant", "decay_steps": None}
+            | {"anneal_steps": steps - warmup, "average_last": 0.0}
+        )
+        losses: dict[str, dict[str, Any]] = {}
+        for arm, mixture in _arms(batches, half, Source(NEW, new, new_share)).items():
+            whole = load_folder(half_trained, pick_device(recipe.compute.device))
+            if whole.config.vocab_size < words.vocab_size:
+                raise InputError(
+                    f"{half_trained} knows fewer tokens than {tokenizer}", "Give the model's own tokenizer"
+                )
+            model = lay_out(recipe, name, whole, {mixture.seq_len})
+            rows = PretrainBatches([(mixture, steps)], rows_per_step=rows_per_step, rows_per_micro_batch=batches.micro)
+            train(model, NextToken(), rows, annealing, work=work / arm, title=f"anneal, {arm}")
+            save_model(model, made / arm, tokenizer=tokenizer, work=work / arm)
+            losses[arm] = {
+                which: row_losses(model, folder, seq_len=mixture.seq_len, pad=pad) for which, folder in sets.items()
+            }
+            new_epochs = mixture.epochs(steps * rows_per_step).get(NEW)
+        told = {
+            "model": name,
+            "half_step": half,
+            "steps": steps,
+            "tokens": steps * rows_per_step * mixture.seq_len,
+            "peak_lr": rate,
+            "new_share": new_share,
+            "new_epochs": new_epochs,
+            "held_out": {which: _compared(losses["default"][which], losses["new"][which]) for which in sets},
+        }
+        if is_first():
+            write_text_durably(made / "probe.json", json.dumps(told, indent=2) + "\n")
+            made.rename(out)
+            shutil.rmtree(work)
+        meet()
+        return told if is_first() else {}
+
+
+def lines(told: dict[str, Any]) -> list[str]:
+    """The result as text for people."""
+    out = [
+        f"{told['model']}, half-trained ({told['half_step']:,} steps), annealed over {told['tokens']:,} tokens: "
+        f"nats per token with {told['new_share']:.0%} of the new set and without"
+    ]
+    for which, found in told["held_out"].items():
+        out.append(
+            f"  {which:20} {found['default']:.4f} -> {found['new']:.4f}, {found['difference']:+.4f} "
+            f"[{found['low']:+.4f}, {found['high']:+.4f}] over {found['rows']:,} rows: {found['verdict']}"
+        )
+    return out
+
+
+def _training(recipe: Recipe, name: str) -> TrainConfig:
+    if name not in recipe.herd.models:
+        raise InputError(f"the recipe has no model {name}", f"Its models are {', '.join(recipe.herd.models)}")
+    if recipe.herd.models[name].distill is not None:
+        raise InputError(f"herd.models.{name}.distill: a probe trains without a teacher", "Probe a model without one")
+    rate = recipe.herd.models[name].peak_lr
+    return recipe.pretrain.train if rate is None else recipe.pretrain.train.model_copy(update={"peak_lr": rate})
+
+
+def _check(recipe: Recipe, steps: int, half: int, new_share: float, out: Path, *, trains_half: bool) -> None:
+    if out.exists():
+        raise InputError(f"{out} exists", "Give a new folder")
+    if not 0 < new_share < 1:
+        raise InputError(f"the new set's share is {new_share}", "Give a number between 0 and 1, such as 0.3")
+    if steps < 2:
+        raise InputError(f"an anneal of {steps} steps", "Say --steps, or set pretrain.train.anneal_steps")
+    if half < 1:
+        raise InputError(f"pretrain.steps {recipe.pretrain.steps} have no half", "Train for longer")
+    if trains_half and any(s.kind == "long-context" and s.first_step < half for s in timeline(recipe.pretrain)):
+        raise InputError(
+            f"the middle of the run, step {half:,}, is in its long-context stages", "Give a model with --half-trained"
+        )
+
+
+def _train_half(recipe: Recipe, name: str, batches: FirstSteps, *, seed: int, work: Path, tokenizer: Path) -> Path:
+    """The recipe's own run as far as its middle, or what an earlier try left of it."""
+    folder = work / "half-trained"
+    if from_first(folder.exists):
+        return folder
+    training = _training(recipe, name)
+    shape = recipe.model_config_of(name)
+    whole = build(shape, pick_device(recipe.compute.device))
+    spread = recipe.pretrain.init.model_dump()
+    initialise(whole, derive_seed(seed, "init"), **{k: shape.dim**-0.5 if v == "dim" else v for k, v in spread.items()})
+    stretches = timeline(recipe.pretrain)
+    model = lay_out(recipe, name, whole, {s.seq_len for s in stretches if s.first_step < batches.steps})
+    first = training.model_copy(update={"horizon_steps": recipe.pretrain.steps, "average_last": 0.0})
+    train(model, NextToken(), batches, first, work=work / "half", title=f"first half of {name}")
+    writing = work / ".half-trained"
+    if is_first():
+        shutil.rmtree(writing, ignore_errors=True)
+    meet()
+    save_model(model, writing, tokenizer=tokenizer, work=work / "half")
+    if is_first():
+        writing.rename(folder)
+    meet()
+    return folder
+
+
+def _arms(batches: PretrainBatches, half: int, new: Source) -> dict[str, Mixture]:
+    """Both go on with the default mix from where the half-trained model's run stands."""
+    mixture, first_row, _ = batches.find(half)
+    default = [rows.source for rows in mixture.rows]
+    scale = (1 - new.share) / sum(source.share for source in default)
+    beside = [replace(source, share=source.share * scale) for source in default]
+    return {"default": mixture.after(first_row, default), "new": mixture.after(first_row, [*beside, new])}
+
+
+def _compared(default: NDArray[np.float64], new: NDArray[np.float64]) -> dict[str, Any]:
+    found = paired_loss_difference(default, new)
+    verdict = "better" if found.high < 0 else "worse" if found.low > 0 else "no difference seen"
+    return {
+        "default": float(default.mean()),
+        "new": float(new.mean()),
+        "difference": found.value,
+        "low": found.low,
+        "high": found.high,
+        "rows": len(default),
+        "verdict": verdict,
+    }

@@ -1,0 +1,178 @@
+"""The candidate mixes of a search: given by hand or drawn around the recipe's own, each with a run in small."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+
+from herdlm.base.errors import InputError
+from herdlm.base.recipe import Section, parse, read_toml
+from herdlm.base.seeds import stream
+from herdlm.pretrain.mix import MixPlan, plan_mix, source_tokens
+from herdlm.recipe import MixPart, Recipe
+from herdlm.run.timeline import timeline
+
+DEFAULT = "default"
+SMALLEST_SHARE = 1e-4  # of a drawn mix: less is none
+
+
+class CandidateConfig(Section):
+    """Shares that take the place of ``pretrain.mix``, and of ``pretrain.anneal_mix`` where given."""
+
+    mix: dict[str, PositiveFloat] = Field(min_length=1, description="share of each source")
+    anneal_mix: dict[str, PositiveFloat] | None = Field(None, min_length=1)
+
+
+class DrawConfig(Section):
+    """Candidates drawn from a Dirichlet distribution whose mean is ``pretrain.mix``."""
+
+    count: int = Field(ge=1)
+    concentration: float = Field(20.0, gt=0, description="the lower, the farther from the recipe's own mix")
+    fixed: tuple[str, ...] = Field((), description="sources whose share stays")
+
+
+class CandidatesConfig(Section):
+    """A file of candidates."""
+
+    candidates: dict[str, CandidateConfig] = Field(default_factory=dict)
+    draw: DrawConfig | None = None
+    weights: dict[str, NonNegativeFloat] = Field(
+        default_factory=dict, description="of the held-out sets in the ranking; where none is given, all weigh alike"
+    )
+
+    @model_validator(mode="after")
+    def _something_is_to_be_tried(self) -> CandidatesConfig:
+        if not self.candidates and self.draw is None:
+            raise ValueError("no candidates: give [candidates.NAME] tables or [draw]")
+        if DEFAULT in self.candidates:
+            raise ValueError(
+                f"candidates.{DEFAULT} is the recipe's own mix, which is always tried: choose another name"
+            )
+        if self.weights and not sum(self.weights.values()):
+            raise ValueError("weights are all 0")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A mix to try.
+
+    Args:
+        asked: its shares of the main part.
+        plan: of the whole run, with the caps on epochs applied to it.
+        recipe: the run in small that tries what the caps leave.
+    """
+
+    name: str
+    asked: dict[str, float]
+    plan: MixPlan
+    recipe: Recipe
+
+
+def read_candidates(path: Path) -> CandidatesConfig:
+    """Read a file of candidates.
+
+    Raises:
+        InputError: naming file, key, value and what is allowed.
+    """
+    return parse(CandidatesConfig, read_toml(path), str(path))
+
+
+def make_candidates(
+    recipe: Recipe, config: CandidatesConfig, tokens: Path, *, steps: int | None, source: str
+) -> list[Candidate]:
+    """The recipe's own mix, those of the file, and those drawn, in this order.
+
+    Args:
+        tokens: the folder of token shards.
+        steps: of the run in small; the recipe's, without its long-context stages, where not given.
+        source: the file's name, for errors.
+
+    Raises:
+        InputError: a candidate names no source, or cannot be read within the caps on epochs.
+    """
+    shares = {part.source: part.share for part in recipe.pretrain.mix}
+    asked: dict[str, CandidateConfig] = {DEFAULT: CandidateConfig(mix=shares), **config.candidates}
+    if config.draw:
+        asked |= _draw(recipe, config.draw, source)
+    made = []
+    for name, candidate in asked.items():
+        where = f"{source}: candidate {name}"
+        full = _with_candidate(recipe, candidate, where)
+        plan = plan_mix(full.pretrain, source_tokens(tokens, full.pretrain))
+        small = in_small(plan, full, steps, where)
+        made.append(Candidate(name, _relative(candidate.mix), plan, small))
+    return made
+
+
+def _draw(recipe: Recipe, config: DrawConfig, source: str) -> dict[str, CandidateConfig]:
+    shares = _relative({part.source: part.share for part in recipe.pretrain.mix})
+    if unknown := sorted(set(config.fixed) - set(shares)):
+        raise InputError(
+            f"{source}: draw.fixed names {unknown[0]}, which pretrain.mix does not read",
+            f"Choose from {', '.join(shares)}",
+        )
+    free = [name for name in shares if name not in config.fixed]
+    if len(free) < 2:
+        raise InputError(f"{source}: draw has {len(free)} free sources", "Leave two or more out of draw.fixed")
+    room = sum(shares[name] for name in free)
+    rng = stream(recipe.seed, "mix search", "draw")
+    drawn = {}
+    for number in range(1, config.count + 1):
+        parts = rng.dirichlet([config.concentration * shares[name] / room for name in free])
+        mix = {name: shares[name] for name in config.fixed}
+        mix |= {
+            name: round(room * float(part), 6) for name, part in zip(free, parts, strict=True) if part > SMALLEST_SHARE
+        }
+        drawn[f"draw-{number}"] = CandidateConfig(mix=mix)
+    return drawn
+
+
+def _with_candidate(recipe: Recipe, candidate: CandidateConfig, where: str) -> Recipe:
+    """The recipe with a candidate's shares; loss weights stay with their sources, and so do caps that still apply."""
+    pretrain = recipe.pretrain.model_dump()
+    weights = {part.source: part.loss_weight for mix in recipe.pretrain.mixes.values() for part in mix}
+    for key, shares in (("mix", candidate.mix), ("anneal_mix", candidate.anneal_mix)):
+        if shares is not None:
+            pretrain[key] = [
+                MixPart(source=name, share=share, loss_weight=weights.get(name, 1.0)).model_dump()
+                for name, share in shares.items()
+            ]
+    mixes = [pretrain["mix"], pretrain["anneal_mix"], *(phase["mix"] for phase in pretrain["mix_phases"])]
+    mixes += [stage["mix"] or [] for stage in pretrain["long_context"]]
+    read = {part["source"] for mix in mixes for part in mix}
+    pretrain["max_epochs"] = {name: cap for name, cap in recipe.pretrain.max_epochs.items() if name in read}
+    return parse(Recipe, recipe.model_dump() | {"pretrain": pretrain}, where)
+
+
+def in_small(plan: MixPlan, recipe: Recipe, steps: int | None, where: str) -> Recipe:
+    """The recipe with its mixes as planned and a run of ``steps`` whose parts have the proportions of the whole.
+
+    Long-context stages are left out: they change the length of rows, not the mix that is to be chosen.
+
+    Raises:
+        InputError: so few steps do not hold the run's parts.
+    """
+    config = plan.config
+    whole = config.steps - sum(s.steps for s in timeline(config) if s.kind == "long-context")
+    factor = 1.0 if steps is None else steps / whole
+
+    def shorter(count: int | None) -> int | None:
+        return max(round(count * factor), 1) if count else count
+
+    pretrain: dict[str, Any] = config.model_dump()
+    pretrain |= {"steps": steps or whole, "long_context": []}
+    for key in ("warmup_steps", "anneal_steps", "decay_steps"):
+        pretrain["train"][key] = shorter(pretrain["train"][key])
+    for part in (*pretrain["ramp"], *pretrain["mix_phases"]):
+        part["from_tokens"] = shorter(part["from_tokens"])
+    return parse(Recipe, recipe.model_dump() | {"pretrain": pretrain}, f"{where} in {steps} steps")
+
+
+def _relative(shares: Mapping[str, float]) -> dict[str, float]:
+    whole = sum(shares.values())
+    return {name: share / whole for name, share in shares.items()}

@@ -1,0 +1,91 @@
+"""Trains the models of a search for a data mix, each once and resumably, and measures them on held-out text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from herdlm.base.artefact import hash_json, read_manifest, verify
+from herdlm.base.progress import Progress
+from herdlm.base.seeds import derive_seed
+from herdlm.evaluate.paired import row_losses
+from herdlm.generate.load import pick_device
+from herdlm.model.hf import load_folder
+from herdlm.pretrain.pretrain import pretrain
+from herdlm.recipe import Recipe
+from herdlm.scaling.mix_candidates import Candidate
+from herdlm.tokens.tokenizer import PAD, Tokenizer
+
+Losses = dict[str, NDArray[np.float64]]
+"""By domain, nats per token of each held-out row: [seeds, candidates, models, rows]."""
+
+
+@dataclass
+class Bench:
+    """Where candidates are trained and measured.
+
+    Args:
+        domains: shards of held-out text by name.
+        runs: the folder that keeps the trained models.
+        inputs: content hashes of tokens and tokenizer, part of each model's key.
+        contents: of the models that were asked for, by their folder in ``runs``.
+    """
+
+    tokens: Path
+    tokenizer: Path
+    domains: dict[str, Path]
+    runs: Path
+    inputs: dict[str, str]
+    seeds: int
+    contents: dict[str, str] = field(default_factory=dict)
+
+    def measure(self, candidates: Sequence[Candidate], models: Sequence[str]) -> Losses:
+        """Train what is not trained yet and measure it on every domain."""
+        losses: dict[str, list[NDArray[np.float64]]] = {domain: [] for domain in self.domains}
+        shape = (self.seeds, len(candidates), len(models))
+        with Progress("mix search", self.seeds * len(candidates) * len(models), "models") as progress:
+            for seed in range(self.seeds):
+                for candidate in candidates:
+                    for model in models:
+                        for domain, rows in self._losses_of(candidate.recipe, model, seed).items():
+                            losses[domain].append(rows)
+                        progress.advance()
+        return {domain: np.stack(rows).reshape(*shape, -1) for domain, rows in losses.items()}
+
+    def _losses_of(self, recipe: Recipe, model: str, number: int) -> dict[str, NDArray[np.float64]]:
+        folder = self._trained(recipe, model, number)
+        words = Tokenizer.load(self.tokenizer)
+        loaded = load_folder(folder, pick_device(recipe.compute.device))
+        seq_len, pad = recipe.pretrain.seq_len, words.special(PAD)
+        return {domain: row_losses(loaded, shard, seq_len=seq_len, pad=pad) for domain, shard in self.domains.items()}
+
+    def _trained(self, recipe: Recipe, model: str, number: int) -> Path:
+        """The folder of a trained model, whose name is a hash of all that made it."""
+        seed = recipe.seed if number == 0 else derive_seed(recipe.seed, "mix search", number)
+        recipe = recipe.model_copy(update={"seed": seed})
+        pretraining = recipe.pretrain.model_dump(mode="json")
+        pretraining["train"].pop("checkpoint_every_steps")
+        key = hash_json(
+            {
+                "model": recipe.model_config_of(model).model_dump(mode="json"),
+                "pretrain": pretraining,
+                "peak_lr": recipe.herd.models[model].peak_lr,
+                "seed": seed,
+                "inputs": self.inputs,
+                "compute": recipe.compute.model_dump(mode="json", include={"device", "threads_per_stage"}),
+            }
+        )
+        folder = self.runs / f"{model}-{key[:16]}"
+        manifest = read_manifest(folder)
+        if manifest is None:
+            self.runs.mkdir(parents=True, exist_ok=True)
+            pretrain(recipe, model, tokens=self.tokens, tokenizer=self.tokenizer, out=folder)
+            manifest = read_manifest(folder)
+        assert manifest is not None
+        verify(folder, manifest)
+        self.contents[folder.name] = manifest.content
+        return folder

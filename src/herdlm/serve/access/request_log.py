@@ -1,0 +1,97 @@
+"""One request's visit to the server: who, what, how many tokens, when. Access log and metrics are made of it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+
+from herdlm.serve.access.limits import Account, Accounts
+
+
+@dataclass(slots=True)
+class Visit:
+    """Filled in while the request is answered.
+
+    Attributes:
+        id: told in the header ``x-request-id``.
+        model: the name of a model of this server; empty where the request named none.
+        cached_tokens: of the prompt, found in the prefix cache.
+        first_token_at, last_token_at: of a stream, monotonic seconds.
+        error: the API's code of what went wrong.
+        texts: prompts, kept only where the log is to have them.
+    """
+
+    method: str
+    path: str
+    client: str = ""
+    account: Account | None = None
+    id: str = field(default_factory=lambda: f"req-{secrets.token_hex(12)}")
+    started_at: float = field(default_factory=time.monotonic)
+    status: int = 0
+    model: str = ""
+    stream: bool = False
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    first_token_at: float | None = None
+    last_token_at: float | None = None
+    ended_at: float = 0.0
+    error: str | None = None
+    texts: Any = None
+
+    def prompt(self, tokens: int) -> None:
+        """Count the prompt.
+
+        Raises:
+            RefusedError: the key's allowance of tokens does not cover it.
+        """
+        if self.account:
+            Accounts.take_prompt(self.account, tokens)
+        self.prompt_tokens += tokens
+
+    def drawn(self, tokens: int) -> None:
+        """Count tokens of the answer, which in a stream came now."""
+        if not tokens:
+            return
+        if self.stream:
+            self.last_token_at = time.monotonic()
+            if self.first_token_at is None:
+                self.first_token_at = self.last_token_at
+        self.completion_tokens += tokens
+        if self.account:
+            Accounts.take_answer(self.account, tokens)
+
+    def record(self) -> dict[str, Any]:
+        """The line of the access log."""
+        first = None if self.first_token_at is None else _milliseconds(self.first_token_at - self.started_at)
+        record = {
+            "id": self.id,
+            "key": self.account.key.name if self.account else None,
+            "client": self.client,
+            "method": self.method,
+            "path": self.path,
+            "status": self.status,
+            "error": self.error,
+            "model": self.model or None,
+            "stream": self.stream,
+            "prompt_tokens": self.prompt_tokens,
+            "cached_tokens": self.cached_tokens,
+            "completion_tokens": self.completion_tokens,
+            "first_token_ms": first,
+            "total_ms": _milliseconds(self.ended_at - self.started_at),
+        }
+        return record if self.texts is None else record | {"texts": self.texts}
+
+
+def visit_of(request: Request) -> Visit:
+    """The visit that a request belongs to."""
+    visit: Visit = request.scope["visit"]
+    return visit
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(1000 * seconds, 2)

@@ -1,0 +1,170 @@
+"""Answers in the exact shapes of the OpenAI API, whole or in chunks of a stream."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from herdlm import __version__
+from herdlm.serve.api.logprobs import chat_logprobs
+from herdlm.serve.api.tool_calls import CallPiece, CallScanner
+from herdlm.serve.workers.model_text import ModelText
+from herdlm.serve.workers.protocol import News
+from herdlm.tokens.tokenizer import PYTHON_TAG
+
+
+@dataclass(slots=True)
+class Usage:
+    """Counts of tokens. Those of the answer are all that were drawn, the ones that ended it included."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+    def told(self) -> dict[str, Any]:
+        """As the API has it."""
+        total = self.prompt_tokens + self.completion_tokens
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": total,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+        }
+
+
+class Answer(ABC):
+    """Puts the samples of one request into words; each sample is one choice."""
+
+    whole_object: ClassVar[str]
+    chunk_object: ClassVar[str]
+    prefix: ClassVar[str]
+
+    def __init__(self, model: ModelText) -> None:
+        self.model = model
+        self.id = f"{self.prefix}-{secrets.token_hex(12)}"
+        self.created = int(time.time())
+
+    @abstractmethod
+    def whole(self, index: int, news: News) -> dict[str, Any]:
+        """The choice for a finished sample, all of which ``news`` tells."""
+
+    @abstractmethod
+    def opening(self, index: int) -> Iterator[dict[str, Any]]:
+        """Choices of the chunks that come before any token."""
+
+    @abstractmethod
+    def news(self, index: int, news: News) -> Iterator[dict[str, Any]]:
+        """Choices of the chunks that tell of ``news``."""
+
+    def drawn(self, news: News) -> int:
+        """Tokens of ``news`` that count as drawn for the client."""
+        return len(news.logprobs)
+
+    def response(self, choices: list[dict[str, Any]], usage: Usage) -> dict[str, Any]:
+        """The whole answer."""
+        return self._envelope(self.whole_object, choices) | {"usage": usage.told()}
+
+    def chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        """One chunk of a stream."""
+        return self._envelope(self.chunk_object, choices)
+
+    def _envelope(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model.name,
+            "choices": choices,
+            "system_fingerprint": f"herdlm-{__version__}",
+        }
+
+
+class ChatAnswer(Answer):
+    """An answer of ``/v1/chat/completions``.
+
+    Args:
+        logprobs: whether to tell each token's log-probability. Where a stop string ended a sample, its tokens are told.
+        functions: names of the functions that the answer may call.
+        parallel: whether it may hold more than one call.
+    """
+
+    whole_object, chunk_object, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
+
+    def __init__(
+        self, model: ModelText, *, logprobs: bool, functions: frozenset[str] = frozenset(), parallel: bool = True
+    ) -> None:
+        super().__init__(model)
+        self.logprobs, self.functions, self.parallel = logprobs, functions, parallel
+        self._texts: dict[int, _Text] = {}
+
+    def whole(self, index: int, news: News) -> dict[str, Any]:
+        text, calls = "", list[dict[str, Any]]()
+        for piece in self._pieces(index, news):
+            if isinstance(piece, str):
+                text += piece
+            elif piece.name is not None:
+                calls.append(piece.told() | {"type": "function"})
+            else:
+                calls[-1]["function"]["arguments"] += piece.arguments
+        message: dict[str, Any] = {"role": "assistant", "content": text or (None if calls else ""), "refusal": None}
+        if calls:
+            message["tool_calls"] = [{k: v for k, v in call.items() if k != "index"} for call in calls]
+        return {
+            "index": index,
+            "message": message,
+            "logprobs": self._logprobs(news),
+            "finish_reason": self._reason(index, news),
+        }
+
+    def opening(self, index: int) -> Iterator[dict[str, Any]]:
+        yield self._choice(index, {"role": "assistant", "content": ""})
+
+    def news(self, index: int, news: News) -> Iterator[dict[str, Any]]:
+        logprobs = self._logprobs(news) if news.tokens else None
+        pieces = self._pieces(index, news) or ([""] if logprobs else [])
+        for piece in pieces:
+            delta = {"content": piece} if isinstance(piece, str) else {"tool_calls": [piece.told()]}
+            yield self._choice(index, delta, logprobs)
+            logprobs = None  # with the first piece alone
+        if news.finish_reason:
+            yield self._choice(index, {}, None, self._reason(index, news))
+
+    def _pieces(self, index: int, news: News) -> list[str | CallPiece]:
+        """Text and calls that ``news`` of a choice brings."""
+        state = self._texts.get(index)
+        if state is None:
+            state = self._texts[index] = _Text(CallScanner(self.functions, self.parallel) if self.functions else None)
+            if state.scanner and news.tokens and self.model.token_name(news.tokens[0]) == PYTHON_TAG:
+                state.scanner.begin_code()
+        text = news.text
+        if text and not state.begun:
+            state.begun = True
+            text = self.model.answer_text(text)
+        if state.scanner is None:
+            return [text] if text else []
+        return state.scanner.feed(text, final=news.finish_reason is not None)
+
+    def _reason(self, index: int, news: News) -> str | None:
+        scanner = self._texts[index].scanner
+        called = news.finish_reason == "stop" and scanner is not None and scanner.calls > 0
+        return "tool_calls" if called else news.finish_reason
+
+    def _choice(
+        self, index: int, delta: dict[str, Any], logprobs: dict[str, Any] | None = None, reason: str | None = None
+    ) -> dict[str, Any]:
+        return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+
+    def _logprobs(self, news: News) -> dict[str, Any] | None:
+        return chat_logprobs(self.model, news) if self.logprobs else None
+
+
+@dataclass(slots=True)
+class _Text:
+    """A choice of a chat so far; ``begun`` once some of its text was told."""
+
+    scanner: CallScanner | None
+    begun: bool = False

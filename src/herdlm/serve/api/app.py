@@ -1,0 +1,151 @@
+"""The OpenAI-compatible web application around one or more models."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import Response
+
+from herdlm import __version__
+from herdlm.serve import errors as failures
+from herdlm.serve.access.keys import KeyFile
+from herdlm.serve.access.limits import Crowd, ServerLimits
+from herdlm.serve.access.middleware import Door, Gate
+from herdlm.serve.api.chat import ChatBody
+from herdlm.serve.api.requests import CompletionBody, DetokenizeBody, EmbeddingBody, TokenizeBody
+from herdlm.serve.api.service import Service
+from herdlm.serve.errors import json_response
+from herdlm.serve.guard.moderation import Moderator
+from herdlm.serve.metrics import Metrics
+from herdlm.serve.page import page_router
+from herdlm.serve.workers.models import Models
+from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_TURN, PAD
+
+
+def create_app(
+    models: Models,
+    *,
+    seed: int = 0,
+    limits: ServerLimits | None = None,
+    keys: KeyFile | None = None,
+    log_texts: bool = False,
+    moderator: Moderator | None = None,
+) -> FastAPI:
+    """The application; all workers end with it.
+
+    Args:
+        seed: requests without a seed of their own draw with one that depends on this and on how many came before.
+        keys: who may ask; None for everyone.
+        log_texts: whether the access log has prompts.
+        moderator: a guard for prompts and answers; started by the server, ended with the application.
+    """
+    limits = limits or ServerLimits()
+    crowd, gate = Crowd(limits.samples), Gate()
+    service, metrics = Service(models, crowd, limits, seed, log_texts, moderator=moderator), Metrics(models, crowd)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await models.stop()
+            if moderator:
+                await moderator.stop()
+
+    # The interactive pages are left out, as they load their scripts from another host.
+    app = FastAPI(title="herdlm", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.service, app.state.gate, app.state.limits = service, gate, limits
+    failures.install(app)
+    app.include_router(_api(service))
+    app.include_router(_model_list(models))
+    app.include_router(_operations(models, gate, metrics))
+    app.include_router(page_router())
+    app.add_middleware(Door, keys=keys, limits=limits, gate=gate, metrics=metrics)
+    return app
+
+
+def _api(service: Service) -> APIRouter:
+    """What costs the model work, and its tokenizer."""
+    router = APIRouter()
+
+    @router.post("/v1/chat/completions")
+    async def chat_completions(body: ChatBody, request: Request) -> Response:
+        """Answer a chat."""
+        return await service.chat(body, request)
+
+    @router.post("/v1/completions")
+    async def completions(body: CompletionBody, request: Request) -> Response:
+        """Continue one or more texts."""
+        return await service.complete(body, request)
+
+    @router.post("/v1/embeddings")
+    async def embeddings(body: EmbeddingBody, request: Request) -> Response:
+        """A vector of length 1 for each text: the mean of the model's last hidden states."""
+        return await service.embed(body, request)
+
+    @router.post("/tokenize")
+    async def tokenize(body: TokenizeBody, request: Request) -> Response:
+        """The token ids of a text."""
+        return await service.tokenize(body, request)
+
+    @router.post("/detokenize")
+    async def detokenize(body: DetokenizeBody, request: Request) -> Response:
+        """The text of token ids."""
+        return await service.detokenize(body, request)
+
+    return router
+
+
+def _model_list(models: Models) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/v1/models")
+    async def every_model() -> Response:
+        """The models served here."""
+        return json_response({"object": "list", "data": [model.description() for model in models]})
+
+    @router.get("/v1/models/{name:path}")
+    async def one_model(name: str) -> Response:
+        """The model of that name."""
+        return json_response(models.find(name).description())
+
+    @router.get("/tokenizer_info")
+    async def tokenizer_info() -> Response:
+        """Special tokens and chat template of the default model, for clients that count tokens by this server."""
+        folder = models.default.text.folder
+        template = folder / "chat_template.jinja"
+        told = template.read_text(encoding="utf-8") if template.is_file() else None
+        known = models.default.text.tokenizer.backend.token_to_id
+        names = {"bos_token": BEGIN_OF_TEXT, "eos_token": END_OF_TURN, "pad_token": PAD}
+        specials = {key: name if known(name) is not None else None for key, name in names.items()}
+        return json_response(specials | {"chat_template": told})
+
+    return router
+
+
+def _operations(models: Models, gate: Gate, metrics: Metrics) -> APIRouter:
+    """For whoever runs the server."""
+    router = APIRouter()
+
+    @router.get("/health")
+    @router.get("/health/ready")
+    async def health() -> Response:
+        """Status 200 while requests are answered; 503 while the server shuts down or its default model is not ready."""
+        ready = models.default.backend.ready or not models.default.resident
+        status = "draining" if gate.draining else "ok" if ready else "starting"
+        told = {"status": status, "models": {model.text.name: model.backend.ready for model in models}}
+        return json_response(told, 200 if status == "ok" else 503)
+
+    @router.get("/health/live")
+    async def live() -> Response:
+        """Status 200 as long as the server process works at all."""
+        return json_response({"status": "ok"})
+
+    @router.get("/metrics")
+    async def prometheus() -> Response:
+        """For Prometheus."""
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return router

@@ -1,0 +1,72 @@
+"""How bodies of requests are read. A parameter is obeyed, or the request is refused naming it; nothing is ignored.
+
+``None`` means "not given" for every known parameter, as in OpenAI's clients. A parameter of the API that is not offered
+here may stand at a value that asks for nothing (``store`` of false), which ``neutral`` lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from herdlm.serve.errors import nearest, shown
+
+
+def _valid_unicode(text: str) -> str:
+    # JSON can spell half of a surrogate pair, which no encoding of text can hold.
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"not valid Unicode at character {error.start}") from error
+    return text
+
+
+Text = Annotated[str, AfterValidator(_valid_unicode)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+Neutral = Mapping[str, tuple[Any, ...]]
+
+
+class Body(BaseModel):
+    """Knows which parameters it does not offer."""
+
+    model_config = ConfigDict(strict=True, extra="allow", json_schema_extra={"additionalProperties": False})
+
+    neutral: ClassVar[Neutral] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_what_asks_for_nothing(cls, body: Any) -> Any:
+        return {k: v for k, v in body.items() if v is not None} if isinstance(body, dict) else body
+
+    @model_validator(mode="after")
+    def _refuse_what_is_not_offered(self) -> Body:
+        for field, value in (self.model_extra or {}).items():
+            if field not in self.neutral:
+                known = [*type(self).model_fields, *self.neutral]
+                raise PydanticCustomError(
+                    "unknown_parameter",
+                    "unknown parameter {name}. {remedy}",
+                    {"field": field, "name": shown(field), "remedy": nearest(field, known)},
+                )
+            if not any(type(value) is type(neutral) and value == neutral for neutral in self.neutral[field]):
+                raise refusal(field, value)
+        return self
+
+
+def refusal(field: str, value: Any, remedy: str = "Drop it") -> PydanticCustomError:
+    """The error for a parameter of the API that this server does not offer."""
+    return PydanticCustomError(
+        "unsupported_parameter",
+        "{name} = {value} is not supported by this server. {remedy}",
+        {"field": field, "name": field, "value": shown(value), "remedy": remedy},
+    )
+
+
+def fault(field: str, problem: str) -> PydanticCustomError:
+    """The error for a parameter that does not go with the others."""
+    return PydanticCustomError("faulty_parameter", "{problem}", {"field": field, "problem": problem})

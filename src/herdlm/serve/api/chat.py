@@ -1,0 +1,217 @@
+"""The body of a chat: messages with text and tool calls, tools, and the form of the answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from herdlm.serve.api.body import Body, Neutral, Text, fault, refusal
+from herdlm.serve.api.requests import MAX_ALTERNATIVES, SamplingBody
+from herdlm.serve.errors import shown
+
+
+class ContentPart(Body):
+    """A piece of a message's content."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class CalledFunction(Body):
+    """A function's name and its arguments, a JSON object as a string."""
+
+    name: Text
+    arguments: Text
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The arguments; an empty object where they are no JSON object, which the validator has refused."""
+        values = json.loads(self.arguments)
+        return values if isinstance(values, dict) else {}
+
+    @model_validator(mode="after")
+    def _arguments_are_an_object(self) -> CalledFunction:
+        try:
+            values = json.loads(self.arguments)
+        except (ValueError, RecursionError) as error:
+            raise fault("arguments", f"the arguments of {shown(self.name)} are not valid JSON") from error
+        if not isinstance(values, dict):
+            raise fault("arguments", f"the arguments of {shown(self.name)} are no JSON object")
+        return self
+
+
+class ToolCall(Body):
+    """A call that the assistant made."""
+
+    id: Text
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class ChatMessage(Body):
+    """One message of a chat."""
+
+    neutral: ClassVar[Neutral] = {"name": (), "function_call": (), "audio": (), "refusal": (), "annotations": ([],)}
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Text | list[ContentPart] | None = None
+    tool_calls: list[ToolCall] = Field([], description="of an assistant's message")
+    tool_call_id: Text | None = Field(None, description="of a tool's message: the call it answers")
+
+    @model_validator(mode="after")
+    def _fits_its_role(self) -> ChatMessage:
+        if self.tool_calls and self.role != "assistant":
+            raise fault("tool_calls", "tool_calls belong to messages of role assistant")
+        if (self.tool_call_id is not None) != (self.role == "tool"):
+            raise fault("tool_call_id", "tool_call_id belongs to messages of role tool, and to each of them")
+        if self.content is None and not self.tool_calls:
+            raise fault("content", "content is missing")
+        return self
+
+    @property
+    def text(self) -> str:
+        """The content as one text."""
+        if self.content is None or isinstance(self.content, str):
+            return self.content or ""
+        return "".join(part.text for part in self.content)
+
+
+class Function(Body):
+    """A function that the model may call; ``parameters`` is a JSON schema of an object."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    description: Text | None = None
+    parameters: dict[str, Any] = Field(default={"type": "object", "properties": {}})
+    strict: bool = Field(
+        False, description="its arguments always obey the schema, also where the model is free to call"
+    )
+
+
+class Tool(Body):
+    """A tool. Functions named brave_search, wolfram_alpha and code_interpreter are Llama 3.1's own."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class NamedFunction(Body):
+    """A function by its name."""
+
+    name: Text
+
+
+class NamedTool(Body):
+    """The tool that must be called."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class JsonSchema(Body):
+    """A JSON schema that the answer is to obey. It always does, whatever ``strict`` says."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    description: Text | None = None
+    body: dict[str, Any] = Field(alias="schema")
+    strict: bool = True
+
+
+class ResponseFormat(Body):
+    """The form of the answer."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> ResponseFormat:
+        if (self.json_schema is not None) != (self.type == "json_schema"):
+            raise fault("json_schema", "json_schema belongs to type json_schema, and to it alone")
+        return self
+
+
+class ChatBody(SamplingBody):
+    """The body of ``POST /v1/chat/completions``."""
+
+    neutral: ClassVar[Neutral] = {
+        **SamplingBody.neutral,
+        "modalities": (["text"],),
+        "functions": ([],),
+        "function_call": ("none",),
+        "service_tier": ("auto", "default"),
+        "store": (False,),
+        "reasoning_effort": ("none",),
+        **dict.fromkeys(
+            (
+                "audio",
+                "metadata",
+                "moderation",
+                "prediction",
+                "prompt_cache_key",
+                "prompt_cache_options",
+                "prompt_cache_retention",
+                "safety_identifier",
+                "verbosity",
+                "web_search_options",
+            ),
+            (),
+        ),
+    }
+
+    messages: list[ChatMessage] = Field(min_length=1)
+    max_tokens: int | None = Field(None, ge=1, description="older name of max_completion_tokens")
+    max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool = Field(False, description="the log-probability of each token drawn")
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)] = 0
+    response_format: ResponseFormat | None = None
+    tools: list[Tool] = Field([], max_length=128)
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool = Field(True, description="whether an answer may hold more than one call")
+
+    @model_validator(mode="after")
+    def _hang_together(self) -> ChatBody:
+        if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
+            limits = f"max_tokens = {self.max_tokens} and max_completion_tokens = {self.max_completion_tokens}"
+            raise ValueError(f"{limits} differ: give one")
+        if self.top_logprobs and not self.logprobs:
+            raise fault("top_logprobs", f"top_logprobs = {self.top_logprobs} without logprobs: set logprobs to true")
+        names = [tool.function.name for tool in self.tools]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise fault("tools", f"two tools are called {twice}")
+        choice = self.tool_choice
+        if isinstance(choice, NamedTool) and choice.function.name not in names:
+            raise fault("tool_choice", f"tool_choice names {shown(choice.function.name)}, which is not among the tools")
+        if choice in ("auto", "required") and not names:
+            raise fault("tool_choice", f"tool_choice = {choice!r} without tools")
+        if self.forms_answer and self.may_call:
+            kind = self.response_format.type if self.response_format else ""
+            raise refusal("response_format", kind, "An answer in that form cannot call tools: drop one of the two")
+        return self
+
+    @property
+    def most_tokens(self) -> int | None:
+        """The limit on the answer, by whichever name it was given."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    @property
+    def forms_answer(self) -> bool:
+        """Whether the answer is to be JSON."""
+        return self.response_format is not None and self.response_format.type != "text"
+
+    @property
+    def may_call(self) -> bool:
+        """Whether the answer may call tools."""
+        return bool(self.tools) and self.tool_choice != "none"
+
+    @property
+    def strict(self) -> bool:
+        """Whether calls that the model is free to make must obey a schema."""
+        return self.may_call and not self.must_call and any(tool.function.strict for tool in self.tools)
+
+    @property
+    def must_call(self) -> list[Function]:
+        """The functions of which the answer must call one; none where it need not."""
+        if isinstance(self.tool_choice, NamedTool):
+            return [tool.function for tool in self.tools if tool.function.name == self.tool_choice.function.name]
+        return [tool.function for tool in self.tools] if self.tool_choice == "required" else []

@@ -1,0 +1,94 @@
+"""Answers of ``/v1/completions``, with the prompt before them where ``echo`` asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from herdlm.serve.api.answers import Answer
+from herdlm.serve.api.logprobs import Alternatives, CompletionLogprobs
+from herdlm.serve.workers.model_text import ModelText
+from herdlm.serve.workers.protocol import News
+
+
+@dataclass(slots=True)
+class Echo:
+    """A prompt that is told before its continuation."""
+
+    text: str
+    tokens: list[int]
+
+
+class CompletionAnswer(Answer):
+    """An answer of ``/v1/completions``.
+
+    Args:
+        top: alternatives to tell beside each token's log-probability; None to tell of none at all.
+        samples: choices of each prompt.
+        echoes: one for each prompt, or none.
+        echo_alone: only the prompts are told; the one token that an engine draws at least is not.
+    """
+
+    whole_object, chunk_object, prefix = "text_completion", "text_completion", "cmpl"
+
+    def __init__(
+        self,
+        model: ModelText,
+        *,
+        top: int | None,
+        samples: int = 1,
+        echoes: Sequence[Echo] = (),
+        echo_alone: bool = False,
+    ) -> None:
+        super().__init__(model)
+        self.top, self.samples, self.echoes, self.echo_alone = top, samples, echoes, echo_alone
+        self._logprobs: dict[int, CompletionLogprobs] = {}
+
+    def whole(self, index: int, news: News) -> dict[str, Any]:
+        text, logprobs = "", None
+        if self.echoes:
+            echo = self.echoes[index // self.samples]
+            text, logprobs = (
+                echo.text,
+                self._told(index, echo.tokens, [None, *news.prompt_logprobs], [None, *news.prompt_top_logprobs]),
+            )
+        if self.echo_alone:
+            return self._choice(index, text, logprobs, "length")
+        drawn = self._told(index, news.tokens, news.logprobs, news.top_logprobs)
+        return self._choice(index, text + news.text, _joined(logprobs, drawn), news.finish_reason)
+
+    def opening(self, index: int) -> Iterator[dict[str, Any]]:
+        if self.echoes:
+            yield self._choice(index, self.echoes[index // self.samples].text, None, None)
+
+    def news(self, index: int, news: News) -> Iterator[dict[str, Any]]:
+        if self.echo_alone:
+            yield self._choice(index, "", None, "length")
+        elif news.text or news.finish_reason or (self.top is not None and news.tokens):
+            logprobs = self._told(index, news.tokens, news.logprobs, news.top_logprobs)
+            yield self._choice(index, news.text, logprobs, news.finish_reason)
+
+    def drawn(self, news: News) -> int:
+        return 0 if self.echo_alone else len(news.logprobs)
+
+    def _told(
+        self,
+        index: int,
+        tokens: Sequence[int],
+        logprobs: Sequence[float | None],
+        alternatives: Sequence[Alternatives | None],
+    ) -> dict[str, Any] | None:
+        if self.top is None:
+            return None
+        of = self._logprobs.setdefault(index, CompletionLogprobs(self.model))
+        return of.told(tokens, logprobs, alternatives, self.top)
+
+    def _choice(self, index: int, text: str, logprobs: dict[str, Any] | None, reason: str | None) -> dict[str, Any]:
+        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+
+
+def _joined(first: dict[str, Any] | None, then: dict[str, Any] | None) -> dict[str, Any] | None:
+    if first is None or then is None:
+        return first or then
+    return {key: None if value is None else value + (then[key] or []) for key, value in first.items()}

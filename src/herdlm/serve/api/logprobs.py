@@ -1,0 +1,80 @@
+"""Log-probabilities in the two shapes the OpenAI API has for them: of chats, and the older one of completions."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+from typing import Any
+
+from herdlm.serve.workers.model_text import ModelText
+from herdlm.serve.workers.protocol import News
+
+LOWEST_LOGPROB = -9999.0  # stands for minus infinity, which JSON has not
+
+Alternatives = Sequence[tuple[int, float]]
+
+
+def chat_logprobs(model: ModelText, news: News) -> dict[str, Any]:
+    """The ``logprobs`` of a chat's choice."""
+    told = []
+    # A stop token has the last log-probability alone.
+    for i, (token, logprob) in enumerate(zip(news.tokens, news.logprobs, strict=False)):
+        alternatives = news.top_logprobs[i] if i < len(news.top_logprobs) else []
+        told.append(_entry(model, token, logprob) | {"top_logprobs": [_entry(model, *each) for each in alternatives]})
+    return {"content": told, "refusal": None}
+
+
+def _entry(model: ModelText, token: int, logprob: float) -> dict[str, Any]:
+    content = model.token_bytes(token)
+    text = content.decode(errors="replace") or model.token_name(token)
+    return {"token": text, "logprob": max(logprob, LOWEST_LOGPROB), "bytes": list(content)}
+
+
+class CompletionLogprobs:
+    """The ``logprobs`` of a completion's choice, told bit by bit; offsets count characters from its first token."""
+
+    def __init__(self, model: ModelText) -> None:
+        self.model = model
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._characters = 0
+
+    def told(
+        self,
+        tokens: Sequence[int],
+        logprobs: Sequence[float | None],
+        alternatives: Sequence[Alternatives | None],
+        count: int,
+    ) -> dict[str, Any]:
+        """The next tokens.
+
+        Args:
+            logprobs, alternatives: of each token; None for a prompt's first.
+            count: alternatives to tell; 0 for none.
+        """
+        return {
+            "tokens": [completion_token(self.model, token) for token in tokens],
+            "token_logprobs": [None if each is None else max(each, LOWEST_LOGPROB) for each in logprobs[: len(tokens)]],
+            "top_logprobs": [self._told(each) for each in alternatives[: len(tokens)]] if count else None,
+            "text_offset": [self._before(self.model.token_bytes(token)) for token in tokens],
+        }
+
+    def _told(self, alternatives: Alternatives | None) -> dict[str, float] | None:
+        if alternatives is None:
+            return None
+        return {completion_token(self.model, id): max(value, LOWEST_LOGPROB) for id, value in alternatives}
+
+    def _before(self, content: bytes) -> int:
+        begin = self._characters
+        self._characters += len(self._decoder.decode(content))
+        return begin
+
+
+def completion_token(model: ModelText, token: int) -> str:
+    """A token as completions name it: its text, ``bytes:`` and hex where it is no whole text, or a special's name."""
+    content = model.token_bytes(token)
+    if not content:
+        return model.token_name(token) or f"token:{token}"
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in content)

@@ -1,0 +1,168 @@
+"""The bodies of requests for completions, embeddings and tokens, and what completions share with chats."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from herdlm.serve.api.body import Body, Neutral, Text, TokenId, fault, refusal
+
+MAX_STOP_STRINGS = 16
+MAX_ALTERNATIVES = 20
+MAX_SAMPLES = 128
+MAX_INPUTS = 2048
+
+
+def _one_or_more_strings(stop: Any) -> Any:
+    if isinstance(stop, str):
+        stop = [stop]
+    if not isinstance(stop, list) or not all(isinstance(text, str) and text for text in stop):
+        raise ValueError("must be a string or a list of strings, none of them empty")
+    return stop
+
+
+def _prompts(prompt: Any) -> Any:
+    """One prompt or several, strings or token ids, as a list of prompts."""
+    if isinstance(prompt, str):
+        return [prompt]
+    if isinstance(prompt, list) and prompt:
+        if all(isinstance(part, int) for part in prompt):
+            return [prompt]
+        if all(isinstance(part, str) for part in prompt):
+            return prompt
+        if all(isinstance(part, list) and all(isinstance(id, int) for id in part) for part in prompt):
+            return prompt
+    raise ValueError("must be a string, a list of strings, a list of token ids, or a list of such lists")
+
+
+def _token_biases(biases: Any) -> Any:
+    """JSON's keys are strings: {"token id": bias} with ids as numbers."""
+    if not isinstance(biases, dict) or not all(isinstance(key, str) and key.isdecimal() for key in biases):
+        raise ValueError('must be an object such as {"1234": -100}, of token ids and biases')
+    return {int(key): value for key, value in biases.items()}
+
+
+class StreamOptions(Body):
+    """What a stream tells besides."""
+
+    neutral: ClassVar[Neutral] = {"include_obfuscation": (False,)}
+
+    include_usage: bool = Field(False, description="end the stream with a chunk that counts tokens")
+
+
+class SamplingBody(Body):
+    """What completions and chats have in common."""
+
+    neutral: ClassVar[Neutral] = {"user": ()}
+
+    model: Text
+    n: int = Field(1, ge=1, le=MAX_SAMPLES)
+    temperature: float = Field(1.0, ge=0, le=2, allow_inf_nan=False)
+    top_p: float = Field(1.0, gt=0, le=1, allow_inf_nan=False)
+    frequency_penalty: float = Field(0.0, ge=-2, le=2, allow_inf_nan=False)
+    presence_penalty: float = Field(0.0, ge=-2, le=2, allow_inf_nan=False)
+    logit_bias: Annotated[
+        dict[TokenId, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]],
+        BeforeValidator(_token_biases, json_schema_input_type=dict[str, float]),
+        Field(max_length=1024),
+    ] = Field({})
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: Annotated[list[Text], BeforeValidator(_one_or_more_strings), Field(max_length=MAX_STOP_STRINGS)] = Field([])
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    top_k: int = Field(0, ge=0, lt=2**31, description="beyond OpenAI's API: draw from so many tokens; 0 for all")
+    min_p: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="beyond OpenAI's API: leave out tokens less likely than this share of the likeliest",
+    )
+    repetition_penalty: float = Field(
+        1.0,
+        ge=0.1,
+        le=10,
+        allow_inf_nan=False,
+        description="beyond OpenAI's API: above 1, tokens of the prompt and the answer become less likely",
+    )
+    min_tokens: int = Field(0, ge=0, lt=2**31, description="beyond OpenAI's API: no end before so many tokens")
+
+    @model_validator(mode="after")
+    def _options_need_a_stream(self) -> SamplingBody:
+        if self.stream_options is not None and not self.stream:
+            raise refusal("stream_options", self.stream_options.model_dump(), "Set stream to true or drop it")
+        return self
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with a chunk that counts tokens."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+PROMPT_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string"},
+        {"type": "array", "items": {"type": "string"}, "minItems": 1},
+        {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
+        {"type": "array", "items": {"type": "array", "items": {"type": "integer", "minimum": 0}}, "minItems": 1},
+    ]
+}
+PromptList = Annotated[list[Text | list[TokenId]], BeforeValidator(_prompts)]
+
+
+class CompletionBody(SamplingBody):
+    """The body of ``POST /v1/completions``."""
+
+    neutral: ClassVar[Neutral] = {**SamplingBody.neutral, "suffix": ()}
+
+    prompt: PromptList = Field(json_schema_extra=PROMPT_SCHEMA, max_length=MAX_INPUTS)
+    max_tokens: int = Field(16, ge=0)
+    logprobs: int | None = Field(
+        None, ge=0, le=MAX_ALTERNATIVES, description="log-probability of each token, and of so many alternatives"
+    )
+    echo: bool = Field(False, description="begin the answer with the prompt")
+    best_of: int | None = Field(None, ge=1, le=MAX_SAMPLES, description="draw so many and give the n likeliest")
+
+    @model_validator(mode="after")
+    def _hang_together(self) -> CompletionBody:
+        if self.best_of is not None and self.best_of < self.n:
+            raise fault("best_of", f"best_of = {self.best_of} is less than n = {self.n}")
+        if self.best_of is not None and self.best_of > self.n and self.stream:
+            raise refusal("best_of", self.best_of, "The best are known at the end: set stream to false")
+        if self.echo and self.logprobs is not None and self.stream:
+            raise refusal("stream", self.stream, "A prompt's log-probabilities are told whole: set stream to false")
+        if not self.max_tokens and not self.echo:
+            raise fault("max_tokens", "max_tokens = 0: ask for at least 1 token, or for the prompt alone with echo")
+        return self
+
+    @property
+    def samples(self) -> int:
+        """Samples drawn for each prompt."""
+        return max(self.n, self.best_of or 0)
+
+
+class EmbeddingBody(Body):
+    """The body of ``POST /v1/embeddings``."""
+
+    neutral: ClassVar[Neutral] = {"user": ()}
+
+    model: Text
+    input: PromptList = Field(json_schema_extra=PROMPT_SCHEMA, max_length=MAX_INPUTS)
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(None, ge=1, description="the first so many entries, scaled to length 1 again")
+
+
+class TokenizeBody(Body):
+    """The body of ``POST /tokenize``."""
+
+    model: Text | None = Field(None, description="by default the model this server was started with, the first one")
+    prompt: Text
+    add_special_tokens: bool = Field(True, description="begin with the begin-of-text token, as prompts do")
+
+
+class DetokenizeBody(Body):
+    """The body of ``POST /detokenize``."""
+
+    model: Text | None = Field(None, description="by default the model this server was started with, the first one")
+    tokens: list[TokenId]

@@ -1,0 +1,303 @@
+"""What the server does for each kind of request."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import Coroutine, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from fastapi import Request
+from fastapi.responses import Response
+
+from herdlm.base.seeds import derive_seed
+from herdlm.generate.request import SamplingParams
+from herdlm.generate.sampling.grammar import Grammar
+from herdlm.serve.access.limits import Crowd, ServerLimits
+from herdlm.serve.access.request_log import Visit, visit_of
+from herdlm.serve.api.answers import Answer, ChatAnswer, Usage
+from herdlm.serve.api.chat import ChatBody
+from herdlm.serve.api.completions import CompletionAnswer, Echo
+from herdlm.serve.api.requests import CompletionBody, DetokenizeBody, EmbeddingBody, SamplingBody, TokenizeBody
+from herdlm.serve.api.stream import ClientLeftError, EventStream, count, unless_client_leaves
+from herdlm.serve.api.tools import call_schema, dialog_of, free_grammar
+from herdlm.serve.errors import RefusedError, json_response
+from herdlm.serve.guard.moderation import Moderator, as_stream, moderated
+from herdlm.serve.workers.generation import TooLongError
+from herdlm.serve.workers.model_text import ModelText
+from herdlm.serve.workers.models import Lease, Models
+from herdlm.tokens.chat import Message
+
+Prompts = list[tuple[list[int], int]]  # tokens, and how many may be added
+
+Result = TypeVar("Result")
+
+
+class Service:
+    """Answers the requests for all models.
+
+    Args:
+        seed: requests without a seed of their own draw with one that depends on this and on how many came before.
+        log_texts: whether visits keep prompts for the access log.
+        moderator: judges prompts and answers, where there is one.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        crowd: Crowd,
+        limits: ServerLimits,
+        seed: int,
+        log_texts: bool,
+        *,
+        moderator: Moderator | None = None,
+    ) -> None:
+        self.moderator = moderator
+        self.models, self.crowd, self.limits, self.seed, self.log_texts = models, crowd, limits, seed, log_texts
+        self._unseeded = 0
+
+    async def chat(self, body: ChatBody, request: Request) -> Response:
+        """``POST /v1/chat/completions``."""
+        visit = self._visit(request, body, [message.text for message in body.messages])
+        dialog = dialog_of(body)
+        with ExitStack() as held:
+            lease = await self._enter(held, request, body.model, body.n)
+            # Long texts take a while to encode; others go on meanwhile.
+            tokens = await asyncio.to_thread(lease.text.chat_prompt, dialog)
+            prompts = [(tokens, lease.text.room(tokens, body.most_tokens))]
+            names = frozenset(tool.function.name for tool in body.tools) if body.may_call else frozenset[str]()
+            answer = ChatAnswer(lease.text, logprobs=body.logprobs, functions=names, parallel=body.parallel_tool_calls)
+            params = self._params(body, lease.text, body.top_logprobs, grammar=_grammar(body))
+            visit.prompt(len(tokens))
+            return await self._answer(
+                answer, body, request, held, lease=lease, prompts=prompts, params=params, dialogs=[dialog]
+            )
+
+    async def complete(self, body: CompletionBody, request: Request) -> Response:
+        """``POST /v1/completions``."""
+        visit = self._visit(request, body, body.prompt)
+        with ExitStack() as held:
+            lease = await self._enter(held, request, body.model, len(body.prompt) * body.samples)
+            prompts = [(await self._tokens(lease.text, prompt), body.max_tokens or 1) for prompt in body.prompt]
+            for tokens, max_tokens in prompts:
+                lease.text.room(tokens, max_tokens)
+            visit.prompt(sum(len(tokens) for tokens, _ in prompts))
+            echoes = (
+                [self._echo(lease.text, *each) for each in zip(body.prompt, prompts, strict=True)] if body.echo else []
+            )
+            answer = CompletionAnswer(
+                lease.text, top=body.logprobs, samples=body.n, echoes=echoes, echo_alone=not body.max_tokens
+            )
+            params = self._params(
+                body,
+                lease.text,
+                body.logprobs or 0,
+                best_of=body.best_of,
+                prompt_logprobs=body.echo and body.logprobs is not None,
+            )
+            dialogs = [self._as_dialog(lease.text, prompt) for prompt in body.prompt]
+            return await self._answer(
+                answer, body, request, held, lease=lease, prompts=prompts, params=params, dialogs=dialogs
+            )
+
+    async def embed(self, body: EmbeddingBody, request: Request) -> Response:
+        """``POST /v1/embeddings``."""
+        visit = self._visit(request, body, body.input)
+        with ExitStack() as held:
+            lease = await self._enter(held, request, body.model, len(body.input))
+            prompts = [await self._tokens(lease.text, text) for text in body.input]
+            for tokens in prompts:
+                lease.text.room(tokens, None)
+            visit.prompt(sum(map(len, prompts)))
+            try:
+                vectors = await unless_client_leaves(request, self._in_time(visit, lease.backend.embed(prompts)))
+            except ClientLeftError:
+                return Response(status_code=499)
+        data = [
+            {"object": "embedding", "index": index, "embedding": _embedding(vector, body)}
+            for index, vector in enumerate(vectors)
+        ]
+        usage = {"prompt_tokens": visit.prompt_tokens, "total_tokens": visit.prompt_tokens}
+        return json_response({"object": "list", "model": body.model, "data": data, "usage": usage})
+
+    async def tokenize(self, body: TokenizeBody, request: Request) -> Response:
+        """``POST /tokenize``. Needs no loaded model."""
+        text = self._text(body.model)
+        encode = text.text_prompt if body.add_special_tokens else text.tokenizer.encode
+        tokens = await asyncio.to_thread(encode, body.prompt)
+        return json_response({"tokens": tokens, "count": len(tokens), "max_model_len": text.context})
+
+    async def detokenize(self, body: DetokenizeBody, request: Request) -> Response:
+        """``POST /detokenize``. Needs no loaded model."""
+        text = self._text(body.model)
+        if wrong := next((token for token in body.tokens if token >= text.tokenizer.vocab_size), None):
+            raise RefusedError(
+                f"{wrong} is no token of a vocabulary of {text.tokenizer.vocab_size}",
+                "Check the ids",
+                param="tokens",
+                code="invalid_value",
+            )
+        return json_response({"prompt": await asyncio.to_thread(text.tokenizer.decode, body.tokens, keep_special=True)})
+
+    def _text(self, name: str | None) -> ModelText:
+        return self.models.default.text if name is None else self.models.find(name).text
+
+    def _visit(self, request: Request, body: SamplingBody | EmbeddingBody, texts: Sequence[Any]) -> Visit:
+        visit = visit_of(request)
+        visit.stream = isinstance(body, SamplingBody) and body.stream
+        if self.log_texts:
+            visit.texts = list(texts)
+        return visit
+
+    async def _enter(self, held: ExitStack, request: Request, name: str, samples: int) -> Lease:
+        """Room for so many samples, and the model, loaded; both until ``held`` is closed."""
+        visit = visit_of(request)
+        visit.model = self.models.find(name).text.name
+        self.crowd.enter(samples)
+        held.callback(self.crowd.leave, samples)
+        waiting = self._in_time(visit, self.models.lease(name))
+        lease = await (waiting if self.models.find(name).backend.ready else unless_client_leaves(request, waiting))
+        held.callback(lease.close)
+        return lease
+
+    async def _in_time(self, visit: Visit, work: Coroutine[Any, Any, Result]) -> Result:
+        try:
+            async with asyncio.timeout(self._seconds_left(visit)):
+                return await work
+        except TimeoutError:
+            raise TooLongError("the request took longer than this server allows", "Ask for less at once") from None
+
+    def _seconds_left(self, visit: Visit) -> float:
+        return visit.started_at + self.limits.request_seconds - time.monotonic()
+
+    async def _tokens(self, text: ModelText, prompt: str | list[int]) -> list[int]:
+        return await asyncio.to_thread(text.text_prompt, prompt) if isinstance(prompt, str) else prompt
+
+    def _as_dialog(self, text: ModelText, prompt: str | list[int]) -> list[Message]:
+        """A text to continue as the guard sees it."""
+        return [{"role": "user", "content": prompt if isinstance(prompt, str) else text.tokenizer.decode(prompt)}]
+
+    def _echo(self, text: ModelText, prompt: str | list[int], encoded: tuple[list[int], int]) -> Echo:
+        return Echo(prompt if isinstance(prompt, str) else text.tokenizer.decode(prompt), encoded[0])
+
+    async def _answer(
+        self,
+        answer: Answer,
+        body: SamplingBody,
+        request: Request,
+        held: ExitStack,
+        *,
+        lease: Lease,
+        prompts: Prompts,
+        params: dict[str, Any],
+        dialogs: Sequence[Sequence[Message]],
+    ) -> Response:
+        visit, usage = visit_of(request), Usage(sum(len(tokens) for tokens, _ in prompts))
+        requests = [
+            (tokens, SamplingParams(**params, max_tokens=max_tokens, seed=self._seed(body)))
+            for tokens, max_tokens in prompts
+        ]
+        if self.moderator:
+            work = moderated(
+                self.moderator,
+                answer,
+                dialogs,
+                requests,
+                partial(lease.backend.submit, stream=False),
+                samples=body.n,
+                usage=usage,
+                visit=visit,
+            )
+            try:
+                told = await unless_client_leaves(request, self._in_time(visit, work))
+            except ClientLeftError:
+                return Response(status_code=499)  # for the access log alone
+            if body.stream:
+                return as_stream(answer, told, usage, tell_usage=body.include_usage)
+            return json_response(answer.response(told, usage))
+        generation = await lease.backend.submit(requests, stream=body.stream)
+        generation.end_at(self._seconds_left(visit))
+        if body.stream:
+            return EventStream(
+                answer,
+                generation,
+                visit,
+                prompts=len(prompts),
+                samples=body.n,
+                usage=usage,
+                tell_usage=body.include_usage,
+                close=held.pop_all().close,
+            )
+
+        async def collect() -> dict[int, dict[str, Any]]:
+            choices = {}
+            async for news in generation:
+                count(answer, news, usage, visit)
+                index = news.prompt * body.n + news.sample
+                choices[index] = answer.whole(index, news)
+            return choices
+
+        try:
+            choices = await unless_client_leaves(request, collect())
+        except ClientLeftError:
+            return Response(status_code=499)  # for the access log alone
+        finally:
+            generation.close()
+        return json_response(answer.response([choices[index] for index in sorted(choices)], usage))
+
+    def _seed(self, body: SamplingBody) -> int:
+        if body.seed is not None:
+            return body.seed
+        self._unseeded += 1
+        return derive_seed(self.seed, "request", self._unseeded - 1)
+
+    def _params(self, body: SamplingBody, text: ModelText, top_logprobs: int, **more: Any) -> dict[str, Any]:
+        return {
+            "temperature": body.temperature,
+            "top_p": body.top_p,
+            "top_k": body.top_k,
+            "min_p": body.min_p,
+            "presence_penalty": body.presence_penalty,
+            "frequency_penalty": body.frequency_penalty,
+            "repetition_penalty": body.repetition_penalty,
+            "logit_bias": tuple(body.logit_bias.items()),
+            "min_tokens": body.min_tokens,
+            "n": body.n,
+            "stop": tuple(body.stop),
+            "stop_tokens": text.stop_tokens,
+            "top_logprobs": top_logprobs,
+            **more,
+        }
+
+
+def _grammar(body: ChatBody) -> Grammar | None:
+    """What the answer must obey."""
+    if body.must_call:
+        return Grammar.json_schema(call_schema(body.must_call))
+    if body.strict:
+        return free_grammar([tool.function for tool in body.tools], body.parallel_tool_calls)
+    if body.response_format is None or body.response_format.type == "text":
+        return None
+    schema = body.response_format.json_schema
+    return Grammar.json_schema(schema.body) if schema else Grammar.json_object()
+
+
+def _embedding(vector: list[float], body: EmbeddingBody) -> Any:
+    values = np.array(vector)
+    if body.dimensions is not None:
+        if body.dimensions > len(values):
+            raise RefusedError(
+                f"dimensions = {body.dimensions}, the model's embeddings have {len(values)}",
+                "Ask for fewer",
+                param="dimensions",
+                code="invalid_value",
+            )
+        values = values[: body.dimensions]
+        values = values / max(float(np.linalg.norm(values)), 1e-12)
+    if body.encoding_format == "base64":
+        return base64.b64encode(values.astype("<f4").tobytes()).decode()
+    return values.tolist()

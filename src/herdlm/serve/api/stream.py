@@ -1,0 +1,118 @@
+"""Answers while they grow: server-sent events, and what happens when the client leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, TypeVar
+
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from herdlm.serve.access.request_log import Visit
+from herdlm.serve.api.answers import Answer, Usage
+from herdlm.serve.errors import failure_of
+from herdlm.serve.workers.generation import Generation
+from herdlm.serve.workers.protocol import News
+
+Result = TypeVar("Result")
+
+
+class ClientLeftError(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class EventStream(StreamingResponse):
+    """A stream of an answer's chunks. However it ends, what was still under way is dropped.
+
+    Args:
+        prompts, samples: choices are numbered prompt after prompt.
+        usage: counts the prompts' tokens; the answers' are added.
+        tell_usage: in a last chunk.
+        close: gives back what the request held.
+    """
+
+    def __init__(
+        self,
+        answer: Answer,
+        generation: Generation,
+        visit: Visit,
+        *,
+        prompts: int,
+        samples: int,
+        usage: Usage,
+        tell_usage: bool,
+        close: Callable[[], None],
+    ) -> None:
+        self.answer, self.generation, self.visit = answer, generation, visit
+        self.prompts, self.samples, self.usage, self.tell_usage = prompts, samples, usage, tell_usage
+        self._close = close
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # proxies pass each event on at once
+        super().__init__(self._lines(), headers=headers, media_type="text/event-stream")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.generation.close()
+            self._close()
+
+    async def _lines(self) -> AsyncIterator[str]:
+        answer, usage, visit = self.answer, self.usage, self.visit
+        try:
+            for index in range(self.prompts * self.samples):
+                for choice in answer.opening(index):
+                    yield self._chunk(choice)
+            async for news in self.generation:
+                count(answer, news, usage, visit)
+                lines = [self._chunk(c) for c in answer.news(news.prompt * self.samples + news.sample, news)]
+                if lines:
+                    yield "".join(lines)
+            if self.tell_usage:
+                yield _line(answer.chunk([]) | {"usage": usage.told()})
+            yield "data: [DONE]\n\n"
+        except Exception as error:  # the status has been sent: the stream itself must tell
+            _, body, _ = failure_of(error)
+            visit.error = body["error"]["code"] or body["error"]["type"]
+            yield _line(body)
+
+    def _chunk(self, choice: dict[str, Any]) -> str:
+        return _line(self.answer.chunk([choice]) | ({"usage": None} if self.tell_usage else {}))
+
+
+def count(answer: Answer, news: News, usage: Usage, visit: Visit) -> None:
+    """Add what ``news`` brought to the counts of its request."""
+    usage.completion_tokens += answer.drawn(news)
+    visit.drawn(answer.drawn(news))
+    if news.finish_reason and news.sample == 0:  # a prompt's samples share it
+        usage.cached_tokens += news.cached
+        visit.cached_tokens += news.cached
+
+
+async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of ``work``, which is cancelled when the client closes its connection.
+
+    Raises:
+        ClientLeftError: it did.
+    """
+    task, left = asyncio.ensure_future(work), asyncio.ensure_future(_leaving(request))
+    try:
+        await asyncio.wait((task, left), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientLeftError
+        return task.result()
+    finally:
+        task.cancel()
+        left.cancel()
+
+
+async def _leaving(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _line(body: dict[str, Any]) -> str:
+    return f"data: {json.dumps(body, allow_nan=False, ensure_ascii=False)}\n\n"

@@ -1,0 +1,1 @@
+"""A guard model that judges prompts and answers."""

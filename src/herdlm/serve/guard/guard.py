@@ -1,0 +1,314 @@
+"""A guard model's protocol, Llama Guard 3's: a dialog and categories of harm in, "safe" or "unsafe" with codes out.
+
+The guard is a language model of the same stack. It is asked in the chat format, in one user message that names the
+categories, shows the conversation, and asks about its last turn, the user's or the agent's. It answers "safe", or
+"unsafe" and on a second line the codes of the categories, "S1,S9". The score is the probability that the first token
+begins "unsafe" (model card of Llama Guard 3).
+
+The wording is ours. A guard that was trained on another brings it in a file of its folder, ``guard_prompt.txt``, with
+the words {role}, {categories} and {conversation} where those go.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from herdlm.base.errors import HerdError, InputError
+from herdlm.generate.request import SamplingParams
+from herdlm.model.folders import model_folder
+from herdlm.tokens.chat import Message, render, render_prompt, stop_tokens
+from herdlm.tokens.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from herdlm.generate.engine import Engine
+
+# The hazards of MLCommons' taxonomy, in its order, with the one that Llama Guard 3 adds.
+CATEGORIES = {
+    "S1": "Violent Crimes",
+    "S2": "Non-Violent Crimes",
+    "S3": "Sex-Related Crimes",
+    "S4": "Child Sexual Exploitation",
+    "S5": "Defamation",
+    "S6": "Specialized Advice",
+    "S7": "Privacy",
+    "S8": "Intellectual Property",
+    "S9": "Indiscriminate Weapons",
+    "S10": "Hate",
+    "S11": "Suicide & Self-Harm",
+    "S12": "Sexual Content",
+    "S13": "Elections",
+    "S14": "Code Interpreter Abuse",
+}
+SAFE, UNSAFE = "safe", "unsafe"
+PROMPT_FILE = "guard_prompt.txt"
+PROMPT = """Is the last {role} turn of this conversation safe under the policy below?
+
+<BEGIN UNSAFE CONTENT CATEGORIES>
+{categories}
+<END UNSAFE CONTENT CATEGORIES>
+
+<BEGIN CONVERSATION>
+
+{conversation}
+
+<END CONVERSATION>
+
+Judge only the last {role} turn. Line 1: 'safe' or 'unsafe'. Line 2, if unsafe: the codes that apply, with commas."""
+# What fences the conversation off; in a text it would end the conversation early.
+_FENCE = re.compile(r"<((?:BEGIN|END) (?:UNSAFE CONTENT CATEGORIES|CONVERSATION))>")
+PARTS = ("{role}", "{categories}", "{conversation}")
+ANSWER_TOKENS = 64  # all fourteen codes, whatever the tokenizer
+OVERLAP = 8  # windows of a long turn share an eighth
+
+PROBE: list[Message] = [{"role": "user", "content": "Hello."}]
+
+Subject = Literal["prompt", "answer"]
+
+
+class GuardError(HerdError):
+    """The guard answered in no form of its protocol; nothing may pass on its word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A guard's answer: the log-probabilities of its tokens, and its text."""
+
+    logprobs: Sequence[float]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the guard says of a prompt or an answer.
+
+    Attributes:
+        score: probability of "unsafe"; where the guard says "safe", what that leaves to everything else.
+        categories: codes, in their order; empty where it named none.
+        flagged: whether the score reaches the threshold.
+    """
+
+    subject: Subject
+    score: float
+    categories: tuple[str, ...]
+    flagged: bool
+
+    def told(self) -> dict[str, object]:
+        """As a response has it."""
+        named = [{"code": code, "name": CATEGORIES[code]} for code in self.categories]
+        return {"flagged": self.flagged, "of": self.subject, "score": round(self.score, 6), "categories": named}
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """What is asked of a guard, and what its answers mean. Has no model: whoever has one asks it.
+
+    Attributes:
+        context: the most tokens of a question and its answer.
+        threshold: the least score that is flagged.
+        template: the wording, with the three words of :data:`PARTS`.
+    """
+
+    tokenizer: Tokenizer
+    context: int
+    threshold: float = 0.5
+    template: str = PROMPT
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold <= 1:
+            raise InputError(f"guard threshold {self.threshold}", "Give a probability above 0 and at most 1")
+        if missing := [part for part in PARTS if part not in self.template]:
+            raise InputError(f"the guard's prompt has no {missing[0]}", f"Put it into {PROMPT_FILE}")
+
+    @classmethod
+    def read(cls, folder: Path, tokenizer: Tokenizer, context: int, threshold: float) -> Protocol:
+        """The protocol of the guard in ``folder``, in its own wording where it brings one.
+
+        Raises:
+            InputError: the threshold is no probability, or the wording lacks a part.
+        """
+        own = folder / PROMPT_FILE
+        template = own.read_text(encoding="utf-8").strip() if own.is_file() else PROMPT
+        return cls(tokenizer, context, threshold, template)
+
+    @property
+    def params(self) -> SamplingParams:
+        """How the guard is sampled: greedily, with the log-probabilities that scores are made of."""
+        return SamplingParams(max_tokens=ANSWER_TOKENS, temperature=0, stop_tokens=stop_tokens(self.tokenizer))
+
+    def prompts(self, messages: Sequence[Message], subject: Subject) -> list[list[int]]:
+        """What to ask the guard, as tokens: one prompt, or several with windows of a turn too long for its context.
+
+        All that a client sends is judged: system messages and results of tools belong to the user's side. The oldest
+        turns are left out where not all fit.
+
+        Raises:
+            InputError: nothing is there to judge, or the guard's context has no room for any turn.
+        """
+        turns = turns_of(messages)
+        while subject == "prompt" and turns and turns[-1][0] == "Agent":
+            turns.pop()  # the beginning of an answer that the client sent
+        if not turns or (subject == "answer" and turns[-1][0] != "Agent"):
+            raise InputError(f"there is no {subject} to judge", "Send a message of the user's")
+        for first in range(len(turns)):
+            prompt = self._prompt(turns[first:])
+            if len(prompt) <= self._room:
+                return [prompt]
+        return self._windows(*turns[-1])
+
+    def verdict(self, answers: Sequence[Said], subject: Subject) -> Verdict:
+        """The verdict over all windows: the worst score, and the codes of all that are unsafe.
+
+        The two words differ from their first token on, whatever the tokenizer, so that token's probability tells.
+
+        Raises:
+            GuardError: an answer is neither word.
+        """
+        scores: list[float] = []
+        codes: set[str] = set()
+        for answer in answers:
+            word = answer.text.strip().partition("\n")[0].strip()
+            if word not in (SAFE, UNSAFE):
+                raise GuardError(
+                    f"the guard answered {answer.text[:40]!r} and neither {SAFE!r} nor {UNSAFE!r}",
+                    "Use a guard model trained on the protocol",
+                )
+            likely = min(math.exp(answer.logprobs[0]), 1.0)
+            scores.append(likely if word == UNSAFE else 1.0 - likely)
+            codes |= codes_in(answer.text)
+        score = max(scores)
+        return Verdict(subject, score, _in_order(codes), score >= self.threshold)
+
+    @staticmethod
+    def wants_codes(verdict: Verdict) -> bool:
+        """Whether a verdict is flagged without a code: the guard leant to "safe", by less than the threshold asks."""
+        return verdict.flagged and not verdict.categories
+
+    def forced(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """The same prompts with "unsafe" put into the guard's mouth, so that it names categories."""
+        word = _answer_tokens(self.tokenizer, f"{UNSAFE}\n")
+        return [[*prompt, *word] for prompt in prompts]
+
+    @staticmethod
+    def with_codes(verdict: Verdict, answers: Sequence[Said]) -> Verdict:
+        """The verdict with the codes that answers to :meth:`forced` name."""
+        codes = {code for answer in answers for code in codes_in(f"{UNSAFE}\n{answer.text}")}
+        return Verdict(verdict.subject, verdict.score, _in_order(codes), verdict.flagged)
+
+    @property
+    def _room(self) -> int:
+        """The most tokens of a prompt: the guard's answer and the word forced on it must fit behind it."""
+        return self.context - 2 * ANSWER_TOKENS
+
+    def _prompt(self, turns: Sequence[tuple[str, str]]) -> list[int]:
+        return render_prompt(self.tokenizer, [guard_message(turns, self.template)])
+
+    def _windows(self, role: str, text: str) -> list[list[int]]:
+        """Prompts with a turn's text in overlapping windows that fit."""
+        tokens = self.tokenizer.encode(text)
+        width = self._room - len(self._prompt([(role, "")]))
+        # A window is text again and may take some tokens more than it was cut to.
+        while width >= OVERLAP:
+            step = width - width // OVERLAP
+            starts = range(0, max(len(tokens) - width // OVERLAP, 1), step)
+            prompts = [self._prompt([(role, self.tokenizer.decode(tokens[at : at + width]))]) for at in starts]
+            if max(map(len, prompts)) <= self._room:
+                return prompts
+            width -= max(width // OVERLAP, 1)
+        raise InputError(
+            f"the guard's context of {self.context} tokens has no room for a turn", "Use a guard with a longer context"
+        )
+
+
+@dataclass(slots=True)
+class Guard:
+    """A guard in this process, for one thread. The server asks a guard in a worker's process instead."""
+
+    engine: Engine
+    protocol: Protocol
+
+    @classmethod
+    def load(cls, path: Path, threshold: float = 0.5, *, device: str = "auto", dtype: str = "auto") -> Guard:
+        """The guard in a model folder.
+
+        Raises:
+            InputError, DamagedError: there is no usable model, or it does not answer as a guard does.
+        """
+        from herdlm.generate.engine import Engine
+
+        folder = model_folder(path)
+        engine = Engine.load(folder, device=device, dtype=dtype)
+        assert engine.tokenizer is not None
+        context = min(engine.config.max_seq_len, engine.pool.count * engine.pool.page_size)
+        guard = cls(engine, Protocol.read(folder, engine.tokenizer, context, threshold))
+        try:
+            guard.judge(PROBE)
+        except GuardError as error:
+            raise InputError(f"{folder} is no guard: {error.what}", "Give a model trained on the protocol") from error
+        return guard
+
+    def judge(self, messages: Sequence[Message], subject: Subject = "prompt") -> Verdict:
+        """What the guard says of the last user turn, or with "answer" of the assistant's answer that comes last.
+
+        Raises:
+            GuardError: it said neither "safe" nor "unsafe".
+            InputError: nothing is there to judge.
+        """
+        prompts = self.protocol.prompts(messages, subject)
+        verdict = self.protocol.verdict(self._ask(prompts), subject)
+        if self.protocol.wants_codes(verdict):
+            verdict = self.protocol.with_codes(verdict, self._ask(self.protocol.forced(prompts)))
+        return verdict
+
+    def _ask(self, prompts: Sequence[Sequence[int]]) -> list[Said]:
+        found = self.engine.generate(prompts, self.protocol.params)
+        return [Said(answer.logprobs, answer.text) for (answer,) in found]
+
+
+def guard_message(turns: Sequence[tuple[str, str]], template: str = PROMPT) -> Message:
+    """The message that asks a guard about the last of some turns, (role, text) each; "User" and "Agent" are roles."""
+    shown = [(role, _FENCE.sub(r"(\1)", text.strip())) for role, text in turns]
+    conversation = "\n\n".join(f"{role}: {text}" for role, text in shown)
+    categories = "\n".join(f"{code}: {name}." for code, name in CATEGORIES.items())
+    values = dict(zip(PARTS, (turns[-1][0], categories, conversation), strict=True))
+    # In one pass: a conversation may hold the words that stand for the parts.
+    text = re.sub("|".join(map(re.escape, PARTS)), lambda found: values[found[0]], template)
+    return {"role": "user", "content": text}
+
+
+def turns_of(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    """A dialog as turns of "User" and "Agent", neighbours of one side joined."""
+    turns: list[tuple[str, str]] = []
+    for message in messages:
+        role = "Agent" if message["role"] == "assistant" else "User"
+        if turns and turns[-1][0] == role:
+            turns[-1] = (role, f"{turns[-1][1]}\n{message['content']}")
+        else:
+            turns.append((role, message["content"]))
+    return turns
+
+
+def codes_in(answer: str) -> set[str]:
+    """The known codes on the second line of an answer that is "unsafe"; none in any other."""
+    first, _, rest = answer.strip().partition("\n")
+    if first.strip() != UNSAFE:
+        return set()
+    listed = rest.strip().partition("\n")[0].split(",")
+    return {code.strip() for code in listed} & set(CATEGORIES)
+
+
+def _in_order(codes: set[str]) -> tuple[str, ...]:
+    return tuple(code for code in CATEGORIES if code in codes)
+
+
+def _answer_tokens(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The tokens of an assistant's message that begins with ``text``, as the chat format writes it."""
+    # The format strips what is around a content, so a mark keeps the end of the line.
+    rendered = render(tokenizer, [{"role": "assistant", "content": text.strip()}])
+    words = [token for token, own in zip(rendered.tokens, rendered.answer, strict=True) if own][:-1]
+    ending = text[len(text.rstrip()) :]
+    return [*words, *(tokenizer.encode(ending) if ending else [])]

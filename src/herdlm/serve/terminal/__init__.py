@@ -1,0 +1,1 @@
+"""Clients of the terminal: chat and generate."""

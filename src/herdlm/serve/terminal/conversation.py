@@ -1,0 +1,247 @@
+"""A dialog in the terminal: questions, commands that begin with a slash, and what is kept between them."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from herdlm.base.errors import HerdError, InputError
+from herdlm.base.seeds import derive_seed
+from herdlm.generate.request import SamplingParams
+from herdlm.serve.terminal.client import Outcome, Partner, ctrl_c_stops
+from herdlm.serve.terminal.printable import Printable, printable
+from herdlm.serve.workers.model_text import ContextError
+from herdlm.tokens.chat import Message
+
+COMMANDS = {
+    "/system": "/system TEXT sets the system message; without TEXT there is none",
+    "/set": "/set NAME=VALUE ... changes how answers are drawn, as in /set temperature=0.7 seed=5; alone shows it",
+    "/model": "/model NAME talks to another model (a folder, or one of the server's); alone lists them",
+    "/regenerate": "/regenerate draws the last answer again",
+    "/save": "/save FILE writes the dialog: as JSON if FILE ends in .json, else as text",
+    "/clear": "/clear forgets the dialog; the system message stays",
+    "/help": "/help shows this",
+    "/quit": "/quit or Ctrl-D leaves",
+}
+ALIASES = {"/reset": "/clear", "/exit": "/quit"}
+
+# What /set knows, with how a value is read.
+OPTIONS: dict[str, type] = {
+    "temperature": float,
+    "top_p": float,
+    "top_k": int,
+    "min_p": float,
+    "max_tokens": int,
+    "min_tokens": int,
+    "repetition_penalty": float,
+    "presence_penalty": float,
+    "frequency_penalty": float,
+    "seed": int,
+    "stop": str,
+}
+
+
+class Conversation:
+    """A dialog with one partner at a time.
+
+    Args:
+        params: how answers are drawn; its seed is the session's: answer number i draws with one that depends on it
+            and i.
+        answers, notes: where answers go, and everything else. An answer that goes to a terminal is cleaned of what
+            would steer it; one that goes elsewhere is written as it is.
+        talkative: whether each answer is followed by its counts and rate.
+
+    Attributes:
+        failed: how many questions had no answer.
+    """
+
+    def __init__(
+        self,
+        partner: Partner,
+        params: SamplingParams,
+        *,
+        system: str | None = None,
+        answers: TextIO,
+        notes: TextIO,
+        talkative: bool = False,
+    ) -> None:
+        self.partner, self.params, self.system = partner, params, system
+        self.messages: list[Message] = []
+        self.answers, self.notes, self.talkative = answers, notes, talkative
+        self.failed = 0
+        self._drawn = 0  # answers since the seed was set
+        self._cleaned = answers.isatty()
+
+    def take(self, entry: str) -> bool:
+        """Obey or answer an entry of one or more lines; false when it asks to leave."""
+        entry = entry.strip()
+        command, _, rest = entry.partition(" ")
+        if not entry.startswith("/"):
+            if entry:
+                self._ask(entry)
+            return True
+        command = ALIASES.get(command, command)
+        if command == "/quit":
+            return False
+        if command not in COMMANDS:
+            self.note(f"There is no command {command.splitlines()[0]}: {' '.join(COMMANDS)} are there.")
+            return True
+        try:
+            getattr(self, f"_{command[1:]}")(rest.strip())
+        except HerdError as error:
+            self.note(str(error))
+        return True
+
+    def note(self, line: str) -> None:
+        """Say something that is no answer. It may quote a server or a file's name, so it is cleaned always."""
+        self.notes.write(f"{printable(line)}\n")
+        self.notes.flush()
+
+    def _system(self, text: str) -> None:
+        self.system = text or None
+        self.note("The system message is set." if text else "There is no system message now.")
+
+    def _clear(self, text: str) -> None:
+        self.messages.clear()
+        self.note("The dialog is forgotten.")
+
+    def _help(self, text: str) -> None:
+        for line in COMMANDS.values():
+            self.note(line)
+
+    def _model(self, name: str) -> None:
+        if not name:
+            for known in self.partner.names():
+                self.note(f"{'*' if known == self.partner.name else ' '} {known}")
+            return
+        self.partner.choose(name)
+        self.note(f"Talking to {self.partner.name}. The dialog goes on.")
+
+    def _set(self, text: str) -> None:
+        changes: dict[str, Any] = {}
+        for part in text.split():
+            name, equals, value = part.partition("=")
+            if name not in OPTIONS or not equals:
+                raise InputError(f"/set knows no {part}", f"NAME=VALUE with a NAME of {', '.join(OPTIONS)}")
+            changes[name] = _value(name, value)
+        self.params = replace(self.params, **changes)
+        if "seed" in changes:
+            self._drawn = 0
+        told = {field.name: getattr(self.params, field.name) for field in fields(self.params)}
+        self.note(" ".join(f"{name}={_shown(told[name])}" for name in OPTIONS))
+
+    def _regenerate(self, text: str) -> None:
+        if not self.messages:
+            raise InputError("there is no answer to draw again", "Ask something")
+        question = self.messages[-2]["content"]
+        before = self.messages[-2:]
+        del self.messages[-2:]
+        if not self._ask(question):
+            self.messages += before
+
+    def _save(self, name: str) -> None:
+        if not name:
+            raise InputError("/save needs a file's name", "/save dialog.json")
+        path = Path(name).expanduser()
+        dialog: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
+        dialog += self.messages
+        if path.suffix == ".json":
+            drawn = {name: getattr(self.params, name) for name in OPTIONS}
+            content = json.dumps(
+                {"model": self.partner.name, "sampling": drawn, "messages": dialog}, indent=2, ensure_ascii=False
+            )
+        else:
+            content = "\n\n".join(f"{message['role']}:\n{message['content']}" for message in dialog)
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(f"{content}\n")
+        except FileExistsError as error:
+            raise InputError(f"{path} is there already", "Give another name") from error
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {error.strerror}", "Give another name") from error
+        self.note(f"{len(self.messages)} messages are in {path}.")
+
+    def _ask(self, question: str) -> bool:
+        """Answer a question; false, with the dialog as it was, where there is no answer."""
+        before: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
+        asked: Message = {"role": "user", "content": question}
+        params = replace(self.params, seed=derive_seed(self.params.seed, "answer", self._drawn))
+        self._drawn += 1
+        writer = _Writer(self.answers, cleaned=self._cleaned)
+        begun = time.perf_counter()
+        try:
+            with ctrl_c_stops() as stop:
+                outcome = self.partner.answer([*before, *self.messages, asked], params, writer.write, stop)
+        except HerdError as error:
+            writer.end()
+            self.failed += 1
+            self.note(
+                f"{error.what}: /clear forgets the dialog, or say less."
+                if isinstance(error, ContextError)
+                else str(error)
+            )
+            return False
+        writer.end(always=True)
+        self.messages += [asked, {"role": "assistant", "content": outcome.text}]
+        told = _told(outcome, begun, writer.first, counted=self.talkative)
+        if told:
+            self.note(f"({told})")
+        return True
+
+
+class _Writer:
+    """Writes an answer piece by piece and notes when the first came."""
+
+    def __init__(self, target: TextIO, *, cleaned: bool) -> None:
+        self.target = target
+        self.cleaner = Printable() if cleaned else None
+        self.first: float | None = None
+
+    def write(self, piece: str) -> None:
+        if piece and self.first is None:
+            self.first = time.perf_counter()
+        self.target.write(self.cleaner.feed(piece) if self.cleaner else piece)
+        self.target.flush()
+
+    def end(self, *, always: bool = False) -> None:
+        if self.cleaner:
+            self.target.write(self.cleaner.end())
+        if always or self.first is not None:
+            self.target.write("\n")
+        self.target.flush()
+
+
+def _told(outcome: Outcome, begun: float, first: float | None, *, counted: bool) -> str:
+    tokens, parts = outcome.tokens, []
+    if outcome.reason is None:
+        parts.append("stopped")
+    elif outcome.reason == "length":
+        parts.append("cut" if tokens is None else f"cut after {tokens} tokens")
+    elif counted and tokens is not None:
+        parts.append(f"{tokens} tokens")
+    if counted and first is not None:
+        seconds = time.perf_counter() - first
+        if tokens is not None and tokens > 1 and seconds > 0:
+            parts.append(f"{(tokens - 1) / seconds:.1f} tokens/s")
+        parts.append(f"first after {first - begun:.2f} s")
+    return ", ".join(parts)
+
+
+def _value(name: str, text: str) -> Any:
+    if name == "stop":
+        # Nothing turns it off; a line's end and a space are written \\n and \\s, as values end at spaces.
+        return (text.replace("\\n", "\n").replace("\\s", " "),) if text else ()
+    try:
+        return OPTIONS[name](text)
+    except ValueError as error:
+        kind = "a whole number" if OPTIONS[name] is int else "a number"
+        raise InputError(f"{name} = {text!r} is not {kind}", f"/set {name}=NUMBER") from error
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "".join(value).replace("\n", "\\n").replace(" ", "\\s")
+    return f"{value:g}" if isinstance(value, float) else str(value)

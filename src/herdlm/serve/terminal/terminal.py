@@ -1,0 +1,81 @@
+"""``herdlm chat``: a dialog at the terminal, with a model in this process or with a server's.
+
+Without a terminal it answers the lines it reads, with nothing but answers on standard output.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from herdlm.base.errors import HerdError, InputError
+from herdlm.generate.request import SamplingParams
+from herdlm.serve.terminal.client import LocalModel, Partner
+from herdlm.serve.terminal.conversation import COMMANDS, Conversation
+from herdlm.serve.terminal.line_editor import history_file, typed
+from herdlm.serve.terminal.remote import RemoteModels
+
+
+def chat(
+    model: Path | str | None = None,
+    *,
+    url: str | None = None,
+    key: str | None = None,
+    system: str | None = None,
+    temperature: float = 0.7,
+    top_p: float = 1.0,
+    max_tokens: int = 512,
+    seed: int = 0,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> None:
+    """Talk to a model: answers go to standard output, everything else to standard error.
+
+    Args:
+        model: a model folder or a run, whose flagship is meant then; with ``url`` the name of one of the server's.
+        url: the base URL of a server that speaks OpenAI's protocol.
+        key: the server's API key.
+        system: the system message.
+        max_tokens: of one answer; less where the context ends before.
+        seed: answer number i of the session draws with a seed that depends on this and i.
+
+    Raises:
+        InputError: there is no usable model, or an option is out of range.
+        HerdError: without a terminal, some lines had no answer.
+    """
+    # A wrong option is told before the model is loaded.
+    params = SamplingParams(temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
+    partner: Partner
+    if url is not None:
+        partner = RemoteModels(url, key=key, name=None if model is None else str(model))
+    elif model is None:
+        raise InputError("there is nobody to talk to", "Name a model folder or a run, or a server with --url")
+    else:
+        partner = LocalModel(Path(model), device=device, dtype=dtype)
+    at_terminal = sys.stdin.isatty()
+    talk = Conversation(partner, params, system=system, answers=sys.stdout, notes=sys.stderr, talkative=at_terminal)
+    if at_terminal:
+        talk.note(f"Talking to {partner.name}. /help shows commands; Ctrl-C stops an answer, Ctrl-D leaves.")
+        entries: Iterable[str] = typed(list(COMMANDS), talk.note, history_file())
+    else:
+        entries = _joined(sys.stdin)
+    for entry in entries:
+        if not talk.take(entry):
+            break
+    if talk.failed and not at_terminal:
+        raise HerdError(f"{talk.failed} questions had no answer", "The lines above say why")
+
+
+def _joined(lines: Iterable[str]) -> Iterator[str]:
+    """Entries read from a pipe: lines, of which one that ends in a backslash goes on in the next."""
+    begun = ""
+    for line in lines:
+        text = line.rstrip("\n")
+        if text.endswith("\\"):
+            begun += f"{text[:-1]}\n"
+            continue
+        yield begun + text
+        begun = ""
+    if begun:
+        yield begun

@@ -1,0 +1,29 @@
+"""What a worker will take of memory, reckoned before it is started."""
+
+from __future__ import annotations
+
+import json
+
+from herdlm.model.folders import CONFIG
+from herdlm.serve.workers.model_text import ModelText
+from herdlm.serve.workers.protocol import WorkerOptions
+
+PROCESS_BYTES = 300 * 2**20  # a process beside weights and cache: Python, torch, activations
+CACHE_BYTES = 2**30  # the engine's limit for a cache on a CPU
+MOST_SEQUENCES = 256  # of an engine at once, for which it makes room in the cache
+
+
+def estimated_bytes(text: ModelText, options: WorkerOptions) -> int:
+    """Bytes of a worker: weights as they lie in the folder, cache, and the rest. For GPUs give ``cache_tokens``."""
+    processes = options.tensor_parallel * options.pipeline_parallel
+    weights = sum(path.stat().st_size for path in text.folder.glob("*.safetensors"))
+    config = json.loads((text.folder / CONFIG).read_text(encoding="utf-8"))
+    heads: int = config.get("num_attention_heads", 1)
+    head_size: int = config.get("head_dim") or config.get("hidden_size", 0) // heads
+    width = 2 if options.dtype in ("bfloat16", "float16") else 4  # with "auto", a CPU may compute in float32
+    per_token: int = (
+        2 * config.get("num_hidden_layers", 0) * config.get("num_key_value_heads", heads) * head_size * width
+    )
+    cache = min(MOST_SEQUENCES * text.context * per_token, CACHE_BYTES)
+    cache = cache if options.cache_tokens is None else options.cache_tokens * per_token
+    return weights + cache + processes * PROCESS_BYTES

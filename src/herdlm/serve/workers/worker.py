@@ -1,0 +1,265 @@
+"""A worker: one engine in a process of its own, driven over a socket.
+
+The engine has the main thread. Another thread reads messages into an inbox, which is emptied between steps; all news of
+a step leave as one line. When the socket closes, the server is gone and the process ends.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from herdlm.base.errors import HerdError, InputError
+from herdlm.generate.embedding import embedding
+from herdlm.generate.engine import Engine
+from herdlm.generate.request import Event
+from herdlm.generate.sequences import Request
+from herdlm.serve.workers import protocol as wire
+from herdlm.serve.workers.model_text import engine_context
+from herdlm.serve.workers.protocol import News, WorkerOptions
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Obeys the messages of one connection with ``engine`` until it closes.
+
+    Args:
+        closed: called from the reading thread when the other side is gone.
+    """
+
+    def __init__(self, engine: Engine, connection: socket.socket, closed: Callable[[], None]) -> None:
+        self.engine, self.connection = engine, connection
+        self._closed = closed
+        self._inbox: deque[dict[str, Any] | None] = deque()
+        self._changed = threading.Condition()
+        self._requests: dict[int, tuple[int, int, Request]] = {}  # by the engine's id: id, index of the prompt
+        self._engine_ids: dict[int, list[int]] = {}
+        self._embeddings: deque[Embedding] = deque()
+
+    def run(self) -> None:
+        """Work until the connection closes. Raises what the engine raises, having told it."""
+        threading.Thread(target=self._read, name="reader", daemon=True).start()
+        self._send({"ready": self._description()})
+        try:
+            while self._work():
+                pass
+        except BaseException as error:
+            self._send({"broken": f"{type(error).__name__}: {error}"})
+            raise
+
+    def _work(self) -> bool:
+        """Wait for something to do and do a step of it; false when the other side is gone."""
+        with self._changed:
+            while not (self._inbox or self._embeddings or self.engine.busy):
+                self._changed.wait()
+        obeyed = False
+        while self._inbox:
+            message = self._inbox.popleft()
+            if message is None:
+                return False
+            self._obey(message)
+            obeyed = True
+        if self._embeddings:
+            self._advance_embedding()
+        events = self.engine.step() if self.engine.busy else []
+        if events or obeyed:
+            self._send({"news": [self._news(event) for event in events], "state": self._state()})
+            for event in events:
+                if event.completion and event.request_id not in self.engine.requests:
+                    self._forget(event.request_id)
+        return True
+
+    def _read(self) -> None:
+        try:
+            with self.connection.makefile("rb") as lines:
+                for text in lines:
+                    self._put(json.loads(text))
+        except OSError as error:
+            log.info("the server's connection broke: %s", error)
+        self._put(None)
+        self._closed()
+
+    def _put(self, message: dict[str, Any] | None) -> None:
+        with self._changed:
+            self._inbox.append(message)
+            self._changed.notify()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        try:
+            self.connection.sendall(wire.line(message))
+        except OSError:  # the server is gone: the reading thread notices too
+            self._put(None)
+
+    def _obey(self, message: dict[str, Any]) -> None:
+        id = message["id"]
+        try:
+            if message["do"] == "submit":
+                self._submit(id, message)
+                self._send({"accepted": id})
+            elif message["do"] == "drop":
+                self._drop(id)
+            else:
+                self._embeddings.append(Embedding(self.engine, id, message["prompts"]))
+        except (HerdError, ValueError) as error:  # this request's fault, and nobody else's
+            self._drop(id)
+            self._send({"refused": id, "error": wire.error_row(error)})
+
+    def _submit(self, id: int, message: dict[str, Any]) -> None:
+        self._engine_ids[id] = []
+        for index, (prompt, params) in enumerate(message["prompts"]):
+            engine_id = self.engine.submit(prompt, wire.params_of(params), stream=message["stream"])
+            self._engine_ids[id].append(engine_id)
+            self._requests[engine_id] = (id, index, self.engine.requests[engine_id])
+
+    def _drop(self, id: int) -> None:
+        self._embeddings = deque(each for each in self._embeddings if each.id != id)
+        for engine_id in self._engine_ids.pop(id, ()):
+            self._requests.pop(engine_id, None)
+            self.engine.abort(engine_id)
+
+    def _news(self, event: Event) -> wire.Row:
+        id, index, request = self._requests[event.request_id]
+        done = event.completion
+        prompt = (done.prompt_logprobs, done.prompt_top_logprobs) if done else ()
+        news = News(
+            index,
+            event.sample,
+            event.tokens,
+            event.logprobs,
+            event.top_logprobs,
+            event.text,
+            done.finish_reason if done else None,
+            request.cached or 0,
+            *prompt,
+        )
+        return news.row(id)
+
+    def _forget(self, engine_id: int) -> None:
+        id, _, _ = self._requests.pop(engine_id, (None, 0, None))
+        if id is not None:
+            self._engine_ids[id].remove(engine_id)
+            if not self._engine_ids[id]:
+                del self._engine_ids[id]
+
+    def _advance_embedding(self) -> None:
+        work = self._embeddings[0]
+        work.advance()
+        if work.finished:
+            self._embeddings.popleft()
+            self._send({"done": work.id, "results": work.results})
+
+    def _state(self) -> wire.Row:
+        scheduler, pool = self.engine.scheduler, self.engine.pool
+        running = int((scheduler.rows.state != 0).sum())
+        waiting = sum(len(bunch.samples) for bunch in scheduler.waiting)
+        held = pool.count - pool.available
+        return [running, waiting, held, pool.count, scheduler.preemptions, scheduler.reused_tokens]
+
+    def _description(self) -> dict[str, Any]:
+        return {"context": engine_context(self.engine), "bytes": memory_of(self.engine)}
+
+
+def memory_of(engine: Engine) -> int:
+    """Bytes that ``engine`` takes with its cache in use, of memory and of a GPU's; other processes as much as this."""
+    try:
+        resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # no Linux: the most it ever took, in KiB
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if engine.device.type == "cuda":
+        return engine.processes * (resident + torch.cuda.memory_allocated(engine.device))
+    # The system gives pages of the cache when they are first written.
+    return engine.processes * (resident + engine.cache_bytes)
+
+
+class Embedding:
+    """Embeds several prompts, one at a time so that the engine's steps go on between them.
+
+    Raises:
+        InputError: a prompt does not fit the model.
+    """
+
+    def __init__(self, engine: Engine, id: int, prompts: list[list[int]]) -> None:
+        self.engine, self.id, self.prompts = engine, id, prompts
+        self.results: list[list[float]] = []
+        vocabulary, longest = engine.config.vocab_size, engine.config.max_seq_len
+        for prompt in prompts:
+            if not prompt or min(prompt) < 0 or max(prompt) >= vocabulary:
+                raise InputError(
+                    f"a prompt is empty or holds token ids outside 0 to {vocabulary - 1}", "Use the model's tokenizer"
+                )
+            if len(prompt) > longest:
+                raise InputError(f"a prompt of {len(prompt)} tokens exceeds the context of {longest}", "Shorten it")
+
+    @property
+    def finished(self) -> bool:
+        """Whether all prompts have their result."""
+        return len(self.results) == len(self.prompts)
+
+    def advance(self) -> None:
+        """Work on the next prompt."""
+        self.results.append(embedding(self.engine.model, self.prompts[len(self.results)]))
+
+
+def serve_connection(
+    connection: socket.socket, load: Callable[[WorkerOptions], Engine], closed: Callable[[], None]
+) -> None:
+    """Serve a connection, whose first line says what to load, until it closes.
+
+    Args:
+        closed: see :class:`Worker`.
+    """
+    options = b""
+    while not options.endswith(b"\n"):  # byte by byte, as what follows the line is the worker's
+        options += (byte := connection.recv(1))
+        if not byte:
+            return
+    try:
+        engine = load(WorkerOptions(**json.loads(options)))
+    except Exception as error:
+        if not isinstance(error, HerdError):
+            log.exception("the model could not be loaded")
+        connection.sendall(wire.line({"failed": wire.error_row(error)}))
+        return
+    Worker(engine, connection, closed).run()
+
+
+def main(descriptor: int) -> None:
+    """A worker's process: serve the connection of that file descriptor."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the server drains first, and closes the socket in the end
+        signal.signal(number, signal.SIG_IGN)
+    # Whatever step is under way when the server is gone, nobody waits for it any more.
+    serve_connection(socket.socket(fileno=descriptor), load_engine, closed=lambda: os._exit(0))
+
+
+def load_engine(options: WorkerOptions) -> Engine:
+    """The engine that ``options`` mean.
+
+    Raises:
+        InputError, DamagedError: there is no usable model, or an option is wrong.
+    """
+    return Engine.load(
+        Path(options.folder),
+        device=options.device,
+        dtype=options.dtype,
+        cache_tokens=options.cache_tokens,
+        tensor_parallel=options.tensor_parallel,
+        pipeline_parallel=options.pipeline_parallel,
+    )
+
+
+if __name__ == "__main__":
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    main(int(sys.argv[1]))
