@@ -1,0 +1,22 @@
+"""What commands print: results to standard output, remarks to standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+
+def say(text: str) -> None:
+    """Print a result."""
+    sys.stdout.write(f"{text}\n")
+
+
+def tell(text: str) -> None:
+    """A line to the person at the terminal, beside what a program may read."""
+    sys.stderr.write(f"herdlm: {' '.join(text.split())}\n")
+
+
+def say_json(value: Any) -> None:
+    """Print a result as JSON."""
+    say(json.dumps(value, indent=2, ensure_ascii=False))
