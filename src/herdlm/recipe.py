@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from herdlm.align.config import AlignConfig, BankConfig
+from herdlm.base.errors import InputError
 from herdlm.base.recipe import Section, apply_overrides, merge, parse, read_toml
 from herdlm.curate.config import PATHS, CurateConfig
 from herdlm.curate.orthography import LANGUAGES
 from herdlm.generate.fp8.config import Fp8Config
 from herdlm.model.config import ModelConfig, RopeScaling
 from herdlm.parallel.config import ParallelConfig
-from herdlm.run.timeline import timeline, whole_rows
-from herdlm.tokens.sources import SKILLS, SourceConfig, check_sources, shard_names
+from herdlm.pretrain.config import PretrainConfig, timeline
+from herdlm.pretrain.config import check_sources as check_mixes
+from herdlm.pretrain.job import HerdJob, PretrainJob
+from herdlm.tokens.sources import SKILLS, WEB, SourceConfig, check_sources, shard_names
 from herdlm.tokens.tokenizer import TokenizerConfig
-from herdlm.train.config import TrackConfig, TrainConfig
+from herdlm.train.config import TrackConfig
 from herdlm.train.distill_config import DistillConfig
 
 
@@ -127,152 +129,6 @@ class HerdConfig(Section):
         return self
 
 
-class MixPart(Section):
-    """One source of a data mix."""
-
-    source: str = Field(description="web, a name in tokens.sources, either with -anneal for its best part, or skills")
-    share: float = Field(gt=0, description="of the rows, relative to the others")
-    loss_weight: float = Field(1.0, gt=0, description="of each of its target tokens")
-
-
-class InitConfig(Section):
-    """How weights start."""
-
-    std: float | Literal["dim"] = Field(0.02, description="of matrices; 'dim' means dim ** -0.5")
-    embedding_std: float | Literal["dim"] | None = Field(
-        None, description="'dim' means dim ** -0.5; std where not given"
-    )
-    zero_residual: bool = False
-
-
-class RampPart(Section):
-    """Row length and batch size from a number of tokens seen on (report, section 3.4.1)."""
-
-    from_tokens: int = Field(gt=0, description="seen by the model before the first step of this size")
-    seq_len: int = Field(gt=0)
-    tokens_per_step: int = Field(gt=0, description="a multiple of seq_len")
-
-    @model_validator(mode="after")
-    def _rows_are_whole(self) -> RampPart:
-        whole_rows("tokens_per_step", self.tokens_per_step, self.seq_len)
-        return self
-
-
-class MixPhase(Section):
-    """The data mix from a number of tokens seen on."""
-
-    from_tokens: int = Field(gt=0)
-    mix: tuple[MixPart, ...] = Field(min_length=1)
-
-
-class LongContextStage(Section):
-    """Training on longer rows, after the main part and before the anneal (report, section 3.4.2)."""
-
-    seq_len: int = Field(gt=0)
-    tokens: int = Field(gt=0, description="to train on; rounded up to whole steps")
-    tokens_per_step: int | None = Field(None, gt=0, description="a multiple of seq_len; as before where not given")
-    mix: tuple[MixPart, ...] | None = Field(None, min_length=1, description="as before where not given")
-    rope_scaling: RopeScaling | None = Field(None, description="from this stage on; as before where not given")
-
-
-class GateConfig(Section):
-    """What a model must show at the end of a long-context stage before the next one begins."""
-
-    short_loss_margin: float = Field(
-        0.01, ge=0, description="nats per token that the loss on short rows may lie above its value before all stages"
-    )
-    needle_rate: float = Field(0.95, ge=0, le=1, description="of needles to be found at the stage's seq_len")
-    needle_depths: int = Field(10, ge=1, description="places in the haystack, evenly spread")
-    needles_per_depth: int = Field(5, ge=1)
-
-
-class PretrainConfig(Section):
-    """Pre-training, the same for every model of the herd.
-
-    ``steps`` are the main part, then the long-context stages, then the anneal, which reads ``anneal_mix``. The main
-    part begins with ``seq_len``, ``rows_per_step`` and ``mix``; ``ramp`` and ``mix_phases`` change them by tokens seen.
-    """
-
-    seq_len: int = Field(gt=0)
-    rows_per_step: int = Field(gt=0)
-    rows_per_micro_batch: int | None = Field(
-        None, gt=0, description="rows of one forward pass of all ranks together; a whole step where not given"
-    )
-    steps: int = Field(gt=0, description="in all, long-context stages and annealing included")
-    mix: tuple[MixPart, ...] = Field(min_length=1)
-    ramp: tuple[RampPart, ...] = ()
-    mix_phases: tuple[MixPhase, ...] = ()
-    long_context: tuple[LongContextStage, ...] = ()
-    gate: GateConfig = GateConfig()
-    anneal_mix: tuple[MixPart, ...] = Field(min_length=1)
-    max_epochs: dict[str, PositiveFloat] = Field(
-        default_factory=dict, description="by source: how often it may be read over the whole run; shares give way"
-    )
-    init: InitConfig = InitConfig()
-    train: TrainConfig
-
-    @model_validator(mode="after")
-    def _anneal_fits(self) -> PretrainConfig:
-        if self.train.anneal_steps >= self.steps:
-            raise ValueError(f"pretrain.train.anneal_steps {self.train.anneal_steps} leaves none of {self.steps} steps")
-        if self.train.horizon_steps is not None:
-            raise ValueError("pretrain.train.horizon_steps is pretrain.steps: drop it")
-        return self
-
-    @model_validator(mode="after")
-    def _changes_follow_each_other(self) -> PretrainConfig:
-        for name, begins in (
-            ("ramp", [part.from_tokens for part in self.ramp]),
-            ("mix_phases", [phase.from_tokens for phase in self.mix_phases]),
-        ):
-            for before, after in pairwise(begins):
-                if after <= before:
-                    raise ValueError(f"pretrain.{name}: from_tokens {after} does not come after {before}")
-        lengths = [self.ramp[-1].seq_len if self.ramp else self.seq_len, *(s.seq_len for s in self.long_context)]
-        for short, long in pairwise(lengths):
-            if long <= short:
-                raise ValueError(
-                    f"pretrain.long_context: rows of {long:,} tokens after rows of {short:,} are not longer"
-                )
-        ends = [stretch.end_step for stretch in timeline(self) if stretch.kind == "long-context"]
-        averaged_from = round(self.steps * (1 - self.train.average_last))
-        if ends and averaged_from < ends[-1]:
-            raise ValueError(
-                f"pretrain.train.average_last {self.train.average_last} reaches back to step {averaged_from:,}, into "
-                "the long-context stages: lower it"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _mixes_and_caps_agree(self) -> PretrainConfig:
-        mixes = self.mixes
-        for key, mix in mixes.items():
-            names = [part.source for part in mix]
-            if twice := [name for name in names if names.count(name) > 1]:
-                raise ValueError(f"{key} names the source {twice[0]} twice")
-        read = {part.source for mix in mixes.values() for part in mix}
-        if unread := sorted(set(self.max_epochs) - read):
-            raise ValueError(
-                f"pretrain.max_epochs.{unread[0]}: no mix reads {unread[0]}, only {', '.join(sorted(read))}"
-            )
-        return self
-
-    @property
-    def mixes(self) -> dict[str, tuple[MixPart, ...]]:
-        """All mixes by their key in the recipe."""
-        return {
-            "pretrain.mix": self.mix,
-            **{f"pretrain.mix_phases.{number}.mix": phase.mix for number, phase in enumerate(self.mix_phases)},
-            **{f"pretrain.long_context.{n}.mix": stage.mix for n, stage in enumerate(self.long_context) if stage.mix},
-            "pretrain.anneal_mix": self.anneal_mix,
-        }
-
-    @property
-    def seq_lens(self) -> set[int]:
-        """All row lengths that are trained on."""
-        return {stretch.seq_len for stretch in timeline(self)}
-
-
 class ForecastConfig(Section):
     """The axis of the forecast, fixed before anything is trained."""
 
@@ -305,7 +161,7 @@ class Recipe(Section):
         longest = max(*self.pretrain.seq_lens, *(part.seq_len for part in tuning))
         if longest > self.herd.max_seq_len:
             raise ValueError(f"rows of {longest} tokens exceed herd.max_seq_len {self.herd.max_seq_len}")
-        uses_skills = any(part.source == "skills" for stretch in timeline(self.pretrain) for part in stretch.mix)
+        uses_skills = any(part.source == "skills" for phase in timeline(self.pretrain) for part in phase.mix)
         if uses_skills and not self.tokens.skill_documents:
             raise ValueError("pretrain.mix uses skills, but tokens.skill_documents is 0: raise it or drop the source")
         self._sources_exist()
@@ -340,13 +196,7 @@ class Recipe(Section):
                 raise ValueError(
                     f"tokens.sources.{name}.languages names {foreign[0]!r}, which curate.languages does not keep"
                 )
-        known = (*shard_names(self.tokens.sources), SKILLS)
-        for key, mix in self.pretrain.mixes.items():
-            for number, part in enumerate(mix):
-                if part.source not in known:
-                    raise ValueError(
-                        f"key {key}.{number}.source = {part.source!r} is no source; choose from {', '.join(known)}"
-                    )
+        check_mixes(self.pretrain, (*shard_names(self.tokens.sources), SKILLS))
 
     def model_config_of(self, name: str) -> ModelConfig:
         """The full shape of a model of the herd."""
@@ -360,9 +210,45 @@ class Recipe(Section):
             **shape,
         )
 
-    def parallel_of(self, name: str) -> ParallelConfig:
-        """The layout that a model of the herd is trained in."""
-        return self.herd.models[name].parallel or self.parallel
+    def job(self, name: str) -> PretrainJob:
+        """What pre-training the model ``name`` needs of this recipe.
+
+        Raises:
+            InputError: the herd has no such model.
+        """
+        if name not in self.herd.models:
+            raise InputError(f"the recipe has no model {name}", f"Its models are {', '.join(self.herd.models)}")
+        model, pretrain = self.herd.models[name], self.pretrain
+        if model.peak_lr is not None:
+            train = pretrain.train.model_copy(update={"peak_lr": model.peak_lr})
+            pretrain = pretrain.model_copy(update={"train": train})
+        return PretrainJob(
+            name,
+            self.model_config_of(name),
+            pretrain,
+            parallel=model.parallel or self.parallel,
+            seed=self.seed,
+            device=self.compute.device,
+            threads=self.compute.threads_per_stage,
+            distill=model.distill,
+            track=self.track,
+        )
+
+    def herd_job(self) -> HerdJob:
+        """The models of the herd and what each is for."""
+        shards = shard_names(self.tokens.sources)
+        return HerdJob(
+            name=self.name,
+            models={name: self.job(name) for name in self.herd.models},
+            pretrain=self.pretrain,
+            flagship=self.herd.flagship,
+            small=self.herd.small,
+            ladder=self.herd.ladder,
+            axis=self.forecast.axis,
+            sources=(*shards, SKILLS) if self.tokens.skill_documents else shards,
+            domains=tuple(self.tokens.sources) or (WEB,),
+            seed=self.seed,
+        )
 
 
 def read_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:

@@ -23,7 +23,7 @@ LAYOUTS = {"8b": (512, 1, 1), "70b": (4096, 8, 4), "405b": (16_384, 8, 16)}
 
 @pytest.mark.parametrize("size", REPORT)
 def test_the_reports_models_have_the_reports_numbers(size):
-    told = describe(read_recipe(RECIPES / f"llama3.1-{size}.toml"))
+    told = describe(read_recipe(RECIPES / f"llama3.1-{size}.toml").herd_job())
     model = told["models"][size]
     assert model["roles"] == ["flagship"]
     assert model["parameters"] == REPORT[size]
@@ -40,7 +40,7 @@ def test_the_reports_models_have_the_reports_numbers(size):
 
 
 def test_the_405bs_course_is_the_reports():
-    told = describe(read_recipe(RECIPES / "llama3.1-405b.toml"))
+    told = describe(read_recipe(RECIPES / "llama3.1-405b.toml").herd_job())
     main = [part for part in told["timeline"] if part["kind"] == "main"]
     assert [(p["seq_len"], p["tokens_per_step"]) for p in main[:3]] == [(4096, 2**22), (8192, 2**23), (8192, 2**24)]
     assert main[1]["first_token"] == pytest.approx(252e6, rel=0.02)
@@ -56,7 +56,7 @@ def test_the_405bs_course_is_the_reports():
 @pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.toml")))
 def test_every_recipe_is_complete_and_its_layouts_fit(name):
     recipe = read_recipe(RECIPES / f"{name}.toml")
-    told = describe(recipe)
+    told = describe(recipe.herd_job())
     assert told["name"] == name
     assert plan(recipe)[-1].name == "report"
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe  # as a worker process gets it
@@ -104,13 +104,13 @@ def test_flops_state_both_counts_of_attention():
 
 def test_processes_fill_the_shards_a_layout_leaves_open():
     recipe = read_recipe(RECIPES / "1b.toml")
-    alone, eight = (describe(recipe, n)["models"]["1b"] for n in (None, 8))
+    alone, eight = (describe(recipe.herd_job(), n)["models"]["1b"] for n in (None, 8))
     assert (alone["layout"]["dp_shard"], eight["layout"]["dp_shard"]) == (1, 8)
     total = alone["state_bytes"]["total"]
     assert alone["state_bytes"]["per_rank"] == total == eight["state_bytes"]["total"]
     assert eight["state_bytes"]["per_rank"]["sum"] * 8 == total["sum"]
     with pytest.raises(InputError, match="processes are 3. Layouts that work"):
-        describe(read_recipe(RECIPES / "1b.toml", ["parallel.dp_shard=2"]), 3)
+        describe(read_recipe(RECIPES / "1b.toml", ["parallel.dp_shard=2"]).herd_job(), 3)
 
 
 def test_the_command_prints_json_and_text():
@@ -129,6 +129,6 @@ def test_describing_needs_no_torch():
     code = (
         "import sys; from pathlib import Path; from herdlm.recipe import read_recipe;"
         "from herdlm.plan.cost import describe, lines;"
-        "lines(describe(read_recipe(Path('recipes/llama3.1-405b.toml')))); sys.exit('torch' in sys.modules)"
+        "lines(describe(read_recipe(Path('recipes/llama3.1-405b.toml')).herd_job())); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

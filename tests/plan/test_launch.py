@@ -20,7 +20,8 @@ IN_PODS = dict(tokens="/data/tokens", tokenizer="/data/tokenizer", out="/data/mo
 
 def job(name="1b", model="1b", **options):
     given = dict(path=f"/data/recipes/{name}.toml", **IN_PODS) | options
-    return plan_job(read_recipe(ROOT / "recipes" / f"{name}.toml"), model, **given)
+    recipe = read_recipe(ROOT / "recipes" / f"{name}.toml")
+    return plan_job(recipe.name, recipe.job(model), **given)
 
 
 def test_the_sbatch_file_of_the_405b_is_as_before():
@@ -112,7 +113,7 @@ def test_the_command_is_one_that_train_takes():
 def test_a_layout_smaller_than_a_node_takes_what_it_needs():
     assert job("tiny", "flagship", nodes=1, gpus_per_node=4).nodes == 1
     recipe = read_recipe(ROOT / "recipes" / "1b.toml", ["parallel.dp_shard=2"])
-    small = plan_job(recipe, "1b", path="/data/r.toml", **IN_PODS)
+    small = plan_job(recipe.name, recipe.job("1b"), path="/data/r.toml", **IN_PODS)
     assert (small.nodes, small.gpus_per_node) == (1, 2)
 
 
@@ -134,7 +135,7 @@ def test_a_layout_smaller_than_a_node_takes_what_it_needs():
 def test_a_layout_that_cannot_be_launched_is_refused(overrides, options, message):
     recipe = read_recipe(ROOT / "recipes" / "1b.toml", overrides)
     with pytest.raises(InputError, match=message):
-        plan_job(recipe, "1b", **(dict(path="/data/r.toml", **IN_PODS) | options))
+        plan_job(recipe.name, recipe.job("1b"), **(dict(path="/data/r.toml", **IN_PODS) | options))
 
 
 def test_bad_names_are_refused():

@@ -37,7 +37,9 @@ def staged(data, out, keys, stop=None):
     ended, out = "", Path(out)
     counts = {}
     try:
-        counts = pretrain(recipe, "small", tokens=Path(data) / "tokens", tokenizer=Path(data) / "tokenizer", out=out)
+        counts = pretrain(
+            recipe.job("small"), tokens=Path(data) / "tokens", tokenizer=Path(data) / "tokenizer", out=out
+        )
     except HerdError as error:
         ended = f"{type(error).__name__} {error.exit_code}: {error}"
     except KeyboardInterrupt:

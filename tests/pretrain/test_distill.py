@@ -44,7 +44,9 @@ def recipe(*more):
 
 
 def train(data, out, *more, **options):  # noqa: F811
-    return pretrain(recipe(*more), "small", tokens=data / "tokens", tokenizer=data / "tokenizer", out=out, **options)
+    return pretrain(
+        recipe(*more).job("small"), tokens=data / "tokens", tokenizer=data / "tokenizer", out=out, **options
+    )
 
 
 def save_teacher(folder, tokenizer, seed=3, **shape):
@@ -150,7 +152,9 @@ def test_what_does_not_go_is_refused_by_name(data, teacher, tokenizer, tmp_path)
         train(data, out, TAUGHT, teacher=alien)
     assert not out.exists()
     with pytest.raises(InputError, match="herd.models.small.distill and --teacher go together"):
-        plan_job(recipe(TAUGHT), "small", path="r", tokens="t", tokenizer="k", out="o", gpus_per_node=1, nodes=1)
+        plan_job(
+            "tiny", recipe(TAUGHT).job("small"), path="r", tokens="t", tokenizer="k", out="o", gpus_per_node=1, nodes=1
+        )
 
 
 @pytest.mark.parametrize(
@@ -189,7 +193,7 @@ def test_in_a_whole_run_a_model_of_the_herd_teaches_another():
 
 
 def test_a_stage_of_a_run_is_taught(data, teacher, tmp_path):  # noqa: F811
-    from herdlm.pretrain.pretrain import pretrain_stage
+    from herdlm.run.stages.pretrain import pretrain_stage
     from herdlm.run.stage import Context
 
     read = recipe('herd.models.small.distill={teacher = "flagship", top_k = 400}')

@@ -9,7 +9,6 @@ import pytest
 
 from herdlm.model.hf import load_folder
 from herdlm.recipe import read_recipe
-from herdlm.run.lay_out import pretraining_of
 from tests.parallel.processes import launch
 from tests.pretrain.laid_out import FLOAT32
 from tests.pretrain.test_staged_pretraining import KEYS, staged
@@ -89,7 +88,7 @@ def test_rows_per_micro_batch_of_the_layout_holds_on_one_process(of_all, of_rank
     given = {"pretrain.rows_per_micro_batch": of_all, "parallel.rows_per_micro_batch": of_rank}
     keys = [f"{key}={value}" for key, value in given.items() if value is not None]
     recipe = read_recipe(ROOT / "recipes" / "tiny.toml", [*KEYS, *keys])
-    assert pretraining_of(recipe, "small").rows_per_micro_batch == expected
+    assert recipe.job("small").batching().rows_per_micro_batch == expected
 
 
 def test_a_row_length_that_the_layout_cannot_cut_is_refused_before_training(found):

@@ -7,8 +7,8 @@ import pytest
 from herdlm.base.errors import DamagedError, HerdError
 from herdlm.evaluate.intervals import pass_rate
 from herdlm.evaluate.needle import Retrieval
+from herdlm.pretrain.config import PretrainConfig
 from herdlm.pretrain.long_context import Run, train_in_stages
-from herdlm.recipe import PretrainConfig
 
 MIX = [{"source": "web", "share": 1.0}]
 STAGES = [

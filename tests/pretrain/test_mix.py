@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from herdlm.base.errors import InputError
 from herdlm.plan.cost import describe, lines
 from herdlm.pretrain.batches import open_batches
+from herdlm.pretrain.config import PretrainConfig
 from herdlm.pretrain.mix import plan_mix, source_tokens
 from herdlm.pretrain.pretrain import pretrain
-from herdlm.recipe import PretrainConfig, read_recipe
+from herdlm.recipe import read_recipe
 from herdlm.tokens.shards import ShardWriter
 from tests.run.conftest import ROOT, herdlm
 from tests.scaling.test_anneal_probe import KEYS, data, write  # noqa: F401 - a fixture
@@ -73,7 +74,7 @@ def test_a_run_reads_a_capped_source_as_often_as_the_cap_says(shards):
     for (mixture, steps), rows in zip(batches.phases, batches.rows_per_step, strict=True):
         for name, count in mixture.read_after(steps * rows).items():
             tokens[name] += 8 * count
-    assert tokens["skills"] / 1200 == pytest.approx(1.5, abs=2 * 8 / 1200)  # a row of each stretch
+    assert tokens["skills"] / 1200 == pytest.approx(1.5, abs=2 * 8 / 1200)  # a row of each phase
     assert sum(tokens.values()) == 300 * 32
 
 
@@ -148,20 +149,20 @@ def test_a_training_says_what_its_caps_did(data, tmp_path, tokenizer):  # noqa: 
     both = "[{source = 'web', share = 0.5}, {source = 'web-anneal', share = 0.5}]"
     keys = [*KEYS, f"pretrain.mix={both}", "pretrain.mix_phases=[]", "pretrain.max_epochs={web-anneal = 2}"]
     recipe = read_recipe(ROOT / "recipes" / "tiny.toml", keys)
-    counts = pretrain(recipe, "small", tokens=tokens, tokenizer=data / "tokenizer", out=tmp_path / "model")
+    counts = pretrain(recipe.job("small"), tokens=tokens, tokenizer=data / "tokenizer", out=tmp_path / "model")
     plan = counts["mix_plan"]
     assert plan["sources"]["web-anneal"]["wanted_epochs"] > 2
     assert counts["epochs"]["web-anneal"] == pytest.approx(2, abs=0.2)
     assert plan["changed"][0]["mix"] == "pretrain.mix"
     manifest = json.loads((tmp_path / "model" / "manifest.json").read_text())
     assert manifest["counts"]["mix_plan"] == plan
-    told = describe(recipe, tokens=tokens)
+    told = describe(recipe.herd_job(), tokens=tokens)
     assert told["timeline"][0]["mix"] == pytest.approx(plan["changed"][0]["read"])
     assert "web-anneal           2 epochs of" in "\n".join(lines(told))
-    assert "at most 2 epochs" in "\n".join(lines(describe(recipe)))
+    assert "at most 2 epochs" in "\n".join(lines(describe(recipe.herd_job())))
     refused = read_recipe(ROOT / "recipes" / "tiny.toml", [*keys, "pretrain.max_epochs={web-anneal = 2, web = 1}"])
     with pytest.raises(InputError, match="pretrain.max_epochs of web, web-anneal leaves"):
-        pretrain(refused, "small", tokens=tokens, tokenizer=data / "tokenizer", out=tmp_path / "other")
+        pretrain(refused.job("small"), tokens=tokens, tokenizer=data / "tokenizer", out=tmp_path / "other")
 
 
 def test_describe_tells_epochs_from_the_command_line(shards):

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from herdlm.pretrain.batches import open_batches
-from herdlm.recipe import PretrainConfig
-from herdlm.run.timeline import timeline, tokens_in
+from herdlm.pretrain.config import PretrainConfig, timeline, tokens_in
 from herdlm.tokens.shards import ShardWriter
 
 WEB, BOTH = ({"source": "web", "share": 1.0},), ({"source": "web", "share": 0.7}, {"source": "skills", "share": 0.3})
@@ -38,25 +37,25 @@ def courses(draw):
 
 @given(courses())
 @settings(max_examples=100, deadline=None)
-def test_stretches_cover_the_steps_and_change_when_the_tokens_are_seen(keys):
+def test_phases_cover_the_steps_and_change_when_the_tokens_are_seen(keys):
     config = pretraining(**keys)
-    stretches = timeline(config)
-    assert [s.first_step for s in stretches] == [0, *(s.end_step for s in stretches[:-1])]
-    assert stretches[-1].end_step == config.steps
+    phases = timeline(config)
+    assert [s.first_step for s in phases] == [0, *(s.end_step for s in phases[:-1])]
+    assert phases[-1].end_step == config.steps
     token = 0
-    for stretch in stretches:
-        assert stretch.first_token == token
-        for _ in range(stretch.steps):
-            if stretch.kind == "main":  # the definition, step by step
+    for phase in phases:
+        assert phase.first_token == token
+        for _ in range(phase.steps):
+            if phase.kind == "main":  # the definition, step by step
                 begun = [part for part in config.ramp if part.from_tokens <= token]
                 size = (begun[-1].seq_len, begun[-1].tokens_per_step) if begun else (8, 32)
-                assert (stretch.seq_len, stretch.tokens_per_step) == size
+                assert (phase.seq_len, phase.tokens_per_step) == size
                 mixes = [phase.mix for phase in config.mix_phases if phase.from_tokens <= token]
-                assert stretch.mix == (mixes[-1] if mixes else config.mix)
-            token += stretch.tokens_per_step
+                assert phase.mix == (mixes[-1] if mixes else config.mix)
+            token += phase.tokens_per_step
     assert tokens_in(config) == token
-    for stage, stretch in zip(config.long_context, [s for s in stretches if s.kind == "long-context"], strict=True):
-        assert stretch.steps * stretch.tokens_per_step - 64 < stage.tokens <= stretch.steps * stretch.tokens_per_step
+    for stage, phase in zip(config.long_context, [s for s in phases if s.kind == "long-context"], strict=True):
+        assert phase.steps * phase.tokens_per_step - 64 < stage.tokens <= phase.steps * phase.tokens_per_step
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +87,8 @@ def test_a_step_reads_the_same_rows_however_it_is_reached(shards, keys, seed):
         rows = jumping.rows_of(int(step))
         halves = [jumping.rows(int(step), 0, rows // 2), jumping.rows(int(step), rows // 2, rows - rows // 2)]
         assert torch.equal(torch.cat([half.tokens for half in halves]), batch.tokens)
-    for stretch in timeline(config):
-        assert whole[stretch.first_step].tokens.shape == (stretch.rows_per_step, stretch.seq_len)
+    for phase in timeline(config):
+        assert whole[phase.first_step].tokens.shape == (phase.rows_per_step, phase.seq_len)
 
 
 def test_a_source_is_read_on_where_the_mix_changes(shards):

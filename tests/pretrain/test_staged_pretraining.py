@@ -8,9 +8,9 @@ import torch
 from herdlm.base.errors import HerdError
 from herdlm.base.events import read_events
 from herdlm.model.hf import load_folder
+from herdlm.pretrain.config import timeline, tokens_in
 from herdlm.pretrain.pretrain import pretrain
 from herdlm.recipe import read_recipe
-from herdlm.run.timeline import timeline, tokens_in
 from herdlm.tokens.mixture import PretrainBatches
 from tests.run.conftest import ROOT
 from tests.scaling.test_anneal_probe import data  # noqa: F401 - a fixture
@@ -38,7 +38,7 @@ KEYS = [
 
 def staged(data, out, *more):  # noqa: F811
     recipe = read_recipe(ROOT / "recipes" / "tiny.toml", [*KEYS, *more])
-    return recipe, pretrain(recipe, "small", tokens=data / "tokens", tokenizer=data / "tokenizer", out=out)
+    return recipe, pretrain(recipe.job("small"), tokens=data / "tokens", tokenizer=data / "tokenizer", out=out)
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,8 @@ def whole(data, tmp_path_factory):  # noqa: F811
 
 def test_the_run_follows_its_timeline(whole):
     out, recipe, counts = whole
-    stretches = timeline(recipe.pretrain)
-    assert {(s.kind, s.seq_len) for s in stretches} == {
+    phases = timeline(recipe.pretrain)
+    assert {(s.kind, s.seq_len) for s in phases} == {
         ("main", 16),
         ("main", 32),
         ("long-context", 64),
@@ -59,7 +59,7 @@ def test_the_run_follows_its_timeline(whole):
     }
     steps = list(read_events(out / "events.jsonl", "step"))
     assert [event["step"] for event in steps] == list(range(1, 51))
-    assert [event["tokens"] for event in steps] == [s.tokens_per_step for s in stretches for _ in range(s.steps)]
+    assert [event["tokens"] for event in steps] == [s.tokens_per_step for s in phases for _ in range(s.steps)]
     assert counts["trained_tokens"] == tokens_in(recipe.pretrain) == sum(event["tokens"] for event in steps)
     rates = [event["lr"] for event in steps]
     assert rates[5:] == sorted(rates[5:], reverse=True)  # one schedule over all stages

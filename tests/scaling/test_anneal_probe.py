@@ -76,7 +76,7 @@ def probe(data, out, more=(), **options):
         out=out,
     )
     recipe = read_recipe(ROOT / "recipes" / "tiny.toml", [*KEYS, *more])
-    return anneal_probe(recipe, "small", **(given | options))
+    return anneal_probe(recipe.job("small"), **(given | options))
 
 
 @pytest.fixture(scope="module")

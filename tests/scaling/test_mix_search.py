@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from herdlm.base.errors import InputError
+from herdlm.pretrain.config import timeline
 from herdlm.pretrain.pretrain import pretrain
 from herdlm.recipe import read_recipe
-from herdlm.run.timeline import timeline
 from herdlm.scaling import mix_runs as mix_bench
 from herdlm.scaling.mix_candidates import CandidatesConfig, make_candidates
 from herdlm.scaling.mix_search import mix_search
@@ -64,7 +64,7 @@ def search(data, out, *more, **options):
         models=("ladder-1", "ladder-2"),
         steps=40,
     )
-    return mix_search(recipe(*more), **(given | options))
+    return mix_search(recipe(*more).herd_job(), **(given | options))
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,9 @@ def test_the_result_is_an_artefact_that_names_its_inputs(told, data):
 def test_the_default_mix_is_trained_as_the_recipe_trains_it(told, data, tmp_path):
     """One training loop: at the recipe's own length the search's model is the recipe's model."""
     result = search(data, tmp_path / "out", steps=None, runs=tmp_path / "runs", models=("ladder-1", "ladder-2"))
-    alone = pretrain(recipe(), "ladder-1", tokens=data / "tokens", tokenizer=data / "tokenizer", out=tmp_path / "alone")
+    alone = pretrain(
+        recipe().job("ladder-1"), tokens=data / "tokens", tokenizer=data / "tokenizer", out=tmp_path / "alone"
+    )
     weights = (tmp_path / "alone" / "model.safetensors").read_bytes()
     found = [path for path in (tmp_path / "runs").glob("ladder-1-*/model.safetensors") if path.read_bytes() == weights]
     assert len(found) == 1
@@ -140,24 +142,24 @@ def test_the_default_mix_is_trained_as_the_recipe_trains_it(told, data, tmp_path
 def test_a_search_that_was_cut_off_trains_only_what_is_missing(told, data, tmp_path, monkeypatch):
     trained = []
 
-    def cut(recipe, name, **options):
+    def cut(job, **options):
         if len(trained) == 3:
             raise KeyboardInterrupt
-        trained.append(name)
-        return pretrain(recipe, name, **options)
+        trained.append(job.name)
+        return pretrain(job, **options)
 
     monkeypatch.setattr(mix_bench, "pretrain", cut)
     with pytest.raises(KeyboardInterrupt):
         search(data, tmp_path / "out", confirm="ladder-3")
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(mix_bench, "pretrain", lambda *a, **k: trained.append(a[1]) or pretrain(*a, **k))
+    monkeypatch.setattr(mix_bench, "pretrain", lambda *a, **k: trained.append(a[0].name) or pretrain(*a, **k))
     assert search(data, tmp_path / "out", confirm="ladder-3") == told[1]
     assert len(trained) == 8
 
 
 def test_another_search_takes_over_the_models_that_it_shares(told, data, tmp_path, monkeypatch):
     trained = []
-    monkeypatch.setattr(mix_bench, "pretrain", lambda *a, **k: trained.append(a[1]) or pretrain(*a, **k))
+    monkeypatch.setattr(mix_bench, "pretrain", lambda *a, **k: trained.append(a[0].name) or pretrain(*a, **k))
     (tmp_path / "two.toml").write_text(
         "[candidates.half]\nmix = { numbers = 0.5, prose = 0.5 }\n[weights]\nprose = 2.0\n"
     )
@@ -183,15 +185,15 @@ def test_seeds_are_averaged(told, data, tmp_path):
 def test_a_candidate_is_tried_with_the_shares_its_caps_leave(data):
     config = CandidatesConfig.model_validate({"candidates": {"more": {"mix": {"prose": 0.2, "numbers": 0.8}}}})
     capped = recipe("pretrain.max_epochs={numbers = 0.2}")
-    made = make_candidates(capped, config, data / "tokens", steps=20, source="file")
+    made = make_candidates(capped.herd_job(), config, data / "tokens", steps=20, source="file")
     assert [candidate.name for candidate in made] == ["default", "more"]
     more = made[1]
     assert more.asked == {"prose": 0.2, "numbers": 0.8}
     assert more.plan.sources["numbers"].epochs == pytest.approx(0.2)
-    tried = {part.source: part.share for part in more.recipe.pretrain.mix}
+    tried = {part.source: part.share for part in more.pretrain.mix}
     assert tried == {part.source: part.share for part in more.plan.config.mix}
     assert tried["numbers"] < 0.5
-    assert more.recipe.pretrain.max_epochs == {}
+    assert more.pretrain.max_epochs == {}
 
 
 def test_a_run_in_small_has_the_proportions_of_the_whole(data):
@@ -204,7 +206,7 @@ def test_a_run_in_small_has_the_proportions_of_the_whole(data):
         "herd.max_seq_len=256",
     )
     config = CandidatesConfig.model_validate({"draw": {"count": 1}})
-    small = make_candidates(whole, config, data / "tokens", steps=95, source="file")[0].recipe.pretrain
+    small = make_candidates(whole.herd_job(), config, data / "tokens", steps=95, source="file")[0].pretrain
     assert [(s.kind, s.steps) for s in timeline(small)] == [("main", 40), ("main", 35), ("anneal", 20)]
     assert small.train.warmup_steps == 5
 
@@ -212,7 +214,9 @@ def test_a_run_in_small_has_the_proportions_of_the_whole(data):
 def test_drawn_candidates_lie_around_the_recipes_mix(data):
     draw = {"draw": {"count": 40, "concentration": 50.0}}
     made, again = (
-        make_candidates(recipe(), CandidatesConfig.model_validate(draw), data / "tokens", steps=20, source="file")
+        make_candidates(
+            recipe().herd_job(), CandidatesConfig.model_validate(draw), data / "tokens", steps=20, source="file"
+        )
         for _ in range(2)
     )
     assert [c.asked for c in made] == [c.asked for c in again]
@@ -322,7 +326,7 @@ def test_on_the_sample_crawl_a_mix_heavier_in_german_is_forecast_to_know_german_
     )
     stages = tmp_path / "run" / "stages"
     told = mix_search(
-        read_recipe(ROOT / "recipes" / "tiny.toml", changes),
+        read_recipe(ROOT / "recipes" / "tiny.toml", changes).herd_job(),
         tokens=stages / "tokens",
         tokenizer=stages / "tokenizer",
         candidates=tmp_path / "mixes.toml",

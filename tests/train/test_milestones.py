@@ -42,7 +42,7 @@ def model(data, tmp_path_factory):  # noqa: F811
     recipe = read_recipe(ROOT / "recipes" / "tiny.toml", KEYS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Checkpointer, "save", save)
-        pretrain(recipe, "small", tokens=data / "tokens", tokenizer=data / "tokenizer", out=out)
+        pretrain(recipe.job("small"), tokens=data / "tokens", tokenizer=data / "tokenizer", out=out)
     return out, seen
 
 

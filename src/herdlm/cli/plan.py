@@ -31,7 +31,7 @@ def describe(
     from herdlm.plan import cost as description
     from herdlm.recipe import read_recipe
 
-    told = description.describe(read_recipe(recipe, set_ or ()), processes, tokens)
+    told = description.describe(read_recipe(recipe, set_ or ()).herd_job(), processes, tokens)
     if json_:
         say_json(told)
     else:
@@ -66,8 +66,8 @@ def launch(
     if slurm == kubernetes:
         raise InputError("say for which cluster the file is to be", "Give either --slurm or --kubernetes")
     job = launching.plan_job(
-        read,
-        model or read.herd.flagship,
+        read.name,
+        read.job(model or read.herd.flagship),
         path=recipe_on_nodes or str(recipe),
         tokens=tokens,
         tokenizer=tokenizer,

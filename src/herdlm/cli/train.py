@@ -40,7 +40,7 @@ def train(
     read = read_recipe(recipe, set_ or ())
     if processes > 1:
         relaunch(processes, _without_option(sys.argv[1:], "--processes"), read.compute.threads_per_stage)
-    counts = pretrain(read, model, tokens=tokens, tokenizer=tokenizer, out=out, teacher=teacher)
+    counts = pretrain(read.job(model), tokens=tokens, tokenizer=tokenizer, out=out, teacher=teacher)
     if not counts:
         return  # another process tells
     if json_:
@@ -83,8 +83,7 @@ def anneal_probe(
     from herdlm.scaling import anneal_probe as probe
 
     told = probe.anneal_probe(
-        read,
-        model or read.herd.small,
+        read.job(model or read.herd.small or read.herd.flagship),
         tokens=tokens,
         tokenizer=tokenizer,
         new=new,
@@ -135,7 +134,7 @@ def mix_search(
     from herdlm.scaling import mix_search as searching
 
     told = searching.mix_search(
-        read_recipe(recipe, set_ or ()),
+        read_recipe(recipe, set_ or ()).herd_job(),
         tokens=tokens,
         tokenizer=tokenizer,
         candidates=candidates,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -79,3 +80,28 @@ class Layout:
                 apply_fsdp(stage, mesh, compute=compute, reshard_after_forward=config.reshard_after_forward)
         stream = compute if compute and sharded else kept
         return ParallelModel(made, mesh, config, layers=layers, stream=stream, late=late)
+
+
+def lay_out(
+    config: ParallelConfig, model: Transformer, seq_lens: Iterable[int], *, precision: str
+) -> Transformer | ParallelModel:
+    """``model`` as it is trained on the processes there are: sharded by ``config``, or whole on a single process.
+
+    Args:
+        seq_lens: of all rows that are trained on; one layout serves them all.
+        precision: of the forward pass, "float32" or "bfloat16".
+
+    Raises:
+        InputError: the layout does not fit the processes, the model, or one of ``seq_lens``.
+    """
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    for seq_len in sorted(seq_lens):
+        sizes_for(config, world, model.config, seq_len)
+    if dist.is_initialized():
+        layout = Layout.make(config, model.config, device=next(model.parameters()).device)
+        return layout.apply(model, torch.bfloat16 if precision == "bfloat16" else None)
+    for layer in model.model.layers.children():
+        if config.compile:
+            apply_compile(layer)
+        apply_checkpointing(layer, config.activation_checkpointing)
+    return model

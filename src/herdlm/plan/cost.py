@@ -10,9 +10,9 @@ from typing import Any
 
 from herdlm.model.config import ModelConfig
 from herdlm.parallel.config import ParallelConfig, Sizes, sizes_for, split_layers
+from herdlm.pretrain.config import Phase, timeline
+from herdlm.pretrain.job import HerdJob, PretrainJob
 from herdlm.pretrain.mix import MixPlan, plan_mix, source_tokens
-from herdlm.recipe import Recipe
-from herdlm.run.timeline import Stretch, timeline
 
 FP32 = 4
 MOMENTS = 2  # of AdamW
@@ -69,26 +69,26 @@ def values_per_rank(config: ModelConfig, parallel: ParallelConfig, sizes: Sizes)
     return max(held)
 
 
-def layout_of(recipe: Recipe, name: str, processes: int | None = None) -> Sizes:
-    """The layout a model is trained in, checked against its shape and its rows.
+def layout_of(job: PretrainJob, processes: int | None = None) -> Sizes:
+    """The layout that a model is trained in, checked against its shape and its rows.
 
     Args:
-        processes: how many there are; those the recipe's layout names, where not given.
+        processes: how many there are; by default as many as the layout names.
 
     Raises:
         InputError: the layout does not fit the model, its row lengths, or ``processes``.
     """
-    parallel = recipe.parallel_of(name)
+    parallel = job.parallel
     shards = max(parallel.dp_shard, 1)
     world = processes or parallel.tp * parallel.cp * parallel.pp * parallel.dp_replicate * shards
     sizes = None
-    for seq_len in sorted(recipe.pretrain.seq_lens):
-        sizes = sizes_for(parallel, world, recipe.model_config_of(name), seq_len)
+    for seq_len in sorted(job.pretrain.seq_lens):
+        sizes = sizes_for(parallel, world, job.model, seq_len)
     assert sizes is not None
     return sizes
 
 
-def describe(recipe: Recipe, processes: int | None = None, tokens: Path | None = None) -> dict[str, Any]:
+def describe(herd: HerdJob, processes: int | None = None, tokens: Path | None = None) -> dict[str, Any]:
     """What each model of the herd is and costs.
 
     FLOPs are forward and backward. ``causal`` counts the attention that a causal mask leaves, ``full`` twice that, as
@@ -102,62 +102,60 @@ def describe(recipe: Recipe, processes: int | None = None, tokens: Path | None =
     Raises:
         InputError: a layout does not fit its model, or the caps leave too little to read.
     """
-    planned = None if tokens is None else plan_mix(recipe.pretrain, source_tokens(tokens, recipe.pretrain))
-    herd, stretches = recipe.herd, timeline(planned.config if planned else recipe.pretrain)
-    names = dict.fromkeys((*herd.ladder, herd.small, herd.flagship))
+    planned = None if tokens is None else plan_mix(herd.pretrain, source_tokens(tokens, herd.pretrain))
+    phases = timeline(planned.config if planned else herd.pretrain)
+    names = [name for name in dict.fromkeys((*herd.ladder, herd.small, herd.flagship)) if name is not None]
     return {
-        "name": recipe.name,
-        "timeline": [_stretch(stretch) for stretch in stretches],
-        "mix_plan": _mix_plan(recipe, planned),
-        "models": {
-            name: _model(recipe, name, stretches, processes if name == herd.flagship else None) for name in names
-        },
+        "name": herd.name,
+        "timeline": [_phase(phase) for phase in phases],
+        "mix_plan": _mix_plan(herd, planned),
+        "models": {name: _model(herd, name, phases, processes if name == herd.flagship else None) for name in names},
     }
 
 
-def _stretch(stretch: Stretch) -> dict[str, Any]:
+def _phase(phase: Phase) -> dict[str, Any]:
     return {
-        "kind": stretch.kind,
-        "first_step": stretch.first_step,
-        "steps": stretch.steps,
-        "first_token": stretch.first_token,
-        "tokens": stretch.end_token - stretch.first_token,
-        "seq_len": stretch.seq_len,
-        "rows_per_step": stretch.rows_per_step,
-        "tokens_per_step": stretch.tokens_per_step,
-        "mix": {part.source: part.share for part in stretch.mix},
+        "kind": phase.kind,
+        "first_step": phase.first_step,
+        "steps": phase.steps,
+        "first_token": phase.first_token,
+        "tokens": phase.end_token - phase.first_token,
+        "seq_len": phase.seq_len,
+        "rows_per_step": phase.rows_per_step,
+        "tokens_per_step": phase.tokens_per_step,
+        "mix": {part.source: part.share for part in phase.mix},
     }
 
 
-def _mix_plan(recipe: Recipe, planned: MixPlan | None) -> dict[str, Any]:
+def _mix_plan(herd: HerdJob, planned: MixPlan | None) -> dict[str, Any]:
     if planned:
         return planned.as_json() | {"lines": planned.lines()}
-    caps = [f"{name:20} at most {cap:g} epochs" for name, cap in recipe.pretrain.max_epochs.items()]
-    return {"max_epochs": recipe.pretrain.max_epochs, "lines": caps}
+    caps = [f"{name:20} at most {cap:g} epochs" for name, cap in herd.pretrain.max_epochs.items()]
+    return {"max_epochs": herd.pretrain.max_epochs, "lines": caps}
 
 
-def _model(recipe: Recipe, name: str, stretches: list[Stretch], processes: int | None) -> dict[str, Any]:
-    herd = recipe.herd
-    config, parallel = recipe.model_config_of(name), recipe.parallel_of(name)
-    sizes = layout_of(recipe, name, processes)
+def _model(herd: HerdJob, name: str, phases: list[Phase], processes: int | None) -> dict[str, Any]:
+    job = herd.job(name)
+    config, parallel = job.model, job.parallel
+    sizes = layout_of(job, processes)
     held = values_per_rank(config, parallel, sizes)
     roles = [role for role in ("flagship", "small") if getattr(herd, role) == name]
-    tokens = stretches[-1].end_token
+    tokens = phases[-1].end_token
     flops = {"causal": 0, "full": 0}
-    for stretch in stretches:
-        for count, each in flops_per_token(config, stretch.seq_len).items():
-            flops[count] += each * (stretch.end_token - stretch.first_token)
+    for phase in phases:
+        for count, each in flops_per_token(config, phase.seq_len).items():
+            flops[count] += each * (phase.end_token - phase.first_token)
     return {
         "roles": [*roles, *(["ladder"] if name in herd.ladder else [])],
         "shape": config.model_dump(include={"dim", "layers", "heads", "kv_heads", "ffn_dim", "vocab_size"}),
         "parameters": config.parameters,
         "body_parameters": config.body_parameters,
-        "peak_lr": herd.models[name].peak_lr or recipe.pretrain.train.peak_lr,
-        "steps": stretches[-1].end_step,
+        "peak_lr": job.pretrain.train.peak_lr,
+        "steps": phases[-1].end_step,
         "tokens": tokens,
         "tokens_per_parameter": round(tokens / config.parameters, 2),
         "flops_per_token": {
-            str(seq_len): flops_per_token(config, seq_len) for seq_len in sorted(recipe.pretrain.seq_lens)
+            str(seq_len): flops_per_token(config, seq_len) for seq_len in sorted(job.pretrain.seq_lens)
         },
         "flops": flops,
         "layout": {

@@ -17,7 +17,7 @@ from string import Template
 
 from herdlm.base.errors import InputError
 from herdlm.plan.cost import layout_of
-from herdlm.recipe import Recipe
+from herdlm.pretrain.job import PretrainJob
 
 PORT = 29_500
 GRACE_SECONDS = 300  # from SIGTERM to the end, in which the last checkpoint is written
@@ -54,8 +54,8 @@ class Job:
 
 
 def plan_job(
-    recipe: Recipe,
-    model: str,
+    recipe: str,
+    job: PretrainJob,
     *,
     path: str,
     tokens: str,
@@ -66,30 +66,30 @@ def plan_job(
     nodes: int | None = None,
     teacher: str | None = None,
 ) -> Job:
-    """The job that trains ``model`` in its recipe's layout.
+    """The cluster job that trains a model in its layout.
 
     Args:
-        path, tokens, tokenizer, out: as every node finds them.
-        teacher: likewise, where the recipe says that the model has one.
-        nodes: needed where the layout leaves ``dp_shard`` open.
+        recipe: its name.
+        path, tokens, tokenizer, out: as every node finds them; path is the recipe's.
+        teacher: likewise; required if the model has a teacher.
+        nodes: required if the layout leaves ``dp_shard`` open.
 
     Raises:
-        InputError: the recipe has no such model, its layout does not fit it, or does not fill whole nodes.
+        InputError: the layout does not fit the model or does not fill whole nodes.
     """
-    if model not in recipe.herd.models:
-        raise InputError(f"the recipe has no model {model}", f"Its models are {', '.join(recipe.herd.models)}")
+    model = job.name
     if gpus_per_node < 1 or (nodes is not None and nodes < 1):
         raise InputError(f"{nodes} nodes of {gpus_per_node} GPUs", "Give positive numbers")
-    if (recipe.herd.models[model].distill is None) != (teacher is None):
+    if (job.distill is None) != (teacher is None):
         raise InputError(
             f"herd.models.{model}.distill and --teacher go together, and only one of them is there", "Give both or none"
         )
-    parallel = recipe.parallel_of(model)
+    parallel = job.parallel
     if parallel.dp_shard == -1 and nodes is None:
         raise InputError(
             f"the layout of {model} takes as many processes as there are (parallel.dp_shard = -1)", "Say --nodes"
         )
-    sizes = layout_of(recipe, model, nodes * gpus_per_node if nodes else None)
+    sizes = layout_of(job, nodes * gpus_per_node if nodes else None)
     world = sizes.tp * sizes.cp * sizes.pp * sizes.dp
     if world % gpus_per_node and world > gpus_per_node:
         near = ", ".join(str(n) for n in range(1, gpus_per_node * 2 + 1) if world % n == 0 and n > 1)
@@ -112,7 +112,7 @@ def plan_job(
         command += ["--set", override]
     if broken := next((part for part in command if not part.isprintable()), None):
         raise InputError(f"{broken!r} holds a character that is not printed", "Use another name")
-    title = recipe.name if recipe.name.endswith(model) else f"{recipe.name} {model}"
+    title = recipe if recipe.endswith(model) else f"{recipe} {model}"
     name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:50].strip("-")
     return Job(name=f"herdlm-{name}", nodes=world // per_node, gpus_per_node=per_node, command=tuple(command))
 

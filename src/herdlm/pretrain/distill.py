@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from herdlm.base.errors import InputError
 from herdlm.model.hf import load_folder
-from herdlm.recipe import Recipe
+from herdlm.pretrain.job import PretrainJob
 from herdlm.tokens.mixture import FirstSteps, PretrainBatches
 from herdlm.tokens.teacher import TaughtBatches, TeacherColumns, TeacherKey
 from herdlm.tokens.tokenizer import Tokenizer
@@ -31,8 +31,7 @@ class Teaching:
 
 
 def open_teaching(
-    recipe: Recipe,
-    name: str,
+    job: PretrainJob,
     *,
     teacher: Path,
     content: str,
@@ -53,13 +52,13 @@ def open_teaching(
     Raises:
         InputError: the teacher knows other tokens or shorter rows, has no tokenizer, or is no language model.
     """
-    config = recipe.herd.models[name].distill
+    config = job.distill
     assert config is not None
-    key = TeacherKey(content, words.vocab_size, config.top_k, config.temperature, recipe.pretrain.train.precision)
+    key = TeacherKey(content, words.vocab_size, config.top_k, config.temperature, job.pretrain.train.precision)
     columns = TeacherColumns(work / "teacher", key)
-    first_step = recipe.pretrain.steps - recipe.pretrain.train.anneal_steps if config.steps == "anneal" else 0
+    first_step = job.pretrain.steps - job.pretrain.train.anneal_steps if config.steps == "anneal" else 0
     model = load_folder(teacher, device)
-    shape, longest = model.config, max(recipe.pretrain.seq_lens)
+    shape, longest = model.config, max(job.pretrain.seq_lens)
     if shape.head != "lm":
         raise InputError(f"{teacher} is a reward model: it has no distribution of tokens", "Give a language model")
     if shape.vocab_size != words.vocab_size:

@@ -14,8 +14,7 @@ from herdlm.base.errors import DamagedError, HerdError
 from herdlm.evaluate.needle import Retrieval
 from herdlm.model.config import RopeScaling
 from herdlm.parallel.processes import from_first, is_first, meet
-from herdlm.recipe import PretrainConfig
-from herdlm.run.timeline import Stretch, timeline
+from herdlm.pretrain.config import Phase, PretrainConfig, timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +26,14 @@ class Run:
     Attributes:
         train_until: trains from the last checkpoint to a number of finished steps and leaves a checkpoint there, so
             that the next call goes on from it. Does nothing where the last checkpoint is further on.
-        stretch_rope: gives the model a RoPE scaling.
+        set_rope_scaling: gives the model a RoPE scaling.
         short_loss: nats per token on held-out rows of a length.
         find_needles: in haystacks of a length.
         save: the model as it stands, into a new folder.
     """
 
     train_until: Callable[[int], None]
-    stretch_rope: Callable[[RopeScaling], None]
+    set_rope_scaling: Callable[[RopeScaling], None]
     short_loss: Callable[[int], float]
     find_needles: Callable[[int], Retrieval]
     save: Callable[[Path], None]
@@ -88,12 +87,12 @@ def train_in_stages(config: PretrainConfig, run: Run, work: Path) -> list[Eviden
             ``work/failed-gate-N``.
         DamagedError: ``work/gates.json`` is not what was written.
     """
-    stretches = timeline(config)
-    stages = [stretch for stretch in stretches if stretch.kind == "long-context"]
+    phases = timeline(config)
+    stages = [phase for phase in phases if phase.kind == "long-context"]
     if not stages:
         run.train_until(config.steps)
         return []
-    last_main = stretches[stretches.index(stages[0]) - 1]
+    last_main = phases[phases.index(stages[0]) - 1]
     path = work / "gates.json"
     before, passed = from_first(lambda: _read(path))
     run.train_until(last_main.end_step)
@@ -103,7 +102,7 @@ def train_in_stages(config: PretrainConfig, run: Run, work: Path) -> list[Eviden
         _write(path, before, passed)
     for stage in stages:
         if stage.rope_scaling is not None:
-            run.stretch_rope(stage.rope_scaling)
+            run.set_rope_scaling(stage.rope_scaling)
         run.train_until(stage.end_step)
         if stage.stage <= len(passed):
             continue
@@ -116,7 +115,7 @@ def train_in_stages(config: PretrainConfig, run: Run, work: Path) -> list[Eviden
     return passed
 
 
-def _measure(config: PretrainConfig, run: Run, stage: Stretch, short: int, before: float) -> Evidence:
+def _measure(config: PretrainConfig, run: Run, stage: Phase, short: int, before: float) -> Evidence:
     found = run.find_needles(stage.seq_len)
     evidence = Evidence(
         stage=stage.stage,

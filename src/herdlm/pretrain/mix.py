@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from herdlm.base.errors import InputError
-from herdlm.recipe import MixPart, PretrainConfig
-from herdlm.run.timeline import timeline
+from herdlm.pretrain.config import MixPart, PretrainConfig, timeline
 from herdlm.tokens.epoch_caps import capped_shares, scarce
 from herdlm.tokens.shards import Shard
 
@@ -77,7 +76,7 @@ def source_tokens(folder: Path, config: PretrainConfig) -> dict[str, int]:
         InputError, DamagedError: a shard is missing, empty or damaged.
     """
     sizes = {}
-    for name in dict.fromkeys(part.source for stretch in timeline(config) for part in stretch.mix):
+    for name in dict.fromkeys(part.source for phase in timeline(config) for part in phase.mix):
         shard = Shard(folder / name)
         if not shard.index.documents:
             raise InputError(f"{folder / name} holds no documents", "Give more data or drop it from the mix")
@@ -88,7 +87,7 @@ def source_tokens(folder: Path, config: PretrainConfig) -> dict[str, int]:
 def plan_mix(config: PretrainConfig, sizes: Mapping[str, int]) -> MixPlan:
     """Plan how often each source is read over the whole run and, where that is more than its cap, with which shares.
 
-    The caps hold to within the rounding of shares to rows: a row of each stretch, and one in 65,536 of a long one.
+    The caps hold to within the rounding of shares to rows: a row of each phase, and one in 65,536 of a long one.
 
     Args:
         sizes: tokens of one epoch by source.
@@ -97,9 +96,9 @@ def plan_mix(config: PretrainConfig, sizes: Mapping[str, int]) -> MixPlan:
         InputError: the caps leave some mixes too few tokens; names the keys.
     """
     amounts: dict[Mix, float] = {}
-    for stretch in timeline(config):
-        read = float(stretch.end_token - stretch.first_token)
-        amounts[stretch.mix] = amounts.get(stretch.mix, 0.0) + read
+    for phase in timeline(config):
+        read = float(phase.end_token - phase.first_token)
+        amounts[phase.mix] = amounts.get(phase.mix, 0.0) + read
     mixes, names = list(amounts), sorted({part.source for mix in amounts for part in mix})
     tokens = np.array(list(amounts.values()))
     wanted = np.array([[_shares(mix).get(name, 0.0) for name in names] for mix in mixes])

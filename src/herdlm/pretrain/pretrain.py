@@ -1,4 +1,4 @@
-"""Stages that pre-train the herd and forecast its flagship."""
+"""Pre-trains one model: token shards in, a Hugging Face folder out."""
 
 from __future__ import annotations
 
@@ -20,17 +20,15 @@ from herdlm.generate.load import pick_device
 from herdlm.model.hf import save_folder
 from herdlm.model.transformer import Transformer, build, initialise
 from herdlm.parallel.gather import save_whole
+from herdlm.parallel.layout import lay_out
 from herdlm.parallel.model import ParallelModel
 from herdlm.parallel.processes import is_first, led_by_first, process_group
 from herdlm.pretrain.batches import open_batches
+from herdlm.pretrain.config import timeline, tokens_in
 from herdlm.pretrain.distill import Teaching, open_teaching
+from herdlm.pretrain.job import PretrainJob
 from herdlm.pretrain.long_context import Run, train_in_stages
 from herdlm.pretrain.mix import plan_mix, source_tokens
-from herdlm.recipe import Recipe
-from herdlm.run.lay_out import lay_out, pretraining_of
-from herdlm.run.stage import Context
-from herdlm.run.timeline import timeline, tokens_in
-from herdlm.scaling.forecast import fit_power_law
 from herdlm.tokens.mixture import FirstSteps
 from herdlm.tokens.shards import Shard
 from herdlm.tokens.tokenizer import PAD, TOKENIZER_FILES, Tokenizer
@@ -38,8 +36,6 @@ from herdlm.train.loop import TrainResult, train
 from herdlm.train.milestones import keep_milestones
 from herdlm.train.objectives import NextToken
 from herdlm.train.track import FOLDER
-
-AXES = ("parameters", "body_parameters")
 
 
 def save_model(model: Transformer | ParallelModel, out: Path, *, tokenizer: Path, work: Path) -> None:
@@ -63,49 +59,43 @@ def save_model(model: Transformer | ParallelModel, out: Path, *, tokenizer: Path
         shutil.copytree(board, out / FOLDER, dirs_exist_ok=True)
 
 
-def pretrain_stage(context: Context) -> dict[str, Any]:
-    """Train one model of the herd from nothing."""
-    return _pretrain(
-        context.recipe,
-        context.stage.options["model"],
-        tokens=context.inputs["tokens"],
-        tokenizer=context.inputs["tokenizer"],
-        out=context.out,
-        work=context.work,
-        device=context.device,
-        seed=context.seed(),
-        title=context.stage.name,
-        teacher=context.inputs.get("teacher"),
+def new_model(job: PretrainJob, seed: int, device: str | torch.device) -> Transformer:
+    """The job's model with its first weights."""
+    model = build(job.model, device)
+    deviations = job.pretrain.init.model_dump()
+    initialise(
+        model,
+        derive_seed(seed, "init"),
+        **{key: job.model.dim**-0.5 if value == "dim" else value for key, value in deviations.items()},
     )
+    return model
 
 
 def pretrain(
-    recipe: Recipe, name: str, *, tokens: Path, tokenizer: Path, out: Path, teacher: Path | None = None
+    job: PretrainJob, *, tokens: Path, tokenizer: Path, out: Path, teacher: Path | None = None
 ) -> dict[str, Any]:
-    """Pre-train the model ``name`` of a recipe on its own: token shards in, a model folder ``out``.
+    """Pre-train one model on its own: token shards in, a model folder ``out``; returns its counts.
 
-    On one process it gives the same weights as the recipe's whole run. Under torchrun it trains in the recipe's layout,
-    and the counts are what the first process returns. Work that was cut off goes on from its last checkpoint, on any
-    number of processes; also where only its gates were changed. ``teacher`` is the folder of the model that teaches,
-    where the recipe says that one does.
+    On one process it gives the same weights as a whole run of the recipe. Under torchrun it trains in the job's
+    layout, and the first process returns the counts. Work that was cut off resumes from its last checkpoint, on any
+    number of processes, even when the gates of its long-context stages have changed.
+
+    Args:
+        teacher: the folder of the model to distill from; required if ``job.distill`` is set.
 
     Raises:
-        InputError: the recipe has no such model, ``out`` exists, tokens or tokenizer are not there, or there is a
-            teacher and no ``distill`` in the recipe or the other way round.
+        InputError: ``out`` exists, tokens or tokenizer are missing, or ``teacher`` and ``job.distill`` disagree.
     """
-    if name not in recipe.herd.models:
-        raise InputError(f"the recipe has no model {name}", f"Its models are {', '.join(recipe.herd.models)}")
-    torch.set_num_threads(recipe.compute.threads_per_stage)
+    torch.set_num_threads(job.threads)
     settings = {
-        "model": recipe.model_config_of(name).model_dump(mode="json"),
-        "pretrain": recipe.pretrain.model_dump(mode="json", exclude={"gate"}),
-        "gate": recipe.pretrain.gate.model_dump(mode="json"),
-        "peak_lr": recipe.herd.models[name].peak_lr,
+        "model": job.model.model_dump(mode="json"),
+        "pretrain": job.pretrain.model_dump(mode="json", exclude={"gate"}),
+        "gate": job.pretrain.gate.model_dump(mode="json"),
     }
     inputs = {"tokens": input_folder(tokens), "tokenizer": input_folder(tokenizer)}
-    distill = recipe.herd.models[name].distill
+    distill = job.distill
     if (distill is None) != (teacher is None):
-        key = f"herd.models.{name}.distill"
+        key = f"herd.models.{job.name}.distill"
         raise InputError(
             f"{key} needs a teacher's folder" if distill else f"a teacher is given, but the recipe has no {key}",
             "Give --teacher" if distill else f"Set, say, {key}.weight=0.5, or leave --teacher out",
@@ -113,14 +103,14 @@ def pretrain(
     if distill is not None and teacher is not None:
         settings["distill"] = distill.model_dump(mode="json", exclude={"teacher"})
         inputs["teacher"] = input_folder(teacher)
-    seed = derive_seed(recipe.seed, "pretrain")
-    device = pick_device(recipe.compute.device).type
+    seed = derive_seed(job.seed, "pretrain")
+    device = pick_device(job.device).type
     counts: dict[str, Any] = {}
     with process_group(device):
         published = standalone(
             out,
             kind="model",
-            name=f"pretrain-{name}",
+            name=f"pretrain-{job.name}",
             settings=settings,
             inputs=inputs,
             seed=seed,
@@ -128,38 +118,36 @@ def pretrain(
             free={"gate"},
         )
         with led_by_first(published) as (made, work):
-            done = _pretrain(
-                recipe,
-                name,
+            done = pretrain_into(
+                job,
                 tokens=tokens,
                 tokenizer=tokenizer,
                 out=made,
                 work=work,
                 device=device,
                 seed=seed,
-                title=name,
+                title=job.name,
                 teacher=teacher,
             )
             counts.update(done)
     return counts
 
 
-def _check_shards(recipe: Recipe, tokens: Path, words: Tokenizer) -> None:
+def _check_shards(job: PretrainJob, tokens: Path, words: Tokenizer) -> None:
     """Open all that the run will read before it starts, and make sure that it was made with this tokenizer."""
-    read = {part.source for stretch in timeline(recipe.pretrain) for part in stretch.mix}
+    read = {part.source for phase in timeline(job.pretrain) for part in phase.mix}
     for name in sorted({*read, "web-validation"}):
         if Shard(tokens / name).index.tokenizer != words.content():
             raise InputError(f"{tokens / name} was made with another tokenizer", "Give the tokenizer its tokens are of")
-    if words.vocab_size != recipe.tokenizer.vocab_size:
+    if words.vocab_size != job.model.vocab_size:
         raise InputError(
-            f"the tokenizer has {words.vocab_size} entries, tokenizer.vocab_size says {recipe.tokenizer.vocab_size}",
+            f"the tokenizer has {words.vocab_size} entries, tokenizer.vocab_size says {job.model.vocab_size}",
             "Give the recipe's tokenizer",
         )
 
 
-def _pretrain(
-    recipe: Recipe,
-    name: str,
+def pretrain_into(
+    job: PretrainJob,
     *,
     tokens: Path,
     tokenizer: Path,
@@ -170,18 +158,19 @@ def _pretrain(
     title: str,
     teacher: Path | None,
 ) -> dict[str, Any]:
-    """Train a model from nothing, its last part annealed on the better data, and measure it on held-out text."""
-    config = recipe.pretrain
+    """Train a model from nothing, anneal it on the better data, measure it on held-out text, and write it to ``out``.
+
+    A call for all processes; the first returns the counts.
+    """
+    config = job.pretrain
     words = Tokenizer.load(tokenizer)
     pad = words.special(PAD)
-    _check_shards(recipe, tokens, words)
-    shape = recipe.model_config_of(name)
-    batches = open_batches(pretraining_of(recipe, name), tokens, seed=seed, pad=pad)
+    _check_shards(job, tokens, words)
+    batches = open_batches(job.batching(), tokens, seed=seed, pad=pad)
     teaching: Teaching | None = None
     if teacher is not None:
         teaching = open_teaching(
-            recipe,
-            name,
+            job,
             teacher=teacher,
             content=input_folder(teacher).content,
             batches=batches,
@@ -190,13 +179,8 @@ def _pretrain(
             device=device,
             title=title,
         )
-    model = build(shape, device)
-    spread = {key: shape.dim**-0.5 if value == "dim" else value for key, value in config.init.model_dump().items()}
-    initialise(model, derive_seed(seed, "init"), **spread)
-    trained = lay_out(recipe, name, model, recipe.pretrain.seq_lens)
-
-    rate = recipe.herd.models[name].peak_lr
-    training = config.train if rate is None else config.train.model_copy(update={"peak_lr": rate})
+    trained = lay_out(job.parallel, new_model(job, seed, device), config.seq_lens, precision=config.train.precision)
+    training = config.train
     results: list[TrainResult] = []
 
     def validate() -> dict[str, float]:
@@ -207,7 +191,7 @@ def _pretrain(
         last = step == config.steps
         part = training.model_copy(update={"horizon_steps": config.steps, "average_last": 0.0})
         rows = batches if last else FirstSteps(batches, step)
-        follow = partial(train, trained, work=work, title=title, track=recipe.track, validate=validate)
+        follow = partial(train, trained, work=work, title=title, track=job.track, validate=validate)
         schedule = training if last else part
         if teaching is None or step <= teaching.first_step:
             results.append(follow(NextToken(), rows, schedule))
@@ -234,7 +218,7 @@ def _pretrain(
         config,
         Run(
             train_until=train_until,
-            stretch_rope=trained.set_rope_scaling,
+            set_rope_scaling=trained.set_rope_scaling,
             find_needles=find_needles,
             short_loss=lambda seq_len: held_out_loss(seq_len).nats_per_token,
             save=lambda folder: save_model(trained, folder, tokenizer=tokenizer, work=work),
@@ -251,8 +235,8 @@ def _pretrain(
         for source, read in rows.epochs(steps * rows_per_step).items():
             epochs[source] = round(epochs.get(source, 0.0) + read, 3)
     counts = {
-        "parameters": shape.parameters,
-        "body_parameters": shape.body_parameters,
+        "parameters": job.model.parameters,
+        "body_parameters": job.model.body_parameters,
         **{f"validation_{key}": round(value, 6) for key, value in asdict(loss).items()},
         "steps": results[-1].steps,
         "trained_tokens": tokens_in(config),
@@ -264,28 +248,3 @@ def _pretrain(
         counts["mix_plan"] = plan_mix(config, source_tokens(tokens, config)).as_json()
     (out / "training.json").write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
     return counts
-
-
-def forecast_stage(context: Context) -> dict[str, Any]:
-    """Fit the ladder and write down the flagship's loss before it trains."""
-    recipe = context.recipe
-    ladder = {
-        name: json.loads((context.inputs[name] / "training.json").read_text(encoding="utf-8"))
-        for name in recipe.herd.ladder
-    }
-    flagship = recipe.model_config_of(recipe.herd.flagship)
-    losses = [point["validation_nats_per_token"] for point in ladder.values()]
-    told: dict[str, Any] = {
-        "axis": recipe.forecast.axis,
-        "ladder": {
-            name: {axis: point[axis] for axis in AXES} | {"loss": point["validation_nats_per_token"]}
-            for name, point in ladder.items()
-        },
-        "flagship": {axis: getattr(flagship, axis) for axis in AXES},
-    }
-    for axis in AXES:
-        law = fit_power_law([point[axis] for point in ladder.values()], losses)
-        told[axis] = asdict(law) | {"forecast": law(getattr(flagship, axis))}
-    told["forecast"] = told[told["axis"]]["forecast"]
-    (context.out / "forecast.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    return {"axis": told["axis"], "forecast": told["forecast"]}

@@ -130,7 +130,7 @@ def _pretraining(recipe: Recipe) -> list[Stage]:
         return Stage(
             f"pretrain-{name}",
             "model",
-            "herdlm.pretrain.pretrain:pretrain_stage",
+            "herdlm.run.stages.pretrain:pretrain_stage",
             inputs=inputs,
             settings={"herd": shared | {"model": models[name]}, "pretrain": pretraining},
             options={"model": name},
@@ -141,7 +141,7 @@ def _pretraining(recipe: Recipe) -> list[Stage]:
     forecast = Stage(
         "forecast",
         "forecast",
-        "herdlm.pretrain.pretrain:forecast_stage",
+        "herdlm.run.stages.pretrain:forecast_stage",
         inputs={name: f"pretrain-{name}" for name in herd.ladder},
         settings={"forecast": _dump(recipe.forecast), "flagship": models[herd.flagship], "tied": herd.tied_embeddings},
     )

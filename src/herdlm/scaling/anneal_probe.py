@@ -23,13 +23,12 @@ from herdlm.base.seeds import derive_seed
 from herdlm.evaluate.paired import paired_loss_difference, row_losses
 from herdlm.generate.load import pick_device
 from herdlm.model.hf import load_folder
-from herdlm.model.transformer import build, initialise
+from herdlm.parallel.layout import lay_out
 from herdlm.parallel.processes import from_first, is_first, meet, process_group
 from herdlm.pretrain.batches import open_batches
-from herdlm.pretrain.pretrain import save_model
-from herdlm.recipe import Recipe
-from herdlm.run.lay_out import lay_out, pretraining_of
-from herdlm.run.timeline import timeline
+from herdlm.pretrain.config import PretrainConfig, timeline
+from herdlm.pretrain.job import PretrainJob
+from herdlm.pretrain.pretrain import new_model, save_model
 from herdlm.tokens.mixture import FirstSteps, Mixture, PretrainBatches
 from herdlm.tokens.rows import Source
 from herdlm.tokens.shards import Shard
@@ -46,8 +45,7 @@ NEW = "new set"
 
 
 def anneal_probe(
-    recipe: Recipe,
-    name: str,
+    job: PretrainJob,
     *,
     tokens: Path,
     tokenizer: Path,
@@ -58,7 +56,7 @@ def anneal_probe(
     steps: int | None = None,
     new_share: float = NEW_SHARE,
 ) -> dict[str, Any]:
-    """Measure what the shard ``new`` does for the model ``name``; returns what is in ``out/probe.json``.
+    """Measure what the shard ``new`` does for the job's model; returns what is in ``out/probe.json``.
 
     Under torchrun, models are trained and measured in the recipe's layout, and the first process returns the result.
 
@@ -72,12 +70,12 @@ def anneal_probe(
     Raises:
         InputError: model, shards or steps are not usable, or a shard was made with another tokenizer.
     """
-    with process_group(pick_device(recipe.compute.device).type):
-        training, words = _training(recipe, name), Tokenizer.load(tokenizer)
+    with process_group(pick_device(job.device).type):
+        training, words = _training(job), Tokenizer.load(tokenizer)
         steps = training.anneal_steps if steps is None else steps
-        half = recipe.pretrain.steps // 2
+        half = job.pretrain.steps // 2
         sets = {DEFAULT_SET: tokens / DEFAULT_SET, **held_out}
-        from_first(lambda: _check(recipe, steps, half, new_share, out, trains_half=half_trained is None))
+        from_first(lambda: _check(job.pretrain, steps, half, new_share, out, trains_half=half_trained is None))
         for folder in (new, *sets.values()):
             if Shard(folder).index.tokenizer != words.content():
                 raise InputError(f"{folder} was made with another tokenizer than {tokenizer}", "Make its tokens anew")
@@ -87,13 +85,11 @@ def anneal_probe(
             shutil.rmtree(made, ignore_errors=True)
             made.mkdir(parents=True)
         meet()
-        seed, pad = derive_seed(recipe.seed, "pretrain"), words.special(PAD)
-        batches = open_batches(pretraining_of(recipe, name), tokens, seed=seed, pad=pad)
+        seed, pad = derive_seed(job.seed, "pretrain"), words.special(PAD)
+        batches = open_batches(job.batching(), tokens, seed=seed, pad=pad)
         if half_trained is None:
-            half_trained = _train_half(
-                recipe, name, FirstSteps(batches, half), seed=seed, work=work, tokenizer=tokenizer
-            )
-        rate, rows_per_step = learning_rate(half, recipe.pretrain.steps, training), batches.rows_of(half)
+            half_trained = _train_half(job, FirstSteps(batches, half), seed=seed, work=work, tokenizer=tokenizer)
+        rate, rows_per_step = learning_rate(half, job.pretrain.steps, training), batches.rows_of(half)
         warmup = max(round(WARMUP_SHARE * steps), 1)
         annealing = training.model_validate(
             training.model_dump()
@@ -102,12 +98,12 @@ def anneal_probe(
         )
         losses: dict[str, dict[str, Any]] = {}
         for arm, mixture in _arms(batches, half, Source(NEW, new, new_share)).items():
-            whole = load_folder(half_trained, pick_device(recipe.compute.device))
+            whole = load_folder(half_trained, pick_device(job.device))
             if whole.config.vocab_size < words.vocab_size:
                 raise InputError(
                     f"{half_trained} knows fewer tokens than {tokenizer}", "Give the model's own tokenizer"
                 )
-            model = lay_out(recipe, name, whole, {mixture.seq_len})
+            model = lay_out(job.parallel, whole, {mixture.seq_len}, precision=training.precision)
             rows = PretrainBatches([(mixture, steps)], rows_per_step=rows_per_step, rows_per_micro_batch=batches.micro)
             train(model, NextToken(), rows, annealing, work=work / arm, title=f"anneal, {arm}")
             save_model(model, made / arm, tokenizer=tokenizer, work=work / arm)
@@ -116,7 +112,7 @@ def anneal_probe(
             }
             new_epochs = mixture.epochs(steps * rows_per_step).get(NEW)
         told = {
-            "model": name,
+            "model": job.name,
             "half_step": half,
             "steps": steps,
             "tokens": steps * rows_per_step * mixture.seq_len,
@@ -147,16 +143,15 @@ def lines(told: dict[str, Any]) -> list[str]:
     return out
 
 
-def _training(recipe: Recipe, name: str) -> TrainConfig:
-    if name not in recipe.herd.models:
-        raise InputError(f"the recipe has no model {name}", f"Its models are {', '.join(recipe.herd.models)}")
-    if recipe.herd.models[name].distill is not None:
-        raise InputError(f"herd.models.{name}.distill: a probe trains without a teacher", "Probe a model without one")
-    rate = recipe.herd.models[name].peak_lr
-    return recipe.pretrain.train if rate is None else recipe.pretrain.train.model_copy(update={"peak_lr": rate})
+def _training(job: PretrainJob) -> TrainConfig:
+    if job.distill is not None:
+        raise InputError(
+            f"herd.models.{job.name}.distill: a probe trains without a teacher", "Probe a model without one"
+        )
+    return job.pretrain.train
 
 
-def _check(recipe: Recipe, steps: int, half: int, new_share: float, out: Path, *, trains_half: bool) -> None:
+def _check(pretrain: PretrainConfig, steps: int, half: int, new_share: float, out: Path, *, trains_half: bool) -> None:
     if out.exists():
         raise InputError(f"{out} exists", "Give a new folder")
     if not 0 < new_share < 1:
@@ -164,27 +159,27 @@ def _check(recipe: Recipe, steps: int, half: int, new_share: float, out: Path, *
     if steps < 2:
         raise InputError(f"an anneal of {steps} steps", "Say --steps, or set pretrain.train.anneal_steps")
     if half < 1:
-        raise InputError(f"pretrain.steps {recipe.pretrain.steps} have no half", "Train for longer")
-    if trains_half and any(s.kind == "long-context" and s.first_step < half for s in timeline(recipe.pretrain)):
+        raise InputError(f"pretrain.steps {pretrain.steps} have no half", "Train for longer")
+    if trains_half and any(s.kind == "long-context" and s.first_step < half for s in timeline(pretrain)):
         raise InputError(
             f"the middle of the run, step {half:,}, is in its long-context stages", "Give a model with --half-trained"
         )
 
 
-def _train_half(recipe: Recipe, name: str, batches: FirstSteps, *, seed: int, work: Path, tokenizer: Path) -> Path:
+def _train_half(job: PretrainJob, batches: FirstSteps, *, seed: int, work: Path, tokenizer: Path) -> Path:
     """The recipe's own run as far as its middle, or what an earlier try left of it."""
     folder = work / "half-trained"
     if from_first(folder.exists):
         return folder
-    training = _training(recipe, name)
-    shape = recipe.model_config_of(name)
-    whole = build(shape, pick_device(recipe.compute.device))
-    spread = recipe.pretrain.init.model_dump()
-    initialise(whole, derive_seed(seed, "init"), **{k: shape.dim**-0.5 if v == "dim" else v for k, v in spread.items()})
-    stretches = timeline(recipe.pretrain)
-    model = lay_out(recipe, name, whole, {s.seq_len for s in stretches if s.first_step < batches.steps})
-    first = training.model_copy(update={"horizon_steps": recipe.pretrain.steps, "average_last": 0.0})
-    train(model, NextToken(), batches, first, work=work / "half", title=f"first half of {name}")
+    training, phases = _training(job), timeline(job.pretrain)
+    model = lay_out(
+        job.parallel,
+        new_model(job, seed, pick_device(job.device)),
+        {phase.seq_len for phase in phases if phase.first_step < batches.steps},
+        precision=training.precision,
+    )
+    first = training.model_copy(update={"horizon_steps": job.pretrain.steps, "average_last": 0.0})
+    train(model, NextToken(), batches, first, work=work / "half", title=f"first half of {job.name}")
     writing = work / ".half-trained"
     if is_first():
         shutil.rmtree(writing, ignore_errors=True)

@@ -12,9 +12,9 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 from herdlm.base.errors import InputError
 from herdlm.base.recipe import Section, parse, read_toml
 from herdlm.base.seeds import stream
+from herdlm.pretrain.config import MixPart, PretrainConfig, check_sources, timeline
+from herdlm.pretrain.job import HerdJob
 from herdlm.pretrain.mix import MixPlan, plan_mix, source_tokens
-from herdlm.recipe import MixPart, Recipe
-from herdlm.run.timeline import timeline
 
 DEFAULT = "default"
 SMALLEST_SHARE = 1e-4  # of a drawn mix: less is none
@@ -64,13 +64,13 @@ class Candidate:
     Args:
         asked: its shares of the main part.
         plan: of the whole run, with the caps on epochs applied to it.
-        recipe: the run in small that tries what the caps leave.
+        pretrain: the run in small that tries what the caps leave.
     """
 
     name: str
     asked: dict[str, float]
     plan: MixPlan
-    recipe: Recipe
+    pretrain: PretrainConfig
 
 
 def read_candidates(path: Path) -> CandidatesConfig:
@@ -83,7 +83,7 @@ def read_candidates(path: Path) -> CandidatesConfig:
 
 
 def make_candidates(
-    recipe: Recipe, config: CandidatesConfig, tokens: Path, *, steps: int | None, source: str
+    herd: HerdJob, config: CandidatesConfig, tokens: Path, *, steps: int | None, source: str
 ) -> list[Candidate]:
     """The recipe's own mix, those of the file, and those drawn, in this order.
 
@@ -95,22 +95,22 @@ def make_candidates(
     Raises:
         InputError: a candidate names no source, or cannot be read within the caps on epochs.
     """
-    shares = {part.source: part.share for part in recipe.pretrain.mix}
+    shares = {part.source: part.share for part in herd.pretrain.mix}
     asked: dict[str, CandidateConfig] = {DEFAULT: CandidateConfig(mix=shares), **config.candidates}
     if config.draw:
-        asked |= _draw(recipe, config.draw, source)
+        asked |= _draw(herd, config.draw, source)
     made = []
     for name, candidate in asked.items():
         where = f"{source}: candidate {name}"
-        full = _with_candidate(recipe, candidate, where)
-        plan = plan_mix(full.pretrain, source_tokens(tokens, full.pretrain))
-        small = in_small(plan, full, steps, where)
+        full = _with_candidate(herd, candidate, where)
+        plan = plan_mix(full, source_tokens(tokens, full))
+        small = in_small(plan, steps, where)
         made.append(Candidate(name, _relative(candidate.mix), plan, small))
     return made
 
 
-def _draw(recipe: Recipe, config: DrawConfig, source: str) -> dict[str, CandidateConfig]:
-    shares = _relative({part.source: part.share for part in recipe.pretrain.mix})
+def _draw(herd: HerdJob, config: DrawConfig, source: str) -> dict[str, CandidateConfig]:
+    shares = _relative({part.source: part.share for part in herd.pretrain.mix})
     if unknown := sorted(set(config.fixed) - set(shares)):
         raise InputError(
             f"{source}: draw.fixed names {unknown[0]}, which pretrain.mix does not read",
@@ -120,7 +120,7 @@ def _draw(recipe: Recipe, config: DrawConfig, source: str) -> dict[str, Candidat
     if len(free) < 2:
         raise InputError(f"{source}: draw has {len(free)} free sources", "Leave two or more out of draw.fixed")
     room = sum(shares[name] for name in free)
-    rng = stream(recipe.seed, "mix search", "draw")
+    rng = stream(herd.seed, "mix search", "draw")
     drawn = {}
     for number in range(1, config.count + 1):
         parts = rng.dirichlet([config.concentration * shares[name] / room for name in free])
@@ -132,10 +132,13 @@ def _draw(recipe: Recipe, config: DrawConfig, source: str) -> dict[str, Candidat
     return drawn
 
 
-def _with_candidate(recipe: Recipe, candidate: CandidateConfig, where: str) -> Recipe:
-    """The recipe with a candidate's shares; loss weights stay with their sources, and so do caps that still apply."""
-    pretrain = recipe.pretrain.model_dump()
-    weights = {part.source: part.loss_weight for mix in recipe.pretrain.mixes.values() for part in mix}
+def _with_candidate(herd: HerdJob, candidate: CandidateConfig, where: str) -> PretrainConfig:
+    """The herd's pre-training with a candidate's shares.
+
+    Loss weights stay with their sources, and so do caps that still apply.
+    """
+    pretrain = herd.pretrain.model_dump()
+    weights = {part.source: part.loss_weight for mix in herd.pretrain.mixes.values() for part in mix}
     for key, shares in (("mix", candidate.mix), ("anneal_mix", candidate.anneal_mix)):
         if shares is not None:
             pretrain[key] = [
@@ -145,12 +148,17 @@ def _with_candidate(recipe: Recipe, candidate: CandidateConfig, where: str) -> R
     mixes = [pretrain["mix"], pretrain["anneal_mix"], *(phase["mix"] for phase in pretrain["mix_phases"])]
     mixes += [stage["mix"] or [] for stage in pretrain["long_context"]]
     read = {part["source"] for mix in mixes for part in mix}
-    pretrain["max_epochs"] = {name: cap for name, cap in recipe.pretrain.max_epochs.items() if name in read}
-    return parse(Recipe, recipe.model_dump() | {"pretrain": pretrain}, where)
+    pretrain["max_epochs"] = {name: cap for name, cap in herd.pretrain.max_epochs.items() if name in read}
+    config = parse(PretrainConfig, pretrain, where)
+    try:
+        check_sources(config, herd.sources)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}", "Give shares of these sources alone") from error
+    return config
 
 
-def in_small(plan: MixPlan, recipe: Recipe, steps: int | None, where: str) -> Recipe:
-    """The recipe with its mixes as planned and a run of ``steps`` whose parts have the proportions of the whole.
+def in_small(plan: MixPlan, steps: int | None, where: str) -> PretrainConfig:
+    """The mixes as planned in a run of ``steps`` whose parts have the proportions of the whole.
 
     Long-context stages are left out: they change the length of rows, not the mix that is to be chosen.
 
@@ -170,7 +178,7 @@ def in_small(plan: MixPlan, recipe: Recipe, steps: int | None, where: str) -> Re
         pretrain["train"][key] = shorter(pretrain["train"][key])
     for part in (*pretrain["ramp"], *pretrain["mix_phases"]):
         part["from_tokens"] = shorter(part["from_tokens"])
-    return parse(Recipe, recipe.model_dump() | {"pretrain": pretrain}, f"{where} in {steps} steps")
+    return parse(PretrainConfig, pretrain, f"{where} in {steps} steps")
 
 
 def _relative(shares: Mapping[str, float]) -> dict[str, float]:

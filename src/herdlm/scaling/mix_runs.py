@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,8 @@ from herdlm.base.seeds import derive_seed
 from herdlm.evaluate.paired import row_losses
 from herdlm.generate.load import pick_device
 from herdlm.model.hf import load_folder
+from herdlm.pretrain.job import PretrainJob
 from herdlm.pretrain.pretrain import pretrain
-from herdlm.recipe import Recipe
 from herdlm.scaling.mix_candidates import Candidate
 from herdlm.tokens.tokenizer import PAD, Tokenizer
 
@@ -43,7 +43,7 @@ class Bench:
     seeds: int
     contents: dict[str, str] = field(default_factory=dict)
 
-    def measure(self, candidates: Sequence[Candidate], models: Sequence[str]) -> Losses:
+    def measure(self, candidates: Sequence[Candidate], models: Sequence[PretrainJob]) -> Losses:
         """Train what is not trained yet and measure it on every domain."""
         losses: dict[str, list[NDArray[np.float64]]] = {domain: [] for domain in self.domains}
         shape = (self.seeds, len(candidates), len(models))
@@ -51,39 +51,38 @@ class Bench:
             for seed in range(self.seeds):
                 for candidate in candidates:
                     for model in models:
-                        for domain, rows in self._losses_of(candidate.recipe, model, seed).items():
+                        for domain, rows in self._losses_of(model.on(candidate.pretrain), seed).items():
                             losses[domain].append(rows)
                         progress.advance()
         return {domain: np.stack(rows).reshape(*shape, -1) for domain, rows in losses.items()}
 
-    def _losses_of(self, recipe: Recipe, model: str, number: int) -> dict[str, NDArray[np.float64]]:
-        folder = self._trained(recipe, model, number)
+    def _losses_of(self, job: PretrainJob, number: int) -> dict[str, NDArray[np.float64]]:
+        folder = self._trained(job, number)
         words = Tokenizer.load(self.tokenizer)
-        loaded = load_folder(folder, pick_device(recipe.compute.device))
-        seq_len, pad = recipe.pretrain.seq_len, words.special(PAD)
+        loaded = load_folder(folder, pick_device(job.device))
+        seq_len, pad = job.pretrain.seq_len, words.special(PAD)
         return {domain: row_losses(loaded, shard, seq_len=seq_len, pad=pad) for domain, shard in self.domains.items()}
 
-    def _trained(self, recipe: Recipe, model: str, number: int) -> Path:
+    def _trained(self, job: PretrainJob, number: int) -> Path:
         """The folder of a trained model, whose name is a hash of all that made it."""
-        seed = recipe.seed if number == 0 else derive_seed(recipe.seed, "mix search", number)
-        recipe = recipe.model_copy(update={"seed": seed})
-        pretraining = recipe.pretrain.model_dump(mode="json")
+        seed = job.seed if number == 0 else derive_seed(job.seed, "mix search", number)
+        job = replace(job, seed=seed)
+        pretraining = job.pretrain.model_dump(mode="json")
         pretraining["train"].pop("checkpoint_every_steps")
         key = hash_json(
             {
-                "model": recipe.model_config_of(model).model_dump(mode="json"),
+                "model": job.model.model_dump(mode="json"),
                 "pretrain": pretraining,
-                "peak_lr": recipe.herd.models[model].peak_lr,
                 "seed": seed,
                 "inputs": self.inputs,
-                "compute": recipe.compute.model_dump(mode="json", include={"device", "threads_per_stage"}),
+                "compute": {"device": job.device, "threads_per_stage": job.threads},
             }
         )
-        folder = self.runs / f"{model}-{key[:16]}"
+        folder = self.runs / f"{job.name}-{key[:16]}"
         manifest = read_manifest(folder)
         if manifest is None:
             self.runs.mkdir(parents=True, exist_ok=True)
-            pretrain(recipe, model, tokens=self.tokens, tokenizer=self.tokenizer, out=folder)
+            pretrain(job, tokens=self.tokens, tokenizer=self.tokenizer, out=folder)
             manifest = read_manifest(folder)
         assert manifest is not None
         verify(folder, manifest)

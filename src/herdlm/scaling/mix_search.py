@@ -15,19 +15,19 @@ from typing import Any
 from herdlm.base.artefact import InputEntry, hash_file, require_file, write_text_durably
 from herdlm.base.errors import InputError
 from herdlm.base.standalone import input_folder, standalone
-from herdlm.recipe import Recipe
-from herdlm.run.timeline import tokens_in
+from herdlm.pretrain.config import tokens_in
+from herdlm.pretrain.job import HerdJob
 from herdlm.scaling.mix_candidates import DEFAULT, Candidate, make_candidates, read_candidates
 from herdlm.scaling.mix_report import lines
 from herdlm.scaling.mix_runs import Bench, Losses
 from herdlm.scaling.mixes import ForecastInterval, MixForecast, backtest, forecast_mixes
 from herdlm.tokens.shards import Shard
-from herdlm.tokens.sources import VALIDATION, WEB
+from herdlm.tokens.sources import VALIDATION
 from herdlm.tokens.tokenizer import Tokenizer
 
 
 def mix_search(
-    recipe: Recipe,
+    herd: HerdJob,
     *,
     tokens: Path,
     tokenizer: Path,
@@ -54,9 +54,9 @@ def mix_search(
     Raises:
         InputError: models, candidates or shards are not usable; names what and where.
     """
-    names = tuple(models) or recipe.herd.ladder
-    domains = _domains(recipe, tokens, held_out or {})
-    _check_models(recipe, names, confirm)
+    names = tuple(models) or herd.ladder
+    domains = _domains(herd, tokens, held_out or {})
+    _check_models(herd, names, confirm)
     _check_shards(domains, tokenizer)
     if (steps is not None and steps < 1) or seeds < 1:
         raise InputError(f"{steps} steps with {seeds} seeds", "Give at least 1 of each")
@@ -66,21 +66,20 @@ def mix_search(
             f"{candidates}: weights.{unknown[0]} is of no held-out set", f"The sets are {', '.join(domains)}"
         )
     weights = dict(config.weights) or dict.fromkeys(domains, 1.0)
-    tried = make_candidates(recipe, config, tokens, steps=steps, source=str(candidates))
+    tried = make_candidates(herd, config, tokens, steps=steps, source=str(candidates))
     inputs = {
         "tokens": input_folder(tokens),
         "tokenizer": input_folder(tokenizer),
         "candidates": InputEntry(path=str(candidates), content=hash_file(candidates)),
         **{f"held-out-{name}": input_folder(folder) for name, folder in (held_out or {}).items()},
     }
-    read = {"seed", "compute", "tokenizer", "tokens", "herd", "pretrain"}
     settings = {
-        "recipe": recipe.model_dump(mode="json", include=read),
+        "herd": _settings(herd),
         "candidates": config.model_dump(mode="json"),
         "models": list(names),
         "steps": steps,
         "seeds": seeds,
-        "axis": recipe.forecast.axis,
+        "axis": herd.axis,
         "confirm": confirm,
     }
     bench = Bench(
@@ -93,17 +92,17 @@ def mix_search(
     )
     counts: dict[str, Any] = {}
     published = standalone(
-        out, kind="mix-search", name="mix-search", settings=settings, inputs=inputs, seed=recipe.seed, counts=counts
+        out, kind="mix-search", name="mix-search", settings=settings, inputs=inputs, seed=herd.seed, counts=counts
     )
     with published as (made, _, _):
-        losses = bench.measure(tried, names)
-        told = _ranked(recipe, tried, names, weights, losses)
+        losses = bench.measure(tried, [herd.job(name) for name in names])
+        told = _ranked(herd, tried, names, weights, losses)
         if confirm:
             best = next(row["name"] for row in told["candidates"] if row["name"] != DEFAULT)
             pair = [0, next(number for number, candidate in enumerate(tried) if candidate.name == best)]
             small = {domain: part[:, pair] for domain, part in losses.items()}
-            large = bench.measure([tried[number] for number in pair], [confirm])
-            told["confirm"] = _confirmed(recipe, best, names, confirm, weights=weights, small=small, large=large)
+            large = bench.measure([tried[number] for number in pair], [herd.job(confirm)])
+            told["confirm"] = _confirmed(herd, best, names, confirm, weights=weights, small=small, large=large)
         told["runs"] = dict(sorted(bench.contents.items()))
         write_text_durably(made / "search.json", json.dumps(told, indent=2) + "\n")
         write_text_durably(made / "search.txt", "\n".join(lines(told)) + "\n")
@@ -112,13 +111,13 @@ def mix_search(
 
 
 def _ranked(
-    recipe: Recipe, tried: Sequence[Candidate], names: Sequence[str], weights: Mapping[str, float], losses: Losses
+    herd: HerdJob, tried: Sequence[Candidate], names: Sequence[str], weights: Mapping[str, float], losses: Losses
 ) -> dict[str, Any]:
     """All candidates by their forecast for the flagship, the best first."""
-    axis, flagship = recipe.forecast.axis, recipe.herd.flagship
-    sizes = _sizes(recipe, names)
-    (target,) = _sizes(recipe, [flagship])
-    forecasts = forecast_mixes(losses, sizes, target, weights, seed=recipe.seed)
+    axis, flagship = herd.axis, herd.flagship
+    sizes = herd.sizes(names)
+    (target,) = herd.sizes([flagship])
+    forecasts = forecast_mixes(losses, sizes, target, weights, seed=herd.seed)
     tested = backtest(losses, sizes)
     rows: list[dict[str, Any]] = []
     for number, (candidate, forecast) in enumerate(zip(tried, forecasts, strict=True)):
@@ -144,7 +143,7 @@ def _ranked(
             }
         )
     rows.sort(key=lambda row: row["score"]["value"])
-    small = tried[0].recipe.pretrain
+    small = tried[0].pretrain
     return {
         "axis": axis,
         "models": dict(zip(names, sizes, strict=True)),
@@ -159,7 +158,7 @@ def _ranked(
 
 
 def _confirmed(
-    recipe: Recipe,
+    herd: HerdJob,
     best: str,
     names: Sequence[str],
     model: str,
@@ -169,9 +168,9 @@ def _confirmed(
     large: Losses,
 ) -> dict[str, Any]:
     """The default mix and the best other one on a larger model, beside what the small ones forecast of it."""
-    (size,) = _sizes(recipe, [model])
-    forecast = forecast_mixes(small, _sizes(recipe, names), size, weights, seed=recipe.seed)
-    measured = forecast_mixes(large, [size], size, weights, seed=recipe.seed)
+    (size,) = herd.sizes([model])
+    forecast = forecast_mixes(small, herd.sizes(names), size, weights, seed=herd.seed)
+    measured = forecast_mixes(large, [size], size, weights, seed=herd.seed)
     errors: dict[str, dict[str, dict[str, Any]]] = {
         domain: {
             name: {
@@ -207,23 +206,35 @@ def _held(forecast: MixForecast, measured: MixForecast) -> str:
     return "held" if (forecast.against_first.value < 0) == (measured.against_first.value < 0) else "did not hold"
 
 
-def _sizes(recipe: Recipe, names: Sequence[str]) -> list[float]:
-    return [float(getattr(recipe.model_config_of(name), recipe.forecast.axis)) for name in names]
+def _settings(herd: HerdJob) -> dict[str, Any]:
+    """What of the herd changes a search's result."""
+    any_job = next(iter(herd.models.values()))
+    return {
+        "pretrain": herd.pretrain.model_dump(mode="json"),
+        "models": {
+            name: {"model": job.model.model_dump(mode="json"), "peak_lr": job.pretrain.train.peak_lr}
+            for name, job in herd.models.items()
+        },
+        "flagship": herd.flagship,
+        "ladder": list(herd.ladder),
+        "seed": herd.seed,
+        "device": any_job.device,
+        "threads": any_job.threads,
+    }
 
 
-def _domains(recipe: Recipe, tokens: Path, further: Mapping[str, Path]) -> dict[str, Path]:
+def _domains(herd: HerdJob, tokens: Path, further: Mapping[str, Path]) -> dict[str, Path]:
     """Held-out text by domain: of each source of the recipe, and what else is to be measured on."""
-    own = {name: tokens / f"{name}{VALIDATION}" for name in (*recipe.tokens.sources,) or (WEB,)}
+    own = {name: tokens / f"{name}{VALIDATION}" for name in herd.domains}
     if twice := sorted(set(own) & set(further)):
         raise InputError(f"the held-out set {twice[0]} is a source of the recipe", "Give it another name")
     return own | dict(further)
 
 
-def _check_models(recipe: Recipe, names: Sequence[str], confirm: str | None) -> None:
+def _check_models(herd: HerdJob, names: Sequence[str], confirm: str | None) -> None:
     for name in (*names, *((confirm,) if confirm else ())):
-        if name not in recipe.herd.models:
-            raise InputError(f"the recipe has no model {name}", f"Its models are {', '.join(recipe.herd.models)}")
-    if len(set(_sizes(recipe, names))) < 2:
+        herd.job(name)
+    if len(set(herd.sizes(names))) < 2:
         raise InputError(f"models of one size alone ({', '.join(names)}) give no forecast", "Give two sizes or more")
     if len(set(names)) < len(names):
         raise InputError(f"a model is named twice: {', '.join(names)}", "Name each once; for repeats, raise seeds")

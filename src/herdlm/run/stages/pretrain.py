@@ -1,0 +1,53 @@
+"""Stages that pre-train the herd and forecast its flagship."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from herdlm.pretrain.pretrain import pretrain_into
+from herdlm.run.stage import Context
+from herdlm.scaling.forecast import fit_power_law
+
+AXES = ("parameters", "body_parameters")
+
+
+def pretrain_stage(context: Context) -> dict[str, Any]:
+    """Train one model of the herd from nothing."""
+    return pretrain_into(
+        context.recipe.job(context.stage.options["model"]),
+        tokens=context.inputs["tokens"],
+        tokenizer=context.inputs["tokenizer"],
+        out=context.out,
+        work=context.work,
+        device=context.device,
+        seed=context.seed(),
+        title=context.stage.name,
+        teacher=context.inputs.get("teacher"),
+    )
+
+
+def forecast_stage(context: Context) -> dict[str, Any]:
+    """Fit the ladder and write down the flagship's loss before it trains."""
+    recipe = context.recipe
+    ladder = {
+        name: json.loads((context.inputs[name] / "training.json").read_text(encoding="utf-8"))
+        for name in recipe.herd.ladder
+    }
+    flagship = recipe.model_config_of(recipe.herd.flagship)
+    losses = [point["validation_nats_per_token"] for point in ladder.values()]
+    told: dict[str, Any] = {
+        "axis": recipe.forecast.axis,
+        "ladder": {
+            name: {axis: point[axis] for axis in AXES} | {"loss": point["validation_nats_per_token"]}
+            for name, point in ladder.items()
+        },
+        "flagship": {axis: getattr(flagship, axis) for axis in AXES},
+    }
+    for axis in AXES:
+        law = fit_power_law([point[axis] for point in ladder.values()], losses)
+        told[axis] = asdict(law) | {"forecast": law(getattr(flagship, axis))}
+    told["forecast"] = told[told["axis"]]["forecast"]
+    (context.out / "forecast.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    return {"axis": told["axis"], "forecast": told["forecast"]}
