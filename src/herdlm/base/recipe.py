@@ -43,21 +43,21 @@ class Section(BaseModel):
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
-Localise = Callable[[dict[str, Any], Path], None]
+Localize = Callable[[dict[str, Any], Path], None]
 
 
-def read_toml(path: Path, *, localise: Localise | None = None) -> dict[str, Any]:
+def read_toml(path: Path, *, localize: Localize | None = None) -> dict[str, Any]:
     """A recipe's tables, merged over those it ``extends`` (a path relative to the recipe, or a list of them).
 
-    ``localise`` may rewrite each file's own tables, given its folder: paths mean what they mean where they are written.
+    ``localize`` may rewrite each file's own tables, given its folder: paths mean what they mean where they are written.
 
     Raises:
         InputError: a file is missing, is not TOML, or recipes extend each other in a circle.
     """
-    return _read(path, (), localise)
+    return _read(path, (), localize)
 
 
-def _read(path: Path, above: tuple[Path, ...], localise: Localise | None) -> dict[str, Any]:
+def _read(path: Path, above: tuple[Path, ...], localize: Localize | None) -> dict[str, Any]:
     if path.resolve() in above:
         raise InputError(f"{path} extends itself through {' -> '.join(p.name for p in above)}", "Break the circle")
     try:
@@ -72,11 +72,11 @@ def _read(path: Path, above: tuple[Path, ...], localise: Localise | None) -> dic
     bases = tables.pop("extends", [])
     if not isinstance(bases, str) and not (isinstance(bases, list) and all(isinstance(b, str) for b in bases)):
         raise InputError(f"recipe {path}: extends = {bases!r} names no recipe", "Give a path, or a list of them")
-    if localise:
-        localise(tables, path.parent)
+    if localize:
+        localize(tables, path.parent)
     merged: dict[str, Any] = {}
     for base in [bases] if isinstance(bases, str) else bases:
-        merged = merge(merged, _read(path.parent / base, (*above, path.resolve()), localise))
+        merged = merge(merged, _read(path.parent / base, (*above, path.resolve()), localize))
     return merge(merged, tables)
 
 

@@ -216,9 +216,9 @@ def _logprobs(logits: Tensor, *columns: Tensor, errors: bool) -> Tensor:
     for block, out, wanted in _blocks(_turn_rows(logits), logits, logprobs[:, 0], *columns):
         scores = block.to(wide)
         weights = torch.softmax(scores, 1)
-        # The largest weight is 1 / sum exp(score - largest score), so it gives the normaliser without another pass.
-        normaliser = scores.amax(1) - weights.amax(1).log()
-        torch.sub(scores.gather(1, wanted[:, None])[:, 0], normaliser, out=out)
+        # The largest weight is 1 / sum exp(score - largest score), so it gives the normalizer without another pass.
+        normalizer = scores.amax(1) - weights.amax(1).log()
+        torch.sub(scores.gather(1, wanted[:, None])[:, 0], normalizer, out=out)
         if errors:
             block.copy_(weights.scatter_add_(1, wanted[:, None], weights.new_full((len(wanted), 1), -1.0)))
     return logprobs
