@@ -67,7 +67,7 @@ def distilled(
         return linear_distilled(hidden, model.lm_head.weight, targets, ids, logprobs, loss=loss)
     logits = at_least_float(model.logits(hidden))
     columns = (targets, ids, logprobs.to(logits.dtype))
-    values = loss.values(loss.norms(logits, *columns), loss.found(logits, *columns), *columns)
+    values = loss.values(loss.log_normalizers(logits, *columns), loss.gathered_logits(logits, *columns), *columns)
     value, target, divergence = values.unbind(1)
     return value, target.detach(), divergence.detach()
 
@@ -230,10 +230,10 @@ def _distilled(loss: Distillation, logits: Tensor, *columns: Tensor, errors: boo
     values = torch.empty((len(logits), 3), dtype=wide, device=logits.device)
     for block, out, targets, ids, logprobs in _blocks(_turn_rows(logits), logits, values, *columns):
         scores, given = block.to(wide), (targets, ids, logprobs.to(wide))
-        norms = loss.norms(scores, *given)
-        out.copy_(loss.values(norms, loss.found(scores, *given), *given))
+        log_normalizers = loss.log_normalizers(scores, *given)
+        out.copy_(loss.values(log_normalizers, loss.gathered_logits(scores, *given), *given))
         if errors:
-            block.copy_(loss.slopes(scores, norms, *given))
+            block.copy_(loss.grad(scores, log_normalizers, *given))
     return values
 
 
