@@ -18,7 +18,7 @@ from herdlm.evaluate.needle import Retrieval, make_needles, predict_with, retrie
 from herdlm.evaluate.perplexity import TextLoss, text_loss
 from herdlm.generate.load import pick_device
 from herdlm.model.hf import save_folder
-from herdlm.model.transformer import Transformer, build, initialise
+from herdlm.model.transformer import Transformer, build, initialize
 from herdlm.parallel.gather import save_whole
 from herdlm.parallel.layout import lay_out
 from herdlm.parallel.model import ParallelModel
@@ -63,7 +63,7 @@ def new_model(job: PretrainJob, seed: int, device: str | torch.device) -> Transf
     """The job's model with its first weights."""
     model = build(job.model, device)
     deviations = job.pretrain.init.model_dump()
-    initialise(
+    initialize(
         model,
         derive_seed(seed, "init"),
         **{key: job.model.dim**-0.5 if value == "dim" else value for key, value in deviations.items()},
