@@ -4,7 +4,7 @@ import pytest
 
 from herdlm.base.errors import InputError
 from herdlm.recipe import read_recipe
-from herdlm.run.pipeline import plan
+from herdlm.run.pipeline import stages_of
 from tests.run.conftest import ROOT, SMOKE, herdlm
 
 TINY = ROOT / "recipes" / "tiny.toml"
@@ -105,6 +105,6 @@ def test_a_missing_crawl_is_named(tmp_path):
 
 def test_stages_come_after_what_they_need():
     seen = set()
-    for stage in plan(read_recipe(TINY)):
+    for stage in stages_of(read_recipe(TINY)):
         assert stage.needs <= seen, stage.name
         seen.add(stage.name)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
-from herdlm.align.config import AlignConfig, BankConfig
+from herdlm.align.config import AlignConfig, BankConfig, ExperimentsConfig
 from herdlm.base.errors import InputError
 from herdlm.base.recipe import Section, apply_overrides, merge, parse, read_toml
 from herdlm.curate.config import PATHS, CurateConfig
@@ -86,10 +86,12 @@ class ShapeConfig(Section):
 class HerdConfig(Section):
     """The models, and what each is for."""
 
-    models: dict[str, ShapeConfig]
+    models: dict[str, ShapeConfig] = Field(
+        default={"flagship": ShapeConfig(dim=768, layers=12, heads=12, kv_heads=4, ffn_dim=2688)}, min_length=1
+    )
     flagship: str = "flagship"
-    small: str = "small"
-    ladder: tuple[str, ...] = Field(min_length=2, description="models the forecast is fitted to")
+    small: str | None = Field(None, description="a smaller model to hand over, which the flagship may teach")
+    ladder: tuple[str, ...] = Field((), description="two or more models that the flagship's loss is forecast from")
     rope_theta: float = 500_000.0
     rope_scaling: RopeScaling | None = None
     tied_embeddings: bool = False
@@ -98,8 +100,10 @@ class HerdConfig(Section):
     @model_validator(mode="after")
     def _names_exist(self) -> HerdConfig:
         for name in (self.flagship, self.small, *self.ladder):
-            if name not in self.models:
+            if name is not None and name not in self.models:
                 raise ValueError(f"herd names the model {name}, but there is no [herd.models.{name}]")
+        if len(self.ladder) == 1:
+            raise ValueError(f"herd.ladder has one model, {self.ladder[0]}, and a forecast needs two or more")
         if self.flagship in self.ladder:
             raise ValueError(f"herd.ladder holds the flagship {self.flagship}, which it is to forecast")
         if self.small == self.flagship:
@@ -138,27 +142,56 @@ class ForecastConfig(Section):
 class Recipe(Section):
     """One file that says how a herd is raised."""
 
-    name: str
+    name: str = Field(description="by default the name of the recipe's file")
     seed: int = 0
     compute: ComputeConfig = ComputeConfig()
     parallel: ParallelConfig = ParallelConfig()
     data: DataConfig
     curate: CurateConfig = CurateConfig()
-    tokenizer: TokenizerConfig
+    tokenizer: TokenizerConfig = TokenizerConfig()
     tokens: TokensConfig = TokensConfig()
-    herd: HerdConfig
+    herd: HerdConfig = HerdConfig()
     pretrain: PretrainConfig
     forecast: ForecastConfig = ForecastConfig()
     bank: BankConfig = BankConfig()
-    align: AlignConfig
-    quantize: Fp8Config = Fp8Config()
+    align: AlignConfig | None = Field(None, description="post-training in rounds; false leaves it out")
+    quantize: Fp8Config | None = Field(None, description="the flagship in FP8 beside BF16; false leaves it out")
+    experiments: ExperimentsConfig = Field(ExperimentsConfig(), description="controls and ablations; none by default")
     track: TrackConfig = TrackConfig()
+
+    @field_validator("align", "quantize", mode="before")
+    @classmethod
+    def _left_out(cls, section: Any) -> Any:
+        return None if section is False else section
+
+    @field_validator("experiments", mode="before")
+    @classmethod
+    def _no_experiments(cls, section: Any) -> Any:
+        return {} if section is False else section
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Recipe:
+        align, experiments = self.align, self.experiments
+        if align and align.teach and not self.herd.small:
+            raise ValueError(
+                "align.teach is set, but herd.small names no model to teach: name one, or drop align.teach"
+            )
+        if experiments.control_sft and not align:
+            raise ValueError("experiments.control_sft is a control of the rounds: add [align], or drop it")
+        if experiments.small_control and not (align and align.teach):
+            raise ValueError("experiments.small_control is a control of align.teach: add [align.teach], or drop it")
+        if experiments.dpo_nll and not align:
+            raise ValueError("experiments.dpo_nll trains by align.dpo: add [align], or drop it")
+        if experiments.dpo_nll and align and align.dpo.nll_weight == 0:
+            raise ValueError(
+                "experiments.dpo_nll compares DPO with and without align.dpo.nll_weight, which is 0: raise it, or drop "
+                "the experiment"
+            )
+        return self
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Recipe:
-        align = self.align
-        tuning = (align.seed_sft, align.sft, align.dpo, align.reward)
-        longest = max(*self.pretrain.seq_lens, *(part.seq_len for part in tuning))
+        longest = max(self.pretrain.seq_lens | (self.align.seq_lens if self.align else set()))
         if longest > self.herd.max_seq_len:
             raise ValueError(f"rows of {longest} tokens exceed herd.max_seq_len {self.herd.max_seq_len}")
         uses_skills = any(part.source == "skills" for phase in timeline(self.pretrain) for part in phase.mix)
@@ -259,7 +292,7 @@ def read_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     """
     given = apply_overrides({}, overrides)
     _resolve_sources(given, Path.cwd())
-    return parse(Recipe, merge(read_toml(path, localize=_resolve_sources), given), str(path))
+    return parse(Recipe, {"name": path.stem} | merge(read_toml(path, localize=_resolve_sources), given), str(path))
 
 
 def _resolve_sources(tables: dict[str, Any], folder: Path) -> None:

@@ -13,7 +13,7 @@ from herdlm.model.transformer import Transformer
 from herdlm.parallel.config import ParallelConfig, Sizes
 from herdlm.plan.cost import describe, flops_per_token, stage_parameters, values_per_rank
 from herdlm.recipe import Recipe, read_recipe
-from herdlm.run.pipeline import plan
+from herdlm.run.pipeline import stages_of
 from tests.run.conftest import ROOT, herdlm
 
 RECIPES = ROOT / "recipes"
@@ -58,7 +58,7 @@ def test_every_recipe_is_complete_and_its_layouts_fit(name):
     recipe = read_recipe(RECIPES / f"{name}.toml")
     told = describe(recipe.herd_job())
     assert told["name"] == name
-    assert plan(recipe)[-1].name == "report"
+    assert stages_of(recipe)[-1].name == "report"
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe  # as a worker process gets it
     assert sum(part["steps"] for part in told["timeline"]) == next(iter(told["models"].values()))["steps"]
     assert all(model["layout"]["processes"] >= 1 for model in told["models"].values())

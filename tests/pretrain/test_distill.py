@@ -14,7 +14,7 @@ from herdlm.model.hf import load_folder, save_folder
 from herdlm.plan.launch import plan_job
 from herdlm.pretrain.pretrain import pretrain
 from herdlm.recipe import read_recipe
-from herdlm.run.pipeline import plan
+from herdlm.run.pipeline import stages_of
 from herdlm.tokens.mixture import PretrainBatches
 from herdlm.tokens.teacher import TeacherColumns
 from herdlm.tokens.tokenizer import PAD, TokenizerConfig, train_tokenizer
@@ -179,17 +179,17 @@ def test_recipes_that_cannot_be_are_refused(keys, told):
 
 
 def test_in_a_whole_run_a_model_of_the_herd_teaches_another():
-    stages = {stage.name: stage for stage in plan(recipe('herd.models.small.distill={teacher = "flagship"}'))}
-    plain = {stage.name: stage for stage in plan(recipe())}
+    stages = {stage.name: stage for stage in stages_of(recipe('herd.models.small.distill={teacher = "flagship"}'))}
+    plain = {stage.name: stage for stage in stages_of(recipe())}
     assert stages["pretrain-small"].inputs["teacher"] == "pretrain-flagship"
     for name in plain:
         same = stages[name].fingerprint(0, {}) == plain[name].fingerprint(0, {})
         assert same == (name not in {"pretrain-small", "report"}), name
-    backwards = list(plan(recipe('herd.models.ladder-1.distill={teacher = "ladder-3"}')))
+    backwards = list(stages_of(recipe('herd.models.ladder-1.distill={teacher = "ladder-3"}')))
     order = [stage.name for stage in backwards]
     assert order.index("pretrain-ladder-3") < order.index("pretrain-ladder-1") < order.index("forecast")
     with pytest.raises(InputError, match="names no teacher, and a whole run has no folder for it"):
-        plan(recipe(TAUGHT))
+        stages_of(recipe(TAUGHT))
 
 
 def test_a_stage_of_a_run_is_taught(data, teacher, tmp_path):  # noqa: F811
@@ -197,7 +197,7 @@ def test_a_stage_of_a_run_is_taught(data, teacher, tmp_path):  # noqa: F811
     from herdlm.run.stage import Context
 
     read = recipe('herd.models.small.distill={teacher = "flagship", top_k = 400}')
-    stage = next(s for s in plan(read) if s.name == "pretrain-small")
+    stage = next(s for s in stages_of(read) if s.name == "pretrain-small")
     inputs = {"tokens": data / "tokens", "tokenizer": data / "tokenizer", "teacher": teacher}
     for name in ("out", "work"):
         (tmp_path / name).mkdir()

@@ -14,7 +14,7 @@ import numpy as np
 
 from herdlm.base.artefact import VOLATILE, InputEntry, publish, read_manifest
 from herdlm.recipe import Recipe
-from herdlm.run.pipeline import plan
+from herdlm.run.pipeline import stages_of
 from herdlm.run.stage import Context, Stage
 
 TOML = """
@@ -25,6 +25,7 @@ sources = ["secret-folder/crawl.warc.gz"]
 [tokenizer]
 vocab_size = 512
 [herd]
+small = "small"
 ladder = ["l1", "l2", "l3"]
 max_seq_len = 128
 [herd.models]
@@ -49,7 +50,11 @@ reward = { seq_len = 64, pairs_per_step = 4, train = { peak_lr = 1e-3 } }
 rejection = { prompts = 100 }
 dpo = { seq_len = 64, pairs_per_step = 4, train = { peak_lr = 1e-3 } }
 teach = { answers = { prompts = 100 } }
-dpo_ablation = { peak_lr = 1e-3 }
+[quantize]
+[experiments]
+control_sft = true
+small_control = true
+dpo_nll = { peak_lr = 1e-3 }
 """
 
 HOSTILE = "</td></style><script>alert('x')</script><img src=x onerror=alert(1)> \x00\x1b[31m \u202eevil \"&amp;"
@@ -117,7 +122,7 @@ class MadeUpRun:
     seconds: float = 2.0
 
     def build(self) -> Context:
-        stages = plan(self.recipe)
+        stages = stages_of(self.recipe)
         for stage in stages[:-1]:
             self._make(stage)
         out, work = self.root / "out", self.root / "work"

@@ -8,7 +8,7 @@ from herdlm.report.checks import (
     above,
     beats_chance,
     below,
-    foretold,
+    expected_loss,
     lossless,
     verdict_above,
     verdict_below,
@@ -61,7 +61,7 @@ def test_the_forecast_counts_on_the_axis_fixed_beforehand(forecast: float, verdi
     ladder = (("a", 10.0, 5.0), ("b", 20.0, 4.5))
     right = Axis("parameters", 1.0, -0.1, ladder, 40.0, forecast)
     other = Axis("body_parameters", 1.0, -0.1, ladder, 30.0, 400.0)
-    check = foretold(Forecast((other, right), "parameters", 4.0, came_before=True))
+    check = expected_loss(Forecast((other, right), "parameters", 4.0, came_before=True))
     assert check.verdict == verdict
     assert check.value == pytest.approx(forecast / 4.0 - 1)
     assert f"{forecast:.3f} on all parameters" in check.says
@@ -91,6 +91,6 @@ def test_a_difference_that_rounds_to_zero_has_no_sign() -> None:
 
 def test_a_forecast_made_after_the_flagship_shows_nothing() -> None:
     axis = Axis("parameters", 1.0, -0.1, (("a", 10.0, 5.0), ("b", 20.0, 4.5)), 40.0, 4.0)
-    check = foretold(Forecast((axis,), "parameters", 4.0, came_before=False))
+    check = expected_loss(Forecast((axis,), "parameters", 4.0, came_before=False))
     assert check.verdict == "not shown"
     assert "made after the flagship had trained" in check.says

@@ -13,7 +13,7 @@ import torch
 
 from herdlm.generate import Engine, SamplingParams
 from herdlm.recipe import read_recipe
-from herdlm.run.pipeline import plan
+from herdlm.run.pipeline import stages_of
 from tests.run.conftest import ROOT, SMOKE, herdlm, manifest
 
 pytestmark = pytest.mark.timeout(600)
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(600)
 
 def test_every_stage_is_made_within_ninety_seconds(smoke_run):
     folder, seconds = smoke_run
-    names = [stage.name for stage in plan(read_recipe(SMOKE))]
+    names = [stage.name for stage in stages_of(read_recipe(SMOKE))]
     assert sorted(p.name for p in (folder / "stages").iterdir()) == sorted(names)
     assert seconds <= 90
     assert not list((folder / "working").iterdir())
@@ -45,7 +45,7 @@ def test_a_second_run_does_nothing_and_says_so_at_once(smoke_run):
         ("compute.stages_at_once=1", {"report"}),  # which prints the recipe
         ("forecast.axis=parameters", {"forecast", "report"}),
         (
-            "align.dpo_ablation.peak_lr=3e-3",
+            "experiments.dpo_nll.peak_lr=3e-3",
             {"dpo-with-nll", "dpo-without-nll", "examine-dpo-with-nll", "examine-dpo-without-nll", "report"},
         ),
     ],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from typing import ClassVar
+
+from pydantic import Field
 
 from herdlm.base.recipe import Section
 from herdlm.train.config import TrainConfig
@@ -79,14 +81,10 @@ class TeachConfig(Section):
     seed_repeats: int = Field(2, ge=1)
 
 
-class AblationConfig(Section):
-    """DPO at a rate where it collapses without the likelihood term."""
-
-    peak_lr: float = Field(gt=0)
-
-
 class AlignConfig(Section):
-    """The rounds. Each starts from the pre-trained model with data that the round before it wrote."""
+    """Post-training in rounds; each starts from the pre-trained model with data that the round before it wrote."""
+
+    renamed: ClassVar = {"dpo_ablation": "experiments.dpo_nll"}
 
     rounds: int = Field(6, ge=1)
     remember_rounds: int = Field(2, ge=1, description="data of this many last rounds is used")
@@ -97,11 +95,23 @@ class AlignConfig(Section):
     rejection: RejectionConfig
     sft: SftConfig
     dpo: DpoConfig
-    teach: TeachConfig
-    dpo_ablation: AblationConfig
+    teach: TeachConfig | None = Field(None, description="the flagship teaches the small model; without it none does")
 
-    @model_validator(mode="after")
-    def _annotator_ranks_something(self) -> AlignConfig:
-        if self.dpo.nll_weight == 0:
-            raise ValueError("dpo.nll_weight 0 leaves nothing to compare the ablation without it to: set it above 0")
-        return self
+    @property
+    def seq_lens(self) -> set[int]:
+        """The row lengths of all fine-tuning."""
+        return {part.seq_len for part in (self.seed_sft, self.sft, self.dpo, self.reward)}
+
+
+class DpoNllConfig(Section):
+    """DPO with and without its likelihood term, at a rate where it collapses without."""
+
+    peak_lr: float = Field(gt=0)
+
+
+class ExperimentsConfig(Section):
+    """Controls and ablations that measure what a part of the recipe is worth. Each trains models of its own."""
+
+    control_sft: bool = Field(False, description="the flagship on demonstrations and edits, for the rounds' steps")
+    small_control: bool = Field(False, description="the small model on demonstrations, for as many steps as taught")
+    dpo_nll: DpoNllConfig | None = Field(None, description="DPO with and without align.dpo.nll_weight")

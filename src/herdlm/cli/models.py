@@ -77,7 +77,7 @@ def quantize(
         "granularity": granularity,
         "matrices": None if matrices is None else [part for part in matrices.split(",") if part != "none"],
     }
-    below = read_recipe(recipe).quantize.model_dump() if recipe else {}
+    below = (read_recipe(recipe).quantize or Fp8Config()).model_dump() if recipe else {}
     config = parse(Fp8Config, below | {key: value for key, value in given.items() if value is not None}, "quantize")
     counts = quantize_model(model_folder(model), out, config, quiet=quiet or json_)
     if json_:

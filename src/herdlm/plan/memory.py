@@ -186,7 +186,7 @@ def named_models(paths: Sequence[Path]) -> list[tuple[str, ModelConfig]]:
     for path in paths:
         if path.suffix == ".toml":
             recipe = read_recipe(path)
-            names = dict.fromkeys((recipe.herd.flagship, recipe.herd.small))
+            names = [name for name in (recipe.herd.flagship, recipe.herd.small) if name]
             named += [(name, recipe.model_config_of(name)) for name in names]
         else:
             folder = model_folder(path)

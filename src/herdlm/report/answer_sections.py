@@ -37,18 +37,19 @@ def checks_table(caption: str, checks: Sequence[Check]) -> Html:
     )
 
 
-def pass_rate_section(data: ReportData) -> list[Html]:
+def pass_rate_section(data: ReportData, start_stage: str) -> list[Html]:
     """Round by round, then every examined model, then task by task."""
     asked = data.examinations[0].asked
-    start, end = data.examination(data.start), data.examination(f"round-{len(data.rounds)}-dpo")
-    control = data.examination(data.control)
+    start, end = data.examination(start_stage), data.examination(f"round-{len(data.rounds)}-dpo")
+    control = data.examination(data.control) if data.control else None
     improved = [c for c in data.further_checks if c.name.startswith("round-") and c.verdict == "shown"]
+    against = f"; the control passed {format.rate(control.pass_rate)}" if control else ""
     return [
         tag(
             "p",
             f"Every model answered the same {format.count(asked)} held-out questions, greedily. The flagship "
             f"passed {format.rate(start.pass_rate)} after the demonstrations and {format.rate(end.pass_rate)} after "
-            f"round {len(data.rounds)}; the control passed {format.rate(control.pass_rate)}. An improvement over the "
+            f"round {len(data.rounds)}{against}. An improvement over the "
             f"round before is shown for {len(improved)} of {len(data.rounds)} rounds. Prediction of web text went from "
             f"{format.loss(data.examinations[0].bits_per_byte)} bits per byte before post-training to "
             f"{format.loss(end.bits_per_byte)} after it.",
@@ -59,36 +60,43 @@ def pass_rate_section(data: ReportData) -> list[Html]:
         tag("h3", "Step by step"),
         tag("p", "Paired differences on the same questions. A step whose interval holds 0 is not shown to do good."),
         checks_table("What each step did", data.further_checks),
-        tag("h3", "DPO at a high rate, with and without NLL"),
-        *_ablation(data.ablation),
+        *(_ablation(data.ablation) if data.ablation else []),
         tag("h3", "Task by task"),
         _tasks_table([data.examination(stage) for stage in data.key_models]),
     ]
 
 
-def quantization_section(data: ReportData, check: Check) -> list[Html]:
-    """The FP8 flagship against the BF16 flagship."""
-    q: Quantization = data.quantization
-    before, after = data.examination(q.original), data.examination(q.changed)
+def quantization_section(data: ReportData, q: Quantization, check: Check | None) -> list[Html]:
+    """The FP8 flagship against the BF16 flagship; ``check`` compares their answers, if they were asked."""
+    answered: list[Html] = []
+    rows: list[tuple[str, str, str]] = []
+    changed = ""
+    if check:
+        before, after = data.examination(q.original), data.examination(q.changed)
+        says = (
+            f"{check.says} The paired difference is {format.figure(check)}, its 95% interval {format.interval(check)}."
+        )
+        answered = [tag("p", says)]
+        rows = [
+            ("Pass rate (95% interval)", format.rate(before.pass_rate), format.rate(after.pass_rate)),
+            ("Bits per byte of held-out text", f"{before.bits_per_byte:.4f}", f"{after.bits_per_byte:.4f}"),
+        ]
+        changed = f" Of {format.count(after.asked)} answers {q.gained} became right and {q.lost} wrong."
     return [
-        tag(
-            "p",
-            f"{check.says} The paired difference is {format.figure(check)}, its 95% interval {format.interval(check)}.",
-        ),
+        *answered,
         tag(
             "p",
             f"{format.percent(q.parameters_fp8 / q.parameters)} of the parameters are FP8; the weights on disk "
             f"went from {format.size(q.bytes_before)} to {format.size(q.bytes_after)}. Over {format.count(q.tokens)} "
             "held-out tokens the two models name the same most likely next token "
             f"{format.percent(q.top1_agreement, 2)} of the time, with a mean KL divergence of {format.tiny(q.kl)} nats "
-            f"per token. Of {format.count(after.asked)} answers {q.gained} became right and {q.lost} wrong.",
+            f"per token.{changed}",
         ),
         table(
             "FP8 against BF16",
             ("", "BF16", "FP8"),
             (
-                ("Pass rate (95% interval)", format.rate(before.pass_rate), format.rate(after.pass_rate)),
-                ("Bits per byte of held-out text", f"{before.bits_per_byte:.4f}", f"{after.bits_per_byte:.4f}"),
+                *rows,
                 ("Parameters in FP8", "0", f"{format.count(q.parameters_fp8)} of {format.count(q.parameters)}"),
                 ("Share of parameters in FP8", "0%", format.percent(q.parameters_fp8 / q.parameters)),
                 ("Weights on disk", format.size(q.bytes_before), format.size(q.bytes_after)),
@@ -145,7 +153,7 @@ def _dialog(dialog: Dialog) -> Html:
     )
 
 
-def _rounds_chart(data: ReportData, start: Examination, control: Examination) -> Html:
+def _rounds_chart(data: ReportData, start: Examination, control: Examination | None) -> Html:
     sft = [(r.number - 0.08, data.examination(f"round-{r.number}-sft").pass_rate) for r in data.rounds]
     dpo = [(r.number + 0.08, data.examination(f"round-{r.number}-dpo").pass_rate) for r in data.rounds]
 
@@ -159,7 +167,12 @@ def _rounds_chart(data: ReportData, start: Examination, control: Examination) ->
             bars=[(x, 100 * i.low, 100 * i.high) for x, i in found],
         )
 
-    band = control.pass_rate
+    title, against, rules = "Pass rate per round, with 95% intervals", "", []
+    if control:
+        band = control.pass_rate
+        title += "; the band is the control's interval"
+        against = f" Control: {format.rate(band)}."
+        rules = [charts.Rule("y", 100 * band.value, "control", (100 * band.low, 100 * band.high))]
     ticks = [(0.0, "demos"), *((float(r.number), str(r.number)) for r in data.rounds)]
     told = "; ".join(f"round {r.number}: {format.rate(i)}" for r, (_, i) in zip(data.rounds, dpo, strict=True))
     return charts.chart(
@@ -167,14 +180,13 @@ def _rounds_chart(data: ReportData, start: Examination, control: Examination) ->
             series("after SFT", sft, 2, "open", False),
             series("after DPO, the round's result", [(0.0, start.pass_rate), *dpo], 1, "filled", True),
         ],
-        title="Pass rate per round, with 95% intervals; the band is the control's interval",
-        alt=f"Pass rate per round. Demonstrations: {format.rate(start.pass_rate)}; {told}. "
-        f"Control: {format.rate(band)}.",
+        title=title,
+        alt=f"Pass rate per round. Demonstrations: {format.rate(start.pass_rate)}; {told}.{against}",
         x="round",
         y="% of held-out questions right",
         x_scale=Scale(-0.35, len(data.rounds) + 0.35),
         x_ticks=ticks,
-        rules=[charts.Rule("y", 100 * band.value, "control", (100 * band.low, 100 * band.high))],
+        rules=rules,
     )
 
 
@@ -210,17 +222,17 @@ def _rounds_table(data: ReportData) -> Html:
     )
 
 
-def _models_table(examinations: Sequence[Examination], control: Examination) -> Html:
+def _models_table(examinations: Sequence[Examination], control: Examination | None) -> Html:
     scale = covering([v for e in examinations for v in (e.pass_rate.low, e.pass_rate.high)], margin=0.03)
     return table(
-        "Every examined model on the held-out questions; the upright line is the control",
+        "Every examined model on the held-out questions" + ("; the upright line is the control" if control else ""),
         ("Model", "Right", "Pass rate (95% interval)", "As a picture", "Bits per byte, web text"),
         (
             (
                 e.label,
                 f"{format.count(e.right)} of {format.count(e.asked)}",
                 format.rate(e.pass_rate),
-                charts.interval_strip(e.pass_rate, scale, reference=control.pass_rate.value),
+                charts.interval_strip(e.pass_rate, scale, reference=control.pass_rate.value if control else None),
                 format.loss(e.bits_per_byte),
             )
             for e in examinations
@@ -239,6 +251,7 @@ def _ablation(drifts: Sequence[Drift]) -> list[Html]:
         told.append(f"{drift.label} {chosen} for chosen and {rejected} for rejected answers")
     text = "; ".join(told)
     return [
+        tag("h3", "DPO at a high rate, with and without NLL"),
         tag(
             "p",
             "Where chosen answers lose probability together with rejected ones, DPO destroys what it should keep. "

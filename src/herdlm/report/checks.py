@@ -95,7 +95,7 @@ def lossless(
     )
 
 
-def foretold(forecast: Forecast) -> Check:
+def expected_loss(forecast: Forecast) -> Check:
     """The claim that the measured loss is within 5% of the one forecast on the axis fixed beforehand."""
     axis = forecast.axis
     deviation = axis.forecast / forecast.measured - 1

@@ -258,7 +258,12 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True)
 class ReportData:
-    """The whole report."""
+    """The whole report. What a recipe leaves out is None or empty.
+
+    Args:
+        start: the stage that post-training starts from.
+        control: the stage of the rounds' control.
+    """
 
     name: str
     seed: int
@@ -268,14 +273,14 @@ class ReportData:
     curation: Curation
     pretraining: tuple[Pretraining, ...]
     annealing_from: int | None
-    forecast: Forecast
+    forecast: Forecast | None
     examinations: tuple[Examination, ...]
-    start: str
+    start: str | None
     rounds: tuple[Round, ...]
-    control: str
+    control: str | None
     key_models: tuple[str, ...]
     ablation: tuple[Drift, ...]
-    quantization: Quantization
+    quantization: Quantization | None
     dialogs: tuple[Dialog, ...]
     times: tuple[StageTime, ...]
     lineage: Lineage

@@ -160,7 +160,7 @@ def drift(record: StageRecord, label: str) -> Drift:
 def dialogs(answers: Mapping[str, Sequence[AnswerRecord]], labels: Mapping[str, str]) -> tuple[Dialog, ...]:
     """The first held-out question of every task as several models answered it: picked without a look at the answers."""
     first: dict[str, int] = {}
-    questions = next(iter(answers.values()))
+    questions = next(iter(answers.values()), ())
     for number, question in enumerate(questions):
         first.setdefault(question.task, number)
     return tuple(

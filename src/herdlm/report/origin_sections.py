@@ -111,19 +111,31 @@ def settings_section(data: ReportData) -> list[Html]:
 
 def notes_section(data: ReportData) -> list[Html]:
     """What a reader has to know before repeating any of these numbers."""
-    notes = (
-        "The annotator of the preference data is the tasks' verifier. In a team it is a person, who errs at times.",
-        "Skills are procedural. Training and held-out questions share their wordings, not their instances: the words, "
-        "numbers or texts in a held-out question were in no training question. Nothing here measures general ability.",
-        "FP8 is simulated on a CPU: its numbers are those of FP8, its speed is not. Only GPUs from the Hopper "
-        "generation on compute in it.",
+    notes = []
+    if data.start:
+        notes += [
+            "The annotator of the preference data is the tasks' verifier. In a team it is a person, who errs at times.",
+            "Skills are procedural. Training and held-out questions share their wordings, not their instances: the "
+            "words, numbers or texts in a held-out question were in no training question. Nothing here measures "
+            "general ability.",
+        ]
+    if data.quantization:
+        notes.append(
+            "FP8 is simulated on a CPU: its numbers are those of FP8, its speed is not. Only GPUs from the Hopper "
+            "generation on compute in it."
+        )
+    notes += [
         f"It is one run with one seed ({data.seed}). Intervals are over held-out questions; they hold nothing of how "
         "much another seed would differ. They are 95% each, not corrected for how many are read together.",
         "Checkpoint averaging is part of training where the recipe sets it; its own effect is not measured here.",
-        "The rounds are measured together: rejection sampling, reward model, edits, SFT and DPO. The control takes out "
-        "demonstrations, edits and the number of steps, and nothing else.",
-        "The forecast rests on a ladder of a few small models and is one forecast of one model: no law.",
-    )
+    ]
+    if data.control:
+        notes.append(
+            "The rounds are measured together: rejection sampling, reward model, edits, SFT and DPO. The control takes "
+            "out demonstrations, edits and the number of steps, and nothing else."
+        )
+    if data.forecast:
+        notes.append("The forecast rests on a ladder of a few small models and is one forecast of one model: no law.")
     return [tag("ul", [tag("li", note) for note in notes])]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from herdlm.report import charts, format
 from herdlm.report.answer_sections import dialogs_section, pass_rate_section, quantization_section, verdict_badge
-from herdlm.report.data import Check, Interval, ReportData
+from herdlm.report.data import Check, Interval, Quantization, ReportData
 from herdlm.report.frame import framed
-from herdlm.report.markup import Html, tag
+from herdlm.report.markup import Child, Html, tag
 from herdlm.report.origin_sections import lineage_section, notes_section, settings_section, times_section
 from herdlm.report.scales import Scale, covering
 from herdlm.report.training_sections import curation_section, forecast_section, pretraining_section
@@ -15,19 +15,27 @@ from herdlm.report.training_sections import curation_section, forecast_section, 
 def render_page(data: ReportData) -> str:
     """The whole page. Equal data give equal bytes."""
     checks = {check.name: check for check in data.checks}
-    sections = (
-        ("checks", "What this run shows", _claims_section(data)),
+    sections = [
+        *([("checks", "What this run shows", _claims_section(data))] if data.checks else []),
         ("curation", "From pages to tokens", curation_section(data.curation)),
         ("pre-training", "Pre-training", pretraining_section(data)),
-        ("forecast", "Forecast against truth", forecast_section(data.forecast, checks["forecast-matches"].says)),
-        ("pass-rates", "Pass rates", pass_rate_section(data)),
-        ("fp8", "FP8 against BF16", quantization_section(data, checks["fp8-keeps-pass-rate"])),
-        ("dialogs", "Sample dialogs", dialogs_section(data.dialogs)),
+    ]
+    if data.forecast:
+        says = checks["forecast-matches"].says
+        sections.append(("forecast", "Forecast against truth", forecast_section(data.forecast, says)))
+    if data.start:
+        sections.append(("pass-rates", "Pass rates", pass_rate_section(data, data.start)))
+    if data.quantization:
+        fp8 = quantization_section(data, data.quantization, checks.get("fp8-keeps-pass-rate"))
+        sections.append(("fp8", "FP8 against BF16", fp8))
+    if data.dialogs:
+        sections.append(("dialogs", "Sample dialogs", dialogs_section(data.dialogs)))
+    sections += [
         ("times", "Seconds per stage", times_section(data.times)),
         ("lineage", "Lineage", lineage_section(data.lineage)),
         ("recipe", "Recipe", settings_section(data)),
         ("notes", "What these numbers do not say", notes_section(data)),
-    )
+    ]
     return framed(
         f"Run {data.name}",
         _summary(data),
@@ -40,12 +48,16 @@ def render_page(data: ReportData) -> str:
 def _summary(data: ReportData) -> Html:
     shown = sum(check.verdict == "shown" for check in data.checks)
     flagship = next(run for run in data.pretraining if run.role == "flagship")
+    models = len(data.pretraining)
+    made = f"{models} models; the flagship has" if models > 1 else "a model of"
+    claims: tuple[Child, ...] = ()
+    if data.checks:
+        claims = (" ", tag("strong", f"{shown} of the run's {len(data.checks)} claims are shown"), ".")
     return tag(
         "p",
-        f"{format.count(data.curation.documents_read)} web pages became {len(data.pretraining)} models; the "
-        f"flagship has {format.count(flagship.parameters)} parameters. ",
-        tag("strong", f"{shown} of the run's {len(data.checks)} claims are shown"),
-        ".",
+        f"{format.count(data.curation.documents_read)} web pages became {made} {format.count(flagship.parameters)} "
+        "parameters.",
+        *claims,
     )
 
 
@@ -61,12 +73,18 @@ def _claims_section(data: ReportData) -> list[Html]:
             "Differences are paired: both models answered the same held-out questions. Upright lines mark 0.",
         ),
         tag("ul", [tag("li", _card(check, scale), class_="card") for check in data.checks], class_="cards"),
+        *(_fp8_figures(q) if q else ()),
+    ]
+
+
+def _fp8_figures(q: Quantization) -> list[Html]:
+    return [
         tag(
             "p",
             f"FP8 besides: {format.percent(q.parameters_fp8 / q.parameters)} of the parameters are FP8; "
             f"KL to BF16 is {format.tiny(q.kl)} nats per token; both name the same most likely next token "
             f"{format.percent(q.top1_agreement, 2)} of the time.",
-        ),
+        )
     ]
 
 

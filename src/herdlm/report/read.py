@@ -194,7 +194,7 @@ class DamageRecord(Record):
     """damage.json."""
 
     text: DivergenceRecord
-    answers: AnswerDamageRecord
+    answers: AnswerDamageRecord | None
 
 
 @dataclass(frozen=True, slots=True)

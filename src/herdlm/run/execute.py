@@ -21,7 +21,7 @@ from herdlm.base.standalone import input_folder
 from herdlm.curate.sources.hashes import source_content
 from herdlm.recipe import Recipe
 from herdlm.run.display import Display
-from herdlm.run.pipeline import plan, result_models
+from herdlm.run.pipeline import result_models, stages_of
 from herdlm.run.stage import RunFolder, Stage
 from herdlm.run.worker import run_stage_in_worker, start, storage_error
 
@@ -93,7 +93,7 @@ def run(
             'A script that calls it needs an `if __name__ == "__main__":` around the call',
         )
     folder = RunFolder(root)
-    stages, anew = select(plan(recipe), until, start_from)
+    stages, anew = select(stages_of(recipe), until, start_from)
     if root.exists() and not root.is_dir():
         raise InputError(f"{root} is a file", "Give a folder with --out")
     try:

@@ -1,61 +1,90 @@
-"""The stages of a recipe, in the order of the story: what each needs, reads of the recipe, and makes."""
+"""The stages of a recipe, in order: what each needs, which part of the recipe it depends on, and what it makes.
+
+Curation, tokenizer, tokens and the flagship's pre-training are always there. The ladder with its forecast, the small
+model, post-training, FP8 and the experiments are parts that a recipe has if it has their section or key.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from herdlm.align.config import AlignConfig
 from herdlm.base.errors import InputError
 from herdlm.curate.config import PACE
 from herdlm.recipe import Recipe
 from herdlm.run.stage import Stage
 
-PREFERENCES, SFT, DPO = (
-    "herdlm.run.stages.align:preferences_stage",
-    "herdlm.run.stages.align:sft_stage",
-    "herdlm.run.stages.align:dpo_stage",
+DATA, PRETRAIN, ALIGN, MODELS, REPORT = (
+    f"herdlm.run.stages.{module}" for module in ("data", "pretrain", "align", "models", "report")
 )
+SFT, DPO, SAMPLES, SELECT = (f"{ALIGN}:{name}_stage" for name in ("sft", "dpo", "samples", "select"))
+
+SELECTION_KEYS = ("keep_per_task", "keep_share_unverified")  # of rejection sampling: read after the samples are drawn
 
 
-KEEPING = ("keep_per_task", "keep_share_unverified")  # of rejection sampling: read after the samples are drawn
-
-
-def plan(recipe: Recipe) -> list[Stage]:
+def stages_of(recipe: Recipe) -> list[Stage]:
     """All stages of a recipe; a stage comes after those it needs."""
-    stages = [*_data(recipe), *_pretraining(recipe), *_rounds(recipe), *_controls(recipe), *_lesson(recipe)]
-    stages += _quantization(recipe)
+    stages = [
+        *_data(recipe),
+        *_pretraining(recipe),
+        *_post_training(recipe),
+        *_experiments(recipe),
+        *_lesson(recipe),
+        *_results(recipe),
+    ]
     stages += [_examination(recipe, name) for name in examined(recipe)]
     stages.append(_report(recipe, stages))
     assert len({stage.name for stage in stages}) == len(stages)
     return stages
 
 
-def last_round(recipe: Recipe) -> str:
-    """The stage that makes the finished flagship."""
-    return f"round-{recipe.align.rounds}-dpo"
+def finished_flagship(recipe: Recipe) -> str:
+    """The stage that makes the finished flagship: the last round, or pre-training in a recipe without rounds."""
+    return f"round-{recipe.align.rounds}-dpo" if recipe.align else f"pretrain-{recipe.herd.flagship}"
+
+
+def finished_small(recipe: Recipe) -> str:
+    """The stage that makes the finished small model."""
+    return "small-taught" if recipe.align and recipe.align.teach else f"pretrain-{recipe.herd.small}"
 
 
 def result_models(recipe: Recipe) -> dict[str, str]:
     """The models a run is for, by the name a user calls them, and the stages that make them."""
     flagship, small = recipe.herd.flagship, recipe.herd.small
-    return {flagship: "flagship-bf16", f"{flagship}-fp8": "flagship-fp8", small: "small-bf16"}
+    models = {flagship: "flagship-bf16"}
+    if recipe.quantize:
+        models[f"{flagship}-fp8"] = "flagship-fp8"
+    if small:
+        models[small] = "small-bf16"
+    return models
 
 
 def examined(recipe: Recipe) -> dict[str, str]:
-    """Stages whose model is examined, each with what it is called in the report."""
-    rounds = range(1, recipe.align.rounds + 1)
-    return {
+    """Stages whose model answers the held-out questions, each with its label in the report; none without [align]."""
+    align, experiments, small = recipe.align, recipe.experiments, recipe.herd.small
+    if align is None:
+        return {}
+    rounds = range(1, align.rounds + 1)
+    labels = {
         f"pretrain-{recipe.herd.flagship}": "flagship, pre-trained",
         "seeds-sft": "flagship, demonstrations",
         **{f"round-{r}-{step}": f"flagship, round {r} {step.upper()}" for r in rounds for step in ("sft", "dpo")},
-        "control-sft": "control: demonstrations and edits, equal steps",
-        "dpo-with-nll": "DPO at a high rate, with NLL",
-        "dpo-without-nll": "DPO at a high rate, without NLL",
-        f"pretrain-{recipe.herd.small}": "small, pre-trained",
-        "small-control": "small, demonstrations, equal steps",
-        "small-taught": "small, flagship's answers",
-        "flagship-bf16": "flagship BF16",
-        "flagship-fp8": "flagship FP8",
     }
+    if experiments.control_sft:
+        labels["control-sft"] = "control: demonstrations and edits, equal steps"
+    if experiments.dpo_nll:
+        labels["dpo-with-nll"] = "DPO at a high rate, with NLL"
+        labels["dpo-without-nll"] = "DPO at a high rate, without NLL"
+    if small:
+        labels[f"pretrain-{small}"] = "small, pre-trained"
+    if experiments.small_control:
+        labels["small-control"] = "small, demonstrations, equal steps"
+    if align.teach:
+        labels["small-taught"] = "small, flagship's answers"
+    labels["flagship-bf16"] = "flagship BF16"
+    if recipe.quantize:
+        labels["flagship-fp8"] = "flagship FP8"
+    return labels
 
 
 def _dump(section: Any) -> Any:
@@ -68,13 +97,14 @@ def _without(section: Any, *keys: str) -> Any:
 
 
 def _data(recipe: Recipe) -> list[Stage]:
-    split = {"tokens": _dump(recipe.tokens)}
-    only_split = {"tokens": {key: value for key, value in split["tokens"].items() if not key.startswith("skill")}}
-    return [
+    tokens = {"tokens": _dump(recipe.tokens)}
+    split = {"tokens": {key: value for key, value in tokens["tokens"].items() if not key.startswith("skill")}}
+    skills = recipe.tokens.skill_documents > 0
+    stages = [
         Stage(
             "curate",
             "documents",
-            "herdlm.run.stages.data:curate_stage",
+            f"{DATA}:curate_stage",
             version=2,
             settings={"curate": _without(recipe.curate, *PACE)},
             files=recipe.data.sources,
@@ -83,25 +113,24 @@ def _data(recipe: Recipe) -> list[Stage]:
         Stage(
             "tokenizer",
             "tokenizer",
-            "herdlm.run.stages.data:tokenizer_stage",
+            f"{DATA}:tokenizer_stage",
             inputs={"documents": "curate"},
-            settings={"tokenizer": _dump(recipe.tokenizer), **only_split},
-        ),
-        Stage(
-            "bank",
-            "tasks",
-            "herdlm.run.stages.data:bank_stage",
-            inputs={"documents": "curate", "tokenizer": "tokenizer"},
-            settings={"bank": _dump(recipe.bank), **only_split},
-        ),
-        Stage(
-            "tokens",
-            "tokens",
-            "herdlm.run.stages.data:tokens_stage",
-            inputs={"documents": "curate", "tokenizer": "tokenizer", "bank": "bank"},
-            settings=split,
+            settings={"tokenizer": _dump(recipe.tokenizer), **split},
         ),
     ]
+    if skills or recipe.align:
+        stages.append(
+            Stage(
+                "bank",
+                "tasks",
+                f"{DATA}:bank_stage",
+                inputs={"documents": "curate", "tokenizer": "tokenizer"},
+                settings={"bank": _dump(recipe.bank), **split},
+            )
+        )
+    inputs = {"documents": "curate", "tokenizer": "tokenizer"} | ({"bank": "bank"} if skills else {})
+    stages.append(Stage("tokens", "tokens", f"{DATA}:tokens_stage", inputs=inputs, settings=tokens))
+    return stages
 
 
 def _pretraining(recipe: Recipe) -> list[Stage]:
@@ -130,7 +159,7 @@ def _pretraining(recipe: Recipe) -> list[Stage]:
         return Stage(
             f"pretrain-{name}",
             "model",
-            "herdlm.run.stages.pretrain:pretrain_stage",
+            f"{PRETRAIN}:pretrain_stage",
             inputs=inputs,
             settings={"herd": shared | {"model": models[name]}, "pretrain": pretraining},
             options={"model": name},
@@ -138,21 +167,30 @@ def _pretraining(recipe: Recipe) -> list[Stage]:
             after=after,
         )
 
-    forecast = Stage(
-        "forecast",
-        "forecast",
-        "herdlm.run.stages.pretrain:forecast_stage",
-        inputs={name: f"pretrain-{name}" for name in herd.ladder},
-        settings={"forecast": _dump(recipe.forecast), "flagship": models[herd.flagship], "tied": herd.tied_embeddings},
-    )
-    ladder = [pretrain(name) for name in herd.ladder]
-    small = [pretrain(herd.small)] if herd.small not in herd.ladder else []
+    stages = [pretrain(name) for name in herd.ladder]
+    if herd.ladder:
+        stages.append(
+            Stage(
+                "forecast",
+                "forecast",
+                f"{PRETRAIN}:forecast_stage",
+                inputs={name: f"pretrain-{name}" for name in herd.ladder},
+                settings={
+                    "forecast": _dump(recipe.forecast),
+                    "flagship": models[herd.flagship],
+                    "tied": herd.tied_embeddings,
+                },
+            )
+        )
     # The forecast is written down before the flagship trains; that is an order, not an input.
-    return _in_order([*ladder, forecast, pretrain(herd.flagship, after=("forecast",)), *small])
+    stages.append(pretrain(herd.flagship, after=("forecast",) if herd.ladder else ()))
+    if herd.small and herd.small not in herd.ladder:
+        stages.append(pretrain(herd.small))
+    return _in_order(stages)
 
 
 def _in_order(stages: list[Stage]) -> list[Stage]:
-    """The same stages, a teacher before its pupils."""
+    """The same stages, a teacher before its students."""
     by_name, placed = {stage.name: stage for stage in stages}, dict[str, Stage]()
 
     def place(stage: Stage) -> None:
@@ -166,9 +204,11 @@ def _in_order(stages: list[Stage]) -> list[Stage]:
     return list(placed.values())
 
 
-def _rounds(recipe: Recipe) -> list[Stage]:
-    align = recipe.align
-    base = f"pretrain-{recipe.herd.flagship}"
+def _post_training(recipe: Recipe) -> list[Stage]:
+    """Demonstrations, then rounds; each round starts from the pre-trained model with what the round before wrote."""
+    align, base = recipe.align, f"pretrain-{recipe.herd.flagship}"
+    if align is None:
+        return []
     stages = [
         Stage(
             "seeds-sft",
@@ -180,174 +220,190 @@ def _rounds(recipe: Recipe) -> list[Stage]:
         )
     ]
     current = "seeds-sft"
-    for r in range(1, align.rounds + 1):
-        remembered = range(max(1, r - align.remember_rounds + 1), r + 1)
-        preferences = {f"preferences-{k}": f"round-{k}-preferences" for k in remembered}
-        edits = [[f"preferences-{k}", "edits.jsonl", align.seed_repeats] for k in range(1, r + 1)]
-        all_preferences = {f"preferences-{k}": f"round-{k}-preferences" for k in range(1, r + 1)}
-        stages += [
-            Stage(
-                f"round-{r}-preferences",
-                "preferences",
-                PREFERENCES,
-                inputs={"bank": "bank", "model": current},
-                settings={"preferences": _dump(align.preferences)},
-            ),
-            Stage(
-                f"round-{r}-samples",
-                "samples",
-                "herdlm.run.stages.align:samples_stage",
-                inputs={"bank": "bank", "model": current},
-                settings={"rejection": _without(align.rejection, *KEEPING)},
-            ),
-            Stage(
-                f"round-{r}-reward",
-                "reward-model",
-                "herdlm.run.stages.align:reward_stage",
-                inputs={"model": current, **preferences},
-                settings={"reward": _dump(align.reward)},
-            ),
-            Stage(
-                f"round-{r}-select",
-                "dialogs",
-                "herdlm.run.stages.align:select_stage",
-                inputs={"samples": f"round-{r}-samples", "reward": f"round-{r}-reward"},
-                settings={"rejection": _dump(align.rejection), "reward_seq_len": align.reward.seq_len},
-                options={"source": current},
-            ),
-            Stage(
-                f"round-{r}-sft",
-                "model",
-                SFT,
-                inputs={"base": base, "seeds": "bank", **all_preferences}
-                | {f"kept-{k}": f"round-{k}-select" for k in remembered},
-                settings={"sft": _dump(align.sft)},
-                options={
-                    "data": [
-                        ["seeds", "seeds.jsonl", align.seed_repeats],
-                        *edits,
-                        *([f"kept-{k}", "kept.jsonl", 1] for k in remembered),
-                    ]
-                },
-            ),
-            Stage(
-                f"round-{r}-dpo",
-                "model",
-                DPO,
-                inputs={"model": f"round-{r}-sft", **preferences},
-                settings={"dpo": _dump(align.dpo)},
-            ),
-        ]
-        current = f"round-{r}-dpo"
+    for number in range(1, align.rounds + 1):
+        stages += _round(align, number, base, current)
+        current = f"round-{number}-dpo"
     return stages
 
 
-def _controls(recipe: Recipe) -> list[Stage]:
-    """What tells the rounds' worth: as many steps without them, and DPO without its likelihood term."""
-    align = recipe.align
-    rounds = range(1, align.rounds + 1)
-    control = Stage(
-        "control-sft",
-        "model",
-        SFT,
-        inputs={"base": f"pretrain-{recipe.herd.flagship}", "seeds": "bank"}
-        | {f"like-{step}": f"round-{align.rounds}-{step}" for step in ("sft", "dpo")}
-        | {f"preferences-{k}": f"round-{k}-preferences" for k in rounds},
-        settings={"sft": _dump(align.sft)},
-        options={"data": [["seeds", "seeds.jsonl", 1], *([f"preferences-{k}", "edits.jsonl", 1] for k in rounds)]},
-    )
-    arms = []
-    for name, weight in (("dpo-with-nll", align.dpo.nll_weight), ("dpo-without-nll", 0.0)):
-        dpo = _dump(align.dpo) | {"nll_weight": weight}
-        dpo["train"] |= {"peak_lr": align.dpo_ablation.peak_lr}
-        arms.append(
+def _round(align: AlignConfig, r: int, base: str, current: str) -> list[Stage]:
+    """Round ``r``, whose data the model of stage ``current`` writes."""
+    remembered = range(max(1, r - align.remember_rounds + 1), r + 1)
+    preferences = {f"preferences-{k}": f"round-{k}-preferences" for k in remembered}
+    all_preferences = {f"preferences-{k}": f"round-{k}-preferences" for k in range(1, r + 1)}
+    edits = [[f"preferences-{k}", "edits.jsonl", align.seed_repeats] for k in range(1, r + 1)]
+    kept = [[f"kept-{k}", "kept.jsonl", 1] for k in remembered]
+    return [
+        Stage(
+            f"round-{r}-preferences",
+            "preferences",
+            f"{ALIGN}:preferences_stage",
+            inputs={"bank": "bank", "model": current},
+            settings={"preferences": _dump(align.preferences)},
+        ),
+        Stage(
+            f"round-{r}-samples",
+            "samples",
+            SAMPLES,
+            inputs={"bank": "bank", "model": current},
+            settings={"rejection": _without(align.rejection, *SELECTION_KEYS)},
+        ),
+        Stage(
+            f"round-{r}-reward",
+            "reward-model",
+            f"{ALIGN}:reward_stage",
+            inputs={"model": current, **preferences},
+            settings={"reward": _dump(align.reward)},
+        ),
+        Stage(
+            f"round-{r}-select",
+            "dialogs",
+            SELECT,
+            inputs={"samples": f"round-{r}-samples", "reward": f"round-{r}-reward"},
+            settings={"rejection": _dump(align.rejection), "reward_seq_len": align.reward.seq_len},
+            options={"source": current},
+        ),
+        Stage(
+            f"round-{r}-sft",
+            "model",
+            SFT,
+            inputs={"base": base, "seeds": "bank", **all_preferences}
+            | {f"kept-{k}": f"round-{k}-select" for k in remembered},
+            settings={"sft": _dump(align.sft)},
+            options={"data": [["seeds", "seeds.jsonl", align.seed_repeats], *edits, *kept]},
+        ),
+        Stage(
+            f"round-{r}-dpo",
+            "model",
+            DPO,
+            inputs={"model": f"round-{r}-sft", **preferences},
+            settings={"dpo": _dump(align.dpo)},
+        ),
+    ]
+
+
+def _experiments(recipe: Recipe) -> list[Stage]:
+    """Controls of the rounds: as many steps without them, and DPO without its likelihood term."""
+    align, experiments = recipe.align, recipe.experiments
+    stages: list[Stage] = []
+    if align is None:
+        return stages
+    if experiments.control_sft:
+        rounds = range(1, align.rounds + 1)
+        stages.append(
             Stage(
-                name,
+                "control-sft",
                 "model",
-                DPO,
-                inputs={"model": "round-1-sft", "preferences-1": "round-1-preferences"},
-                settings={"dpo": dpo},
-                seed_names=("dpo-ablation",),
+                SFT,
+                inputs={"base": f"pretrain-{recipe.herd.flagship}", "seeds": "bank"}
+                | {f"like-{step}": f"round-{align.rounds}-{step}" for step in ("sft", "dpo")}
+                | {f"preferences-{k}": f"round-{k}-preferences" for k in rounds},
+                settings={"sft": _dump(align.sft)},
+                options={
+                    "data": [["seeds", "seeds.jsonl", 1], *([f"preferences-{k}", "edits.jsonl", 1] for k in rounds)]
+                },
             )
         )
-    return [control, *arms]
+    if experiments.dpo_nll:
+        for name, weight in (("dpo-with-nll", align.dpo.nll_weight), ("dpo-without-nll", 0.0)):
+            dpo = _dump(align.dpo) | {"nll_weight": weight}
+            dpo["train"] |= {"peak_lr": experiments.dpo_nll.peak_lr}
+            stages.append(
+                Stage(
+                    name,
+                    "model",
+                    DPO,
+                    inputs={"model": "round-1-sft", "preferences-1": "round-1-preferences"},
+                    settings={"dpo": dpo},
+                    seed_names=("dpo-ablation",),
+                )
+            )
+    return stages
 
 
 def _lesson(recipe: Recipe) -> list[Stage]:
     """The flagship's filtered answers teach the small model; its control has as many steps on demonstrations."""
     align, base = recipe.align, f"pretrain-{recipe.herd.small}"
-    rejection = _dump(align.teach.answers)
-    asking = _without(align.teach.answers, *KEEPING)
+    if align is None or align.teach is None:
+        return []
     sft = {"sft": _dump(align.sft)}
-    taught = Stage(
-        "small-taught",
-        "model",
-        SFT,
-        inputs={"base": base, "seeds": "bank", "answers": "lesson-select"},
-        settings=sft,
-        options={"data": [["seeds", "seeds.jsonl", align.teach.seed_repeats], ["answers", "kept.jsonl", 1]]},
-    )
-    return [
+    stages = [
         Stage(
             "lesson-samples",
             "samples",
-            "herdlm.run.stages.align:samples_stage",
-            inputs={"bank": "bank", "model": last_round(recipe)},
-            settings={"rejection": asking},
+            SAMPLES,
+            inputs={"bank": "bank", "model": finished_flagship(recipe)},
+            settings={"rejection": _without(align.teach.answers, *SELECTION_KEYS)},
         ),
         Stage(
             "lesson-select",
             "dialogs",
-            "herdlm.run.stages.align:select_stage",
+            SELECT,
             inputs={"samples": "lesson-samples", "reward": f"round-{align.rounds}-reward"},
-            settings={"rejection": rejection, "reward_seq_len": align.reward.seq_len},
-            options={"source": last_round(recipe)},
+            settings={"rejection": _dump(align.teach.answers), "reward_seq_len": align.reward.seq_len},
+            options={"source": finished_flagship(recipe)},
         ),
-        taught,
         Stage(
-            "small-control",
+            "small-taught",
             "model",
             SFT,
-            inputs={"base": base, "seeds": "bank", "like-sft": "small-taught"},
+            inputs={"base": base, "seeds": "bank", "answers": "lesson-select"},
             settings=sft,
-            options={"data": [["seeds", "seeds.jsonl", 1]]},
-            seed_names=("small-taught",),
+            options={"data": [["seeds", "seeds.jsonl", align.teach.seed_repeats], ["answers", "kept.jsonl", 1]]},
         ),
-        Stage("small-bf16", "model", "herdlm.run.stages.models:export_stage", inputs={"model": "small-taught"}),
     ]
+    if recipe.experiments.small_control:
+        stages.append(
+            Stage(
+                "small-control",
+                "model",
+                SFT,
+                inputs={"base": base, "seeds": "bank", "like-sft": "small-taught"},
+                settings=sft,
+                options={"data": [["seeds", "seeds.jsonl", 1]]},
+                seed_names=("small-taught",),
+            )
+        )
+    return stages
 
 
-def _quantization(recipe: Recipe) -> list[Stage]:
-    return [
-        Stage("flagship-bf16", "model", "herdlm.run.stages.models:export_stage", inputs={"model": last_round(recipe)}),
+def _results(recipe: Recipe) -> list[Stage]:
+    """The models to hand over: in BF16, and the flagship in FP8, compared with what it was made from."""
+    stages = []
+    if recipe.herd.small:
+        stages.append(Stage("small-bf16", "model", f"{MODELS}:export_stage", inputs={"model": finished_small(recipe)}))
+    stages.append(
+        Stage("flagship-bf16", "model", f"{MODELS}:export_stage", inputs={"model": finished_flagship(recipe)})
+    )
+    if recipe.quantize is None:
+        return stages
+    compared = {"original": "flagship-bf16", "changed": "flagship-fp8", "tokens": "tokens"}
+    if recipe.align:
+        compared |= {"bank": "bank", "reward": f"round-{recipe.align.rounds}-reward"}
+    stages += [
         Stage(
             "flagship-fp8",
             "model",
-            "herdlm.run.stages.models:quantize_stage",
+            f"{MODELS}:quantize_stage",
             inputs={"model": "flagship-bf16"},
             settings={"quantize": _dump(recipe.quantize)},
         ),
         Stage(
             "compare-fp8",
             "divergence",
-            "herdlm.run.stages.models:compare_stage",
-            inputs={
-                "original": "flagship-bf16",
-                "changed": "flagship-fp8",
-                "tokens": "tokens",
-                "bank": "bank",
-                "reward": f"round-{recipe.align.rounds}-reward",
-            },
+            f"{MODELS}:compare_stage",
+            inputs=compared,
             settings={"seq_len": recipe.pretrain.seq_len},
         ),
     ]
+    return stages
 
 
 def _examination(recipe: Recipe, model: str) -> Stage:
     return Stage(
         f"examine-{model}",
         "examination",
-        "herdlm.run.stages.models:examine_stage",
+        f"{MODELS}:examine_stage",
         inputs={"model": model, "bank": "bank", "tokens": "tokens"},
         settings={"seq_len": recipe.pretrain.seq_len},
     )
@@ -358,7 +414,7 @@ def _report(recipe: Recipe, stages: list[Stage]) -> Stage:
     return Stage(
         "report",
         "report",
-        "herdlm.run.stages.report:report_stage",
+        f"{REPORT}:report_stage",
         inputs={stage.name: stage.name for stage in stages},
         settings={"recipe": _dump(recipe)},
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.recipe import Recipe
-from herdlm.run.pipeline import plan
+from herdlm.run.pipeline import stages_of
 from herdlm.run.stage import RunFolder
 
 
@@ -36,7 +36,7 @@ def status(root: Path) -> list[StageStatus]:
         raise DamagedError(f"{folder.recipe} cannot be read: {error}", "Run the recipe again") from error
     found = folder.finished()
     rows, current = [], set[str]()
-    for stage in plan(recipe):
+    for stage in stages_of(recipe):
         manifest = found.get(stage.name)
         if manifest is None:
             state = "started" if folder.working(stage.name).exists() else "to come"

@@ -20,7 +20,7 @@ from herdlm.base.artefact import VOLATILE, InputEntry, publish, write_text_durab
 from herdlm.base.errors import HerdError, InputError
 from herdlm.base.parent import end_with
 from herdlm.recipe import Recipe
-from herdlm.run.pipeline import plan
+from herdlm.run.pipeline import stages_of
 from herdlm.run.stage import Context, RunFolder, Stage, load_work
 
 
@@ -94,7 +94,7 @@ def run_stage_in_worker(name: str, recipe_json: str, root: str, contents_json: s
     """:func:`run_stage` with plain text in and out; errors come back as JSON, so that no traceback is lost."""
     try:
         recipe = Recipe.model_validate_json(recipe_json)
-        stage = next(s for s in plan(recipe) if s.name == name)
+        stage = next(s for s in stages_of(recipe) if s.name == name)
         contents = {role: InputEntry(**entry) for role, entry in json.loads(contents_json).items()}
         return json.dumps({"counts": run_stage(stage, recipe, RunFolder(Path(root)), contents, fingerprint)})
     except HerdError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 from herdlm.align.bank.answers import sample_answers
 from herdlm.align.bank.tasks import Question, questions
-from herdlm.align.config import DpoConfig, RejectionConfig, SftConfig
+from herdlm.align.config import DpoConfig, PreferencesConfig, RejectionConfig, RewardConfig, SftConfig
 from herdlm.align.dpo import with_reference
 from herdlm.align.preferences import annotate
 from herdlm.align.rejection import best_answers
@@ -72,7 +72,7 @@ def sft_stage(context: Context) -> dict[str, Any]:
 
 def preferences_stage(context: Context) -> dict[str, Any]:
     """Sample the current model on new prompts and have the annotator rank the answers."""
-    config = context.recipe.align.preferences
+    config = PreferencesConfig.model_validate(context.stage.settings["preferences"])
     asked, answers = _sample(context, config.prompts, config.samples, config.temperature, config.max_answer_tokens)
     collected = annotate(asked, answers, config, source=context.stage.inputs["model"], seed=context.seed("annotate"))
     write_json_lines(context.out / "pairs.jsonl", collected.pairs)
@@ -83,7 +83,7 @@ def preferences_stage(context: Context) -> dict[str, Any]:
 
 def reward_stage(context: Context) -> dict[str, Any]:
     """Train the reward model on the last rounds' pairs."""
-    config = context.recipe.align.reward
+    config = RewardConfig.model_validate(context.stage.settings["reward"])
     tokenizer = Tokenizer.load(context.inputs["model"])
     given, too_long = _fitting(tokenizer, _gather(context, "preferences", "pairs.jsonl"), config.seq_len)
     pairs = [pair for pair in given if config.use_edited or pair["rating"] != "edited"]
@@ -134,7 +134,7 @@ def select_stage(context: Context) -> dict[str, Any]:
     model = load_folder(context.inputs["reward"], context.device)
     tokenizer = Tokenizer.load(context.inputs["reward"])
     rewards = score_answers(
-        model, tokenizer, asked, answers, seq_len=context.recipe.align.reward.seq_len, title=context.stage.name
+        model, tokenizer, asked, answers, seq_len=context.stage.settings["reward_seq_len"], title=context.stage.name
     )
     kept, counts = best_answers(asked, answers, rewards, config, source=context.stage.options["source"])
     write_json_lines(context.out / "kept.jsonl", kept)

@@ -17,6 +17,7 @@ from herdlm.compare.measure import Asking
 from herdlm.evaluate.intervals import pass_rate
 from herdlm.evaluate.perplexity import text_loss
 from herdlm.generate import Engine
+from herdlm.generate.fp8.config import Fp8Config
 from herdlm.generate.fp8.folder import quantize_folder
 from herdlm.generate.load import load_model
 from herdlm.model.hf import load_folder, save_folder
@@ -41,7 +42,8 @@ def export_stage(context: Context) -> dict[str, Any]:
 
 def quantize_stage(context: Context) -> dict[str, Any]:
     """The flagship's feed-forward matrices in FP8."""
-    return quantize_folder(context.inputs["model"], context.out, context.recipe.quantize)
+    config = Fp8Config.model_validate(context.stage.settings["quantize"])
+    return quantize_folder(context.inputs["model"], context.out, config)
 
 
 def examine_stage(context: Context) -> dict[str, Any]:
@@ -78,7 +80,11 @@ def compare_stage(context: Context) -> dict[str, Any]:
         context.work,
         inputs["original"],
         inputs["changed"],
-        Material(inputs["tokens"] / "web-validation", inputs["bank"] / "held_out.jsonl", inputs["reward"]),
+        Material(
+            inputs["tokens"] / "web-validation",
+            inputs["bank"] / "held_out.jsonl" if "bank" in inputs else None,
+            inputs.get("reward"),
+        ),
         asking=Asking(max_tokens=MAX_ANSWER_TOKENS),
         prompts=COMPARED_QUESTIONS,
         rows=COMPARED_ROWS,

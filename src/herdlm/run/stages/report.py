@@ -14,12 +14,12 @@ from herdlm.base.errors import DamagedError
 from herdlm.evaluate.intervals import Estimate, paired_difference, pass_rate
 from herdlm.recipe import Recipe
 from herdlm.report import gather, read
-from herdlm.report.checks import above, beats_chance, below, foretold, lossless
+from herdlm.report.checks import above, beats_chance, below, expected_loss, lossless
 from herdlm.report.data import Check, Examination, Interval, Quantization, ReportData
 from herdlm.report.lineage import lineage
 from herdlm.report.page import render_page
 from herdlm.report.read import AnswerRecord, Records
-from herdlm.run.pipeline import examined, last_round
+from herdlm.run.pipeline import examined, finished_flagship
 from herdlm.run.stage import Context
 
 START, CONTROL, TAUGHT, SMALL_CONTROL = "seeds-sft", "control-sft", "small-taught", "small-control"
@@ -44,25 +44,28 @@ def report_stage(context: Context) -> dict[str, Any]:
 
 
 def gather_report(recipe: Recipe, folders: Mapping[str, Path]) -> ReportData:
-    """The report of a run whose finished stages lie in ``folders``, by name."""
+    """The report of a run whose finished stages are in ``folders``, by name."""
     records = read.read_stages(folders)
-    answers = _Answers(records, examined(recipe))
-    flagship, small = recipe.herd.flagship, recipe.herd.small
-    roles = dict.fromkeys(recipe.herd.ladder, "ladder") | {small: "small", flagship: "flagship"}
-    if small in recipe.herd.ladder:
-        roles[small] = "small, ladder"
+    labels = examined(recipe)
+    answers = _Answers(records, labels)
+    roles = _roles(recipe)
     pretraining = tuple(gather.pretraining(records[f"pretrain-{name}"], name, role) for name, role in roles.items())
-    measured = next(p.validation_loss for p in pretraining if p.model == flagship)
-    forecast = gather.forecast(records["forecast"], records[f"pretrain-{flagship}"], measured)
-    rounds = tuple(gather.round_of(records, number) for number in range(1, recipe.align.rounds + 1))
-    last = last_round(recipe)
-    compared = (START, CONTROL, last, SMALL_CONTROL, TAUGHT)
+    forecast = None
+    if recipe.herd.ladder:
+        flagship = recipe.herd.flagship
+        measured = next(p.validation_loss for p in pretraining if p.model == flagship)
+        forecast = gather.forecast(records["forecast"], records[f"pretrain-{flagship}"], measured)
+    rounds = tuple(gather.round_of(records, r) for r in range(1, (recipe.align.rounds if recipe.align else 0) + 1))
+    finished = finished_flagship(recipe)
+    compared = [stage for stage in (START, CONTROL, finished, SMALL_CONTROL, TAUGHT) if stage in labels]
+    key_models = [stage for stage in (START, CONTROL, finished, FP8, SMALL_CONTROL, TAUGHT) if stage in labels]
     anneal = recipe.pretrain.train.anneal_steps
+    ablation = ((WITH_NLL, "with NLL"), (WITHOUT_NLL, "without NLL")) if recipe.experiments.dpo_nll else ()
     return ReportData(
         name=recipe.name,
         seed=recipe.seed,
         code=tuple(sorted(records["curate"].manifest.code.items())),
-        checks=(*_claims(answers, last), foretold(forecast)),
+        checks=(*_claims(answers, recipe), *([expected_loss(forecast)] if forecast else ())),
         further_checks=(
             *_steps(answers, recipe),
             *(beats_chance(r.number, r.reward_held_out) for r in rounds if r.reward_held_out),
@@ -71,18 +74,27 @@ def gather_report(recipe: Recipe, folders: Mapping[str, Path]) -> ReportData:
         pretraining=pretraining,
         annealing_from=recipe.pretrain.steps - anneal if anneal else None,
         forecast=forecast,
-        examinations=tuple(answers.examination(stage) for stage in answers.labels),
-        start=START,
+        examinations=tuple(answers.examination(stage) for stage in labels),
+        start=START if recipe.align else None,
         rounds=rounds,
-        control=CONTROL,
-        key_models=(*compared[:3], FP8, *compared[3:]),
-        ablation=(gather.drift(records[WITH_NLL], "with NLL"), gather.drift(records[WITHOUT_NLL], "without NLL")),
-        quantization=_quantization(records, answers),
-        dialogs=gather.dialogs({stage: answers.of(stage) for stage in compared}, answers.labels),
+        control=CONTROL if recipe.experiments.control_sft else None,
+        key_models=tuple(key_models),
+        ablation=tuple(gather.drift(records[stage], label) for stage, label in ablation),
+        quantization=_quantization(records, answers) if recipe.quantize else None,
+        dialogs=gather.dialogs({stage: answers.of(stage) for stage in compared}, labels),
         times=gather.times(records),
-        lineage=lineage(records, FP8),
+        lineage=lineage(records, FP8 if recipe.quantize else BF16),
         settings=gather.shareable_settings(recipe.model_dump(mode="json")),
     )
+
+
+def _roles(recipe: Recipe) -> dict[str, str]:
+    """What each model that a run trains is for; the flagship comes last."""
+    flagship, small = recipe.herd.flagship, recipe.herd.small
+    roles = dict.fromkeys(recipe.herd.ladder, "ladder")
+    if small:
+        roles[small] = "small, ladder" if small in roles else "small"
+    return roles | {flagship: "flagship"}
 
 
 class _Answers:
@@ -131,47 +143,61 @@ class _Answers:
         return above(name, claim, self.rate(better), self.rate(worse), self.difference(worse, better))
 
 
-def _claims(answers: _Answers, last: str) -> list[Check]:
-    """What a run is to show."""
-    return [
-        answers.above(
-            "rounds-over-control",
-            "The rounds lift the flagship above a control trained on demonstrations and edits for as many steps",
-            last,
-            CONTROL,
-        ),
-        answers.above(
-            "flagship-teaches-small",
-            "The flagship's answers teach the small model more than as many steps on demonstrations",
-            TAUGHT,
-            SMALL_CONTROL,
-        ),
-        answers.above(
-            "dpo-with-nll-over-without",
-            "At a high rate, DPO with its likelihood term (NLL) beats DPO without it",
-            WITH_NLL,
-            WITHOUT_NLL,
-        ),
-        below(
-            "dpo-without-nll-collapses",
-            "At that rate, DPO without NLL falls below the model it started from",
-            answers.rate(WITHOUT_NLL),
-            answers.rate("round-1-sft"),
-            answers.difference("round-1-sft", WITHOUT_NLL),
-        ),
-        lossless(
-            "fp8-keeps-pass-rate",
-            "The FP8 flagship's pass rate is within 2 points of the BF16 flagship's",
-            answers.rate(FP8),
-            answers.rate(BF16),
-            answers.difference(BF16, FP8),
-        ),
-    ]
+def _claims(answers: _Answers, recipe: Recipe) -> list[Check]:
+    """The claims that the recipe's experiments and its FP8 model put to the test."""
+    experiments, checks = recipe.experiments, []
+    if experiments.control_sft:
+        checks.append(
+            answers.above(
+                "rounds-over-control",
+                "The rounds lift the flagship above a control trained on demonstrations and edits for as many steps",
+                finished_flagship(recipe),
+                CONTROL,
+            )
+        )
+    if experiments.small_control:
+        checks.append(
+            answers.above(
+                "flagship-teaches-small",
+                "The flagship's answers teach the small model more than as many steps on demonstrations",
+                TAUGHT,
+                SMALL_CONTROL,
+            )
+        )
+    if experiments.dpo_nll:
+        checks += [
+            answers.above(
+                "dpo-with-nll-over-without",
+                "At a high rate, DPO with its likelihood term (NLL) beats DPO without it",
+                WITH_NLL,
+                WITHOUT_NLL,
+            ),
+            below(
+                "dpo-without-nll-collapses",
+                "At that rate, DPO without NLL falls below the model it started from",
+                answers.rate(WITHOUT_NLL),
+                answers.rate("round-1-sft"),
+                answers.difference("round-1-sft", WITHOUT_NLL),
+            ),
+        ]
+    if recipe.quantize and recipe.align:
+        checks.append(
+            lossless(
+                "fp8-keeps-pass-rate",
+                "The FP8 flagship's pass rate is within 2 points of the BF16 flagship's",
+                answers.rate(FP8),
+                answers.rate(BF16),
+                answers.difference(BF16, FP8),
+            )
+        )
+    return checks
 
 
 def _steps(answers: _Answers, recipe: Recipe) -> list[Check]:
-    """What each step of the recipe did, whether or not it was expected to show."""
-    last, rounds = last_round(recipe), range(1, recipe.align.rounds + 1)
+    """What each step of post-training did, whether or not it was expected to show."""
+    if recipe.align is None:
+        return []
+    last, rounds = finished_flagship(recipe), range(1, recipe.align.rounds + 1)
     checks = [
         answers.above(
             "demonstrations-over-pretrained",
@@ -190,22 +216,24 @@ def _steps(answers: _Answers, recipe: Recipe) -> list[Check]:
         answers.above(f"dpo-over-sft-{r}", f"In round {r}, DPO improves on SFT", f"round-{r}-dpo", f"round-{r}-sft")
         for r in rounds
     ]
-    return [
-        *checks,
-        answers.above(
-            "dpo-with-nll-over-start",
-            "At a high rate, DPO with NLL improves on the model it started from",
-            WITH_NLL,
-            "round-1-sft",
-        ),
-    ]
+    if recipe.experiments.dpo_nll:
+        checks.append(
+            answers.above(
+                "dpo-with-nll-over-start",
+                "At a high rate, DPO with NLL improves on the model it started from",
+                WITH_NLL,
+                "round-1-sft",
+            )
+        )
+    return checks
 
 
 def _quantization(records: Records, answers: _Answers) -> Quantization:
     counts = records[FP8].counts(read.QuantizationCounts)
     damage = records["compare-fp8"].json("damage.json", read.DamageRecord)
-    divergence, reward = damage.text, damage.answers.reward.difference
-    pairs = list(zip(answers.right(BF16), answers.right(FP8), strict=True))
+    divergence = damage.text
+    reward = damage.answers.reward.difference if damage.answers else None
+    pairs = list(zip(answers.right(BF16), answers.right(FP8), strict=True)) if FP8 in answers.labels else []
     return Quantization(
         original=BF16,
         changed=FP8,
