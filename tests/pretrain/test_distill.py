@@ -193,8 +193,8 @@ def test_in_a_whole_run_a_model_of_the_herd_teaches_another():
 
 
 def test_a_stage_of_a_run_is_taught(data, teacher, tmp_path):  # noqa: F811
-    from herdlm.run.stages.pretrain import pretrain_stage
     from herdlm.run.stage import Context
+    from herdlm.run.stages.pretrain import pretrain_stage
 
     read = recipe('herd.models.small.distill={teacher = "flagship", top_k = 400}')
     stage = next(s for s in stages_of(read) if s.name == "pretrain-small")

@@ -1,4 +1,4 @@
-"""A recipe says which parts a run has: what is left out makes no stages, no constraints and no section of the report."""
+"""A recipe says which parts a run has; what it leaves out makes no stages, constraints or sections of the report."""
 
 import json
 from pathlib import Path
