@@ -74,11 +74,11 @@ class Objective(Protocol):
         """What the batch adds to the global divisor: the weight of its targets, or its pairs."""
         ...
 
-    def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss summed over the batch, of hidden states [B * T, D], and sums of what else is worth logging."""
         ...
 
-    def loss(self, model: Transformer, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, model: Transformer, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """As :meth:`read`, of a model and a batch that are whole."""
         return self.read(WholeReadout(model, batch), hidden_states(model, batch), batch)
 
@@ -113,7 +113,7 @@ class NextToken(Objective):
         """The weight of all targets."""
         return float(batch.weights.sum(dtype=torch.float64))
 
-    def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """See :class:`Objective`. The head runs only where there is a target."""
         weights = batch.weights.flatten()
         here = weights > 0
@@ -137,7 +137,7 @@ class Distill(Objective):
         """The weight of all targets."""
         return float(batch.weights.sum(dtype=torch.float64))
 
-    def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """See :class:`Objective`; logs the divergence from the teacher and the next-token loss, in nats per target."""
         weights = batch.weights.flatten()
         here = weights > 0
@@ -146,8 +146,8 @@ class Distill(Objective):
             hidden[here], batch.targets.flatten()[here], ids, logprobs, Distillation(self.weight, self.temperature)
         )
         counted = weights[here]
-        seen = {"teacher_kl": (divergence * counted).sum(), "next_token_loss": -(targets * counted).sum()}
-        return -(values * counted).sum(), {name: float(value) for name, value in seen.items()}
+        logged = {"teacher_kl": (divergence * counted).sum(), "next_token_loss": -(targets * counted).sum()}
+        return -(values * counted).sum(), logged
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +158,10 @@ class Reward(Objective):
         """Pairs in the batch."""
         return float(len(batch.columns["chosen"]))
 
-    def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """See :class:`Objective`; logs how many pairs are ranked right."""
         chosen, rejected = (at_least_float(readout.scores_at(hidden, f"{s}_end")) for s in ("chosen", "rejected"))
-        return preference_loss(chosen, rejected), {"accuracy": float((chosen > rejected).sum())}
+        return preference_loss(chosen, rejected), {"accuracy": (chosen > rejected).sum()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ class DPO(Objective):
         """Pairs in the batch."""
         return float(len(batch.columns["chosen"]))
 
-    def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """See :class:`Objective`; logs pairs ranked right and the drift of both log-probabilities."""
         sums, lengths = read_answers(readout, hidden, batch)
         chosen, rejected = sums[batch.columns["chosen"]], sums[batch.columns["rejected"]]
@@ -188,5 +188,5 @@ class DPO(Objective):
         nll = -(chosen / lengths[batch.columns["chosen"]].clamp(min=1)).sum()
         loss = dpo_loss(chosen, rejected, before_chosen, before_rejected, self.beta) + self.nll_weight * nll
         gains, losses = chosen - before_chosen, rejected - before_rejected
-        seen = {"accuracy": (gains > losses).sum(), "chosen_drift": gains.sum(), "rejected_drift": losses.sum()}
-        return loss, {name: float(value.detach()) for name, value in seen.items()}
+        logged = {"accuracy": (gains > losses).sum(), "chosen_drift": gains.sum(), "rejected_drift": losses.sum()}
+        return loss, logged

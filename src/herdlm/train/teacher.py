@@ -9,8 +9,8 @@ from torch import Tensor
 from herdlm.base.progress import Progress
 from herdlm.model.losses import at_least_float
 from herdlm.model.transformer import Transformer
-from herdlm.tokens.batch import Batch
-from herdlm.tokens.teacher import Batches, TaughtBatches, TeacherColumns, with_columns
+from herdlm.tokens.batch import Batch, Batches
+from herdlm.tokens.teacher import TaughtBatches, TeacherColumns, with_columns
 from herdlm.train.objectives import hidden_states
 
 TOKENS_AT_ONCE = 2**16  # in rows of one forward pass
