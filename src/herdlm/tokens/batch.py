@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from herdlm.model.attention import to_device
+
 TENSORS = ("tokens", "targets", "weights", "documents", "positions")
 OPEN_ROWS = 8  # of the rows that are being packed, how many still take items
 
@@ -33,17 +35,23 @@ class Batch:
     documents: Tensor
     positions: Tensor
     columns: dict[str, Tensor] = field(default_factory=dict)
+    origin: Batch | None = None
 
-    def to(self, device: torch.device | str) -> Batch:
-        """The batch on another device."""
-        return Batch(
-            tokens=self.tokens.to(device),
-            targets=self.targets.to(device),
-            weights=self.weights.to(device),
-            documents=self.documents.to(device),
-            positions=self.positions.to(device),
-            columns={name: value.to(device) for name, value in self.columns.items()},
-        )
+    def to(self, device: torch.device) -> Batch:
+        """The batch on another device, with this one as its ``origin``: shapes are read there, without a wait."""
+        tensors = {name: to_device(getattr(self, name), device) for name in TENSORS}
+        columns = {name: to_device(value, device) for name, value in self.columns.items()}
+        return Batch(**tensors, columns=columns, origin=self.origin or self)
+
+    def target_places(self) -> Tensor:
+        """The indices [N] of flattened places that have a target."""
+        places = (self.origin or self).weights.flatten().nonzero().flatten()
+        return to_device(places, self.tokens.device)
+
+    @property
+    def document_count(self) -> int:
+        """Documents in the batch, padding included."""
+        return int((self.origin or self).documents.max()) + 1
 
     @property
     def token_count(self) -> int:

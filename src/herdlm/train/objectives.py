@@ -64,7 +64,7 @@ class WholeReadout:
 
     def sums_by_document(self, values: Tensor, documents: Tensor) -> Tensor:
         """See :class:`Readout`."""
-        return sums_by_document(values, documents, int(self.batch.documents.max()) + 1)
+        return sums_by_document(values, documents, self.batch.document_count)
 
 
 class Objective(Protocol):
@@ -85,7 +85,8 @@ class Objective(Protocol):
 
 def hidden_states(model: Transformer, batch: Batch) -> Tensor:
     """Hidden states of every token of the batch, [B * T, D]."""
-    hidden: Tensor = model(batch.tokens, batch.positions, DocumentAttention(batch.documents))
+    attend = DocumentAttention((batch.origin or batch).documents, batch.tokens.device)
+    hidden: Tensor = model(batch.tokens, batch.positions, attend)
     return hidden.flatten(0, 1)
 
 
@@ -96,7 +97,7 @@ def answer_logprobs(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
 
 def read_answers(readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """As :func:`answer_logprobs`, of hidden states [B * T, D]."""
-    here = batch.weights.flatten() > 0
+    here = batch.target_places()
     logprobs = readout.target_logprobs(hidden[here], batch.targets.flatten()[here])
     documents = batch.documents.flatten()[here]
     return (
@@ -115,8 +116,7 @@ class NextToken(Objective):
 
     def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """See :class:`Objective`. The head runs only where there is a target."""
-        weights = batch.weights.flatten()
-        here = weights > 0
+        weights, here = batch.weights.flatten(), batch.target_places()
         logprobs = readout.target_logprobs(hidden[here], batch.targets.flatten()[here])
         return -(logprobs * weights[here]).sum(), {}
 
@@ -139,8 +139,7 @@ class Distill(Objective):
 
     def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """See :class:`Objective`; logs the divergence from the teacher and the next-token loss, in nats per target."""
-        weights = batch.weights.flatten()
-        here = weights > 0
+        weights, here = batch.weights.flatten(), batch.target_places()
         ids, logprobs = (batch.columns[name].flatten(0, 1)[here] for name in TEACHER_COLUMNS)
         values, targets, divergence = readout.distilled(
             hidden[here], batch.targets.flatten()[here], ids, logprobs, Distillation(self.weight, self.temperature)

@@ -35,7 +35,7 @@ def teacher_columns(
             rows = Batch(
                 batch.tokens[now], batch.targets[now], batch.weights[now], batch.documents[now], batch.positions[now]
             ).to(device)
-            hidden = hidden_states(teacher, rows)[rows.weights.flatten() > 0]
+            hidden = hidden_states(teacher, rows)[rows.target_places()]
             for some in torch.split(hidden, max(LOGITS_AT_ONCE // teacher.config.vocab_size, 1)):
                 scores = at_least_float(teacher.logits(some)) / temperature
                 best, tokens = torch.log_softmax(scores, -1).topk(top_k)
