@@ -32,7 +32,7 @@ class Objective(Protocol):
 
     def normalizer(self, batch: Batch) -> float: ...
 
-    def read(self, readout: PartReadout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]: ...
+    def read(self, readout: PartReadout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]: ...
 
 
 Read = Callable[[PartReadout, Tensor, Tensor], Tensor]
@@ -222,7 +222,7 @@ class ParallelModel:
                 out = loss / step.divisor
                 step.loss += float(out.detach())
                 for name, value in sums.items():
-                    step.sums[name] = step.sums.get(name, 0.0) + value
+                    step.sums[name] = step.sums.get(name, 0.0) + float(value)
         step.entered[at], step.left[at] = x, out
         if not stage.is_last:
             self._send(step, "forward", action.stage + 1, action.micro, out.detach())
