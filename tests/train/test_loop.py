@@ -15,7 +15,7 @@ from herdlm.base.errors import DamagedError, HerdError, InputError
 from herdlm.base.events import read_events
 from herdlm.tokens.batch import Batch
 from herdlm.tokens.dialogs import DialogBatches
-from herdlm.train.checkpoint import Checkpointer, checkpoints, step_of
+from herdlm.train.checkpoint import Average, Checkpointer, checkpoints, step_of
 from herdlm.train.config import TrackConfig, TrainConfig
 from herdlm.train.loop import averaging_steps, make_optimizer, train
 from herdlm.train.objectives import NextToken
@@ -210,6 +210,20 @@ def test_milestones_stay_beside_the_newest_checkpoints(tokenizer, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(small_model(), NextToken(), Cut(batches(tokenizer), 21), config, work=tmp_path, quiet=True)
     assert [step_of(path) for path in checkpoints(tmp_path / "checkpoints")] == [8, 16, 20]
+
+
+def test_what_a_killed_process_left_half_written_is_removed_and_gets_into_no_checkpoint(tmp_path):
+    model = small_model()
+    optimizer = make_optimizer(model, CONFIG)
+    torn, again = tmp_path / ".step-00000003.tmp", tmp_path / ".step-00000007.tmp"
+    torn.mkdir()
+    with Checkpointer(tmp_path, model, optimizer, Average()) as checkpointer:
+        assert not torn.exists()
+        again.mkdir()
+        (again / "shard-00001-stale.safetensors").write_bytes(b"of a process that was killed")
+        checkpointer.save(7)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000007"]
+    assert not list(tmp_path.glob("*/*stale*"))
 
 
 def test_the_run_goes_on_while_a_checkpoint_is_written(tokenizer, tmp_path, monkeypatch):
