@@ -58,6 +58,28 @@ def test_measured_pairs_are_not_trained_on():
     assert not {e["messages"][0]["content"] for e in collected.edits} & prompts[1]
 
 
+def test_percentages_are_of_a_hundred(monkeypatch):
+    """Two draws a question: below edited_percent it is corrected, below held_out_percent it is measured with."""
+
+    class Drawn:
+        def __init__(self, *purpose):
+            self.draws = iter([0.298, 0.999, 0.301, 0.999, 0.999, 0.398, 0.999, 0.401])
+
+        def random(self):
+            return next(self.draws)
+
+        def integers(self, end):
+            return 0
+
+    monkeypatch.setattr("herdlm.align.preferences.stream", Drawn)
+    config = PREFERENCES.model_copy(update={"edited_percent": 30.0, "held_out_percent": 40.0})
+    questions = [Question("copy", f"Repeat: {i}", str(i)) for i in range(4)]
+    collected = annotate(questions, [[str(i), "x"] for i in range(4)], config, source="m", seed=0)
+    prompts = [[p["prompt"][0]["content"][-1] for p in part] for part in (collected.pairs, collected.held_out)]
+    assert prompts == [["0", "0", "1", "3"], ["2"]]
+    assert [e["messages"][0]["content"][-1] for e in collected.edits] == ["0"]
+
+
 def test_only_right_answers_are_kept_where_a_verifier_tells():
     kept, counts = best_answers([COPY], [["a log", "a file", "a log"]], [[9.0, -3.0, 9.0]], rejection(), source="m")
     assert [k["messages"][1]["content"] for k in kept] == ["a file"]

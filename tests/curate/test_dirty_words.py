@@ -50,4 +50,16 @@ def test_a_page_full_of_them_is_dropped_and_a_few_are_not() -> None:
     assert check_text(text + " So porn it was.", "en", HeuristicsConfig()) is None
     dirty = text.replace(" harbour", " porn").replace(" the ", " the nude ")
     assert check_text(dirty, "en", HeuristicsConfig(max_dirty_words=0.005)) == "too_many_dirty_words"
+    glued = "porn-porn-porn"  # three in one word: more than all words there are
+    loose = HeuristicsConfig(
+        min_words=0,
+        min_stop_words=0,
+        min_sentences=0,
+        max_mean_word_chars=99,
+        max_lines_per_word=1,
+        min_terminal_lines=0,
+    )
+    loose = loose.model_copy(update={"max_short_lines": 1.0})
+    assert check_text(glued, "en", loose) == "too_many_dirty_words"
+    assert check_text(glued, "en", loose.model_copy(update={"max_dirty_words": 1.0})) is None
     assert check_text(dirty, "en", HeuristicsConfig(max_dirty_words=1)) != "too_many_dirty_words"

@@ -104,6 +104,13 @@ def test_keys_are_the_same_in_every_process() -> None:
     assert found.strip() == "2952434739088078779 [6337773443323989793, 10946304509317835592] [225, 102, 128, 208]"
 
 
+def test_equal_sketches_are_of_similarity_one_and_pass_the_highest_threshold() -> None:
+    sketches = np.stack([fingerprint(words_of(article("en", key)), CONFIG)[1] for key in "aab"])
+    assert similarity(sketches[:1], sketches[1:2]).tolist() == [1.0]
+    pairs = np.array([[1, 0], [2, 0]])
+    assert verified(pairs, lambda rows: sketches[rows], 1.0).tolist() == [[1, 0]]
+
+
 @given(st.lists(st.integers(0, 5), max_size=20))
 @settings(deadline=None)
 def test_equal_digests_are_all_but_the_first(keys: list[int]) -> None:

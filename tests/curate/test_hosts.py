@@ -33,6 +33,8 @@ def test_the_worst_host_comes_first_and_those_above_one_are_dropped() -> None:
         "clean.example",
         "empty.example",
     ]
+    equal = {host: HostCounts(2, 1000, 1, 0) for host in ("c.example", "a.example", "b.example")}
+    assert [host for host, _ in rank_hosts(equal, CONFIG)] == ["a.example", "b.example", "c.example"]
     reasons = {host: check_host(count, CONFIG) for host, count in counts.items()}
     assert reasons == {
         "clean.example": None,

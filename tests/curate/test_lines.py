@@ -106,6 +106,14 @@ def test_a_long_line_of_a_script_without_spaces_goes() -> None:
     assert remove_lines(documents[2], count_over(documents)) == "第2篇文章的内容各不相同"
 
 
+def test_a_line_alone_goes_from_three_words_and_sixteen_bytes_on() -> None:
+    lines = ["one two thirteen", "one two fifteen", "one-and-twentyone", "twentyone twentytwo"]
+    assert [len(line) for line in lines] == [16, 15, 17, 19]  # words: 3, 3, 3, 2
+    documents = ["\n\nThis stands between them.\n\n".join(lines)] * 9
+    left = remove_lines(documents[0], line_keys("\n\n".join(lines)))
+    assert [line for line in left.split("\n") if line in lines] == lines[1:2] + lines[3:]
+
+
 def test_without_frequent_lines_a_text_is_returned_as_it_is() -> None:
     text = "\n\n\n One line.  \n\n\n\nAnd another one.\n\n"
     assert remove_lines(text, np.zeros(0, np.uint64)) is text

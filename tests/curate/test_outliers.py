@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from random import Random
 
@@ -50,12 +51,24 @@ def test_counts_of_shards_add_up(tmp_path: Path) -> None:
     assert all(np.array_equal(again.by_language[name], parts.by_language[name]) for name in ("de", "en"))
 
 
+def test_a_words_bucket_is_that_of_counts_written_long_ago() -> None:
+    words = Words("Harbour boats harbour")
+    buckets = [zlib.crc32(word) % BUCKETS for word in (b"harbour", b"boats", b"harbour")]
+    found = np.zeros(BUCKETS, np.int64)
+    np.add.at(found, *count_words(words))
+    assert np.flatnonzero(found).tolist() == sorted(set(buckets))
+    assert found[buckets].tolist() == [2, 1, 2]
+
+
 def test_damaged_counts_stop_the_run(tmp_path: Path) -> None:
     path = tmp_path / "counts.npz"
     with pytest.raises(DamagedError, match="cannot be read"):
         WordCounts.read(path)
     path.write_bytes(b"PK nonsense")
     with pytest.raises(DamagedError, match="cannot be read"):
+        WordCounts.read(path)
+    np.savez(path, en=np.full(BUCKETS, -1))
+    with pytest.raises(DamagedError, match="no array of"):
         WordCounts.read(path)
     np.savez(path, en=np.zeros(3, np.int64))
     with pytest.raises(DamagedError, match="no array of"):

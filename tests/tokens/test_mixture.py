@@ -112,6 +112,10 @@ def test_packing_keeps_every_item_once_and_within_capacity(lengths):
     assert all(last[i] >= max(last[j] for j in range(i + 1)) - OPEN_ROWS for i in range(len(lengths)))
 
 
+def test_an_item_that_fills_a_row_to_the_brim_goes_into_it():
+    assert pack_whole([5, 6, 3, 2, 8], 8) == [[0, 2], [1, 3], [4]]
+
+
 def test_an_item_longer_than_a_row_is_refused():
     with pytest.raises(ValueError, match="item 1 has 9 tokens"):
         pack_whole([3, 9], 8)

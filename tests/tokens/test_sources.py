@@ -1,5 +1,7 @@
 """Documents become sources by language and domain: each in one, held out and annealed within its kind."""
 
+import hashlib
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -32,6 +34,30 @@ def corpus(tmp_path_factory):
     path = tmp_path_factory.mktemp("corpus") / "documents.parquet"
     pq.write_table(pa.Table.from_pylist(rows), path)
     return path, {row["id"]: row for row in rows}
+
+
+def drawn(purpose, id):
+    """The number from 0 to 1 that decides about a document: shards made long ago must be made again alike."""
+    digest = hashlib.blake2b(f"{SPLIT['seed']}\x1f{purpose}\x1f{id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def test_hashes_of_ids_decide_what_is_held_out_and_what_a_limit_cuts(corpus):
+    path, rows = corpus
+    split = split_documents(path, **SPLIT)
+    assert split.validation == {id for id in rows if 100 * drawn("validation", id) < 10}
+    assert split.train == rows.keys() - split.validation
+    assert not split.cut
+    limit = 0.002  # of the 3.7 kB of German text
+    limited = split_documents(path, **SPLIT | {"max_text_megabytes": {"de": limit}})
+    kept, size = set(), 0.0
+    for id in sorted((id for id in rows if rows[id]["language"] == "de"), key=lambda id: drawn("order", id)):
+        size += len(rows[id]["text"]) / 1e6
+        if size <= limit:
+            kept.add(id)
+    assert 0 < len(kept) < 200
+    assert {id for id in limited.train | limited.validation if rows[id]["language"] == "de"} == kept
+    assert limited.cut == {"de": 200 - len(kept)}
 
 
 def test_a_document_is_in_the_source_its_recipe_says(corpus):

@@ -130,3 +130,14 @@ def test_spikes_are_far_above_what_was_just_before():
     assert not any(detector.is_spike(3.0 + 0.01 * (i % 7)) for i in range(100))
     assert detector.is_spike(4.0)
     assert not detector.is_spike(3.03)
+
+
+def test_a_loss_of_exactly_six_deviations_is_no_spike():
+    detector = SpikeDetector()
+    for i in range(64):
+        detector.is_spike(3.0 + (-1) ** i)  # mean 3, standard deviation 1
+    assert not detector.is_spike(9.0)
+    detector = SpikeDetector()
+    for i in range(64):
+        detector.is_spike(3.0 + (-1) ** i)
+    assert detector.is_spike(9.001)

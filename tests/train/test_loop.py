@@ -15,7 +15,7 @@ from herdlm.base.errors import DamagedError, HerdError, InputError
 from herdlm.base.events import read_events
 from herdlm.tokens.batch import Batch
 from herdlm.tokens.dialogs import DialogBatches
-from herdlm.train.checkpoint import Checkpointer, checkpoints, step_of
+from herdlm.train.checkpoint import Average, Checkpointer, checkpoints, step_of
 from herdlm.train.config import TrackConfig, TrainConfig
 from herdlm.train.loop import averaging_steps, make_optimizer, train
 from herdlm.train.objectives import NextToken
@@ -210,6 +210,41 @@ def test_milestones_stay_beside_the_newest_checkpoints(tokenizer, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(small_model(), NextToken(), Cut(batches(tokenizer), 21), config, work=tmp_path, quiet=True)
     assert [step_of(path) for path in checkpoints(tmp_path / "checkpoints")] == [8, 16, 20]
+
+
+def test_a_run_leaves_its_last_state_only_where_a_longer_run_goes_on_from_it(tokenizer, tmp_path):
+    data = batches(tokenizer, epochs=1)
+    for horizon in (data.steps, data.steps + 1):
+        config = CONFIG.model_copy(update={"horizon_steps": horizon, "checkpoint_every_steps": 1000})
+        train(small_model(), NextToken(), data, config, work=tmp_path / str(horizon), quiet=True)
+    assert not checkpoints(tmp_path / str(data.steps) / "checkpoints")
+    assert [step_of(path) for path in checkpoints(tmp_path / str(data.steps + 1) / "checkpoints")] == [data.steps]
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_progress_is_shown_unless_it_is_to_be_quiet(tokenizer, monkeypatch, quiet):
+    shown, data = [], batches(tokenizer, epochs=1)
+    monkeypatch.setattr("herdlm.base.progress.report_to", shown.append)
+    train(small_model(), NextToken(), data, CONFIG, title="flagship", quiet=quiet)
+    if quiet:
+        assert not shown
+    else:
+        assert shown[-1][:4] == ("flagship", data.steps, data.steps, "steps")
+        assert shown[-1][5].startswith("loss ")
+
+
+def test_what_a_killed_process_left_half_written_is_removed_and_gets_into_no_checkpoint(tmp_path):
+    model = small_model()
+    optimizer = make_optimizer(model, CONFIG)
+    torn, again = tmp_path / ".step-00000003.tmp", tmp_path / ".step-00000007.tmp"
+    torn.mkdir()
+    with Checkpointer(tmp_path, model, optimizer, Average()) as checkpointer:
+        assert not torn.exists()
+        again.mkdir()
+        (again / "shard-00001-stale.safetensors").write_bytes(b"of a process that was killed")
+        checkpointer.save(7)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000007"]
+    assert not list(tmp_path.glob("*/*stale*"))
 
 
 def test_the_run_goes_on_while_a_checkpoint_is_written(tokenizer, tmp_path, monkeypatch):

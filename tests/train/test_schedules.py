@@ -72,6 +72,13 @@ def test_warmup_stable_decay_stands_at_its_peak_until_the_fall():
     assert rates[100] == pytest.approx(0.2 * 30 / 31)
 
 
+@pytest.mark.parametrize("decay", ["cosine", "linear"])
+def test_a_warm_up_that_lasts_until_the_anneal_leaves_no_time_to_decay(decay):
+    config = TrainConfig(peak_lr=2.0, warmup_steps=4, decay=decay, floor=0.1, anneal_steps=3)
+    rates = [learning_rate(step, 7, config) for step in range(7)]
+    assert rates == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0 * 3 / 4, 2.0 * 2 / 4, 2.0 * 1 / 4])
+
+
 def test_a_cosine_longer_than_the_run_stops_on_its_way():
     """The report's: to 8e-7 after 1,200,000 steps, of which 8,000 are warm-up."""
     config = TrainConfig(peak_lr=8e-5, warmup_steps=8000, decay_steps=1_192_000, floor=0.01, anneal_steps=100)
