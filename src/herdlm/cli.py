@@ -13,6 +13,7 @@ import typer
 
 from herdlm import __version__
 from herdlm.base.errors import HerdError, InputError
+from herdlm.base.processor import choice
 
 app = typer.Typer(
     name="herdlm",
@@ -905,6 +906,7 @@ def main() -> None:
     debug = "--debug" in sys.argv  # wherever it stands
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
+        choice()
         app(arguments)
     except HerdError as error:
         _fail(error, str(error), error.exit_code, debug)
