@@ -3,7 +3,11 @@
 import importlib
 from typing import Any
 
+from herdlm.base.processor import limit_instructions
+
 __version__ = "0.1.0"
+
+limit_instructions()  # before torch or Numba computes anything
 
 _PACKAGES = ("curate", "generate", "model", "run", "serve", "tokens", "train")
 

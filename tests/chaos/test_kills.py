@@ -125,7 +125,7 @@ def disturb(process: subprocess.Popen, out: Path, way: str, rng: random.Random) 
 
 @pytest.fixture(scope="module")
 def stages(smoke_run):  # noqa: F811
-    return smoke_run[0] / "stages"
+    return smoke_run / "stages"
 
 
 @pytest.fixture(scope="module")

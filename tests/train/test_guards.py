@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -113,13 +112,11 @@ def test_a_hang_ends_the_process_and_shows_where_it_was():
         "import time\n"
         "from herdlm.train.guards import Watchdog\n"
         "def waits_for_one_that_is_gone():\n"
-        "    time.sleep(60)\n"
+        "    time.sleep(10_000)\n"
         "with Watchdog(1.0):\n"
         "    waits_for_one_that_is_gone()\n"
     )
-    started = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=50)
-    assert time.monotonic() - started < 30
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1
     assert "finished no step for 1 s" in done.stderr
     assert "waits_for_one_that_is_gone" in done.stderr

@@ -10,6 +10,7 @@ import typer
 
 from herdlm import __version__
 from herdlm.base.errors import HerdError
+from herdlm.base.processor import choice
 from herdlm.cli import curate, generate, models, plan, run, serve, train
 from herdlm.cli.output import say, tell
 
@@ -42,6 +43,7 @@ def main() -> None:
     debug = "--debug" in sys.argv  # wherever it stands
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
+        choice()
         app(arguments)
     except HerdError as error:
         _fail(error, str(error), error.exit_code, debug)

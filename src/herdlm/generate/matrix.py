@@ -7,13 +7,14 @@ form, which torch brings along): half of float32's memory, and the same numbers.
 
 from __future__ import annotations
 
-import platform
 import warnings
 from functools import cache
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from herdlm.base.processor import has_units_for
 
 TOP = 15  # the largest weight is scaled to 2**14 or more, below 2**15: in FP16's range, far above its smallest numbers
 # A weight of 2**29 times less than the largest is not held exactly; what is lost is 2**-15 of float32's rounding.
@@ -91,6 +92,6 @@ def packs() -> bool:
 
 def fastest_type(device: torch.device, stored: torch.dtype) -> torch.dtype:
     """The type to compute in for weights stored as ``stored``: float32 where a processor would have to emulate it."""
-    if device.type != "cpu" or stored.itemsize != 2 or platform.machine() not in ("x86_64", "AMD64"):
+    if device.type != "cpu" or stored.itemsize != 2 or has_units_for(stored):
         return stored
-    return stored if stored == torch.bfloat16 and torch.cpu._is_avx512_bf16_supported() else torch.float32
+    return torch.float32

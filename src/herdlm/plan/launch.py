@@ -132,7 +132,8 @@ ${more}
 # $processes processes. On SIGTERM (time limit, pre-emption) the run saves a checkpoint; submit the file again to go on.
 set -euo pipefail
 
-first_node=$$(scontrol show hostnames "$$SLURM_JOB_NODELIST" | head -n 1)
+names=$$(scontrol show hostnames "$$SLURM_JOB_NODELIST")
+first_node=$${names%%$$'\\n'*}
 export OMP_NUM_THREADS=1
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=$shutdown
 

@@ -35,7 +35,6 @@ class Request:
 
     body: dict[str, Any]
     headers: dict[str, str]
-    at: float
     number: int
     path: str
 
@@ -68,7 +67,7 @@ def server(answer: Callable[[Request], Reply]) -> Iterator[Running]:
             with lock:
                 under_way += 1
                 running.most_at_once = max(running.most_at_once, under_way)
-                request = Request(body, dict(self.headers), time.monotonic(), len(running.requests), self.path)
+                request = Request(body, dict(self.headers), len(running.requests), self.path)
                 running.requests.append(request)
             reply = answer(request)
             time.sleep(reply.delay)

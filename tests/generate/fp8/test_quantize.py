@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from herdlm.base.artefact import read_manifest, verify
 from herdlm.base.errors import DamagedError, InputError
-from herdlm.cli import app as cli
+from herdlm.cli.app import app as cli
 from herdlm.generate import Engine, SamplingParams
 from herdlm.generate.fp8.config import Fp8Config
 from herdlm.generate.fp8.quantize import quantize

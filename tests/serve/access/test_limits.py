@@ -95,15 +95,18 @@ def test_a_crowd_is_bounded_and_tells_when_to_come_again():
     assert caught.value.retry_after == 15  # two ended in the last 30 seconds
 
 
-@pytest.fixture
-def slow(folder, tmp_path):
-    """A server with narrow limits whose engine needs longer for ``TEXT`` than any test waits."""
+@pytest.fixture(params=[600])
+def slow(folder, tmp_path, request):
+    """A server with narrow limits, the parameter that of a request's seconds.
+
+    Its engine needs longer for ``TEXT`` than any test waits.
+    """
     file = KeyFile(tmp_path / "keys.json")
     keys = {"one": file.add("one", concurrent=1), "few": file.add("few", tokens_per_minute=100), "all": file.add("all")}
-    limits = ServerLimits(samples=3, body_bytes=2000, body_seconds=0.5, request_seconds=4)
+    limits = ServerLimits(samples=3, body_bytes=2000, body_seconds=2, request_seconds=request.param)
     with running(folder, keys=file, limits=limits) as server:
         step = server.engine.step
-        server.engine.step = lambda: [time.sleep(0.1), step()][1]
+        server.engine.step = lambda: [time.sleep(0.2), step()][1]
         server.keys = keys
         yield server
 
@@ -141,6 +144,7 @@ def test_a_full_server_says_429_and_when_to_come_again(slow):
         assert client.completions.create(**TEXT | {"max_tokens": 1, "n": 3}).usage.completion_tokens == 3
 
 
+@pytest.mark.parametrize("slow", [1], indirect=True)
 def test_a_request_that_takes_too_long_is_told_so(slow):
     client = slow.client_with(slow.keys["all"])
     with pytest.raises(openai.InternalServerError, match="took longer than this server allows") as caught:

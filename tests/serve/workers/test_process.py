@@ -26,13 +26,13 @@ def test_sigterm_lets_the_answer_under_way_end_and_the_process_exits_cleanly(fol
     try:
         line = process.stderr.readline()
         assert line.startswith("flagship answers at http://127.0.0.1:") and line.endswith("(Ctrl-C ends)\n")
-        client = openai.OpenAI(base_url=line.split()[3], api_key="none", max_retries=0, timeout=30)
+        client = openai.OpenAI(base_url=line.split()[3], api_key="none", max_retries=0, timeout=200)
         stream = client.completions.create(model="flagship", prompt="The", max_tokens=200, temperature=0, stream=True)
         first = next(stream)
         process.send_signal(signal.SIGTERM)
         rest = list(stream)
         assert first.id == rest[-1].id and rest[-1].choices[0].finish_reason
-        _, log = process.communicate(timeout=30)
+        _, log = process.communicate(timeout=200)
         assert process.returncode == 0, log
         assert '"path": "/v1/completions"' in log and "Traceback" not in log
     finally:
@@ -96,13 +96,13 @@ def test_a_model_held_by_two_processes_answers_as_by_one(folder):
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         try:
             client = openai.OpenAI(
-                base_url=process.stderr.readline().split()[3], api_key="none", max_retries=0, timeout=60
+                base_url=process.stderr.readline().split()[3], api_key="none", max_retries=0, timeout=200
             )
             told = client.completions.create(model="flagship", prompt="The", max_tokens=20, temperature=0, logprobs=0)
             answers.append((told.choices[0].text, told.choices[0].logprobs.token_logprobs))
             vectors.append(client.embeddings.create(model="flagship", input="The").data[0].embedding)
             process.send_signal(signal.SIGTERM)
-            _, log = process.communicate(timeout=30)
+            _, log = process.communicate(timeout=200)
             assert process.returncode == 0, log
         finally:
             process.kill()

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
+from herdlm.base import processor
 from herdlm.base.errors import HerdError, InputError
 from herdlm.curate.runner.interface import THREADS, TRIES, Item, Result, raised, told
 
@@ -32,7 +33,8 @@ def connect(address: str) -> Any:
         raise InputError("this process is connected to a Ray cluster already", "Call ray.shutdown() before")
     _check_reachable(address)
     try:
-        ray.init(address=address, log_to_driver=False, configure_logging=False, runtime_env={"env_vars": THREADS})
+        environment = {"env_vars": THREADS | processor.inherited()}
+        ray.init(address=address, log_to_driver=False, configure_logging=False, runtime_env=environment)
     except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
         raise _unreachable(address, error) from error
     return ray
