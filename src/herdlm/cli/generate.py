@@ -10,7 +10,7 @@ import typer
 
 from herdlm.base.errors import InputError
 from herdlm.cli.options import JsonOption, ModelArgument, SeedOption
-from herdlm.cli.output import say, say_json, tell
+from herdlm.cli.output import remark, say, say_json
 
 app = typer.Typer()
 
@@ -109,4 +109,4 @@ def generate(
         for completion in found:
             say(completion.text)
             if not completion.text.strip():
-                tell("the model ended its text at once; give more of a prompt" + ("" if chat else ", or --chat"))
+                remark("the model ended its text at once; give more of a prompt" + ("" if chat else ", or --chat"))

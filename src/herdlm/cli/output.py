@@ -12,7 +12,7 @@ def say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 
-def tell(text: str) -> None:
+def remark(text: str) -> None:
     """A line to the person at the terminal, beside what a program may read."""
     sys.stderr.write(f"herdlm: {' '.join(text.split())}\n")
 

@@ -33,13 +33,14 @@ def train(
 
     Under torchrun, or with --processes, it is trained in the recipe's parallel layout.
     """
-    from herdlm.parallel.processes import relaunch
+    from herdlm.parallel.launcher import launch
     from herdlm.pretrain.pretrain import pretrain
     from herdlm.recipe import read_recipe
 
     read = read_recipe(recipe, set_ or ())
     if processes > 1:
-        relaunch(processes, _without_option(sys.argv[1:], "--processes"), read.compute.threads_per_stage)
+        launch(processes, _without_option(sys.argv[1:], "--processes"), read.compute.threads_per_stage)
+        return
     counts = pretrain(read, model, tokens=tokens, tokenizer=tokenizer, out=out, teacher=teacher)
     if not counts:
         return  # another process tells
@@ -73,13 +74,14 @@ def anneal_probe(
 
     Under torchrun, or with --processes, models are trained and measured in the recipe's parallel layout.
     """
-    from herdlm.parallel.processes import relaunch
+    from herdlm.parallel.launcher import launch
     from herdlm.recipe import read_recipe
 
     read = read_recipe(recipe, set_ or ())
     sets = _named_folders(held_out)
     if processes > 1:
-        relaunch(processes, _without_option(sys.argv[1:], "--processes"), read.compute.threads_per_stage)
+        launch(processes, _without_option(sys.argv[1:], "--processes"), read.compute.threads_per_stage)
+        return
     from herdlm.scaling import anneal_probe as probe
 
     told = probe.anneal_probe(
