@@ -154,7 +154,9 @@ def main() -> None:
         for measure in ("seconds", "cpu_seconds")
     }
     report["pages per second"], report["pages per CPU second"] = speeds["seconds"], speeds["cpu_seconds"]
-    if arms["datatrove"]:
+    if not arms["datatrove"]:
+        report["skipped"] = {"datatrove": "give --datatrove-python PATH to measure it"}
+    else:
         report["ratio"] = {measure: each["herdlm"] / each["datatrove"] for measure, each in speeds.items()}
     text = json.dumps(report, indent=2)
     print(text)

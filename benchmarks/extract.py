@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import importlib.metadata
 import json
 import platform
 import random
@@ -28,6 +27,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from benchmarks.versions import ABSENT, version
 
 _WORD = re.compile(r"\w+")
 SHINGLE = 4
@@ -163,10 +164,10 @@ def main() -> None:
             f"{row['pages_below_0.7']:5d} {row['empty']:5d} {row['pages_per_cpu_second']:12.0f}"
         )
     for arm in missing:
-        print(f"{arm}: not installed")
+        print(f"{arm:<30} {ABSENT}: skipped")
     if options.out:
         names = ("selectolax", "resiliparse", "trafilatura", "readability-lxml", "lxml", "numpy")
-        versions = {name: _version(name) for name in names}
+        versions = {name: version(name) for name in names}
         record = {
             "benchmark": "extract",
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -181,13 +182,6 @@ def main() -> None:
         path = options.out / f"extract-cpu-{datetime.now(UTC).date()}.json"
         path.write_text(json.dumps(record, indent=1) + "\n")
         print(path)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ those per CPU second, which other processes disturb less, stand beside them.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
 import platform
@@ -38,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from arms import Arm, answer, resident
+from versions import ABSENT, missing, version
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -50,6 +50,7 @@ PROBE = "probe"  # few tokens, for an arm that would take hours
 ARMS = ("herdlm", "transformers float32", "transformers bfloat16", "llama.cpp F32", "llama.cpp F16", "llama.cpp BF16")
 STATIC_BATCHES = (8, 16, 32)
 SAMPLES, NEW = 16, 128
+PEERS = {"transformers": "transformers", "llama.cpp": "llama-cpp-python"}  # arms by the distribution they need
 GOALS = {
     ("each", "transformers"): 2.5,
     ("mixed", "transformers"): 4.0,
@@ -316,12 +317,7 @@ def hardware() -> dict[str, Any]:
         (line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")), "unknown"
     )
     flags = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {flag}" in text]
-    versions = {}
-    for name in ("torch", "transformers", "numpy", "llama-cpp-python"):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "absent"
+    versions = {name: version(name) for name in ("torch", "transformers", "numpy", "llama-cpp-python")}
     return {
         "cpu": model,
         "units": flags,
@@ -373,7 +369,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         save_model(given.shape, folder)
-        workers = {arm: Worker(arm, given.shape, folder, given.core) for arm in given.arms}
+        report["skipped"] = missing(given.arms, PEERS)
+        arms = [arm for arm in given.arms if arm not in report["skipped"]]
+        workers = {arm: Worker(arm, given.shape, folder, given.core) for arm in arms}
         greedy = {arm: tuple(worker.ready["greedy"]) for arm, worker in workers.items()}
         if len({tokens for arm, tokens in greedy.items() if arm != "transformers bfloat16"}) > 1:
             raise RuntimeError(f"the arms do not generate the same: {greedy}")
@@ -386,6 +384,8 @@ def main() -> None:
             for arm, row in report["cases"][case].items():
                 speeds = f"{row['tokens_per_second']:>10,.1f} {row['tokens_per_cpu_second']:>10,.1f}"
                 print(f"{arm:>24} {speeds} {row['first_token_seconds']:>14.2f} {row['peak_mib']:>10,}", flush=True)
+            for arm in report["skipped"]:
+                print(f"{arm:>24} {ABSENT}: skipped", flush=True)
             report["ratios"] = ratios(report["cases"])
             report["load_at_end"] = [round(value, 2) for value in os.getloadavg()]
             target.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fastwarc.warc import ArchiveIterator
+from versions import ABSENT, version
 
 from herdlm.curate.config import CurateConfig
 from herdlm.curate.extract import extract
@@ -111,7 +112,10 @@ def main() -> None:
     print(f"{len(everything)} pages, {len(texts)} in {len({language for language, _ in texts})} languages")
     measure("herdlm", identify, texts)
     if arguments.against:
-        measure(arguments.against, py3langid(), texts)
+        if version(arguments.against) == ABSENT:
+            print(f"{arguments.against}: {ABSENT}: skipped")
+        else:
+            measure(arguments.against, py3langid(), texts)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ permutation per position and with one-permutation hashing and optimal densificat
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
 import platform
@@ -35,6 +34,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from versions import ABSENT, version
 
 from herdlm.curate.config import NearDuplicatesConfig
 from herdlm.curate.duplicates.groups import connect, edges
@@ -309,10 +309,7 @@ def main() -> None:
         "different pages": len(pages),
         "samples": [],
     }
-    try:
-        report["versions"]["datatrove"] = importlib.metadata.version("datatrove")
-    except importlib.metadata.PackageNotFoundError:
-        print("datatrove is not installed: no referee")
+    report["versions"]["datatrove"] = version("datatrove")
     default = NearDuplicatesConfig()
     for seed in options.seeds:
         rows = shared.sample(options.pages, seed)
@@ -326,7 +323,9 @@ def main() -> None:
         for bound in (0.0, 0.7, 0.75):
             config = default.model_copy(update={"min_similarity": bound})
             arms[f"min_similarity = {bound}"] = judge(herdlm_groups(chosen, config), jaccard)
-        if "datatrove" in report["versions"]:
+        if report["versions"]["datatrove"] == ABSENT:
+            arms["datatrove"] = {"skipped": ABSENT}
+        else:
             firsts, seconds = datatrove_groups(chosen)
             arms["datatrove"] = judge(firsts, jaccard) | {"signatures, CPU ms a page": 1000 * seconds / len(chosen)}
             begin = time.process_time()

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import importlib.metadata
 import json
 import os
 import platform
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from arms import Arm, answer, resident
+from versions import ABSENT, missing, version
 
 SHAPES: dict[str, dict[str, int]] = {
     "A": {"vocab_size": 8192, "dim": 256, "layers": 8, "heads": 4, "kv_heads": 2, "ffn_dim": 688},
@@ -289,7 +289,7 @@ def hardware() -> dict[str, Any]:
         if line.startswith("model name"):
             model = line.partition(":")[2].strip()
             break
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "numpy")}
+    versions = {name: version(name) for name in ("torch", "transformers", "numpy")}
     return {"cpu": model, "cores": os.cpu_count(), "threads": 1, "python": platform.python_version(), **versions}
 
 
@@ -313,11 +313,13 @@ def main() -> None:
         "matmul_peak_gflops": round(peak / 1e9, 1),
         "load_at_start": [round(value, 2) for value in os.getloadavg()],
         "flops": "6 per matrix weight and token, attention not counted",
+        "skipped": missing(given.arms, {"transformers": "transformers"}),
         "shapes": {},
     }
     print(f"{report['hardware']['cpu']}, one thread, BF16 products {report['matmul_peak_gflops']} GFLOP/s")
     for shape in given.shapes:
-        results = compare(shape, given.seq_len, given.rounds, peak, tuple(given.arms))
+        arms = tuple(arm for arm in given.arms if arm not in report["skipped"])
+        results = compare(shape, given.seq_len, given.rounds, peak, arms)
         results["ratios"] = ratios(results, shape)
         report["shapes"][shape] = results
         print(f"\nshape {shape}: {'':22} tokens/s   per CPU s   of peak   peak MiB   (before the model)")
@@ -325,6 +327,8 @@ def main() -> None:
             speeds = f"{row['tokens_per_second']:>9,.0f} {row['tokens_per_cpu_second']:>11,.0f}"
             memory = f"{row['peak_mib']:>10,} {row['before_model_mib']:>12,}"
             print(f"{arm:>31} {speeds} {row['share_of_matmul_peak']:>9.1%} {memory}")
+        for arm in report["skipped"]:
+            print(f"{arm:>31} {ABSENT}: skipped")
         for row in results["ratios"]:
             speed = f"{row['wall']:.2f} x (CPU time {row['cpu']:.2f} x, goal {row['goal']})"
             print(f"{row['ratio']:>47}: {speed}, memory {row['memory']:.2f} x")

@@ -6,6 +6,8 @@ one line and exits with ``exit_code``; ``--debug`` shows the traceback.
 
 from __future__ import annotations
 
+import errno
+
 
 class HerdError(Exception):
     """A failure with a remedy. ``str(error)`` is one line: what happened, then what to do."""
@@ -26,3 +28,13 @@ class InputError(HerdError):
 
 class DamagedError(InputError):
     """An artefact is missing, incomplete or not what its manifest says."""
+
+
+def storage_error(error: OSError) -> HerdError:
+    """An operating-system error as one a user can act on."""
+    where = error.filename or "the output folder"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return InputError(f"no space left on the disk of {where}", "Free space and run again: finished stages are kept")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return InputError(f"{where} may not be written or read: {error.strerror}", "Check its permissions")
+    return HerdError(f"{where}: {error.strerror or error}", "Run again; finished stages are kept")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from typing import Annotated
@@ -9,10 +10,10 @@ from typing import Annotated
 import typer
 
 from herdlm import __version__
-from herdlm.base.errors import HerdError
+from herdlm.base.errors import HerdError, storage_error
 from herdlm.base.processor import choice
 from herdlm.cli import curate, generate, models, plan, run, serve, train
-from herdlm.cli.output import say, tell
+from herdlm.cli.output import remark, say
 
 app = typer.Typer(
     name="herdlm",
@@ -40,25 +41,27 @@ def top(
 
 def main() -> None:
     """Run the command line. Exit 2 for bad input, 1 for failure, 130 when interrupted."""
-    debug = "--debug" in sys.argv  # wherever it stands
+    debug = "--debug" in sys.argv  # before or after the command's name
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         choice()
         app(arguments)
-    except HerdError as error:
-        _fail(error, str(error), error.exit_code, debug)
-    except OSError as error:
-        from herdlm.run.worker import storage_error
+    except Exception as error:
+        known = storage_error(error) if isinstance(error, OSError) else error
+        reported = "RANK" in os.environ and _record(error)  # the process that started this one prints it
+        if not (reported or isinstance(known, HerdError)):
+            raise
+        if debug:
+            traceback.print_exception(error)
+        if not reported:
+            remark(str(known))
+        sys.exit(known.exit_code if isinstance(known, HerdError) else 1)
 
-        told = storage_error(error)
-        _fail(error, str(told), told.exit_code, debug)
 
+def _record(error: Exception) -> bool:
+    from herdlm.parallel.launcher import record_error
 
-def _fail(error: BaseException, text: str, code: int, debug: bool) -> None:
-    if debug:
-        traceback.print_exception(error)
-    tell(text)
-    sys.exit(code)
+    return record_error(error)
 
 
 if __name__ == "__main__":

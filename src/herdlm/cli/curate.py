@@ -1,4 +1,4 @@
-"""Commands that curate a corpus, look at it and grade it."""
+"""Commands that curate a corpus, show its documents and grade them."""
 
 from __future__ import annotations
 
@@ -8,30 +8,32 @@ from typing import Annotated
 import typer
 
 from herdlm.base.errors import InputError
-from herdlm.cli.options import JsonOption, SeedOption, SetOption
+from herdlm.cli.options import JsonOption, QuietOption, SeedOption, SetOption, example
 from herdlm.cli.output import say, say_json
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(epilog=example('herdlm curate "crawl/*.warc.gz" --out corpus --set curate.workers=8'))
 def curate(
     sources: Annotated[
         list[str],
-        typer.Argument(help="WARC, Parquet, JSONL, text: paths, globs, addresses, warc.paths; folders of source code."),
+        typer.Argument(
+            help="Paths, globs or URLs of WARC, Parquet, JSONL or text; warc.paths lists; folders of source code."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="A new folder for the documents; a run cut off goes on beside it.")],
-    recipe: Annotated[Path | None, typer.Option(help="Take its section `curate`.")] = None,
+    out: Annotated[Path, typer.Option(help="A new folder for the documents. Run again to resume.")],
+    recipe: Annotated[Path | None, typer.Option(help="Use the section `curate` of this recipe.")] = None,
     cluster: Annotated[
-        str | None, typer.Option(help="Run on a Ray cluster: auto, ray://HOST:PORT or the head's address.")
+        str | None, typer.Option(help="Run on a Ray cluster: auto, ray://HOST:PORT or the address of its head.")
     ] = None,
     set_: SetOption = None,
-    quiet: Annotated[bool, typer.Option(help="Show no progress.")] = False,
+    quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Curate raw pages into clean, unique documents, without the rest of a recipe.
+    """Curate raw pages into clean, unique documents.
 
-    --set lays curate.KEY=VALUE over the recipe.
+    Keys are those of the recipe's section `curate`: --set curate.KEY=VALUE.
     """
     from herdlm.base.artefact import InputEntry
     from herdlm.base.recipe import apply_overrides, parse
@@ -45,7 +47,7 @@ def curate(
     tables = {"curate": read_recipe(recipe).curate.model_dump(exclude_unset=True)} if recipe else {"curate": {}}
     tables = apply_overrides(tables, set_ or ())
     if unknown := sorted(set(tables) - {"curate"}):
-        raise InputError(f"--set {unknown[0]} is no key of curate", "Write --set curate.KEY=VALUE")
+        raise InputError(f"--set {unknown[0]} is not a key of curate", "Write --set curate.KEY=VALUE")
     config = parse(CurateConfig, tables["curate"], str(recipe or "--set"))
     if cluster is not None:
         config = config.model_copy(update={"cluster": cluster})
@@ -65,21 +67,21 @@ def curate(
     if json_:
         say_json(funnel)
     else:
-        say(f"{funnel['output']['documents']:,} documents of {funnel['input']['documents']:,} pages: {out}")
-        say(f"What was dropped and why: {out / PAGE}, or herdlm inspect {out} --dropped")
+        say(f"Kept {funnel['output']['documents']:,} documents of {funnel['input']['documents']:,} pages: {out}")
+        say(f"See what was dropped, and why: {out / PAGE}, or herdlm inspect {out} --dropped")
 
 
-@app.command()
+@app.command(epilog=example("herdlm inspect corpus --dropped --language de --limit 5"))
 def inspect(
-    corpus: Annotated[Path, typer.Argument(help="A folder that curate made, or a run.", show_default=False)],
-    dropped: Annotated[bool, typer.Option("--dropped", help="Show what was dropped.")] = False,
-    reason: Annotated[str | None, typer.Option(help="Only documents dropped for this reason.")] = None,
-    step: Annotated[str | None, typer.Option(help="Only documents dropped by this step.")] = None,
-    language: Annotated[str | None, typer.Option(help="Only documents of this language.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Show at most so many.")] = 10,
+    corpus: Annotated[Path, typer.Argument(help="A curated corpus, or a run.", show_default=False)],
+    dropped: Annotated[bool, typer.Option("--dropped", help="Show documents that were dropped.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Show only documents dropped for this reason.")] = None,
+    step: Annotated[str | None, typer.Option(help="Show only documents dropped by this step.")] = None,
+    language: Annotated[str | None, typer.Option(help="Show only documents in this language.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many documents.")] = 10,
     json_: JsonOption = False,
 ) -> None:
-    """Show documents of a corpus: those kept or, with --dropped, those dropped with step and reason."""
+    """Show documents of a corpus: those kept or, with --dropped, those dropped, with step and reason."""
     from herdlm.curate import inspect as inspection
 
     wanted = inspection.Wanted(step, reason, language)
@@ -91,40 +93,47 @@ def inspect(
             say(line)
 
 
-@app.command()
+@app.command(epilog=example("herdlm index corpus --index seen --name january"))
 def index(
     corpus: Annotated[Path, typer.Argument(help="A curated corpus.", show_default=False)],
-    folder: Annotated[Path, typer.Option("--index", help="The index; begun where there is none.")],
-    name: Annotated[str, typer.Option(help="What the index calls this corpus.")],
-    recipe: Annotated[Path | None, typer.Option(help="Take its `curate.near_duplicates`.")] = None,
+    folder: Annotated[Path, typer.Option("--index", help="The index; a new one is created if missing.")],
+    name: Annotated[str, typer.Option(help="The name of this corpus in the index.")],
+    recipe: Annotated[Path | None, typer.Option(help="Use `curate.near_duplicates` of this recipe.")] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Add a corpus to an index, against which `curate.index` de-duplicates later crawls."""
+    """Add a corpus to an index, so that `curate.index` de-duplicates later crawls against it."""
     from herdlm.curate.config import NearDuplicatesConfig
     from herdlm.curate.duplicates.add import add_to_index
     from herdlm.recipe import read_recipe
 
     config = read_recipe(recipe).curate.near_duplicates if recipe else NearDuplicatesConfig()
-    told = add_to_index(corpus, folder, name, config)
+    result = add_to_index(corpus, folder, name, config)
     if json_:
-        say_json(told)
+        say_json(result)
     else:
-        say(f"{told['added']:,} documents added; {folder} now knows {told['documents']:,}")
+        say(f"{result['added']:,} documents added; {folder} now holds {result['documents']:,}")
 
 
-@app.command()
+@app.command(
+    epilog=example(
+        "herdlm label corpus --rubric quality --model judge --out labels.jsonl", "--address http://127.0.0.1:8000/v1"
+    )
+)
 def label(
     corpus: Annotated[Path, typer.Argument(help="A curated corpus, or a Parquet or JSONL file.", show_default=False)],
-    rubric: Annotated[str, typer.Option(help="A Markdown file, or one that ships: quality, domains.")],
+    rubric: Annotated[str, typer.Option(help="A Markdown file, or a built-in rubric: quality or domains.")],
     address: Annotated[str, typer.Option(help="An OpenAI-compatible server, such as http://127.0.0.1:8000/v1.")],
-    model: Annotated[str, typer.Option(help="The model's name there.")],
-    out: Annotated[Path, typer.Option(help="A JSONL file; labels that are in it are kept and not asked for again.")],
+    model: Annotated[str, typer.Option(help="The model's name on that server.")],
+    out: Annotated[Path, typer.Option(help="A JSONL file. Labels already in it are kept.")],
     seed: SeedOption = 0,
     set_: SetOption = None,
-    quiet: Annotated[bool, typer.Option(help="Show no progress.")] = False,
+    quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Have a language model judge documents by a rubric. A key is taken from HERDLM_API_KEY or OPENAI_API_KEY."""
+    """Have a language model label documents by a rubric.
+
+    The API key is read from HERDLM_API_KEY or OPENAI_API_KEY.
+    """
     from herdlm.base.recipe import apply_overrides, parse
     from herdlm.curate.config import LabelConfig
     from herdlm.curate.grade.ask import Asker
@@ -140,39 +149,41 @@ def label(
         say(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()) + f". See {out}")
 
 
-@app.command()
+@app.command(epilog=example("herdlm contamination corpus --benchmark gsm8k=gsm8k.jsonl --field question"))
 def contamination(
     corpus: Annotated[Path, typer.Argument(help="A curated corpus, or a Parquet or JSONL file.", show_default=False)],
-    benchmark: Annotated[list[str], typer.Option(help="NAME=FILE: JSONL or Parquet; may be repeated.")],
-    field: Annotated[list[str], typer.Option(help="A field whose text is part of an example; may be repeated.")],
-    ngram_words: Annotated[int, typer.Option(min=2, help="Words of an n-gram.")] = 8,
-    min_overlap: Annotated[float, typer.Option(help="Share of an example's words from which it is leaked.")] = 0.5,
-    quiet: Annotated[bool, typer.Option(help="Show no progress.")] = False,
+    benchmark: Annotated[list[str], typer.Option(help="A benchmark in JSONL or Parquet: NAME=FILE. May be repeated.")],
+    field: Annotated[list[str], typer.Option(help="A field of each example to search for. May be repeated.")],
+    ngram_words: Annotated[int, typer.Option(min=2, help="Words in an n-gram.")] = 8,
+    min_overlap: Annotated[
+        float, typer.Option(help="Count an example as leaked from this share of its words on.")
+    ] = 0.5,
+    quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Report which examples of benchmarks stand in a corpus. Changes nothing."""
+    """Report which benchmark examples appear in a corpus, without changing it."""
     from herdlm.curate.grade import contamination_report
     from herdlm.curate.grade.contamination import Contamination, read_config
 
     config = read_config(benchmark, field, ngram_words, min_overlap)
     counts = contamination_report.scan(corpus, Contamination.load(config.benchmarks), quiet=quiet or json_)
-    told = counts.report()
+    result = counts.report()
     if json_:
-        say_json(told)
+        say_json(result)
     else:
-        for line in contamination_report.report_lines(told):
+        for line in contamination_report.report_lines(result):
             say(line)
 
 
-grade = typer.Typer(no_args_is_help=True, help="Train what grades documents: quality and kinds of knowledge.")
+grade = typer.Typer(no_args_is_help=True, help="Train classifiers of documents: quality and kinds of knowledge.")
 app.add_typer(grade, name="grade")
 LabelsOption = Annotated[
-    Path, typer.Option(help="JSONL or Parquet: id or text, and label or score, as `herdlm label` writes.")
+    Path, typer.Option(help="JSONL or Parquet with id or text, and label or score, as `herdlm label` writes it.")
 ]
-CorpusOption = Annotated[Path | None, typer.Option(help="The corpus whose ids the labels name.")]
+CorpusOption = Annotated[Path | None, typer.Option(help="The corpus that the labels' ids refer to.")]
 
 
-@grade.command("train")
+@grade.command("train", epilog=example("herdlm grade train --labels labels.jsonl --corpus corpus --out grader"))
 def grade_train(
     labels: LabelsOption,
     out: Annotated[Path, typer.Option(help="A new folder for the grader and its report.")],
@@ -181,11 +192,13 @@ def grade_train(
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Train a grader of quality, calibrate it by language, and report on labels it never saw."""
+    """Train a quality grader, calibrate it by language and test it on held-out labels."""
     _train_grading("grader", labels, corpus, out, seed, set_, json_)
 
 
-@grade.command("train-domains")
+@grade.command(
+    "train-domains", epilog=example("herdlm grade train-domains --labels labels.jsonl --corpus corpus --out domains")
+)
 def grade_train_domains(
     labels: LabelsOption,
     out: Annotated[Path, typer.Option(help="A new folder for the classifier and its report.")],
@@ -194,7 +207,7 @@ def grade_train_domains(
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Train a classifier of kinds of knowledge, and report on labels it never saw."""
+    """Train a classifier of kinds of knowledge and test it on held-out labels."""
     _train_grading("domain classifier", labels, corpus, out, seed, set_, json_)
 
 
@@ -206,8 +219,8 @@ def _train_grading(
     from herdlm.curate.grade.publish import READABLE, train_model
 
     config = parse(GradeConfig, apply_overrides({}, set_ or ()), "--set")
-    told = train_model(kind, labels, corpus, out, config, seed=seed)
+    result = train_model(kind, labels, corpus, out, config, seed=seed)
     if json_:
-        say_json(told)
+        say_json(result)
     else:
         say((out / READABLE).read_text(encoding="utf-8").rstrip())

@@ -7,31 +7,39 @@ from typing import Annotated
 
 import typer
 
-from herdlm.cli.options import JsonOption, ModelArgument, SeedOption
+from herdlm.cli.options import (
+    DeviceOption,
+    JsonOption,
+    ModelArgument,
+    QuietOption,
+    SeedOption,
+    TemperatureOption,
+    example,
+)
 from herdlm.cli.output import say, say_json
 
 app = typer.Typer()
 
 
-@app.command("import-hf")
+@app.command("import-hf", epilog=example("herdlm import-hf downloads/Llama-3.2-1B --out models/llama-1b"))
 def import_hf(
-    folder: Annotated[Path, typer.Argument(help="A Llama-architecture folder of safetensors.")],
+    folder: Annotated[Path, typer.Argument(help="A folder of safetensors with the Llama architecture.")],
     out: Annotated[Path, typer.Option(help="A new folder for the model.")],
 ) -> None:
-    """Bring in a Hugging Face model: check every tensor and normalise the folder."""
+    """Import a Hugging Face model: check every tensor and write it in herdlm's layout."""
     from herdlm.model import hf
 
     hf.import_hf(folder, out)
     say(f"Model: {out}")
 
 
-@app.command("export-hf")
+@app.command("export-hf", epilog=example("herdlm export-hf runs/tiny --out export --dtype float32"))
 def export_hf(
     model: ModelArgument,
-    out: Annotated[Path, typer.Option(help="A new folder.")],
-    dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
+    out: Annotated[Path, typer.Option(help="A new folder for the exported model.")],
+    dtype: Annotated[str, typer.Option(help="Precision of the weights: bfloat16 or float32.")] = "bfloat16",
 ) -> None:
-    """Write a model, or a checkpoint kept of its training, as a Hugging Face folder of the given precision."""
+    """Export a model, or a checkpoint of its training, as a Hugging Face folder."""
     from herdlm.model import hf
     from herdlm.model.folders import model_folder
     from herdlm.train.milestones import export_checkpoint, is_checkpoint
@@ -43,25 +51,33 @@ def export_hf(
     say(f"Hugging Face folder: {out}")
 
 
-@app.command()
+@app.command(epilog=example("herdlm quantize runs/tiny --out models/tiny-fp8 --skip-first-layers 0"))
 def quantize(
     model: ModelArgument,
     out: Annotated[Path, typer.Option(help="A new folder for the FP8 model.")],
-    recipe: Annotated[Path | None, typer.Option(help="Take its section `quantize`; options go before it.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Use the section `quantize` of this recipe; options override it.")
+    ] = None,
     activation_cap: Annotated[
-        float | None, typer.Option(help="Upper bound of the magnitude that scales a token: 1200; inf for none.")
+        float | None, typer.Option(help="Cap of a token's scaling magnitude; 1200 by default, inf for none.")
     ] = None,
-    matrices: Annotated[str | None, typer.Option(help="Of the feed-forward: gate_up,down, either, or none.")] = None,
+    matrices: Annotated[
+        str | None, typer.Option(help="Feed-forward matrices to quantize: gate_up,down by default; either, or none.")
+    ] = None,
     attention: Annotated[
-        bool | None, typer.Option("--attention/--no-attention", help="Attention's matrices too.", show_default="no")
+        bool | None, typer.Option("--attention/--no-attention", help="Quantize attention too; off by default.")
     ] = None,
-    skip_first_layers: Annotated[int | None, typer.Option(help="Left alone at the input: 1.")] = None,
-    skip_last_layers: Annotated[int | None, typer.Option(help="Left alone at the output: 1.")] = None,
-    granularity: Annotated[str | None, typer.Option(help="A scale per row, or per tensor: row.")] = None,
-    quiet: Annotated[bool, typer.Option(help="Show no progress.")] = False,
+    skip_first_layers: Annotated[
+        int | None, typer.Option(help="Keep this many layers at the input in BF16; 1 by default.")
+    ] = None,
+    skip_last_layers: Annotated[
+        int | None, typer.Option(help="Keep this many layers at the output in BF16; 1 by default.")
+    ] = None,
+    granularity: Annotated[str | None, typer.Option(help="Granularity of scales: row by default, or tensor.")] = None,
+    quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Write a model in FP8, for transformers, vLLM and our engine. Memory does not grow with the model."""
+    """Quantize a model to FP8 for herdlm, transformers and vLLM, one matrix at a time."""
     from herdlm.base.recipe import parse
     from herdlm.generate.fp8.config import Fp8Config
     from herdlm.generate.fp8.quantize import quantize as quantize_model
@@ -89,41 +105,41 @@ def quantize(
         )
 
 
-@app.command()
+@app.command(epilog=example("herdlm compare runs/tiny models/tiny-fp8 --out comparison"))
 def compare(
-    original: Annotated[Path, typer.Argument(help="A model folder, or a run (its flagship).", show_default=False)],
-    changed: Annotated[Path, typer.Argument(help="A model made from it: in FP8, say.", show_default=False)],
+    original: ModelArgument,
+    changed: Annotated[Path, typer.Argument(help="A model made from it, such as its FP8 version.", show_default=False)],
     out: Annotated[Path, typer.Option(help="A new folder for the report.")],
     text: Annotated[
         Path | None, typer.Option(help="Held-out text: a token shard, documents, JSONL or a text file.")
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help="JSONL with prompt, and answer and task where answers are to be checked.")
+        Path | None, typer.Option(help="JSONL with prompt, and with answer and task to check answers.")
     ] = None,
-    reward: Annotated[Path | None, typer.Option(help="A reward model that scores the answers.")] = None,
+    reward: Annotated[Path | None, typer.Option(help="A reward model, to score the answers.")] = None,
     benchmarks: Annotated[
-        Path | None, typer.Option(help="JSONL of multiple choice: task, question, choices, answer (0 is the first).")
+        Path | None, typer.Option(help="Multiple-choice JSONL: task, question, choices, and answer as an index from 0.")
     ] = None,
-    max_prompts: Annotated[int, typer.Option(min=1, help="Ask at most so many.")] = 256,
-    max_rows: Annotated[int, typer.Option(min=1, help="Read at most so many rows of text.")] = 256,
-    seq_len: Annotated[int, typer.Option(min=2, help="Tokens of a row of text.")] = 1024,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.")] = 128,
+    max_prompts: Annotated[int, typer.Option(min=1, help="Use at most this many prompts.")] = 256,
+    max_rows: Annotated[int, typer.Option(min=1, help="Use at most this many rows of text.")] = 256,
+    seq_len: Annotated[int, typer.Option(min=2, help="Tokens in each row of text.")] = 1024,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 128,
     samples: Annotated[int, typer.Option(min=1, help="Answers to each prompt; more than one need a temperature.")] = 1,
-    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
+    temperature: TemperatureOption = 0.0,
     seed: SeedOption = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, or cuda.")] = "auto",
-    quiet: Annotated[bool, typer.Option(help="Show no progress.")] = False,
+    device: DeviceOption = "auto",
+    quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Report what FP8, or another change, did to a model: divergence, perplexity, answers, rewards, worst prompts.
+    """Compare a model with a changed version of it: divergence, perplexity, answers, rewards, worst prompts.
 
-    Where the original is a run, its validation text, held-out questions and last reward model are used unless given.
+    If the original is a run, its validation text, held-out questions and last reward model are the defaults.
     """
     from herdlm.compare import compare as comparing
     from herdlm.compare.measure import Asking
     from herdlm.report.damage_page import PAGE
 
-    told = comparing.compare(
+    result = comparing.compare(
         original,
         changed,
         out,
@@ -136,8 +152,8 @@ def compare(
         quiet=quiet or json_,
     )
     if json_:
-        say_json(told)
+        say_json(result)
     else:
-        for line in comparing.lines(told):
+        for line in comparing.lines(result):
             say(line)
         say(f"Report: {out / PAGE}")

@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share."""
+"""Options and arguments that several commands share, and the example that each command's help ends with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,29 @@ from typing import Annotated
 import typer
 
 RecipeArgument = Annotated[Path, typer.Argument(help="A recipe, such as recipes/tiny.toml.", show_default=False)]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="key=value laid over the recipe; may be repeated.")]
-SeedOption = Annotated[int, typer.Option(help="Same seed, same result.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-ModelArgument = Annotated[Path, typer.Argument(help="A model folder, or a run (its flagship).", show_default=False)]
+ModelArgument = Annotated[
+    Path, typer.Argument(help="A model folder, or a run, which means its flagship.", show_default=False)
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a key of the recipe: key=value. May be repeated.")
+]
+SeedOption = Annotated[int, typer.Option(help="Seed of all randomness: the same seed gives the same result.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Hide progress.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+DeviceOption = Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")]
+DtypeOption = Annotated[str, typer.Option(help="Precision of the weights: auto, float32, bfloat16 or float16.")]
+TensorParallelOption = Annotated[int, typer.Option(min=1, help="Processes that share each layer.")]
+PipelineParallelOption = Annotated[int, typer.Option(min=1, help="Pipeline stages, each in a process of its own.")]
+TemperatureOption = Annotated[float, typer.Option(min=0, help="Sampling temperature; 0 is greedy.")]
+TopPOption = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Sample from the likeliest tokens with this total probability.")
+]
+ProcessesOption = Annotated[int, typer.Option(min=1, help="Start this many processes on this machine.")]
+HeldOutOption = Annotated[
+    list[str] | None, typer.Option(help="A further held-out shard to measure on: NAME=FOLDER. May be repeated.")
+]
+
+
+def example(*lines: str) -> str:
+    """The end of a command's help: one command, whose ``lines`` are short enough for a terminal."""
+    return "\n\n".join(("Example:", *(f"{line} \\" for line in lines[:-1]), lines[-1]))

@@ -12,11 +12,11 @@ def say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 
-def tell(text: str) -> None:
-    """A line to the person at the terminal, beside what a program may read."""
-    sys.stderr.write(f"herdlm: {' '.join(text.split())}\n")
-
-
 def say_json(value: Any) -> None:
     """Print a result as JSON."""
     say(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def remark(text: str) -> None:
+    """Print one line to standard error, which leaves standard output to the result."""
+    sys.stderr.write(f"herdlm: {' '.join(text.split())}\n")

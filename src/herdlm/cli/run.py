@@ -1,4 +1,4 @@
-"""Commands that run a recipe and look at what it made."""
+"""Commands that run a recipe and show what it made."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Annotated
 
 import typer
 
-from herdlm.cli.options import JsonOption, RecipeArgument, SetOption
+from herdlm.cli.options import JsonOption, QuietOption, RecipeArgument, SetOption, example
 from herdlm.cli.output import say, say_json
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(epilog=example("herdlm run recipes/tiny.toml --out runs/tiny --set pretrain.steps=400"))
 def run(
     recipe: RecipeArgument,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/NAME where not given.")] = None,
-    until: Annotated[str | None, typer.Option(help="Stop after this stage; make only what it needs.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/NAME.")] = None,
+    until: Annotated[str | None, typer.Option(help="Run only this stage and the stages that it needs.")] = None,
     start_from: Annotated[
-        str | None, typer.Option("--from", help="Make this stage and what depends on it anew.")
+        str | None, typer.Option("--from", help="Run this stage and all that depend on it again.")
     ] = None,
     set_: SetOption = None,
-    quiet: Annotated[bool, typer.Option(help="Show no progress.")] = False,
+    quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Raise a herd: run every stage of a recipe that is not already there."""
+    """Run a recipe: every stage that is missing or out of date."""
     from herdlm.recipe import read_recipe
     from herdlm.run.execute import run as run_recipe
 
@@ -36,16 +36,16 @@ def run(
     if json_:
         say_json({**asdict(result), "root": str(root)})
     elif not result.made:
-        say(f"Nothing to do: all {len(result.kept)} stages are there. See {root}")
+        say(f"Nothing to do: all {len(result.kept)} stages are up to date. See {root}")
     else:
-        say(f"Made {len(result.made)} stages, {len(result.kept)} were there, in {result.seconds:.0f} s. See {root}")
+        say(f"Ran {len(result.made)} stages in {result.seconds:.0f} s; {len(result.kept)} were up to date. See {root}")
         if until is None:
             say(f"Report: {root / 'report.html'}. Talk to the flagship: herdlm chat {root}")
 
 
-@app.command()
+@app.command(epilog=example("herdlm stages runs/tiny"))
 def stages(run: Annotated[Path, typer.Argument(help="A run's folder.")], json_: JsonOption = False) -> None:
-    """Show which stages of a run are finished, under way, out of date or still to come."""
+    """Show the state of each stage of a run: finished, started, out of date or to come."""
     from herdlm.run.status import status
 
     rows = status(run)
@@ -57,9 +57,12 @@ def stages(run: Annotated[Path, typer.Argument(help="A run's folder.")], json_: 
             say(f"{row.state:12} {seconds}  {row.name}")
 
 
-@app.command()
-def trace(path: Annotated[Path, typer.Argument(help="An artefact of a run.")], json_: JsonOption = False) -> None:
-    """Print what an artefact was made from, back to the crawl's hash."""
+@app.command(epilog=example("herdlm trace runs/tiny/models/flagship"))
+def trace(
+    path: Annotated[Path, typer.Argument(help="An artefact of a run, such as RUN/models/flagship.")],
+    json_: JsonOption = False,
+) -> None:
+    """Print what an artefact was made from, back to the hash of the crawl."""
     from herdlm.run import lineage
 
     origin = lineage.trace(path)

@@ -1,4 +1,4 @@
-"""Commands that serve models and keep API keys."""
+"""Commands that serve models and manage API keys."""
 
 from __future__ import annotations
 
@@ -7,38 +7,57 @@ from typing import Annotated
 
 import typer
 
-from herdlm.cli.options import JsonOption
+from herdlm.cli.options import (
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    PipelineParallelOption,
+    TensorParallelOption,
+    example,
+)
 from herdlm.cli.output import say, say_json
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(epilog=example("herdlm serve runs/tiny --port 8000 --keys keys.json"))
 def serve(
-    models: Annotated[list[str], typer.Argument(help="Model folders or runs, or NAME=FOLDER.", metavar="MODEL...")],
-    host: Annotated[str, typer.Option(help="Loopback unless you say otherwise.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    tensor_parallel: Annotated[int, typer.Option(min=1, help="Processes that share each layer of a model.")] = 1,
-    pipeline_parallel: Annotated[int, typer.Option(min=1, help="Stages of layers, in processes of their own.")] = 1,
-    cache_tokens: Annotated[int | None, typer.Option(min=16, help="Tokens that each model's cache holds.")] = None,
-    memory_gib: Annotated[float | None, typer.Option(min=0, help="Unload models beyond this much memory.")] = None,
-    keys: Annotated[Path | None, typer.Option(help="The file of API keys; see herdlm keys.")] = None,
-    no_keys: Annotated[bool, typer.Option("--no-keys", help="Let everyone in who can reach the host.")] = False,
-    max_body_mib: Annotated[float, typer.Option(min=0.001, help="Of one request.")] = 8,
-    max_answers: Annotated[int, typer.Option(min=1, help="Under way or waiting; then 429.")] = 2048,
-    request_seconds: Annotated[float, typer.Option(min=0.1, help="A request may take.")] = 600,
-    drain_seconds: Annotated[float, typer.Option(min=0, help="For answers under way after SIGTERM.")] = 30,
-    log_texts: Annotated[bool, typer.Option("--log-texts", help="Put prompts into the access log.")] = False,
-    guard: Annotated[Path | None, typer.Option(help="A guard model that judges prompts and answers.")] = None,
-    guard_threshold: Annotated[float, typer.Option(help="Scores from here on are refused.")] = 0.5,
-    seed: Annotated[int, typer.Option(help="Of requests without a seed of their own.")] = 0,
+    models: Annotated[
+        list[str], typer.Argument(help="Model folders or runs; NAME=FOLDER sets a name.", metavar="MODEL...")
+    ],
+    host: Annotated[
+        str, typer.Option(help="Address to bind; by default, only this machine can connect.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to bind; 0 picks a free one.")] = 8000,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    tensor_parallel: TensorParallelOption = 1,
+    pipeline_parallel: PipelineParallelOption = 1,
+    cache_tokens: Annotated[int | None, typer.Option(min=16, help="Tokens in each model's key-value cache.")] = None,
+    memory_gib: Annotated[
+        float | None, typer.Option(min=0, help="Unload models when they exceed this much memory.")
+    ] = None,
+    keys: Annotated[Path | None, typer.Option(help="The file of API keys that `herdlm keys` manages.")] = None,
+    no_keys: Annotated[
+        bool, typer.Option("--no-keys", help="Serve without API keys to everyone who can connect.")
+    ] = False,
+    max_body_mib: Annotated[float, typer.Option(min=0.001, help="Largest request body in MiB.")] = 8,
+    max_answers: Annotated[
+        int, typer.Option(min=1, help="Answers running or waiting at most; further requests get 429.")
+    ] = 2048,
+    request_seconds: Annotated[float, typer.Option(min=0.1, help="Longest time for a request, in seconds.")] = 600,
+    drain_seconds: Annotated[
+        float, typer.Option(min=0, help="Time for running answers to finish after SIGTERM, in seconds.")
+    ] = 30,
+    log_texts: Annotated[bool, typer.Option("--log-texts", help="Write prompts to the access log.")] = False,
+    guard: Annotated[Path | None, typer.Option(help="A guard model that classifies prompts and answers.")] = None,
+    guard_threshold: Annotated[float, typer.Option(help="Refuse text with this score or a higher one.")] = 0.5,
+    seed: Annotated[int, typer.Option(help="Seed of requests that give none.")] = 0,
 ) -> None:
-    """Serve models over OpenAI's protocol."""
+    """Serve models over the OpenAI protocol."""
     from herdlm.serve.server import serve as serve_models
 
-    from herdlm.serve.access.limits import ServerLimits  # isort: skip - run tells first what is not installed
+    from herdlm.serve.access.limits import ServerLimits  # isort: skip - server names the extra that is not installed
 
     limits = ServerLimits(
         body_bytes=int(max_body_mib * 2**20),
@@ -66,20 +85,22 @@ def serve(
     )
 
 
-keys_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
+keys_app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
 app.add_typer(keys_app, name="keys")
 KeyFileOption = Annotated[Path, typer.Option("--file", help="The file of API keys.", show_default=False)]
 
 
-@keys_app.command("add")
+@keys_app.command("add", epilog=example("herdlm keys add alice --file keys.json --requests-per-minute 60"))
 def keys_add(
-    name: Annotated[str, typer.Argument(help="Whose it is; in the access log.")],
+    name: Annotated[str, typer.Argument(help="The key's name, which the access log shows.")],
     file: KeyFileOption,
-    requests_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
-    tokens_per_minute: Annotated[int | None, typer.Option(min=1, help="Of prompts and answers.")] = None,
-    concurrent: Annotated[int | None, typer.Option(min=1, help="Requests at once.")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Limit of requests per minute.")] = None,
+    tokens_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="Limit of prompt and answer tokens per minute.")
+    ] = None,
+    concurrent: Annotated[int | None, typer.Option(min=1, help="Limit of concurrent requests.")] = None,
 ) -> None:
-    """Make an API key. It is printed this once; the file keeps its hash alone."""
+    """Create an API key and print it once; the file keeps only its hash."""
     from herdlm.serve.access.keys import KeyFile
 
     say(
@@ -89,25 +110,25 @@ def keys_add(
     )
 
 
-@keys_app.command("list")
+@keys_app.command("list", epilog=example("herdlm keys list --file keys.json"))
 def keys_list(file: KeyFileOption, json_: JsonOption = False) -> None:
-    """Show the names and limits of all keys."""
+    """List the names and limits of all keys."""
     from herdlm.serve.access.keys import KeyFile
 
-    found = [key.model_dump(exclude={"sha256"}) for key in KeyFile(file).entries()]
+    entries = [key.model_dump(exclude={"sha256"}) for key in KeyFile(file).entries()]
     if json_:
-        say_json(found)
+        say_json(entries)
         return
-    for key in found:
+    for key in entries:
         limits = ", ".join(
             f"{name} {value}" for name, value in key.items() if value and name not in ("name", "created")
         )
         say(f"{key['name']}: {limits or 'no limits'}")
 
 
-@keys_app.command("revoke")
-def keys_revoke(name: Annotated[str, typer.Argument()], file: KeyFileOption) -> None:
-    """Take a key away; a running server refuses it from its next request on."""
+@keys_app.command("revoke", epilog=example("herdlm keys revoke alice --file keys.json"))
+def keys_revoke(name: Annotated[str, typer.Argument(help="The key's name.")], file: KeyFileOption) -> None:
+    """Revoke an API key; a running server refuses it from the next request on."""
     from herdlm.serve.access.keys import KeyFile
 
     KeyFile(file).revoke(name)

@@ -1,4 +1,4 @@
-"""Commands that train models: one of a recipe, an annealing probe, a search for the mix."""
+"""Commands that train: one model, an annealing probe, a search for the data mix."""
 
 from __future__ import annotations
 
@@ -9,80 +9,91 @@ from typing import Annotated
 import typer
 
 from herdlm.base.errors import InputError
-from herdlm.cli.options import JsonOption, RecipeArgument, SetOption
+from herdlm.cli.options import HeldOutOption, JsonOption, ProcessesOption, RecipeArgument, SetOption, example
 from herdlm.cli.output import say, say_json
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    epilog=example(
+        "herdlm train recipes/tiny.toml --model small --out models/small",
+        "--tokens runs/tiny/stages/tokens --tokenizer runs/tiny/stages/tokenizer",
+    )
+)
 def train(
     recipe: RecipeArgument,
-    tokens: Annotated[Path, typer.Option(help="A folder of token shards, as the tokens stage makes.")],
+    tokens: Annotated[Path, typer.Option(help="A folder of token shards, as the tokens stage writes it.")],
     tokenizer: Annotated[Path, typer.Option(help="The tokenizer's folder.")],
-    model: Annotated[str, typer.Option(help="Which of the recipe's models.")],
-    out: Annotated[Path, typer.Option(help="A new folder for the model; a run cut off goes on beside it.")],
+    model: Annotated[str, typer.Option(help="A model of the recipe.")],
+    out: Annotated[Path, typer.Option(help="A new folder for the model. Run again to resume.")],
     teacher: Annotated[
-        Path | None, typer.Option(help="The folder of the model that teaches, where the recipe has its distill key.")
+        Path | None, typer.Option(help="The teacher's folder, if the recipe distills the model.")
     ] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Start this many processes here and train on all.")] = 1,
+    processes: ProcessesOption = 1,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Pre-train one model of a recipe: tokens in, model out, without the rest of the pipeline.
+    """Pre-train one model of a recipe from token shards.
 
-    Under torchrun, or with --processes, it is trained in the recipe's parallel layout.
+    Under torchrun, or with --processes, training uses the recipe's parallel layout.
     """
-    from herdlm.parallel.processes import relaunch
+    from herdlm.parallel.launcher import launch
     from herdlm.pretrain.pretrain import pretrain
     from herdlm.recipe import read_recipe
 
     read = read_recipe(recipe, set_ or ())
     if processes > 1:
-        relaunch(processes, _without_option(sys.argv[1:], "--processes"), read.compute.threads_per_stage)
+        launch(processes, _without_option(sys.argv[1:], "--processes"), read.compute.threads_per_stage)
+        return
     counts = pretrain(read.job(model), tokens=tokens, tokenizer=tokenizer, out=out, teacher=teacher)
     if not counts:
-        return  # another process tells
+        return  # the first process prints the result
     if json_:
         say_json(counts)
     else:
         say(f"Model: {out}, {counts['validation_bits_per_byte']:.3f} bits per byte on held-out text")
 
 
-@app.command("anneal-probe")
+@app.command(
+    "anneal-probe",
+    epilog=example(
+        "herdlm anneal-probe recipes/tiny.toml --new shards/math --out probe",
+        "--tokens runs/tiny/stages/tokens --tokenizer runs/tiny/stages/tokenizer",
+    ),
+)
 def anneal_probe(
     recipe: RecipeArgument,
-    new: Annotated[Path, typer.Option(help="The token shard of the new data set.")],
-    tokens: Annotated[Path, typer.Option(help="The recipe's token shards, as the tokens stage makes.")],
+    new: Annotated[Path, typer.Option(help="A token shard of the new data set.")],
+    tokens: Annotated[Path, typer.Option(help="The recipe's token shards, as the tokens stage writes them.")],
     tokenizer: Annotated[Path, typer.Option(help="The tokenizer's folder.")],
-    out: Annotated[Path, typer.Option(help="A new folder for the result and both models.")],
-    model: Annotated[str | None, typer.Option(help="Which of the recipe's models; the small one if not said.")] = None,
-    held_out: Annotated[
-        list[str] | None, typer.Option(help="NAME=FOLDER: a further shard to compare on; may be repeated.")
-    ] = None,
+    out: Annotated[Path, typer.Option(help="A new folder for the result and both models. Run again to resume.")],
+    model: Annotated[str | None, typer.Option(help="A model of the recipe; by default its small model.")] = None,
+    held_out: HeldOutOption = None,
     half_trained: Annotated[
-        Path | None, typer.Option(help="A half-trained model's folder; where not given, it is trained first.")
+        Path | None, typer.Option(help="A half-trained model; by default, one is trained first.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=2, help="Of the annealing; the recipe's if not said.")] = None,
-    new_share: Annotated[float, typer.Option(help="Of the rows, for the new set.")] = 0.3,
-    processes: Annotated[int, typer.Option(min=1, help="Start this many processes here and train on all.")] = 1,
+    steps: Annotated[int | None, typer.Option(min=2, help="Annealing steps; by default the recipe's.")] = None,
+    new_share: Annotated[float, typer.Option(help="Share of the rows that come from the new data set.")] = 0.3,
+    processes: ProcessesOption = 1,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Measure what a small data set is worth: anneal a half-trained model with it and without.
+    """Measure what a small data set is worth: anneal a half-trained model with it and without it.
 
-    Under torchrun, or with --processes, models are trained and measured in the recipe's parallel layout.
+    Under torchrun, or with --processes, training uses the recipe's parallel layout.
     """
-    from herdlm.parallel.processes import relaunch
+    from herdlm.parallel.launcher import launch
     from herdlm.recipe import read_recipe
 
     read = read_recipe(recipe, set_ or ())
     sets = _named_folders(held_out)
     if processes > 1:
-        relaunch(processes, _without_option(sys.argv[1:], "--processes"), read.compute.threads_per_stage)
+        launch(processes, _without_option(sys.argv[1:], "--processes"), read.compute.threads_per_stage)
+        return
     from herdlm.scaling import anneal_probe as probe
 
-    told = probe.anneal_probe(
+    result = probe.anneal_probe(
         read.job(model or read.herd.small or read.herd.flagship),
         tokens=tokens,
         tokenizer=tokenizer,
@@ -93,12 +104,12 @@ def anneal_probe(
         half_trained=half_trained,
         new_share=new_share,
     )
-    if not told:
-        return  # another process tells
+    if not result:
+        return  # the first process prints the result
     if json_:
-        say_json(told)
+        say_json(result)
     else:
-        for line in probe.lines(told):
+        for line in probe.lines(result):
             say(line)
 
 
@@ -106,34 +117,43 @@ mix = typer.Typer(no_args_is_help=True, help="Choose the data mix.")
 app.add_typer(mix, name="mix")
 
 
-@mix.command("search")
+@mix.command(
+    "search",
+    epilog=example(
+        "herdlm mix search recipes/tiny.toml --candidates mixes.toml --out search",
+        "--tokens runs/tiny/stages/tokens --tokenizer runs/tiny/stages/tokenizer",
+    ),
+)
 def mix_search(
     recipe: RecipeArgument,
-    tokens: Annotated[Path, typer.Option(help="The recipe's token shards, as the tokens stage makes.")],
+    tokens: Annotated[Path, typer.Option(help="The recipe's token shards, as the tokens stage writes them.")],
     tokenizer: Annotated[Path, typer.Option(help="The tokenizer's folder.")],
-    candidates: Annotated[Path, typer.Option(help="A TOML file with [candidates.NAME], [draw] and [weights].")],
-    out: Annotated[Path, typer.Option(help="A new folder for the result; a search cut off goes on.")],
-    models: Annotated[str | None, typer.Option(help="Models a,b,c to forecast from; the ladder if not said.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of each training; the recipe's if not said.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each model on each mix.")] = 1,
+    candidates: Annotated[Path, typer.Option(help="A TOML file with the sections candidates.NAME, draw and weights.")],
+    out: Annotated[Path, typer.Option(help="A new folder for the result. Run again to resume.")],
+    models: Annotated[
+        str | None, typer.Option(help="Models to forecast from: A,B,C; by default the recipe's ladder.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of each training; by default the recipe's.")] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Trainings of each model on each mix, whose losses are averaged.")
+    ] = 1,
     confirm: Annotated[
-        str | None, typer.Option(help="A larger model to train the winner and the default mix on.")
+        str | None, typer.Option(help="A larger model, to train on the best mix and on the default.")
     ] = None,
-    held_out: Annotated[
-        list[str] | None, typer.Option(help="NAME=FOLDER: a further shard to measure on; may be repeated.")
-    ] = None,
+    held_out: HeldOutOption = None,
     runs: Annotated[
-        Path | None, typer.Option(help="Where trained models are kept, for other searches too; OUT-models if not said.")
+        Path | None,
+        typer.Option(help="A folder that keeps the trained models for further searches; by default OUT-models."),
     ] = None,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Train small models on candidate mixes and forecast the flagship's loss on each, by domain."""
+    """Train small models on candidate mixes and forecast the flagship's loss on each of them, by domain."""
     from herdlm.recipe import read_recipe
     from herdlm.scaling import mix_report
     from herdlm.scaling import mix_search as searching
 
-    told = searching.mix_search(
+    result = searching.mix_search(
         read_recipe(recipe, set_ or ()).herd_job(),
         tokens=tokens,
         tokenizer=tokenizer,
@@ -147,15 +167,15 @@ def mix_search(
         runs=runs,
     )
     if json_:
-        say_json(told)
+        say_json(result)
     else:
-        for line in mix_report.lines(told):
+        for line in mix_report.lines(result):
             say(line)
 
 
 def _named_folders(held_out: list[str] | None) -> dict[str, Path]:
     if bad := [item for item in held_out or () if not all(item.partition("=")[::2])]:
-        raise InputError(f"--held-out {bad[0]} is not of the form NAME=FOLDER", "Say, for one, math=tokens/math")
+        raise InputError(f"--held-out {bad[0]} is not of the form NAME=FOLDER", "Write --held-out math=tokens/math")
     return {name: Path(folder) for name, _, folder in (item.partition("=") for item in held_out or ())}
 
 

@@ -1,9 +1,8 @@
-"""Training on many processes: starting them here, and meeting those that torchrun started."""
+"""The group of processes that torchrun started: joining it, and doing what one of them does for all."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -15,15 +14,9 @@ from torch._C._distributed_c10d import TCPStore
 from torch.distributed.distributed_c10d import PrefixStore
 
 from herdlm.base.errors import HerdError
+from herdlm.parallel.launcher import recorded_errors
 
 T = TypeVar("T")
-
-
-def relaunch(processes: int, arguments: list[str], threads: int) -> None:
-    """Replace this process by torchrun with ``processes`` ranks of the same command; does not return."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "herdlm.cli"]
-    os.execv(sys.executable, [sys.executable, *command, *arguments])  # noqa: S606 - no shell, our own interpreter
 
 
 @contextmanager
@@ -41,7 +34,8 @@ def process_group(device: str) -> Iterator[int]:
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     dist.init_process_group(backend, store=_store_of_attempt(), rank=rank, world_size=world)
     try:
-        yield dist.get_rank()
+        with recorded_errors():
+            yield dist.get_rank()
     finally:
         dist.destroy_process_group()
 

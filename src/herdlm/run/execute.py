@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from herdlm.base.artefact import InputEntry, verify, write_text_durably
-from herdlm.base.errors import HerdError, InputError
+from herdlm.base.errors import HerdError, InputError, storage_error
 from herdlm.base.standalone import input_folder
 from herdlm.curate.sources.hashes import source_content
 from herdlm.recipe import Recipe
 from herdlm.run.display import Display
 from herdlm.run.pipeline import result_models, stages_of
 from herdlm.run.stage import RunFolder, Stage
-from herdlm.run.worker import run_stage_in_worker, start, storage_error
+from herdlm.run.worker import run_stage_in_worker, start
 
 LOCK_WAIT_SECONDS = 15.0
 REPORT = "report"

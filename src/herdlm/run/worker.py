@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -17,7 +16,7 @@ from typing import Any
 import herdlm
 from herdlm.base import progress
 from herdlm.base.artefact import VOLATILE, InputEntry, publish, write_text_durably
-from herdlm.base.errors import HerdError, InputError
+from herdlm.base.errors import HerdError, storage_error
 from herdlm.base.parent import end_with
 from herdlm.recipe import Recipe
 from herdlm.run.pipeline import stages_of
@@ -101,16 +100,6 @@ def run_stage_in_worker(name: str, recipe_json: str, root: str, contents_json: s
         return json.dumps({"error": describe(error), "trace": traceback.format_exc()})
     except OSError as error:
         return json.dumps({"error": describe(storage_error(error)), "trace": traceback.format_exc()})
-
-
-def storage_error(error: OSError) -> HerdError:
-    """An operating-system error as one a user can act on."""
-    where = error.filename or "the output folder"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return InputError(f"no space left on the disk of {where}", "Free space and run again: finished stages are kept")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return InputError(f"{where} may not be written or read: {error.strerror}", "Check its permissions")
-    return HerdError(f"{where}: {error.strerror or error}", "Run again; finished stages are kept")
 
 
 def describe(error: HerdError) -> dict[str, Any]:
