@@ -17,10 +17,10 @@ from herdlm.base.errors import InputError
 from herdlm.generate import Engine, SamplingParams
 from herdlm.generate.cpu.fused import UnfusedFeedForward
 from herdlm.generate.embedding import embedding
-from herdlm.generate.fp8 import feed_forward as fp8_feed_forward
 from herdlm.generate.fp8.config import Fp8Config
 from herdlm.generate.fp8.folder import quantize_folder
 from herdlm.generate.fp8.linear import Fp8Linear
+from herdlm.generate.gpu import fp8_feed_forward
 from herdlm.generate.load import load_model
 from herdlm.generate.paged_attention import StepInput
 from herdlm.generate.parallel import check_layout, micro_batches
@@ -146,7 +146,7 @@ class Seen(subprocess.Popen):
 subprocess.Popen = Seen
 from herdlm.base.errors import HerdError
 from herdlm.generate import Engine, SamplingParams
-from herdlm.generate.fp8 import feed_forward as fp8_feed_forward
+from herdlm.generate.gpu import fp8_feed_forward
 def ask():
     found = engine.generate([[1, 2, 3], [4] * 20], SamplingParams(max_tokens=8, n=2))
     return [[c.tokens, c.logprobs] for each in found for c in each]

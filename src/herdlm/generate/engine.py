@@ -23,7 +23,7 @@ from herdlm.generate.pages import PagePool
 from herdlm.generate.parallel import DriverTransformer, part_config
 from herdlm.generate.processes import start_processes
 from herdlm.generate.request import Completion, Event, FinishReason, SamplingParams
-from herdlm.generate.sampling.choose import sample_tokens, score_prompts
+from herdlm.generate.sampler import sample_tokens, score_prompts
 from herdlm.generate.sampling.detokenize import TextStream
 from herdlm.generate.sampling.grammar import Matcher, Matchers
 from herdlm.generate.sampling.sampling import sample_key

@@ -12,8 +12,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from herdlm.generate.cpu.fused import FusedFeedForward, FusedLayer, UnfusedFeedForward
-from herdlm.generate.fp8.feed_forward import fp8_feed_forward
 from herdlm.generate.gpu.attention import PlannedAttention, kernels_fit
+from herdlm.generate.gpu.fp8_feed_forward import fp8_feed_forward
 from herdlm.generate.matrix import Matrix, WholeMatrix
 from herdlm.model.attention import Attend
 from herdlm.model.transformer import Layer

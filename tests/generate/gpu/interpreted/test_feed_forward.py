@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from herdlm.generate.cpu.fused import UnfusedFeedForward
-from herdlm.generate.fp8.feed_forward import Fp8FeedForward, fp8_feed_forward
 from herdlm.generate.fp8.linear import Fp8Linear, quantize_activation, weight_scale, weight_values
 from herdlm.generate.gpu import launches as gpu_launches
+from herdlm.generate.gpu.fp8_feed_forward import Fp8FeedForward, fp8_feed_forward
 from herdlm.model.config import ModelConfig
 from herdlm.model.transformer import FeedForward
 

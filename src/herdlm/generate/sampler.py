@@ -9,9 +9,9 @@ from torch import Tensor
 from herdlm.generate.cpu.compiled import kernels
 from herdlm.generate.request import Alternatives
 from herdlm.generate.sampling.sampling import Draw, draw_tokens, most_likely, token_logprobs, uniforms
-from herdlm.generate.sampling.shaping import shape_logits
 from herdlm.generate.scheduler import Batch
 from herdlm.generate.sequences import Integers, Sequences
+from herdlm.generate.shaping import shape_logits
 from herdlm.model.transformer import Transformer
 
 SCORED_AT_ONCE = 128  # prompt tokens whose logits, a row of the vocabulary's size each, are in memory together
