@@ -338,10 +338,10 @@ def save_model(shape: str, folder: Path) -> None:
 
     from herdlm.model.config import ModelConfig
     from herdlm.model.hf import save_folder
-    from herdlm.model.transformer import build, initialise
+    from herdlm.model.transformer import build, initialize
 
     model = build(ModelConfig(max_seq_len=2048, **SHAPES[shape]))
-    initialise(model, 0, std=0.05)
+    initialize(model, 0, std=0.05)
     save_folder(model.to(torch.bfloat16), folder)
 
 

@@ -36,7 +36,7 @@ from herdlm.model.attention import DocumentAttention
 from herdlm.model.config import ModelConfig
 from herdlm.model.fp8_training import apply_fp8
 from herdlm.model.losses import linear_logprobs
-from herdlm.model.transformer import Layer, Transformer, build, initialise
+from herdlm.model.transformer import Layer, Transformer, build, initialize
 from herdlm.parallel.blocks import apply_compile
 from herdlm.tokens.batch import Batch, Piece, assemble
 from herdlm.train.config import TrainConfig
@@ -110,7 +110,7 @@ def flops_per_token(config: ModelConfig, seq_len: int) -> int:
 def prepare(shape: Shape, device: torch.device, *, compiled: bool, fp8: bool) -> Transformer:
     """A model ready to train."""
     model = build(shape.model, device)
-    initialise(model, 0)
+    initialize(model, 0)
     for layer in model.model.layers:
         if fp8:
             apply_fp8(layer)

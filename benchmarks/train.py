@@ -72,14 +72,14 @@ class OurArm:
         import torch
 
         from herdlm.model.config import ModelConfig
-        from herdlm.model.transformer import build, initialise
+        from herdlm.model.transformer import build, initialize
         from herdlm.parallel.blocks import apply_compile
         from herdlm.train.config import TrainConfig
         from herdlm.train.loop import OneProcess, make_optimizer
         from herdlm.train.objectives import NextToken
 
         model = build(ModelConfig(**SHAPES[shape]))
-        initialise(model, 0)
+        initialize(model, 0)
         if compiled:
             for layer in model.model.layers:
                 apply_compile(layer)
@@ -105,7 +105,7 @@ class TheirArm:
         from transformers import LlamaConfig, LlamaForCausalLM
 
         from herdlm.model.config import ModelConfig
-        from herdlm.model.transformer import build, initialise
+        from herdlm.model.transformer import build, initialize
         from herdlm.train.config import TrainConfig
         from herdlm.train.loop import make_optimizer
 
@@ -124,7 +124,7 @@ class TheirArm:
             )
         )
         ours = build(config)
-        initialise(ours, 0)
+        initialize(ours, 0)
         self.model.load_state_dict(ours.state_dict())
         self.model.train()
         self.optimizer = make_optimizer(self.model, TrainConfig(peak_lr=3e-4))  # type: ignore[arg-type]

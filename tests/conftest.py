@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from herdlm.model.config import ModelConfig
-from herdlm.model.transformer import Transformer, build, initialise
+from herdlm.model.transformer import Transformer, build, initialize
 from herdlm.tokens.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
 
 torch.set_num_threads(1)
@@ -37,7 +37,7 @@ def small_model(seed: int = 0, **changes) -> Transformer:
     """A model of a few thousand weights with random values large enough to tell tokens apart."""
     shape = dict(vocab_size=400, dim=32, layers=2, heads=4, kv_heads=2, ffn_dim=64, max_seq_len=256, rope_theta=1000.0)
     model = build(ModelConfig(**(shape | changes)))
-    initialise(model, seed, std=0.1)
+    initialize(model, seed, std=0.1)
     return model
 
 

@@ -373,26 +373,26 @@ def read_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     """
     given = apply_overrides({}, overrides)
     _resolve_sources(given, Path.cwd())
-    return parse(Recipe, merge(read_toml(path, localise=_resolve_sources), given), str(path))
+    return parse(Recipe, merge(read_toml(path, localize=_resolve_sources), given), str(path))
 
 
 def _resolve_sources(tables: dict[str, Any], folder: Path) -> None:
     """Paths are written relative to the recipe file that names them, on the command line to the folder it is in."""
-    _localise(tables, "data.sources", folder)
+    _localize(tables, "data.sources", folder)
     for key in PATHS:
-        _localise(tables, f"curate.{key}", folder)
+        _localize(tables, f"curate.{key}", folder)
 
 
-def _localise(tables: Any, key: str, folder: Path) -> None:
+def _localize(tables: Any, key: str, folder: Path) -> None:
     """Make the path or list of paths at a dotted ``key`` absolute, if there is one; ``*`` stands for any name."""
     name, _, rest = key.partition(".")
     if not isinstance(tables, dict):
         return
     if name == "*":
         for each in tables:
-            _localise(tables, f"{each}.{rest}", folder)
+            _localize(tables, f"{each}.{rest}", folder)
     elif rest:
-        _localise(tables.get(name), rest, folder)
+        _localize(tables.get(name), rest, folder)
     elif isinstance(given := tables.get(name), list):
         tables[name] = [_absolute(each, folder) for each in given]
     elif name in tables:

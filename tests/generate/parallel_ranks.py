@@ -16,7 +16,7 @@ from herdlm.generate.fp8.linear import FP8, Fp8Linear
 from herdlm.generate.load import load_model
 from herdlm.generate.parallel import ModelShard, run_worker
 from herdlm.model.config import ModelConfig, RopeScaling
-from herdlm.model.transformer import Transformer, build, initialise
+from herdlm.model.transformer import Transformer, build, initialize
 from herdlm.parallel.config import Sizes
 from herdlm.parallel.mesh import make_mesh
 
@@ -34,7 +34,7 @@ CONFIG = ModelConfig(
 
 def model(halves: bool) -> Transformer:
     built = build(CONFIG)
-    initialise(built, seed=4, std=0.15)
+    initialize(built, seed=4, std=0.15)
     return built.to(torch.bfloat16).float() if halves else built
 
 

@@ -18,7 +18,7 @@ from herdlm.generate.sampling.sampling import Draw, draw_tokens, sample_key, uni
 from herdlm.model.attention import DocumentAttention
 from herdlm.model.config import ModelConfig, RopeScaling
 from herdlm.model.losses import target_logprobs
-from herdlm.model.transformer import Transformer, build, initialise
+from herdlm.model.transformer import Transformer, build, initialize
 from herdlm.tokens.tokenizer import END_OF_TURN, Tokenizer, TokenizerConfig, train_tokenizer
 
 pytestmark = pytest.mark.usefixtures("forms")
@@ -50,7 +50,7 @@ SHAPES = {
 def model(shape: str = "grouped", head: str = "lm") -> Transformer:
     config = ModelConfig(max_seq_len=128, head=head, **SHAPES[shape])
     built = build(config)
-    initialise(built, seed=1, std=0.3)
+    initialize(built, seed=1, std=0.3)
     return built
 
 

@@ -10,7 +10,7 @@ from herdlm.generate.fp8.folder import quantize_folder
 from herdlm.generate.load import load_model
 from herdlm.model.config import ModelConfig
 from herdlm.model.hf import save_folder
-from herdlm.model.transformer import build, initialise
+from herdlm.model.transformer import build, initialize
 from herdlm.tokens.tokenizer import TokenizerConfig, train_tokenizer
 
 
@@ -19,7 +19,7 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("model")
     config = ModelConfig(vocab_size=280, dim=32, layers=3, heads=4, kv_heads=2, ffn_dim=48, max_seq_len=64)
     model = build(config)
-    initialise(model, seed=3, std=0.2)
+    initialize(model, seed=3, std=0.2)
     save_folder(model, path)
     train_tokenizer(["the cow says moo and the calf says moo too " * 20], TokenizerConfig(vocab_size=280)).save(path)
     return path

@@ -25,7 +25,7 @@ from herdlm.generate.load import load_model
 from herdlm.generate.paged_attention import StepInput
 from herdlm.generate.parallel import check_layout, micro_batches
 from herdlm.model.hf import save_folder
-from herdlm.model.transformer import FeedForward, build, initialise
+from herdlm.model.transformer import FeedForward, build, initialize
 from herdlm.tokens.tokenizer import TokenizerConfig, train_tokenizer
 from tests.generate.parallel_ranks import CONFIG, DOCUMENTS, SIZES, answers, fp8_linear, model, outlying
 from tests.parallel.processes import launch
@@ -176,7 +176,7 @@ print("=" + json.dumps([told, found]))
 @pytest.mark.parametrize("end", ["close", "kill"])
 def test_an_engine_starts_its_processes_and_neither_hangs_without_the_other(tmp_path, end):
     saved = build(CONFIG.model_copy(update={"vocab_size": 280}))
-    initialise(saved, seed=2, std=0.15)
+    initialize(saved, seed=2, std=0.15)
     folder = tmp_path / "whole"
     save_folder(saved, folder)
     train_tokenizer(["the cow says moo and the calf says moo too " * 20], TokenizerConfig(vocab_size=280)).save(folder)

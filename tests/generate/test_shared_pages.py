@@ -12,7 +12,7 @@ from herdlm.generate import Engine, SamplingParams, shared_pages
 from herdlm.generate.paged_attention import attention_with_norm
 from herdlm.generate.shared_pages import WORTH_PAGES, find_shared
 from herdlm.model.config import ModelConfig
-from herdlm.model.transformer import build, initialise
+from herdlm.model.transformer import build, initialize
 
 pytestmark = pytest.mark.usefixtures("forms")
 
@@ -59,7 +59,7 @@ def test_samples_that_share_are_as_if_they_did_not(heads, monkeypatch):
         vocab_size=61, dim=24, layers=2, heads=heads[0], kv_heads=heads[1], ffn_dim=40, max_seq_len=256
     )
     model = build(config)
-    initialise(model, seed=1, std=0.3)
+    initialize(model, seed=1, std=0.3)
     rng = np.random.default_rng(5)
     system = rng.integers(0, 61, 50).tolist()
     prompts = [system + rng.integers(0, 61, n).tolist() for n in (40, 1, 45)]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from herdlm.model.attention import DocumentAttention
 from herdlm.model.config import ModelConfig
-from herdlm.model.transformer import Transformer, build, initialise
+from herdlm.model.transformer import Transformer, build, initialize
 from herdlm.parallel.blocks import apply_compile
 
 CONFIG = ModelConfig(
@@ -38,7 +38,7 @@ def test_compiled_layers_equal_plain_ones_and_compile_for_no_batch_but_the_first
     torch._dynamo.reset()
     plain, compiled = build(CONFIG), build(CONFIG)
     for model in (plain, compiled):
-        initialise(model, 1, std=0.1)
+        initialize(model, 1, std=0.1)
     for layer in compiled.model.layers:
         apply_compile(layer)
     with warnings.catch_warnings():

@@ -12,7 +12,7 @@ from herdlm.model import losses
 from herdlm.model.config import ModelConfig
 from herdlm.model.distillation import Distillation
 from herdlm.model.losses import distilled, linear_distilled, linear_logprobs
-from herdlm.model.transformer import build, initialise
+from herdlm.model.transformer import build, initialize
 from tests.model.conftest import VOCABULARY
 
 TOKENS, DIM = 37, 24
@@ -130,7 +130,7 @@ def test_float32_and_bfloat16_are_near_the_truth():
 def test_a_head_that_is_more_than_a_matrix_gives_the_same(top_k):
     shape = ModelConfig(vocab_size=VOCABULARY, dim=DIM, layers=1, heads=4, kv_heads=2, ffn_dim=32, max_seq_len=64)
     model = build(shape, dtype=torch.float64)
-    initialise(model, 0, std=0.5)
+    initialize(model, 0, std=0.5)
     hidden, _, targets, ids, logprobs, _ = inputs(top_k, 2.0)
     loss, found = Distillation(0.5, 2.0), []
     for hooked in (False, True):

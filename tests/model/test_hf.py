@@ -25,7 +25,7 @@ from herdlm.base.errors import DamagedError, HerdError, InputError
 from herdlm.model import hf
 from herdlm.model.attention import DocumentAttention
 from herdlm.model.config import ModelConfig, RopeScaling
-from herdlm.model.transformer import Transformer, build, initialise
+from herdlm.model.transformer import Transformer, build, initialize
 
 STRETCHED = RopeScaling(factor=8, low_freq_factor=1, high_freq_factor=4, original_max_position_embeddings=32)
 BASE = {"vocab_size": 151, "dim": 48, "layers": 3, "heads": 6, "kv_heads": 2, "ffn_dim": 80, "max_seq_len": 256}
@@ -44,7 +44,7 @@ LENGTH = 96  # three times the original context of the stretched shapes
 def random_model(config: ModelConfig, seed: int = 5) -> Transformer:
     """Weights large enough that logits differ by whole units and attention is far from uniform."""
     model = build(config)
-    initialise(model, seed, std=0.3)
+    initialize(model, seed, std=0.3)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from herdlm.model import losses
 from herdlm.model.config import ModelConfig
 from herdlm.model.losses import Way, linear_logprobs, target_logprobs
-from herdlm.model.transformer import Transformer, build, initialise
+from herdlm.model.transformer import Transformer, build, initialize
 from tests.model.conftest import VOCABULARY
 
 TOKENS, DIM = 37, 24
@@ -152,7 +152,7 @@ SMALL = ModelConfig(vocab_size=VOCABULARY, dim=DIM, layers=1, heads=2, kv_heads=
 
 def model() -> Transformer:
     made = build(SMALL)
-    initialise(made, 0, std=0.3)
+    initialize(made, 0, std=0.3)
     return made
 
 

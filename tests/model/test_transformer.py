@@ -18,7 +18,7 @@ from herdlm.model import attention, tiles
 from herdlm.model.attention import DocumentAttention
 from herdlm.model.config import ModelConfig, RopeScaling
 from herdlm.model.rope import inverse_frequencies, rotate, rotation
-from herdlm.model.transformer import Transformer, build, initialise
+from herdlm.model.transformer import Transformer, build, initialize
 
 SMALL = ModelConfig(vocab_size=97, dim=32, layers=3, heads=4, kv_heads=2, ffn_dim=48)
 
@@ -165,7 +165,7 @@ def test_the_kernel_for_varying_lengths_is_called_causal(options: set[str], monk
 def test_packed_documents_give_the_states_of_separate_rows(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "TILE", tile)
     model = build(SMALL)
-    initialise(model, 3, std=0.2)
+    initialize(model, 3, std=0.2)
     lengths = (7, 1, 12)
     documents = documents_of(lengths)
     tokens = torch.randint(0, 97, documents.shape, generator=torch.Generator().manual_seed(2))
@@ -207,10 +207,10 @@ def test_initial_weights_depend_on_names_alone() -> None:
         module._parameters = dict(reversed(module._parameters.items()))
     names = [name for name, _ in straight.named_parameters()]
     assert [name for name, _ in turned.named_parameters()] == names[::-1]
-    initialise(straight, 7)
-    initialise(turned, 7)
+    initialize(straight, 7)
+    initialize(turned, 7)
     other = build(SMALL)
-    initialise(other, 8)
+    initialize(other, 8)
     for name, value in straight.state_dict().items():
         assert torch.equal(value, turned.state_dict()[name]), name
         assert value.ndim == 1 or not torch.equal(value, other.state_dict()[name]), name
@@ -219,20 +219,20 @@ def test_initial_weights_depend_on_names_alone() -> None:
 def test_initial_spreads() -> None:
     config = SMALL.model_copy(update={"dim": 128, "ffn_dim": 256, "vocab_size": 512})
     model = build(config)
-    initialise(model, 0, std=0.05, embedding_std=0.1)
+    initialize(model, 0, std=0.05, embedding_std=0.1)
     state = model.state_dict()
     assert state["model.layers.1.mlp.up_proj.weight"].std().item() == pytest.approx(0.05, rel=0.05)
     assert state["model.layers.1.mlp.down_proj.weight"].std().item() == pytest.approx(0.05 / 6**0.5, rel=0.05)
     assert state["lm_head.weight"].std().item() == pytest.approx(0.1, rel=0.05)
     assert bool((state["model.norm.weight"] == 1).all())
-    initialise(model, 0, zero_residual=True)
+    initialize(model, 0, zero_residual=True)
     assert not model.state_dict()["model.layers.0.self_attn.o_proj.weight"].any()
     assert model.state_dict()["model.layers.0.self_attn.q_proj.weight"].any()
 
 
 def test_a_new_reward_model_scores_all_alike() -> None:
     model = build(SMALL.model_copy(update={"head": "score"}))
-    initialise(model, 0)
+    initialize(model, 0)
     assert not model.scores(torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))).any()
 
 

@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from herdlm.base.seeds import stream
 from herdlm.model.config import ModelConfig
-from herdlm.model.transformer import build, initialise
+from herdlm.model.transformer import build, initialize
 from herdlm.parallel import context
 from herdlm.parallel.config import ParallelConfig
 from herdlm.parallel.gather import gather_whole
@@ -86,7 +86,7 @@ def taught_batches(step, rows, top_k):
 
 def make_model(dtype, head, shape):
     model = build(ModelConfig(**(SHAPE | dict(shape) | {"head": head})), dtype=dtype)
-    initialise(model, 0, std=0.15)
+    initialize(model, 0, std=0.15)
     random = stream(3, "norms")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -110,7 +110,7 @@ def reference(objective, dtype, steps, rows, shape):
     seen = []
     for step in range(steps):
         batches = step_batches(objective, step, rows)
-        divisor = sum(loss_of.normaliser(batch) for batch in batches)
+        divisor = sum(loss_of.normalizer(batch) for batch in batches)
         total, logged = 0.0, {}
         for batch in batches:
             loss, sums = loss_of.loss(model, batch)

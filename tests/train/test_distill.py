@@ -66,7 +66,7 @@ def test_loss_and_gradients_equal_the_formula_written_out(tokenizer, top_k, weig
     kl = F.kl_div(q.log(), p, reduction="none").sum(1).detach()
     assert seen["teacher_kl"] == pytest.approx(float((kl * counted).sum()), rel=1e-9)
     assert seen["next_token_loss"] == pytest.approx(float((nll * counted).sum().detach()), rel=1e-12)
-    assert objective.normaliser(batch) == NextToken().normaliser(given)
+    assert objective.normalizer(batch) == NextToken().normalizer(given)
 
 
 def test_accumulation_equals_the_big_batch(tokenizer, tmp_path):
@@ -139,7 +139,7 @@ class Chain:
 def held_out_loss(model):
     held_out = [batch for step in range(20) for batch in Chain(20, seed=9).micro_batches(step)]
     total = sum(float(NextToken().loss(model, batch)[0]) for batch in held_out)
-    return total / sum(NextToken().normaliser(batch) for batch in held_out), held_out
+    return total / sum(NextToken().normalizer(batch) for batch in held_out), held_out
 
 
 def test_a_student_is_nearer_to_its_teacher_and_better_than_with_as_many_steps_of_text_alone(tmp_path):

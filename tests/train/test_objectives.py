@@ -88,7 +88,7 @@ def test_sft_loss_and_gradients_equal_a_dialog_at_a_time(tokenizer, model):
             reference = reference - weight * logprobs[i, piece.tokens[i + 1]]
     torch.testing.assert_close(loss, reference, rtol=1e-5, atol=1e-5)
     assert_same_gradients(ours, gradients(reference, model))
-    assert objective.normaliser(batch) == sum(dialog_piece(tokenizer, d["messages"]).weights.sum() for d in DIALOGS)
+    assert objective.normalizer(batch) == sum(dialog_piece(tokenizer, d["messages"]).weights.sum() for d in DIALOGS)
 
 
 @pytest.mark.parametrize("masked", [True, False])

@@ -120,4 +120,4 @@ def test_sft_loss_is_trls_on_completions(folders, tokenizer, tmp_path):
     batch = DialogBatches(tokenizer, single, seq_len=128, rows_per_step=8, epochs=1, seed=0).micro_batches(0)[0]
     with torch.no_grad():
         loss, _ = NextToken().loss(load_folder(folders["policy"], dtype=torch.float32), batch)
-    assert float(loss) / NextToken().normaliser(batch) == pytest.approx(theirs, rel=1e-4)
+    assert float(loss) / NextToken().normalizer(batch) == pytest.approx(theirs, rel=1e-4)

@@ -9,7 +9,7 @@ import torch
 from herdlm.align.bank.answers import as_messages
 from herdlm.align.bank.tasks import Question
 from herdlm.base.progress import Progress
-from herdlm.model.transformer import Transformer, build, initialise
+from herdlm.model.transformer import Transformer, build, initialize
 from herdlm.tokens.batch import Piece, lay_out, pack_whole
 from herdlm.tokens.chat import render
 from herdlm.tokens.dialogs import PreferenceBatches
@@ -23,7 +23,7 @@ def reward_model_from(policy: Transformer, seed: int) -> Transformer:
     """A model that scores, its body the policy's."""
     config = policy.config.model_copy(update={"head": "score", "tied_embeddings": False})
     model = build(config, next(policy.parameters()).device)
-    initialise(model, seed)
+    initialize(model, seed)
     model.model.load_state_dict(policy.model.state_dict())
     return model
 

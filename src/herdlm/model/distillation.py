@@ -33,52 +33,52 @@ class Distillation:
     weight: float
     temperature: float = 1.0
 
-    def norms(self, logits: Tensor, *columns: Tensor) -> Tensor:
+    def log_normalizers(self, logits: Tensor, *columns: Tensor) -> Tensor:
         """Logarithms of sums of exponentials, [n, 3]: of logits, of logits / temperature, and of those of the tail."""
         _, ids, _ = columns
         scores = logits / self.temperature
         return torch.stack((logits.logsumexp(1), scores.logsumexp(1), _tail(scores, ids).logsumexp(1)), 1)
 
-    def found(self, logits: Tensor, *columns: Tensor) -> Tensor:
+    def gathered_logits(self, logits: Tensor, *columns: Tensor) -> Tensor:
         """Sums, [n, 2]: of the target's logit, and of logits / temperature weighed by the teacher's probabilities."""
         targets, ids, logprobs = columns
         target = _at(logits, targets[:, None])[:, 0]
         return torch.stack((target, (logprobs.exp() * _at(logits, ids)).sum(1) / self.temperature), 1)
 
-    def values(self, norms: Tensor, found: Tensor, *columns: Tensor) -> Tensor:
+    def values(self, log_normalizers: Tensor, gathered_logits: Tensor, *columns: Tensor) -> Tensor:
         """[n, 3]: minus the loss, the target's log-probability, and the divergence KL(teacher || student) in nats.
 
-        ``norms`` and ``found`` are over the whole vocabulary.
+        ``log_normalizers`` and ``gathered_logits`` are over the whole vocabulary.
         """
         given = columns[2].exp()
-        left = self._left(norms, given)
-        tail = torch.where(left > 0, norms[:, 2], 0.0)
-        target = found[:, 0] - norms[:, 0]
-        crossed = (given.sum(1) + left) * norms[:, 1] - found[:, 1] - left * tail
+        left = self._left(log_normalizers, given)
+        tail = torch.where(left > 0, log_normalizers[:, 2], 0.0)
+        target = gathered_logits[:, 0] - log_normalizers[:, 0]
+        crossed = (given.sum(1) + left) * log_normalizers[:, 1] - gathered_logits[:, 1] - left * tail
         divergence = crossed + torch.xlogy(given, given).sum(1) + torch.xlogy(left, left)
         return torch.stack(
             ((1 - self.weight) * target - self.weight * self.temperature**2 * crossed, target, divergence), 1
         )
 
-    def slopes(self, logits: Tensor, norms: Tensor, *columns: Tensor) -> Tensor:
+    def grad(self, logits: Tensor, log_normalizers: Tensor, *columns: Tensor) -> Tensor:
         """The loss's gradient in this part's logits, [n, V']."""
         targets, ids, logprobs = columns
         given = logprobs.exp()
-        left = self._left(norms, given)[:, None]
+        left = self._left(log_normalizers, given)[:, None]
         share = self.weight * self.temperature  # temperature ** 2 x the derivative of logits / temperature
         scores = logits / self.temperature
-        slopes = (scores - norms[:, 1:2]).exp() * (share * (given.sum(1, keepdim=True) + left))
-        rest = torch.where(left > 0, norms[:, 2:], torch.inf)
-        slopes -= share * left * (_tail(scores, ids) - rest).exp()
-        _add(slopes, ids, -share * given)
+        grad = (scores - log_normalizers[:, 1:2]).exp() * (share * (given.sum(1, keepdim=True) + left))
+        rest = torch.where(left > 0, log_normalizers[:, 2:], torch.inf)
+        grad -= share * left * (_tail(scores, ids) - rest).exp()
+        _add(grad, ids, -share * given)
         if self.weight < 1:
-            slopes += (1 - self.weight) * (logits - norms[:, :1]).exp()
-            _add(slopes, targets[:, None], torch.full_like(norms[:, :1], self.weight - 1))
-        return slopes
+            grad += (1 - self.weight) * (logits - log_normalizers[:, :1]).exp()
+            _add(grad, targets[:, None], torch.full_like(log_normalizers[:, :1], self.weight - 1))
+        return grad
 
-    def _left(self, norms: Tensor, given: Tensor) -> Tensor:
+    def _left(self, log_normalizers: Tensor, given: Tensor) -> Tensor:
         """The teacher's probability of the tail, [n]; nothing where there is no tail."""
-        return torch.where(norms[:, 2].isfinite(), (1 - given.sum(1)).clamp(min=0), 0.0)
+        return torch.where(log_normalizers[:, 2].isfinite(), (1 - given.sum(1)).clamp(min=0), 0.0)
 
 
 def _tail(scores: Tensor, ids: Tensor) -> Tensor:
@@ -93,6 +93,6 @@ def _at(logits: Tensor, ids: Tensor) -> Tensor:
     return logits.gather(1, ids.clamp(min=0)).masked_fill(ids < 0, 0.0)
 
 
-def _add(slopes: Tensor, ids: Tensor, values: Tensor) -> None:
+def _add(grad: Tensor, ids: Tensor, values: Tensor) -> None:
     """Add ``values`` [n, k] at ``ids``, those in another part left out."""
-    slopes.scatter_add_(1, ids.clamp(min=0), values.masked_fill(ids < 0, 0.0))
+    grad.scatter_add_(1, ids.clamp(min=0), values.masked_fill(ids < 0, 0.0))

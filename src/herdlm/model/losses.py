@@ -67,7 +67,7 @@ def distilled(
         return linear_distilled(hidden, model.lm_head.weight, targets, ids, logprobs, loss=loss)
     logits = at_least_float(model.logits(hidden))
     columns = (targets, ids, logprobs.to(logits.dtype))
-    values = loss.values(loss.norms(logits, *columns), loss.found(logits, *columns), *columns)
+    values = loss.values(loss.log_normalizers(logits, *columns), loss.gathered_logits(logits, *columns), *columns)
     value, target, divergence = values.unbind(1)
     return value, target.detach(), divergence.detach()
 
@@ -216,9 +216,9 @@ def _logprobs(logits: Tensor, *columns: Tensor, errors: bool) -> Tensor:
     for block, out, wanted in _blocks(_turn_rows(logits), logits, logprobs[:, 0], *columns):
         scores = block.to(wide)
         weights = torch.softmax(scores, 1)
-        # The largest weight is 1 / sum exp(score - largest score), so it gives the normaliser without another pass.
-        normaliser = scores.amax(1) - weights.amax(1).log()
-        torch.sub(scores.gather(1, wanted[:, None])[:, 0], normaliser, out=out)
+        # The largest weight is 1 / sum exp(score - largest score), so it gives the normalizer without another pass.
+        normalizer = scores.amax(1) - weights.amax(1).log()
+        torch.sub(scores.gather(1, wanted[:, None])[:, 0], normalizer, out=out)
         if errors:
             block.copy_(weights.scatter_add_(1, wanted[:, None], weights.new_full((len(wanted), 1), -1.0)))
     return logprobs
@@ -230,10 +230,10 @@ def _distilled(loss: Distillation, logits: Tensor, *columns: Tensor, errors: boo
     values = torch.empty((len(logits), 3), dtype=wide, device=logits.device)
     for block, out, targets, ids, logprobs in _blocks(_turn_rows(logits), logits, values, *columns):
         scores, given = block.to(wide), (targets, ids, logprobs.to(wide))
-        norms = loss.norms(scores, *given)
-        out.copy_(loss.values(norms, loss.found(scores, *given), *given))
+        log_normalizers = loss.log_normalizers(scores, *given)
+        out.copy_(loss.values(log_normalizers, loss.gathered_logits(scores, *given), *given))
         if errors:
-            block.copy_(loss.slopes(scores, norms, *given))
+            block.copy_(loss.grad(scores, log_normalizers, *given))
     return values
 
 

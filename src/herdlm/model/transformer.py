@@ -86,7 +86,7 @@ class Body(nn.Module):
 class Transformer(nn.Module):
     """A Llama-class model; ``forward`` gives hidden states, :meth:`logits` and :meth:`scores` read them out.
 
-    Weights are uninitialised until :func:`initialise` or a load fills them; build on the ``meta`` device for shapes
+    Weights are uninitialized until :func:`initialize` or a load fills them; build on the ``meta`` device for shapes
     without memory.
     """
 
@@ -139,10 +139,10 @@ def build(config: ModelConfig, device: torch.device | str = "cpu", dtype: torch.
     """A model with memory for its weights but no values in them; fill it before use."""
     with torch.device("meta"):
         model = Transformer(config)
-    return materialise(model.to(dtype), device)
+    return materialize(model.to(dtype), device)
 
 
-def materialise(model: Transformer, device: torch.device | str) -> Transformer:
+def materialize(model: Transformer, device: torch.device | str) -> Transformer:
     """Give a model built on the ``meta`` device memory for its weights, with no values in them; ties the head again."""
     model = model.to_empty(device=device)
     if model.config.head == "lm" and model.config.tied_embeddings:
@@ -151,7 +151,7 @@ def materialise(model: Transformer, device: torch.device | str) -> Transformer:
 
 
 @torch.no_grad()
-def initialise(
+def initialize(
     model: Transformer, seed: int, *, std: float = 0.02, embedding_std: float | None = None, zero_residual: bool = False
 ) -> None:
     """Fill the weights from ``seed``; each tensor draws from a stream of its own name, so layouts never change values.

@@ -30,7 +30,7 @@ TOLD_BYTES = 4096
 class Objective(Protocol):
     """What is needed of ``train.objectives.Objective``."""
 
-    def normaliser(self, batch: Batch) -> float: ...
+    def normalizer(self, batch: Batch) -> float: ...
 
     def read(self, output_head: ShardedOutputHead, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]: ...
 
@@ -117,7 +117,7 @@ class ParallelModel:
             On every process the loss of the whole step, what it was divided by, and sums of what else is logged.
         """
         shards = self.shards(batches)
-        share = torch.tensor(sum(objective.normaliser(shard.batch) for shard in shards), dtype=torch.float64)
+        share = torch.tensor(sum(objective.normalizer(shard.batch) for shard in shards), dtype=torch.float64)
         share = share.to(self.mesh.device)
         dist.all_reduce(share, group=self.mesh.batch)
         step = _Step(

@@ -47,32 +47,32 @@ class _RowLoss(Protocol):
     The first of its values is minus the loss.
     """
 
-    def norms(self, logits: Tensor, *columns: Tensor) -> Tensor: ...
+    def log_normalizers(self, logits: Tensor, *columns: Tensor) -> Tensor: ...
 
-    def found(self, logits: Tensor, *columns: Tensor) -> Tensor: ...
+    def gathered_logits(self, logits: Tensor, *columns: Tensor) -> Tensor: ...
 
-    def values(self, norms: Tensor, found: Tensor, *columns: Tensor) -> Tensor: ...
+    def values(self, log_normalizers: Tensor, gathered_logits: Tensor, *columns: Tensor) -> Tensor: ...
 
-    def slopes(self, logits: Tensor, norms: Tensor, *columns: Tensor) -> Tensor: ...
+    def grad(self, logits: Tensor, log_normalizers: Tensor, *columns: Tensor) -> Tensor: ...
 
 
 class _NextToken:
     """Cross-entropy with a target, which is -1 where it is another rank's."""
 
-    def norms(self, logits: Tensor, *_: Tensor) -> Tensor:
+    def log_normalizers(self, logits: Tensor, *_: Tensor) -> Tensor:
         return logits.logsumexp(1, keepdim=True)
 
-    def found(self, logits: Tensor, *columns: Tensor) -> Tensor:
+    def gathered_logits(self, logits: Tensor, *columns: Tensor) -> Tensor:
         (targets,) = columns
         return logits.gather(1, targets.clamp(min=0)[:, None]) * (targets >= 0)[:, None]
 
-    def values(self, norms: Tensor, found: Tensor, *_: Tensor) -> Tensor:
-        return found - norms
+    def values(self, log_normalizers: Tensor, gathered_logits: Tensor, *_: Tensor) -> Tensor:
+        return gathered_logits - log_normalizers
 
-    def slopes(self, logits: Tensor, norms: Tensor, *columns: Tensor) -> Tensor:
+    def grad(self, logits: Tensor, log_normalizers: Tensor, *columns: Tensor) -> Tensor:
         (targets,) = columns
         here = (targets >= 0)[:, None].to(logits.dtype)
-        return (logits - norms).exp().scatter_add_(1, targets.clamp(min=0)[:, None], -here)
+        return (logits - log_normalizers).exp().scatter_add_(1, targets.clamp(min=0)[:, None], -here)
 
 
 class _OverRanks(torch.autograd.Function):
@@ -84,26 +84,29 @@ class _OverRanks(torch.autograd.Function):
         mine = []
         for rows in _slices(hidden):
             logits, here = F.linear(hidden[rows], weight).to(exact), [column[rows] for column in columns]
-            mine.append((loss.norms(logits, *here), loss.found(logits, *here)))
-        norms, found = (torch.cat(parts) for parts in zip(*mine, strict=True))
+            mine.append((loss.log_normalizers(logits, *here), loss.gathered_logits(logits, *here)))
+        log_normalizers, gathered_logits = (torch.cat(parts) for parts in zip(*mine, strict=True))
         # A rank, or all of them, may hold none of what a norm sums: its logarithm is then minus infinity.
-        largest = all_reduce(norms, group, "max").clamp(min=torch.finfo(exact).min)
-        sums = all_reduce(torch.cat(((norms - largest).exp(), found), 1), group)
-        norms, found = largest + sums[:, : norms.shape[1]].log(), sums[:, norms.shape[1] :]
-        ctx.save_for_backward(hidden, weight, norms, *columns)
+        largest = all_reduce(log_normalizers, group, "max").clamp(min=torch.finfo(exact).min)
+        sums = all_reduce(torch.cat(((log_normalizers - largest).exp(), gathered_logits), 1), group)
+        log_normalizers, gathered_logits = (
+            largest + sums[:, : log_normalizers.shape[1]].log(),
+            sums[:, log_normalizers.shape[1] :],
+        )
+        ctx.save_for_backward(hidden, weight, log_normalizers, *columns)
         ctx.loss = loss
-        first, *others = (value.clone() for value in loss.values(norms, found, *columns).unbind(1))
+        first, *others = (value.clone() for value in loss.values(log_normalizers, gathered_logits, *columns).unbind(1))
         ctx.mark_non_differentiable(*others)
         return first, *others
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        hidden, weight, norms, *columns = ctx.saved_tensors
+        hidden, weight, log_normalizers, *columns = ctx.saved_tensors
         to_hidden = torch.empty_like(hidden)
-        to_weight = torch.zeros_like(weight, dtype=norms.dtype)
+        to_weight = torch.zeros_like(weight, dtype=log_normalizers.dtype)
         for rows in _slices(hidden):
-            logits = F.linear(hidden[rows], weight).to(norms.dtype)
-            slope = ctx.loss.slopes(logits, norms[rows], *(column[rows] for column in columns))
+            logits = F.linear(hidden[rows], weight).to(log_normalizers.dtype)
+            slope = ctx.loss.grad(logits, log_normalizers[rows], *(column[rows] for column in columns))
             slope = (slope * -grads[0][rows][:, None]).to(hidden.dtype)
             to_hidden[rows] = slope @ weight
             to_weight += slope.mT @ hidden[rows]

@@ -18,7 +18,7 @@ from herdlm.evaluate.needle import Retrieval, make_needles, predict_with, retrie
 from herdlm.evaluate.perplexity import TextLoss, text_loss
 from herdlm.generate.load import pick_device
 from herdlm.model.hf import save_folder
-from herdlm.model.transformer import Transformer, build, initialise
+from herdlm.model.transformer import Transformer, build, initialize
 from herdlm.parallel.gather import save_whole
 from herdlm.parallel.model import ParallelModel
 from herdlm.parallel.processes import is_first, led_by_first, process_group
@@ -192,7 +192,7 @@ def _pretrain(
         )
     model = build(shape, device)
     spread = {key: shape.dim**-0.5 if value == "dim" else value for key, value in config.init.model_dump().items()}
-    initialise(model, derive_seed(seed, "init"), **spread)
+    initialize(model, derive_seed(seed, "init"), **spread)
     trained = lay_out(recipe, name, model, recipe.pretrain.seq_lens)
 
     rate = recipe.herd.models[name].peak_lr

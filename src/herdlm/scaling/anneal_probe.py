@@ -23,7 +23,7 @@ from herdlm.base.seeds import derive_seed
 from herdlm.evaluate.paired import paired_loss_difference, row_losses
 from herdlm.generate.load import pick_device
 from herdlm.model.hf import load_folder
-from herdlm.model.transformer import build, initialise
+from herdlm.model.transformer import build, initialize
 from herdlm.parallel.processes import from_first, is_first, meet, process_group
 from herdlm.pretrain.batches import open_batches
 from herdlm.pretrain.pretrain import save_model
@@ -180,7 +180,7 @@ def _train_half(recipe: Recipe, name: str, batches: FirstSteps, *, seed: int, wo
     shape = recipe.model_config_of(name)
     whole = build(shape, pick_device(recipe.compute.device))
     spread = recipe.pretrain.init.model_dump()
-    initialise(whole, derive_seed(seed, "init"), **{k: shape.dim**-0.5 if v == "dim" else v for k, v in spread.items()})
+    initialize(whole, derive_seed(seed, "init"), **{k: shape.dim**-0.5 if v == "dim" else v for k, v in spread.items()})
     stretches = timeline(recipe.pretrain)
     model = lay_out(recipe, name, whole, {s.seq_len for s in stretches if s.first_step < batches.steps})
     first = training.model_copy(update={"horizon_steps": recipe.pretrain.steps, "average_last": 0.0})

@@ -65,7 +65,7 @@ class OneProcess:
     ) -> tuple[float, float, dict[str, float]]:
         """Add a step's gradients to the parameters; its loss, what that was divided by, and sums of what is logged."""
         device = next(self.model.parameters()).device
-        divisor = sum(objective.normaliser(batch) for batch in batches)
+        divisor = sum(objective.normalizer(batch) for batch in batches)
         total, sums = 0.0, dict[str, float]()
         for batch in batches:
             with autocast:

@@ -70,7 +70,7 @@ class WholeReadout:
 class Objective(Protocol):
     """A loss over batches."""
 
-    def normaliser(self, batch: Batch) -> float:
+    def normalizer(self, batch: Batch) -> float:
         """What the batch adds to the global divisor: the weight of its targets, or its pairs."""
         ...
 
@@ -109,7 +109,7 @@ def read_answers(readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor
 class NextToken(Objective):
     """Cross-entropy on weighted targets: pre-training, annealing and supervised fine-tuning."""
 
-    def normaliser(self, batch: Batch) -> float:
+    def normalizer(self, batch: Batch) -> float:
         """The weight of all targets."""
         return float(batch.weights.sum(dtype=torch.float64))
 
@@ -133,7 +133,7 @@ class Distill(Objective):
     weight: float = 0.5
     temperature: float = 1.0
 
-    def normaliser(self, batch: Batch) -> float:
+    def normalizer(self, batch: Batch) -> float:
         """The weight of all targets."""
         return float(batch.weights.sum(dtype=torch.float64))
 
@@ -154,7 +154,7 @@ class Distill(Objective):
 class Reward(Objective):
     """Ranking loss on the scores of chosen and rejected answers (Llama 3 report, section 4.1.2)."""
 
-    def normaliser(self, batch: Batch) -> float:
+    def normalizer(self, batch: Batch) -> float:
         """Pairs in the batch."""
         return float(len(batch.columns["chosen"]))
 
@@ -176,7 +176,7 @@ class DPO(Objective):
     beta: float = 0.1
     nll_weight: float = 0.2
 
-    def normaliser(self, batch: Batch) -> float:
+    def normalizer(self, batch: Batch) -> float:
         """Pairs in the batch."""
         return float(len(batch.columns["chosen"]))
 

@@ -18,7 +18,7 @@ from herdlm.generate.matrix import HalfMatrix, packs
 from herdlm.model.attention import DocumentAttention
 from herdlm.model.config import ModelConfig, RopeScaling
 from herdlm.model.hf import save_folder
-from herdlm.model.transformer import Transformer, build, initialise
+from herdlm.model.transformer import Transformer, build, initialize
 from herdlm.tokens.batch import Piece, assemble
 from herdlm.train.objectives import NextToken
 
@@ -39,7 +39,7 @@ CONFIG = ModelConfig(
 def model(stored: str, config: ModelConfig = CONFIG) -> Transformer:
     """Weights that are float32 in full, or bfloat16's values kept as ``stored`` says."""
     built = build(config)
-    initialise(built, seed=4, std=0.15)
+    initialize(built, seed=4, std=0.15)
     for parameter in built.parameters():
         if parameter.ndim == 1:
             with torch.no_grad():
@@ -137,7 +137,7 @@ def test_new_weights_are_taken_over_where_the_engine_is_told():
     whole = model("float32")
     engine, params = Engine(whole, None), SamplingParams(max_tokens=6, temperature=0)
     before = engine.generate([[1, 2, 3]], params)[0][0]
-    initialise(whole, seed=9, std=0.15)
+    initialize(whole, seed=9, std=0.15)
     engine.forget_prefixes()
     after = engine.generate([[1, 2, 3]], params)[0][0]
     assert after.logprobs != before.logprobs

@@ -23,7 +23,7 @@ from herdlm.generate.load import load_model
 from herdlm.model import hf
 from herdlm.model.attention import DocumentAttention
 from herdlm.model.config import ModelConfig
-from herdlm.model.transformer import Transformer, build, initialise
+from herdlm.model.transformer import Transformer, build, initialize
 from tests.generate.fp8.weights import quantized, scales_rows
 
 CONFIG = ModelConfig(
@@ -39,7 +39,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 def random_folder(folder: Path, config: ModelConfig = CONFIG, **options: Any) -> Path:
     model = build(config)
-    initialise(model, 4, std=0.15)
+    initialize(model, 4, std=0.15)
     if config.head == "score":
         with torch.no_grad():
             model.score.weight.copy_(normal(1, config.dim))

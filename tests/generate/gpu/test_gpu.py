@@ -10,7 +10,7 @@ import torch
 
 from herdlm.generate import Engine, SamplingParams
 from herdlm.model.config import ModelConfig
-from herdlm.model.transformer import Transformer, build, initialise
+from herdlm.model.transformer import Transformer, build, initialize
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is at hand")]
 
@@ -26,7 +26,7 @@ def model(device: str, dtype: torch.dtype = torch.float32, size: int = 32) -> Tr
         vocab_size=970, dim=6 * size, layers=3, heads=6, kv_heads=2, ffn_dim=192, head_dim=size, max_seq_len=512
     )
     built = build(config)
-    initialise(built, seed=4, std=0.1)
+    initialize(built, seed=4, std=0.1)
     return built.to(device, dtype)
 
 

@@ -15,7 +15,7 @@ from herdlm.base.errors import InputError
 from herdlm.generate import Completion, Engine, SamplingParams
 from herdlm.generate.sampling.grammar import Grammar
 from herdlm.model.config import ModelConfig
-from herdlm.model.transformer import Transformer, build, initialise
+from herdlm.model.transformer import Transformer, build, initialize
 from herdlm.tokens.tokenizer import END_OF_TEXT, END_OF_TURN, Tokenizer, TokenizerConfig, train_tokenizer
 
 SCHEMAS: dict[str, dict[str, Any]] = {
@@ -98,7 +98,7 @@ def tokenizer() -> Tokenizer:
 def model() -> Transformer:
     config = ModelConfig(max_seq_len=512, vocab_size=320, dim=32, layers=2, heads=4, kv_heads=2, ffn_dim=48)
     built = build(config)
-    initialise(built, seed=3, std=0.2)
+    initialize(built, seed=3, std=0.2)
     return built
 
 

@@ -17,7 +17,7 @@ from herdlm.generate.sampling.grammar import Grammar
 from herdlm.generate.sampling.sampling import sample_key, uniforms
 from herdlm.model.attention import DocumentAttention
 from herdlm.model.config import ModelConfig
-from herdlm.model.transformer import Transformer, build, initialise
+from herdlm.model.transformer import Transformer, build, initialize
 from herdlm.tokens.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
 
 VOCABULARY = 290  # the tokenizer's 280 and padding
@@ -32,7 +32,7 @@ def tokenizer() -> Tokenizer:
 def model() -> Transformer:
     config = ModelConfig(max_seq_len=96, vocab_size=VOCABULARY, dim=32, layers=2, heads=4, kv_heads=2, ffn_dim=48)
     built = build(config, dtype=torch.float64)
-    initialise(built, seed=3, std=0.25)
+    initialize(built, seed=3, std=0.25)
     return built
 
 

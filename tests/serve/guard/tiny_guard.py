@@ -10,7 +10,7 @@ import torch
 from herdlm.model.config import ModelConfig
 from herdlm.model.hf import save_folder
 from herdlm.model.losses import target_logprobs
-from herdlm.model.transformer import build, initialise
+from herdlm.model.transformer import build, initialize
 from herdlm.serve.guard.guard import guard_message
 from herdlm.tokens.batch import Piece, lay_out
 from herdlm.tokens.chat import render
@@ -58,7 +58,7 @@ def train_guard(folder: Path, *, max_seq_len: int = 512) -> Path:
             rope_theta=10_000.0,
         )
     )
-    initialise(model, 0, std=0.08)
+    initialize(model, 0, std=0.08)
     pieces = [_piece(tokenizer, turns, answer) for turns, answer in rows]
     longest = max(len(piece.weights) for piece in pieces)
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)

@@ -38,7 +38,7 @@ from herdlm.generate.fp8.config import Granularity
 from herdlm.generate.matrix import Matrix, matrix
 from herdlm.model.config import ModelConfig
 from herdlm.model.hf import CONFIG, checked_weights, config_from_hf, fill
-from herdlm.model.transformer import Transformer, materialise
+from herdlm.model.transformer import Transformer, materialize
 from herdlm.model.weights import read_json
 
 FP8 = torch.float8_e4m3fn
@@ -283,7 +283,7 @@ def load_fp8(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtyp
                 )
                 model.set_submodule(name, new)
     weights = checked_weights(folder, model)
-    model = materialise(model, device)
+    model = materialize(model, device)
     fill(model, weights)
     return model.requires_grad_(False)
 

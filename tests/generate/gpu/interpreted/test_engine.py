@@ -18,7 +18,7 @@ from herdlm.generate.gpu.fp8_feed_forward import Fp8FeedForward
 from herdlm.generate.gpu.layer import KernelLayer
 from herdlm.model.config import ModelConfig
 from herdlm.model.hf import save_folder
-from herdlm.model.transformer import Transformer, build, initialise
+from herdlm.model.transformer import Transformer, build, initialize
 
 CONFIG = ModelConfig(vocab_size=97, dim=64, layers=2, heads=4, kv_heads=1, ffn_dim=48, max_seq_len=128)
 SIZES: dict[str, dict[str, Any]] = {
@@ -30,7 +30,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 def model(**changes: Any) -> Transformer:
     built = build(CONFIG.model_copy(update=changes))
-    initialise(built, seed=4, std=0.15)
+    initialize(built, seed=4, std=0.15)
     return built
 
 
@@ -119,7 +119,7 @@ def test_new_weights_are_recorded_anew(plainly):
     whole, asked = model(), SamplingParams(max_tokens=5, temperature=0.0)
     engine = Engine(whole, None)
     engine.generate(prompts(), asked)
-    initialise(whole, seed=9, std=0.15)
+    initialize(whole, seed=9, std=0.15)
     engine.forget_prefixes()
     assert_same(engine.generate(prompts(), asked), plainly(whole, None).generate(prompts(), asked))
 
