@@ -5,7 +5,7 @@
 
 Not measured so far: no GPU was at hand when this was written. The shape is the 8B's, the weights are random. Three
 engines run one after the other: BF16 from CUDA graphs, BF16 launched step by step, and FP8 (the feed-forward of all
-layers but the first and the last, quantised in memory by the product's own functions) from graphs.
+layers but the first and the last, quantized in memory by the product's own functions) from graphs.
 
 - decode: one engine step, drawing and the host's work included, at batch 1, 64 and 256; its share of the bound is the
   time that reading the weights and the cache once would take at the memory's rate, over the time it took: at the rate
@@ -43,7 +43,7 @@ from herdlm.generate import Engine, SamplingParams
 from herdlm.generate.fp8.linear import Fp8Linear, weight_scale, weight_values
 from herdlm.generate.gpu.attention import PlannedAttention, attention_for
 from herdlm.generate.gpu.graphs import recorder
-from herdlm.generate.paged_attention import Feed, bytes_per_token
+from herdlm.generate.paged_attention import StepInput, bytes_per_token
 from herdlm.model.config import ModelConfig
 from herdlm.model.transformer import Transformer, build
 
@@ -175,7 +175,7 @@ def start_decoding(engine: Engine, asked: list[list[int]], tokens: int) -> list[
     """Submit prompts and step until all of them decode; their request ids."""
     params = SamplingParams(max_tokens=tokens)
     ids = [engine.submit(prompt, params, stream=False) for prompt in asked]
-    rows = engine.scheduler.rows
+    rows = engine.scheduler.sequences
     while engine.scheduler.waiting or (rows.length - rows.computed)[rows.running()].max() > 1:
         engine.step()
     return ids
@@ -249,20 +249,20 @@ def attention_work(engine: Engine, shape: Shape) -> Callable[[], None]:
     config, size, cache = shape.model, engine.pool.page_size, engine.cache
     position, tables = np.array([shape.context]), np.arange(1, engine.pool.pages_for(shape.context + 1) + 1)[None]
     slots = tables[0, position // size] * size + position % size
-    feed = Feed(
+    feed = StepInput(
         np.zeros(1, np.int32), position, slots, position, np.ones(1, np.int64), tables, np.zeros((2, 0), np.int64)
     )
     attend = attention_for(cache, feed)
     heads = torch.randn(
         1, config.heads + 2 * config.kv_heads, config.head_size, device=engine.device, dtype=engine.compute
     )
-    turn = torch.ones(1, 1, config.head_size // 2, dtype=torch.complex64, device=engine.device)
+    rotation = torch.ones(1, 1, config.head_size // 2, dtype=torch.complex64, device=engine.device)
     q, k, v = heads[None].split((config.heads, config.kv_heads, config.kv_heads), dim=2)
 
     def work() -> None:
         for layer in range(config.layers):
             if isinstance(attend, PlannedAttention):
-                attend.turned(layer, heads, turn)
+                attend.attend_unrotated(layer, heads, rotation)
             else:
                 attend(layer, q, k, v)
 

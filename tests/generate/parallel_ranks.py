@@ -14,7 +14,7 @@ from herdlm.generate.embedding import embedding
 from herdlm.generate.fp8.config import Granularity
 from herdlm.generate.fp8.linear import FP8, Fp8Linear
 from herdlm.generate.load import load_model
-from herdlm.generate.parallel import Part, follow
+from herdlm.generate.parallel import ModelShard, run_worker
 from herdlm.model.config import ModelConfig, RopeScaling
 from herdlm.model.transformer import Transformer, build, initialize
 from herdlm.parallel.config import Sizes
@@ -68,7 +68,7 @@ def generate_fp8(tp: int, pp: int, folder: str) -> list[Any]:
 def _answers_of(model: Transformer, tp: int, pp: int) -> list[Any]:
     mesh = make_mesh(Sizes(tp=tp, cp=1, pp=pp, dp_replicate=1, dp_shard=1), torch.device("cpu"))
     if dist.get_rank():
-        follow(Part(model, model.model.embed_tokens.weight.dtype, mesh, let_go=True))
+        run_worker(ModelShard(model, model.model.embed_tokens.weight.dtype, mesh, free_original=True))
         return []
     engine = Engine(model, None, mesh=mesh, keep_model=False, **SIZES)
     found = answers(engine)
@@ -83,7 +83,7 @@ def embed(tp: int, pp: int) -> list[list[float]]:
     """On every rank; the first one's embeddings of documents before and after it generates."""
     mesh = make_mesh(Sizes(tp=tp, cp=1, pp=pp, dp_replicate=1, dp_shard=1), torch.device("cpu"))
     if dist.get_rank():
-        follow(Part(model(halves=False), torch.float32, mesh))
+        run_worker(ModelShard(model(halves=False), torch.float32, mesh))
         return []
     engine = Engine(model(halves=False), None, mesh=mesh, **SIZES)
     first = embedding(engine.model, DOCUMENTS[0])

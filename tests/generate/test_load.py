@@ -40,7 +40,7 @@ def test_the_type_asked_for_is_the_type_of_weights_and_cache(folder):
     assert load_model(folder, "cpu", torch.float64).model.norm.weight.dtype == torch.float64
 
 
-def test_a_quantised_folder_is_read_as_such(folder, tmp_path):
+def test_a_quantized_folder_is_read_as_such(folder, tmp_path):
     quantize_folder(folder, tmp_path / "fp8", Fp8Config())
     engine = Engine.load(tmp_path / "fp8", device="cpu", dtype="float32")
     assert engine.model.model.layers[1].mlp.up.weight.dtype == torch.float8_e4m3fn

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from herdlm.base.errors import InputError
 from herdlm.generate import Engine, SamplingParams
-from herdlm.generate.cpu.fused import MixedFeedForward
+from herdlm.generate.cpu.fused import UnfusedFeedForward
 from herdlm.generate.embedding import embedding
 from herdlm.generate.fp8.config import Fp8Config
 from herdlm.generate.fp8.folder import quantize_folder
 from herdlm.generate.fp8.linear import Fp8Linear
-from herdlm.generate.fp8.linear import feed_forward as fp8_feed_forward
+from herdlm.generate.gpu import fp8_feed_forward
 from herdlm.generate.load import load_model
-from herdlm.generate.paged_attention import Feed
+from herdlm.generate.paged_attention import StepInput
 from herdlm.generate.parallel import check_layout, micro_batches
 from herdlm.model.hf import save_folder
 from herdlm.model.transformer import FeedForward, build, initialize
@@ -84,8 +84,8 @@ def test_the_fast_feed_forward_of_gpus_is_for_whole_tokens_alone(divided, monkey
     )
     down.group = object() if divided else None
     whole.gate_proj, whole.up_proj, whole.down_proj = gate, up, down
-    made = fp8_feed_forward.fp8_feed_forward(MixedFeedForward(whole, torch.bfloat16), torch.bfloat16)
-    assert type(made) is (MixedFeedForward if divided else fp8_feed_forward.Fp8FeedForward)
+    made = fp8_feed_forward.fp8_feed_forward(UnfusedFeedForward(whole, torch.bfloat16), torch.bfloat16)
+    assert type(made) is (UnfusedFeedForward if divided else fp8_feed_forward.Fp8FeedForward)
 
 
 def test_embeddings_are_those_of_one_process():
@@ -113,7 +113,7 @@ def test_micro_batches_are_the_step_in_order(counts, parts):
     positions = np.concatenate([np.arange(b, b + c) for b, c in zip(begins, counts, strict=True)])
     tables = np.arange(len(counts))[:, None] + np.zeros((1, 3), dtype=np.int64)
     tokens = np.arange(len(positions), dtype=np.int32)
-    feed = Feed(tokens, positions, positions + 7, begins, counts, tables, np.zeros((2, 0), dtype=np.int64))
+    feed = StepInput(tokens, positions, positions + 7, begins, counts, tables, np.zeros((2, 0), dtype=np.int64))
     cut = micro_batches(feed, parts)
     lengths = [len(part.tokens) for part in cut]
     assert len(cut) == min(parts, len(tokens))
@@ -147,7 +147,7 @@ class Seen(subprocess.Popen):
 subprocess.Popen = Seen
 from herdlm.base.errors import HerdError
 from herdlm.generate import Engine, SamplingParams
-from herdlm.generate.fp8.linear import feed_forward as fp8_feed_forward
+from herdlm.generate.gpu import fp8_feed_forward
 def ask():
     found = engine.generate(json.loads(sys.argv[3]), SamplingParams(max_tokens=8, n=2))
     return [[c.tokens, c.logprobs] for each in found for c in each]

@@ -54,7 +54,7 @@ class Simulation:
         if batch is None:
             return False
         self._check_and_write(batch)
-        rows = self.scheduler.rows
+        rows = self.scheduler.sequences
         drawn = []
         for row in batch.drawing.tolist():
             sample = rows.sample[row]
@@ -74,7 +74,7 @@ class Simulation:
         return True
 
     def _check_and_write(self, batch: Batch) -> None:
-        size, rows = self.pool.page_size, self.scheduler.rows
+        size, rows = self.pool.page_size, self.scheduler.sequences
         assert 0 < batch.counts.sum() == len(batch.tokens) <= self.scheduler.step_tokens
         pages = self.memory.reshape(-1, size)
         sources, targets = batch.copies
@@ -108,7 +108,7 @@ class Simulation:
     def check(self) -> None:
         """Every page is held by as many rows as list it, and each row writes into a page of its own."""
         self.pool.check()
-        rows = self.scheduler.rows
+        rows = self.scheduler.sequences
         holders = np.zeros(self.pool.count + 1, dtype=int)
         for row in range(rows.count):
             held = rows.table[row, : rows.pages[row]].tolist()
@@ -258,10 +258,10 @@ def test_a_row_put_back_within_its_prompt_takes_those_that_wait_for_it_along():
     simulation.step()
     simulation.submit(2, prompts[2], 2, 3, stop=9)
     simulation.step()
-    assert (simulation.scheduler.rows.state == FOLLOWING).sum() == 1
+    assert (simulation.scheduler.sequences.state == FOLLOWING).sum() == 1
     while simulation.scheduler.preemptions == 0:
         assert simulation.step()
-    assert not (simulation.scheduler.rows.state == FOLLOWING).any()
+    assert not (simulation.scheduler.sequences.state == FOLLOWING).any()
     while simulation.step():
         pass
     assert simulation.finished == {(id, j): alone(prompts[id], j, 9, 9) for id, j in ((0, 0), (1, 0), (2, 0), (2, 1))}
@@ -297,7 +297,7 @@ def test_no_row_keeps_a_shared_page_while_one_that_holds_it_stands_still():
     simulation = Simulation(pages=64, page_size=4, max_batch=4, step_tokens=64)
     simulation.submit(0, [1, 2], 3, 4, stop=9)
     simulation.step()
-    rows = simulation.scheduler.rows
+    rows = simulation.scheduler.sequences
     page = rows.table[2, 0]
     rows.state[2] = FOLLOWING
     batch = simulation.scheduler.schedule()
@@ -336,6 +336,6 @@ def test_the_simulation_notices_a_wrong_page():
     simulation = Simulation(pages=64, page_size=2, max_batch=4, step_tokens=8)
     simulation.submit(0, [1, 2, 3], 1, 9, stop=9)
     simulation.step()
-    simulation.scheduler.rows.table[0, 0] += 1
+    simulation.scheduler.sequences.table[0, 0] += 1
     with pytest.raises(AssertionError):
         simulation.step()

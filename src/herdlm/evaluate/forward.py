@@ -24,15 +24,15 @@ Model = Transformer | ParallelModel
 ROUNDS = 4  # of a pipeline that are read at a time
 
 
-class _Readout(Protocol):
+class _OutputHead(Protocol):
     def target_logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor: ...
 
     def most_likely(self, hidden: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True)
-class _WholeReadout:
-    """The counterpart of :class:`herdlm.parallel.output_head.PartReadout`."""
+class _WholeOutputHead:
+    """The counterpart of :class:`herdlm.parallel.output_head.ShardedOutputHead`."""
 
     model: Transformer
 
@@ -56,8 +56,8 @@ def row_pieces(model: Model) -> int:
 def token_logprobs(model: Model, batches: Sequence[Batch]) -> Iterator[Tensor]:
     """For each batch the log-probability of every target, [B, T] float64 on the CPU; 0 where the weight is 0."""
 
-    def read(readout: _Readout, hidden: Tensor, targets: Tensor) -> Tensor:
-        return readout.target_logprobs(hidden, targets)
+    def read(output_head: _OutputHead, hidden: Tensor, targets: Tensor) -> Tensor:
+        return output_head.target_logprobs(hidden, targets)
 
     if not isinstance(model, ParallelModel):
         yield from (_whole(model, batch, read) for batch in batches)
@@ -70,19 +70,19 @@ def token_logprobs(model: Model, batches: Sequence[Batch]) -> Iterator[Tensor]:
 def likeliest_tokens(model: Model, batch: Batch) -> Tensor:
     """The most likely next token at every place whose weight is above zero, [B, T] int64 on the CPU; 0 elsewhere."""
 
-    def read(readout: _Readout, hidden: Tensor, targets: Tensor) -> Tensor:
-        return readout.most_likely(hidden)
+    def read(output_head: _OutputHead, hidden: Tensor, targets: Tensor) -> Tensor:
+        return output_head.most_likely(hidden)
 
     found = model.values([batch], read)[0] if isinstance(model, ParallelModel) else _whole(model, batch, read)
     return found.long()
 
 
 @torch.no_grad()
-def _whole(model: Transformer, batch: Batch, read: Callable[[_Readout, Tensor, Tensor], Tensor]) -> Tensor:
+def _whole(model: Transformer, batch: Batch, read: Callable[[_OutputHead, Tensor, Tensor], Tensor]) -> Tensor:
     here = batch.weights > 0
     moved = batch.to(next(model.parameters()).device)
     asked = here.to(moved.tokens.device)
-    values = read(_WholeReadout(model), hidden_states(model, moved)[asked.flatten()], moved.targets[asked])
+    values = read(_WholeOutputHead(model), hidden_states(model, moved)[asked.flatten()], moved.targets[asked])
     found = torch.zeros(here.shape, dtype=torch.float64)
     found[here] = values.double().cpu()
     return found

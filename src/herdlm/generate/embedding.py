@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from herdlm.generate.parallel import LeadingTransformer
+from herdlm.generate.parallel import DriverTransformer
 from herdlm.model.attention import DocumentAttention
 from herdlm.model.transformer import Transformer
 
@@ -21,7 +21,7 @@ def embedding(model: Transformer, tokens: Sequence[int]) -> list[float]:
 
 
 def _hidden(model: Transformer, tokens: Sequence[int]) -> Tensor:
-    if isinstance(model, LeadingTransformer):
+    if isinstance(model, DriverTransformer):
         return model.encode(tokens)
     row = torch.tensor(tokens, device=model.model.embed_tokens.weight.device)[None]
     positions = torch.arange(row.shape[1], device=row.device)[None]

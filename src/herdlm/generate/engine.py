@@ -18,12 +18,12 @@ from herdlm.generate.gpu.attention import attention_for, kernels_fit
 from herdlm.generate.gpu.graphs import DecodeGraphs, graph_bytes
 from herdlm.generate.gpu.layer import layer_type
 from herdlm.generate.load import compute_type, load_model
-from herdlm.generate.paged_attention import Feed, PagedCache, bytes_per_token
+from herdlm.generate.paged_attention import PagedCache, StepInput, bytes_per_token
 from herdlm.generate.pages import PagePool
-from herdlm.generate.parallel import LeadingTransformer, part_config
+from herdlm.generate.parallel import DriverTransformer, part_config
 from herdlm.generate.processes import start_processes
 from herdlm.generate.request import Completion, Event, FinishReason, SamplingParams
-from herdlm.generate.sampling.choose import draw_rows, score_prompts
+from herdlm.generate.sampler import sample_tokens, score_prompts
 from herdlm.generate.sampling.detokenize import TextStream
 from herdlm.generate.sampling.grammar import Matcher, Matchers
 from herdlm.generate.sampling.sampling import sample_key
@@ -95,9 +95,9 @@ class Engine:
         self.compute = compute or weight.dtype
         self._whole = model if keep_model and mesh is None else None
         if mesh is None:
-            self.model = self._fused(model, let_go=not keep_model)
+            self.model = self._fused(model, free_original=not keep_model)
         else:
-            self.model = LeadingTransformer(model, self.compute, mesh, let_go=not keep_model)
+            self.model = DriverTransformer(model, self.compute, mesh, free_original=not keep_model)
         if cache_tokens is None:
             per_token = bytes_per_token(part_config(config, mesh) if mesh else config, self.compute)
             beside = graph_bytes(config, max_batch, self.compute)
@@ -106,7 +106,7 @@ class Engine:
         pages = -(-cache_tokens // page_size)
         self.pool = PagePool(pages, page_size)
         self.scheduler = Scheduler(self.pool, max_batch, max(step_tokens, max_batch))
-        if isinstance(self.model, LeadingTransformer):
+        if isinstance(self.model, DriverTransformer):
             self.cache = self.model.open(pages, page_size)
         else:
             self.cache = PagedCache(config, pages, page_size, self.device, self.compute)
@@ -157,7 +157,7 @@ class Engine:
     @property
     def processes(self) -> int:
         """How many processes hold the model between them."""
-        return self.model.processes if isinstance(self.model, LeadingTransformer) else 1
+        return self.model.processes if isinstance(self.model, DriverTransformer) else 1
 
     @property
     def busy(self) -> bool:
@@ -237,7 +237,7 @@ class Engine:
 
     def close(self) -> None:
         """Let the other processes of a parallel model end; nothing to do for one alone."""
-        if isinstance(self.model, LeadingTransformer):
+        if isinstance(self.model, DriverTransformer):
             self.model.close()
 
     def step(self) -> list[Event]:
@@ -255,17 +255,17 @@ class Engine:
         ended = self.scheduler.commit(batch, tokens, logprobs)
         return self._report(batch.drawing, tokens, logprobs, ended)
 
-    def _fused(self, model: Transformer, let_go: bool = False) -> Transformer:
+    def _fused(self, model: Transformer, free_original: bool = False) -> Transformer:
         # What only behaves like a model is run as it is.
         kind = layer_type(self.device, self.compute, self.config.head_size)
         fused = isinstance(model, Transformer)
-        return FusedTransformer(model, self.compute, let_go=let_go, layer=kind) if fused else model
+        return FusedTransformer(model, self.compute, free_original=free_original, layer=kind) if fused else model
 
     def _decode_graphs(self) -> DecodeGraphs | None:
         cache = self.cache
         if not isinstance(self.model, FusedTransformer) or not kernels_fit(cache.device, cache.dtype, cache.head_size):
             return None
-        return DecodeGraphs(self.model, cache, self.scheduler.rows.count, self.config.max_seq_len)
+        return DecodeGraphs(self.model, cache, self.scheduler.sequences.count, self.config.max_seq_len)
 
     def _drop(self, request_ids: list[int]) -> int:
         """Drop those of the requests that are still here; returns their number."""
@@ -354,14 +354,14 @@ class Engine:
     @torch.inference_mode()
     def _forward(self, batch: Batch) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Run the model over a batch and draw; tokens and their log-probabilities, [M] each."""
-        rows, drawing = self.scheduler.rows, batch.drawing
+        sequences, drawing = self.scheduler.sequences, batch.drawing
         self.cache.copy_pages(batch.copies[0], batch.copies[1])
         if self._graphs and self._graphs.takes(batch):
             return self._drawn(self._graphs.run(batch), batch.at, drawing)
         tokens, positions = (torch.from_numpy(a).to(self.device)[None] for a in (batch.tokens, batch.positions))
         hidden = self.model(tokens, positions, attention_for(self.cache, _feed(batch)))[0]
         if len(batch.scoring):
-            score_prompts(self.model, hidden, batch, rows)
+            score_prompts(self.model, hidden, batch, sequences)
         if not len(drawing):
             return np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
         # Samples that share a prompt draw their first token from one row of logits.
@@ -373,17 +373,19 @@ class Engine:
         """Draw for rows ``drawing`` [M] from those of ``logits`` that ``at`` [M] names."""
         if len(at) != len(logits) or bool((at != np.arange(len(at))).any()):
             logits = logits[torch.from_numpy(at).to(self.device)]
-        drawn, logprobs = draw_rows(logits, self.scheduler.rows, drawing, compiled=self.cache.compiled is not None)
+        drawn, logprobs = sample_tokens(
+            logits, self.scheduler.sequences, drawing, compiled=self.cache.compiled is not None
+        )
         return drawn.cpu().numpy().astype(np.int32), logprobs.cpu().numpy()
 
     def _report(
         self, drawing: Integers, tokens: NDArray[np.int32], logprobs: NDArray[np.float32], ended: NDArray[np.int8]
     ) -> list[Event]:
         """Look for stop strings, finish what has ended, and tell."""
-        rows, events = self.scheduler.rows, []
+        sequences, events = self.scheduler.sequences, []
         text_stop = np.zeros(len(drawing), dtype=np.bool_)
-        for i in np.flatnonzero(rows.watched[drawing]).tolist():
-            sample = rows.sample[drawing[i]]
+        for i in np.flatnonzero(sequences.watched[drawing]).tolist():
+            sample = sequences.sample[drawing[i]]
             assert sample is not None
             if ended[i] != STOPPED:
                 text_stop[i], failed = self._read(sample, int(tokens[i]))
@@ -413,13 +415,13 @@ class Engine:
         return stopped or sample.matcher.finished, sample.matcher.failed
 
     def _finish(self, row: int, ended: int, text_stop: bool) -> list[Event]:
-        rows = self.scheduler.rows
-        sample = rows.sample[row]
+        sequences = self.scheduler.sequences
+        sample = sequences.sample[row]
         assert sample is not None
-        request, start, end = sample.request, int(rows.start[row]), int(rows.length[row])
+        request, start, end = sample.request, int(sequences.start[row]), int(sequences.length[row])
         excluded = 1 if ended == STOPPED else 0
-        tokens = rows.tokens[row, start : end - excluded].tolist()
-        logprobs = rows.logprobs[row, start:end].tolist() if request.params.logprobs else []
+        tokens = sequences.tokens[row, start : end - excluded].tolist()
+        logprobs = sequences.logprobs[row, start:end].tolist() if request.params.logprobs else []
         if sample.text:
             sample.text.close()
             text = sample.text.text
@@ -440,7 +442,7 @@ class Engine:
         if not request.unfinished:
             del self.requests[request.id]
         if asked.samples > asked.n:
-            request.candidates.append((float(rows.logprobs[row, start:end].mean()), sample.index, completion))
+            request.candidates.append((float(sequences.logprobs[row, start:end].mean()), sample.index, completion))
             return [] if request.unfinished else _best(request)
         if not request.stream:
             return [_whole(request, sample.index, completion)]
@@ -469,8 +471,8 @@ def _bias(params: SamplingParams) -> tuple[Integers, NDArray[np.float32]] | None
     return np.array(tokens, dtype=np.int64), np.array(values, dtype=np.float32)
 
 
-def _feed(batch: Batch) -> Feed:
-    return Feed(batch.tokens, batch.positions, batch.slots, batch.begins, batch.counts, batch.tables, batch.copies)
+def _feed(batch: Batch) -> StepInput:
+    return StepInput(batch.tokens, batch.positions, batch.slots, batch.begins, batch.counts, batch.tables, batch.copies)
 
 
 def _cache_bytes(device: torch.device, beside: int) -> int:

@@ -46,7 +46,7 @@ def pick_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
 
 
 def load_model(folder: Path, device: str = "auto", dtype: str | torch.dtype = "auto") -> Transformer:
-    """The model of a Hugging Face folder, quantised or not as its config.json says.
+    """The model of a Hugging Face folder, quantized or not as its config.json says.
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".

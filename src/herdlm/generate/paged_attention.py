@@ -98,7 +98,7 @@ def _zeros(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> 
 
 
 @dataclass(slots=True, eq=False)
-class Feed:
+class StepInput:
     """What attention knows of a step; see :class:`herdlm.generate.scheduler.Batch`, which has the same fields."""
 
     tokens: NDArray[np.int32]
@@ -150,7 +150,7 @@ class PagedAttention:
     GATHER_BYTES_CPU = 2**20
     GATHER_BYTES_GPU = 2**29
 
-    def __init__(self, cache: PagedCache, feed: Feed) -> None:
+    def __init__(self, cache: PagedCache, feed: StepInput) -> None:
         self.cache, self.feed = cache, feed
         self.planned = False
 
@@ -221,7 +221,7 @@ class PagedAttention:
             return mixed, norm
         return mixed.index_select(0, group.real), norm.index_select(0, group.real) if wanted else norm
 
-    def _shared_groups(self, feed: Feed) -> tuple[list[Group], Integers]:
+    def _shared_groups(self, feed: StepInput) -> tuple[list[Group], Integers]:
         """A group for each set of sequences with pages in common, and the pages [S] that are left out elsewhere."""
         cache = self.cache
         own = np.zeros(len(feed.counts), dtype=np.int64)
@@ -236,7 +236,7 @@ class PagedAttention:
             groups.append(Group(1, (end - begin) * cache.page_size, queries, None, queries, runs, begin == 0, None))
         return groups, own
 
-    def _split(self, feed: Feed, segments: Integers, own: Integers) -> Iterator[Integers]:
+    def _split(self, feed: StepInput, segments: Integers, own: Integers) -> Iterator[Integers]:
         """``segments`` in groups: like numbers of queries together, then like numbers of pages."""
         cache = self.cache
         pages = -(-(feed.begins + feed.counts) // cache.page_size) - own
@@ -252,7 +252,7 @@ class PagedAttention:
             yield order[begin:end]
             end = begin
 
-    def _group(self, feed: Feed, segments: Integers, own: Integers) -> Group:
+    def _group(self, feed: StepInput, segments: Integers, own: Integers) -> Group:
         cache = self.cache
         begins, counts, skipped = feed.begins[segments], feed.counts[segments], own[segments]
         firsts = (np.cumsum(feed.counts) - feed.counts)[segments]

@@ -29,7 +29,7 @@ from herdlm.generate.fp8.linear import Fp8Linear
 from herdlm.generate.gpu.attention import KernelAttention, attention_for
 from herdlm.generate.gpu.layer import layer_type
 from herdlm.generate.matrix import matrix
-from herdlm.generate.paged_attention import Feed, PagedAttention, PagedCache
+from herdlm.generate.paged_attention import PagedAttention, PagedCache, StepInput
 from herdlm.generate.sequences import Integers
 from herdlm.model.attention import Attend, DocumentAttention
 from herdlm.model.config import ModelConfig
@@ -90,17 +90,17 @@ class _Sent:
             transfer.wait()
 
 
-class Part:
+class ModelShard:
     """This process's part of a model and of the cache.
 
     Args:
-        let_go: as in :class:`herdlm.generate.cpu.fused.FusedTransformer`.
+        free_original: as in :class:`herdlm.generate.cpu.fused.FusedTransformer`.
 
     Raises:
         InputError: the model cannot be divided so.
     """
 
-    def __init__(self, whole: Transformer, compute: torch.dtype, mesh: Mesh, *, let_go: bool = False) -> None:
+    def __init__(self, whole: Transformer, compute: torch.dtype, mesh: Mesh, *, free_original: bool = False) -> None:
         config, n, rank = whole.config, mesh.sizes.tp, mesh.tp_rank
         check_layout(config, n, mesh.sizes.pp)
         self.mesh, self.whole_config, self.config, self.compute = mesh, config, part_config(config, mesh), compute
@@ -119,7 +119,7 @@ class Part:
                 fused = kind(mine, compute, group, compiled=compiled)
                 fused.number = len(self.layers)
                 self.layers.append(fused)
-            if let_go:
+            if free_original:
                 whole.model.layers[index] = nn.Identity()
         self.norm = FusedNorm(whole.model.norm, compute, compiled=compiled)
         self.embedding = whole.model.embed_tokens
@@ -133,7 +133,7 @@ class Part:
         self.cache = PagedCache(self.config, pages, page_size, self.mesh.device, self.compute)
         return self.cache
 
-    def forward(self, feed: Feed) -> Tensor | None:
+    def forward(self, feed: StepInput) -> Tensor | None:
         """Run a step's tokens; hidden states [N, D] on the first process, None on others."""
         assert self.cache is not None
         parts = micro_batches(feed, self.mesh.sizes.pp)
@@ -155,9 +155,9 @@ class Part:
                 x = self._received(len(tokens), self.place - n)
             positions = torch.from_numpy(places).to(self.mesh.device)
             angles = positions.float()[:, None, None] * self.frequencies
-            turn = torch.polar(torch.ones_like(angles), angles)
+            rotation = torch.polar(torch.ones_like(angles), angles)
             for layer in self.layers:
-                x = layer(x, turn, attend)
+                x = layer(x, rotation, attend)
             if not self.last:
                 sent.send(x, self.place + n)
             elif self.first:
@@ -193,13 +193,13 @@ class Part:
         return x
 
 
-class LeadingTransformer(Transformer):
-    """The model as the first process's engine sees it: whole. :func:`follow` runs on the others."""
+class DriverTransformer(Transformer):
+    """The model as the first process's engine sees it: whole. :func:`run_worker` runs on the others."""
 
-    def __init__(self, whole: Transformer, compute: torch.dtype, mesh: Mesh, *, let_go: bool = False) -> None:
+    def __init__(self, whole: Transformer, compute: torch.dtype, mesh: Mesh, *, free_original: bool = False) -> None:
         nn.Module.__init__(self)
         self.config = whole.config
-        self.part = Part(whole, compute, mesh, let_go=let_go)
+        self.part = ModelShard(whole, compute, mesh, free_original=free_original)
         self.broken = False
 
     @property
@@ -271,7 +271,7 @@ class LeadingTransformer(Transformer):
 
 
 @torch.inference_mode()
-def follow(part: Part) -> None:
+def run_worker(part: ModelShard) -> None:
     """Do what the first process says until it closes the model."""
     mesh = part.mesh
     while True:
@@ -292,10 +292,10 @@ def follow(part: Part) -> None:
             part.logits(part.broadcast(hidden, mesh.tp.get_group()))
 
 
-def _received_feed(part: Part, tokens: int, segments: int, pages: int, copies: int) -> Feed:
+def _received_feed(part: ModelShard, tokens: int, segments: int, pages: int, copies: int) -> StepInput:
     lengths = (tokens, tokens, tokens, segments, segments, segments * pages, 2 * copies)
     fields = np.split(_received_numbers(part, sum(lengths)), np.cumsum(lengths)[:-1])
-    return Feed(
+    return StepInput(
         tokens=fields[0].astype(np.int32),
         positions=fields[1],
         slots=fields[2],
@@ -306,12 +306,12 @@ def _received_feed(part: Part, tokens: int, segments: int, pages: int, copies: i
     )
 
 
-def _received_numbers(part: Part, count: int) -> NDArray[np.int64]:
+def _received_numbers(part: ModelShard, count: int) -> NDArray[np.int64]:
     numbers = torch.zeros(count, dtype=torch.int64, device=part.mesh.device)
     return part.broadcast(numbers).cpu().numpy()
 
 
-def micro_batches(feed: Feed, count: int) -> list[Feed]:
+def micro_batches(feed: StepInput, count: int) -> list[StepInput]:
     """``feed`` in at most ``count`` parts of equal length, in order; a segment may fall into several."""
     total = len(feed.tokens)
     borders = np.unique(np.linspace(0, total, min(count, total) + 1).astype(np.int64))
@@ -320,7 +320,7 @@ def micro_batches(feed: Feed, count: int) -> list[Feed]:
     return [_between(feed, int(begin), int(end)) for begin, end in pairwise(borders)]
 
 
-def _between(feed: Feed, begin: int, end: int) -> Feed:
+def _between(feed: StepInput, begin: int, end: int) -> StepInput:
     firsts: Integers = np.cumsum(feed.counts) - feed.counts
     lows, highs = np.maximum(firsts, begin), np.minimum(firsts + feed.counts, end)
     here = np.flatnonzero(highs > lows)

@@ -23,7 +23,7 @@ from herdlm.base.errors import HerdError
 from herdlm.base.parent import end_with
 from herdlm.generate.fp8.linear import shape_of
 from herdlm.generate.load import compute_type, load_model, pick_device
-from herdlm.generate.parallel import Part, check_layout, follow
+from herdlm.generate.parallel import ModelShard, check_layout, run_worker
 from herdlm.parallel.config import Sizes
 from herdlm.parallel.mesh import Mesh, make_mesh
 
@@ -97,9 +97,9 @@ def main() -> None:
     store = TCPStore("127.0.0.1", order["port"], order["tp"] * order["pp"], is_master=False, timeout=START)
     mesh = _join(store, order["rank"], order["tp"], order["pp"], order["device"])
     model = load_model(Path(order["folder"]), order["device"], order["dtype"])
-    part = Part(model, compute_type(model, order["dtype"]), mesh, let_go=True)
+    part = ModelShard(model, compute_type(model, order["dtype"]), mesh, free_original=True)
     try:
-        follow(part)
+        run_worker(part)
     except RuntimeError as error:  # of the transfer: a process of this model is gone, and the rest are of no use
         sys.exit(f"process {order['rank']} of a parallel model ends: {str(error).splitlines()[0]}")
 

@@ -104,14 +104,14 @@ class SamplingParams:
         return self.n if self.best_of is None else self.best_of
 
     @property
-    def penalised(self) -> bool:
+    def penalized(self) -> bool:
         """Whether what came before changes the logits."""
         return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
 
     @property
     def shaped(self) -> bool:
         """Whether logits are changed before temperature and filters."""
-        return self.penalised or bool(self.logit_bias) or self.min_tokens > 0 or self.grammar is not None
+        return self.penalized or bool(self.logit_bias) or self.min_tokens > 0 or self.grammar is not None
 
     def _check_bias(self) -> None:
         if not isinstance(self.logit_bias, tuple):

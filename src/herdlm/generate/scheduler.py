@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from herdlm.generate.pages import PagePool, page_digest
-from herdlm.generate.sequences import FOLLOWING, RUNNING, Integers, Request, Rows, Sample
+from herdlm.generate.sequences import FOLLOWING, RUNNING, Integers, Request, Sample, Sequences
 
 ONGOING, STOPPED, OUT_OF_LENGTH = 0, 1, 2
 
@@ -24,7 +24,7 @@ NONE = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(slots=True, eq=False)
-class Bunch:
+class SequenceGroup:
     """Samples of one request that wait with the same known tokens: its new samples, or one that was put back."""
 
     samples: list[Sample]
@@ -72,8 +72,8 @@ class Scheduler:
     def __init__(self, pool: PagePool, max_batch: int, step_tokens: int) -> None:
         assert step_tokens >= max_batch, "every decoding row must fit into a step"
         self.pool, self.step_tokens = pool, step_tokens
-        self.rows = Rows(max_batch, pool.page_size)
-        self.waiting: deque[Bunch] = deque()
+        self.sequences = Sequences(max_batch, pool.page_size)
+        self.waiting: deque[SequenceGroup] = deque()
         self.followers: dict[int, Integers] = {}
         self.arrivals = 0
         self.preemptions = 0  # rows put back since the beginning
@@ -82,24 +82,24 @@ class Scheduler:
     @property
     def busy(self) -> bool:
         """Whether any sequence runs or waits."""
-        return bool(self.waiting) or bool(self.rows.state.any())
+        return bool(self.waiting) or bool(self.sequences.state.any())
 
     def add(self, samples: list[Sample]) -> None:
         """Queue all samples of a new request."""
         self.arrivals += 1
-        self.waiting.append(self._bunch(samples, samples[0].request.prompt, self.arrivals))
+        self.waiting.append(self._group(samples, samples[0].request.prompt, self.arrivals))
 
     def schedule(self) -> Batch | None:
         """Decide a step, hold the pages it writes, and describe it; None when there is nothing to do."""
-        rows, before = self.rows.running(), self.preemptions
+        rows, before = self.sequences.running(), self.preemptions
         while True:
-            feeds = self._feeds(rows)
+            feeds = self._token_counts(rows)
             fed, counts = rows[feeds > 0], feeds[feeds > 0]
             private, needed = self._page_needs(fed, counts)
             if len(private) + int(needed.sum()) <= self.pool.available:
                 break
-            rows = self._put_back_last(rows)
-        copies = self._hold(fed, counts, private, needed)
+            rows = self._preempt(rows)
+        copies = self._allocate_pages(fed, counts, private, needed)
         if self.preemptions == before:
             admitted = self._admit(self.step_tokens - int(counts.sum()))
             fed = np.concatenate([fed, np.array([row for row, _ in admitted], dtype=np.int64)])
@@ -108,7 +108,7 @@ class Scheduler:
 
     def commit(self, batch: Batch, tokens: NDArray[np.int32], logprobs: NDArray[np.float32]) -> NDArray[np.int8]:
         """Enter the drawn tokens [M]; returns per drawing row whether it is ONGOING, STOPPED or OUT_OF_LENGTH."""
-        state, drawing = self.rows, batch.drawing
+        state, drawing = self.sequences, batch.drawing
         state.computed[batch.rows] += batch.counts
         for row in [row for row in batch.rows.tolist() if row in self.followers] if self.followers else ():
             if state.computed[row] == state.length[row]:
@@ -124,20 +124,20 @@ class Scheduler:
 
     def release(self, rows: Integers) -> None:
         """Free rows and the pages only they held."""
-        self.pool.release(self.rows.held(rows))
-        self.rows.clear(rows)
+        self.pool.release(self.sequences.held(rows))
+        self.sequences.clear(rows)
 
     def abort(self, requests: Set[Request]) -> None:
         """Drop requests wherever they stand."""
-        self.waiting = deque(bunch for bunch in self.waiting if bunch.samples[0].request not in requests)
-        gone = [row for row, sample in enumerate(self.rows.sample) if sample and sample.request in requests]
+        self.waiting = deque(group for group in self.waiting if group.samples[0].request not in requests)
+        gone = [row for row, sample in enumerate(self.sequences.sample) if sample and sample.request in requests]
         for row in gone:
             self.followers.pop(row, None)
         self.release(np.array(gone, dtype=np.int64))
 
-    def _feeds(self, rows: Integers) -> Integers:
+    def _token_counts(self, rows: Integers) -> Integers:
         """Tokens each of ``rows`` may feed: decoding rows first, then the oldest unfinished prompts."""
-        left = self.rows.length[rows] - self.rows.computed[rows]
+        left = self.sequences.length[rows] - self.sequences.computed[rows]
         feeds = np.where(left == 1, 1, 0)
         budget = self.step_tokens - int(feeds.sum())
         for index in np.flatnonzero(left > 1).tolist():
@@ -147,7 +147,7 @@ class Scheduler:
 
     def _page_needs(self, rows: Integers, counts: Integers) -> tuple[Integers, Integers]:
         """Indices of rows that must copy the shared page they write into, and the number of new pages of each row."""
-        state, size = self.rows, self.pool.page_size
+        state, size = self.sequences, self.pool.page_size
         begins = state.computed[rows]
         needed = -(-(begins + counts) // size) - state.pages[rows]
         inside = np.flatnonzero(begins % size)
@@ -160,9 +160,9 @@ class Scheduler:
         keepers = first[writers == self.pool.references[distinct]]  # where all holders write, one need not copy
         return np.delete(inside, keepers), needed
 
-    def _hold(self, rows: Integers, counts: Integers, private: Integers, needed: Integers) -> Integers:
+    def _allocate_pages(self, rows: Integers, counts: Integers, private: Integers, needed: Integers) -> Integers:
         """Take the pages that :meth:`_page_needs` found; returns the copies [2, X]."""
-        state = self.rows
+        state = self.sequences
         new = self.pool.allocate(len(private) + int(needed.sum()))
         targets, new = new[: len(private)], new[len(private) :]
         columns = state.computed[rows[private]] // self.pool.page_size
@@ -181,7 +181,7 @@ class Scheduler:
 
         Already for rows admitted to the same step: in each layer all keys and values are written before any are read.
         """
-        state, size = self.rows, self.pool.page_size
+        state, size = self.sequences, self.pool.page_size
         ends = state.computed[rows] + counts
         for index in np.flatnonzero(ends // size > state.computed[rows] // size).tolist():
             row = int(rows[index])
@@ -194,70 +194,70 @@ class Scheduler:
     def _admit(self, budget: int) -> list[tuple[int, int]]:
         """Move waiting samples into free rows while rows, pages and ``budget`` last; (row, tokens to feed) of each."""
         admitted: list[tuple[int, int]] = []
-        free, used = self.rows.free(), 0
+        free, used = self.sequences.free(), 0
         while self.waiting and budget > 0 and used < len(free):
-            bunch = self.waiting[0]
-            rows = free[used : used + len(bunch.samples)]
+            group = self.waiting[0]
+            rows = free[used : used + len(group.samples)]
             # Log-probabilities of the prompt come from computing it, so nothing of it may be skipped.
-            cached = self.pool.lookup([] if bunch.samples[0].request.unscored else bunch.digests)
+            cached = self.pool.lookup([] if group.samples[0].request.unscored else group.digests)
             revived = int((self.pool.references[cached] == 0).sum())
-            new = self.pool.pages_for(len(bunch.tokens)) - len(cached)
-            alone = not self.rows.state.any()
+            new = self.pool.pages_for(len(group.tokens)) - len(cached)
+            alone = not self.sequences.state.any()
             # Beside others, leave a page for each sample to grow into, lest it be put back at once.
             if new + (0 if alone else len(rows)) > self.pool.available - revived:
                 break
             used += len(rows)
-            admitted.append(self._seat(bunch, rows, cached, budget))
+            admitted.append(self._allocate(group, rows, cached, budget))
             budget -= admitted[-1][1]
         return admitted
 
-    def _seat(self, bunch: Bunch, rows: Integers, cached: Integers, budget: int) -> tuple[int, int]:
-        state, leader = self.rows, int(rows[0])
-        samples, rest = bunch.samples[: len(rows)], bunch.samples[len(rows) :]
+    def _allocate(self, group: SequenceGroup, rows: Integers, cached: Integers, budget: int) -> tuple[int, int]:
+        state, leader = self.sequences, int(rows[0])
+        samples, rest = group.samples[: len(rows)], group.samples[len(rows) :]
         for row, sample in zip(rows.tolist(), samples, strict=True):
-            state.fill(row, sample, bunch.order, RUNNING if row == leader else FOLLOWING)
+            state.fill(row, sample, group.order, RUNNING if row == leader else FOLLOWING)
         if len(rows) > 1:
             self.followers[leader] = rows[1:]
         if rest:
-            bunch.samples = rest
+            group.samples = rest
         else:
             self.waiting.popleft()
         self.pool.share(cached)
         state.table[leader, : len(cached)] = cached
         state.pages[leader] = len(cached)
         state.computed[leader] = len(cached) * self.pool.page_size
-        state.digests[leader] = bunch.digests[: len(cached)]
+        state.digests[leader] = group.digests[: len(cached)]
         self.reused_tokens += len(cached) * self.pool.page_size
         if samples[0].request.cached is None:
             samples[0].request.cached = len(cached) * self.pool.page_size
         row, count = rows[:1], np.array([min(budget, state.length[leader] - state.computed[leader])])
-        self._hold(row, count, *self._page_needs(row, count))
+        self._allocate_pages(row, count, *self._page_needs(row, count))
         return leader, int(count[0])
 
-    def _put_back_last(self, rows: Integers) -> Integers:
+    def _preempt(self, rows: Integers) -> Integers:
         """Put the last of ``rows`` back to the front of the queue, with those that follow it; returns the others."""
         assert len(rows) > 1, "one sample alone always fits: checked when it was submitted"
-        state, row = self.rows, int(rows[-1])
+        state, row = self.sequences, int(rows[-1])
         sample = state.sample[row]
         assert sample is not None
         followers = self.followers.pop(row, np.zeros(0, dtype=np.int64))
         begin, end = state.start[row], state.length[row]
         sample.tokens, sample.logprobs = state.tokens[row, begin:end].tolist(), state.logprobs[row, begin:end].tolist()
         samples = [sample, *(s for r in followers.tolist() if (s := state.sample[r]))]
-        self.waiting.appendleft(self._bunch(samples, state.tokens[row, :end].copy(), int(state.order[row])))
+        self.waiting.appendleft(self._group(samples, state.tokens[row, :end].copy(), int(state.order[row])))
         self.release(np.concatenate([rows[-1:], followers]))
         self.preemptions += 1
         return rows[:-1]
 
-    def _bunch(self, samples: list[Sample], tokens: NDArray[np.int32], order: int) -> Bunch:
+    def _group(self, samples: list[Sample], tokens: NDArray[np.int32], order: int) -> SequenceGroup:
         # At least one token must be fed for there to be logits, so a page that ends the tokens is not looked up.
         size, digests = self.pool.page_size, [b""]
         for page in range((len(tokens) - 1) // size):
             digests.append(page_digest(digests[-1], tokens[page * size : (page + 1) * size]))
-        return Bunch(samples, tokens, order, digests[1:])
+        return SequenceGroup(samples, tokens, order, digests[1:])
 
     def _describe(self, rows: Integers, counts: Integers, copies: Integers) -> Batch:
-        state, size = self.rows, self.pool.page_size
+        state, size = self.sequences, self.pool.page_size
         begins, ends = state.computed[rows], np.cumsum(counts)
         segment = np.repeat(np.arange(len(rows)), counts)
         positions = np.arange(len(segment)) + (begins - ends + counts)[segment]

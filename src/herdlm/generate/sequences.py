@@ -90,7 +90,7 @@ class Sample:
     top: list[Alternatives] = field(default_factory=list)
 
 
-class Rows:
+class Sequences:
     """``count`` rows. Row r holds ``length[r]`` known tokens, of which the first ``computed[r]`` are in the cache.
 
     A row is FREE, RUNNING, or FOLLOWING: waiting for the row that computes the prompt it shares.
@@ -111,7 +111,7 @@ class Rows:
         self.top_k = np.zeros(count, dtype=np.int64)
         self.min_p = np.zeros(count, dtype=np.float32)
         self.shaped = np.zeros(count, dtype=np.bool_)  # logits are changed before the draw
-        self.penalised = np.zeros(count, dtype=np.bool_)
+        self.penalized = np.zeros(count, dtype=np.bool_)
         self.repetition = np.ones(count, dtype=np.float32)
         self.presence = np.zeros(count, dtype=np.float32)
         self.frequency = np.zeros(count, dtype=np.float32)
@@ -193,7 +193,7 @@ class Rows:
             params.min_tokens,
             params.top_logprobs,
         )
-        self.shaped[row], self.penalised[row] = params.shaped, params.penalised
+        self.shaped[row], self.penalized[row] = params.shaped, params.penalized
         self.repetition[row], self.presence[row], self.frequency[row] = (
             params.repetition_penalty,
             params.presence_penalty,

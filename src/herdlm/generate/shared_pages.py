@@ -27,7 +27,7 @@ def find_shared(tables: Integers, full: Integers) -> Iterator[tuple[Integers, in
         follow on one another from column 0.
     """
     if len(tables) > 1:
-        order = np.lexsort(tables.T[::-1])  # neighbours have the most in common
+        order = np.lexsort(tables.T[::-1])  # neighbors have the most in common
         yield from _runs(tables, full, order, 0, 0)
 
 

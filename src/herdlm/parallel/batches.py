@@ -16,7 +16,7 @@ from herdlm.tokens.batch import TENSORS, Batch
 
 
 @dataclass(slots=True)
-class Part:
+class BatchShard:
     """This process's part of a micro-batch.
 
     Attributes:
@@ -42,13 +42,13 @@ class Part:
         return DocumentAttention(self.documents)
 
 
-def parts_of(batches: Sequence[Batch], mesh: Mesh, rows_per_micro_batch: int | None) -> list[Part]:
+def shard_batches(batches: Sequence[Batch], mesh: Mesh, rows_per_micro_batch: int | None) -> list[BatchShard]:
     """The parts of a step's micro-batches; every process has the same number of them.
 
     Raises:
         InputError: micro-batches of pairs are to be cut further, or rows cannot be cut into equal chunks.
     """
-    return [cut(batch, mesh) for whole in batches for batch in split_rows(whole, mesh, rows_per_micro_batch)]
+    return [shard_batch(batch, mesh) for whole in batches for batch in split_rows(whole, mesh, rows_per_micro_batch)]
 
 
 def split_rows(batch: Batch, mesh: Mesh, rows: int | None) -> Iterator[Batch]:
@@ -72,7 +72,7 @@ def _is_by_place(column: Tensor, batch: Batch) -> bool:
     return column.shape[:2] == batch.tokens.shape
 
 
-def cut(batch: Batch, mesh: Mesh) -> Part:
+def shard_batch(batch: Batch, mesh: Mesh) -> BatchShard:
     """This process's part of one micro-batch.
 
     Rows are dealt in runs of nearly equal length. A rank that is left without rows gets one whose targets weigh
@@ -107,7 +107,7 @@ def cut(batch: Batch, mesh: Mesh) -> Part:
             columns[name] = held(column)
         else:
             columns[name] = column[mesh.batch_rank :: sizes.dp * sizes.cp].to(mesh.device)
-    return Part(
+    return BatchShard(
         batch=Batch(tokens, targets, weights, documents, positions, columns),
         rows=rows,
         places=places,

@@ -16,20 +16,20 @@ _call: Any = torch.ops._c10d_functional  # the operators a compiler and selectiv
 SEQUENCE = 1  # the dimension of activations [B, T, ...] that is gathered and scattered
 
 
-def gather(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+def all_gather(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     """The shards [B, T / n, ...] of all ranks side by side, [B, T, ...]; no autograd."""
     stacked: Tensor = _call.wait_tensor(_call.all_gather_into_tensor(x.contiguous(), group.size(), group.group_name))
     return stacked.view(group.size(), *x.shape).movedim(0, SEQUENCE).flatten(SEQUENCE, SEQUENCE + 1)
 
 
-def scatter_sum(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+def reduce_scatter(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     """This rank's shard [B, T / n, ...] of the sum of all ranks' x [B, T, ...]; no autograd."""
     chunks = x.reshape(len(x), group.size(), -1, *x.shape[2:]).movedim(SEQUENCE, 0).flatten(0, 1).contiguous()
     shard: Tensor = _call.wait_tensor(_call.reduce_scatter_tensor(chunks, "sum", group.size(), group.group_name))
     return shard
 
 
-def total(x: Tensor, group: dist.ProcessGroup, how: str = "sum") -> Tensor:
+def all_reduce(x: Tensor, group: dist.ProcessGroup, how: str = "sum") -> Tensor:
     """The sum (or "max") over all ranks; no autograd."""
     out: Tensor = _call.wait_tensor(_call.all_reduce(x.contiguous(), how, group.group_name))
     return out
@@ -39,33 +39,33 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
         ctx.group = group
-        return gather(x, group)
+        return all_gather(x, group)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        return scatter_sum(grads[0], ctx.group), None
+        return reduce_scatter(grads[0], ctx.group), None
 
 
 class _ScatterSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
         ctx.group = group
-        return scatter_sum(x, group)
+        return reduce_scatter(x, group)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        return gather(grads[0], ctx.group), None
+        return all_gather(grads[0], ctx.group), None
 
 
 class _Total(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
         ctx.group = group
-        return total(x, group)
+        return all_reduce(x, group)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        return total(grads[0], ctx.group), None
+        return all_reduce(grads[0], ctx.group), None
 
 
 class _Shared(torch.autograd.Function):
@@ -76,7 +76,7 @@ class _Shared(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        return total(grads[0], ctx.group), None
+        return all_reduce(grads[0], ctx.group), None
 
 
 class _OnFirstRank(torch.autograd.Function):
@@ -90,31 +90,31 @@ class _OnFirstRank(torch.autograd.Function):
         return grads[0] if ctx.rank == 0 else torch.zeros_like(grads[0]), None
 
 
-def gathered(x: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """As :func:`gather`; every rank's gradient is taken as its part of the whole."""
+def autograd_all_gather(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """As :func:`all_gather`; every rank's gradient is taken as its part of the whole."""
     out: Tensor = _Gather.apply(x, group)  # type: ignore[no-untyped-call]
     return out
 
 
-def scattered_sum(x: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """As :func:`scatter_sum`, with autograd."""
+def autograd_reduce_scatter(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """As :func:`reduce_scatter`, with autograd."""
     out: Tensor = _ScatterSum.apply(x, group)  # type: ignore[no-untyped-call]
     return out
 
 
-def summed(x: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """As :func:`total`, with autograd: each rank goes on with its own use of the sum."""
+def autograd_all_reduce(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """As :func:`all_reduce`, with autograd: each rank goes on with its own use of the sum."""
     out: Tensor = _Total.apply(x, group)  # type: ignore[no-untyped-call]
     return out
 
 
-def shared(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+def copy_to_group(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     """A weight that every rank holds whole and uses on its part of the data: gradients add up."""
     out: Tensor = _Shared.apply(x, group)  # type: ignore[no-untyped-call]
     return out
 
 
-def counted_once(x: Tensor, rank: int) -> Tensor:
+def first_rank_gradient(x: Tensor, rank: int) -> Tensor:
     """For a computation that all ranks repeat: only the first rank's gradient goes back."""
     out: Tensor = _OnFirstRank.apply(x, rank)  # type: ignore[no-untyped-call]
     return out

@@ -13,7 +13,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from herdlm.parallel.collectives import gathered
+from herdlm.parallel.collectives import autograd_all_gather
 
 MASK_BELOW = 512  # row length up to which a dense mask is faster than a call for each document
 
@@ -50,7 +50,7 @@ class ContextAttention:
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q [B, T / n, H, C], k and v [B, T / n, K, C] of this rank; returns [B, T / n, H, C]."""
-        both = gathered(torch.cat((k, v), dim=2), self.group).index_select(1, self.order).transpose(1, 2)
+        both = autograd_all_gather(torch.cat((k, v), dim=2), self.group).index_select(1, self.order).transpose(1, 2)
         keys, values = both.chunk(2, dim=1)
         grouped = q.shape[2] != k.shape[2]
         out = []

@@ -16,7 +16,7 @@ from herdlm.model.transformer import Transformer, build
 from herdlm.parallel.model import ParallelModel
 
 
-def part_of(whole: Tensor, like: Tensor) -> Tensor:
+def local_part(whole: Tensor, like: Tensor) -> Tensor:
     """This process's part of a whole tensor, cut as the DTensor ``like`` is; no communication."""
     if not isinstance(like, DTensor):
         return whole
@@ -36,7 +36,7 @@ def fill(model: ParallelModel, whole: Callable[[str], Tensor]) -> None:
     """Copy this process's part of each whole weight into place; ``whole`` gives a weight by name, one at a time."""
     for name, parameter in model.named_parameters():
         target = parameter.to_local() if isinstance(parameter, DTensor) else parameter
-        target.copy_(part_of(whole(name), parameter))
+        target.copy_(local_part(whole(name), parameter))
 
 
 @torch.no_grad()

@@ -13,12 +13,12 @@ from herdlm.model.config import ModelConfig
 from herdlm.model.transformer import Transformer
 from herdlm.parallel.blocks import apply_checkpointing, apply_compile
 from herdlm.parallel.config import ParallelConfig, sizes_for, split_layers
-from herdlm.parallel.linear import LateGradients
+from herdlm.parallel.linear import DeferredGradients
 from herdlm.parallel.mesh import Mesh, make_mesh
 from herdlm.parallel.model import ParallelModel
 from herdlm.parallel.shards import apply_fsdp
 from herdlm.parallel.stage import Stage
-from herdlm.parallel.tensor import apply_tensor_parallel, put_off_weight_gradients
+from herdlm.parallel.tensor import apply_tensor_parallel, defer_weight_gradients
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +61,14 @@ class Layout:
         layers = split_layers(model.config.layers, stages, config.layers_per_stage if sizes.pp > 1 else None)
         kept = next(model.parameters()).dtype
         split = config.pipeline_schedule == "zero-bubble" and sizes.pp > 1
-        late = {number: LateGradients() for number in range(mesh.pp_rank, stages, sizes.pp) if split}
+        deferred = {number: DeferredGradients() for number in range(mesh.pp_rank, stages, sizes.pp) if split}
         made = []
         for number in range(mesh.pp_rank, stages, sizes.pp):
             stage = Stage(model, layers[number], number=number, stages=stages)
             if sizes.tp > 1:
-                apply_tensor_parallel(stage, mesh, late.get(number))
+                apply_tensor_parallel(stage, mesh, deferred.get(number))
             elif split:
-                put_off_weight_gradients(stage, late[number])
+                defer_weight_gradients(stage, deferred[number])
             for layer in stage.model.layers.children():
                 if config.compile:
                     apply_compile(layer)
@@ -79,7 +79,7 @@ class Layout:
             for stage in made:
                 apply_fsdp(stage, mesh, compute=compute, reshard_after_forward=config.reshard_after_forward)
         stream = compute if compute and sharded else kept
-        return ParallelModel(made, mesh, config, layers=layers, stream=stream, late=late)
+        return ParallelModel(made, mesh, config, layers=layers, stream=stream, deferred=deferred)
 
 
 def lay_out(

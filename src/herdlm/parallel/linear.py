@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from herdlm.parallel.collectives import gather, scatter_sum, scattered_sum
+from herdlm.parallel.collectives import all_gather, autograd_reduce_scatter, reduce_scatter
 
 
-class LateGradients:
+class DeferredGradients:
     """Weight gradients put off while ``on``: a zero-bubble schedule computes them where it would have to wait.
 
     ``sums`` are those computed so far, of each weight's part on this rank, in float32 at least.
@@ -25,7 +25,7 @@ class LateGradients:
         self.waiting: deque[list[tuple[Tensor, Tensor, Tensor]]] = deque()
         self.sums: dict[Tensor, Tensor] = {}
 
-    def put_off(self, weight: Tensor, x: Tensor, grad: Tensor) -> None:
+    def defer(self, weight: Tensor, x: Tensor, grad: Tensor) -> None:
         """Keep what the gradient of ``weight`` [out, in] is made of: its input [..., in] and output's gradient."""
         self.waiting[-1].append((weight, x, grad))
 
@@ -59,13 +59,13 @@ class _Column(torch.autograd.Function):
         ctx: Any,
         x: Tensor,
         group: dist.ProcessGroup | None,
-        late: LateGradients | None,
+        deferred: DeferredGradients | None,
         owners: tuple[Tensor, ...],
         *weights: Tensor,
     ) -> tuple[Tensor, ...]:
-        ctx.group, ctx.late, ctx.owners = group, late, owners
+        ctx.group, ctx.deferred, ctx.owners = group, deferred, owners
         ctx.save_for_backward(x, *weights)
-        whole = gather(x, group) if group else x
+        whole = all_gather(x, group) if group else x
         return tuple(F.linear(whole, weight) for weight in weights)
 
     @staticmethod
@@ -74,44 +74,46 @@ class _Column(torch.autograd.Function):
         inward = grads[0] @ weights[0]
         for grad, weight in zip(grads[1:], weights[1:], strict=True):
             inward = inward + grad @ weight
-        whole = gather(x, ctx.group) if ctx.group else x
+        whole = all_gather(x, ctx.group) if ctx.group else x
         sums: list[Tensor | None] = []
         for grad, owner in zip(grads, ctx.owners, strict=True):
-            if ctx.late is not None and ctx.late.on:
-                ctx.late.put_off(owner, whole, grad)
+            if ctx.deferred is not None and ctx.deferred.on:
+                ctx.deferred.defer(owner, whole, grad)
                 sums.append(None)
             else:
                 sums.append(grad.flatten(0, -2).mT @ whole.flatten(0, -2))
-        return (scatter_sum(inward, ctx.group) if ctx.group else inward, None, None, None, *sums)
+        return (reduce_scatter(inward, ctx.group) if ctx.group else inward, None, None, None, *sums)
 
 
 def column_parallel(
-    x: Tensor, owners: tuple[Tensor, ...], group: dist.ProcessGroup | None, late: LateGradients | None
+    x: Tensor, owners: tuple[Tensor, ...], group: dist.ProcessGroup | None, deferred: DeferredGradients | None
 ) -> tuple[Tensor, ...]:
     """Products of x with weights cut by output: x [B, T / n, D] to outputs [B, T, out / n], one for each weight.
 
     The gathered input [B, T, D] is not kept: backward gathers it again, once for all weights.
     """
     x, *weights = _computed(x, *(local(owner) for owner in owners))
-    out: tuple[Tensor, ...] = _Column.apply(x, group, late, owners, *weights)  # type: ignore[no-untyped-call]
+    out: tuple[Tensor, ...] = _Column.apply(x, group, deferred, owners, *weights)  # type: ignore[no-untyped-call]
     return out
 
 
-def row_parallel(x: Tensor, owner: Tensor, group: dist.ProcessGroup | None, late: LateGradients | None) -> Tensor:
+def row_parallel(
+    x: Tensor, owner: Tensor, group: dist.ProcessGroup | None, deferred: DeferredGradients | None
+) -> Tensor:
     """Product of x with a weight cut by input: x [B, T, in / n] to the sum over ranks, [B, T / n, D]."""
     x, weight = _computed(x, local(owner))
-    if late is None:
+    if deferred is None:
         part = F.linear(x, weight)
     else:
-        (part,) = _Column.apply(x, None, late, (owner,), weight)  # type: ignore[no-untyped-call]
-    return scattered_sum(part, group) if group else part
+        (part,) = _Column.apply(x, None, deferred, (owner,), weight)  # type: ignore[no-untyped-call]
+    return autograd_reduce_scatter(part, group) if group else part
 
 
 class PlainLinear(nn.Linear):
     """A whole linear map whose weight gradient can be put off."""
 
-    late: LateGradients
+    deferred: DeferredGradients
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out]."""
-        return row_parallel(x, self.weight, None, self.late)
+        return row_parallel(x, self.weight, None, self.deferred)

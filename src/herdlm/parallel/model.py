@@ -1,4 +1,4 @@
-"""A step in any layout, to train or to measure: passes of this process's stages over its parts of the batch."""
+"""A step in any layout, to train or to measure: passes of this process's stages over its shards of the batch."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from herdlm.model.attention import Attend
 from herdlm.model.config import RopeScaling
-from herdlm.parallel.batches import Part, cut, parts_of, split_rows
+from herdlm.parallel.batches import BatchShard, shard_batch, shard_batches, split_rows
 from herdlm.parallel.config import ParallelConfig
-from herdlm.parallel.linear import LateGradients
+from herdlm.parallel.linear import DeferredGradients
 from herdlm.parallel.mesh import Direction, Mesh
-from herdlm.parallel.output_head import PartReadout
+from herdlm.parallel.output_head import ShardedOutputHead
 from herdlm.parallel.schedule import Action, forward_order, make_schedule
-from herdlm.parallel.shards import before_backward, clip_gradients, finish_late, free_gathered
+from herdlm.parallel.shards import before_backward, clip_gradients, free_gathered, reduce_deferred
 from herdlm.parallel.stage import Stage
 from herdlm.tokens.batch import Batch
 
@@ -32,18 +32,20 @@ class Objective(Protocol):
 
     def normalizer(self, batch: Batch) -> float: ...
 
-    def read(self, readout: PartReadout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]: ...
+    def read(
+        self, output_head: ShardedOutputHead, hidden: Tensor, batch: Batch
+    ) -> tuple[Tensor, dict[str, Tensor]]: ...
 
 
-Read = Callable[[PartReadout, Tensor, Tensor], Tensor]
-"""From readout, hidden states [N, D] and targets [N] of the places that have a target to a value for each, [N]."""
+Read = Callable[[ShardedOutputHead, Tensor, Tensor], Tensor]
+"""From output head, hidden states [N, D] and targets [N] of the places that have a target to a value for each, [N]."""
 
 
 @dataclass(slots=True, kw_only=True)
 class _Passes:
     """Micro-batches on their way through the pipeline."""
 
-    parts: list[Part]
+    shards: list[BatchShard]
     attends: list[Attend]
     sending: list[tuple[Any, Tensor]] = field(default_factory=list)
     receiving: dict[tuple[str, int, int], tuple[Any, Tensor]] = field(default_factory=dict)
@@ -56,8 +58,8 @@ class _Step(_Passes):
     objective: Objective
     divisor: float
     autocast: AbstractContextManager[Any]
-    entered: dict[tuple[int, int], Tensor] = field(default_factory=dict)
-    left: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    inputs: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    outputs: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     loss: float = 0.0
     sums: dict[str, float] = field(default_factory=dict)
 
@@ -73,9 +75,9 @@ class ParallelModel:
         *,
         layers: list[range],
         stream: torch.dtype,
-        late: dict[int, LateGradients],
+        deferred: dict[int, DeferredGradients],
     ) -> None:
-        self.mesh, self.config, self.stream, self.late = mesh, config, stream, late
+        self.mesh, self.config, self.stream, self.deferred = mesh, config, stream, deferred
         self.stages = {stage.number: stage for stage in stages}
         self.last = mesh.sizes.pp * config.stages_per_rank - 1
         self.kept = next(self.parameters()).dtype
@@ -116,32 +118,32 @@ class ParallelModel:
         Returns:
             On every process the loss of the whole step, what it was divided by, and sums of what else is logged.
         """
-        parts = self.parts(batches)
-        share = torch.tensor(sum(objective.normalizer(part.batch) for part in parts), dtype=torch.float64)
+        shards = self.shards(batches)
+        share = torch.tensor(sum(objective.normalizer(shard.batch) for shard in shards), dtype=torch.float64)
         share = share.to(self.mesh.device)
         dist.all_reduce(share, group=self.mesh.batch)
         step = _Step(
-            parts=parts, attends=self._attends(parts), objective=objective, divisor=float(share), autocast=autocast
+            shards=shards, attends=self._attends(shards), objective=objective, divisor=float(share), autocast=autocast
         )
         split = self.config.pipeline_schedule == "zero-bubble" and self.mesh.sizes.pp > 1
-        order = make_schedule(self.mesh.sizes.pp, self.config.stages_per_rank, len(parts), split)[self.mesh.pp_rank]
+        order = make_schedule(self.mesh.sizes.pp, self.config.stages_per_rank, len(shards), split)[self.mesh.pp_rank]
         final = {action.stage: place for place, action in enumerate(order) if action.kind == "backward"}
         for place, action in enumerate(order):
             for due in order[place : place + 2]:  # the next one's input travels while this one runs
-                self._expect(step, due)
+                self._post_receive(step, due)
             if action.kind == "forward":
                 self._forward(step, action)
             elif action.kind == "backward":
                 before_backward(self.stages[action.stage], is_last=final[action.stage] == place and not split)
                 self._backward(step, action, split)
             else:
-                self.late[action.stage].compute()
+                self.deferred[action.stage].compute()
             step.sending = [pair for pair in step.sending if not pair[0].is_completed()]
         for work, _ in step.sending:
             work.wait()
         if split:
             for number, stage in self.stages.items():
-                finish_late(stage, self.late[number].sums)
+                reduce_deferred(stage, self.deferred[number].sums)
         return self._tell(step)
 
     @torch.no_grad()
@@ -160,22 +162,22 @@ class ParallelModel:
         micros = [
             micro for batch in batches for micro in split_rows(batch, self.mesh, self.config.rows_per_micro_batch)
         ]
-        parts = [cut(micro, self.mesh) for micro in micros]
-        passes = _Passes(parts=parts, attends=self._attends(parts))
-        order = forward_order(sizes.pp, self.config.stages_per_rank, len(parts))[self.mesh.pp_rank]
+        shards = [shard_batch(micro, self.mesh) for micro in micros]
+        passes = _Passes(shards=shards, attends=self._attends(shards))
+        order = forward_order(sizes.pp, self.config.stages_per_rank, len(shards))[self.mesh.pp_rank]
         seen = [torch.zeros(micro.tokens.shape, dtype=torch.float64, device=self.mesh.device) for micro in micros]
         for place, action in enumerate(order):
             for due in order[place : place + 2]:
-                self._expect(passes, due)
-            stage, part = self.stages[action.stage], parts[action.micro]
-            x = part.batch.tokens if stage.is_first else self._arrived(passes, "forward", action)
-            out = stage(x, part.batch.positions, passes.attends[action.micro])
+                self._post_receive(passes, due)
+            stage, shard = self.stages[action.stage], shards[action.micro]
+            x = shard.batch.tokens if stage.is_first else self._received(passes, "forward", action)
+            out = stage(x, shard.batch.positions, passes.attends[action.micro])
             if stage.is_last:
-                here = part.batch.weights > 0
+                here = shard.batch.weights > 0
                 found = torch.zeros(here.shape, dtype=torch.float64, device=here.device)
-                readout = PartReadout(stage, part, self.mesh)
-                found[here] = read(readout, out[here], part.batch.targets[here]).double()
-                seen[action.micro][part.rows[:, None], part.places] = found
+                output_head = ShardedOutputHead(stage, shard, self.mesh)
+                found[here] = read(output_head, out[here], shard.batch.targets[here]).double()
+                seen[action.micro][shard.rows[:, None], shard.places] = found
             else:
                 self._send(passes, "forward", action.stage + 1, action.micro, out)
             # A stage that runs ahead waits: what is under way stays bounded, and enough for a round of the pipeline.
@@ -200,44 +202,44 @@ class ParallelModel:
             stage.set_rope_scaling(scaling)
         self.shape = self.shape.model_copy(update={"rope_scaling": scaling})
 
-    def _attends(self, parts: Sequence[Part]) -> list[Attend]:
-        return [part.attend(self.mesh) for part in parts]
+    def _attends(self, shards: Sequence[BatchShard]) -> list[Attend]:
+        return [shard.attend(self.mesh) for shard in shards]
 
-    def parts(self, batches: Sequence[Batch]) -> list[Part]:
-        """This process's parts of a step's whole micro-batches."""
-        return parts_of(batches, self.mesh, self.config.rows_per_micro_batch)
+    def shards(self, batches: Sequence[Batch]) -> list[BatchShard]:
+        """This process's shards of a step's whole micro-batches."""
+        return shard_batches(batches, self.mesh, self.config.rows_per_micro_batch)
 
     def clip(self, max_norm: float) -> float:
         """Scale gradients to a norm of at most ``max_norm``; returns what it was, over all processes."""
         return clip_gradients(self.parameters(), self.mesh, max_norm)
 
     def _forward(self, step: _Step, action: Action) -> None:
-        at, stage, part = (action.stage, action.micro), self.stages[action.stage], step.parts[action.micro]
-        x = part.batch.tokens if stage.is_first else self._arrived(step, "forward", action).requires_grad_()
+        at, stage, shard = (action.stage, action.micro), self.stages[action.stage], step.shards[action.micro]
+        x = shard.batch.tokens if stage.is_first else self._received(step, "forward", action).requires_grad_()
         with step.autocast:
-            out = stage(x, part.batch.positions, step.attends[action.micro])
+            out = stage(x, shard.batch.positions, step.attends[action.micro])
             if stage.is_last:
-                readout = PartReadout(stage, part, self.mesh)
-                loss, sums = step.objective.read(readout, out.flatten(0, 1), part.batch)
+                output_head = ShardedOutputHead(stage, shard, self.mesh)
+                loss, sums = step.objective.read(output_head, out.flatten(0, 1), shard.batch)
                 out = loss / step.divisor
                 step.loss += float(out.detach())
                 for name, value in sums.items():
                     step.sums[name] = step.sums.get(name, 0.0) + float(value)
-        step.entered[at], step.left[at] = x, out
+        step.inputs[at], step.outputs[at] = x, out
         if not stage.is_last:
             self._send(step, "forward", action.stage + 1, action.micro, out.detach())
 
     def _backward(self, step: _Step, action: Action, split: bool) -> None:
         at, stage = (action.stage, action.micro), self.stages[action.stage]
-        x, out = step.entered.pop(at), step.left.pop(at)
-        grad = None if stage.is_last else self._arrived(step, "backward", action)
+        x, out = step.inputs.pop(at), step.outputs.pop(at)
+        grad = None if stage.is_last else self._received(step, "backward", action)
         if split:
-            late = self.late[action.stage]
-            late.waiting.append([])
-            late.on = True
+            deferred = self.deferred[action.stage]
+            deferred.waiting.append([])
+            deferred.on = True
         torch.autograd.backward(out, grad)
         if split:
-            late.on = False
+            deferred.on = False
         if not stage.is_first:
             assert x.grad is not None
             self._send(step, "backward", action.stage - 1, action.micro, x.grad)
@@ -255,26 +257,26 @@ class ParallelModel:
         x = x.contiguous()
         step.sending.append((dist.isend(x, group=group, group_dst=receiver), x))
 
-    def _expect(self, step: _Passes, action: Action) -> None:
+    def _post_receive(self, step: _Passes, action: Action) -> None:
         """Start to receive what an action needs, if it has not been started."""
         key = (action.kind, action.stage, action.micro)
         if action.kind == "weights" or key in step.receiving:
             return
         if action.stage == (0 if action.kind == "forward" else self.last):
             return
-        part, sizes = step.parts[action.micro].batch.tokens, self.mesh.sizes
+        shard, sizes = step.shards[action.micro].batch.tokens, self.mesh.sizes
         dim = self.stages[action.stage].config.dim
-        x = torch.empty(len(part), part.shape[1] // sizes.tp, dim, dtype=self.stream, device=self.mesh.device)
+        x = torch.empty(len(shard), shard.shape[1] // sizes.tp, dim, dtype=self.stream, device=self.mesh.device)
         sender, _, group = self._pipe(action.kind, action.stage)
         step.receiving[key] = (dist.irecv(x, group=group, group_src=sender), x)
 
-    def _arrived(self, step: _Passes, direction: Direction, action: Action) -> Tensor:
+    def _received(self, step: _Passes, direction: Direction, action: Action) -> Tensor:
         work, x = step.receiving.pop((direction, action.stage, action.micro))
         work.wait()
         return x
 
     def _tell(self, step: _Step) -> tuple[float, float, dict[str, float]]:
-        """Sum what the last stage saw over all parts of the batch, and tell every stage."""
+        """Sum what the last stage saw over all shards of the batch, and tell every stage."""
         seen: dict[str, float] = {}
         if self.last in self.stages:
             names = sorted(step.sums)

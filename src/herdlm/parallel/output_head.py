@@ -8,8 +8,8 @@ from torch import Tensor
 
 from herdlm.model.distillation import Distillation
 from herdlm.model.losses import linear_distilled, linear_logprobs, sums_by_document
-from herdlm.parallel.batches import Part
-from herdlm.parallel.collectives import counted_once, summed
+from herdlm.parallel.batches import BatchShard
+from herdlm.parallel.collectives import autograd_all_reduce, first_rank_gradient
 from herdlm.parallel.linear import local
 from herdlm.parallel.mesh import Mesh
 from herdlm.parallel.stage import Stage
@@ -17,14 +17,14 @@ from herdlm.parallel.vocabulary import first_row, most_likely, vocabulary_distil
 
 
 @dataclass(frozen=True, slots=True)
-class PartReadout:
-    """The readout of the last stage on this process's part of a micro-batch; see ``train.objectives.Readout``.
+class ShardedOutputHead:
+    """The output head of the last stage on this process's part of a micro-batch; see ``train.objectives.OutputHead``.
 
     Document sums are over the rows of all processes; pairs, the columns of ``part.batch``, are this process's share.
     """
 
     stage: Stage
-    part: Part
+    part: BatchShard
     mesh: Mesh
 
     def target_logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -55,14 +55,14 @@ class PartReadout:
         at = self.part.ends[ends]
         read = hidden[at.clamp(min=0)]
         if self.mesh.sizes.tp > 1:
-            read = counted_once(read, self.mesh.tp_rank)
+            read = first_rank_gradient(read, self.mesh.tp_rank)
         scores = (read @ local(self.stage.score.weight).mT.to(read.dtype)).squeeze(-1)
-        scores = summed(scores.masked_fill(at < 0, 0.0), self.mesh.batch)
+        scores = autograd_all_reduce(scores.masked_fill(at < 0, 0.0), self.mesh.batch)
         return scores[self.mesh.batch_rank :: self.mesh.batch.size()]
 
     def sums_by_document(self, values: Tensor, documents: Tensor) -> Tensor:
         """``values`` [N] of this process's places added up by document over all processes, [documents]."""
-        return summed(sums_by_document(values, documents, self.part.document_count), self.mesh.batch)
+        return autograd_all_reduce(sums_by_document(values, documents, self.part.document_count), self.mesh.batch)
 
     @property
     def _first_entry(self) -> int:

@@ -61,7 +61,7 @@ def free_gathered(stage: Stage) -> None:
             module.reshard()
 
 
-def finish_late(stage: Stage, sums: dict[Tensor, Tensor]) -> None:
+def reduce_deferred(stage: Stage, sums: dict[Tensor, Tensor]) -> None:
     """Give a stage's weights the gradients that were computed outside backward passes, and reduce all of them.
 
     torch has no public call that reduces outside a backward pass; its own pipeline reaches for the same parts.

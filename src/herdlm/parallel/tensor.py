@@ -17,8 +17,8 @@ from herdlm.base.errors import InputError
 from herdlm.model.attention import Attend
 from herdlm.model.rope import rotate
 from herdlm.model.transformer import Attention, FeedForward, Transformer
-from herdlm.parallel.collectives import gathered, shared
-from herdlm.parallel.linear import LateGradients, PlainLinear, column_parallel, local, row_parallel
+from herdlm.parallel.collectives import autograd_all_gather, copy_to_group
+from herdlm.parallel.linear import DeferredGradients, PlainLinear, column_parallel, local, row_parallel
 from herdlm.parallel.mesh import Mesh
 from herdlm.parallel.vocabulary import ParallelEmbedding, first_row
 
@@ -43,27 +43,27 @@ class ParallelAttention(Attention):
     """Attention over this rank's heads."""
 
     group: dist.ProcessGroup
-    late: LateGradients | None
+    deferred: DeferredGradients | None
 
     def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, attend: Attend) -> Tensor:
         """x [B, T / n, D] -> [B, T / n, D]; positions' angles are those of all T."""
         weights = (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
-        projected = column_parallel(x, weights, self.group, self.late)
+        projected = column_parallel(x, weights, self.group, self.deferred)
         q, k, v = (y.view(*y.shape[:-1], -1, self.head_size) for y in projected)
         out = attend(self.layer, rotate(q, cosine, sine), rotate(k, cosine, sine), v)
-        return row_parallel(out.flatten(-2), self.o_proj.weight, self.group, self.late)
+        return row_parallel(out.flatten(-2), self.o_proj.weight, self.group, self.deferred)
 
 
 class ParallelFeedForward(FeedForward):
     """Feed-forward over this rank's channels."""
 
     group: dist.ProcessGroup
-    late: LateGradients | None
+    deferred: DeferredGradients | None
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, T / n, D] -> [B, T / n, D]."""
-        gate, up = column_parallel(x, (self.gate_proj.weight, self.up_proj.weight), self.group, self.late)
-        return row_parallel(F.silu(gate) * up, self.down_proj.weight, self.group, self.late)
+        gate, up = column_parallel(x, (self.gate_proj.weight, self.up_proj.weight), self.group, self.deferred)
+        return row_parallel(F.silu(gate) * up, self.down_proj.weight, self.group, self.deferred)
 
 
 class SequenceNorm(nn.RMSNorm):
@@ -73,19 +73,19 @@ class SequenceNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, T / n, D] -> [B, T / n, D]."""
-        return F.rms_norm(x, self.normalized_shape, shared(local(self.weight), self.group), self.eps)
+        return F.rms_norm(x, self.normalized_shape, copy_to_group(local(self.weight), self.group), self.eps)
 
 
 class GatheringNorm(SequenceNorm):
-    """The last norm, which gives the whole sequence to the readout: a gradient there is one rank's part."""
+    """The last norm, which gives the whole sequence to the output head: a gradient there is one rank's part."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, T / n, D] -> [B, T, D]."""
-        whole = gathered(super().forward(x), self.group)
+        whole = autograd_all_gather(super().forward(x), self.group)
         return whole.clone() if whole._is_view() else whole  # FSDP hangs its hook on what a module returns
 
 
-def apply_tensor_parallel(stage: Transformer, mesh: Mesh, late: LateGradients | None) -> None:
+def apply_tensor_parallel(stage: Transformer, mesh: Mesh, deferred: DeferredGradients | None) -> None:
     """Change the modules of a stage into those of this rank's part, and its weights into DTensors over the group."""
     group = mesh.tp.get_group()
     start = first_row(stage.config.vocab_size, mesh.sizes.tp, mesh.tp_rank)
@@ -93,7 +93,7 @@ def apply_tensor_parallel(stage: Transformer, mesh: Mesh, late: LateGradients | 
         kind = GatheringNorm if name == "model.norm" else _checked_kind(name, module)
         if kind is not None:
             module.__class__ = kind
-            vars(module).update(group=group, late=late, start=start)
+            vars(module).update(group=group, deferred=deferred, start=start)
     cut: dict[Tensor, nn.Parameter] = {}
     for name, module in stage.named_modules():
         for key, parameter in list(module.named_parameters(recurse=False)):
@@ -124,10 +124,10 @@ def _checked_kind(name: str, module: nn.Module) -> type[nn.Module] | None:
     return next((parallel for plain, parallel in kinds.items() if isinstance(module, plain)), None)
 
 
-def put_off_weight_gradients(stage: Transformer, late: LateGradients) -> None:
-    """Let the matrices of a stage without tensor parallelism compute their weights' gradients late."""
+def defer_weight_gradients(stage: Transformer, deferred: DeferredGradients) -> None:
+    """Let the matrices of a stage without tensor parallelism compute their weights' gradients deferred."""
     for name, module in stage.model.layers.named_modules():
         _checked_kind(name, module)
         if isinstance(module, nn.Linear):
             module.__class__ = PlainLinear
-            module.late = late  # type: ignore[assignment]
+            module.deferred = deferred  # type: ignore[assignment]

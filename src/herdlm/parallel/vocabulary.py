@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from herdlm.model.distillation import Distillation
-from herdlm.parallel.collectives import scattered_sum, total
+from herdlm.parallel.collectives import all_reduce, autograd_reduce_scatter
 from herdlm.parallel.linear import local
 
 ROWS_AT_ONCE = 2048  # targets whose logits over this rank's vocabulary exist at a time
@@ -33,7 +33,7 @@ class ParallelEmbedding(nn.Embedding):
         here = tokens - self.start
         absent = (here < 0) | (here >= len(rows))
         found = F.embedding(here.masked_fill(absent, 0), rows)
-        return scattered_sum(found.masked_fill(absent[..., None], 0.0), self.group)
+        return autograd_reduce_scatter(found.masked_fill(absent[..., None], 0.0), self.group)
 
 
 def _slices(hidden: Tensor) -> list[slice]:
@@ -87,8 +87,8 @@ class _OverRanks(torch.autograd.Function):
             mine.append((loss.log_normalizers(logits, *here), loss.gathered_logits(logits, *here)))
         log_normalizers, gathered_logits = (torch.cat(parts) for parts in zip(*mine, strict=True))
         # A rank, or all of them, may hold none of what a norm sums: its logarithm is then minus infinity.
-        largest = total(log_normalizers, group, "max").clamp(min=torch.finfo(exact).min)
-        sums = total(torch.cat(((log_normalizers - largest).exp(), gathered_logits), 1), group)
+        largest = all_reduce(log_normalizers, group, "max").clamp(min=torch.finfo(exact).min)
+        sums = all_reduce(torch.cat(((log_normalizers - largest).exp(), gathered_logits), 1), group)
         log_normalizers, gathered_logits = (
             largest + sums[:, : log_normalizers.shape[1]].log(),
             sums[:, log_normalizers.shape[1] :],
@@ -178,5 +178,5 @@ def most_likely(hidden: Tensor, weight: Tensor, start: int, group: dist.ProcessG
     if group is None:
         return entries
     values = torch.cat([slice_.values for slice_ in found]).float()
-    elsewhere = values < total(values, group, "max")
-    return total(entries.masked_fill(elsewhere, torch.iinfo(entries.dtype).max), group, "min")
+    elsewhere = values < all_reduce(values, group, "max")
+    return all_reduce(entries.masked_fill(elsewhere, torch.iinfo(entries.dtype).max), group, "min")

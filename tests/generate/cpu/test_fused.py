@@ -72,7 +72,7 @@ def test_hidden_states_and_logits_are_the_models(stored, tied):
 
 def test_a_model_that_is_let_go_keeps_no_second_copy():
     whole = model("float32")
-    fused = FusedTransformer(whole, torch.float32, let_go=True)
+    fused = FusedTransformer(whole, torch.float32, free_original=True)
     assert {name for name, _ in whole.named_parameters()} <= {
         "model.embed_tokens.weight",
         "model.norm.weight",

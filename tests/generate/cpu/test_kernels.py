@@ -109,7 +109,7 @@ def test_draws_are_those_of_the_other_form(seed, vocabulary, temperature):
     rest = np.ones(8, np.float32), np.zeros(8, np.int64), np.zeros(8, np.float32)
     tokens, logprobs = cpu_kernels.draw(logits, temperatures, uniforms)
     expected, expected_logprobs = draw_tokens(logits, Draw(temperatures, *rest, uniforms))
-    # Sums are taken in another order: a draw may fall to a neighbour where the uniform number lies at its border.
+    # Sums are taken in another order: a draw may fall to a neighbor where the uniform number lies at its border.
     shares = (logits.double() / temperature).softmax(-1)
     ends = shares.cumsum(-1)
     for row, (token, other) in enumerate(zip(tokens.tolist(), expected.tolist(), strict=True)):

@@ -55,7 +55,7 @@ GROUP = "quantization_config.config_groups.group_0"
 DEMANDED: list[tuple[str, tuple[Any, ...], str]] = [
     ("architectures", (["LlamaForCausalLM"],), "picks the model class"),
     ("quantization_config.quant_method", ("compressed-tensors",), "picks this reader"),
-    ("quantization_config.format", ("naive-quantized", "float-quantized"), "formats with quantised activations"),
+    ("quantization_config.format", ("naive-quantized", "float-quantized"), "formats with quantized activations"),
     ("quantization_config.kv_cache_scheme", (None,), "anything else asks for scales of the cache"),
     (f"{GROUP}.targets", (["Linear"],), "matched with names and classes of linear layers"),
     (f"{GROUP}.weights.type", ("float",), "FP8 and not INT8"),
@@ -114,7 +114,7 @@ def test_each_linear_map_is_ignored_by_name_or_has_weight_and_scale(folder: Path
     assert not [n for n in stored if n.endswith(("_scale", "zero_point")) and n not in known]
 
 
-def test_matrices_that_vllm_fuses_are_quantised_together(folder: Path) -> None:
+def test_matrices_that_vllm_fuses_are_quantized_together(folder: Path) -> None:
     ignored = set(settings_of(folder)["quantization_config"]["ignore"])
     for layer in range(4):
         for parts in FUSED.values():

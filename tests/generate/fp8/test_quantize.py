@@ -152,11 +152,11 @@ def test_bad_options_are_named_and_leave_nothing(herdlm, folder, tmp_path, optio
     assert not (tmp_path / "fp8").exists()
 
 
-def test_what_cannot_be_quantised_is_refused(folder, tmp_path):
+def test_what_cannot_be_quantized_is_refused(folder, tmp_path):
     quantize(folder, tmp_path / "fp8", Fp8Config(), quiet=True)
     with pytest.raises(InputError, match="exists"):
         quantize(folder, tmp_path / "fp8", Fp8Config(), quiet=True)
-    with pytest.raises(InputError, match="quantised"):
+    with pytest.raises(InputError, match="quantized"):
         quantize(tmp_path / "fp8", tmp_path / "again", Fp8Config(), quiet=True)
     assert not (tmp_path / "again").exists()
 

@@ -78,7 +78,7 @@ def launch_all(heads: int, kv_heads: int, size: int, dim: int, ffn: int, dtype: 
     joined, pages, out = there(tokens, heads + 2 * kv_heads, size), there(99, 2 * kv_heads, 16, size), there(1, 1, 1)
     numbers = {"slots": (tokens,), "tables": (64 * tokens,), "width": (1,), "decoding": (tokens, 3), "prompts": (5, 4)}
     plan = AttentionPlan(keys=0, **{name: there(*shape, of=torch.int32) for name, shape in numbers.items()})
-    gpu_launches.turn_and_write(joined, there(tokens, 1, size // 2, of=torch.complex64), plan.slots, pages)
+    gpu_launches.rotate_and_write(joined, there(tokens, 1, size // 2, of=torch.complex64), plan.slots, pages)
     for plan.keys in (64, 8192):
         gpu_launches.attend_decoding(joined, pages, plan, out)
     gpu_launches.attend_prompts(joined, pages, plan, out)
@@ -124,5 +124,5 @@ def test_memory_is_read_in_pieces_of_16_bytes_and_multiplied_by_matrix_units(fou
     assert "wgmma.mma_async" in found["attend_prompts_kernel"][0]
     assert "mma.sync" in found["attend_decoding_kernel"][0]
     assert "cvt.rn.satfinite.e4m3x2.f32" in found["quantize_kernel"][0]
-    for name in ("swiglu_kernel", "turn_and_write_kernel", "quantize_kernel"):
+    for name in ("swiglu_kernel", "rotate_and_write_kernel", "quantize_kernel"):
         assert re.search(r"ld\.global\S*\.v4\.b32", found[name][0]), name

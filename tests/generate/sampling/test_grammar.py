@@ -189,7 +189,7 @@ def test_a_grammar_that_gives_up_cuts_only_its_own_sample(caplog):
     params = SamplingParams(max_tokens=30, grammar=Grammar.regex("[a-z]+"), n=2)
     request = engine.submit([1], params)
     engine.step()
-    sample = engine.scheduler.rows.sample[0]
+    sample = engine.scheduler.sequences.sample[0]
     assert sample is not None
     assert sample.matcher is not None
     monkey = pytest.MonkeyPatch()

@@ -199,13 +199,13 @@ def test_an_answer_is_the_same_whatever_else_is_in_the_batch(name, sizes, monkey
     place = 20  # not the first in the queue, which is never put back
     asked[place], each[place] = prompts(40)[0], ALL_OPTIONS[name]
     crowd, put_back = engine(**sizes), set()
-    put_back_last = crowd.scheduler._put_back_last
+    put_back_last = crowd.scheduler._preempt
 
     def noting(rows):
-        put_back.add(crowd.scheduler.rows.requests(rows[-1:])[0].id)
+        put_back.add(crowd.scheduler.sequences.requests(rows[-1:])[0].id)
         return put_back_last(rows)
 
-    monkeypatch.setattr(crowd.scheduler, "_put_back_last", noting)
+    monkeypatch.setattr(crowd.scheduler, "_preempt", noting)
     answers = crowd.generate(asked, each)
     assert (place + 1 in put_back) is ("cache_tokens" in sizes)
     assert_same(answers[place], alone(name))

@@ -2,7 +2,7 @@
 
 Queries, keys and values come from one product, gate and up from another; norms, sums and activations work in place.
 Channels of queries and keys are put into another order, the same for both, in which the two that RoPE turns together
-are neighbours: turning them is one product of complex numbers, and what queries and keys say to each other is the sum
+are neighbors: turning them is one product of complex numbers, and what queries and keys say to each other is the sum
 of the same terms.
 """
 
@@ -63,7 +63,7 @@ class FusedFeedForward(nn.Module):
         return self.down(F.silu(gate).mul_(up))
 
 
-class MixedFeedForward(nn.Module):
+class UnfusedFeedForward(nn.Module):
     """SwiGLU of matrices of which not all are plain: those of another kind stay what they are, in FP8 say."""
 
     def __init__(self, whole: FeedForward, compute: torch.dtype) -> None:
@@ -94,12 +94,12 @@ class FusedLayer(nn.Module):
         self.number, self.head_size, self.group = attention.layer, attention.head_size, group
         self.heads = attention.q_proj.weight.shape[0] // self.head_size
         self.keys = attention.k_proj.weight.shape[0] // self.head_size
-        self.turned = self.heads + self.keys
+        self.rotated_heads = self.heads + self.keys
         self.qkv: Matrix | nn.ModuleList
         qkv_scale = gate_scale = self.mlp_scale = self.out_scale = 1.0
         if _plain(attention.q_proj, attention.k_proj, attention.v_proj):
             weight = _joined(attention.q_proj, attention.k_proj, attention.v_proj)
-            pairs = weight[: self.turned * self.head_size].view(self.turned, 2, self.head_size // 2, -1)
+            pairs = weight[: self.rotated_heads * self.head_size].view(self.rotated_heads, 2, self.head_size // 2, -1)
             pairs.copy_(pairs.transpose(1, 2).clone(memory_format=torch.contiguous_format).view(pairs.shape))
             self.qkv = matrix(weight, compute)
             qkv_scale = self.qkv.scale
@@ -116,17 +116,17 @@ class FusedLayer(nn.Module):
             self.mlp = mlp = FusedFeedForward(whole.mlp, compute, compiled=compiled)
             gate_scale, self.mlp_scale = mlp.gate_up.scale, mlp.down.scale
         else:
-            self.mlp = MixedFeedForward(whole.mlp, compute)
+            self.mlp = UnfusedFeedForward(whole.mlp, compute)
         self.input_layernorm = FusedNorm(whole.input_layernorm, compute, qkv_scale, compiled=compiled)
         self.post_attention_layernorm = FusedNorm(
             whole.post_attention_layernorm, compute, gate_scale, compiled=compiled
         )
 
-    def forward(self, x: Tensor, turn: Tensor, attend: Attend) -> Tensor:
-        """x [N, D] -> [N, D], in place; ``turn`` are RoPE's angles as complex numbers [N, 1, C/2]."""
+    def forward(self, x: Tensor, rotation: Tensor, attend: Attend) -> Tensor:
+        """x [N, D] -> [N, D], in place; ``rotation`` are RoPE's angles as complex numbers [N, 1, C/2]."""
         qk, v = self._projected(self.input_layernorm(x))
         pairs = torch.view_as_complex(qk.float().view(*qk.shape[:2], -1, 2))
-        qk = torch.view_as_real(pairs * turn).view(qk.shape).to(x.dtype)
+        qk = torch.view_as_real(pairs * rotation).view(qk.shape).to(x.dtype)
         q, k = qk[None].split_with_sizes((self.heads, self.keys), dim=2)
         mixed = attend(self.number, q, k, v[None])
         self._add(x, self.out(mixed.reshape(len(x), -1)), self.out_scale)
@@ -140,7 +140,7 @@ class FusedLayer(nn.Module):
             qk = torch.cat((q, k), dim=1)
             return qk.view(*qk.shape[:2], 2, -1).transpose(-1, -2).reshape(qk.shape), v
         heads = self.qkv(x).view(len(x), -1, self.head_size)
-        return heads[:, : self.turned], heads[:, self.turned :]
+        return heads[:, : self.rotated_heads], heads[:, self.rotated_heads :]
 
     def _add(self, x: Tensor, part: Tensor, scale: float) -> None:
         if self.group is not None:
@@ -165,13 +165,18 @@ class FusedTransformer(Transformer):
 
     Args:
         compute: the type of activations.
-        let_go: leave ``whole`` without the weights that were copied, a layer at a time, so that memory never holds
-            both. It is of no use after that.
+        free_original: take the weights that were copied from ``whole``, a layer at a time, so that memory never holds
+            both. ``whole`` cannot be used after that.
         layer: the kind of its layers.
     """
 
     def __init__(
-        self, whole: Transformer, compute: torch.dtype, *, let_go: bool = False, layer: type[FusedLayer] = FusedLayer
+        self,
+        whole: Transformer,
+        compute: torch.dtype,
+        *,
+        free_original: bool = False,
+        layer: type[FusedLayer] = FusedLayer,
     ) -> None:
         nn.Module.__init__(self)
         self.config, self.compute = whole.config, compute
@@ -184,17 +189,17 @@ class FusedTransformer(Transformer):
         for index, part in enumerate(whole.model.layers):
             assert isinstance(part, Layer)
             self.model.layers.append(layer(part, compute, compiled=compiled))
-            if let_go:
+            if free_original:
                 whole.model.layers[index] = nn.Identity()
         self.lm_head = FusedHead(whole.lm_head, compute)  # type: ignore[assignment]
 
     def forward(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """Hidden states [1, T, D] after the final norm, from tokens and positions [1, T]."""
         angles = positions[0].float()[:, None, None] * self.frequencies
-        turn = torch.polar(torch.ones_like(angles), angles)
+        rotation = torch.polar(torch.ones_like(angles), angles)
         x: Tensor = self.model.embed_tokens(tokens[0]).to(self.compute)
         for layer in self.model.layers:
-            x = layer(x, turn, attend)
+            x = layer(x, rotation, attend)
         hidden: Tensor = self.model.norm(x)
         return hidden[None]
 

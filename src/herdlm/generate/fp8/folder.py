@@ -1,6 +1,6 @@
 """From a folder in bfloat16 or wider to one in FP8, a few rows at a time, in the ``compressed-tensors`` format.
 
-Memory holds some rows of one matrix, whatever the size of the model: a 405B model is quantised on a laptop whose disk
+Memory holds some rows of one matrix, whatever the size of the model: a 405B model is quantized on a laptop whose disk
 has room for it.
 """
 
@@ -43,7 +43,7 @@ def quantized_names(model: ModelConfig, config: Fp8Config) -> list[str]:
     if not layers:
         raise InputError(
             f"skip_first_layers {config.skip_first_layers} and skip_last_layers {config.skip_last_layers} leave none "
-            f"of the model's {model.layers} layers to quantise",
+            f"of the model's {model.layers} layers to quantize",
             "Skip fewer layers",
         )
     if not modules:
@@ -61,7 +61,7 @@ def quantize_folder(
 ) -> dict[str, Any]:
     """Write the model in ``folder`` (bfloat16 or wider) to ``out`` as a ``compressed-tensors`` folder.
 
-    A reward model is quantised like a language model: its one-row head is left alone, as heads are.
+    A reward model is quantized like a language model: its one-row head is left alone, as heads are.
 
     Args:
         out: made if it is not there; must hold no weights yet. config.json is written last.
@@ -71,7 +71,7 @@ def quantize_folder(
         counts: parameters, parameters_fp8, share_fp8, bytes_before and bytes_after (of the weights alone).
 
     Raises:
-        InputError: ``folder`` holds no model, one that is quantised already, or one with too few layers.
+        InputError: ``folder`` holds no model, one that is quantized already, or one with too few layers.
         DamagedError: a file is missing or damaged, or a weight is not finite.
         HerdError: the disk is full.
     """

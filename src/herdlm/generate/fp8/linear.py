@@ -181,12 +181,12 @@ class Fp8Linear(nn.Module):
 
 
 def is_fp8(folder: Path) -> bool:
-    """Whether the model in ``folder`` is quantised, so that :func:`load_fp8` reads it rather than ``load_folder``."""
+    """Whether the model in ``folder`` is quantized, so that :func:`load_fp8` reads it rather than ``load_folder``."""
     return read_json(folder / CONFIG).get("quantization_config") is not None
 
 
 def shape_of(folder: Path) -> ModelConfig:
-    """The shape of the model in ``folder``, quantised or not.
+    """The shape of the model in ``folder``, quantized or not.
 
     Raises:
         InputError: there is no model, or one that cannot be represented exactly.
@@ -271,7 +271,7 @@ def load_fp8(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtyp
     where = str(folder / CONFIG)
     quantization = settings.pop("quantization_config", None)
     if not isinstance(quantization, dict):
-        raise InputError(f"{where}: the model is not quantised", "Load it as an ordinary folder")
+        raise InputError(f"{where}: the model is not quantized", "Load it as an ordinary folder")
     scheme = parse(_Scheme, quantization, f"{where}, quantization_config")
     model = _skeleton(config_from_hf(settings, where)).to(dtype)
     dense = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]

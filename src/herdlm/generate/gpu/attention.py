@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from herdlm.generate.gpu.plan import AttentionPlan, plan_step
-from herdlm.generate.paged_attention import Feed, PagedAttention, PagedCache
+from herdlm.generate.paged_attention import PagedAttention, PagedCache, StepInput
 
 KERNEL_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 KERNEL_HEAD_SIZES = (16, 32, 64, 128)
@@ -52,14 +52,14 @@ class PlannedAttention:
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See :class:`herdlm.model.attention.Attend`."""
-        return self.turned(layer, torch.cat((q[0], k[0], v[0]), dim=1), None)[None]
+        return self.attend_unrotated(layer, torch.cat((q[0], k[0], v[0]), dim=1), None)[None]
 
-    def turned(self, layer: int, heads: Tensor, turn: Tensor | None) -> Tensor:
-        """As :meth:`__call__`, of queries and keys that RoPE has not turned yet.
+    def attend_unrotated(self, layer: int, heads: Tensor, rotation: Tensor | None) -> Tensor:
+        """As :meth:`__call__`, of queries and keys that RoPE has not rotated yet.
 
         Args:
             heads: [N, H + 2K, C], contiguous: queries, keys, values. The queries are overwritten.
-            turn: RoPE's angles as complex numbers [N, 1, C/2]; None where it has turned them.
+            rotation: RoPE's angles as complex numbers [N, 1, C/2]; None where it has rotated them.
 
         Returns:
             [N, H, C].
@@ -68,7 +68,7 @@ class PlannedAttention:
 
         cache, plan = self.cache, self.plan
         pages = cache.layers[layer]
-        gpu_launches.turn_and_write(heads, turn, plan.slots, pages)
+        gpu_launches.rotate_and_write(heads, rotation, plan.slots, pages)
         out = heads.new_empty(len(heads), heads.shape[1] - cache.parts, cache.head_size)
         if len(plan.decoding):
             gpu_launches.attend_decoding(heads, pages, plan, out)
@@ -80,18 +80,18 @@ class PlannedAttention:
 class KernelAttention(PlannedAttention):
     """Attention by the kernels over a step that is planned with its first layer."""
 
-    def __init__(self, cache: PagedCache, feed: Feed) -> None:
+    def __init__(self, cache: PagedCache, feed: StepInput) -> None:
         self.cache, self.feed = cache, feed
         self.planned = False
 
-    def turned(self, layer: int, heads: Tensor, turn: Tensor | None) -> Tensor:
-        """See :meth:`PlannedAttention.turned`."""
+    def attend_unrotated(self, layer: int, heads: Tensor, rotation: Tensor | None) -> Tensor:
+        """See :meth:`PlannedAttention.attend_unrotated`."""
         if not self.planned:
             self.plan, self.planned = plan_step(self.cache, self.feed), True
-        return super().turned(layer, heads, turn)
+        return super().attend_unrotated(layer, heads, rotation)
 
 
-def attention_for(cache: PagedCache, feed: Feed) -> PagedAttention | KernelAttention:
+def attention_for(cache: PagedCache, feed: StepInput) -> PagedAttention | KernelAttention:
     """The attention that runs a step's ``feed`` fastest where the cache is."""
     if kernels_fit(cache.device, cache.dtype, cache.head_size):
         return KernelAttention(cache, feed)

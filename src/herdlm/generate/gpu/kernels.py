@@ -15,19 +15,19 @@ import triton.language as tl
 
 
 @triton.jit
-def turn_and_write_kernel(
+def rotate_and_write_kernel(
     heads,
-    turn,
+    rotation,
     slots,
     pages,
     query_heads: tl.constexpr,
     kv_heads: tl.constexpr,
     size: tl.constexpr,
     page_size: tl.constexpr,
-    turned: tl.constexpr,
+    rotate: tl.constexpr,
     block: tl.constexpr,
 ):
-    """A token's queries turned in place; its keys, turned, and values written to their page. ``block`` heads each."""
+    """A token's queries rotated in place; its keys, rotated, and values written to their page. ``block`` heads each."""
     token = tl.program_id(0).to(tl.int64)
     every: tl.constexpr = query_heads + 2 * kv_heads
     head = tl.program_id(1) * block + tl.arange(0, block)
@@ -35,10 +35,10 @@ def turn_and_write_kernel(
     here = heads + token * (every * size) + head[:, None] * size + channel[None, :]
     inside = (head < every)[:, None] & (channel >= 0)[None, :]
     x = tl.load(here, mask=inside, other=0.0)
-    if turned:
+    if rotate:
         pair = tl.arange(0, size // 2)
-        cosine = tl.load(turn + token * size + pair * 2)[None, :]
-        sine = tl.load(turn + token * size + pair * 2 + 1)[None, :]
+        cosine = tl.load(rotation + token * size + pair * 2)[None, :]
+        sine = tl.load(rotation + token * size + pair * 2 + 1)[None, :]
         first, second = tl.split(tl.reshape(x, (block, size // 2, 2)).to(tl.float32))
         new = tl.join(first * cosine - second * sine, second * cosine + first * sine)
         new = tl.reshape(new, (block, size)).to(x.dtype)

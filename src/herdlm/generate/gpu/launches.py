@@ -12,8 +12,8 @@ from herdlm.generate.gpu.kernels import (
     attend_prompts_kernel,
     join_splits_kernel,
     quantize_kernel,
+    rotate_and_write_kernel,
     swiglu_kernel,
-    turn_and_write_kernel,
 )
 from herdlm.generate.gpu.plan import AttentionPlan, prompt_rows
 
@@ -24,21 +24,21 @@ PROGRAMS = 512  # that keep the memory of a large GPU busy: a few for each of it
 LEAST_SPLITS, MOST_SPLITS = 8, 64
 
 
-def turn_and_write(heads: Tensor, turn: Tensor | None, slots: Tensor, pages: Tensor) -> None:
+def rotate_and_write(heads: Tensor, rotation: Tensor | None, slots: Tensor, pages: Tensor) -> None:
     """Turn queries in place, write keys and values to their slots.
 
     Args:
-        heads: [N, H + 2K, C], contiguous; two channels that RoPE turns together are neighbours.
-        turn: [N, 1, C/2] complex, of length 1; None where queries and keys have been turned.
+        heads: [N, H + 2K, C], contiguous; two channels that RoPE turns together are neighbors.
+        rotation: [N, 1, C/2] complex, of length 1; None where queries and keys have been rotated.
         slots: [N] integers, page * S + offset.
         pages: one layer's.
     """
     count, every, size = heads.shape
     kv_heads, page_size = pages.shape[1] // 2, pages.shape[2]
     block = max(1024 // size, 1)
-    angles = heads if turn is None else torch.view_as_real(turn)
-    turn_and_write_kernel[count, -(-every // block)](
-        heads, angles, slots, pages, every - 2 * kv_heads, kv_heads, size, page_size, turn is not None, block
+    angles = heads if rotation is None else torch.view_as_real(rotation)
+    rotate_and_write_kernel[count, -(-every // block)](
+        heads, angles, slots, pages, every - 2 * kv_heads, kv_heads, size, page_size, rotation is not None, block
     )
 
 
@@ -62,7 +62,7 @@ def attend_decoding(heads: Tensor, pages: Tensor, plan: AttentionPlan, out: Tens
     """Attention of the segments that feed one token each; those without keys give zeros.
 
     Args:
-        heads: [N, H + 2K, C], contiguous; queries and keys have been turned and keys and values written.
+        heads: [N, H + 2K, C], contiguous; queries and keys have been rotated and keys and values written.
         pages: one layer's.
         out: [N, H, C], contiguous; the segments' tokens are written.
     """
@@ -144,7 +144,7 @@ def swiglu(gate_up: Tensor) -> Tensor:
 def quantize_rows(x: Tensor, cap: float, *, joined: bool = False) -> tuple[Tensor, Tensor]:
     """As :func:`herdlm.generate.fp8.linear.quantize_activation` by rows, of x [N, F], contiguous.
 
-    With ``joined`` x is [N, 2F], and its :func:`swiglu` is what is quantised.
+    With ``joined`` x is [N, 2F], and its :func:`swiglu` is what is quantized.
     """
     count, size = x.shape[0], x.shape[1] // 2 if joined else x.shape[1]
     values = torch.empty((count, size), dtype=FP8, device=x.device)

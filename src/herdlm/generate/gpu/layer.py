@@ -11,9 +11,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from herdlm.generate.cpu.fused import FusedFeedForward, FusedLayer, MixedFeedForward
-from herdlm.generate.fp8.feed_forward import fp8_feed_forward
+from herdlm.generate.cpu.fused import FusedFeedForward, FusedLayer, UnfusedFeedForward
 from herdlm.generate.gpu.attention import PlannedAttention, kernels_fit
+from herdlm.generate.gpu.fp8_feed_forward import fp8_feed_forward
 from herdlm.generate.matrix import Matrix, WholeMatrix
 from herdlm.model.attention import Attend
 from herdlm.model.transformer import Layer
@@ -26,16 +26,16 @@ class KernelLayer(FusedLayer):
         self, whole: Layer, compute: torch.dtype, group: dist.ProcessGroup | None = None, *, compiled: bool = False
     ) -> None:
         super().__init__(whole, compute, group, compiled=compiled)
-        if isinstance(self.mlp, MixedFeedForward) and group is None:
+        if isinstance(self.mlp, UnfusedFeedForward) and group is None:
             self.mlp = fp8_feed_forward(self.mlp, compute)
 
-    def forward(self, x: Tensor, turn: Tensor, attend: Attend) -> Tensor:
+    def forward(self, x: Tensor, rotation: Tensor, attend: Attend) -> Tensor:
         """See :meth:`herdlm.generate.cpu.fused.FusedLayer.forward`."""
         if not isinstance(attend, PlannedAttention):
-            return super().forward(x, turn, attend)
+            return super().forward(x, rotation, attend)
         with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # where Triton launches
             heads = self._heads(self.input_layernorm(x))
-            mixed = attend.turned(self.number, heads, turn).flatten(1)
+            mixed = attend.attend_unrotated(self.number, heads, rotation).flatten(1)
             self._add_product(x, mixed, self.out, self.out_scale)
             normed = self.post_attention_layernorm(x)
             if isinstance(self.mlp, FusedFeedForward):

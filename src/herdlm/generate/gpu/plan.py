@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from herdlm.generate.paged_attention import Feed, PagedCache
+from herdlm.generate.paged_attention import PagedCache, StepInput
 from herdlm.generate.sequences import Integers
 
 ALIGNED = 4  # numbers of 4 bytes: kernels are compiled for addresses at multiples of 16
@@ -43,7 +43,7 @@ def prompt_rows(group: int, dtype: torch.dtype) -> tuple[int, int]:
     return rows, rows // group
 
 
-def plan_step(cache: PagedCache, feed: Feed) -> AttentionPlan:
+def plan_step(cache: PagedCache, feed: StepInput) -> AttentionPlan:
     """What the kernels are told of a step, brought to the device in one transfer."""
     pages = feed.tables.shape[1]
     firsts = np.cumsum(feed.counts) - feed.counts

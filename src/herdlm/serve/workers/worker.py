@@ -163,7 +163,7 @@ class Worker:
 
     def _state(self) -> wire.Row:
         scheduler, pool = self.engine.scheduler, self.engine.pool
-        running = int((scheduler.rows.state != 0).sum())
+        running = int((scheduler.sequences.state != 0).sum())
         waiting = sum(len(bunch.samples) for bunch in scheduler.waiting)
         held = pool.count - pool.available
         return [running, waiting, held, pool.count, scheduler.preemptions, scheduler.reused_tokens]

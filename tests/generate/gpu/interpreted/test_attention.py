@@ -15,7 +15,7 @@ from herdlm.generate.gpu import launches as gpu_launches
 from herdlm.generate.gpu import plan as gpu_plan
 from herdlm.generate.gpu.attention import KernelAttention, PlannedAttention, attention_for
 from herdlm.generate.gpu.plan import AttentionPlan, plan_step
-from herdlm.generate.paged_attention import Feed, PagedAttention, PagedCache
+from herdlm.generate.paged_attention import PagedAttention, PagedCache, StepInput
 from herdlm.model.config import ModelConfig
 
 NEAR = {torch.float32: 2e-6, torch.bfloat16: 2e-2, torch.float16: 2e-3}
@@ -28,7 +28,7 @@ class Step:
 
     cache: PagedCache
     other: PagedCache  # the same
-    feed: Feed
+    feed: StepInput
     q: Tensor
     k: Tensor
     v: Tensor
@@ -67,7 +67,7 @@ def step(
     positions = np.concatenate([np.arange(begin, begin + count) for begin, count in segments])
     slots = tables[owners, positions // page_size] * page_size + positions % page_size
     count = len(positions)
-    feed = Feed(np.zeros(count, np.int32), positions, slots, begins, counts, tables, np.zeros((2, 0), np.int64))
+    feed = StepInput(np.zeros(count, np.int32), positions, slots, begins, counts, tables, np.zeros((2, 0), np.int64))
     # Strided, as they come out of the joined product.
     joined = torch.randn(1, count, heads + 2 * kv_heads, size, generator=draw).to(dtype)
     return Step(cache, other, feed, *joined.split((heads, kv_heads, kv_heads), dim=2))
@@ -191,7 +191,7 @@ def test_pages_beyond_32_bits_of_values_are_found():
     page = 2**31 // (2 * page_size * size) + 5
     pages = torch.from_numpy(np.zeros((page + 1) * 2 * page_size * size, np.float16)).view(-1, 2, page_size, size)
     heads = torch.randn(1, 3, size, generator=torch.Generator().manual_seed(0)).half()
-    gpu_launches.turn_and_write(heads, None, torch.tensor([page * page_size + 3], dtype=torch.int32), pages)
+    gpu_launches.rotate_and_write(heads, None, torch.tensor([page * page_size + 3], dtype=torch.int32), pages)
     assert torch.equal(pages[page, :, 3], heads[0, 1:])
     out = torch.empty(1, 1, size, dtype=torch.float16)
     slots, tables, width, decoding = (
@@ -209,18 +209,18 @@ def test_queries_and_keys_are_turned_and_values_are_not(query_heads, kv_heads, s
     draw = torch.Generator().manual_seed(1)
     heads = torch.randn(5, query_heads + 2 * kv_heads, size, generator=draw).to(dtype)
     angles = torch.randn(5, 1, size // 2, generator=draw) * 100
-    turn = torch.polar(torch.ones_like(angles), angles)
+    rotation = torch.polar(torch.ones_like(angles), angles)
     pages = torch.zeros(9, 2 * kv_heads, 4, size, dtype=dtype)
     slots = torch.tensor([4, 7, 20, 33, 35], dtype=torch.int32)
-    turned = (
-        torch.view_as_real(torch.view_as_complex(heads.float().unflatten(-1, (-1, 2))) * turn).flatten(-2).to(dtype)
+    rotated = (
+        torch.view_as_real(torch.view_as_complex(heads.float().unflatten(-1, (-1, 2))) * rotation).flatten(-2).to(dtype)
     )
     before = heads.clone()
-    gpu_launches.turn_and_write(heads, turn, slots, pages)
+    gpu_launches.rotate_and_write(heads, rotation, slots, pages)
     near = 1e-6 if dtype == torch.float32 else 2**-7
-    assert (heads[:, :query_heads] - turned[:, :query_heads]).abs().max() <= near
+    assert (heads[:, :query_heads] - rotated[:, :query_heads]).abs().max() <= near
     for token, slot in enumerate(slots.tolist()):
         found = pages[slot // 4, :, slot % 4]
-        assert (found[:kv_heads] - turned[token, query_heads : query_heads + kv_heads]).abs().max() <= near
+        assert (found[:kv_heads] - rotated[token, query_heads : query_heads + kv_heads]).abs().max() <= near
         assert torch.equal(found[kv_heads:], before[token, query_heads + kv_heads :])
     assert int(pages.ne(0).any(-1).sum()) == 5 * 2 * kv_heads

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from herdlm.generate.cpu.fused import MixedFeedForward
-from herdlm.generate.fp8.feed_forward import Fp8FeedForward, fp8_feed_forward
+from herdlm.generate.cpu.fused import UnfusedFeedForward
 from herdlm.generate.fp8.linear import Fp8Linear, quantize_activation, weight_scale, weight_values
 from herdlm.generate.gpu import launches as gpu_launches
+from herdlm.generate.gpu.fp8_feed_forward import Fp8FeedForward, fp8_feed_forward
 from herdlm.model.config import ModelConfig
 from herdlm.model.transformer import FeedForward
 
@@ -82,7 +82,7 @@ def mixed(granularity: str = "row", ffn: int = 64, caps: tuple[float, float, flo
         new.weight_scale = weight_scale(largest)
         new.weight = weight_values(weight, new.weight_scale)
         setattr(whole, name, new)
-    return MixedFeedForward(whole, torch.bfloat16)
+    return UnfusedFeedForward(whole, torch.bfloat16)
 
 
 @pytest.mark.parametrize("rows", [1, 5])
@@ -92,7 +92,7 @@ def test_the_joined_feed_forward_says_what_three_fp8_matrices_say(rows, scaled_m
     assert isinstance(fast, Fp8FeedForward)
     x = drawn(rows, 32, torch.bfloat16)
     expected, got = plain(x).float(), fast(x).float()
-    # Sums in another order may round gate or up to their neighbour, and that to another FP8: 1/16 of one of 64 terms.
+    # Sums in another order may round gate or up to their neighbor, and that to another FP8: 1/16 of one of 64 terms.
     assert ((got - expected).norm() / expected.norm()) < 0.02
     assert got.shape == expected.shape
 

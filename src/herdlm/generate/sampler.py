@@ -9,31 +9,33 @@ from torch import Tensor
 from herdlm.generate.cpu.compiled import kernels
 from herdlm.generate.request import Alternatives
 from herdlm.generate.sampling.sampling import Draw, draw_tokens, most_likely, token_logprobs, uniforms
-from herdlm.generate.sampling.shaping import shape_logits
 from herdlm.generate.scheduler import Batch
-from herdlm.generate.sequences import Integers, Rows
+from herdlm.generate.sequences import Integers, Sequences
+from herdlm.generate.shaping import shape_logits
 from herdlm.model.transformer import Transformer
 
 SCORED_AT_ONCE = 128  # prompt tokens whose logits, a row of the vocabulary's size each, are in memory together
 
 
-def draw_rows(logits: Tensor, rows: Rows, drawing: Integers, *, compiled: bool = False) -> tuple[Tensor, Tensor]:
+def sample_tokens(
+    logits: Tensor, sequences: Sequences, drawing: Integers, *, compiled: bool = False
+) -> tuple[Tensor, Tensor]:
     """The next token of rows ``drawing`` from their logits [M, V] float32, and its log-probability, [M] each.
 
     Rows that report alternatives note them. Log-probabilities are of the logits as they come. ``compiled`` says whether
     code compiled for the processor is at hand; see :mod:`herdlm.generate.cpu.compiled`.
     """
-    steps = rows.length[drawing] - rows.start[drawing]
+    steps = sequences.length[drawing] - sequences.start[drawing]
     draw = Draw(
-        rows.temperature[drawing],
-        rows.top_p[drawing],
-        rows.top_k[drawing],
-        rows.min_p[drawing],
-        uniforms(rows.key[drawing], steps),
+        sequences.temperature[drawing],
+        sequences.top_p[drawing],
+        sequences.top_k[drawing],
+        sequences.min_p[drawing],
+        uniforms(sequences.key[drawing], steps),
     )
-    if rows.top_logprobs[drawing].any():
-        _note_alternatives(logits, rows, drawing)
-    shaped = rows.shaped[drawing]
+    if sequences.top_logprobs[drawing].any():
+        _note_alternatives(logits, sequences, drawing)
+    shaped = sequences.shaped[drawing]
     if not shaped.any():
         if compiled and draw.plain.all():
             return kernels().draw(logits, draw.temperature, draw.uniforms)  # type: ignore[no-any-return]
@@ -46,19 +48,19 @@ def draw_rows(logits: Tensor, rows: Rows, drawing: Integers, *, compiled: bool =
         drawn[index], logprobs[index] = draw_tokens(logits[index], draw.part(plain))
     index = torch.from_numpy(changed).to(logits.device)
     own = logits[index]
-    drawn[index], _ = draw_tokens(shape_logits(own.clone(), rows, drawing[changed]), draw.part(changed))
+    drawn[index], _ = draw_tokens(shape_logits(own.clone(), sequences, drawing[changed]), draw.part(changed))
     logprobs[index] = token_logprobs(own, drawn[index])
     return drawn, logprobs
 
 
-def score_prompts(model: Transformer, hidden: Tensor, batch: Batch, rows: Rows) -> None:
+def score_prompts(model: Transformer, hidden: Tensor, batch: Batch, sequences: Sequences) -> None:
     """Enter the log-probabilities of prompt tokens whose predecessors the step has fed; hidden states [N, D]."""
-    counts, requests = rows.top_logprobs[batch.scorers], rows.requests(batch.scorers)
+    counts, requests = sequences.top_logprobs[batch.scorers], sequences.requests(batch.scorers)
     for begin in range(0, len(requests), SCORED_AT_ONCE):
         part = slice(begin, begin + SCORED_AT_ONCE)
         at = batch.scoring[part]
         positions = batch.positions[at]
-        following = rows.tokens[batch.scorers[part], positions + 1].astype(np.int64)
+        following = sequences.tokens[batch.scorers[part], positions + 1].astype(np.int64)
         logits = model.logits(hidden[torch.from_numpy(at).to(hidden.device)]).float()
         logprobs = token_logprobs(logits, torch.from_numpy(following).to(hidden.device)).tolist()
         for request, position, logprob, top in zip(
@@ -68,12 +70,12 @@ def score_prompts(model: Transformer, hidden: Tensor, batch: Batch, rows: Rows) 
             request.scores.logprobs[position], request.scores.top[position] = logprob, top
 
 
-def _note_alternatives(logits: Tensor, rows: Rows, drawing: Integers) -> None:
-    counts = rows.top_logprobs[drawing]
+def _note_alternatives(logits: Tensor, sequences: Sequences, drawing: Integers) -> None:
+    counts = sequences.top_logprobs[drawing]
     asking = np.flatnonzero(counts)
     index = torch.from_numpy(asking).to(logits.device)
     found = _alternatives(logits[index], counts[asking])
-    for sample, alternatives in zip(rows.samples(drawing[asking]), found, strict=True):
+    for sample, alternatives in zip(sequences.samples(drawing[asking]), found, strict=True):
         sample.top.append(alternatives)
 
 

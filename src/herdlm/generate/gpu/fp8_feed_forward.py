@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from herdlm.generate.cpu.fused import MixedFeedForward
+from herdlm.generate.cpu.fused import UnfusedFeedForward
 from herdlm.generate.fp8.linear import FP8, Fp8Linear
 from herdlm.generate.gpu.attention import runs_kernels
 
@@ -35,7 +35,7 @@ class Fp8FeedForward(nn.Module):
         return torch._scaled_mm(values, self.down, scale, self.down_scale, out_dtype=x.dtype)
 
 
-def fp8_feed_forward(mixed: MixedFeedForward, compute: torch.dtype) -> Fp8FeedForward | MixedFeedForward:
+def fp8_feed_forward(mixed: UnfusedFeedForward, compute: torch.dtype) -> Fp8FeedForward | UnfusedFeedForward:
     """``mixed`` in the fast form where its matrices, their sizes and the device allow it.
 
     It knows only whole tokens: where ranks hold parts of each, they have to agree on its scale, and ``mixed`` stays.
