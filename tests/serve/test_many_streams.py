@@ -47,7 +47,7 @@ def test_a_thousand_streams_are_none_lost_or_mixed_up(folder, engine_apart):
             return await asyncio.gather(*(stream(host, int(port), seed) for seed in range(STREAMS)))
 
         told = asyncio.run(all_of_them())
-        eventually(lambda: not server.engine.busy and not server.service.crowd.samples)
+        eventually(lambda: not server.engine.busy and not server.service.concurrency.samples)
         assert (server.engine.pool.references > 0).sum() == 0
     # In small batches, as if alone: what else is in a batch must not matter.
     alone = [

@@ -18,18 +18,18 @@ from herdlm.serve.workers.generation import TooLongError, WorkerFailedError
 from herdlm.serve.workers.model_text import ContextError
 
 # Status, type and code, the narrower kinds of error first.
-KNOWN: list[tuple[type[HerdError], tuple[int, str, str | None]]] = [
+STATUS: list[tuple[type[HerdError], tuple[int, str, str | None]]] = [
     (ContextError, (400, "invalid_request_error", "context_length_exceeded")),
     (InputError, (400, "invalid_request_error", None)),
     (WorkerFailedError, (503, "server_error", "worker_failed")),
     (TooLongError, (504, "server_error", "timeout")),
     (HerdError, (500, "server_error", None)),
 ]
-KINDS = {401: "authentication_error", 429: "rate_limit_error"}
+TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
 log = logging.getLogger(__name__)
 
-SHOWN_CHARACTERS = 80  # of a wrong value: it may be as long as a whole prompt
+MAX_SHOWN = 80  # of a wrong value: it may be as long as a whole prompt
 
 
 class RefusedError(InputError):
@@ -55,17 +55,21 @@ class RefusedError(InputError):
         self.param, self.code, self.status, self.retry_after = param, code, status, retry_after
 
 
-def failure_of(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
+def error_response(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
     """The HTTP status, the body and the headers that tell of ``error``."""
     if isinstance(error, RefusedError):
-        kind = KINDS.get(error.status, "server_error" if error.status >= 500 else "invalid_request_error")
-        return error.status, _body(str(error), kind, param=error.param, code=error.code), _retry(error.retry_after)
+        kind = TYPES.get(error.status, "server_error" if error.status >= 500 else "invalid_request_error")
+        return (
+            error.status,
+            _body(str(error), kind, param=error.param, code=error.code),
+            _retry_after(error.retry_after),
+        )
     if isinstance(error, HerdError):
-        status, kind, code = next(entry for known, entry in KNOWN if isinstance(error, known))
+        status, kind, code = next(entry for known, entry in STATUS if isinstance(error, known))
         return (
             status,
             _body(str(error), kind, code=code),
-            _retry(error.retry_after if isinstance(error, WorkerFailedError) else None),
+            _retry_after(error.retry_after if isinstance(error, WorkerFailedError) else None),
         )
     log.error("a request failed", exc_info=error)
     return 500, _body(f"the server failed: {type(error).__name__}. Its log tells more", "server_error"), {}
@@ -75,12 +79,12 @@ def install(app: FastAPI) -> None:
     """Have ``app`` answer every error in this form."""
 
     async def failed(request: Request, error: Exception) -> Response:
-        status, body, headers = failure_of(error)
-        return _noted(request, body, status, headers)
+        status, body, headers = error_response(error)
+        return _record_error(request, body, status, headers)
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return _noted(request, _invalid(error), 400, {})
+        return _record_error(request, _validation_body(error), 400, {})
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -88,7 +92,7 @@ def install(app: FastAPI) -> None:
             f"{error.detail}: {request.method} {request.url.path}",
             code="not_found" if error.status_code == 404 else None,
         )
-        return _noted(request, body, error.status_code, dict(error.headers or {}))
+        return _record_error(request, body, error.status_code, dict(error.headers or {}))
 
     app.add_exception_handler(HerdError, failed)
     app.add_exception_handler(RequestValidationError, invalid)
@@ -104,7 +108,7 @@ def json_response(body: Any, status: int = 200, headers: dict[str, str] | None =
 def shown(value: Any) -> str:
     """A wrong value for an error message: unambiguous, and not too long."""
     text = ascii(value)
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def nearest(name: str, known: list[str]) -> str:
@@ -113,7 +117,7 @@ def nearest(name: str, known: list[str]) -> str:
     return f"Did you mean {near[0]}?" if near else "Drop it"
 
 
-def _invalid(error: RequestValidationError) -> dict[str, Any]:
+def _validation_body(error: RequestValidationError) -> dict[str, Any]:
     """The first problem that pydantic found, in one line."""
     problems = error.errors()
     problem = problems[0]
@@ -136,13 +140,13 @@ def _invalid(error: RequestValidationError) -> dict[str, Any]:
     return _body(f"{ascii(param)[1:-1]} = {shown(problem['input'])}: {reason}{more}", param=param, code="invalid_value")
 
 
-def _noted(request: Request, body: dict[str, Any], status: int, headers: dict[str, str]) -> Response:
-    if visit := request.scope.get("visit"):
-        visit.error = body["error"]["code"] or body["error"]["type"]
+def _record_error(request: Request, body: dict[str, Any], status: int, headers: dict[str, str]) -> Response:
+    if record := request.scope.get("record"):
+        record.error = body["error"]["code"] or body["error"]["type"]
     return json_response(body, status, headers)
 
 
-def _retry(seconds: float | None) -> dict[str, str]:
+def _retry_after(seconds: float | None) -> dict[str, str]:
     return {} if seconds is None else {"retry-after": str(max(math.ceil(seconds), 1))}
 
 

@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from herdlm.serve.access.limits import Crowd
-from herdlm.serve.access.request_log import Visit
+from herdlm.serve.access.limits import ConcurrencyLimiter
+from herdlm.serve.access.request_log import RequestRecord
 from herdlm.serve.workers.models import Models
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -30,7 +30,7 @@ ROUTES = (
 class Metrics:
     """The server's own registry: several servers in one process do not mix."""
 
-    def __init__(self, models: Models, crowd: Crowd) -> None:
+    def __init__(self, models: Models, concurrency: ConcurrencyLimiter) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "herdlm_requests", "Requests answered", ("route", "model", "status"), registry=self.registry
@@ -45,23 +45,23 @@ class Metrics:
         self.per_token = self._histogram(
             "herdlm_time_per_output_token_seconds", "Mean time between a streamed answer's tokens", TOKEN_SECONDS
         )
-        self.registry.register(_Engines(models, crowd))
+        self.registry.register(_EngineCollector(models, concurrency))
 
-    def count(self, visit: Visit) -> None:
-        """Count a visit that has ended."""
-        model = visit.model
-        self.requests.labels(_route(visit.path), model, str(visit.status)).inc()
+    def count(self, record: RequestRecord) -> None:
+        """Count a record that has ended."""
+        model = record.model
+        self.requests.labels(_route(record.path), model, str(record.status)).inc()
         if not model:
             return
-        self.prompt_tokens.labels(model).inc(visit.prompt_tokens)
-        self.cached_tokens.labels(model).inc(visit.cached_tokens)
-        self.generated_tokens.labels(model).inc(visit.completion_tokens)
-        self.seconds.labels(model).observe(visit.ended_at - visit.started_at)
-        if visit.first_token_at is not None and visit.last_token_at is not None:
-            self.first_token.labels(model).observe(visit.first_token_at - visit.started_at)
-            if visit.completion_tokens > 1:
-                spent = visit.last_token_at - visit.first_token_at
-                self.per_token.labels(model).observe(spent / (visit.completion_tokens - 1))
+        self.prompt_tokens.labels(model).inc(record.prompt_tokens)
+        self.cached_tokens.labels(model).inc(record.cached_tokens)
+        self.generated_tokens.labels(model).inc(record.completion_tokens)
+        self.seconds.labels(model).observe(record.ended_at - record.started_at)
+        if record.first_token_at is not None and record.last_token_at is not None:
+            self.first_token.labels(model).observe(record.first_token_at - record.started_at)
+            if record.completion_tokens > 1:
+                spent = record.last_token_at - record.first_token_at
+                self.per_token.labels(model).observe(spent / (record.completion_tokens - 1))
 
     def text(self) -> bytes:
         """All of it in Prometheus's text format."""
@@ -74,43 +74,43 @@ class Metrics:
         return Histogram(name, text, ("model",), buckets=buckets, registry=self.registry)
 
 
-class _Engines(Collector):
+class _EngineCollector(Collector):
     """The engines' state, read when it is asked for."""
 
-    def __init__(self, models: Models, crowd: Crowd) -> None:
-        self.models, self.crowd = models, crowd
+    def __init__(self, models: Models, concurrency: ConcurrencyLimiter) -> None:
+        self.models, self.concurrency = models, concurrency
 
     def collect(self) -> Iterator[Metric]:
         """The metrics of all models."""
-        yield GaugeMetricFamily("herdlm_answers_underway", "Answers running or waiting", value=self.crowd.samples)
+        yield GaugeMetricFamily("herdlm_answers_underway", "Answers running or waiting", value=self.concurrency.samples)
         yield CounterMetricFamily("herdlm_model_loads", "Models loaded", value=self.models.loads)
         yield CounterMetricFamily("herdlm_model_evictions", "Models unloaded for others", value=self.models.evictions)
         gauges = {
             "herdlm_batch_size": ("Samples in the batch", "running"),
             "herdlm_queue_length": ("Samples that wait for room in the batch", "waiting"),
-            "herdlm_cache_pages_held": ("Cache pages that running samples hold", "held"),
-            "herdlm_cache_pages": ("Cache pages in all", "pages"),
+            "herdlm_cache_pages_held": ("Cache pages that running samples hold", "held_pages"),
+            "herdlm_cache_pages": ("Cache pages in all", "total_pages"),
         }
         counters = {
             "herdlm_preemptions": ("Samples put back because pages ran out", "preemptions"),
-            "herdlm_prefix_tokens_reused": ("Prompt tokens not computed again", "reused"),
+            "herdlm_prefix_tokens_reused": ("Prompt tokens not computed again", "reused_tokens"),
         }
         for name, (text, attribute) in gauges.items():
             gauge = GaugeMetricFamily(name, text, labels=("model",))
             for model in self.models:
-                gauge.add_metric((model.text.name,), getattr(model.backend.state, attribute))
+                gauge.add_metric((model.text.name,), getattr(model.backend.stats, attribute))
             yield gauge
         for name, (text, attribute) in counters.items():
             counter = CounterMetricFamily(name, text, labels=("model",))
             for model in self.models:
-                counter.add_metric((model.text.name,), getattr(model.backend.state, attribute))
+                counter.add_metric((model.text.name,), getattr(model.backend.stats, attribute))
             yield counter
         use = GaugeMetricFamily("herdlm_cache_use_ratio", "Share of cache pages held", labels=("model",))
         loaded = GaugeMetricFamily("herdlm_model_loaded", "1 where the model is loaded", labels=("model",))
         restarts = CounterMetricFamily("herdlm_worker_restarts", "Workers started after a death", labels=("model",))
         for model in self.models:
-            state, label = model.backend.state, (model.text.name,)
-            use.add_metric(label, state.held / state.pages if state.pages else 0.0)
+            stats, label = model.backend.stats, (model.text.name,)
+            use.add_metric(label, stats.held_pages / stats.total_pages if stats.total_pages else 0.0)
             loaded.add_metric(label, float(model.backend.ready))
             restarts.add_metric(label, model.backend.restarts)
         yield from (use, loaded, restarts)

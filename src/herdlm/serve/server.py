@@ -33,7 +33,7 @@ from herdlm.serve.workers.models import Models
 
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 60
-LAST_WORDS_SECONDS = 2  # for connections to close once nothing is under way
+CLOSE_SECONDS = 2  # for connections to close once nothing is under way
 
 # The access log is a line of JSON per request; prompts and answers are not in it unless asked for.
 LOGGING: dict[str, Any] = {
@@ -52,7 +52,7 @@ LOGGING: dict[str, Any] = {
 }
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """Write a line to standard error at once."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
@@ -99,9 +99,11 @@ def serve(
     Raises:
         InputError: there is no usable model, the address cannot be had, or it is open to others without keys.
     """
-    texts = [_named(model) for model in models]  # wrong paths are told before anything is loaded, as are used ports
+    texts = [
+        _read_model(model) for model in models
+    ]  # wrong paths are told before anything is loaded, as are used ports
     moderator = None if guard is None else Moderator(guard, guard_threshold, device=device, dtype=dtype)
-    found = Models(
+    served = Models(
         texts,
         device=device,
         dtype=dtype,
@@ -128,13 +130,13 @@ def serve(
             if ready:
                 ready(texts[0].name, url)
             else:
-                say(f"{', '.join(text.name for text in texts)} answers at {url} (Ctrl-C ends)")
+                print_line(f"{', '.join(text.name for text in texts)} answers at {url} (Ctrl-C ends)")
 
-        app = create_app(found, seed=seed, limits=limits, keys=key_file, log_texts=log_texts, moderator=moderator)
+        app = create_app(served, seed=seed, limits=limits, keys=key_file, log_texts=log_texts, moderator=moderator)
         Server(app, announce).run(sockets=[listener])
 
 
-def _named(model: str | Path) -> ModelText:
+def _read_model(model: str | Path) -> ModelText:
     name, equals, folder = str(model).partition("=")
     if equals and not Path(model).exists():
         return ModelText.read(Path(folder), name)
@@ -184,7 +186,7 @@ class Server(uvicorn.Server):
                 ws="none",
                 lifespan="on",
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=LAST_WORDS_SECONDS,
+                timeout_graceful_shutdown=CLOSE_SECONDS,
             )
         )
         self._announce = announce
@@ -231,13 +233,13 @@ class Server(uvicorn.Server):
 
     async def _drain(self) -> None:
         try:
-            await asyncio.wait_for(self._gate.empty.wait(), self._limits.drain_seconds)
+            await asyncio.wait_for(self._gate.idle.wait(), self._limits.drain_seconds)
         except TimeoutError:
             self._models.fail_all("the server is shutting down")
             if self._moderator:
                 self._moderator.backend.fail_all("the server is shutting down")
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._gate.empty.wait(), LAST_WORDS_SECONDS)
+                await asyncio.wait_for(self._gate.idle.wait(), CLOSE_SECONDS)
         self.should_exit = True
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from herdlm.serve.access.keys import Key, KeyFile
-from herdlm.serve.access.limits import Accounts, Bucket, Crowd, ServerLimits
+from herdlm.serve.access.limits import ConcurrencyLimiter, KeyLimiter, ServerLimits, TokenBucket
 from herdlm.serve.errors import RefusedError
 from tests.serve.conftest import running
 from tests.serve.workers.test_backend import eventually
@@ -29,10 +29,10 @@ class Clock:
 
 
 @given(st.integers(1, 1000), st.lists(st.tuples(st.floats(0, 30), st.integers(1, 50)), min_size=1, max_size=60))
-def test_no_window_of_time_gives_more_than_the_rate_and_one_full_bucket(rate, visits):
+def test_no_window_of_time_gives_more_than_the_rate_and_one_full_bucket(rate, records):
     clock = Clock()
-    bucket, taken = Bucket(rate, clock), []
-    for pause, amount in visits:
+    bucket, taken = TokenBucket(rate, clock), []
+    for pause, amount in records:
         clock.now += pause
         if not bucket.wait(amount):
             bucket.take(amount)
@@ -47,7 +47,7 @@ def test_no_window_of_time_gives_more_than_the_rate_and_one_full_bucket(rate, vi
 @given(st.integers(1, 600), st.integers(1, 2000))
 def test_after_the_time_it_tells_a_bucket_gives(rate, amount):
     clock = Clock()
-    bucket = Bucket(rate, clock)
+    bucket = TokenBucket(rate, clock)
     bucket.take(rate + amount)
     clock.now += bucket.wait(1)
     assert bucket.wait(1) == pytest.approx(0, abs=1e-6)
@@ -59,39 +59,39 @@ def entry(**limits):
 
 def test_a_keys_requests_and_tokens_are_counted_by_the_minute():
     clock = Clock()
-    accounts, key = Accounts(clock), entry(requests_per_minute=2)
+    key_limiter, key = KeyLimiter(clock), entry(requests_per_minute=2)
     for _ in range(2):
-        accounts.enter(key).running -= 1
+        key_limiter.admit(key).running -= 1
     with pytest.raises(RefusedError, match="2 requests a minute") as caught:
-        accounts.enter(key)
+        key_limiter.admit(key)
     assert (caught.value.status, caught.value.retry_after) == (429, 30)
     clock.now = 30
-    accounts.enter(key)
+    key_limiter.admit(key)
     tokens = entry(tokens_per_minute=60)
-    account = accounts.enter(tokens)
-    Accounts.take_prompt(account, 50)
-    Accounts.take_answer(account, 30)
+    usage = key_limiter.admit(tokens)
+    KeyLimiter.charge_prompt(usage, 50)
+    KeyLimiter.charge_completion(usage, 30)
     with pytest.raises(RefusedError, match="60 tokens a minute") as caught:
-        accounts.enter(tokens)
+        key_limiter.admit(tokens)
     assert caught.value.retry_after == 21  # 20 overdrawn, and one to go on with
     with pytest.raises(RefusedError, match="the prompt has 11"):
-        Accounts.take_prompt(account, 11)
+        KeyLimiter.charge_prompt(usage, 11)
 
 
 def test_a_crowd_is_bounded_and_tells_when_to_come_again():
     clock = Clock()
-    crowd = Crowd(4, clock)
+    concurrency = ConcurrencyLimiter(4, clock)
     with pytest.raises(RefusedError, match="At most 4") as caught:
-        crowd.enter(5)
+        concurrency.acquire(5)
     assert caught.value.status == 400
-    crowd.enter(4)
+    concurrency.acquire(4)
     with pytest.raises(RefusedError) as caught:
-        crowd.enter(1)
+        concurrency.acquire(1)
     assert (caught.value.status, caught.value.retry_after, caught.value.code) == (429, 5, "server_busy")
-    crowd.leave(2)
-    crowd.enter(2)
+    concurrency.release(2)
+    concurrency.acquire(2)
     with pytest.raises(RefusedError) as caught:
-        crowd.enter(1)
+        concurrency.acquire(1)
     assert caught.value.retry_after == 15  # two ended in the last 30 seconds
 
 
@@ -140,7 +140,7 @@ def test_a_full_server_says_429_and_when_to_come_again(slow):
             client.completions.create(**TEXT)
         assert int(caught.value.response.headers["retry-after"]) >= 1
         stream.close()
-        eventually(lambda: not slow.engine.busy and not slow.service.crowd.samples)
+        eventually(lambda: not slow.engine.busy and not slow.service.concurrency.samples)
         assert client.completions.create(**TEXT | {"max_tokens": 1, "n": 3}).usage.completion_tokens == 3
 
 

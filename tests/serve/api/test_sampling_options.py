@@ -176,4 +176,4 @@ def test_a_repeated_prompt_is_told_to_come_from_the_cache(client, server):
         )
     )
     assert chunks[-1].usage.prompt_tokens_details.cached_tokens == second.prompt_tokens_details.cached_tokens
-    assert Usage(3, 4, 2).told()["total_tokens"] == 7
+    assert Usage(3, 4, 2).to_json()["total_tokens"] == 7

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from herdlm.model.hf import save_folder
 from herdlm.serve.api.chat import ChatBody
 from herdlm.serve.api.tool_calls import CallPiece, CallScanner
-from herdlm.serve.api.tools import dialog_of, tools_text
+from herdlm.serve.api.tools import to_dialog, tools_text
 from herdlm.tokens.chat import render, render_prompt
 from tests.conftest import small_model
 from tests.serve.conftest import running
@@ -119,7 +119,7 @@ ASK = {"model": "flagship", "messages": [{"role": "user", "content": "Hi"}]}
 
 
 def dialog(messages, tools=(), **more):
-    return dialog_of(ChatBody.model_validate({"model": "x", "messages": messages, "tools": list(tools), **more}))
+    return to_dialog(ChatBody.model_validate({"model": "x", "messages": messages, "tools": list(tools), **more}))
 
 
 def test_tools_are_told_in_the_system_message():

@@ -22,7 +22,7 @@ from herdlm.generate import SamplingParams
 from herdlm.serve.batch import processes
 from herdlm.serve.batch.prompts import Options
 from herdlm.serve.batch.run import Summary, generate_batch
-from herdlm.serve.batch.worker import EngineWorker, Setting
+from herdlm.serve.batch.worker import EngineWorker, WorkerConfig
 from herdlm.serve.workers.model_text import ServedModel
 from tests.serve.batch.conftest import mixed
 
@@ -34,8 +34,8 @@ class Here:
 
     count = 1
 
-    def __init__(self, setting, *_):
-        self.worker, self.reports = EngineWorker(setting), [[]]
+    def __init__(self, config, *_):
+        self.worker, self.reports = EngineWorker(config), [[]]
 
     def __enter__(self):
         return self
@@ -43,10 +43,10 @@ class Here:
     def __exit__(self, *_):
         pass
 
-    def give(self, worker, asks):
-        self.reports.append(self.worker.work(json.loads(json.dumps(asks))))
+    def submit(self, worker, requests):
+        self.reports.append(self.worker.work(json.loads(json.dumps(requests))))
 
-    def news(self):
+    def poll(self):
         return [(0, self.reports.pop(0))]
 
 
@@ -63,21 +63,21 @@ def test_answers_are_those_of_the_engine_in_the_order_of_the_prompts(exact, writ
     prompts, out = write([*mixed(12), {"prompt": "no id"}]), tmp_path / "answers.jsonl"
     summary = generate_batch(exact, prompts, out, options=DEFAULTS, seed=4, quiet=True)
     assert summary == Summary(prompts=13, restored=0, failed=0, deaths=0)
-    found = lines(out)
-    assert [answer["id"] for answer in found] == [*(f"p{i}" for i in range(12)), 13]
+    finished = lines(out)
+    assert [answer["id"] for answer in finished] == [*(f"p{i}" for i in range(12)), 13]
     model = ServedModel.load(exact)
     params = SamplingParams(max_tokens=12, seed=derive_seed(4, "batch", "p1"), n=2, stop_tokens=model.stop_tokens)
     messages = [{"role": "system", "content": "moo"}, {"role": "user", "content": "how are you"}]
     expected = model.engine.generate([model.chat_prompt(messages)], params)[0]
-    assert found[1]["completions"] == [
+    assert finished[1]["completions"] == [
         {"text": c.text, "finish_reason": c.finish_reason, "tokens": len(c.tokens)} for c in expected
     ]
-    scored = found[2]
+    scored = finished[2]
     assert len(scored["prompt_logprobs"]) == len(scored["prompt_top_logprobs"]) == scored["prompt_tokens"] - 1
     (completion,) = scored["completions"]
     assert len(completion["logprobs"]) == len(completion["top_logprobs"]) >= completion["tokens"]
-    assert re.fullmatch("[a-f]{1,9}", found[3]["completions"][0]["text"])
-    assert len(found[4]["completions"]) == 1
+    assert re.fullmatch("[a-f]{1,9}", finished[3]["completions"][0]["text"])
+    assert len(finished[4]["completions"]) == 1
     assert not (tmp_path / "answers.jsonl.part").exists()
     with pytest.raises(InputError, match="exists"):
         generate_batch(exact, prompts, out, options=DEFAULTS, seed=4, quiet=True)
@@ -124,8 +124,8 @@ def test_a_worker_may_be_a_group_of_processes_that_ends_with_it(exact, write, tm
     generate_batch(exact, prompts, tmp_path / "one", seed=3, quiet=True)
     monkeypatch.undo()
     generate_batch(exact, prompts, tmp_path / "two", seed=3, tensor_parallel=2, quiet=True)
-    for found, expected in zip(lines(tmp_path / "two"), lines(tmp_path / "one"), strict=True):
-        assert json.dumps(rounded(found)) == json.dumps(rounded(expected))
+    for finished, expected in zip(lines(tmp_path / "two"), lines(tmp_path / "one"), strict=True):
+        assert json.dumps(rounded(finished)) == json.dumps(rounded(expected))
     until = time.monotonic() + 60
     while of_model(exact):
         assert time.monotonic() < until
@@ -145,20 +145,20 @@ def rounded(value):
 
 def of_model(folder):
     """Processes that were started with a part of the model in ``folder``."""
-    found = []
+    finished = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             command = (process / "cmdline").read_bytes()
-            found += [process.name] if b"herdlm.generate.processes" in command and bytes(folder) in command else []
-    return found
+            finished += [process.name] if b"herdlm.generate.processes" in command and bytes(folder) in command else []
+    return finished
 
 
 def test_groups_of_processes_take_gpus_of_their_own(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 5)
-    setting = Setting("model", "auto", "auto", 0, None, tensor_parallel=2)
-    assert [processes._device(setting, i) for i in range(4)] == ["cuda:0", "cuda:2", "cuda:0", "cuda:2"]
-    assert [processes._device(replace(setting, tensor_parallel=1), i) for i in (1, 6)] == ["cuda:1", "cuda:1"]
-    assert processes._device(replace(setting, device="cpu"), 3) == "cpu"
+    config = WorkerConfig("model", "auto", "auto", 0, None, tensor_parallel=2)
+    assert [processes._device(config, i) for i in range(4)] == ["cuda:0", "cuda:2", "cuda:0", "cuda:2"]
+    assert [processes._device(replace(config, tensor_parallel=1), i) for i in (1, 6)] == ["cuda:1", "cuda:1"]
+    assert processes._device(replace(config, device="cpu"), 3) == "cpu"
 
 
 @pytest.mark.slow
@@ -190,8 +190,8 @@ def test_a_run_of_the_command_line_that_was_killed_goes_on_where_it_stopped(exac
     process.wait()
     kept = part.read_bytes().splitlines(keepends=True)
     part.write_bytes(b"".join(kept[:-1]) + kept[-1][:-7])  # as if the last line had been under way
-    told = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert json.loads(told.stdout) == {"prompts": 36, "restored": len(kept) - 2, "failed": 0, "deaths": 0}
+    message = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(message.stdout) == {"prompts": 36, "restored": len(kept) - 2, "failed": 0, "deaths": 0}
     assert out.read_bytes() == expected
 
 
@@ -220,7 +220,7 @@ def test_a_part_of_another_run_or_of_something_else_is_refused(exact, write, tmp
         raise HerdError("stopped")
 
     with monkeypatch.context() as patch:
-        patch.setattr("herdlm.serve.batch.run._drive", fail)
+        patch.setattr("herdlm.serve.batch.run._run_prompts", fail)
         with pytest.raises(HerdError, match="stopped"):
             generate_batch(exact, prompts, out, seed=1, quiet=True)
     begun = part.read_bytes()
@@ -253,7 +253,7 @@ def test_workers_that_die_at_every_start_end_the_run(exact, write, tmp_path, mon
         generate_batch(exact, write(mixed(3)), tmp_path / "out", quiet=True)
 
 
-def _stillborn(self, setting):
+def _stillborn(self, config):
     context = multiprocessing.get_context("spawn")
     self.connection, theirs = context.Pipe()
     self.process = context.Process(target=os._exit, args=(9,), daemon=True)

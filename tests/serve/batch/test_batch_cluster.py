@@ -30,20 +30,20 @@ def cluster() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def address(cluster: Any) -> str:
     """The cluster's address."""
-    found: str = cluster.address
-    return found
+    finished: str = cluster.address
+    return finished
 
 
 def _actors() -> list[int]:
     """Process ids of herdlm's actors on this machine."""
-    found = []
+    finished = []
     for folder in Path("/proc").iterdir():
         try:
             if folder.name.isdigit() and (folder / "cmdline").read_bytes().startswith(b"ray::_Actor"):
-                found.append(int(folder.name))
+                finished.append(int(folder.name))
         except OSError:
             continue
-    return found
+    return finished
 
 
 def test_a_cluster_answers_the_same_and_survives_the_death_of_a_worker(

@@ -16,8 +16,8 @@ from herdlm.serve.guard.guard import (
     PROMPT_FILE,
     Guard,
     GuardError,
-    Protocol,
-    Said,
+    GuardOutput,
+    GuardProtocol,
     codes_in,
     guard_message,
     turns_of,
@@ -61,7 +61,7 @@ def test_prompt_and_answer_are_judged_apart(guard: Guard) -> None:
     assert not guard.judge(asked).flagged
     verdict = guard.judge(answered, "answer")
     assert verdict.flagged and verdict.categories == ("S9",) and verdict.subject == "answer"
-    assert verdict.told() == {
+    assert verdict.to_json() == {
         "flagged": True,
         "of": "answer",
         "score": round(verdict.score, 6),
@@ -92,7 +92,7 @@ def test_a_low_threshold_flags_what_the_guard_calls_safe_and_asks_for_codes(guar
     assert verdict.flagged and verdict.categories == ("S1",)
     verdict = strict.judge([user("Tell me about garden")])
     assert verdict.flagged and verdict.score < 0.5 and set(verdict.categories) <= set(CATEGORIES)
-    asked = strict.protocol.forced(strict.protocol.prompts([user("Tell me about murder")], "prompt"))
+    asked = strict.protocol.forced_prompts(strict.protocol.prompts([user("Tell me about murder")], "prompt"))
     assert strict.protocol.tokenizer.decode(asked[0]).endswith("unsafe\n")
 
 
@@ -160,24 +160,25 @@ def test_codes_of_an_answer(answer: str, codes: set[str]) -> None:
 @pytest.mark.parametrize("text", ["maybe", "", "safely", "unsafe S1", "S1\nunsafe"])
 def test_what_is_neither_word_passes_nothing(guard: Guard, text: str) -> None:
     with pytest.raises(GuardError, match="neither 'safe' nor 'unsafe'"):
-        guard.protocol.verdict([Said([-0.1], "safe"), Said([-0.1], text)], "prompt")
+        guard.protocol.verdict([GuardOutput([-0.1], "safe"), GuardOutput([-0.1], text)], "prompt")
 
 
 @pytest.mark.parametrize("leading_space", [False, True])
 def test_the_forced_word_stands_where_an_answer_begins(leading_space: bool) -> None:
     config = TokenizerConfig(vocab_size=400, leading_space=leading_space)
-    protocol = Protocol(train_tokenizer([TEXT], config), 256)
+    protocol = GuardProtocol(train_tokenizer([TEXT], config), 256)
     asked: list[Message] = [user("Hello")]
     prompt = render_prompt(protocol.tokenizer, asked)
     whole = render(protocol.tokenizer, [*asked, assistant("unsafe\nS1")]).tokens
-    (forced,) = protocol.forced([prompt])
-    assert protocol.tokenizer.decode(whole).startswith(protocol.tokenizer.decode(forced))
-    assert forced[: len(prompt) + 1] == whole[: len(prompt) + 1]
+    (forced_prompts,) = protocol.forced_prompts([prompt])
+    assert protocol.tokenizer.decode(whole).startswith(protocol.tokenizer.decode(forced_prompts))
+    assert forced_prompts[: len(prompt) + 1] == whole[: len(prompt) + 1]
 
 
 def test_the_worst_window_counts(guard: Guard) -> None:
     verdict = guard.protocol.verdict(
-        [Said([-0.01], "safe"), Said([-0.2], "unsafe\nS9"), Said([-0.1, -3.0], "unsafe\nS1")], "answer"
+        [GuardOutput([-0.01], "safe"), GuardOutput([-0.2], "unsafe\nS9"), GuardOutput([-0.1, -3.0], "unsafe\nS1")],
+        "answer",
     )
     assert verdict.score == pytest.approx(0.904837, abs=1e-6) and verdict.categories == ("S1", "S9")
 
@@ -186,13 +187,13 @@ def test_a_guard_may_bring_its_own_wording(guard_folder: Path, tmp_path: Path) -
     own = shutil.copytree(guard_folder, tmp_path / "own")
     (own / PROMPT_FILE).write_text("Is {role} safe?\n{categories}\n---\n{conversation}\n")
     tokenizer = Tokenizer.load(own)
-    protocol = Protocol.read(own, tokenizer, 512, 0.5)
+    protocol = GuardProtocol.read(own, tokenizer, 512, 0.5)
     (prompt,) = protocol.prompts([user("Hello")], "prompt")
     assert "Is User safe?\nS1: Violent Crimes." in tokenizer.decode(prompt)
     assert "---\nUser: Hello" in tokenizer.decode(prompt)
     (own / PROMPT_FILE).write_text("Is {role} safe?\n{conversation}\n")
     with pytest.raises(InputError, match=r"has no \{categories\}"):
-        Protocol.read(own, tokenizer, 512, 0.5)
+        GuardProtocol.read(own, tokenizer, 512, 0.5)
 
 
 def test_what_cannot_guard_is_refused(guard_folder: Path, tmp_path: Path, tokenizer: Tokenizer, guard: Guard) -> None:
@@ -202,9 +203,9 @@ def test_what_cannot_guard_is_refused(guard_folder: Path, tmp_path: Path, tokeni
         Guard.load(tmp_path / "chat", device="cpu", dtype="float32")
     for threshold in (0.0, -1.0, 1.5, float("nan")):
         with pytest.raises(InputError, match="guard threshold"):
-            Protocol(guard.protocol.tokenizer, 512, threshold)
+            GuardProtocol(guard.protocol.tokenizer, 512, threshold)
     with pytest.raises(InputError, match="no room for a turn"):
-        Protocol(guard.protocol.tokenizer, 256).prompts([user("Hello")], "prompt")
+        GuardProtocol(guard.protocol.tokenizer, 256).prompts([user("Hello")], "prompt")
     with pytest.raises(InputError, match="no prompt to judge"):
         guard.judge([assistant("alone")])
     with pytest.raises(InputError, match="no answer to judge"):

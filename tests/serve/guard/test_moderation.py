@@ -31,7 +31,7 @@ def guarded(folder, guard_folder):
 
 def saying(text):
     """Has the model answer just this: what it says is then the test's to choose."""
-    schema = {"name": "said", "schema": {"const": text}}
+    schema = {"name": "outputs", "schema": {"const": text}}
     return {"response_format": {"type": "json_schema", "json_schema": schema}, "max_tokens": 60}
 
 

@@ -9,7 +9,7 @@ from herdlm.generate import Engine
 from herdlm.serve.api.answers import ChatAnswer
 from herdlm.serve.terminal.once import generate_once
 from herdlm.serve.workers.model_text import ModelText, ServedModel, engine_context
-from herdlm.serve.workers.protocol import News
+from herdlm.serve.workers.protocol import SampleOutput
 from herdlm.tokens.tokenizer import TokenizerConfig, train_tokenizer
 from tests.conftest import TEXT
 from tests.serve.conftest import write_model
@@ -47,8 +47,8 @@ def test_the_space_of_the_dialog_format_is_no_part_of_an_answer(tmp_path):
     model = ServedModel.load(write_model(tmp_path / "m", tokenizer))
     assert model.answer_text(" Yes") == "Yes"
     answer = ChatAnswer(model, logprobs=False)
-    events = [News(0, 0, [5], [-1.0], [], text, None, 0) for text in (" Yes", " and no")]
-    told = [choice["delta"]["content"] for event in events for choice in answer.news(0, event)]
+    events = [SampleOutput(0, 0, [5], [-1.0], [], text, None, 0) for text in (" Yes", " and no")]
+    told = [choice["delta"]["content"] for event in events for choice in answer.chunks(0, event)]
     assert told == ["Yes", " and no"]
 
 

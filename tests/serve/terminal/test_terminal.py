@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from herdlm.base.errors import HerdError, InputError
 from herdlm.generate import SamplingParams
-from herdlm.serve.terminal.client import LocalModel, Stop
+from herdlm.serve.terminal.client import Cancellation, LocalModel
 from herdlm.serve.terminal.conversation import Conversation
 from herdlm.serve.terminal.line_editor import private_file
 from herdlm.serve.terminal.once import generate_once
-from herdlm.serve.terminal.printable import Printable, printable
 from herdlm.serve.terminal.remote import RemoteModels, ServerError
+from herdlm.serve.terminal.sanitize import TerminalSanitizer, sanitize
 from herdlm.serve.terminal.terminal import chat
 from tests.serve.scripted import Scripted, event, failure, served
 
@@ -93,7 +93,7 @@ def test_lines_from_a_pipe_are_answered_and_the_dialog_goes_on(folder, talk):
     assert process.returncode == 0, process.stderr
     first = generate_once(folder, "Hello there", chat=True, temperature=0, max_tokens=8)[0].text
     for line in ("Hello there", "And again"):
-        assert talk.take(line)
+        assert talk.handle(line)
     answers = talk.answers.getvalue()
     assert answers.startswith(f"{first}\n")
     assert process.stdout == f"{answers}{first}\n"
@@ -102,7 +102,7 @@ def test_lines_from_a_pipe_are_answered_and_the_dialog_goes_on(folder, talk):
 
 def test_a_line_from_a_pipe_goes_on_behind_a_backslash(folder, talk):
     process = piped("one\\\ntwo\n", folder, "--max-tokens", 8)
-    talk.take("one\ntwo")
+    talk.handle("one\ntwo")
     assert process.stdout == talk.answers.getvalue()
 
 
@@ -114,111 +114,111 @@ def test_questions_without_answer_make_a_pipe_fail(folder):
 
 
 def test_the_dialog_and_the_system_message_shape_the_prompt(talk):
-    talk.take("/system Be brief.")
-    talk.take("Hello")
+    talk.handle("/system Be brief.")
+    talk.handle("Hello")
     assert talk.system == "Be brief."
     assert [message["role"] for message in talk.messages] == ["user", "assistant"]
-    model = talk.partner.model
+    model = talk.client.model
     expected = model.chat_prompt([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}])
     (completions,) = model.engine.generate(
         [expected], SamplingParams(temperature=0, max_tokens=8, stop_tokens=model.stop_tokens)
     )
     assert talk.messages[1]["content"] == model.answer_text(completions[0].text)
-    talk.take("/reset")
+    talk.handle("/reset")
     assert talk.messages == [] and talk.system == "Be brief."
-    talk.take("/system")
+    talk.handle("/system")
     assert talk.system is None
 
 
 def test_an_unknown_command_is_no_question(talk):
-    assert talk.take("/sytem x")
+    assert talk.handle("/sytem x")
     assert "no command /sytem: /system /set" in talk.notes.getvalue()
     assert talk.answers.getvalue() == "" and talk.messages == []
 
 
 def test_a_full_context_is_told_and_the_dialog_kept(talk):
-    talk.take("Hello")
-    talk.take("word " * 300)
+    talk.handle("Hello")
+    talk.handle("word " * 300)
     assert "fills the context of 256 tokens: /clear" in talk.notes.getvalue()
     assert len(talk.messages) == 2 and talk.failed == 1
 
 
 def test_a_dialog_without_room_for_a_full_answer_gets_a_shorter_one(talk):
     talk.params = SamplingParams(temperature=0.0, max_tokens=10_000)
-    talk.take("Hello")
-    room = 256 - len(talk.partner.model.chat_prompt([{"role": "user", "content": "Hello"}]))
+    talk.handle("Hello")
+    room = 256 - len(talk.client.model.chat_prompt([{"role": "user", "content": "Hello"}]))
     assert talk.notes.getvalue() == f"(cut after {room} tokens)\n"
 
 
 def test_set_changes_how_answers_are_drawn_and_tells_what_is_set(talk):
-    talk.take("/set temperature=0.7 top_k=5 seed=3 max_tokens=6 stop=END\\sOF\\n")
+    talk.handle("/set temperature=0.7 top_k=5 seed=3 max_tokens=6 stop=END\\sOF\\n")
     assert talk.params == SamplingParams(temperature=0.7, top_k=5, seed=3, max_tokens=6, stop=("END OF\n",))
     assert "temperature=0.7 top_p=1 top_k=5 min_p=0 max_tokens=6" in talk.notes.getvalue()
     before = talk.params
     for wrong in ("temperature=-1", "warmth=3", "top_k=1.5", "temperature", "max_tokens=0"):
         talk.notes.truncate(0)
-        talk.take(f"/set top_p=0.5 {wrong}")
+        talk.handle(f"/set top_p=0.5 {wrong}")
         assert wrong.partition("=")[0] in talk.notes.getvalue() and talk.params == before
-    talk.take("/set stop=")
+    talk.handle("/set stop=")
     assert talk.params.stop == ()
 
 
 def test_regenerate_draws_another_answer_to_the_same_question_and_a_seed_repeats_them(talk):
-    talk.take("/set temperature=1 seed=1")
-    talk.take("Hello")
+    talk.handle("/set temperature=1 seed=1")
+    talk.handle("Hello")
     first = talk.messages[1]["content"]
-    talk.take("/regenerate")
+    talk.handle("/regenerate")
     second = talk.messages[1]["content"]
     assert len(talk.messages) == 2 and talk.messages[0]["content"] == "Hello" and first != second
-    talk.take("/clear")
-    talk.take("/set seed=1")
-    talk.take("Hello")
+    talk.handle("/clear")
+    talk.handle("/set seed=1")
+    talk.handle("Hello")
     assert talk.messages[1]["content"] == first
-    talk.take("/clear")
-    talk.take("/regenerate")
+    talk.handle("/clear")
+    talk.handle("/regenerate")
     assert "no answer to draw again" in talk.notes.getvalue()
 
 
 def test_an_answer_that_cannot_be_drawn_again_is_kept(talk):
-    talk.take("Hello")
+    talk.handle("Hello")
     before = list(talk.messages)
-    talk.take("/set max_tokens=300 min_tokens=300")
-    talk.take("/regenerate")
+    talk.handle("/set max_tokens=300 min_tokens=300")
+    talk.handle("/regenerate")
     assert talk.messages == before and "min_tokens = 300" in talk.notes.getvalue()
 
 
 def test_save_writes_the_dialog_and_never_over_a_file(talk, tmp_path):
-    talk.take("/system Be brief.")
-    talk.take("Hello")
-    talk.take(f"/save {tmp_path}/dialog.json")
+    talk.handle("/system Be brief.")
+    talk.handle("Hello")
+    talk.handle(f"/save {tmp_path}/dialog.json")
     saved = json.loads((tmp_path / "dialog.json").read_text(encoding="utf-8"))
     assert saved["messages"] == [{"role": "system", "content": "Be brief."}, *talk.messages]
     assert saved["model"] == "flagship" and saved["sampling"]["max_tokens"] == 8
-    talk.take(f"/save {tmp_path}/dialog.txt")
+    talk.handle(f"/save {tmp_path}/dialog.txt")
     text = (tmp_path / "dialog.txt").read_text(encoding="utf-8")
     assert text.startswith("system:\nBe brief.\n\nuser:\nHello\n\nassistant:\n")
-    talk.take(f"/save {tmp_path}/dialog.txt")
+    talk.handle(f"/save {tmp_path}/dialog.txt")
     assert "is there already" in talk.notes.getvalue() and (tmp_path / "dialog.txt").read_text(encoding="utf-8") == text
-    talk.take(f"/save {tmp_path}/nowhere/dialog.txt")
+    talk.handle(f"/save {tmp_path}/nowhere/dialog.txt")
     assert "cannot be written" in talk.notes.getvalue()
 
 
 def test_another_model_takes_over_the_dialog_and_a_wrong_one_does_not(folder, talk, tmp_path):
-    talk.partner = LocalModel(folder)
+    talk.client = LocalModel(folder)
     other = tmp_path / "small"
     other.symlink_to(folder)
-    talk.take("Hello")
-    talk.take(f"/model {other}")
-    assert talk.partner.name == "small" and len(talk.messages) == 2
-    talk.take(f"/model {tmp_path}/nowhere")
-    assert talk.partner.name == "small" and "does not exist" in talk.notes.getvalue()
-    talk.take("/model")
+    talk.handle("Hello")
+    talk.handle(f"/model {other}")
+    assert talk.client.name == "small" and len(talk.messages) == 2
+    talk.handle(f"/model {tmp_path}/nowhere")
+    assert talk.client.name == "small" and "does not exist" in talk.notes.getvalue()
+    talk.handle("/model")
     assert talk.notes.getvalue().endswith("* small\n")
 
 
 def test_ctrl_c_stops_an_answer_and_nothing_else(talk):
     talk.params = SamplingParams(temperature=0.0, max_tokens=200)
-    engine, step = talk.partner.model.engine, talk.partner.model.engine.step
+    engine, step = talk.client.model.engine, talk.client.model.engine.step
     steps = 0
 
     def interrupted():
@@ -230,7 +230,7 @@ def test_ctrl_c_stops_an_answer_and_nothing_else(talk):
 
     engine.step = interrupted
     try:
-        talk.take("Hello")
+        talk.handle("Hello")
     finally:
         engine.step = step
     assert steps == 5 and not engine.busy
@@ -253,7 +253,7 @@ def test_a_wrong_option_is_refused_before_the_model_is_loaded(folder):
 def test_a_servers_model_answers_as_the_same_model_here(server, talk):
     remote = Conversation(RemoteModels(server.url), talk.params, answers=io.StringIO(), notes=io.StringIO())
     for line in ("/system Be brief.", "Hello there", "And again"):
-        talk.take(line)
+        talk.handle(line)
         remote.take(line)
     assert remote.messages == talk.messages
     assert remote.notes.getvalue() == talk.notes.getvalue()
@@ -261,9 +261,9 @@ def test_a_servers_model_answers_as_the_same_model_here(server, talk):
 
 def test_the_server_is_asked_for_what_was_set(scripted):
     talk = with_server(scripted, key="sk-test", name="small")
-    talk.take("/set temperature=0.5 top_k=7 min_p=0.1 stop=END")
-    talk.take("/system Be brief.")
-    talk.take("Hello")
+    talk.handle("/set temperature=0.5 top_k=7 min_p=0.1 stop=END")
+    talk.handle("/system Be brief.")
+    talk.handle("Hello")
     body, headers = scripted.asked[-1]
     assert headers["authorization"] == "Bearer sk-test"
     seed = body.pop("seed")
@@ -285,13 +285,13 @@ def test_the_server_is_asked_for_what_was_set(scripted):
 
 def test_a_servers_models_are_listed_and_chosen(scripted):
     talk = with_server(scripted)
-    talk.take("/model")
+    talk.handle("/model")
     assert talk.notes.getvalue() == "* flagship\n  small\n"
-    talk.take("/model small")
-    talk.take("Hello")
+    talk.handle("/model small")
+    talk.handle("Hello")
     assert scripted.asked[-1][0]["model"] == "small"
-    talk.take("/model large")
-    assert talk.partner.name == "small" and "no model 'large'. It has flagship, small" in talk.notes.getvalue()
+    talk.handle("/model large")
+    assert talk.client.name == "small" and "no model 'large'. It has flagship, small" in talk.notes.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -306,9 +306,9 @@ def test_a_servers_models_are_listed_and_chosen(scripted):
 )
 def test_a_servers_failure_is_told_and_the_dialog_kept(scripted, answer, says):
     talk = with_server(scripted)
-    talk.take("Hello")
+    talk.handle("Hello")
     scripted.answer = lambda body: answer
-    talk.take("Again")
+    talk.handle("Again")
     assert says in talk.notes.getvalue() and len(talk.messages) == 2 and talk.failed == 1
 
 
@@ -318,7 +318,7 @@ def test_a_stream_cut_off_is_no_answer(scripted):
 
     talk = with_server(scripted)
     scripted._stream = cut
-    talk.take("Hello")
+    talk.handle("Hello")
     assert "before the answer was complete" in talk.notes.getvalue() and talk.messages == []
 
 
@@ -342,14 +342,14 @@ def test_a_wrong_key_is_told_with_what_to_do(scripted):
 
 def test_stopping_hangs_up_at_once_even_while_nothing_comes(scripted):
     scripted.answer = lambda body: ["Begun", 10_000]
-    partner, stop, pieces = RemoteModels(scripted.url), Stop(), []
+    client, cancellation, pieces = RemoteModels(scripted.url), Cancellation(), []
 
     def write(piece):
         pieces.append(piece)
-        threading.Timer(0.2, stop.press).start()
+        threading.Timer(0.2, cancellation.cancel).start()
 
-    outcome = partner.answer([{"role": "user", "content": "x"}], SamplingParams(), write, stop)
-    assert (outcome.text, outcome.reason) == ("Begun", None)
+    result = client.answer([{"role": "user", "content": "x"}], SamplingParams(), write, cancellation)
+    assert (result.text, result.reason) == ("Begun", None)
     deadline = time.monotonic() + 50
     while not scripted.left:
         assert time.monotonic() < deadline
@@ -367,7 +367,7 @@ def test_what_would_steer_a_terminal_never_reaches_it(scripted):
     scripted.answer = lambda body: list(EVIL)
     terminal, plain = with_server(scripted, Terminal()), with_server(scripted)
     for talk in (terminal, plain):
-        talk.take("Hello")
+        talk.handle("Hello")
         assert talk.messages[1]["content"] == EVIL  # the dialog is what the model said
     assert terminal.answers.getvalue() == f"{CLEAN}\n"
     assert plain.answers.getvalue() == f"{EVIL}\n"  # a file gets the answer as it is
@@ -380,9 +380,9 @@ def test_what_would_steer_a_terminal_never_reaches_it(scripted):
     st.lists(st.sampled_from([*"\x1b[]\\0;m\x07\x9b\x9d\x9c\r\nPabc \u202e", "\x1b[", "\x1b]", "\x1b\\"])).map("".join)
 )
 def test_no_text_brings_a_control_character_however_it_is_cut(text):
-    whole = printable(text)
+    whole = sanitize(text)
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", whole)
-    cleaner = Printable()
+    cleaner = TerminalSanitizer()
     assert "".join(map(cleaner.feed, text)) + cleaner.end() == whole
     if not set(text) & set("\x1b\x9b\x9d\x9c\r\x07\u202e"):
         assert whole == text

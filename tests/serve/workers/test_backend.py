@@ -15,7 +15,7 @@ from herdlm.generate.sampling.grammar import Grammar
 from herdlm.serve.access.limits import ServerLimits
 from herdlm.serve.workers.backend import Backend
 from herdlm.serve.workers.generation import TooLongError, WorkerFailedError
-from herdlm.serve.workers.protocol import WorkerOptions, params_of, params_row
+from herdlm.serve.workers.protocol import WorkerOptions, params_from_json, params_to_json
 from tests.conftest import small_model
 from tests.serve.conftest import WAIT_SECONDS, WorkerThread, running
 
@@ -194,7 +194,7 @@ def test_a_submission_given_up_before_it_was_accepted_leaves_nothing(engine, bac
             await task
         later = await backend.submit([([3], SamplingParams(max_tokens=2))])
         assert [news async for news in later][-1].finish_reason
-        assert not engine.busy and not backend._underway
+        assert not engine.busy and not backend._in_flight
         await backend.stop()
 
     within(work())
@@ -203,7 +203,7 @@ def test_a_submission_given_up_before_it_was_accepted_leaves_nothing(engine, bac
 def test_a_request_that_takes_too_long_fails_and_frees_its_pages(engine, backend):
     async def work():
         generation = await backend.submit([([1, 2], SamplingParams(max_tokens=250))])
-        generation.end_at(0.0)
+        generation.set_deadline(0.0)
         with pytest.raises(TooLongError):
             async for _ in generation:
                 pass
@@ -237,6 +237,6 @@ def test_parameters_survive_the_wire():
         best_of=3,
         n=2,
     )
-    row = json.loads(json.dumps(params_row(params)))
-    assert params_of(row) == params
-    assert params_of(json.loads(json.dumps(params_row(SamplingParams())))) == SamplingParams()
+    row = json.loads(json.dumps(params_to_json(params)))
+    assert params_from_json(row) == params
+    assert params_from_json(json.loads(json.dumps(params_to_json(SamplingParams())))) == SamplingParams()

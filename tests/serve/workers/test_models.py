@@ -14,7 +14,7 @@ from herdlm.serve.errors import RefusedError
 from herdlm.serve.guard.moderation import Moderator
 from herdlm.serve.server import serve
 from herdlm.serve.workers import worker
-from herdlm.serve.workers.memory import PROCESS_BYTES, estimated_bytes
+from herdlm.serve.workers.memory import PROCESS_BYTES, estimate_memory
 from herdlm.serve.workers.model_text import ModelText
 from herdlm.serve.workers.models import GIB, Models
 from herdlm.serve.workers.protocol import WorkerOptions
@@ -79,7 +79,7 @@ def test_a_guard_takes_its_part_of_the_memory(folders, guard_folder, monkeypatch
         for name in ("one", "two"):
             (await models.lease(name)).close()
         assert loaded(models) == ["one", "two"]  # in what the guard left
-        guard.backend.told["bytes"] = need + estimated  # as if it had been measured above its estimate
+        guard.backend.info["bytes"] = need + estimated  # as if it had been measured above its estimate
         with pytest.raises(RefusedError, match="three needs about .* beside the guard's") as caught:
             await models.lease("three")
         assert (caught.value.status, caught.value.code) == (503, "no_memory")
@@ -91,7 +91,7 @@ def test_a_guard_takes_its_part_of_the_memory(folders, guard_folder, monkeypatch
 
 def test_every_process_of_a_model_takes_memory(folders):
     text = ModelText.read(folders[0])
-    alone, divided = (estimated_bytes(text, WorkerOptions(str(text.folder), "cpu", "auto", 1024, n, n)) for n in (1, 2))
+    alone, divided = (estimate_memory(text, WorkerOptions(str(text.folder), "cpu", "auto", 1024, n, n)) for n in (1, 2))
     assert divided - alone == 3 * PROCESS_BYTES
 
 
@@ -153,7 +153,7 @@ def test_all_models_are_listed_and_answer_each_by_its_name(processes):
     assert [answer.model for answer in answers] == ["one", "two"]
     assert answers[0].choices[0].text == answers[1].choices[0].text  # of the same weights
     for model in processes.service.models:  # what it told is what the system counts, with the cache beside it
-        estimate = estimated_bytes(model.text, model.backend.options)
+        estimate = estimate_memory(model.text, model.backend.options)
         assert 0.3 * estimate < model.bytes < 3 * estimate
     one, two = (processes.service.models.find(name).backend.pid for name in ("one", "two"))
     assert len({one, two, os.getpid()}) == 3
@@ -178,7 +178,7 @@ def test_a_killed_worker_fails_its_own_requests_alone_and_is_replaced(processes)
 
     thread = threading.Thread(target=whole)
     thread.start()
-    eventually(lambda: len(backend._underway) == 3)
+    eventually(lambda: len(backend._in_flight) == 3)
     os.kill(before, signal.SIGKILL)
     for stream in streams:
         with pytest.raises(openai.APIError, match="the worker of one failed: ended by signal 9"):

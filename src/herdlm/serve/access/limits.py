@@ -34,7 +34,7 @@ class ServerLimits:
     drain_seconds: float = 30.0
 
 
-class Bucket:
+class TokenBucket:
     """An allowance that refills steadily up to ``per_minute``. It may be overdrawn; then it allows nothing for a while.
 
     Tokens of an answer are not known beforehand. They are taken as they are drawn, so that over time no more than
@@ -60,70 +60,68 @@ class Bucket:
 
 
 @dataclass(slots=True)
-class Account:
+class KeyUsage:
     """What a key has used of what it may."""
 
     key: Key
-    requests: Bucket | None
-    tokens: Bucket | None
+    requests: TokenBucket | None
+    tokens: TokenBucket | None
     running: int = 0
 
 
-class Accounts:
-    """The accounts of all keys. A key whose limits were changed in the file starts a new account."""
+class KeyLimiter:
+    """The key_limiter of all keys. A key whose limits were changed in the file starts a new usage."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self._accounts: dict[str, Account] = {}
+        self._usage: dict[str, KeyUsage] = {}
 
-    def enter(self, key: Key) -> Account:
+    def admit(self, key: Key) -> KeyUsage:
         """Let a request of ``key`` in; count it out by lowering ``running``.
 
         Raises:
             RefusedError: one of the key's limits is reached.
         """
-        account = self._accounts.get(key.sha256)
-        if account is None or account.key != key:
-            account = Account(key, self._bucket(key.requests_per_minute), self._bucket(key.tokens_per_minute))
-            self._accounts[key.sha256] = account
-        if key.concurrent is not None and account.running >= key.concurrent:
-            raise _too_many(f"key {key.name} has {account.running} requests under way, its limit", 1)
-        if account.requests and (wait := account.requests.wait()):
+        usage = self._usage.get(key.sha256)
+        if usage is None or usage.key != key:
+            usage = KeyUsage(key, self._bucket(key.requests_per_minute), self._bucket(key.tokens_per_minute))
+            self._usage[key.sha256] = usage
+        if key.concurrent is not None and usage.running >= key.concurrent:
+            raise _too_many(f"key {key.name} has {usage.running} requests under way, its limit", 1)
+        if usage.requests and (wait := usage.requests.wait()):
             raise _too_many(f"key {key.name} may send {key.requests_per_minute} requests a minute", wait)
-        if account.tokens and (wait := account.tokens.wait()):
+        if usage.tokens and (wait := usage.tokens.wait()):
             raise _too_many(f"key {key.name} may use {key.tokens_per_minute} tokens a minute", wait)
-        if account.requests:
-            account.requests.take(1)
-        account.running += 1
-        return account
+        if usage.requests:
+            usage.requests.take(1)
+        usage.running += 1
+        return usage
 
-    def _bucket(self, per_minute: int | None) -> Bucket | None:
-        return None if per_minute is None else Bucket(per_minute, self.clock)
+    def _bucket(self, per_minute: int | None) -> TokenBucket | None:
+        return None if per_minute is None else TokenBucket(per_minute, self.clock)
 
     @staticmethod
-    def take_prompt(account: Account, tokens: int) -> None:
+    def charge_prompt(usage: KeyUsage, tokens: int) -> None:
         """Charge a prompt.
 
         Raises:
             RefusedError: the allowance does not cover it yet.
         """
-        if account.tokens:
-            if wait := account.tokens.wait(tokens):
-                limit = account.key.tokens_per_minute
-                raise _too_many(
-                    f"key {account.key.name} may use {limit} tokens a minute, the prompt has {tokens}", wait
-                )
-            account.tokens.take(tokens)
+        if usage.tokens:
+            if wait := usage.tokens.wait(tokens):
+                limit = usage.key.tokens_per_minute
+                raise _too_many(f"key {usage.key.name} may use {limit} tokens a minute, the prompt has {tokens}", wait)
+            usage.tokens.take(tokens)
 
     @staticmethod
-    def take_answer(account: Account, tokens: int) -> None:
+    def charge_completion(usage: KeyUsage, tokens: int) -> None:
         """Charge tokens that were drawn."""
-        if account.tokens:
-            account.tokens.take(tokens)
+        if usage.tokens:
+            usage.tokens.take(tokens)
 
 
 @dataclass(slots=True)
-class Crowd:
+class ConcurrencyLimiter:
     """Counts the answers under way in the whole server, and how fast they end."""
 
     limit: int
@@ -131,7 +129,7 @@ class Crowd:
     samples: int = 0
     _ended: deque[tuple[float, int]] = field(default_factory=deque)
 
-    def enter(self, samples: int) -> None:
+    def acquire(self, samples: int) -> None:
         """Count a request's answers in.
 
         Raises:
@@ -149,7 +147,7 @@ class Crowd:
             )
         self.samples += samples
 
-    def leave(self, samples: int) -> None:
+    def release(self, samples: int) -> None:
         """Count them out."""
         self.samples -= samples
         self._ended.append((self.clock(), samples))
@@ -169,4 +167,4 @@ class Crowd:
 
 def _too_many(what: str, wait: float, code: str = "rate_limit_exceeded") -> RefusedError:
     seconds = min(max(math.ceil(wait), 1), LONGEST_RETRY)
-    return RefusedError(what, f"Ask again in {seconds} s", code=code, status=429, retry_after=seconds)
+    return RefusedError(what, f"PromptRequest again in {seconds} s", code=code, status=429, retry_after=seconds)

@@ -15,41 +15,41 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from herdlm.base.errors import InputError
 from herdlm.serve.access.keys import KeyFile
-from herdlm.serve.access.limits import Accounts, ServerLimits
-from herdlm.serve.access.request_log import Visit
-from herdlm.serve.errors import RefusedError, failure_of, json_response
+from herdlm.serve.access.limits import KeyLimiter, ServerLimits
+from herdlm.serve.access.request_log import RequestRecord
+from herdlm.serve.errors import RefusedError, error_response, json_response
 from herdlm.serve.metrics import Metrics
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("herdlm.access")
 
-GUARDED = ("/v1/", "/tokenize", "/detokenize", "/tokenizer_info", "/metrics")  # need a key where there are keys
-SHUT_WHEN_DRAINING = ("/v1/", "/tokenize", "/detokenize", "/tokenizer_info")
+NEED_KEY = ("/v1/", "/tokenize", "/detokenize", "/tokenizer_info", "/metrics")  # need a key where there are keys
+CLOSED_WHEN_DRAINING = ("/v1/", "/tokenize", "/detokenize", "/tokenizer_info")
 UNLOGGED = ("/health", "/metrics")  # asked every few seconds
 
 
 class Gate:
-    """Whether new requests are let in, and how many are inside."""
+    """Whether new requests are let in, and how many are in_flight."""
 
     def __init__(self) -> None:
         self.draining = False
-        self.inside = 0
-        self.empty = asyncio.Event()
-        self.empty.set()
+        self.in_flight = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
 
     def enter(self) -> None:
         """A request comes in."""
-        self.inside += 1
-        self.empty.clear()
+        self.in_flight += 1
+        self.idle.clear()
 
     def leave(self) -> None:
         """It has been answered."""
-        self.inside -= 1
-        if not self.inside:
-            self.empty.set()
+        self.in_flight -= 1
+        if not self.in_flight:
+            self.idle.set()
 
 
-class Door:
+class AccessMiddleware:
     """ASGI middleware around the application.
 
     Args:
@@ -60,59 +60,59 @@ class Door:
         self, app: ASGIApp, *, keys: KeyFile | None, limits: ServerLimits, gate: Gate, metrics: Metrics
     ) -> None:
         self.app, self.keys, self.limits, self.gate, self.metrics = app, keys, limits, gate, metrics
-        self.accounts = Accounts()
+        self.key_limiter = KeyLimiter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or pass on what is none."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        visit = Visit(scope["method"], scope["path"], (scope.get("client") or ("",))[0])
-        scope["visit"] = visit
+        record = RequestRecord(scope["method"], scope["path"], (scope.get("client") or ("",))[0])
+        scope["record"] = record
 
-        async def send_noting(message: Message) -> None:
+        async def send_recording(message: Message) -> None:
             if message["type"] == "http.response.start":
-                visit.status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", visit.id.encode())]
+                record.status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", record.id.encode())]
             await send(message)
 
-        counted = scope["path"].startswith(SHUT_WHEN_DRAINING)
-        if counted:
+        drainable = scope["path"].startswith(CLOSED_WHEN_DRAINING)
+        if drainable:
             self.gate.enter()
         try:
             try:
-                self._admit(scope, visit)
-                replayed = await self._body(scope, receive) if scope["method"] == "POST" else receive
+                self._admit(scope, record)
+                replayed = await self._read_body(scope, receive) if scope["method"] == "POST" else receive
             except Exception as error:
-                status, body, headers = failure_of(error)
-                visit.error = body["error"]["code"]
-                await json_response(body, status, headers)(scope, receive, send_noting)
+                status, body, headers = error_response(error)
+                record.error = body["error"]["code"]
+                await json_response(body, status, headers)(scope, receive, send_recording)
             else:
                 try:
-                    await self.app(scope, replayed, send_noting)
+                    await self.app(scope, replayed, send_recording)
                 except Exception:
-                    visit.status = visit.status or 500  # told by the layer around this one
+                    record.status = record.status or 500  # length by the layer around this one
                     raise
         finally:
-            visit.ended_at = time.monotonic()
-            if visit.account:
-                visit.account.running -= 1
-            self.metrics.count(visit)
+            record.ended_at = time.monotonic()
+            if record.key_usage:
+                record.key_usage.running -= 1
+            self.metrics.count(record)
             if not scope["path"].startswith(UNLOGGED):
-                access.info(json.dumps({"time": round(time.time(), 3)} | visit.record()))
-            if counted:
+                access.info(json.dumps({"time": round(time.time(), 3)} | record.log_entry()))
+            if drainable:
                 self.gate.leave()
 
-    def _admit(self, scope: Scope, visit: Visit) -> None:
-        if self.gate.draining and scope["path"].startswith(SHUT_WHEN_DRAINING):
+    def _admit(self, scope: Scope, record: RequestRecord) -> None:
+        if self.gate.draining and scope["path"].startswith(CLOSED_WHEN_DRAINING):
             raise RefusedError(
                 "the server is shutting down",
-                "Ask again when it is back",
+                "PromptRequest again when it is back",
                 code="shutting_down",
                 status=503,
                 retry_after=self.limits.drain_seconds,
             )
-        if self.keys is None or not scope["path"].startswith(GUARDED):
+        if self.keys is None or not scope["path"].startswith(NEED_KEY):
             return
         kind, _, secret = _header(scope, b"authorization").partition(" ")
         try:
@@ -131,13 +131,13 @@ class Door:
             raise RefusedError(
                 what, "Send one in the header Authorization: Bearer KEY", code="invalid_api_key", status=401
             )
-        visit.account = self.accounts.enter(key)
+        record.key_usage = self.key_limiter.admit(key)
 
-    async def _body(self, scope: Scope, receive: Receive) -> Receive:
+    async def _read_body(self, scope: Scope, receive: Receive) -> Receive:
         """The whole body, read within the limits; returns a ``receive`` that gives it and then goes on."""
         limit = self.limits.body_bytes
-        told = _header(scope, b"content-length")
-        if told.isdecimal() and int(told) > limit:
+        length = _header(scope, b"content-length")
+        if length.isdecimal() and int(length) > limit:
             raise _too_large(limit)
         parts: list[bytes] = []
         size = 0

@@ -1,4 +1,4 @@
-"""One request's visit to the server: who, what, how many tokens, when. Access log and metrics are made of it."""
+"""One request's record to the server: who, what, how many tokens, when. Access log and metrics are made of it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 from starlette.requests import Request
 
-from herdlm.serve.access.limits import Account, Accounts
+from herdlm.serve.access.limits import KeyLimiter, KeyUsage
 
 
 @dataclass(slots=True)
-class Visit:
+class RequestRecord:
     """Filled in while the request is answered.
 
     Attributes:
@@ -28,7 +28,7 @@ class Visit:
     method: str
     path: str
     client: str = ""
-    account: Account | None = None
+    key_usage: KeyUsage | None = None
     id: str = field(default_factory=lambda: f"req-{secrets.token_hex(12)}")
     started_at: float = field(default_factory=time.monotonic)
     status: int = 0
@@ -43,17 +43,17 @@ class Visit:
     error: str | None = None
     texts: Any = None
 
-    def prompt(self, tokens: int) -> None:
+    def add_prompt(self, tokens: int) -> None:
         """Count the prompt.
 
         Raises:
             RefusedError: the key's allowance of tokens does not cover it.
         """
-        if self.account:
-            Accounts.take_prompt(self.account, tokens)
+        if self.key_usage:
+            KeyLimiter.charge_prompt(self.key_usage, tokens)
         self.prompt_tokens += tokens
 
-    def drawn(self, tokens: int) -> None:
+    def add_completion(self, tokens: int) -> None:
         """Count tokens of the answer, which in a stream came now."""
         if not tokens:
             return
@@ -62,15 +62,15 @@ class Visit:
             if self.first_token_at is None:
                 self.first_token_at = self.last_token_at
         self.completion_tokens += tokens
-        if self.account:
-            Accounts.take_answer(self.account, tokens)
+        if self.key_usage:
+            KeyLimiter.charge_completion(self.key_usage, tokens)
 
-    def record(self) -> dict[str, Any]:
+    def log_entry(self) -> dict[str, Any]:
         """The line of the access log."""
         first = None if self.first_token_at is None else _milliseconds(self.first_token_at - self.started_at)
-        record = {
+        entry = {
             "id": self.id,
-            "key": self.account.key.name if self.account else None,
+            "key": self.key_usage.key.name if self.key_usage else None,
             "client": self.client,
             "method": self.method,
             "path": self.path,
@@ -84,13 +84,13 @@ class Visit:
             "first_token_ms": first,
             "total_ms": _milliseconds(self.ended_at - self.started_at),
         }
-        return record if self.texts is None else record | {"texts": self.texts}
+        return entry if self.texts is None else entry | {"texts": self.texts}
 
 
-def visit_of(request: Request) -> Visit:
-    """The visit that a request belongs to."""
-    visit: Visit = request.scope["visit"]
-    return visit
+def record_of(request: Request) -> RequestRecord:
+    """The record that a request belongs to."""
+    record: RequestRecord = request.scope["record"]
+    return record
 
 
 def _milliseconds(seconds: float) -> float:

@@ -13,7 +13,7 @@ from herdlm import __version__
 from herdlm.serve.api.logprobs import chat_logprobs
 from herdlm.serve.api.tool_calls import CallPiece, CallScanner
 from herdlm.serve.workers.model_text import ModelText
-from herdlm.serve.workers.protocol import News
+from herdlm.serve.workers.protocol import SampleOutput
 from herdlm.tokens.tokenizer import PYTHON_TAG
 
 
@@ -25,7 +25,7 @@ class Usage:
     completion_tokens: int = 0
     cached_tokens: int = 0
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As the API has it."""
         total = self.prompt_tokens + self.completion_tokens
         return {
@@ -49,24 +49,24 @@ class Answer(ABC):
         self.created = int(time.time())
 
     @abstractmethod
-    def whole(self, index: int, news: News) -> dict[str, Any]:
-        """The choice for a finished sample, all of which ``news`` tells."""
+    def choice(self, index: int, output: SampleOutput) -> dict[str, Any]:
+        """The choice for a finished sample, all of which ``output`` tells."""
 
     @abstractmethod
-    def opening(self, index: int) -> Iterator[dict[str, Any]]:
+    def first_chunks(self, index: int) -> Iterator[dict[str, Any]]:
         """Choices of the chunks that come before any token."""
 
     @abstractmethod
-    def news(self, index: int, news: News) -> Iterator[dict[str, Any]]:
-        """Choices of the chunks that tell of ``news``."""
+    def chunks(self, index: int, output: SampleOutput) -> Iterator[dict[str, Any]]:
+        """Choices of the chunks that tell of ``output``."""
 
-    def drawn(self, news: News) -> int:
-        """Tokens of ``news`` that count as drawn for the client."""
-        return len(news.logprobs)
+    def completion_tokens(self, output: SampleOutput) -> int:
+        """Tokens of ``output`` that count as drawn for the client."""
+        return len(output.logprobs)
 
     def response(self, choices: list[dict[str, Any]], usage: Usage) -> dict[str, Any]:
         """The whole answer."""
-        return self._envelope(self.whole_object, choices) | {"usage": usage.told()}
+        return self._envelope(self.whole_object, choices) | {"usage": usage.to_json()}
 
     def chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         """One chunk of a stream."""
@@ -101,13 +101,13 @@ class ChatAnswer(Answer):
         self.logprobs, self.functions, self.parallel = logprobs, functions, parallel
         self._texts: dict[int, _Text] = {}
 
-    def whole(self, index: int, news: News) -> dict[str, Any]:
+    def choice(self, index: int, output: SampleOutput) -> dict[str, Any]:
         text, calls = "", list[dict[str, Any]]()
-        for piece in self._pieces(index, news):
+        for piece in self._pieces(index, output):
             if isinstance(piece, str):
                 text += piece
             elif piece.name is not None:
-                calls.append(piece.told() | {"type": "function"})
+                calls.append(piece.to_delta() | {"type": "function"})
             else:
                 calls[-1]["function"]["arguments"] += piece.arguments
         message: dict[str, Any] = {"role": "assistant", "content": text or (None if calls else ""), "refusal": None}
@@ -116,50 +116,50 @@ class ChatAnswer(Answer):
         return {
             "index": index,
             "message": message,
-            "logprobs": self._logprobs(news),
-            "finish_reason": self._reason(index, news),
+            "logprobs": self._logprobs(output),
+            "finish_reason": self._reason(index, output),
         }
 
-    def opening(self, index: int) -> Iterator[dict[str, Any]]:
-        yield self._choice(index, {"role": "assistant", "content": ""})
+    def first_chunks(self, index: int) -> Iterator[dict[str, Any]]:
+        yield self._to_choice(index, {"role": "assistant", "content": ""})
 
-    def news(self, index: int, news: News) -> Iterator[dict[str, Any]]:
-        logprobs = self._logprobs(news) if news.tokens else None
-        pieces = self._pieces(index, news) or ([""] if logprobs else [])
+    def chunks(self, index: int, output: SampleOutput) -> Iterator[dict[str, Any]]:
+        logprobs = self._logprobs(output) if output.tokens else None
+        pieces = self._pieces(index, output) or ([""] if logprobs else [])
         for piece in pieces:
-            delta = {"content": piece} if isinstance(piece, str) else {"tool_calls": [piece.told()]}
-            yield self._choice(index, delta, logprobs)
+            delta = {"content": piece} if isinstance(piece, str) else {"tool_calls": [piece.to_delta()]}
+            yield self._to_choice(index, delta, logprobs)
             logprobs = None  # with the first piece alone
-        if news.finish_reason:
-            yield self._choice(index, {}, None, self._reason(index, news))
+        if output.finish_reason:
+            yield self._to_choice(index, {}, None, self._reason(index, output))
 
-    def _pieces(self, index: int, news: News) -> list[str | CallPiece]:
-        """Text and calls that ``news`` of a choice brings."""
+    def _pieces(self, index: int, output: SampleOutput) -> list[str | CallPiece]:
+        """Text and calls that ``output`` of a choice brings."""
         state = self._texts.get(index)
         if state is None:
             state = self._texts[index] = _Text(CallScanner(self.functions, self.parallel) if self.functions else None)
-            if state.scanner and news.tokens and self.model.token_name(news.tokens[0]) == PYTHON_TAG:
+            if state.scanner and output.tokens and self.model.token_name(output.tokens[0]) == PYTHON_TAG:
                 state.scanner.begin_code()
-        text = news.text
+        text = output.text
         if text and not state.begun:
             state.begun = True
             text = self.model.answer_text(text)
         if state.scanner is None:
             return [text] if text else []
-        return state.scanner.feed(text, final=news.finish_reason is not None)
+        return state.scanner.feed(text, final=output.finish_reason is not None)
 
-    def _reason(self, index: int, news: News) -> str | None:
+    def _reason(self, index: int, output: SampleOutput) -> str | None:
         scanner = self._texts[index].scanner
-        called = news.finish_reason == "stop" and scanner is not None and scanner.calls > 0
-        return "tool_calls" if called else news.finish_reason
+        called = output.finish_reason == "stop" and scanner is not None and scanner.calls > 0
+        return "tool_calls" if called else output.finish_reason
 
-    def _choice(
+    def _to_choice(
         self, index: int, delta: dict[str, Any], logprobs: dict[str, Any] | None = None, reason: str | None = None
     ) -> dict[str, Any]:
         return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
 
-    def _logprobs(self, news: News) -> dict[str, Any] | None:
-        return chat_logprobs(self.model, news) if self.logprobs else None
+    def _logprobs(self, output: SampleOutput) -> dict[str, Any] | None:
+        return chat_logprobs(self.model, output) if self.logprobs else None
 
 
 @dataclass(slots=True)

@@ -9,13 +9,13 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import Response
 
 from herdlm import __version__
-from herdlm.serve import errors as failures
 from herdlm.serve.access.keys import KeyFile
-from herdlm.serve.access.limits import Crowd, ServerLimits
-from herdlm.serve.access.middleware import Door, Gate
+from herdlm.serve.access.limits import ConcurrencyLimiter, ServerLimits
+from herdlm.serve.access.middleware import AccessMiddleware, Gate
 from herdlm.serve.api.chat import ChatBody
 from herdlm.serve.api.requests import CompletionBody, DetokenizeBody, EmbeddingBody, TokenizeBody
 from herdlm.serve.api.service import Service
+from herdlm.serve.errors import install as install_error_handlers
 from herdlm.serve.errors import json_response
 from herdlm.serve.guard.moderation import Moderator
 from herdlm.serve.metrics import Metrics
@@ -42,8 +42,11 @@ def create_app(
         moderator: a guard for prompts and answers; started by the server, ended with the application.
     """
     limits = limits or ServerLimits()
-    crowd, gate = Crowd(limits.samples), Gate()
-    service, metrics = Service(models, crowd, limits, seed, log_texts, moderator=moderator), Metrics(models, crowd)
+    concurrency, gate = ConcurrencyLimiter(limits.samples), Gate()
+    service, metrics = (
+        Service(models, concurrency, limits, seed, log_texts, moderator=moderator),
+        Metrics(models, concurrency),
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -57,12 +60,12 @@ def create_app(
     # The interactive pages are left out, as they load their scripts from another host.
     app = FastAPI(title="herdlm", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service, app.state.gate, app.state.limits = service, gate, limits
-    failures.install(app)
+    install_error_handlers(app)
     app.include_router(_api(service))
     app.include_router(_model_list(models))
     app.include_router(_operations(models, gate, metrics))
     app.include_router(page_router())
-    app.add_middleware(Door, keys=keys, limits=limits, gate=gate, metrics=metrics)
+    app.add_middleware(AccessMiddleware, keys=keys, limits=limits, gate=gate, metrics=metrics)
     return app
 
 
@@ -116,11 +119,11 @@ def _model_list(models: Models) -> APIRouter:
         """Special tokens and chat template of the default model, for clients that count tokens by this server."""
         folder = models.default.text.folder
         template = folder / "chat_template.jinja"
-        told = template.read_text(encoding="utf-8") if template.is_file() else None
+        content = template.read_text(encoding="utf-8") if template.is_file() else None
         known = models.default.text.tokenizer.backend.token_to_id
         names = {"bos_token": BEGIN_OF_TEXT, "eos_token": END_OF_TURN, "pad_token": PAD}
         specials = {key: name if known(name) is not None else None for key, name in names.items()}
-        return json_response(specials | {"chat_template": told})
+        return json_response(specials | {"chat_template": content})
 
     return router
 
@@ -135,8 +138,8 @@ def _operations(models: Models, gate: Gate, metrics: Metrics) -> APIRouter:
         """Status 200 while requests are answered; 503 while the server shuts down or its default model is not ready."""
         ready = models.default.backend.ready or not models.default.resident
         status = "draining" if gate.draining else "ok" if ready else "starting"
-        told = {"status": status, "models": {model.text.name: model.backend.ready for model in models}}
-        return json_response(told, 200 if status == "ok" else 503)
+        body = {"status": status, "models": {model.text.name: model.backend.ready for model in models}}
+        return json_response(body, 200 if status == "ok" else 503)
 
     @router.get("/health/live")
     async def live() -> Response:

@@ -40,11 +40,11 @@ class Body(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_what_asks_for_nothing(cls, body: Any) -> Any:
+    def _drop_nulls(cls, body: Any) -> Any:
         return {k: v for k, v in body.items() if v is not None} if isinstance(body, dict) else body
 
     @model_validator(mode="after")
-    def _refuse_what_is_not_offered(self) -> Body:
+    def _refuse_unsupported(self) -> Body:
         for field, value in (self.model_extra or {}).items():
             if field not in self.neutral:
                 known = [*type(self).model_fields, *self.neutral]
@@ -54,11 +54,11 @@ class Body(BaseModel):
                     {"field": field, "name": shown(field), "remedy": nearest(field, known)},
                 )
             if not any(type(value) is type(neutral) and value == neutral for neutral in self.neutral[field]):
-                raise refusal(field, value)
+                raise unsupported_parameter(field, value)
         return self
 
 
-def refusal(field: str, value: Any, remedy: str = "Drop it") -> PydanticCustomError:
+def unsupported_parameter(field: str, value: Any, remedy: str = "Drop it") -> PydanticCustomError:
     """The error for a parameter of the API that this server does not offer."""
     return PydanticCustomError(
         "unsupported_parameter",
@@ -67,6 +67,6 @@ def refusal(field: str, value: Any, remedy: str = "Drop it") -> PydanticCustomEr
     )
 
 
-def fault(field: str, problem: str) -> PydanticCustomError:
+def invalid_parameter(field: str, problem: str) -> PydanticCustomError:
     """The error for a parameter that does not go with the others."""
     return PydanticCustomError("faulty_parameter", "{problem}", {"field": field, "problem": problem})

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from herdlm.serve.api.body import Body, Neutral, Text, fault, refusal
+from herdlm.serve.api.body import Body, Neutral, Text, invalid_parameter, unsupported_parameter
 from herdlm.serve.api.requests import MAX_ALTERNATIVES, SamplingBody
 from herdlm.serve.errors import shown
 
@@ -36,9 +36,9 @@ class CalledFunction(Body):
         try:
             values = json.loads(self.arguments)
         except (ValueError, RecursionError) as error:
-            raise fault("arguments", f"the arguments of {shown(self.name)} are not valid JSON") from error
+            raise invalid_parameter("arguments", f"the arguments of {shown(self.name)} are not valid JSON") from error
         if not isinstance(values, dict):
-            raise fault("arguments", f"the arguments of {shown(self.name)} are no JSON object")
+            raise invalid_parameter("arguments", f"the arguments of {shown(self.name)} are no JSON object")
         return self
 
 
@@ -63,11 +63,13 @@ class ChatMessage(Body):
     @model_validator(mode="after")
     def _fits_its_role(self) -> ChatMessage:
         if self.tool_calls and self.role != "assistant":
-            raise fault("tool_calls", "tool_calls belong to messages of role assistant")
+            raise invalid_parameter("tool_calls", "tool_calls belong to messages of role assistant")
         if (self.tool_call_id is not None) != (self.role == "tool"):
-            raise fault("tool_call_id", "tool_call_id belongs to messages of role tool, and to each of them")
+            raise invalid_parameter(
+                "tool_call_id", "tool_call_id belongs to messages of role tool, and to each of them"
+            )
         if self.content is None and not self.tool_calls:
-            raise fault("content", "content is missing")
+            raise invalid_parameter("content", "content is missing")
         return self
 
     @property
@@ -127,7 +129,7 @@ class ResponseFormat(Body):
     @model_validator(mode="after")
     def _has_its_schema(self) -> ResponseFormat:
         if (self.json_schema is not None) != (self.type == "json_schema"):
-            raise fault("json_schema", "json_schema belongs to type json_schema, and to it alone")
+            raise invalid_parameter("json_schema", "json_schema belongs to type json_schema, and to it alone")
         return self
 
 
@@ -170,27 +172,33 @@ class ChatBody(SamplingBody):
     parallel_tool_calls: bool = Field(True, description="whether an answer may hold more than one call")
 
     @model_validator(mode="after")
-    def _hang_together(self) -> ChatBody:
+    def _check_consistency(self) -> ChatBody:
         if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
             limits = f"max_tokens = {self.max_tokens} and max_completion_tokens = {self.max_completion_tokens}"
             raise ValueError(f"{limits} differ: give one")
         if self.top_logprobs and not self.logprobs:
-            raise fault("top_logprobs", f"top_logprobs = {self.top_logprobs} without logprobs: set logprobs to true")
+            raise invalid_parameter(
+                "top_logprobs", f"top_logprobs = {self.top_logprobs} without logprobs: set logprobs to true"
+            )
         names = [tool.function.name for tool in self.tools]
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise fault("tools", f"two tools are called {twice}")
+            raise invalid_parameter("tools", f"two tools are called {twice}")
         choice = self.tool_choice
         if isinstance(choice, NamedTool) and choice.function.name not in names:
-            raise fault("tool_choice", f"tool_choice names {shown(choice.function.name)}, which is not among the tools")
+            raise invalid_parameter(
+                "tool_choice", f"tool_choice names {shown(choice.function.name)}, which is not among the tools"
+            )
         if choice in ("auto", "required") and not names:
-            raise fault("tool_choice", f"tool_choice = {choice!r} without tools")
+            raise invalid_parameter("tool_choice", f"tool_choice = {choice!r} without tools")
         if self.forms_answer and self.may_call:
             kind = self.response_format.type if self.response_format else ""
-            raise refusal("response_format", kind, "An answer in that form cannot call tools: drop one of the two")
+            raise unsupported_parameter(
+                "response_format", kind, "An answer in that form cannot call tools: drop one of the two"
+            )
         return self
 
     @property
-    def most_tokens(self) -> int | None:
+    def completion_limit(self) -> int | None:
         """The limit on the answer, by whichever name it was given."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 

@@ -9,7 +9,7 @@ from typing import Any
 from herdlm.serve.api.answers import Answer
 from herdlm.serve.api.logprobs import Alternatives, CompletionLogprobs
 from herdlm.serve.workers.model_text import ModelText
-from herdlm.serve.workers.protocol import News
+from herdlm.serve.workers.protocol import SampleOutput
 
 
 @dataclass(slots=True)
@@ -45,34 +45,34 @@ class CompletionAnswer(Answer):
         self.top, self.samples, self.echoes, self.echo_alone = top, samples, echoes, echo_alone
         self._logprobs: dict[int, CompletionLogprobs] = {}
 
-    def whole(self, index: int, news: News) -> dict[str, Any]:
+    def choice(self, index: int, output: SampleOutput) -> dict[str, Any]:
         text, logprobs = "", None
         if self.echoes:
             echo = self.echoes[index // self.samples]
             text, logprobs = (
                 echo.text,
-                self._told(index, echo.tokens, [None, *news.prompt_logprobs], [None, *news.prompt_top_logprobs]),
+                self._format(index, echo.tokens, [None, *output.prompt_logprobs], [None, *output.prompt_top_logprobs]),
             )
         if self.echo_alone:
-            return self._choice(index, text, logprobs, "length")
-        drawn = self._told(index, news.tokens, news.logprobs, news.top_logprobs)
-        return self._choice(index, text + news.text, _joined(logprobs, drawn), news.finish_reason)
+            return self._to_choice(index, text, logprobs, "length")
+        drawn = self._format(index, output.tokens, output.logprobs, output.top_logprobs)
+        return self._to_choice(index, text + output.text, _joined(logprobs, drawn), output.finish_reason)
 
-    def opening(self, index: int) -> Iterator[dict[str, Any]]:
+    def first_chunks(self, index: int) -> Iterator[dict[str, Any]]:
         if self.echoes:
-            yield self._choice(index, self.echoes[index // self.samples].text, None, None)
+            yield self._to_choice(index, self.echoes[index // self.samples].text, None, None)
 
-    def news(self, index: int, news: News) -> Iterator[dict[str, Any]]:
+    def chunks(self, index: int, output: SampleOutput) -> Iterator[dict[str, Any]]:
         if self.echo_alone:
-            yield self._choice(index, "", None, "length")
-        elif news.text or news.finish_reason or (self.top is not None and news.tokens):
-            logprobs = self._told(index, news.tokens, news.logprobs, news.top_logprobs)
-            yield self._choice(index, news.text, logprobs, news.finish_reason)
+            yield self._to_choice(index, "", None, "length")
+        elif output.text or output.finish_reason or (self.top is not None and output.tokens):
+            logprobs = self._format(index, output.tokens, output.logprobs, output.top_logprobs)
+            yield self._to_choice(index, output.text, logprobs, output.finish_reason)
 
-    def drawn(self, news: News) -> int:
-        return 0 if self.echo_alone else len(news.logprobs)
+    def completion_tokens(self, output: SampleOutput) -> int:
+        return 0 if self.echo_alone else len(output.logprobs)
 
-    def _told(
+    def _format(
         self,
         index: int,
         tokens: Sequence[int],
@@ -81,10 +81,10 @@ class CompletionAnswer(Answer):
     ) -> dict[str, Any] | None:
         if self.top is None:
             return None
-        of = self._logprobs.setdefault(index, CompletionLogprobs(self.model))
-        return of.told(tokens, logprobs, alternatives, self.top)
+        formatter = self._logprobs.setdefault(index, CompletionLogprobs(self.model))
+        return formatter.add(tokens, logprobs, alternatives, self.top)
 
-    def _choice(self, index: int, text: str, logprobs: dict[str, Any] | None, reason: str | None) -> dict[str, Any]:
+    def _to_choice(self, index: int, text: str, logprobs: dict[str, Any] | None, reason: str | None) -> dict[str, Any]:
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
 

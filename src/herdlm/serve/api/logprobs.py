@@ -7,21 +7,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from herdlm.serve.workers.model_text import ModelText
-from herdlm.serve.workers.protocol import News
+from herdlm.serve.workers.protocol import SampleOutput
 
 LOWEST_LOGPROB = -9999.0  # stands for minus infinity, which JSON has not
 
 Alternatives = Sequence[tuple[int, float]]
 
 
-def chat_logprobs(model: ModelText, news: News) -> dict[str, Any]:
+def chat_logprobs(model: ModelText, output: SampleOutput) -> dict[str, Any]:
     """The ``logprobs`` of a chat's choice."""
-    told = []
+    content = []
     # A stop token has the last log-probability alone.
-    for i, (token, logprob) in enumerate(zip(news.tokens, news.logprobs, strict=False)):
-        alternatives = news.top_logprobs[i] if i < len(news.top_logprobs) else []
-        told.append(_entry(model, token, logprob) | {"top_logprobs": [_entry(model, *each) for each in alternatives]})
-    return {"content": told, "refusal": None}
+    for i, (token, logprob) in enumerate(zip(output.tokens, output.logprobs, strict=False)):
+        alternatives = output.top_logprobs[i] if i < len(output.top_logprobs) else []
+        content.append(
+            _entry(model, token, logprob) | {"top_logprobs": [_entry(model, *each) for each in alternatives]}
+        )
+    return {"content": content, "refusal": None}
 
 
 def _entry(model: ModelText, token: int, logprob: float) -> dict[str, Any]:
@@ -31,19 +33,19 @@ def _entry(model: ModelText, token: int, logprob: float) -> dict[str, Any]:
 
 
 class CompletionLogprobs:
-    """The ``logprobs`` of a completion's choice, told bit by bit; offsets count characters from its first token."""
+    """The ``logprobs`` of a completion's choice, content bit by bit; offsets count characters from its first token."""
 
     def __init__(self, model: ModelText) -> None:
         self.model = model
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._characters = 0
 
-    def told(
+    def add(
         self,
         tokens: Sequence[int],
         logprobs: Sequence[float | None],
         alternatives: Sequence[Alternatives | None],
-        count: int,
+        top: int,
     ) -> dict[str, Any]:
         """The next tokens.
 
@@ -54,16 +56,16 @@ class CompletionLogprobs:
         return {
             "tokens": [completion_token(self.model, token) for token in tokens],
             "token_logprobs": [None if each is None else max(each, LOWEST_LOGPROB) for each in logprobs[: len(tokens)]],
-            "top_logprobs": [self._told(each) for each in alternatives[: len(tokens)]] if count else None,
-            "text_offset": [self._before(self.model.token_bytes(token)) for token in tokens],
+            "top_logprobs": [self._top(each) for each in alternatives[: len(tokens)]] if top else None,
+            "text_offset": [self._offset(self.model.token_bytes(token)) for token in tokens],
         }
 
-    def _told(self, alternatives: Alternatives | None) -> dict[str, float] | None:
+    def _top(self, alternatives: Alternatives | None) -> dict[str, float] | None:
         if alternatives is None:
             return None
         return {completion_token(self.model, id): max(value, LOWEST_LOGPROB) for id, value in alternatives}
 
-    def _before(self, content: bytes) -> int:
+    def _offset(self, content: bytes) -> int:
         begin = self._characters
         self._characters += len(self._decoder.decode(content))
         return begin

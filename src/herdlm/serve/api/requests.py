@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from herdlm.serve.api.body import Body, Neutral, Text, TokenId, fault, refusal
+from herdlm.serve.api.body import Body, Neutral, Text, TokenId, invalid_parameter, unsupported_parameter
 
 MAX_STOP_STRINGS = 16
 MAX_ALTERNATIVES = 20
@@ -91,7 +91,9 @@ class SamplingBody(Body):
     @model_validator(mode="after")
     def _options_need_a_stream(self) -> SamplingBody:
         if self.stream_options is not None and not self.stream:
-            raise refusal("stream_options", self.stream_options.model_dump(), "Set stream to true or drop it")
+            raise unsupported_parameter(
+                "stream_options", self.stream_options.model_dump(), "Set stream to true or drop it"
+            )
         return self
 
     @property
@@ -125,15 +127,19 @@ class CompletionBody(SamplingBody):
     best_of: int | None = Field(None, ge=1, le=MAX_SAMPLES, description="draw so many and give the n likeliest")
 
     @model_validator(mode="after")
-    def _hang_together(self) -> CompletionBody:
+    def _check_consistency(self) -> CompletionBody:
         if self.best_of is not None and self.best_of < self.n:
-            raise fault("best_of", f"best_of = {self.best_of} is less than n = {self.n}")
+            raise invalid_parameter("best_of", f"best_of = {self.best_of} is less than n = {self.n}")
         if self.best_of is not None and self.best_of > self.n and self.stream:
-            raise refusal("best_of", self.best_of, "The best are known at the end: set stream to false")
+            raise unsupported_parameter("best_of", self.best_of, "The best are known at the end: set stream to false")
         if self.echo and self.logprobs is not None and self.stream:
-            raise refusal("stream", self.stream, "A prompt's log-probabilities are told whole: set stream to false")
+            raise unsupported_parameter(
+                "stream", self.stream, "A prompt's log-probabilities are told whole: set stream to false"
+            )
         if not self.max_tokens and not self.echo:
-            raise fault("max_tokens", "max_tokens = 0: ask for at least 1 token, or for the prompt alone with echo")
+            raise invalid_parameter(
+                "max_tokens", "max_tokens = 0: ask for at least 1 token, or for the prompt alone with echo"
+            )
         return self
 
     @property

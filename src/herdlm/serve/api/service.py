@@ -17,14 +17,14 @@ from fastapi.responses import Response
 from herdlm.base.seeds import derive_seed
 from herdlm.generate.request import SamplingParams
 from herdlm.generate.sampling.grammar import Grammar
-from herdlm.serve.access.limits import Crowd, ServerLimits
-from herdlm.serve.access.request_log import Visit, visit_of
+from herdlm.serve.access.limits import ConcurrencyLimiter, ServerLimits
+from herdlm.serve.access.request_log import RequestRecord, record_of
 from herdlm.serve.api.answers import Answer, ChatAnswer, Usage
 from herdlm.serve.api.chat import ChatBody
 from herdlm.serve.api.completions import CompletionAnswer, Echo
 from herdlm.serve.api.requests import CompletionBody, DetokenizeBody, EmbeddingBody, SamplingBody, TokenizeBody
-from herdlm.serve.api.stream import ClientLeftError, EventStream, count, unless_client_leaves
-from herdlm.serve.api.tools import call_schema, dialog_of, free_grammar
+from herdlm.serve.api.stream import ClientLeftError, EventStream, count_tokens, unless_client_leaves
+from herdlm.serve.api.tools import call_schema, free_grammar, to_dialog
 from herdlm.serve.errors import RefusedError, json_response
 from herdlm.serve.guard.moderation import Moderator, as_stream, moderated
 from herdlm.serve.workers.generation import TooLongError
@@ -42,14 +42,14 @@ class Service:
 
     Args:
         seed: requests without a seed of their own draw with one that depends on this and on how many came before.
-        log_texts: whether visits keep prompts for the access log.
+        log_texts: whether records keep prompts for the access log.
         moderator: judges prompts and answers, where there is one.
     """
 
     def __init__(
         self,
         models: Models,
-        crowd: Crowd,
+        concurrency: ConcurrencyLimiter,
         limits: ServerLimits,
         seed: int,
         log_texts: bool,
@@ -57,35 +57,41 @@ class Service:
         moderator: Moderator | None = None,
     ) -> None:
         self.moderator = moderator
-        self.models, self.crowd, self.limits, self.seed, self.log_texts = models, crowd, limits, seed, log_texts
+        self.models, self.concurrency, self.limits, self.seed, self.log_texts = (
+            models,
+            concurrency,
+            limits,
+            seed,
+            log_texts,
+        )
         self._unseeded = 0
 
     async def chat(self, body: ChatBody, request: Request) -> Response:
         """``POST /v1/chat/completions``."""
-        visit = self._visit(request, body, [message.text for message in body.messages])
-        dialog = dialog_of(body)
-        with ExitStack() as held:
-            lease = await self._enter(held, request, body.model, body.n)
+        record = self._start_record(request, body, [message.text for message in body.messages])
+        dialog = to_dialog(body)
+        with ExitStack() as stack:
+            lease = await self._lease(stack, request, body.model, body.n)
             # Long texts take a while to encode; others go on meanwhile.
             tokens = await asyncio.to_thread(lease.text.chat_prompt, dialog)
-            prompts = [(tokens, lease.text.room(tokens, body.most_tokens))]
+            prompts = [(tokens, lease.text.room(tokens, body.completion_limit))]
             names = frozenset(tool.function.name for tool in body.tools) if body.may_call else frozenset[str]()
             answer = ChatAnswer(lease.text, logprobs=body.logprobs, functions=names, parallel=body.parallel_tool_calls)
             params = self._params(body, lease.text, body.top_logprobs, grammar=_grammar(body))
-            visit.prompt(len(tokens))
+            record.add_prompt(len(tokens))
             return await self._answer(
-                answer, body, request, held, lease=lease, prompts=prompts, params=params, dialogs=[dialog]
+                answer, body, request, stack, lease=lease, prompts=prompts, params=params, dialogs=[dialog]
             )
 
     async def complete(self, body: CompletionBody, request: Request) -> Response:
         """``POST /v1/completions``."""
-        visit = self._visit(request, body, body.prompt)
-        with ExitStack() as held:
-            lease = await self._enter(held, request, body.model, len(body.prompt) * body.samples)
+        record = self._start_record(request, body, body.prompt)
+        with ExitStack() as stack:
+            lease = await self._lease(stack, request, body.model, len(body.prompt) * body.samples)
             prompts = [(await self._tokens(lease.text, prompt), body.max_tokens or 1) for prompt in body.prompt]
             for tokens, max_tokens in prompts:
                 lease.text.room(tokens, max_tokens)
-            visit.prompt(sum(len(tokens) for tokens, _ in prompts))
+            record.add_prompt(sum(len(tokens) for tokens, _ in prompts))
             echoes = (
                 [self._echo(lease.text, *each) for each in zip(body.prompt, prompts, strict=True)] if body.echo else []
             )
@@ -101,27 +107,27 @@ class Service:
             )
             dialogs = [self._as_dialog(lease.text, prompt) for prompt in body.prompt]
             return await self._answer(
-                answer, body, request, held, lease=lease, prompts=prompts, params=params, dialogs=dialogs
+                answer, body, request, stack, lease=lease, prompts=prompts, params=params, dialogs=dialogs
             )
 
     async def embed(self, body: EmbeddingBody, request: Request) -> Response:
         """``POST /v1/embeddings``."""
-        visit = self._visit(request, body, body.input)
-        with ExitStack() as held:
-            lease = await self._enter(held, request, body.model, len(body.input))
+        record = self._start_record(request, body, body.input)
+        with ExitStack() as stack:
+            lease = await self._lease(stack, request, body.model, len(body.input))
             prompts = [await self._tokens(lease.text, text) for text in body.input]
             for tokens in prompts:
                 lease.text.room(tokens, None)
-            visit.prompt(sum(map(len, prompts)))
+            record.add_prompt(sum(map(len, prompts)))
             try:
-                vectors = await unless_client_leaves(request, self._in_time(visit, lease.backend.embed(prompts)))
+                vectors = await unless_client_leaves(request, self._within_limit(record, lease.backend.embed(prompts)))
             except ClientLeftError:
                 return Response(status_code=499)
         data = [
             {"object": "embedding", "index": index, "embedding": _embedding(vector, body)}
             for index, vector in enumerate(vectors)
         ]
-        usage = {"prompt_tokens": visit.prompt_tokens, "total_tokens": visit.prompt_tokens}
+        usage = {"prompt_tokens": record.prompt_tokens, "total_tokens": record.prompt_tokens}
         return json_response({"object": "list", "model": body.model, "data": data, "usage": usage})
 
     async def tokenize(self, body: TokenizeBody, request: Request) -> Response:
@@ -146,33 +152,37 @@ class Service:
     def _text(self, name: str | None) -> ModelText:
         return self.models.default.text if name is None else self.models.find(name).text
 
-    def _visit(self, request: Request, body: SamplingBody | EmbeddingBody, texts: Sequence[Any]) -> Visit:
-        visit = visit_of(request)
-        visit.stream = isinstance(body, SamplingBody) and body.stream
+    def _start_record(
+        self, request: Request, body: SamplingBody | EmbeddingBody, texts: Sequence[Any]
+    ) -> RequestRecord:
+        record = record_of(request)
+        record.stream = isinstance(body, SamplingBody) and body.stream
         if self.log_texts:
-            visit.texts = list(texts)
-        return visit
+            record.texts = list(texts)
+        return record
 
-    async def _enter(self, held: ExitStack, request: Request, name: str, samples: int) -> Lease:
-        """Room for so many samples, and the model, loaded; both until ``held`` is closed."""
-        visit = visit_of(request)
-        visit.model = self.models.find(name).text.name
-        self.crowd.enter(samples)
-        held.callback(self.crowd.leave, samples)
-        waiting = self._in_time(visit, self.models.lease(name))
+    async def _lease(self, stack: ExitStack, request: Request, name: str, samples: int) -> Lease:
+        """Room for so many samples, and the model, loaded; both until ``stack`` is closed."""
+        record = record_of(request)
+        record.model = self.models.find(name).text.name
+        self.concurrency.acquire(samples)
+        stack.callback(self.concurrency.release, samples)
+        waiting = self._within_limit(record, self.models.lease(name))
         lease = await (waiting if self.models.find(name).backend.ready else unless_client_leaves(request, waiting))
-        held.callback(lease.close)
+        stack.callback(lease.close)
         return lease
 
-    async def _in_time(self, visit: Visit, work: Coroutine[Any, Any, Result]) -> Result:
+    async def _within_limit(self, record: RequestRecord, work: Coroutine[Any, Any, Result]) -> Result:
         try:
-            async with asyncio.timeout(self._seconds_left(visit)):
+            async with asyncio.timeout(self._seconds_left(record)):
                 return await work
         except TimeoutError:
-            raise TooLongError("the request took longer than this server allows", "Ask for less at once") from None
+            raise TooLongError(
+                "the request took longer than this server allows", "PromptRequest for less at once"
+            ) from None
 
-    def _seconds_left(self, visit: Visit) -> float:
-        return visit.started_at + self.limits.request_seconds - time.monotonic()
+    def _seconds_left(self, record: RequestRecord) -> float:
+        return record.started_at + self.limits.request_seconds - time.monotonic()
 
     async def _tokens(self, text: ModelText, prompt: str | list[int]) -> list[int]:
         return await asyncio.to_thread(text.text_prompt, prompt) if isinstance(prompt, str) else prompt
@@ -189,14 +199,14 @@ class Service:
         answer: Answer,
         body: SamplingBody,
         request: Request,
-        held: ExitStack,
+        stack: ExitStack,
         *,
         lease: Lease,
         prompts: Prompts,
         params: dict[str, Any],
         dialogs: Sequence[Sequence[Message]],
     ) -> Response:
-        visit, usage = visit_of(request), Usage(sum(len(tokens) for tokens, _ in prompts))
+        record, usage = record_of(request), Usage(sum(len(tokens) for tokens, _ in prompts))
         requests = [
             (tokens, SamplingParams(**params, max_tokens=max_tokens, seed=self._seed(body)))
             for tokens, max_tokens in prompts
@@ -210,44 +220,44 @@ class Service:
                 partial(lease.backend.submit, stream=False),
                 samples=body.n,
                 usage=usage,
-                visit=visit,
+                record=record,
             )
             try:
-                told = await unless_client_leaves(request, self._in_time(visit, work))
+                choices = await unless_client_leaves(request, self._within_limit(record, work))
             except ClientLeftError:
                 return Response(status_code=499)  # for the access log alone
             if body.stream:
-                return as_stream(answer, told, usage, tell_usage=body.include_usage)
-            return json_response(answer.response(told, usage))
+                return as_stream(answer, choices, usage, include_usage=body.include_usage)
+            return json_response(answer.response(choices, usage))
         generation = await lease.backend.submit(requests, stream=body.stream)
-        generation.end_at(self._seconds_left(visit))
+        generation.set_deadline(self._seconds_left(record))
         if body.stream:
             return EventStream(
                 answer,
                 generation,
-                visit,
+                record,
                 prompts=len(prompts),
                 samples=body.n,
                 usage=usage,
-                tell_usage=body.include_usage,
-                close=held.pop_all().close,
+                include_usage=body.include_usage,
+                close=stack.pop_all().close,
             )
 
         async def collect() -> dict[int, dict[str, Any]]:
-            choices = {}
-            async for news in generation:
-                count(answer, news, usage, visit)
-                index = news.prompt * body.n + news.sample
-                choices[index] = answer.whole(index, news)
-            return choices
+            collected = {}
+            async for output in generation:
+                count_tokens(answer, output, usage, record)
+                index = output.prompt * body.n + output.sample
+                collected[index] = answer.choice(index, output)
+            return collected
 
         try:
-            choices = await unless_client_leaves(request, collect())
+            by_index = await unless_client_leaves(request, collect())
         except ClientLeftError:
             return Response(status_code=499)  # for the access log alone
         finally:
             generation.close()
-        return json_response(answer.response([choices[index] for index in sorted(choices)], usage))
+        return json_response(answer.response([by_index[index] for index in sorted(by_index)], usage))
 
     def _seed(self, body: SamplingBody) -> int:
         if body.seed is not None:
@@ -292,7 +302,7 @@ def _embedding(vector: list[float], body: EmbeddingBody) -> Any:
         if body.dimensions > len(values):
             raise RefusedError(
                 f"dimensions = {body.dimensions}, the model's embeddings have {len(values)}",
-                "Ask for fewer",
+                "PromptRequest for fewer",
                 param="dimensions",
                 code="invalid_value",
             )

@@ -11,11 +11,11 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from herdlm.serve.access.request_log import Visit
+from herdlm.serve.access.request_log import RequestRecord
 from herdlm.serve.api.answers import Answer, Usage
-from herdlm.serve.errors import failure_of
+from herdlm.serve.errors import error_response
 from herdlm.serve.workers.generation import Generation
-from herdlm.serve.workers.protocol import News
+from herdlm.serve.workers.protocol import SampleOutput
 
 Result = TypeVar("Result")
 
@@ -30,7 +30,7 @@ class EventStream(StreamingResponse):
     Args:
         prompts, samples: choices are numbered prompt after prompt.
         usage: counts the prompts' tokens; the answers' are added.
-        tell_usage: in a last chunk.
+        include_usage: in a last chunk.
         close: gives back what the request held.
     """
 
@@ -38,16 +38,16 @@ class EventStream(StreamingResponse):
         self,
         answer: Answer,
         generation: Generation,
-        visit: Visit,
+        record: RequestRecord,
         *,
         prompts: int,
         samples: int,
         usage: Usage,
-        tell_usage: bool,
+        include_usage: bool,
         close: Callable[[], None],
     ) -> None:
-        self.answer, self.generation, self.visit = answer, generation, visit
-        self.prompts, self.samples, self.usage, self.tell_usage = prompts, samples, usage, tell_usage
+        self.answer, self.generation, self.record = answer, generation, record
+        self.prompts, self.samples, self.usage, self.include_usage = prompts, samples, usage, include_usage
         self._close = close
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # proxies pass each event on at once
         super().__init__(self._lines(), headers=headers, media_type="text/event-stream")
@@ -61,35 +61,35 @@ class EventStream(StreamingResponse):
             self._close()
 
     async def _lines(self) -> AsyncIterator[str]:
-        answer, usage, visit = self.answer, self.usage, self.visit
+        answer, usage, record = self.answer, self.usage, self.record
         try:
             for index in range(self.prompts * self.samples):
-                for choice in answer.opening(index):
+                for choice in answer.first_chunks(index):
                     yield self._chunk(choice)
-            async for news in self.generation:
-                count(answer, news, usage, visit)
-                lines = [self._chunk(c) for c in answer.news(news.prompt * self.samples + news.sample, news)]
+            async for output in self.generation:
+                count_tokens(answer, output, usage, record)
+                lines = [self._chunk(c) for c in answer.chunks(output.prompt * self.samples + output.sample, output)]
                 if lines:
                     yield "".join(lines)
-            if self.tell_usage:
-                yield _line(answer.chunk([]) | {"usage": usage.told()})
+            if self.include_usage:
+                yield _line(answer.chunk([]) | {"usage": usage.to_json()})
             yield "data: [DONE]\n\n"
         except Exception as error:  # the status has been sent: the stream itself must tell
-            _, body, _ = failure_of(error)
-            visit.error = body["error"]["code"] or body["error"]["type"]
+            _, body, _ = error_response(error)
+            record.error = body["error"]["code"] or body["error"]["type"]
             yield _line(body)
 
     def _chunk(self, choice: dict[str, Any]) -> str:
-        return _line(self.answer.chunk([choice]) | ({"usage": None} if self.tell_usage else {}))
+        return _line(self.answer.chunk([choice]) | ({"usage": None} if self.include_usage else {}))
 
 
-def count(answer: Answer, news: News, usage: Usage, visit: Visit) -> None:
-    """Add what ``news`` brought to the counts of its request."""
-    usage.completion_tokens += answer.drawn(news)
-    visit.drawn(answer.drawn(news))
-    if news.finish_reason and news.sample == 0:  # a prompt's samples share it
-        usage.cached_tokens += news.cached
-        visit.cached_tokens += news.cached
+def count_tokens(answer: Answer, output: SampleOutput, usage: Usage, record: RequestRecord) -> None:
+    """Add what ``output`` brought to the counts of its request."""
+    usage.completion_tokens += answer.completion_tokens(output)
+    record.add_completion(answer.completion_tokens(output))
+    if output.finish_reason and output.sample == 0:  # a prompt's samples share it
+        usage.cached_tokens += output.cached_tokens
+        record.cached_tokens += output.cached_tokens
 
 
 async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

@@ -36,7 +36,7 @@ class CallPiece:
     arguments: str = ""
     id: str = field(default_factory=lambda: f"call_{secrets.token_hex(12)}")
 
-    def told(self) -> dict[str, Any]:
+    def to_delta(self) -> dict[str, Any]:
         """As a stream's delta has it."""
         if self.name is None:
             return {"index": self.index, "function": {"arguments": self.arguments}}

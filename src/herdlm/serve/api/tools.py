@@ -1,6 +1,6 @@
 """How tools, calls and their results stand in a Llama 3.1 prompt, and the grammar of a call that must be made.
 
-Functions are told to the model as JSON in the system message. Its own calls come back to it in the form it writes them,
+Functions are described to the model as JSON in the system message. Its own calls come back to it as it wrote them,
 results as messages of the role "ipython". ``Environment: ipython`` in the system message lets it use
 ``<|python_tag|>``; built-in tools besides the interpreter stand behind ``Tools:``.
 """
@@ -23,7 +23,7 @@ HOW_TO_CALL = (
 )
 
 
-def dialog_of(body: ChatBody) -> list[Message]:
+def to_dialog(body: ChatBody) -> list[Message]:
     """A chat's messages with its tools, as the dialog format has them.
 
     Raises:
@@ -43,11 +43,11 @@ def dialog_of(body: ChatBody) -> list[Message]:
         messages.append(_message(message))
     if not functions:
         return messages
-    told = tools_text(functions)
+    definitions = tools_text(functions)
     if messages[0]["role"] == "system":
         before = messages[0]["content"]
-        return [{"role": "system", "content": f"{told}\n\n{before}" if before else told}, *messages[1:]]
-    return [{"role": "system", "content": told}, *messages]
+        return [{"role": "system", "content": f"{definitions}\n\n{before}" if before else definitions}, *messages[1:]]
+    return [{"role": "system", "content": definitions}, *messages]
 
 
 def tools_text(functions: Sequence[Function]) -> str:

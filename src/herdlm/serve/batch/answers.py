@@ -46,7 +46,7 @@ class Answers:
         except OSError as error:
             raise InputError(f"{self.part} cannot be written: {error.strerror}", "Give another --out") from error
         try:
-            self._hold()
+            self._lock()
             self._restore()
         except BaseException:
             self._file.close()
@@ -81,7 +81,7 @@ class Answers:
         sync_folder(self.out.parent)
         return failed
 
-    def _hold(self) -> None:
+    def _lock(self) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -8,8 +8,8 @@ from typing import Any
 
 from herdlm.base.errors import HerdError, InputError
 from herdlm.curate.runner.cluster import connect
-from herdlm.serve.batch.prompts import Ask
-from herdlm.serve.batch.worker import Answered, EngineWorker, Setting, as_told, rethrown
+from herdlm.serve.batch.prompts import PromptRequest
+from herdlm.serve.batch.worker import EngineWorker, FinishedPrompt, WorkerConfig, error_from_json, error_to_json
 
 
 class RayWorkers:
@@ -18,21 +18,21 @@ class RayWorkers:
     The processes of one worker are on one node. Each computes on one thread.
 
     Args:
-        setting: its device decides what an actor takes: "auto" means GPUs where the cluster has any.
+        config: its device decides what an actor takes: "auto" means GPUs where the cluster has any.
     """
 
-    def __init__(self, address: str, setting: Setting, count: int | None) -> None:
-        self.address, self.setting = address, setting
+    def __init__(self, address: str, config: WorkerConfig, count: int | None) -> None:
+        self.address, self.config = address, config
         self._asked = count
 
     def __enter__(self) -> RayWorkers:
         self._ray = ray = connect(self.address)
         try:
-            self.count, on_gpu = self._counted([node["Resources"] for node in ray.nodes() if node["Alive"]])
-            processes = self.setting.processes
+            self.count, on_gpu = self._count_workers([node["Resources"] for node in ray.nodes() if node["Alive"]])
+            processes = self.config.processes
             self._actor = ray.remote(num_cpus=processes, num_gpus=processes * on_gpu)(_Actor)
             self._actors: list[Any] = [None] * self.count
-            self._under_way: dict[Any, int] = {}  # the one call of each worker that has not answered
+            self._calls: dict[Any, int] = {}  # the one call of each worker that has not answered
             for number in range(self.count):
                 self._start(number)
         except BaseException:
@@ -47,30 +47,30 @@ class RayWorkers:
             self._ray.kill(actor)
         self._ray.shutdown()
 
-    def give(self, worker: int, asks: Sequence[Ask]) -> None:
+    def submit(self, worker: int, requests: Sequence[PromptRequest]) -> None:
         """See :class:`~herdlm.serve.batch.run.Workers`."""
-        self._under_way[self._actors[worker].work.remote(list(asks))] = worker
+        self._calls[self._actors[worker].work.remote(list(requests))] = worker
 
-    def news(self) -> list[tuple[int, list[Answered] | None]]:
+    def poll(self) -> list[tuple[int, list[FinishedPrompt] | None]]:
         """See :class:`~herdlm.serve.batch.run.Workers`."""
-        ready, _ = self._ray.wait(list(self._under_way), num_returns=1)
-        found: list[tuple[int, list[Answered] | None]] = []
+        ready, _ = self._ray.wait(list(self._calls), num_returns=1)
+        finished: list[tuple[int, list[FinishedPrompt] | None]] = []
         for call in ready:
-            number = self._under_way.pop(call)
+            number = self._calls.pop(call)
             try:
-                told = self._ray.get(call)
+                message = self._ray.get(call)
             except self._ray.exceptions.RayError:
                 self._start(number)
-                found.append((number, None))
+                finished.append((number, None))
                 continue
-            if "error" in told:
-                raise rethrown(told["error"])
-            found.append((number, told["answers"]))
-        return found
+            if "error" in message:
+                raise error_from_json(message["error"])
+            finished.append((number, message["answers"]))
+        return finished
 
-    def _counted(self, nodes: list[dict[str, float]]) -> tuple[int, bool]:
+    def _count_workers(self, nodes: list[dict[str, float]]) -> tuple[int, bool]:
         """The number of workers, and whether they take GPUs."""
-        device, processes = self.setting.device, self.setting.processes
+        device, processes = self.config.device, self.config.processes
         on_gpu = device.startswith("cuda") or (device == "auto" and any(node.get("GPU") for node in nodes))
         kind = "GPU" if on_gpu else "CPU"
         has = [int(node.get(kind, 0)) for node in nodes]
@@ -80,23 +80,25 @@ class RayWorkers:
             raise InputError(f"the cluster has {needed}", "Start nodes that have, or change --device")
         if self._asked and self._asked > most:
             each = "" if processes == 1 else f" of {processes} processes"
-            raise InputError(f"{self._asked} workers{each} on a cluster of {sum(has)} {kind}s", "Ask for fewer")
+            raise InputError(
+                f"{self._asked} workers{each} on a cluster of {sum(has)} {kind}s", "PromptRequest for fewer"
+            )
         return self._asked or most, on_gpu
 
     def _start(self, number: int) -> None:
         self._actors[number] = self._actor.remote()
-        self._under_way[self._actors[number].start.remote(self.setting)] = number
+        self._calls[self._actors[number].start.remote(self.config)] = number
 
 
 class _Actor:
     """An engine on a node. Answers are dictionaries, as Ray hands on what an actor returns but not what it raises."""
 
-    def start(self, setting: Setting) -> dict[str, Any]:
+    def start(self, config: WorkerConfig) -> dict[str, Any]:
         try:
-            self._worker = EngineWorker(setting)
+            self._worker = EngineWorker(config)
         except HerdError as error:
-            return {"error": as_told(error)}
+            return {"error": error_to_json(error)}
         return {"answers": []}
 
-    def work(self, asks: list[Ask]) -> dict[str, Any]:
-        return {"answers": self._worker.work(asks)}
+    def work(self, requests: list[PromptRequest]) -> dict[str, Any]:
+        return {"answers": self._worker.work(requests)}

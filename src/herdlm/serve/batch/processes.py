@@ -14,21 +14,21 @@ from typing import Any
 
 from herdlm.base.errors import HerdError
 from herdlm.base.parent import end_with
-from herdlm.serve.batch.prompts import Ask
-from herdlm.serve.batch.worker import Answered, EngineWorker, Setting, as_told, rethrown
+from herdlm.serve.batch.prompts import PromptRequest
+from herdlm.serve.batch.worker import EngineWorker, FinishedPrompt, WorkerConfig, error_from_json, error_to_json
 
 
 class ProcessWorkers:
     """``count`` processes, each with an engine; the cores are shared out between them, and so are GPUs."""
 
-    def __init__(self, setting: Setting, count: int) -> None:
+    def __init__(self, config: WorkerConfig, count: int) -> None:
         self.count = count
-        threads = setting.threads or max(len(os.sched_getaffinity(0)) // count, 1)
-        self._settings = [replace(setting, threads=threads, device=_device(setting, i)) for i in range(count)]
+        threads = config.threads or max(len(os.sched_getaffinity(0)) // count, 1)
+        self._configs = [replace(config, threads=threads, device=_device(config, i)) for i in range(count)]
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> ProcessWorkers:
-        self._workers = [_Worker(setting) for setting in self._settings]
+        self._workers = [_Worker(config) for config in self._configs]
         return self
 
     def __exit__(
@@ -37,35 +37,35 @@ class ProcessWorkers:
         for worker in self._workers:
             worker.kill()
 
-    def give(self, worker: int, asks: Sequence[Ask]) -> None:
+    def submit(self, worker: int, requests: Sequence[PromptRequest]) -> None:
         """See :class:`~herdlm.serve.batch.run.Workers`."""
         with suppress(BrokenPipeError, ConnectionResetError):  # it died; news will tell
-            self._workers[worker].connection.send_bytes(json.dumps(asks).encode())
+            self._workers[worker].connection.send_bytes(json.dumps(requests).encode())
 
-    def news(self) -> list[tuple[int, list[Answered] | None]]:
+    def poll(self) -> list[tuple[int, list[FinishedPrompt] | None]]:
         """See :class:`~herdlm.serve.batch.run.Workers`."""
         numbers = {worker.connection: number for number, worker in enumerate(self._workers)}
-        found: list[tuple[int, list[Answered] | None]] = []
+        finished: list[tuple[int, list[FinishedPrompt] | None]] = []
         for connection in wait(list(numbers)):
             number = numbers[connection]  # type: ignore[index]
             try:
-                told = json.loads(self._workers[number].connection.recv_bytes())
+                message = json.loads(self._workers[number].connection.recv_bytes())
             except (EOFError, ConnectionResetError):
                 self._workers[number].kill()
-                self._workers[number] = _Worker(self._settings[number])
-                found.append((number, None))
+                self._workers[number] = _Worker(self._configs[number])
+                finished.append((number, None))
                 continue
-            if "error" in told:
-                raise rethrown(told["error"])
-            found.append((number, [(n, answer) for n, answer in told["answers"]]))
-        return found
+            if "error" in message:
+                raise error_from_json(message["error"])
+            finished.append((number, [(n, answer) for n, answer in message["answers"]]))
+        return finished
 
 
 class _Worker:
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, config: WorkerConfig) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_live, args=(theirs, asdict(setting), os.getpid()), daemon=True)
+        self.process = context.Process(target=_worker_main, args=(theirs, asdict(config), os.getpid()), daemon=True)
         self.process.start()
         theirs.close()
 
@@ -75,7 +75,7 @@ class _Worker:
         self.connection.close()
 
 
-def _live(connection: Connection, setting: dict[str, Any], parent: int) -> None:
+def _worker_main(connection: Connection, config: dict[str, Any], parent: int) -> None:
     """A worker's life: rounds of prompts in, answers out, until the other end closes."""
     import signal
 
@@ -83,9 +83,9 @@ def _live(connection: Connection, setting: dict[str, Any], parent: int) -> None:
     end_with(parent)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
-            worker = EngineWorker(Setting(**setting))
+            worker = EngineWorker(WorkerConfig(**config))
         except HerdError as error:
-            connection.send_bytes(json.dumps({"error": as_told(error)}).encode())
+            connection.send_bytes(json.dumps({"error": error_to_json(error)}).encode())
             return
         connection.send_bytes(json.dumps({"answers": []}).encode())
         while True:
@@ -93,11 +93,11 @@ def _live(connection: Connection, setting: dict[str, Any], parent: int) -> None:
             connection.send_bytes(json.dumps({"answers": answers}, allow_nan=False).encode())
 
 
-def _device(setting: Setting, number: int) -> str:
+def _device(config: WorkerConfig, number: int) -> str:
     """A worker's GPU, or the first of as many as it has processes."""
-    if setting.device not in {"auto", "cuda"}:
-        return setting.device
+    if config.device not in {"auto", "cuda"}:
+        return config.device
     import torch
 
-    groups = torch.cuda.device_count() // setting.processes
-    return f"cuda:{number % groups * setting.processes}" if groups else setting.device
+    groups = torch.cuda.device_count() // config.processes
+    return f"cuda:{number % groups * config.processes}" if groups else config.device

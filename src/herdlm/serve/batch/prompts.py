@@ -16,7 +16,7 @@ from herdlm.generate.sampling.grammar import Grammar
 Id = str | int
 
 
-class Ask(TypedDict):
+class PromptRequest(TypedDict):
     """One prompt on its way to a worker; all of it is JSON.
 
     ``number`` counts the prompts from 0, ``options`` are those of :class:`Options`. One of ``prompt`` and
@@ -97,7 +97,7 @@ class _Line(Options):
 
 
 def sampling_params(options: dict[str, Any]) -> SamplingParams:
-    """The parameters that ``options`` of :class:`Options` ask for; the model's own stop tokens are not among them.
+    """The parameters that ``options`` of :class:`Options` request for; the model's own stop tokens are not among them.
 
     Raises:
         InputError: a value is out of range, or a grammar cannot be used.
@@ -156,7 +156,7 @@ class Prompts:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def ask(self, number: int) -> Ask:
+    def request(self, number: int) -> PromptRequest:
         """Prompt ``number``, counted from 0."""
         self._file.seek(self._offsets[number])
         line = _Line.model_validate_json(self._file.readline())

@@ -15,12 +15,12 @@ from herdlm.base.errors import HerdError, InputError
 from herdlm.base.progress import Progress
 from herdlm.model.folders import model_folder
 from herdlm.serve.batch.answers import Answers
-from herdlm.serve.batch.prompts import Ask, Options, Prompts
-from herdlm.serve.batch.worker import Answered, Setting
+from herdlm.serve.batch.prompts import Options, PromptRequest, Prompts
+from herdlm.serve.batch.worker import FinishedPrompt, WorkerConfig
 
 # Samples a worker has in hand: an engine's batch and as many that wait, so that no row is ever idle.
 SAMPLES_AHEAD = 512
-DEATHS = 3  # of workers, with nothing answered between them
+MAX_DEATHS = 3  # of workers, with nothing answered between them
 
 
 class Workers(Protocol):
@@ -28,10 +28,10 @@ class Workers(Protocol):
 
     count: int
 
-    def give(self, worker: int, asks: Sequence[Ask]) -> None:
+    def submit(self, worker: int, requests: Sequence[PromptRequest]) -> None:
         """Hand prompts, none or more, to a worker that has reported; it reports again when some are finished."""
 
-    def news(self) -> list[tuple[int, list[Answered] | None]]:
+    def poll(self) -> list[tuple[int, list[FinishedPrompt] | None]]:
         """Wait for workers to report: each first when it is ready, then after each round.
 
         None in place of answers: the worker died with all it had in hand; another has been started in its place.
@@ -86,90 +86,92 @@ def generate_batch(
     if workers is not None and workers < 1:
         raise InputError(f"workers = {workers}", "Give at least 1")
     folder = model_folder(model)
-    with closing(Prompts(prompts, options or Options(), chat=chat)) as asked:
+    with closing(Prompts(prompts, options or Options(), chat=chat)) as prompt_file:
         run = {
-            "model": _content(folder),
-            "prompts": asked.content,
-            "options": asked.defaults,
+            "model": _fingerprint(folder),
+            "prompts": prompt_file.content,
+            "options": prompt_file.defaults,
             "chat": chat,
             "seed": seed,
             "dtype": dtype,
         }
         path = os.path.abspath(folder)  # noqa: PTH100 - keeps links
-        setting = Setting(path, device, dtype, seed, None, tensor_parallel, pipeline_parallel)
-        with Answers(out, asked.ids, run) as answers:
+        config = WorkerConfig(path, device, dtype, seed, None, tensor_parallel, pipeline_parallel)
+        with Answers(out, prompt_file.ids, run) as answers:
             restored, deaths = len(answers.done), 0
-            if restored < len(asked):
-                with _open_workers(setting, workers, cluster) as crew:
-                    deaths = _drive(crew, asked, answers, quiet)
-            return Summary(len(asked), restored, answers.publish(), deaths)
+            if restored < len(prompt_file):
+                with _open_workers(config, workers, cluster) as pool:
+                    deaths = _run_prompts(pool, prompt_file, answers, quiet)
+            return Summary(len(prompt_file), restored, answers.publish(), deaths)
 
 
-def _open_workers(setting: Setting, workers: int | None, cluster: str | None) -> AbstractContextManager[Workers]:
+def _open_workers(config: WorkerConfig, workers: int | None, cluster: str | None) -> AbstractContextManager[Workers]:
     if cluster is not None:
         from herdlm.serve.batch.cluster import RayWorkers
 
-        return RayWorkers(cluster, setting, workers)
+        return RayWorkers(cluster, config, workers)
     from herdlm.serve.batch.processes import ProcessWorkers
 
-    return ProcessWorkers(setting, workers or 1)
+    return ProcessWorkers(config, workers or 1)
 
 
-def _drive(workers: Workers, prompts: Prompts, answers: Answers, quiet: bool) -> int:
+def _run_prompts(workers: Workers, prompts: Prompts, answers: Answers, quiet: bool) -> int:
     """Until every prompt is answered; returns the number of workers that died."""
     waiting = deque(number for number in range(len(prompts)) if number not in answers.done)
-    in_hand: list[dict[int, int]] = [{} for _ in range(workers.count)]  # samples of each prompt, by worker
+    in_flight: list[dict[int, int]] = [{} for _ in range(workers.count)]  # samples of each prompt, by worker
     idle: set[int] = set()
     deaths = in_a_row = tokens = 0
     with Progress("generate", len(prompts), "prompts", quiet=quiet) as progress:
         progress.restore(len(answers.done))
         while len(answers.done) < len(prompts):
-            for worker, finished in workers.news():
+            for worker, finished in workers.poll():
                 if finished is None:
                     deaths, in_a_row = deaths + 1, in_a_row + 1
                     idle.discard(worker)
-                    waiting.extendleft(reversed(in_hand[worker]))
-                    in_hand[worker].clear()
-                    if in_a_row >= DEATHS:
+                    waiting.extendleft(reversed(in_flight[worker]))
+                    in_flight[worker].clear()
+                    if in_a_row >= MAX_DEATHS:
                         raise HerdError(
                             f"workers died {in_a_row} times with nothing answered between",
                             "They may have run out of memory: use fewer. Run again to go on; finished answers are kept",
                         )
                     continue
                 for number, answer in finished:
-                    del in_hand[worker][number]
+                    del in_flight[worker][number]
                     answers.add(number, answer)
                     tokens += sum(completion["tokens"] for completion in answer.get("completions", ()))
                     in_a_row = 0
                     progress.advance(1, f"{tokens:,} tokens")
                 idle.add(worker)
             for worker in sorted(idle):
-                asks = _next(prompts, waiting, in_hand[worker], workers.count)
-                if asks or in_hand[worker]:
+                requests = _next_requests(prompts, waiting, in_flight[worker], workers.count)
+                if requests or in_flight[worker]:
                     idle.remove(worker)
-                    workers.give(worker, asks)
+                    workers.submit(worker, requests)
     return deaths
 
 
-def _next(prompts: Prompts, waiting: deque[int], in_hand: dict[int, int], workers: int) -> list[Ask]:
-    """Prompts for a worker that has ``in_hand``: its share of what waits, as far as it has room."""
-    asks: list[Ask] = []
+def _next_requests(
+    prompts: Prompts, waiting: deque[int], in_flight: dict[int, int], workers: int
+) -> list[PromptRequest]:
+    """Prompts for a worker that has ``in_flight``: its share of what waits, as far as it has room."""
+    requests: list[PromptRequest] = []
     share = -(-len(waiting) // workers)
-    while waiting and len(asks) < share and sum(in_hand.values()) < SAMPLES_AHEAD:
-        ask = prompts.ask(waiting.popleft())
-        in_hand[ask["number"]] = ask["options"].get("best_of") or ask["options"].get("n", 1)
-        asks.append(ask)
-    return asks
+    while waiting and len(requests) < share and sum(in_flight.values()) < SAMPLES_AHEAD:
+        request = prompts.request(waiting.popleft())
+        in_flight[request["number"]] = request["options"].get("best_of") or request["options"].get("n", 1)
+        requests.append(request)
+    return requests
 
 
-def _content(folder: Path) -> str:
+def _fingerprint(folder: Path) -> str:
     """Tells one model from another: by its manifest, or by small files whole and large ones by size and time."""
     if manifest := read_manifest(folder):
         return manifest.content
-    told: dict[str, Any] = {}
+    message: dict[str, Any] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix == ".json":
-            told[path.name] = hash_file(path)
+            message[path.name] = hash_file(path)
         elif path.suffix == ".safetensors":
-            told[path.name] = [path.stat().st_size, path.stat().st_mtime_ns]
-    return hash_json(told)
+            message[path.name] = [path.stat().st_size, path.stat().st_mtime_ns]
+    return hash_json(message)

@@ -61,9 +61,9 @@ PROMPT = """Is the last {role} turn of this conversation safe under the policy b
 Judge only the last {role} turn. Line 1: 'safe' or 'unsafe'. Line 2, if unsafe: the codes that apply, with commas."""
 # What fences the conversation off; in a text it would end the conversation early.
 _FENCE = re.compile(r"<((?:BEGIN|END) (?:UNSAFE CONTENT CATEGORIES|CONVERSATION))>")
-PARTS = ("{role}", "{categories}", "{conversation}")
+PLACEHOLDERS = ("{role}", "{categories}", "{conversation}")
 ANSWER_TOKENS = 64  # all fourteen codes, whatever the tokenizer
-OVERLAP = 8  # windows of a long turn share an eighth
+OVERLAP_DIVISOR = 8  # windows of a long turn share an eighth
 
 PROBE: list[Message] = [{"role": "user", "content": "Hello."}]
 
@@ -75,7 +75,7 @@ class GuardError(HerdError):
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class GuardOutput:
     """A guard's answer: the log-probabilities of its tokens, and its text."""
 
     logprobs: Sequence[float]
@@ -97,20 +97,20 @@ class Verdict:
     categories: tuple[str, ...]
     flagged: bool
 
-    def told(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, object]:
         """As a response has it."""
         named = [{"code": code, "name": CATEGORIES[code]} for code in self.categories]
         return {"flagged": self.flagged, "of": self.subject, "score": round(self.score, 6), "categories": named}
 
 
 @dataclass(frozen=True, slots=True)
-class Protocol:
+class GuardProtocol:
     """What is asked of a guard, and what its answers mean. Has no model: whoever has one asks it.
 
     Attributes:
         context: the most tokens of a question and its answer.
         threshold: the least score that is flagged.
-        template: the wording, with the three words of :data:`PARTS`.
+        template: the wording, with the three words of :data:`PLACEHOLDERS`.
     """
 
     tokenizer: Tokenizer
@@ -121,11 +121,11 @@ class Protocol:
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
             raise InputError(f"guard threshold {self.threshold}", "Give a probability above 0 and at most 1")
-        if missing := [part for part in PARTS if part not in self.template]:
+        if missing := [part for part in PLACEHOLDERS if part not in self.template]:
             raise InputError(f"the guard's prompt has no {missing[0]}", f"Put it into {PROMPT_FILE}")
 
     @classmethod
-    def read(cls, folder: Path, tokenizer: Tokenizer, context: int, threshold: float) -> Protocol:
+    def read(cls, folder: Path, tokenizer: Tokenizer, context: int, threshold: float) -> GuardProtocol:
         """The protocol of the guard in ``folder``, in its own wording where it brings one.
 
         Raises:
@@ -160,7 +160,7 @@ class Protocol:
                 return [prompt]
         return self._windows(*turns[-1])
 
-    def verdict(self, answers: Sequence[Said], subject: Subject) -> Verdict:
+    def verdict(self, answers: Sequence[GuardOutput], subject: Subject) -> Verdict:
         """The verdict over all windows: the worst score, and the codes of all that are unsafe.
 
         The two words differ from their first token on, whatever the tokenizer, so that token's probability tells.
@@ -184,24 +184,24 @@ class Protocol:
         return Verdict(subject, score, _in_order(codes), score >= self.threshold)
 
     @staticmethod
-    def wants_codes(verdict: Verdict) -> bool:
+    def needs_codes(verdict: Verdict) -> bool:
         """Whether a verdict is flagged without a code: the guard leant to "safe", by less than the threshold asks."""
         return verdict.flagged and not verdict.categories
 
-    def forced(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    def forced_prompts(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
         """The same prompts with "unsafe" put into the guard's mouth, so that it names categories."""
         word = _answer_tokens(self.tokenizer, f"{UNSAFE}\n")
         return [[*prompt, *word] for prompt in prompts]
 
     @staticmethod
-    def with_codes(verdict: Verdict, answers: Sequence[Said]) -> Verdict:
-        """The verdict with the codes that answers to :meth:`forced` name."""
+    def with_codes(verdict: Verdict, answers: Sequence[GuardOutput]) -> Verdict:
+        """The verdict with the codes that answers to :meth:`forced_prompts` name."""
         codes = {code for answer in answers for code in codes_in(f"{UNSAFE}\n{answer.text}")}
         return Verdict(verdict.subject, verdict.score, _in_order(codes), verdict.flagged)
 
     @property
     def _room(self) -> int:
-        """The most tokens of a prompt: the guard's answer and the word forced on it must fit behind it."""
+        """The most tokens of a prompt: the guard's answer and the word forced_prompts on it must fit behind it."""
         return self.context - 2 * ANSWER_TOKENS
 
     def _prompt(self, turns: Sequence[tuple[str, str]]) -> list[int]:
@@ -212,13 +212,13 @@ class Protocol:
         tokens = self.tokenizer.encode(text)
         width = self._room - len(self._prompt([(role, "")]))
         # A window is text again and may take some tokens more than it was cut to.
-        while width >= OVERLAP:
-            step = width - width // OVERLAP
-            starts = range(0, max(len(tokens) - width // OVERLAP, 1), step)
+        while width >= OVERLAP_DIVISOR:
+            step = width - width // OVERLAP_DIVISOR
+            starts = range(0, max(len(tokens) - width // OVERLAP_DIVISOR, 1), step)
             prompts = [self._prompt([(role, self.tokenizer.decode(tokens[at : at + width]))]) for at in starts]
             if max(map(len, prompts)) <= self._room:
                 return prompts
-            width -= max(width // OVERLAP, 1)
+            width -= max(width // OVERLAP_DIVISOR, 1)
         raise InputError(
             f"the guard's context of {self.context} tokens has no room for a turn", "Use a guard with a longer context"
         )
@@ -229,7 +229,7 @@ class Guard:
     """A guard in this process, for one thread. The server asks a guard in a worker's process instead."""
 
     engine: Engine
-    protocol: Protocol
+    protocol: GuardProtocol
 
     @classmethod
     def load(cls, path: Path, threshold: float = 0.5, *, device: str = "auto", dtype: str = "auto") -> Guard:
@@ -244,7 +244,7 @@ class Guard:
         engine = Engine.load(folder, device=device, dtype=dtype)
         assert engine.tokenizer is not None
         context = min(engine.config.max_seq_len, engine.pool.count * engine.pool.page_size)
-        guard = cls(engine, Protocol.read(folder, engine.tokenizer, context, threshold))
+        guard = cls(engine, GuardProtocol.read(folder, engine.tokenizer, context, threshold))
         try:
             guard.judge(PROBE)
         except GuardError as error:
@@ -255,18 +255,18 @@ class Guard:
         """What the guard says of the last user turn, or with "answer" of the assistant's answer that comes last.
 
         Raises:
-            GuardError: it said neither "safe" nor "unsafe".
+            GuardError: it outputs neither "safe" nor "unsafe".
             InputError: nothing is there to judge.
         """
         prompts = self.protocol.prompts(messages, subject)
         verdict = self.protocol.verdict(self._ask(prompts), subject)
-        if self.protocol.wants_codes(verdict):
-            verdict = self.protocol.with_codes(verdict, self._ask(self.protocol.forced(prompts)))
+        if self.protocol.needs_codes(verdict):
+            verdict = self.protocol.with_codes(verdict, self._ask(self.protocol.forced_prompts(prompts)))
         return verdict
 
-    def _ask(self, prompts: Sequence[Sequence[int]]) -> list[Said]:
+    def _ask(self, prompts: Sequence[Sequence[int]]) -> list[GuardOutput]:
         found = self.engine.generate(prompts, self.protocol.params)
-        return [Said(answer.logprobs, answer.text) for (answer,) in found]
+        return [GuardOutput(answer.logprobs, answer.text) for (answer,) in found]
 
 
 def guard_message(turns: Sequence[tuple[str, str]], template: str = PROMPT) -> Message:
@@ -274,9 +274,9 @@ def guard_message(turns: Sequence[tuple[str, str]], template: str = PROMPT) -> M
     shown = [(role, _FENCE.sub(r"(\1)", text.strip())) for role, text in turns]
     conversation = "\n\n".join(f"{role}: {text}" for role, text in shown)
     categories = "\n".join(f"{code}: {name}." for code, name in CATEGORIES.items())
-    values = dict(zip(PARTS, (turns[-1][0], categories, conversation), strict=True))
+    values = dict(zip(PLACEHOLDERS, (turns[-1][0], categories, conversation), strict=True))
     # In one pass: a conversation may hold the words that stand for the parts.
-    text = re.sub("|".join(map(re.escape, PARTS)), lambda found: values[found[0]], template)
+    text = re.sub("|".join(map(re.escape, PLACEHOLDERS)), lambda found: values[found[0]], template)
     return {"role": "user", "content": text}
 
 

@@ -17,15 +17,15 @@ from fastapi.responses import Response
 
 from herdlm.base.errors import InputError
 from herdlm.generate.request import SamplingParams
-from herdlm.serve.access.request_log import Visit
+from herdlm.serve.access.request_log import RequestRecord
 from herdlm.serve.api.answers import Answer, ChatAnswer, Usage
-from herdlm.serve.api.stream import count
-from herdlm.serve.guard.guard import PROBE, GuardError, Protocol, Said, Subject, Verdict
+from herdlm.serve.api.stream import count_tokens
+from herdlm.serve.guard.guard import PROBE, GuardError, GuardOutput, GuardProtocol, Subject, Verdict
 from herdlm.serve.workers.backend import Backend, Launch, launch_process
 from herdlm.serve.workers.generation import Generation
-from herdlm.serve.workers.memory import estimated_bytes
+from herdlm.serve.workers.memory import estimate_memory
 from herdlm.serve.workers.model_text import ModelText
-from herdlm.serve.workers.protocol import News, WorkerOptions
+from herdlm.serve.workers.protocol import SampleOutput, WorkerOptions
 from herdlm.tokens.chat import Message
 
 REFUSAL = "I can't help with that."
@@ -52,14 +52,14 @@ class Moderator:
         launch: Launch = launch_process,
     ) -> None:
         self.text = ModelText.read(path)
-        self.protocol = Protocol.read(self.text.folder, self.text.tokenizer, self.text.context, threshold)
+        self.protocol = GuardProtocol.read(self.text.folder, self.text.tokenizer, self.text.context, threshold)
         options = WorkerOptions(str(self.text.folder), device, dtype)
         self.backend = Backend(f"guard {self.text.name}", options, launch)
 
     @property
     def bytes(self) -> int:
         """Memory of its worker, told or estimated."""
-        return int(self.backend.told.get("bytes") or estimated_bytes(self.text, self.backend.options))
+        return int(self.backend.info.get("bytes") or estimate_memory(self.text, self.backend.options))
 
     async def start(self) -> None:
         """Load the guard and see that it answers as one.
@@ -69,8 +69,8 @@ class Moderator:
         """
         await self.backend.start()
         # What the cache holds may be less than the model knows.
-        protocol, context = self.protocol, self.backend.told["context"]
-        self.protocol = Protocol(protocol.tokenizer, context, protocol.threshold, protocol.template)
+        protocol, context = self.protocol, self.backend.info["context"]
+        self.protocol = GuardProtocol(protocol.tokenizer, context, protocol.threshold, protocol.template)
         try:
             await self.judge(PROBE, "prompt")
         except GuardError as error:
@@ -91,18 +91,18 @@ class Moderator:
         """
         prompts = await asyncio.to_thread(self.protocol.prompts, messages, subject)
         verdict = self.protocol.verdict(await self._ask(prompts), subject)
-        if self.protocol.wants_codes(verdict):
-            verdict = self.protocol.with_codes(verdict, await self._ask(self.protocol.forced(prompts)))
+        if self.protocol.needs_codes(verdict):
+            verdict = self.protocol.with_codes(verdict, await self._ask(self.protocol.forced_prompts(prompts)))
         return verdict
 
-    async def _ask(self, prompts: Sequence[Sequence[int]]) -> list[Said]:
+    async def _ask(self, prompts: Sequence[Sequence[int]]) -> list[GuardOutput]:
         params = self.protocol.params
         generation = await self.backend.submit([(prompt, params) for prompt in prompts], stream=False)
         try:
-            said = {news.prompt: Said(news.logprobs, news.text) async for news in generation}
+            outputs = {output.prompt: GuardOutput(output.logprobs, output.text) async for output in generation}
         finally:
             generation.close()
-        return [said[index] for index in range(len(prompts))]
+        return [outputs[index] for index in range(len(prompts))]
 
 
 async def moderated(
@@ -114,7 +114,7 @@ async def moderated(
     *,
     samples: int,
     usage: Usage,
-    visit: Visit,
+    record: RequestRecord,
 ) -> list[dict[str, Any]]:
     """The choices of a request, each marked with the guard's verdict; what it flags is replaced by a refusal.
 
@@ -139,30 +139,30 @@ async def moderated(
     if passed:
         generation = await submit([requests[prompt] for prompt in passed])
         try:
-            told = [news async for news in generation]
+            told = [output async for output in generation]
         finally:
             generation.close()
 
-        async def judged(news: News) -> Verdict:
-            prompt = passed[news.prompt]
-            if not news.text.strip():
+        async def judged(output: SampleOutput) -> Verdict:
+            prompt = passed[output.prompt]
+            if not output.text.strip():
                 return verdicts[prompt]
-            return await moderator.judge([*dialogs[prompt], {"role": "assistant", "content": news.text}], "answer")
+            return await moderator.judge([*dialogs[prompt], {"role": "assistant", "content": output.text}], "answer")
 
-        for news, verdict in zip(told, await asyncio.gather(*map(judged, told)), strict=True):
-            count(answer, news, usage, visit)
-            index = passed[news.prompt] * samples + news.sample
-            whole = answer.whole(index, news) | {"guard": verdict.told()}
+        for output, verdict in zip(told, await asyncio.gather(*map(judged, told)), strict=True):
+            count_tokens(answer, output, usage, record)
+            index = passed[output.prompt] * samples + output.sample
+            whole = answer.choice(index, output) | {"guard": verdict.to_json()}
             choices[index] = _refused(answer, index, verdict) if verdict.flagged else whole
     return [choices[index] for index in sorted(choices)]
 
 
-def as_stream(answer: Answer, choices: Sequence[dict[str, Any]], usage: Usage, *, tell_usage: bool) -> Response:
+def as_stream(answer: Answer, choices: Sequence[dict[str, Any]], usage: Usage, *, include_usage: bool) -> Response:
     """Choices that are whole, as the server-sent events of a stream."""
-    more = {"usage": None} if tell_usage else {}
+    more = {"usage": None} if include_usage else {}
     chunks = [answer.chunk([part]) | more for choice in choices for part in _parts(choice)]
-    if tell_usage:
-        chunks.append(answer.chunk([]) | {"usage": usage.told()})
+    if include_usage:
+        chunks.append(answer.chunk([]) | {"usage": usage.to_json()})
     lines = [f"data: {json.dumps(chunk, allow_nan=False, ensure_ascii=False)}\n\n" for chunk in chunks]
     headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
     return Response("".join([*lines, "data: [DONE]\n\n"]), headers=headers, media_type="text/event-stream")
@@ -188,7 +188,7 @@ def _parts(choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _refused(answer: Answer, index: int, verdict: Verdict) -> dict[str, Any]:
     """The choice that stands for what was flagged. Clients that know no refusals show a chat's content."""
-    said: dict[str, Any] = {"text": ""}
+    outputs: dict[str, Any] = {"text": ""}
     if isinstance(answer, ChatAnswer):
-        said = {"message": {"role": "assistant", "content": REFUSAL, "refusal": REFUSAL}}
-    return {"index": index, **said, "logprobs": None, "finish_reason": CONTENT_FILTER, "guard": verdict.told()}
+        outputs = {"message": {"role": "assistant", "content": REFUSAL, "refusal": REFUSAL}}
+    return {"index": index, **outputs, "logprobs": None, "finish_reason": CONTENT_FILTER, "guard": verdict.to_json()}

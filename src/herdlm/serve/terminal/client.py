@@ -18,7 +18,7 @@ from herdlm.tokens.chat import Message
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ChatResult:
     """How an answer ended.
 
     Attributes:
@@ -32,48 +32,48 @@ class Outcome:
     tokens: int | None
 
 
-class Stop:
+class Cancellation:
     """Whether the user wants an answer to end."""
 
     def __init__(self) -> None:
-        self._pressed = threading.Event()
+        self._cancelled = threading.Event()
         self._calls: list[Callable[[], None]] = []
 
     @property
-    def pressed(self) -> bool:
+    def cancelled(self) -> bool:
         """Whether it was asked for."""
-        return self._pressed.is_set()
+        return self._cancelled.is_set()
 
-    def when_pressed(self, call: Callable[[], None]) -> None:
+    def on_cancel(self, call: Callable[[], None]) -> None:
         """Have ``call`` made at that moment; it wakes what waits."""
         self._calls.append(call)
 
-    def press(self) -> None:
-        """Ask for it."""
-        self._pressed.set()
+    def cancel(self) -> None:
+        """PromptRequest for it."""
+        self._cancelled.set()
         for call in self._calls:
             call()
 
 
 @contextmanager
-def ctrl_c_stops() -> Iterator[Stop]:
+def cancel_on_ctrl_c() -> Iterator[Cancellation]:
     """Ctrl-C stops an answer instead of breaking into the middle of an engine's step."""
-    stop = Stop()
+    cancellation = Cancellation()
 
-    def press(number: int, frame: FrameType | None) -> None:
-        stop.press()
+    def handle(number: int, frame: FrameType | None) -> None:
+        cancellation.cancel()
 
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield cancellation
         return
-    before = signal.signal(signal.SIGINT, press)
+    before = signal.signal(signal.SIGINT, handle)
     try:
-        yield stop
+        yield cancellation
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-class Partner(ABC):
+class ChatClient(ABC):
     """A model that answers dialogs."""
 
     @property
@@ -95,8 +95,12 @@ class Partner(ABC):
 
     @abstractmethod
     def answer(
-        self, messages: Sequence[Message], params: SamplingParams, write: Callable[[str], None], stop: Stop
-    ) -> Outcome:
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams,
+        write: Callable[[str], None],
+        cancellation: Cancellation,
+    ) -> ChatResult:
         """Answer a dialog, giving each piece of text to ``write`` as it comes.
 
         Args:
@@ -107,7 +111,7 @@ class Partner(ABC):
         """
 
 
-class LocalModel(Partner):
+class LocalModel(ChatClient):
     """The model that a folder or a run means, on the engine in this process."""
 
     def __init__(self, path: Path, *, device: str = "auto", dtype: str = "auto") -> None:
@@ -133,8 +137,12 @@ class LocalModel(Partner):
         return model
 
     def answer(
-        self, messages: Sequence[Message], params: SamplingParams, write: Callable[[str], None], stop: Stop
-    ) -> Outcome:
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams,
+        write: Callable[[str], None],
+        cancellation: Cancellation,
+    ) -> ChatResult:
         """Answer on the engine; a stopped answer's cache is freed."""
         model, engine = self.model, self.model.engine
         prompt = model.chat_prompt(messages)
@@ -144,7 +152,7 @@ class LocalModel(Partner):
         text, tokens, reason = "", 0, None
         request = engine.submit(prompt, replace(params, max_tokens=room, stop_tokens=model.stop_tokens))
         try:
-            while engine.busy and not stop.pressed:
+            while engine.busy and not cancellation.cancelled:
                 for event in engine.step():
                     new = event.text if text else model.answer_text(event.text)
                     text += new
@@ -153,4 +161,4 @@ class LocalModel(Partner):
                     reason = event.completion.finish_reason if event.completion else None
         finally:
             engine.abort(request)
-        return Outcome(text, reason, tokens)
+        return ChatResult(text, reason, tokens)

@@ -11,8 +11,8 @@ from typing import Any, TextIO
 from herdlm.base.errors import HerdError, InputError
 from herdlm.base.seeds import derive_seed
 from herdlm.generate.request import SamplingParams
-from herdlm.serve.terminal.client import Outcome, Partner, ctrl_c_stops
-from herdlm.serve.terminal.printable import Printable, printable
+from herdlm.serve.terminal.client import ChatClient, ChatResult, cancel_on_ctrl_c
+from herdlm.serve.terminal.sanitize import TerminalSanitizer, sanitize
 from herdlm.serve.workers.model_text import ContextError
 from herdlm.tokens.chat import Message
 
@@ -29,7 +29,7 @@ COMMANDS = {
 ALIASES = {"/reset": "/clear", "/exit": "/quit"}
 
 # What /set knows, with how a value is read.
-OPTIONS: dict[str, type] = {
+SETTINGS: dict[str, type] = {
     "temperature": float,
     "top_p": float,
     "top_k": int,
@@ -45,14 +45,14 @@ OPTIONS: dict[str, type] = {
 
 
 class Conversation:
-    """A dialog with one partner at a time.
+    """A dialog with one client at a time.
 
     Args:
         params: how answers are drawn; its seed is the session's: answer number i draws with one that depends on it
             and i.
         answers, notes: where answers go, and everything else. An answer that goes to a terminal is cleaned of what
             would steer it; one that goes elsewhere is written as it is.
-        talkative: whether each answer is followed by its counts and rate.
+        verbose: whether each answer is followed by its counts and rate.
 
     Attributes:
         failed: how many questions had no answer.
@@ -60,22 +60,22 @@ class Conversation:
 
     def __init__(
         self,
-        partner: Partner,
+        client: ChatClient,
         params: SamplingParams,
         *,
         system: str | None = None,
         answers: TextIO,
         notes: TextIO,
-        talkative: bool = False,
+        verbose: bool = False,
     ) -> None:
-        self.partner, self.params, self.system = partner, params, system
+        self.client, self.params, self.system = client, params, system
         self.messages: list[Message] = []
-        self.answers, self.notes, self.talkative = answers, notes, talkative
+        self.answers, self.notes, self.verbose = answers, notes, verbose
         self.failed = 0
-        self._drawn = 0  # answers since the seed was set
+        self._answered = 0  # answers since the seed was set
         self._cleaned = answers.isatty()
 
-    def take(self, entry: str) -> bool:
+    def handle(self, entry: str) -> bool:
         """Obey or answer an entry of one or more lines; false when it asks to leave."""
         entry = entry.strip()
         command, _, rest = entry.partition(" ")
@@ -97,7 +97,7 @@ class Conversation:
 
     def note(self, line: str) -> None:
         """Say something that is no answer. It may quote a server or a file's name, so it is cleaned always."""
-        self.notes.write(f"{printable(line)}\n")
+        self.notes.write(f"{sanitize(line)}\n")
         self.notes.flush()
 
     def _system(self, text: str) -> None:
@@ -114,28 +114,28 @@ class Conversation:
 
     def _model(self, name: str) -> None:
         if not name:
-            for known in self.partner.names():
-                self.note(f"{'*' if known == self.partner.name else ' '} {known}")
+            for known in self.client.names():
+                self.note(f"{'*' if known == self.client.name else ' '} {known}")
             return
-        self.partner.choose(name)
-        self.note(f"Talking to {self.partner.name}. The dialog goes on.")
+        self.client.choose(name)
+        self.note(f"Talking to {self.client.name}. The dialog goes on.")
 
     def _set(self, text: str) -> None:
         changes: dict[str, Any] = {}
         for part in text.split():
             name, equals, value = part.partition("=")
-            if name not in OPTIONS or not equals:
-                raise InputError(f"/set knows no {part}", f"NAME=VALUE with a NAME of {', '.join(OPTIONS)}")
-            changes[name] = _value(name, value)
+            if name not in SETTINGS or not equals:
+                raise InputError(f"/set knows no {part}", f"NAME=VALUE with a NAME of {', '.join(SETTINGS)}")
+            changes[name] = _parse_value(name, value)
         self.params = replace(self.params, **changes)
         if "seed" in changes:
-            self._drawn = 0
-        told = {field.name: getattr(self.params, field.name) for field in fields(self.params)}
-        self.note(" ".join(f"{name}={_shown(told[name])}" for name in OPTIONS))
+            self._answered = 0
+        summary = {field.name: getattr(self.params, field.name) for field in fields(self.params)}
+        self.note(" ".join(f"{name}={_format_value(summary[name])}" for name in SETTINGS))
 
     def _regenerate(self, text: str) -> None:
         if not self.messages:
-            raise InputError("there is no answer to draw again", "Ask something")
+            raise InputError("there is no answer to draw again", "PromptRequest something")
         question = self.messages[-2]["content"]
         before = self.messages[-2:]
         del self.messages[-2:]
@@ -149,9 +149,9 @@ class Conversation:
         dialog: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
         dialog += self.messages
         if path.suffix == ".json":
-            drawn = {name: getattr(self.params, name) for name in OPTIONS}
+            drawn = {name: getattr(self.params, name) for name in SETTINGS}
             content = json.dumps(
-                {"model": self.partner.name, "sampling": drawn, "messages": dialog}, indent=2, ensure_ascii=False
+                {"model": self.client.name, "sampling": drawn, "messages": dialog}, indent=2, ensure_ascii=False
             )
         else:
             content = "\n\n".join(f"{message['role']}:\n{message['content']}" for message in dialog)
@@ -168,13 +168,13 @@ class Conversation:
         """Answer a question; false, with the dialog as it was, where there is no answer."""
         before: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
         asked: Message = {"role": "user", "content": question}
-        params = replace(self.params, seed=derive_seed(self.params.seed, "answer", self._drawn))
-        self._drawn += 1
+        params = replace(self.params, seed=derive_seed(self.params.seed, "answer", self._answered))
+        self._answered += 1
         writer = _Writer(self.answers, cleaned=self._cleaned)
         begun = time.perf_counter()
         try:
-            with ctrl_c_stops() as stop:
-                outcome = self.partner.answer([*before, *self.messages, asked], params, writer.write, stop)
+            with cancel_on_ctrl_c() as cancellation:
+                result = self.client.answer([*before, *self.messages, asked], params, writer.write, cancellation)
         except HerdError as error:
             writer.end()
             self.failed += 1
@@ -185,10 +185,10 @@ class Conversation:
             )
             return False
         writer.end(always=True)
-        self.messages += [asked, {"role": "assistant", "content": outcome.text}]
-        told = _told(outcome, begun, writer.first, counted=self.talkative)
-        if told:
-            self.note(f"({told})")
+        self.messages += [asked, {"role": "assistant", "content": result.text}]
+        summary = _summary(result, begun, writer.first, counted=self.verbose)
+        if summary:
+            self.note(f"({summary})")
         return True
 
 
@@ -197,7 +197,7 @@ class _Writer:
 
     def __init__(self, target: TextIO, *, cleaned: bool) -> None:
         self.target = target
-        self.cleaner = Printable() if cleaned else None
+        self.cleaner = TerminalSanitizer() if cleaned else None
         self.first: float | None = None
 
     def write(self, piece: str) -> None:
@@ -214,11 +214,11 @@ class _Writer:
         self.target.flush()
 
 
-def _told(outcome: Outcome, begun: float, first: float | None, *, counted: bool) -> str:
-    tokens, parts = outcome.tokens, []
-    if outcome.reason is None:
+def _summary(result: ChatResult, begun: float, first: float | None, *, counted: bool) -> str:
+    tokens, parts = result.tokens, []
+    if result.reason is None:
         parts.append("stopped")
-    elif outcome.reason == "length":
+    elif result.reason == "length":
         parts.append("cut" if tokens is None else f"cut after {tokens} tokens")
     elif counted and tokens is not None:
         parts.append(f"{tokens} tokens")
@@ -230,18 +230,18 @@ def _told(outcome: Outcome, begun: float, first: float | None, *, counted: bool)
     return ", ".join(parts)
 
 
-def _value(name: str, text: str) -> Any:
+def _parse_value(name: str, text: str) -> Any:
     if name == "stop":
         # Nothing turns it off; a line's end and a space are written \\n and \\s, as values end at spaces.
         return (text.replace("\\n", "\n").replace("\\s", " "),) if text else ()
     try:
-        return OPTIONS[name](text)
+        return SETTINGS[name](text)
     except ValueError as error:
-        kind = "a whole number" if OPTIONS[name] is int else "a number"
+        kind = "a whole number" if SETTINGS[name] is int else "a number"
         raise InputError(f"{name} = {text!r} is not {kind}", f"/set {name}=NUMBER") from error
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, tuple):
         return "".join(value).replace("\n", "\\n").replace(" ", "\\s")
     return f"{value:g}" if isinstance(value, float) else str(value)

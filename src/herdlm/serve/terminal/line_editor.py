@@ -19,7 +19,7 @@ def history_file() -> Path:
     return Path(state) / "herdlm" / "chat_history"
 
 
-def typed(commands: Sequence[str], note: Callable[[str], None], history: Path | None = None) -> Iterator[str]:
+def read_entries(commands: Sequence[str], note: Callable[[str], None], history: Path | None = None) -> Iterator[str]:
     """Entries typed at the terminal until Ctrl-D. Enter ends one, Alt-Enter or a backslash before Enter begins a line.
 
     Args:

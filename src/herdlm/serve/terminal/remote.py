@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from herdlm.base.errors import HerdError, InputError
 from herdlm.generate.request import SamplingParams
-from herdlm.serve.terminal.client import Outcome, Partner, Stop
+from herdlm.serve.terminal.client import Cancellation, ChatClient, ChatResult
 from herdlm.tokens.chat import Message
 
 CONNECT_SECONDS = 10
@@ -26,7 +26,7 @@ class ServerError(HerdError):
     """A server did not answer a request, or not to its end."""
 
 
-class RemoteModels(Partner):
+class RemoteModels(ChatClient):
     """The models of a server.
 
     Args:
@@ -80,8 +80,12 @@ class RemoteModels(Partner):
         return name or names[0]
 
     def answer(
-        self, messages: Sequence[Message], params: SamplingParams, write: Callable[[str], None], stop: Stop
-    ) -> Outcome:
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams,
+        write: Callable[[str], None],
+        cancellation: Cancellation,
+    ) -> ChatResult:
         """Answer over the connection; stopping closes it, and the server drops the request."""
         body = {
             "model": self.name,
@@ -92,24 +96,24 @@ class RemoteModels(Partner):
         }
         text, reason, tokens, complete = "", None, None, False
         try:
-            with self._sent("POST", "/chat/completions", body, stop) as response:
+            with self._sent("POST", "/chat/completions", body, cancellation) as response:
                 for piece in _pieces(response):
                     text += piece.text
                     write(piece.text)
                     reason, tokens = piece.reason or reason, piece.tokens or tokens
                     complete = complete or piece.last
         except ServerError:
-            if not stop.pressed:
+            if not cancellation.cancelled:
                 raise
-        if stop.pressed and not complete:
-            return Outcome(text, None, tokens)
+        if cancellation.cancelled and not complete:
+            return ChatResult(text, None, tokens)
         if not complete:
             raise ServerError(f"{self._host} closed the connection before the answer was complete", AGAIN)
-        return Outcome(text, reason or "stop", tokens)
+        return ChatResult(text, reason or "stop", tokens)
 
     @contextmanager
     def _sent(
-        self, method: str, path: str, body: dict[str, Any] | None = None, stop: Stop | None = None
+        self, method: str, path: str, body: dict[str, Any] | None = None, cancellation: Cancellation | None = None
     ) -> Iterator[http.client.HTTPResponse]:
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
         connection = kind(self._host, self._port, timeout=CONNECT_SECONDS)
@@ -121,8 +125,8 @@ class RemoteModels(Partner):
                 connection.connect()
                 connected: socket.socket = connection.sock
                 connected.settimeout(SILENT_SECONDS)
-                if stop:
-                    stop.when_pressed(lambda: _hang_up(connected))
+                if cancellation:
+                    cancellation.on_cancel(lambda: _hang_up(connected))
                 connection.request(method, f"{self._path}{path}", json.dumps(body) if body else None, headers)
                 response = connection.getresponse()
             except (OSError, http.client.HTTPException) as error:
@@ -159,7 +163,7 @@ def _pieces(response: http.client.HTTPResponse) -> Iterator[_Piece]:
 
 def _piece(chunk: Any) -> _Piece:
     if isinstance(chunk, dict) and chunk.get("error"):
-        raise ServerError((_told(chunk) or "the server failed").rstrip("."), AGAIN)
+        raise ServerError((_error_message(chunk) or "the server failed").rstrip("."), AGAIN)
     try:
         choice = (chunk["choices"] or [{}])[0]
         text = (choice.get("delta") or {}).get("content") or ""
@@ -217,18 +221,18 @@ def _json(content: bytes) -> Any:
 def _refused(response: http.client.HTTPResponse, port: int, host: str) -> ServerError:
     content = response.read(MAX_LINE)
     with suppress(ServerError):
-        told = _told(_json(content))
-        if told:
+        message = _error_message(_json(content))
+        if message:
             remedy = ""
             if response.status == 401:
                 remedy = "Give a key with --key or in HERDLM_API_KEY"
             elif response.status == 429 and (wait := response.headers.get("retry-after")):
                 remedy = f"Try again in {wait} s"
-            return ServerError(told.rstrip("."), remedy)
+            return ServerError(message.rstrip("."), remedy)
     return ServerError(f"{host}:{port} answered with status {response.status}", "Is it a server of OpenAI's protocol?")
 
 
-def _told(body: Any) -> str | None:
+def _error_message(body: Any) -> str | None:
     error = body.get("error") if isinstance(body, dict) else None
     message = error.get("message") if isinstance(error, dict) else error
     return message if isinstance(message, str) else None

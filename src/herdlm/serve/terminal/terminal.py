@@ -11,9 +11,9 @@ from pathlib import Path
 
 from herdlm.base.errors import HerdError, InputError
 from herdlm.generate.request import SamplingParams
-from herdlm.serve.terminal.client import LocalModel, Partner
+from herdlm.serve.terminal.client import ChatClient, LocalModel
 from herdlm.serve.terminal.conversation import COMMANDS, Conversation
-from herdlm.serve.terminal.line_editor import history_file, typed
+from herdlm.serve.terminal.line_editor import history_file, read_entries
 from herdlm.serve.terminal.remote import RemoteModels
 
 
@@ -46,22 +46,22 @@ def chat(
     """
     # A wrong option is told before the model is loaded.
     params = SamplingParams(temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
-    partner: Partner
+    client: ChatClient
     if url is not None:
-        partner = RemoteModels(url, key=key, name=None if model is None else str(model))
+        client = RemoteModels(url, key=key, name=None if model is None else str(model))
     elif model is None:
         raise InputError("there is nobody to talk to", "Name a model folder or a run, or a server with --url")
     else:
-        partner = LocalModel(Path(model), device=device, dtype=dtype)
+        client = LocalModel(Path(model), device=device, dtype=dtype)
     at_terminal = sys.stdin.isatty()
-    talk = Conversation(partner, params, system=system, answers=sys.stdout, notes=sys.stderr, talkative=at_terminal)
+    talk = Conversation(client, params, system=system, answers=sys.stdout, notes=sys.stderr, verbose=at_terminal)
     if at_terminal:
-        talk.note(f"Talking to {partner.name}. /help shows commands; Ctrl-C stops an answer, Ctrl-D leaves.")
-        entries: Iterable[str] = typed(list(COMMANDS), talk.note, history_file())
+        talk.note(f"Talking to {client.name}. /help shows commands; Ctrl-C stops an answer, Ctrl-D leaves.")
+        entries: Iterable[str] = read_entries(list(COMMANDS), talk.note, history_file())
     else:
         entries = _joined(sys.stdin)
     for entry in entries:
-        if not talk.take(entry):
+        if not talk.handle(entry):
             break
     if talk.failed and not at_terminal:
         raise HerdError(f"{talk.failed} questions had no answer", "The lines above say why")

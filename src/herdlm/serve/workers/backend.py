@@ -18,15 +18,15 @@ from typing import Any, Protocol
 
 from herdlm.base.errors import HerdError
 from herdlm.generate.request import SamplingParams
-from herdlm.serve.workers import protocol as wire
-from herdlm.serve.workers.generation import Embeddings, Generation, WorkerFailedError
-from herdlm.serve.workers.protocol import EngineState, News, WorkerOptions
+from herdlm.serve.workers import protocol
+from herdlm.serve.workers.generation import EmbeddingRequest, Generation, WorkerFailedError
+from herdlm.serve.workers.protocol import EngineStats, SampleOutput, WorkerOptions
 
 log = logging.getLogger(__name__)
 
-LONGEST_LINE = 2**30
-STEADY_SECONDS = 60  # a worker that lived so long did not die of its start
-LONGEST_PAUSE = 30.0
+MAX_LINE = 2**30
+STABLE_SECONDS = 60  # a worker that lived so long did not die of its start
+MAX_PAUSE = 30.0
 
 Prompts = Sequence[tuple[Sequence[int], SamplingParams]]
 
@@ -69,15 +69,15 @@ class Backend:
 
     def __init__(self, name: str, options: WorkerOptions, launch: Launch = launch_process) -> None:
         self.name, self.options, self.launch = name, options, launch
-        self.told: dict[str, Any] = {}
-        self.state = EngineState()
+        self.info: dict[str, Any] = {}
+        self.stats = EngineStats()
         self.restarts = 0
         self._process: Process | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
-        self._restart: asyncio.Task[None] | None = None
-        self._underway: dict[int, Generation | Embeddings] = {}
+        self._restarting: asyncio.Task[None] | None = None
+        self._in_flight: dict[int, Generation | EmbeddingRequest] = {}
         self._ids = 0
         self._deaths = 0
         self._started_at = 0.0
@@ -112,11 +112,11 @@ class Backend:
 
     async def stop(self) -> None:
         """End the worker; what it was doing fails."""
-        if self._restart:
-            self._restart.cancel()
+        if self._restarting:
+            self._restarting.cancel()
         writer, process, reading = self._writer, self._process, self._reading
         self._writer = self._process = self._reading = None
-        self.state = EngineState()
+        self.stats = EngineStats()
         self.fail_all(f"the server has stopped {self.name}")
         if reading:
             reading.cancel()
@@ -129,12 +129,12 @@ class Backend:
                 process.kill()
                 await asyncio.to_thread(process.wait)
 
-    def fail_all(self, what: str, remedy: str = "Ask again when it is back") -> None:
+    def fail_all(self, what: str, remedy: str = "PromptRequest again when it is back") -> None:
         """Fail all that is under way."""
-        for id, work in list(self._underway.items()):
+        for id, work in list(self._in_flight.items()):
             work.fail(WorkerFailedError(what, remedy))
-            self._send({"do": "drop", "id": id})
-        self._underway.clear()
+            self._send({"op": "abort", "id": id})
+        self._in_flight.clear()
 
     async def submit(self, prompts: Prompts, *, stream: bool = True) -> Generation:
         """Start prompts together, all or none. Without ``stream`` a sample is reported only when finished.
@@ -145,10 +145,10 @@ class Backend:
         """
         await self.start()
         id = self._next_id()
-        generation = Generation(sum(params.n for _, params in prompts), lambda _: self._forget(id))
-        self._underway[id] = generation
-        rows = [(list(tokens), wire.params_row(params)) for tokens, params in prompts]
-        self._send({"do": "submit", "id": id, "stream": stream, "prompts": rows})
+        generation = Generation(sum(params.n for _, params in prompts), lambda _: self._drop(id))
+        self._in_flight[id] = generation
+        rows = [(list(tokens), protocol.params_to_json(params)) for tokens, params in prompts]
+        self._send({"op": "submit", "id": id, "stream": stream, "prompts": rows})
         try:
             await generation.accepted
         except asyncio.CancelledError:
@@ -159,25 +159,25 @@ class Backend:
     async def embed(self, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
         """A vector of length 1 for each prompt; see :func:`herdlm.generate.embedding.embedding`."""
         await self.start()
-        id, work = self._next_id(), Embeddings()
-        self._underway[id] = work
-        self._send({"do": "embed", "id": id, "prompts": prompts})
+        id, work = self._next_id(), EmbeddingRequest()
+        self._in_flight[id] = work
+        self._send({"op": "embed", "id": id, "prompts": prompts})
         try:
             return await work.results
         finally:
-            self._forget(id)
+            self._drop(id)
 
     def _next_id(self) -> int:
         self._ids += 1
         return self._ids
 
-    def _forget(self, id: int) -> None:
-        if self._underway.pop(id, None) is not None:
-            self._send({"do": "drop", "id": id})
+    def _drop(self, id: int) -> None:
+        if self._in_flight.pop(id, None) is not None:
+            self._send({"op": "abort", "id": id})
 
     def _send(self, message: dict[str, Any]) -> None:
         if self._writer:
-            self._writer.write(wire.line(message))
+            self._writer.write(protocol.encode(message))
 
     async def _start(self) -> None:
         ours, theirs = socket.socketpair()
@@ -185,13 +185,13 @@ class Backend:
         try:
             with theirs:
                 process = self.launch(theirs)
-            reader, writer = await asyncio.open_connection(sock=ours, limit=LONGEST_LINE)
+            reader, writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE)
         except BaseException:
             ours.close()
             raise
         try:
-            writer.write(wire.line(self.options.told()))
-            self.told = await self._greeting(reader)
+            writer.write(protocol.encode(self.options.to_json()))
+            self.info = await self._handshake(reader)
         except BaseException as error:
             writer.close()
             process.kill()
@@ -202,13 +202,13 @@ class Backend:
         self._process, self._writer = process, writer
         self._reading = asyncio.create_task(self._read(reader, process))
 
-    async def _greeting(self, reader: asyncio.StreamReader) -> dict[str, Any]:
+    async def _handshake(self, reader: asyncio.StreamReader) -> dict[str, Any]:
         text = await reader.readline()
         if not text:
             raise WorkerFailedError(f"the worker of {self.name} ended while it loaded the model")
         first = json.loads(text)
         if "failed" in first:
-            raise wire.error_of(first["failed"])
+            raise protocol.error_from_json(first["failed"])
         ready: dict[str, Any] = first["ready"]
         return ready
 
@@ -218,7 +218,7 @@ class Backend:
             while text := await reader.readline():
                 message = json.loads(text)
                 reason = message.get("broken", reason)
-                self._take(message)
+                self._receive(message)
         except OSError as error:  # how the end of a process looks from here
             log.info("the connection to the worker of %s broke: %s", self.name, error)
         except ValueError as error:
@@ -227,43 +227,43 @@ class Backend:
         code = await asyncio.to_thread(process.wait)
         if process is not self._process:  # stopped on purpose meanwhile
             return
-        self._lost(reason or (f"ended by signal {-code}" if code < 0 else f"ended with code {code}"))
+        self._worker_died(reason or (f"ended by signal {-code}" if code < 0 else f"ended with code {code}"))
 
-    def _take(self, message: dict[str, Any]) -> None:
-        if "news" in message:
-            self.state = EngineState(*message["state"])
-            for id, *row in message["news"]:
-                work = self._underway.get(id)  # none where it was dropped meanwhile
+    def _receive(self, message: dict[str, Any]) -> None:
+        if "outputs" in message:
+            self.stats = EngineStats(*message["stats"])
+            for id, *row in message["outputs"]:
+                work = self._in_flight.get(id)  # none where it was dropped meanwhile
                 if isinstance(work, Generation):
-                    work.receive(News(*row))
+                    work.receive(SampleOutput(*row))
                     if work.finished:
-                        del self._underway[id]
+                        del self._in_flight[id]
         elif "accepted" in message:
-            if isinstance(work := self._underway.get(message["accepted"]), Generation):
+            if isinstance(work := self._in_flight.get(message["accepted"]), Generation):
                 work.accept()
         elif "refused" in message:
-            if work := self._underway.pop(message["refused"], None):
-                work.fail(wire.error_of(message["error"]))
-        elif "done" in message and isinstance(work := self._underway.pop(message["done"], None), Embeddings):
+            if work := self._in_flight.pop(message["refused"], None):
+                work.fail(protocol.error_from_json(message["error"]))
+        elif "done" in message and isinstance(work := self._in_flight.pop(message["done"], None), EmbeddingRequest):
             work.finish(message["results"])
 
-    def _lost(self, reason: str) -> None:
+    def _worker_died(self, reason: str) -> None:
         log.error("the worker of %s failed: %s", self.name, reason)
         if self._writer:
             self._writer.close()
         self._process = self._writer = self._reading = None
-        self.state = EngineState()
+        self.stats = EngineStats()
         self._count_death()
         self.fail_all(f"the worker of {self.name} failed: {reason}", "Send the request again")
-        self._restart = asyncio.create_task(self._start_anew())
+        self._restarting = asyncio.create_task(self._restart())
 
     def _count_death(self) -> None:
         lived = time.monotonic() - self._started_at
-        self._deaths = 0 if lived > STEADY_SECONDS else self._deaths + 1
-        pause = min(2.0 ** (self._deaths - 2), LONGEST_PAUSE) if self._deaths > 1 else 0.0
+        self._deaths = 0 if lived > STABLE_SECONDS else self._deaths + 1
+        pause = min(2.0 ** (self._deaths - 2), MAX_PAUSE) if self._deaths > 1 else 0.0
         self._not_before = time.monotonic() + pause
 
-    async def _start_anew(self) -> None:
+    async def _restart(self) -> None:
         await asyncio.sleep(max(self._not_before - time.monotonic(), 0))
         self.restarts += 1
         try:

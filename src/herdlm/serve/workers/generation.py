@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 from herdlm.base.errors import HerdError
-from herdlm.serve.workers.protocol import News
+from herdlm.serve.workers.protocol import SampleOutput
 
 
 class WorkerFailedError(HerdError):
@@ -26,33 +26,33 @@ class TooLongError(HerdError):
 
 
 class Generation:
-    """Some prompts under way together. Iterate for news; call :meth:`close` in the end.
+    """Some prompts under way together. Iterate for output; call :meth:`close` in the end.
 
-    The iteration ends after the last sample's last news and raises HerdError when the worker breaks down or the time
+    The iteration ends after the last sample's last output and raises HerdError when the worker breaks down or the time
     is up.
     """
 
-    def __init__(self, samples: int, drop: Callable[[Generation], None]) -> None:
+    def __init__(self, samples: int, on_drop: Callable[[Generation], None]) -> None:
         self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._unfinished = samples
-        self._coming = samples
-        self._drop = drop
+        self._pending = samples
+        self._on_drop = on_drop
         self._timer: asyncio.TimerHandle | None = None
-        self._news: asyncio.Queue[News | Exception] = asyncio.Queue()
+        self._outputs: asyncio.Queue[SampleOutput | Exception] = asyncio.Queue()
 
-    async def __aiter__(self) -> AsyncIterator[News]:
+    async def __aiter__(self) -> AsyncIterator[SampleOutput]:
         while self._unfinished:
-            news = await self._news.get()
-            if isinstance(news, Exception):
+            output = await self._outputs.get()
+            if isinstance(output, Exception):
                 self.close()
-                raise news
-            if news.finish_reason:
+                raise output
+            if output.finish_reason:
                 self._unfinished -= 1
-            yield news
+            yield output
 
-    def end_at(self, seconds: float) -> None:
+    def set_deadline(self, seconds: float) -> None:
         """Fail with TooLongError when it is not finished in so many seconds."""
-        error = TooLongError("the request took longer than this server allows", "Ask for fewer tokens")
+        error = TooLongError("the request took longer than this server allows", "PromptRequest for fewer tokens")
         self._timer = asyncio.get_running_loop().call_later(max(seconds, 0), self.fail, error)
 
     def close(self) -> None:
@@ -61,12 +61,12 @@ class Generation:
             self._timer.cancel()
         unfinished, self._unfinished = self._unfinished, 0
         if unfinished:
-            self._drop(self)
+            self._on_drop(self)
 
     @property
     def finished(self) -> bool:
         """Whether the worker has told all, whatever of it was read."""
-        return not self._coming
+        return not self._pending
 
     def accept(self) -> None:
         """The worker has taken the request."""
@@ -76,18 +76,18 @@ class Generation:
     def fail(self, error: Exception) -> None:
         """The request ends with ``error``."""
         if self.accepted.done():
-            self._news.put_nowait(error)
+            self._outputs.put_nowait(error)
         else:
             self.accepted.set_exception(error)
 
-    def receive(self, news: News) -> None:
-        """Take news of one sample."""
-        self._coming -= news.finish_reason is not None
-        self._news.put_nowait(news)
+    def receive(self, output: SampleOutput) -> None:
+        """Take output of one sample."""
+        self._pending -= output.finish_reason is not None
+        self._outputs.put_nowait(output)
 
 
-class Embeddings:
-    """Embeddings under way: ``await`` their :attr:`results`, one vector a prompt."""
+class EmbeddingRequest:
+    """EmbeddingRequest under way: ``await`` their :attr:`results`, one vector a prompt."""
 
     def __init__(self) -> None:
         self.results: asyncio.Future[list[list[float]]] = asyncio.get_running_loop().create_future()

@@ -13,7 +13,7 @@ CACHE_BYTES = 2**30  # the engine's limit for a cache on a CPU
 MOST_SEQUENCES = 256  # of an engine at once, for which it makes room in the cache
 
 
-def estimated_bytes(text: ModelText, options: WorkerOptions) -> int:
+def estimate_memory(text: ModelText, options: WorkerOptions) -> int:
     """Bytes of a worker: weights as they lie in the folder, cache, and the rest. For GPUs give ``cache_tokens``."""
     processes = options.tensor_parallel * options.pipeline_parallel
     weights = sum(path.stat().st_size for path in text.folder.glob("*.safetensors"))

@@ -17,7 +17,7 @@ from herdlm.base.errors import InputError
 from herdlm.serve.errors import RefusedError, shown
 from herdlm.serve.guard.moderation import Moderator
 from herdlm.serve.workers.backend import Backend, Launch, launch_process
-from herdlm.serve.workers.memory import estimated_bytes
+from herdlm.serve.workers.memory import estimate_memory
 from herdlm.serve.workers.model_text import ModelText
 from herdlm.serve.workers.protocol import WorkerOptions
 
@@ -47,7 +47,7 @@ class Model:
     @property
     def bytes(self) -> int:
         """Memory of its worker, told or estimated."""
-        return int(self.backend.told.get("bytes") or estimated_bytes(self.text, self.backend.options))
+        return int(self.backend.info.get("bytes") or estimate_memory(self.text, self.backend.options))
 
     def description(self) -> dict[str, Any]:
         """The model as ``/v1/models`` tells it; beyond OpenAI's API its context in tokens, and whether it is loaded."""
@@ -72,7 +72,7 @@ class Lease:
         """Give the model up. May be called twice."""
         models, self._models = self._models, None
         if models:
-            models.leave(self.model)
+            models.release(self.model)
 
 
 class Models:
@@ -117,8 +117,8 @@ class Models:
             if self.limit is not None and model.bytes + self._guard_bytes > self.limit:
                 raise InputError(self._too_large(model), "Raise --memory-gib or lower --cache-tokens")
             self._by_name[text.name] = model
-        self._one_load = asyncio.Lock()
-        self._freed = asyncio.Event()  # set when a request gives a model up
+        self._load_lock = asyncio.Lock()
+        self._released = asyncio.Event()  # set when a request gives a model up
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self._by_name.values())
@@ -158,16 +158,16 @@ class Models:
             if not model.backend.ready:
                 await asyncio.shield(self._loading(model))
         except BaseException:
-            self.leave(model)
+            self.release(model)
             raise
         model.used_at = time.monotonic()
         return Lease(self, model)
 
-    def leave(self, model: Model) -> None:
+    def release(self, model: Model) -> None:
         """A request is done with ``model``."""
         model.users -= 1
         model.used_at = time.monotonic()
-        self._freed.set()
+        self._released.set()
 
     async def stop(self) -> None:
         """End all workers."""
@@ -181,23 +181,23 @@ class Models:
     def _loading(self, model: Model) -> asyncio.Task[None]:
         if model.loading is None:
             model.loading = asyncio.create_task(self._load(model))
-            model.loading.add_done_callback(lambda task: _loaded(model, task))
+            model.loading.add_done_callback(lambda task: _on_loaded(model, task))
         return model.loading
 
     async def _load(self, model: Model) -> None:
-        async with self._one_load:
+        async with self._load_lock:
             if not model.resident:
-                await self._make_room(model)
+                await self._free_memory(model)
             model.resident = True
             try:
                 await model.backend.start()
             except InputError:
                 model.resident = False
                 raise
-        model.text.context = model.backend.told["context"]
+        model.text.context = model.backend.info["context"]
         self.loads += 1
 
-    async def _make_room(self, model: Model) -> None:
+    async def _free_memory(self, model: Model) -> None:
         if self.limit is None:
             return
         deadline = time.monotonic() + self.wait_seconds
@@ -218,13 +218,13 @@ class Models:
                 self.evictions += 1
                 await oldest.backend.stop()
                 continue
-            self._freed.clear()
+            self._released.clear()
             try:
-                await asyncio.wait_for(self._freed.wait(), deadline - time.monotonic())
+                await asyncio.wait_for(self._released.wait(), deadline - time.monotonic())
             except TimeoutError:
                 raise RefusedError(
                     f"there is no memory for {model.text.name}: other models are at work",
-                    "Ask again later",
+                    "PromptRequest again later",
                     param="model",
                     code="busy",
                     status=503,
@@ -245,7 +245,7 @@ class Models:
         return f"{model.text.name} needs about {model.bytes / GIB:.2f} GiB{guard}, the limit is {self.limit / GIB:.4g}"
 
 
-def _loaded(model: Model, task: asyncio.Task[None]) -> None:
+def _on_loaded(model: Model, task: asyncio.Task[None]) -> None:
     model.loading = None
     if not task.cancelled() and (error := task.exception()):
         log.error("%s could not be loaded: %s", model.text.name, error)

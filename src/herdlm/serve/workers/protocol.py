@@ -1,6 +1,6 @@
 """What the server and a worker process say to each other: one JSON document a line, over a socket of their own.
 
-To the worker: ``{"do": "submit" | "drop" | "embed", "id": ...}``. From it: ``ready`` or ``failed`` once, then
+To the worker: ``{"op": "submit" | "abort" | "embed", "id": ...}``. From it: ``ready`` or ``failed`` once, then
 ``accepted``, ``refused``, ``done`` with the request's id, and after each step one ``news`` for all samples it touched.
 """
 
@@ -29,13 +29,13 @@ class WorkerOptions:
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As the worker's first message has it."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class SampleOutput:
     """What became of a sample: since the last news in a stream, in all otherwise.
 
     Attributes:
@@ -53,7 +53,7 @@ class News:
     top_logprobs: list[Alternatives]
     text: str
     finish_reason: str | None
-    cached: int
+    cached_tokens: int
     prompt_logprobs: list[float] = field(default_factory=list)
     prompt_top_logprobs: list[Alternatives] = field(default_factory=list)
 
@@ -68,14 +68,14 @@ class News:
             self.top_logprobs,
             self.text,
             self.finish_reason,
-            self.cached,
+            self.cached_tokens,
             self.prompt_logprobs,
             self.prompt_top_logprobs,
         ]
 
 
 @dataclass(frozen=True, slots=True)
-class EngineState:
+class EngineStats:
     """Where an engine stands after a step.
 
     Attributes:
@@ -86,40 +86,40 @@ class EngineState:
 
     running: int = 0
     waiting: int = 0
-    held: int = 0
-    pages: int = 0
+    held_pages: int = 0
+    total_pages: int = 0
     preemptions: int = 0
-    reused: int = 0
+    reused_tokens: int = 0
 
 
-def line(message: Mapping[str, Any]) -> bytes:
+def encode(message: Mapping[str, Any]) -> bytes:
     """A message as it is sent. A log-probability may be minus infinity, which Python's JSON spells and reads."""
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
-def params_row(params: SamplingParams) -> dict[str, Any]:
+def params_to_json(params: SamplingParams) -> dict[str, Any]:
     """Parameters as a message has them: those that differ from the default."""
     row = {f.name: value for f in fields(params) if (value := getattr(params, f.name)) != f.default}
     return row | {"grammar": params.grammar.text} if params.grammar else row
 
 
-def params_of(row: dict[str, Any]) -> SamplingParams:
+def params_from_json(row: dict[str, Any]) -> SamplingParams:
     """The parameters of a message."""
     grammar = Grammar(row["grammar"]) if "grammar" in row else None
-    return SamplingParams(**{name: _tuples(value) for name, value in row.items()} | {"grammar": grammar})
+    return SamplingParams(**{name: _to_tuples(value) for name, value in row.items()} | {"grammar": grammar})
 
 
-def error_row(error: Exception) -> dict[str, Any]:
+def error_to_json(error: Exception) -> dict[str, Any]:
     """An error as a message has it."""
     if isinstance(error, HerdError):
         return {"input": isinstance(error, InputError), "what": error.what, "remedy": error.remedy}
     return {"input": False, "what": f"{type(error).__name__}: {error}", "remedy": ""}
 
 
-def error_of(row: dict[str, Any]) -> HerdError:
+def error_from_json(row: dict[str, Any]) -> HerdError:
     """The error of a message."""
     return (InputError if row["input"] else HerdError)(row["what"], row["remedy"])
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+def _to_tuples(value: Any) -> Any:
+    return tuple(_to_tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,7 +1,7 @@
 """A worker: one engine in a process of its own, driven over a socket.
 
-The engine has the main thread. Another thread reads messages into an inbox, which is emptied between steps; all news of
-a step leave as one line. When the socket closes, the server is gone and the process ends.
+The engine has the main thread. Another thread reads messages into an inbox, which is emptied between steps; the outputs
+of a step leave as one line. When the socket closes, the server is gone and the process ends.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from herdlm.generate.embedding import embedding
 from herdlm.generate.engine import Engine
 from herdlm.generate.request import Event
 from herdlm.generate.sequences import Request
-from herdlm.serve.workers import protocol as wire
+from herdlm.serve.workers import protocol
 from herdlm.serve.workers.model_text import engine_context
-from herdlm.serve.workers.protocol import News, WorkerOptions
+from herdlm.serve.workers.protocol import SampleOutput, WorkerOptions
 
 log = logging.getLogger(__name__)
 
@@ -37,104 +37,104 @@ class Worker:
     """Obeys the messages of one connection with ``engine`` until it closes.
 
     Args:
-        closed: called from the reading thread when the other side is gone.
+        on_close: called from the reading thread when the other side is gone.
     """
 
-    def __init__(self, engine: Engine, connection: socket.socket, closed: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, connection: socket.socket, on_close: Callable[[], None]) -> None:
         self.engine, self.connection = engine, connection
-        self._closed = closed
+        self._on_close = on_close
         self._inbox: deque[dict[str, Any] | None] = deque()
         self._changed = threading.Condition()
         self._requests: dict[int, tuple[int, int, Request]] = {}  # by the engine's id: id, index of the prompt
         self._engine_ids: dict[int, list[int]] = {}
-        self._embeddings: deque[Embedding] = deque()
+        self._embeddings: deque[EmbeddingJob] = deque()
 
     def run(self) -> None:
         """Work until the connection closes. Raises what the engine raises, having told it."""
         threading.Thread(target=self._read, name="reader", daemon=True).start()
-        self._send({"ready": self._description()})
+        self._send({"ready": self._info()})
         try:
-            while self._work():
+            while self._step():
                 pass
         except BaseException as error:
             self._send({"broken": f"{type(error).__name__}: {error}"})
             raise
 
-    def _work(self) -> bool:
+    def _step(self) -> bool:
         """Wait for something to do and do a step of it; false when the other side is gone."""
         with self._changed:
             while not (self._inbox or self._embeddings or self.engine.busy):
                 self._changed.wait()
-        obeyed = False
+        handled = False
         while self._inbox:
             message = self._inbox.popleft()
             if message is None:
                 return False
-            self._obey(message)
-            obeyed = True
+            self._handle(message)
+            handled = True
         if self._embeddings:
             self._advance_embedding()
         events = self.engine.step() if self.engine.busy else []
-        if events or obeyed:
-            self._send({"news": [self._news(event) for event in events], "state": self._state()})
+        if events or handled:
+            self._send({"outputs": [self._output(event) for event in events], "stats": self._stats()})
             for event in events:
                 if event.completion and event.request_id not in self.engine.requests:
-                    self._forget(event.request_id)
+                    self._remove(event.request_id)
         return True
 
     def _read(self) -> None:
         try:
             with self.connection.makefile("rb") as lines:
                 for text in lines:
-                    self._put(json.loads(text))
+                    self._enqueue(json.loads(text))
         except OSError as error:
             log.info("the server's connection broke: %s", error)
-        self._put(None)
-        self._closed()
+        self._enqueue(None)
+        self._on_close()
 
-    def _put(self, message: dict[str, Any] | None) -> None:
+    def _enqueue(self, message: dict[str, Any] | None) -> None:
         with self._changed:
             self._inbox.append(message)
             self._changed.notify()
 
     def _send(self, message: dict[str, Any]) -> None:
         try:
-            self.connection.sendall(wire.line(message))
+            self.connection.sendall(protocol.encode(message))
         except OSError:  # the server is gone: the reading thread notices too
-            self._put(None)
+            self._enqueue(None)
 
-    def _obey(self, message: dict[str, Any]) -> None:
+    def _handle(self, message: dict[str, Any]) -> None:
         id = message["id"]
         try:
-            if message["do"] == "submit":
+            if message["op"] == "submit":
                 self._submit(id, message)
                 self._send({"accepted": id})
-            elif message["do"] == "drop":
-                self._drop(id)
+            elif message["op"] == "abort":
+                self._abort(id)
             else:
-                self._embeddings.append(Embedding(self.engine, id, message["prompts"]))
+                self._embeddings.append(EmbeddingJob(self.engine, id, message["prompts"]))
         except (HerdError, ValueError) as error:  # this request's fault, and nobody else's
-            self._drop(id)
-            self._send({"refused": id, "error": wire.error_row(error)})
+            self._abort(id)
+            self._send({"refused": id, "error": protocol.error_to_json(error)})
 
     def _submit(self, id: int, message: dict[str, Any]) -> None:
         self._engine_ids[id] = []
         for index, (prompt, params) in enumerate(message["prompts"]):
-            engine_id = self.engine.submit(prompt, wire.params_of(params), stream=message["stream"])
+            engine_id = self.engine.submit(prompt, protocol.params_from_json(params), stream=message["stream"])
             self._engine_ids[id].append(engine_id)
             self._requests[engine_id] = (id, index, self.engine.requests[engine_id])
 
-    def _drop(self, id: int) -> None:
+    def _abort(self, id: int) -> None:
         self._embeddings = deque(each for each in self._embeddings if each.id != id)
         for engine_id in self._engine_ids.pop(id, ()):
             self._requests.pop(engine_id, None)
             self.engine.abort(engine_id)
 
-    def _news(self, event: Event) -> wire.Row:
+    def _output(self, event: Event) -> protocol.Row:
         id, index, request = self._requests[event.request_id]
         done = event.completion
         prompt = (done.prompt_logprobs, done.prompt_top_logprobs) if done else ()
-        news = News(
+        output = SampleOutput(
             index,
             event.sample,
             event.tokens,
@@ -145,9 +145,9 @@ class Worker:
             request.cached or 0,
             *prompt,
         )
-        return news.row(id)
+        return output.row(id)
 
-    def _forget(self, engine_id: int) -> None:
+    def _remove(self, engine_id: int) -> None:
         id, _, _ = self._requests.pop(engine_id, (None, 0, None))
         if id is not None:
             self._engine_ids[id].remove(engine_id)
@@ -161,18 +161,18 @@ class Worker:
             self._embeddings.popleft()
             self._send({"done": work.id, "results": work.results})
 
-    def _state(self) -> wire.Row:
+    def _stats(self) -> protocol.Row:
         scheduler, pool = self.engine.scheduler, self.engine.pool
         running = int((scheduler.sequences.state != 0).sum())
         waiting = sum(len(bunch.samples) for bunch in scheduler.waiting)
         held = pool.count - pool.available
         return [running, waiting, held, pool.count, scheduler.preemptions, scheduler.reused_tokens]
 
-    def _description(self) -> dict[str, Any]:
-        return {"context": engine_context(self.engine), "bytes": memory_of(self.engine)}
+    def _info(self) -> dict[str, Any]:
+        return {"context": engine_context(self.engine), "bytes": memory_bytes(self.engine)}
 
 
-def memory_of(engine: Engine) -> int:
+def memory_bytes(engine: Engine) -> int:
     """Bytes that ``engine`` takes with its cache in use, of memory and of a GPU's; other processes as much as this."""
     try:
         resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -184,7 +184,7 @@ def memory_of(engine: Engine) -> int:
     return engine.processes * (resident + engine.cache_bytes)
 
 
-class Embedding:
+class EmbeddingJob:
     """Embeds several prompts, one at a time so that the engine's steps go on between them.
 
     Raises:
@@ -214,12 +214,12 @@ class Embedding:
 
 
 def serve_connection(
-    connection: socket.socket, load: Callable[[WorkerOptions], Engine], closed: Callable[[], None]
+    connection: socket.socket, load: Callable[[WorkerOptions], Engine], on_close: Callable[[], None]
 ) -> None:
     """Serve a connection, whose first line says what to load, until it closes.
 
     Args:
-        closed: see :class:`Worker`.
+        on_close: see :class:`Worker`.
     """
     options = b""
     while not options.endswith(b"\n"):  # byte by byte, as what follows the line is the worker's
@@ -231,9 +231,9 @@ def serve_connection(
     except Exception as error:
         if not isinstance(error, HerdError):
             log.exception("the model could not be loaded")
-        connection.sendall(wire.line({"failed": wire.error_row(error)}))
+        connection.sendall(protocol.encode({"failed": protocol.error_to_json(error)}))
         return
-    Worker(engine, connection, closed).run()
+    Worker(engine, connection, on_close).run()
 
 
 def main(descriptor: int) -> None:
@@ -241,7 +241,7 @@ def main(descriptor: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # the server drains first, and closes the socket in the end
         signal.signal(number, signal.SIG_IGN)
     # Whatever step is under way when the server is gone, nobody waits for it any more.
-    serve_connection(socket.socket(fileno=descriptor), load_engine, closed=lambda: os._exit(0))
+    serve_connection(socket.socket(fileno=descriptor), load_engine, on_close=lambda: os._exit(0))
 
 
 def load_engine(options: WorkerOptions) -> Engine:

@@ -21,7 +21,7 @@ _VISIBLE = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\
 _VISIBLE |= dict.fromkeys([*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], 0xFFFD)
 
 
-class Printable:
+class TerminalSanitizer:
     """Cleans a text that comes in pieces, however an escape sequence is cut."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Printable:
         return rest.translate(_VISIBLE)
 
 
-def printable(text: str) -> str:
+def sanitize(text: str) -> str:
     """A whole text cleaned."""
-    cleaner = Printable()
+    cleaner = TerminalSanitizer()
     return cleaner.feed(text) + cleaner.end()
