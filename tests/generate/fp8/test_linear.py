@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.generate import Engine, SamplingParams
+from herdlm.generate.fp8 import folder as fp8_folder
+from herdlm.generate.fp8 import linear as fp8
 from herdlm.generate.fp8.config import Fp8Config, Granularity
-from herdlm.generate.fp8.linear import folder as fp8_folder
-from herdlm.generate.fp8.linear import linear as fp8
 from herdlm.generate.load import load_model
 from herdlm.model import hf
 from herdlm.model.attention import DocumentAttention

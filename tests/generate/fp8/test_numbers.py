@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from herdlm.generate.fp8.linear import linear as fp8
+from herdlm.generate.fp8 import linear as fp8
 from tests.generate.fp8.weights import quantized, scales_rows
 
 LARGEST = 448.0
