@@ -55,7 +55,7 @@ def open_teaching(
     """
     config = recipe.herd.models[name].distill
     assert config is not None
-    key = TeacherKey(content, words.vocab_size, config.top_k, config.temperature, recipe.pretrain.train.precision)
+    key = TeacherKey(content, words.vocab_size, config.top_k, config.temperature, recipe.pretrain.train.autocast)
     columns = TeacherColumns(work / "teacher", key)
     first_step = recipe.pretrain.steps - recipe.pretrain.train.anneal_steps if config.steps == "anneal" else 0
     model = load_folder(teacher, device)

@@ -13,21 +13,25 @@ from herdlm.parallel.config import sizes_for
 from herdlm.parallel.layout import Layout
 from herdlm.parallel.model import ParallelModel
 from herdlm.recipe import PretrainConfig, Recipe
+from herdlm.train.fp8 import use_fp8
 
 
 def lay_out(recipe: Recipe, name: str, model: Transformer, seq_lens: Iterable[int]) -> Transformer | ParallelModel:
     """``model`` as the recipe's model ``name`` is trained; one layout for rows of all lengths.
 
     Raises:
-        InputError: the layout does not go with the processes, the model, or one of ``seq_lens``.
+        InputError: the layout does not go with the processes, the model, or one of ``seq_lens``; or FP8 was asked for
+            and the device or the model cannot.
     """
     config, shape = recipe.parallel_of(name), model.config
     world = dist.get_world_size() if dist.is_initialized() else 1
     for seq_len in sorted(seq_lens):
         sizes_for(config, world, shape, seq_len)
+    if recipe.pretrain.train.precision == "fp8":
+        use_fp8(model)
     if dist.is_initialized():
         layout = Layout.make(config, shape, device=next(model.parameters()).device)
-        return layout.apply(model, torch.bfloat16 if recipe.pretrain.train.precision == "bfloat16" else None)
+        return layout.apply(model, None if recipe.pretrain.train.precision == "float32" else torch.bfloat16)
     for layer in model.model.layers.children():
         if config.compile:
             apply_compile(layer)
