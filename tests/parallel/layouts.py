@@ -18,6 +18,7 @@ from herdlm.parallel.gather import fill, save_whole
 from herdlm.parallel.layout import Layout
 from herdlm.parallel.linear import column_parallel
 from herdlm.train.config import TrainConfig
+from herdlm.train.fp8 import use_fp8
 from herdlm.train.loop import train
 from herdlm.train.objectives import NextToken
 from tests.parallel.parity import SEQ_LEN, make_model, token_batches
@@ -45,7 +46,9 @@ def train_and_export(layouts, dtype="float64", precision="float32"):
     for keys in layouts:
         model = make_model(getattr(torch, dtype), "lm", ())
         layout = Layout.make(ParallelConfig(**keys), model.config, seq_len=SEQ_LEN)
-        parallel = layout.apply(model, torch.bfloat16 if precision == "bfloat16" else None)
+        if precision == "fp8":
+            use_fp8(model)
+        parallel = layout.apply(model, None if precision == "float32" else torch.bfloat16)
         result = train(parallel, NextToken(), Rows(), config, quiet=True)
         folders = [tempfile.mkdtemp() if dist.get_rank() == 0 else None]
         dist.broadcast_object_list(folders)
@@ -89,7 +92,7 @@ def filled_from_nothing(keys):
 
 
 def refusals():
-    """What train refuses on many processes, as the text of its errors."""
+    """What training on many processes refuses, as the text of its errors."""
     told = []
     model = make_model(torch.float32, "lm", ())
     layout = Layout.make(ParallelConfig(tp=2), model.config, seq_len=SEQ_LEN)
@@ -98,6 +101,12 @@ def refusals():
     parallel = layout.apply(model)
     try:
         train(parallel, NextToken(), Rows(), CONFIG, quiet=True)
+    except HerdError as error:
+        told.append(str(error))
+    model = make_model(torch.float32, "lm", (("dim", 32), ("ffn_dim", 64)))
+    use_fp8(model)
+    try:
+        layout.apply(model)
     except HerdError as error:
         told.append(str(error))
     return told

@@ -117,7 +117,7 @@ def reference(objective, dtype, steps, rows, shape):
             (loss / divisor).backward()
             total += float(loss.detach()) / divisor
             for name, value in sums.items():
-                logged[name] = logged.get(name, 0.0) + value
+                logged[name] = logged.get(name, 0.0) + float(value)
         norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), float("inf")))
         seen.append((total, {n: p.grad.clone() for n, p in model.named_parameters()}, norm, logged))
         torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)

@@ -36,8 +36,13 @@ def test_a_model_is_filled_and_exported_without_ever_being_whole_elsewhere(quick
 
 
 def test_a_step_that_is_not_finite_is_refused(quick):
-    (not_finite,) = quick["refusals"]
+    not_finite, _ = quick["refusals"]
     assert "step 1 has loss nan" in not_finite
+
+
+def test_fp8_is_refused_with_tensor_parallelism(quick):
+    _, fp8 = quick["refusals"]
+    assert "which parallel.tp and zero-bubble do not" in fp8
 
 
 def test_column_parallel_inputs_are_not_kept_gathered(quick):
@@ -64,6 +69,13 @@ def test_a_layer_that_cannot_be_compiled_runs_as_it_is(quick):
 def test_bfloat16_training_is_near_one_process():
     layouts = [dict(tp=2), dict(pp=2), dict(cp=2, tp=2), dict(pp=2, pipeline_schedule="zero-bubble")]
     found = launch(f"{HERE}:train_and_export", 4, layouts, "float32", "bfloat16")
+    for layout, seen in found.items():
+        assert seen["loss"] < 5e-3, layout
+
+
+@pytest.mark.slow
+def test_fp8_training_is_near_one_process():
+    found = launch(f"{HERE}:train_and_export", 4, [dict(dp_shard=4), dict(pp=2), dict(cp=2)], "float32", "fp8")
     for layout, seen in found.items():
         assert seen["loss"] < 5e-3, layout
 

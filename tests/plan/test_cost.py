@@ -35,6 +35,7 @@ def test_the_reports_models_have_the_reports_numbers(size):
     }
     layout = model["layout"]
     assert (layout["processes"], layout["tp"], layout["pp"]) == LAYOUTS[size]
+    assert model["precision"] == "bfloat16"
     assert model["peak_lr"] == {"8b": 3e-4, "70b": 1.5e-4, "405b": 8e-5}[size]
     assert model["tokens"] == pytest.approx(15.6e12, rel=1e-3)
 

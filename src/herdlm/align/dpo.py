@@ -9,6 +9,7 @@ import torch
 
 from herdlm.model.transformer import Transformer
 from herdlm.tokens.dialogs import Preference, PreferenceBatches
+from herdlm.train.fp8 import use_fp8
 from herdlm.train.objectives import answer_logprobs
 
 PAIRS_AT_ONCE = 64
@@ -24,11 +25,13 @@ def with_reference(
     them: at its first step policy and reference are then equal.
     """
     device = next(model.parameters()).device
+    if precision == "fp8":
+        use_fp8(model)
     done: list[Any] = []
     for first in range(0, len(pairs), PAIRS_AT_ONCE):
         numbers = range(first, min(first + PAIRS_AT_ONCE, len(pairs)))
         batch = batches.batch(numbers).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision != "float32"):
             sums, _ = answer_logprobs(model, batch)
         chosen, rejected = (sums[batch.columns[side]].tolist() for side in ("chosen", "rejected"))
         for number, c, r in zip(numbers, chosen, rejected, strict=True):

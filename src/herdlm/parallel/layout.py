@@ -83,13 +83,13 @@ class Layout:
 
 
 def lay_out(
-    config: ParallelConfig, model: Transformer, seq_lens: Iterable[int], *, precision: str
+    config: ParallelConfig, model: Transformer, seq_lens: Iterable[int], *, autocast: str
 ) -> Transformer | ParallelModel:
     """``model`` as it is trained on the processes there are: sharded by ``config``, or whole on a single process.
 
     Args:
         seq_lens: of all rows that are trained on; one layout serves them all.
-        precision: of the forward pass, "float32" or "bfloat16".
+        autocast: the type in which matrices are multiplied, "float32" or "bfloat16".
 
     Raises:
         InputError: the layout does not fit the processes, the model, or one of ``seq_lens``.
@@ -99,7 +99,7 @@ def lay_out(
         sizes_for(config, world, model.config, seq_len)
     if dist.is_initialized():
         layout = Layout.make(config, model.config, device=next(model.parameters()).device)
-        return layout.apply(model, torch.bfloat16 if precision == "bfloat16" else None)
+        return layout.apply(model, torch.bfloat16 if autocast == "bfloat16" else None)
     for layer in model.model.layers.children():
         if config.compile:
             apply_compile(layer)

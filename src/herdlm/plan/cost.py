@@ -16,6 +16,7 @@ from herdlm.pretrain.mix import MixPlan, plan_mix, source_tokens
 
 FP32 = 4
 MOMENTS = 2  # of AdamW
+PRODUCTS = {"float32": "FP32", "bfloat16": "BF16", "fp8": "FP8 in the matrices of the layers, BF16 elsewhere"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,7 @@ def _model(herd: HerdJob, name: str, phases: list[Phase], processes: int | None)
         "shape": config.model_dump(include={"dim", "layers", "heads", "kv_heads", "ffn_dim", "vocab_size"}),
         "parameters": config.parameters,
         "body_parameters": config.body_parameters,
+        "precision": job.pretrain.train.precision,
         "peak_lr": job.pretrain.train.peak_lr,
         "steps": phases[-1].end_step,
         "tokens": tokens,
@@ -203,6 +205,7 @@ def lines(told: dict[str, Any]) -> list[str]:
                 f"rows of {int(seq_len):,}"
             )
         out.append(f"  FLOPs in all    {model['flops']['causal']:.3e} causal, {model['flops']['full']:.3e} full")
+        out.append(f"  products        {PRODUCTS[model['precision']]}")
         out.append(f"  layout          {layout['processes']:,} processes: {sizes}")
         for where, key in (("in all", "total"), ("per rank", "per_rank")):
             parts = ", ".join(f"{part} {_bytes(state[key][part])}" for part in ("weights", "gradients", "optimizer"))

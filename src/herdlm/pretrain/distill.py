@@ -54,7 +54,7 @@ def open_teaching(
     """
     config = job.distill
     assert config is not None
-    key = TeacherKey(content, words.vocab_size, config.top_k, config.temperature, job.pretrain.train.precision)
+    key = TeacherKey(content, words.vocab_size, config.top_k, config.temperature, job.pretrain.train.autocast)
     columns = TeacherColumns(work / "teacher", key)
     first_step = job.pretrain.steps - job.pretrain.train.anneal_steps if config.steps == "anneal" else 0
     model = load_folder(teacher, device)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from herdlm.base.errors import InputError
+from herdlm.base.seeds import derive_seed
 from herdlm.model.config import ModelConfig
 from herdlm.parallel.config import ParallelConfig
 from herdlm.pretrain.config import PretrainConfig
 from herdlm.train.config import TrackConfig
 from herdlm.train.distill_config import DistillConfig
+
+if TYPE_CHECKING:  # planning a recipe needs no torch
+    import torch
+
+    from herdlm.model.transformer import Transformer
+    from herdlm.parallel.model import ParallelModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +49,40 @@ class PretrainJob:
         changed = pretrain.model_copy(update={"train": train})
         return replace(self, pretrain=changed, seed=self.seed if seed is None else seed)
 
+    def new_model(self, seed: int, device: str | torch.device) -> Transformer:
+        """The model with its first weights."""
+        from herdlm.model.transformer import build, initialize
+
+        model = build(self.model, device)
+        deviations = self.pretrain.init.model_dump()
+        initialize(
+            model,
+            derive_seed(seed, "init"),
+            **{key: self.model.dim**-0.5 if value == "dim" else value for key, value in deviations.items()},
+        )
+        return model
+
+    def lay_out(self, model: Transformer, seq_lens: Iterable[int]) -> Transformer | ParallelModel:
+        """``model`` in the job's precision and layout, on the processes there are, for rows of ``seq_lens``.
+
+        Raises:
+            InputError: the layout does not fit the processes, the model or a row; or the job trains in FP8 and the
+                device or the model cannot.
+        """
+        from herdlm.parallel.layout import lay_out
+        from herdlm.train.fp8 import use_fp8
+
+        train = self.pretrain.train
+        if train.precision == "fp8":
+            use_fp8(model)
+        return lay_out(self.parallel, model, seq_lens, autocast=train.autocast)
+
     def batching(self) -> PretrainConfig:
         """``pretrain`` as this number of processes reads its batches.
 
         A sharded model cuts micro-batches by ``parallel.rows_per_micro_batch`` itself; one process reads them so.
         """
-        import torch.distributed as dist  # only here: planning a recipe needs no torch
+        import torch.distributed as dist
 
         most = self.parallel.rows_per_micro_batch
         if dist.is_initialized() or most is None:

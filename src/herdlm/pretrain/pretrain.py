@@ -18,9 +18,8 @@ from herdlm.evaluate.needle import Retrieval, make_needles, predict_with, retrie
 from herdlm.evaluate.perplexity import TextLoss, text_loss
 from herdlm.generate.load import pick_device
 from herdlm.model.hf import save_folder
-from herdlm.model.transformer import Transformer, build, initialize
+from herdlm.model.transformer import Transformer
 from herdlm.parallel.gather import save_whole
-from herdlm.parallel.layout import lay_out
 from herdlm.parallel.model import ParallelModel
 from herdlm.parallel.processes import is_first, led_by_first, process_group
 from herdlm.pretrain.batches import open_batches
@@ -57,18 +56,6 @@ def save_model(model: Transformer | ParallelModel, out: Path, *, tokenizer: Path
         shutil.copyfile(log, out / "events.jsonl")
     if board.exists():
         shutil.copytree(board, out / FOLDER, dirs_exist_ok=True)
-
-
-def new_model(job: PretrainJob, seed: int, device: str | torch.device) -> Transformer:
-    """The job's model with its first weights."""
-    model = build(job.model, device)
-    deviations = job.pretrain.init.model_dump()
-    initialize(
-        model,
-        derive_seed(seed, "init"),
-        **{key: job.model.dim**-0.5 if value == "dim" else value for key, value in deviations.items()},
-    )
-    return model
 
 
 def pretrain(
@@ -179,7 +166,7 @@ def pretrain_into(
             device=device,
             title=title,
         )
-    trained = lay_out(job.parallel, new_model(job, seed, device), config.seq_lens, precision=config.train.precision)
+    trained = job.lay_out(job.new_model(seed, device), config.seq_lens)
     training = config.train
     results: list[TrainResult] = []
 

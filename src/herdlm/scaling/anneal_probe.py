@@ -23,12 +23,11 @@ from herdlm.base.seeds import derive_seed
 from herdlm.evaluate.paired import paired_loss_difference, row_losses
 from herdlm.generate.load import pick_device
 from herdlm.model.hf import load_folder
-from herdlm.parallel.layout import lay_out
 from herdlm.parallel.processes import from_first, is_first, meet, process_group
 from herdlm.pretrain.batches import open_batches
 from herdlm.pretrain.config import PretrainConfig, timeline
 from herdlm.pretrain.job import PretrainJob
-from herdlm.pretrain.pretrain import new_model, save_model
+from herdlm.pretrain.pretrain import save_model
 from herdlm.tokens.mixture import FirstSteps, Mixture, PretrainBatches
 from herdlm.tokens.rows import Source
 from herdlm.tokens.shards import Shard
@@ -103,7 +102,7 @@ def anneal_probe(
                 raise InputError(
                     f"{half_trained} knows fewer tokens than {tokenizer}", "Give the model's own tokenizer"
                 )
-            model = lay_out(job.parallel, whole, {mixture.seq_len}, precision=training.precision)
+            model = job.lay_out(whole, {mixture.seq_len})
             rows = PretrainBatches([(mixture, steps)], rows_per_step=rows_per_step, rows_per_micro_batch=batches.micro)
             train(model, NextToken(), rows, annealing, work=work / arm, title=f"anneal, {arm}")
             save_model(model, made / arm, tokenizer=tokenizer, work=work / arm)
@@ -172,12 +171,8 @@ def _train_half(job: PretrainJob, batches: FirstSteps, *, seed: int, work: Path,
     if from_first(folder.exists):
         return folder
     training, phases = _training(job), timeline(job.pretrain)
-    model = lay_out(
-        job.parallel,
-        new_model(job, seed, pick_device(job.device)),
-        {phase.seq_len for phase in phases if phase.first_step < batches.steps},
-        precision=training.precision,
-    )
+    rows = {phase.seq_len for phase in phases if phase.first_step < batches.steps}
+    model = job.lay_out(job.new_model(seed, pick_device(job.device)), rows)
     first = training.model_copy(update={"horizon_steps": job.pretrain.steps, "average_last": 0.0})
     train(model, NextToken(), batches, first, work=work / "half", title=f"first half of {job.name}")
     writing = work / ".half-trained"

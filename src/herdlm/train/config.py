@@ -35,7 +35,11 @@ class TrainConfig(Section):
         "so 0.1 is the report's '0.1 x the learning rate at that step'; norms do not decay",
     )
     max_grad_norm: float = Field(1.0, gt=0)
-    precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="of the forward pass; weights are FP32")
+    precision: Literal["float32", "bfloat16", "fp8"] = Field(
+        "bfloat16",
+        description="of matrix products; weights and optimizer are FP32. fp8: the matrices of all layers in FP8, "
+        "on GPUs from Ada on (a CPU computes the same slowly), everything else as with bfloat16",
+    )
     average_last: float = Field(0.0, ge=0, lt=1, description="share of the run whose checkpoints are averaged")
     average_count: int = Field(5, ge=1, description="how many checkpoints are averaged, evenly spread")
     checkpoint_every_steps: int = Field(200, ge=1)
@@ -56,6 +60,11 @@ class TrainConfig(Section):
     watchdog_seconds: float = Field(
         1800.0, ge=0, description="end the process when no step was finished for so long; 0 never does"
     )
+
+    @property
+    def autocast(self) -> Literal["float32", "bfloat16"]:
+        """The type of what does not run in FP8."""
+        return "float32" if self.precision == "float32" else "bfloat16"
 
     @model_validator(mode="after")
     def _keys_go_together(self) -> TrainConfig:

@@ -8,19 +8,20 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from herdlm.base.errors import HerdError
+from herdlm.base.errors import HerdError, InputError
 from herdlm.base.progress import Progress
 from herdlm.model.transformer import Transformer
 from herdlm.parallel.model import ParallelModel
 from herdlm.tokens.batch import Batch, Batches, Prefetch
 from herdlm.train.checkpoint import CHECKPOINTS, Average, Checkpointer, checkpoints
 from herdlm.train.config import TrackConfig, TrainConfig
+from herdlm.train.fp8 import has_fp8, use_fp8
 from herdlm.train.guards import PreemptedError, Preemption, Stopwatch, Watchdog, agree, share, step_seconds_by_rank
 from herdlm.train.log import RunLog, StepResult
 from herdlm.train.objectives import Objective
@@ -62,6 +63,7 @@ def train(
         track: where else to log; None: nowhere.
 
     Raises:
+        InputError: ``config.precision`` is "fp8", which the device or the model cannot do.
         HerdError: the loss or the gradient is not finite, or a checkpoint could not be written. The step is skipped;
             ``config.on_not_finite`` may let the run continue.
         PreemptedError: the process got SIGTERM; the state after its current step is saved.
@@ -104,6 +106,8 @@ class _Run:
         track: TrackConfig | None,
     ) -> None:
         self.model, self.objective, self.config, self.work, self.title = model, objective, config, work, title
+        if config.precision == "fp8":
+            _check_or_use_fp8(model)
         self.module = model if isinstance(model, ParallelModel) else OneProcess(model)
         self.leads = isinstance(model, Transformer) or dist.get_rank() == 0
         self.device = next(iter(model.parameters())).device
@@ -133,7 +137,7 @@ class _Run:
         batches, stall_seconds = self.prefetch.micro_batches(self.done)
         watch = Stopwatch(self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        autocast = autocast_to(self.config.precision, self.device)
+        autocast = autocast_to(self.config.autocast, self.device)
         total, normalizer, sums = self.module.gradients(self.objective, batches, autocast)
         watch.stop()
         clipped = self.module.clip(self.config.max_grad_norm)
@@ -207,7 +211,7 @@ class _Run:
             work,
             shape=self.model.shape if isinstance(self.model, ParallelModel) else self.model.config,
             device=self.device,
-            dtype=compute_dtype(self.config.precision),
+            dtype=getattr(torch, self.config.autocast),
             processes=dist.get_world_size() if laid_out else 1,
         )
 
@@ -266,7 +270,7 @@ class OneProcess:
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
             for name, value in logged.items():
-                sums[name] = sums.get(name, 0.0) + value.detach().double()
+                sums[name] = sums.get(name, 0.0) + value.double()
         return total, normalizer, sums
 
     def clip(self, max_norm: float) -> Tensor:
@@ -280,14 +284,16 @@ def read_scalars(*values: Tensor | float) -> list[float]:
     return torch.stack([torch.as_tensor(v, dtype=torch.float64, device=device) for v in values]).tolist()
 
 
-def compute_dtype(precision: str) -> torch.dtype:
-    """The type of matrix products, where they are not FP8."""
-    return torch.float32 if precision == "float32" else torch.bfloat16
+def autocast_to(dtype: Literal["float32", "bfloat16"], device: torch.device) -> AbstractContextManager[Any]:
+    """The context of a forward pass whose products run in ``dtype``."""
+    return nullcontext() if dtype == "float32" else torch.autocast(device.type, torch.bfloat16)
 
 
-def autocast_to(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """The autocast of a forward pass in a ``precision`` of :class:`herdlm.train.config.TrainConfig`."""
-    return nullcontext() if precision == "float32" else torch.autocast(device.type, torch.bfloat16)
+def _check_or_use_fp8(model: Transformer | ParallelModel) -> None:
+    if isinstance(model, Transformer):
+        use_fp8(model)
+    elif not all(has_fp8(list(stage.model.layers.children())) for stage in model.stages.values()):
+        raise InputError('precision = "fp8" comes after the layout', "Call train.fp8.use_fp8 before Layout.apply")
 
 
 def make_optimizer(model: Transformer | ParallelModel, config: TrainConfig) -> torch.optim.AdamW:

@@ -75,7 +75,7 @@ class Objective(Protocol):
         ...
 
     def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss summed over the batch, of hidden states [B * T, D], and sums of what else is worth logging."""
+        """The loss summed over the batch, of hidden states [B * T, D], and sums of what else to log (no gradients)."""
         ...
 
     def loss(self, model: Transformer, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -186,6 +186,6 @@ class DPO(Objective):
         before_chosen, before_rejected = batch.columns["reference_chosen"], batch.columns["reference_rejected"]
         nll = -(chosen / lengths[batch.columns["chosen"]].clamp(min=1)).sum()
         loss = dpo_loss(chosen, rejected, before_chosen, before_rejected, self.beta) + self.nll_weight * nll
-        gains, losses = chosen - before_chosen, rejected - before_rejected
+        gains, losses = (chosen - before_chosen).detach(), (rejected - before_rejected).detach()
         logged = {"accuracy": (gains > losses).sum(), "chosen_drift": gains.sum(), "rejected_drift": losses.sum()}
         return loss, logged
