@@ -21,9 +21,9 @@ from pathlib import Path
 from fastwarc.warc import ArchiveIterator
 
 from herdlm.curate.config import CurateConfig
-from herdlm.curate.extract import extract
-from herdlm.curate.language import identify, threshold
-from herdlm.curate.repair import repair
+from herdlm.curate.steps.extract import extract
+from herdlm.curate.steps.language import identify, threshold
+from herdlm.curate.steps.repair import repair
 
 _LANGUAGE = re.compile(r"/html/([a-z]{2})-[A-Z]{2}/(.*)|-amd64/([a-z]{2})(?:_[A-Z]{2})?/(.*)")
 SAME = {"nb": "no", "nn": "no"}

@@ -8,10 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from herdlm.curate import heuristics
 from herdlm.curate.config import HeuristicsConfig
-from herdlm.curate.dirty_words import dirty_words
-from herdlm.curate.heuristics import check_text, remove_repetitive_lines, repetitive_lines
 from herdlm.curate.orthography import (
     LANGUAGES,
     MEAN_WORD_CHARS,
@@ -21,7 +18,10 @@ from herdlm.curate.orthography import (
     sentence_ends,
     word_length_ratio,
 )
-from herdlm.curate.quality import quality
+from herdlm.curate.steps import heuristics
+from herdlm.curate.steps.dirty_words import dirty_words
+from herdlm.curate.steps.heuristics import check_text, remove_repetitive_lines, repetitive_lines
+from herdlm.curate.steps.quality.countable import quality
 from herdlm.curate.stopwords import STOP_WORDS
 from herdlm.curate.words import normalize, split_words
 from tests.curate.crawls import article

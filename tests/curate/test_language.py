@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from herdlm.base.errors import InputError
-from herdlm.curate import language as identification
 from herdlm.curate.config import CurateConfig
-from herdlm.curate.language import STRETCH_CHARS, STRETCHES, check_language, identify, sample
 from herdlm.curate.orthography import LANGUAGES
+from herdlm.curate.steps import language as identification
+from herdlm.curate.steps.language import STRETCH_CHARS, STRETCHES, check_language, identify, sample
 
 SENTENCES = {
     "en": "The package manager reads the list of files and asks the administrator what to do with those that changed. ",

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from herdlm.base.errors import DamagedError
 from herdlm.curate.config import OutliersConfig
-from herdlm.curate.outliers import BUCKETS, Reference, WordCounts, check_divergence, count_words, divergence, references
+from herdlm.curate.steps.outliers import (
+    BUCKETS,
+    Reference,
+    WordCounts,
+    check_divergence,
+    count_words,
+    divergence,
+    references,
+)
 from herdlm.curate.words import Words
 from tests.curate.crawls import article
 

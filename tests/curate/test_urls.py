@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from herdlm.base.errors import InputError
-from herdlm.curate.blocked import BlockLists
 from herdlm.curate.duplicates.url import normalize_url, url_key
-from herdlm.curate.duplicates.versions import UNDATED, older_versions, parse_date
+from herdlm.curate.steps.older_versions import UNDATED, older_versions, parse_date
+from herdlm.curate.steps.url import BlockLists
 from tests.curate.crawls import Write
 
 PIECES = st.sampled_from(

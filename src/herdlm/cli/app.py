@@ -887,8 +887,8 @@ def contamination(
     json_: JsonOption = False,
 ) -> None:
     """Report which examples of benchmarks stand in a corpus. Changes nothing."""
-    from herdlm.curate.grade import contamination_report
-    from herdlm.curate.grade.contamination import Contamination, read_config
+    from herdlm.curate.steps.contamination import report as contamination_report
+    from herdlm.curate.steps.contamination.benchmarks import Contamination, read_config
 
     config = read_config(benchmark, field, ngram_words, min_overlap)
     counts = contamination_report.scan(corpus, Contamination.load(config.benchmarks), quiet=quiet or json_)

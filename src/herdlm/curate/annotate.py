@@ -22,18 +22,18 @@ from herdlm.curate.batch import Batch
 from herdlm.curate.config import PACE, CurateConfig
 from herdlm.curate.corpus import words_file
 from herdlm.curate.documents import FINGERPRINTS, PAGE_SCHEMA, RowWriter
-from herdlm.curate.duplicates.exact import digest
-from herdlm.curate.duplicates.lines import line_keys
-from herdlm.curate.duplicates.minhash import band_keys, fingerprint
-from herdlm.curate.duplicates.sketches import write_sketches
 from herdlm.curate.duplicates.url import url_key
-from herdlm.curate.duplicates.versions import parse_date
-from herdlm.curate.outliers import WordCounts
 from herdlm.curate.sources.page import Page
 from herdlm.curate.sources.reach import Reach
 from herdlm.curate.sources.shards import NUMBER_BITS, Shard, read_shard
 from herdlm.curate.step import Ledger, run_steps, still_in
 from herdlm.curate.steps.contents import PAGE_STEPS
+from herdlm.curate.steps.exact_duplicates import digest
+from herdlm.curate.steps.near_duplicates.minhash import band_keys, fingerprint
+from herdlm.curate.steps.near_duplicates.sketches import write_sketches
+from herdlm.curate.steps.older_versions import parse_date
+from herdlm.curate.steps.outliers import WordCounts
+from herdlm.curate.steps.repeated_lines import line_keys
 
 BATCH_BYTES = 4 << 20
 FINGERPRINT, SUMMARY, ACCOUNT = b"herdlm.fingerprint", b"herdlm.summary", b"herdlm.account"

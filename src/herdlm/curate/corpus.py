@@ -25,13 +25,13 @@ from herdlm.base.progress import Progress
 from herdlm.curate import shuffle
 from herdlm.curate.config import CurateConfig
 from herdlm.curate.funnel import host_of
-from herdlm.curate.grade.caps import keep_shares
-from herdlm.curate.grade.contamination import Contamination
-from herdlm.curate.grade.contamination_report import ContaminationCounts
-from herdlm.curate.grade.cutoffs import ScoreCounts, cutoffs
-from herdlm.curate.hosts import HostCounts, add_hosts, check_host, rank_hosts
 from herdlm.curate.job import Job
-from herdlm.curate.outliers import Reference, WordCounts, references
+from herdlm.curate.steps.contamination.benchmarks import Contamination
+from herdlm.curate.steps.contamination.report import ContaminationCounts
+from herdlm.curate.steps.domains.shares import keep_shares
+from herdlm.curate.steps.hosts import HostCounts, add_hosts, check_host, rank_hosts
+from herdlm.curate.steps.outliers import Reference, WordCounts, references
+from herdlm.curate.steps.quality.cutoffs import ScoreCounts, cutoffs
 
 
 class Decisions(BaseModel):

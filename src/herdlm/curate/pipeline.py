@@ -25,16 +25,16 @@ from herdlm.curate.annotate import AnnotateTask, annotate
 from herdlm.curate.assemble import ACCOUNTS, DOCUMENTS, DROPPED, AssembleTask, assemble
 from herdlm.curate.config import CurateConfig
 from herdlm.curate.corpus import HOSTS, add_words, decide, write_decisions
+from herdlm.curate.count_lines import find_repeated_lines
 from herdlm.curate.duplicates.index import Index
-from herdlm.curate.grade.contamination import Contamination
-from herdlm.curate.grade.contamination_report import ContaminationCounts
 from herdlm.curate.job import Job
-from herdlm.curate.repeated_lines import find_repeated_lines
 from herdlm.curate.repeats import Repeats, find_repeats
 from herdlm.curate.runner.interface import open_runner
 from herdlm.curate.sources.find import SourceFile, find_sources
 from herdlm.curate.sources.shards import check_pages, plan_shards
 from herdlm.curate.step import Ledger
+from herdlm.curate.steps.contamination.benchmarks import Contamination
+from herdlm.curate.steps.contamination.report import ContaminationCounts
 from herdlm.curate.steps.contents import DOCUMENT_STEPS, FUNNEL_STEPS, PAGE_STEPS
 
 FUNNEL, SAMPLES, TIMING = "funnel.json", "samples.json", "timing.json"

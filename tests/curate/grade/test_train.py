@@ -17,15 +17,15 @@ from fastwarc.warc import ArchiveIterator, WarcRecordType
 from herdlm.base.artefact import hash_file, read_manifest
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.cli.app import app
+from herdlm.curate.classify.grader import CountableGrader, Grader
 from herdlm.curate.config import ClassifierConfig, DomainsConfig, GradeConfig, QualityConfig
-from herdlm.curate.extract import extract
-from herdlm.curate.grade.cutoffs import ScoreCounts, check_quality, cutoffs
-from herdlm.curate.grade.domains import open_domains
-from herdlm.curate.grade.grader import CountableGrader, Grader
 from herdlm.curate.grade.labels import read_labels
 from herdlm.curate.grade.publish import train_model
-from herdlm.curate.language import identify
-from herdlm.curate.quality import quality
+from herdlm.curate.steps.domains.classifier import open_domains
+from herdlm.curate.steps.extract import extract
+from herdlm.curate.steps.language import identify
+from herdlm.curate.steps.quality.countable import quality
+from herdlm.curate.steps.quality.cutoffs import ScoreCounts, check_quality, cutoffs
 from tests.curate.crawls import WORDS
 
 SAMPLE = Path(__file__).parents[3] / "sample" / "starter.warc.gz"

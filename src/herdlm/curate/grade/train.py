@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from herdlm.base.artefact import write_text_durably
 from herdlm.base.errors import InputError
 from herdlm.base.seeds import derive_seed
+from herdlm.curate.classify.calibrate import Calibration, calibrate
+from herdlm.curate.classify.grader import GOOD, NOT_GOOD, CountableGrader, Grader, margins
+from herdlm.curate.classify.linear import train
 from herdlm.curate.config import GradeConfig
-from herdlm.curate.grade.calibrate import Calibration, calibrate
-from herdlm.curate.grade.grader import GOOD, NOT_GOOD, CountableGrader, Grader, margins
 from herdlm.curate.grade.labels import Labelled, Labels, read_labels
-from herdlm.curate.grade.linear import train
 from herdlm.curate.grade.measures import measure, measure_classes, reliability
 from herdlm.curate.grade.report import domain_lines, grader_lines
 

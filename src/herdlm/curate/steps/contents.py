@@ -8,49 +8,49 @@ from __future__ import annotations
 
 from herdlm.curate.step import CorpusStep, DocumentStep, PageStep
 from herdlm.curate.steps import (
-    caps,
-    contamination,
-    cut,
-    domain,
-    extract,
-    heuristics,
-    hosts,
-    language,
-    outliers,
-    personal_data,
-    quality,
+    caps_step,
+    contamination_step,
+    cut_step,
+    domain_step,
+    extract_step,
+    heuristics_step,
+    hosts_step,
+    language_step,
+    outliers_step,
+    personal_data_step,
+    quality_step,
     read,
-    repair,
-    repeated_lines,
-    repetitive_lines,
-    url,
-    vocabulary,
+    repair_step,
+    repeated_lines_step,
+    repetitive_lines_step,
+    url_step,
+    vocabulary_step,
 )
-from herdlm.curate.steps.exact_duplicates import ExactDuplicates
-from herdlm.curate.steps.near_duplicates import NearDuplicates
-from herdlm.curate.steps.older_versions import OlderVersions
+from herdlm.curate.steps.exact_duplicates_step import ExactDuplicates
+from herdlm.curate.steps.near_duplicates_step import NearDuplicates
+from herdlm.curate.steps.older_versions_step import OlderVersions
 
 PAGE_STEPS = (
     PageStep("read", read.run),
-    PageStep("url", url.run, check=url.check),
-    PageStep("extract", extract.run),
-    PageStep("repair", repair.run),
-    PageStep("language", language.run, prose_only=True),
-    PageStep("domain", domain.run, filters=False, check=domain.check),
-    PageStep("heuristics", heuristics.run, prose_only=True),
-    PageStep("repetitive_lines", repetitive_lines.run, prose_only=True),
-    PageStep("personal_data", personal_data.run, prose_only=True),
-    PageStep("vocabulary", vocabulary.run, filters=False),
-    PageStep("score", quality.run, filters=False, check=quality.check),
+    PageStep("url", url_step.run, check=url_step.check),
+    PageStep("extract", extract_step.run),
+    PageStep("repair", repair_step.run),
+    PageStep("language", language_step.run, prose_only=True),
+    PageStep("domain", domain_step.run, filters=False, check=domain_step.check),
+    PageStep("heuristics", heuristics_step.run, prose_only=True),
+    PageStep("repetitive_lines", repetitive_lines_step.run, prose_only=True),
+    PageStep("personal_data", personal_data_step.run, prose_only=True),
+    PageStep("vocabulary", vocabulary_step.run, filters=False),
+    PageStep("score", quality_step.run, filters=False, check=quality_step.check),
 )
 CORPUS_STEPS: tuple[CorpusStep, ...] = (OlderVersions(), ExactDuplicates(), NearDuplicates())
 DOCUMENT_STEPS = (
-    DocumentStep("hosts", hosts.run),
-    DocumentStep("outliers", outliers.run, prose_only=True),
-    DocumentStep("repeated_lines", repeated_lines.run, prose_only=True),
-    DocumentStep("quality", cut.run),
-    DocumentStep("domains", caps.run),
-    DocumentStep("contamination", contamination.run, check=contamination.check),
+    DocumentStep("hosts", hosts_step.run),
+    DocumentStep("outliers", outliers_step.run, prose_only=True),
+    DocumentStep("repeated_lines", repeated_lines_step.run, prose_only=True),
+    DocumentStep("quality", cut_step.run),
+    DocumentStep("domains", caps_step.run),
+    DocumentStep("contamination", contamination_step.run, check=contamination_step.check),
 )
 
 # What the funnel tells of, in order: the steps that can drop a page.
