@@ -10,17 +10,34 @@ import difflib
 import tomllib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from herdlm.base.errors import InputError
 
 
 class Section(BaseModel):
-    """A part of a recipe. Unknown keys are errors and values never change after reading."""
+    """A part of a recipe. Unknown keys are errors, and values never change after reading.
+
+    A section whose keys were renamed lists them, old key to new key, and :func:`parse` refuses an old key by giving the
+    new one. A new key that contains a dot is a full key, for what moved to another section::
+
+        class TrainConfig(Section):
+            renamed: ClassVar = {"learning_rate": "peak_lr", "teacher": "herd.models.NAME.distill.teacher"}
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    renamed: ClassVar[dict[str, str]] = {}
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        super().__pydantic_init_subclass__(**options)
+        for old, new in cls.renamed.items():
+            assert old not in cls.model_fields, f"{cls.__name__}.{old} is renamed, yet still a key"
+            assert "." in new or new in cls.model_fields, f"{cls.__name__}.{old} is renamed to {new}, which is no key"
 
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -103,17 +120,20 @@ def parse(schema: type[Schema], tables: dict[str, Any], source: str) -> Schema:
     try:
         return schema.model_validate(tables)
     except ValidationError as error:
-        problems = [_describe(schema, problem) for problem in error.errors(include_url=False)]
+        problems = sorted(error.errors(include_url=False), key=lambda problem: _new_key(schema, problem) is None)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        what, remedy = problems[0]
+        what, remedy = _describe(schema, problems[0])
         raise InputError(f"{source}: {what}{more}", remedy) from error
 
 
-def _describe(schema: type[BaseModel], problem: Any) -> tuple[str, str]:
+def _describe(schema: type[BaseModel], problem: ErrorDetails) -> tuple[str, str]:
+    """What is wrong, and the remedy."""
     path = [str(part) for part in problem["loc"]]
     key = ".".join(path)
+    if new := _new_key(schema, problem):
+        return f"key {key} was renamed to {new}", f"Write {new} in its place"
     if problem["type"] == "extra_forbidden":
-        known = sorted(_keys_at(schema, path[:-1]))
+        known = sorted(_section_at(schema, path[:-1]).model_fields)
         near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
         nearest = ".".join([*path[:-1], near[0]]) if near else ""
         return f"unknown key {key}", f"Did you mean {nearest}?" if near else f"Allowed here: {', '.join(known)}"
@@ -124,13 +144,22 @@ def _describe(schema: type[BaseModel], problem: Any) -> tuple[str, str]:
     return f"key {key} = {problem['input']!r}: {problem['msg'].lower()}", ""
 
 
-def _keys_at(schema: type[BaseModel], path: list[str]) -> list[str]:
-    """The keys a schema allows at a dotted path; tables keyed by name and lists are stepped through."""
-    current: Any = schema
+def _new_key(schema: type[BaseModel], problem: ErrorDetails) -> str | None:
+    """The full key that replaced an unknown one, or None where it was never a key."""
+    if problem["type"] != "extra_forbidden":
+        return None
+    *path, key = map(str, problem["loc"])
+    new: str | None = getattr(_section_at(schema, path), "renamed", {}).get(key)
+    return new if new is None or "." in new else ".".join([*path, new])
+
+
+def _section_at(schema: type[BaseModel], path: list[str]) -> type[BaseModel]:
+    """The section at a dotted path; tables keyed by name and lists are stepped through."""
+    current = schema
     for part in path:
         models = _models_in(current.model_fields[part].annotation) if part in current.model_fields else [current]
         current = models[0] if models else current
-    return list(current.model_fields)
+    return current
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
