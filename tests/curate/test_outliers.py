@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from herdlm.base.errors import DamagedError
-from herdlm.curate.config import OutliersConfig
 from herdlm.curate.steps.outliers import (
     BUCKETS,
+    OutliersConfig,
     Reference,
     WordCounts,
     check_divergence,

@@ -159,7 +159,7 @@ def test_blocked_domains_cover_subdomains_and_words_stand_alone(write: Write) ->
     ("content", "error"),
     [
         (None, "does not exist"),
-        (b"# nothing\n", "names none"),
+        (b"# nothing\n", "is empty"),
         (b"fine.example\nnot a domain\n", "line 2: 'not a domain' is not a domain"),
         (b"http://e.com/\n", "line 1"),
         (b"\xff\xfe", "is not UTF-8"),

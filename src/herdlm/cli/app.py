@@ -816,7 +816,7 @@ def _train_grading(
     kind: str, labels: Path, corpus: Path | None, out: Path, seed: int, set_: list[str] | None, json_: bool
 ) -> None:
     from herdlm.base.recipe import apply_overrides, parse
-    from herdlm.curate.config import GradeConfig
+    from herdlm.curate.grade.config import GradeConfig
     from herdlm.curate.grade.publish import READABLE, train_model
 
     config = parse(GradeConfig, apply_overrides({}, set_ or ()), "--set")
@@ -841,8 +841,8 @@ def label(
 ) -> None:
     """Have a language model judge documents by a rubric. A key is taken from HERDLM_API_KEY or OPENAI_API_KEY."""
     from herdlm.base.recipe import apply_overrides, parse
-    from herdlm.curate.config import LabelConfig
     from herdlm.curate.grade.ask import Asker
+    from herdlm.curate.grade.config import LabelConfig
     from herdlm.curate.grade.label import label_corpus
     from herdlm.curate.grade.rubric import load_rubric
 
@@ -864,8 +864,8 @@ def index(
     json_: JsonOption = False,
 ) -> None:
     """Add a corpus to an index, against which `curate.index` de-duplicates later crawls."""
-    from herdlm.curate.config import NearDuplicatesConfig
     from herdlm.curate.duplicates.add import add_to_index
+    from herdlm.curate.steps.near_duplicates.minhash import NearDuplicatesConfig
     from herdlm.recipe import read_recipe
 
     config = read_recipe(recipe).curate.near_duplicates if recipe else NearDuplicatesConfig()

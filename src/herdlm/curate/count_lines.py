@@ -10,7 +10,8 @@ import numpy as np
 
 from herdlm.base.progress import Progress
 from herdlm.curate import shuffle
-from herdlm.curate.corpus import Decisions, remaining
+from herdlm.curate.corpus import Decisions
+from herdlm.curate.decide import remaining
 from herdlm.curate.job import Job
 from herdlm.curate.repeats import FILES_PER_SCATTER, Repeats
 from herdlm.curate.shuffle import RECORD, as_records

@@ -1,4 +1,4 @@
-"""How good a text is, in [0, 1]: by a model trained on labels, or by countable properties where there is none."""
+"""Graders: classifiers whose calibrated score, in [0, 1], says how good a text is."""
 
 from __future__ import annotations
 
@@ -13,20 +13,11 @@ from herdlm.base.artefact import read_manifest, verify, write_text_durably
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.curate.classify.calibrate import Calibration
 from herdlm.curate.classify.linear import LinearClassifier
-from herdlm.curate.steps.quality.countable import quality
 
 KIND = "grader"
 CALIBRATION = "calibration.json"
 DECIMALS = 4
 GOOD, NOT_GOOD = "good", "not good"
-
-
-class CountableGrader:
-    """Scores by countable properties (``curate/quality.py``): they rank within a language and are no probability."""
-
-    def score(self, texts: Sequence[str], languages: Sequence[str]) -> NDArray[np.float64]:
-        """The scores (N,) of texts in ``languages``, in [0, 1] and with 4 decimals."""
-        return np.array([quality(text, language) for text, language in zip(texts, languages, strict=True)], np.float64)
 
 
 class Grader:

@@ -23,8 +23,8 @@ from herdlm.base.artefact import write_text_durably
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.base.recipe import Section
 from herdlm.base.seeds import stream
+from herdlm.curate.classify.config import ClassifierConfig
 from herdlm.curate.classify.features import Hasher
-from herdlm.curate.config import ClassifierConfig
 
 WEIGHTS, SHAPE = "weights.safetensors", "classifier.json"
 BATCH_TEXTS = 64  # scored at a time

@@ -20,8 +20,8 @@ from typing import Any
 from herdlm.base.errors import DamagedError, HerdError, InputError
 from herdlm.base.progress import Progress
 from herdlm.base.seeds import derive_seed
-from herdlm.curate.config import LabelConfig
 from herdlm.curate.grade.ask import Asker, NoAnswerError
+from herdlm.curate.grade.config import LabelConfig
 from herdlm.curate.grade.rubric import Rubric
 from herdlm.curate.rows import read_corpus
 

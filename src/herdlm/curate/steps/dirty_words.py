@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from functools import cache
 
+from herdlm.curate.batch import Batch, Outcome
+from herdlm.curate.step import PageStep
 from herdlm.curate.words import Words
 
 DIRTY_WORDS: dict[str, frozenset[str]] = {
@@ -64,6 +66,17 @@ DIRTY_WORDS: dict[str, frozenset[str]] = {
 ANYWHERE = frozenset({"ja", "ko", "th", "zh"})
 _SPLIT = bytes(byte if byte >= 0x80 or chr(byte).isalnum() else 0x20 for byte in range(256))
 _PUNCTUATION = "\u201c\u201d\u201e\u2018\u2019«»\u2026\u2013\u2014¡¿·•،؛؟。、\uff01\uff1f\uff08\uff09"
+
+
+class DirtyWords(PageStep):
+    """Sets ``dirty_words`` to their number in each text, for the hosts step. Drops nothing; the heuristics do."""
+
+    name, filters = "dirty_words", False
+
+    def run(self, batch: Batch) -> Outcome:
+        texts = zip(batch["text"], batch["language"], batch["split"], strict=True)
+        counts = [dirty_words(text, language, words) for text, language, words in texts]
+        return Outcome([None] * len(counts), {"dirty_words": counts})
 
 
 def dirty_words(text: str, language: str, words: Words | None = None) -> int:

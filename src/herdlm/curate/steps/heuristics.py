@@ -5,21 +5,57 @@ A.1.1); [C] C4 (Raffel et al. 2020, arXiv 1910.10683, section 2.2); [F] FineWeb 
 section 3.6); [L] Llama 3 (Llama team 2024, arXiv 2407.21783, section 3.1.1). Thresholds are ``HeuristicsConfig``'s; its
 defaults are theirs. They were chosen for English: word lengths are scaled by how long a language's words are, stop
 words and ends of sentences are the language's own (``stopwords.py``, ``orthography.py``).
+
+Programs have short lines, few stop words and as many symbols as words; formulas have words of one letter. A rule that
+such a text breaks by its nature is switched off for its domain, or given room; all others hold as they are, so that a
+page of navigation does not become a corpus because it looks like code.
+
+============================== ======================= ============ ================================================
+key                            code                    mathematics  why
+============================== ======================= ============ ================================================
+min_mean_word_chars            off                     off          operators and variables are words of one character
+max_mean_word_chars            at most 40              as it is     dotted names and calls are one word
+min_alphabetic_words           at least 0.3            at least 0.4 operators, brackets and numbers stand alone
+max_symbols_per_word           off                     as it is     comments, directives and prompts begin with #
+min_stop_words                 at least 1              as it is     a function without prose has no two of them
+min_terminal_lines             off                     off          statements and equations do not end as sentences do
+max_short_lines                off                     at most 0.9  lines are short
+max_lines_per_word             at most 0.6             at most 0.5  lines have few words
+max_duplicate_lines            at most 0.5             as it is     closing brackets and returns repeat
+max_duplicate_line_chars       at most 0.3             as it is
+max_top_ngram_chars            1.5 times               1.5 times    idioms and steps of a derivation repeat
+max_duplicate_ngram_chars      2 times                 1.5 times
+============================== ======================= ============ ================================================
+
+"At most" and "at least" relax: a threshold that is already more lenient stays.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
+from typing import Any, ClassVar
 
-from herdlm.curate.config import HeuristicsConfig
+from pydantic import Field, model_validator
+
+from herdlm.base.recipe import Section
+from herdlm.curate.batch import Batch, Outcome
 from herdlm.curate.ngrams import NGrams
-from herdlm.curate.orthography import SENTENCES_END_IN_SPACES, UNSPACED, line_ends, sentence_ends, word_length_ratio
+from herdlm.curate.orthography import (
+    SENTENCES_END_IN_SPACES,
+    UNSPACED,
+    UNSPACED_WORD_CHARS,
+    line_ends,
+    sentence_ends,
+    word_length_ratio,
+)
+from herdlm.curate.step import PageStep
 from herdlm.curate.steps.dirty_words import dirty_words
+from herdlm.curate.steps.domains.rules import CODE, MATHEMATICS
 from herdlm.curate.stopwords import STOP_WORDS
-from herdlm.curate.words import Words, split_words
+from herdlm.curate.words import Words
 
 BULLETS = tuple("•‣◦▪■●○·-*\u2013")
 ELLIPSES = ("...", "…", "[...]", "[…]")
@@ -27,8 +63,61 @@ ELLIPSIS_ENDS = ".…]"  # what those end with
 PLACEHOLDERS = ("lorem ipsum", "Lorem ipsum", "Lorem Ipsum", "LOREM IPSUM")
 TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
-UNSPACED_WORD_CHARS = 2  # about what a word has in the languages whose characters are counted as words
-LINE_NGRAM = 5
+
+
+class HeuristicsConfig(Section):
+    """Thresholds of the rules below, which name the origin of each. Shares run from 0 to 1."""
+
+    renamed: ClassVar = {
+        "max_line_ngram_chars": "curate.repetitive_lines.max_ngram_chars",
+        "repetitive_line_words": "curate.repetitive_lines.min_words",
+    }
+
+    min_words: int = Field(50, ge=0)
+    max_words: int = Field(100_000, ge=1)
+    min_mean_word_chars: float = Field(3.0, ge=0, description="of English; other languages' scaled")
+    max_mean_word_chars: float = Field(10.0, gt=0, description="of English; other languages' scaled")
+    min_stop_words: int = Field(2, ge=0, description="different stop words of the page's own language")
+    min_sentences: int = Field(3, ge=0, description="ends of sentences")
+    drop_curly_brackets: bool = Field(False, description="as C4 does; it drops pages with code")
+    min_alphabetic_words: float = Field(0.8, ge=0, le=1, description="share of words with a letter in them")
+    max_symbols_per_word: float = Field(0.1, ge=0, description="'#' and ellipses, each, per word")
+    max_bullet_lines: float = Field(0.9, ge=0, le=1)
+    max_ellipsis_lines: float = Field(0.3, ge=0, le=1)
+    min_terminal_lines: float = Field(0.12, ge=0, le=1, description="share of lines that end as sentences do")
+    max_short_lines: float = Field(0.67, ge=0, le=1)
+    short_line_chars: int = Field(30, ge=1)
+    max_lines_per_word: float = Field(0.3, ge=0)
+    max_duplicate_lines: float = Field(0.3, ge=0, le=1)
+    max_duplicate_line_chars: float = Field(0.2, ge=0, le=1)
+    max_duplicate_paragraphs: float = Field(0.3, ge=0, le=1)
+    max_duplicate_paragraph_chars: float = Field(0.2, ge=0, le=1)
+    max_top_ngram_chars: tuple[float, float, float] = Field(
+        (0.20, 0.18, 0.16), description="share of the text in its commonest word 2-, 3- and 4-gram"
+    )
+    max_duplicate_ngram_chars: tuple[float, float, float, float, float, float] = Field(
+        (0.15, 0.14, 0.13, 0.12, 0.11, 0.10), description="share of the text in repeated word 5- to 10-grams"
+    )
+    max_dirty_words: float = Field(0.01, ge=0, le=1, description="share of the words; 1 turns the rule off")
+    min_dirty_words: int = Field(3, ge=1, description="fewer never drop a page")
+
+    @model_validator(mode="after")
+    def _some_length_is_allowed(self) -> HeuristicsConfig:
+        if self.min_words > self.max_words:
+            raise ValueError(f"min_words {self.min_words} is above max_words {self.max_words}")
+        return self
+
+
+class Heuristics(PageStep):
+    """Drops texts by the first rule they break. Rules made for prose are relaxed for code and mathematics."""
+
+    name, prose_only = "heuristics", True
+    settings: HeuristicsConfig
+
+    def run(self, batch: Batch) -> Outcome:
+        rules = {domain: heuristics_for(domain, self.settings) for domain in set(batch["domain"])}
+        texts = zip(batch["text"], batch["language"], batch["domain"], batch["split"], strict=True)
+        return Outcome([check_text(text, language, rules[domain], words) for text, language, domain, words in texts])
 
 
 def check_text(text: str, language: str, config: HeuristicsConfig, words: Words | None = None) -> str | None:
@@ -134,32 +223,50 @@ def _vocabulary_rules(text: str, words: Words, language: str, config: Heuristics
         yield "too_many_dirty_words", many  # [L]
 
 
-def repetitive_lines(text: str, language: str, config: HeuristicsConfig) -> list[str]:
-    """The lines that are mostly made of word 5-grams which stood in the same line before: logs, spam, error messages.
-
-    Such lines are long and each is unlike the others, so no de-duplication of lines finds them ([L], with the coverage
-    of [R]). Lines of fewer than ``repetitive_line_words`` words are not looked at. A page that is full of such lines
-    breaks the rules of duplicate n-grams; of any other page the lines can be removed.
-    """
-    size = UNSPACED_WORD_CHARS if language in UNSPACED else 1
-    found = []
-    for line in text.split("\n"):
-        if len(line) < config.repetitive_line_words:
-            continue
-        words = split_words(line)
-        if len(words) < config.repetitive_line_words * size:
-            continue
-        chars = sum(map(len, words))
-        limit = config.max_line_ngram_chars * chars
-        if chars - sum(map(len, set(words))) <= limit:
-            continue  # only words that stood before can be in n-grams that did
-        numbered = Words(line)
-        if NGrams(numbered.ids, numbered.lengths).duplicate_chars(LINE_NGRAM * size) > limit:
-            found.append(line)
-    return found
+Relax = Callable[[Any], Any]
 
 
-def remove_repetitive_lines(text: str, language: str, config: HeuristicsConfig) -> str:
-    """``text`` without its repetitive lines."""
-    lines = set(repetitive_lines(text, language, config))
-    return "\n".join(line for line in text.split("\n") if line not in lines) if lines else text
+def _at_most(limit: float) -> Relax:
+    return lambda value: max(value, limit)
+
+
+def _at_least(limit: float) -> Relax:
+    return lambda value: min(value, limit)
+
+
+def _times(factor: float) -> Relax:
+    return lambda values: tuple(min(value * factor, 1.0) for value in values)
+
+
+RELAXED: Mapping[str, Mapping[str, Relax]] = {
+    CODE: {
+        "min_mean_word_chars": _at_least(0.0),
+        "max_mean_word_chars": _at_most(40.0),
+        "min_alphabetic_words": _at_least(0.3),
+        "max_symbols_per_word": _at_most(1.0),
+        "min_stop_words": _at_least(1),
+        "min_terminal_lines": _at_least(0.0),
+        "max_short_lines": _at_most(1.0),
+        "max_lines_per_word": _at_most(0.6),
+        "max_duplicate_lines": _at_most(0.5),
+        "max_duplicate_line_chars": _at_most(0.3),
+        "max_top_ngram_chars": _times(1.5),
+        "max_duplicate_ngram_chars": _times(2.0),
+    },
+    MATHEMATICS: {
+        "min_mean_word_chars": _at_least(0.0),
+        "min_alphabetic_words": _at_least(0.4),
+        "min_terminal_lines": _at_least(0.0),
+        "max_short_lines": _at_most(0.9),
+        "max_lines_per_word": _at_most(0.5),
+        "max_top_ngram_chars": _times(1.5),
+        "max_duplicate_ngram_chars": _times(1.5),
+    },
+}
+
+
+def heuristics_for(domain: str, config: HeuristicsConfig) -> HeuristicsConfig:
+    """The thresholds that hold for a domain: ``config``, relaxed where the table above says so."""
+    relaxed = RELAXED.get(domain, {})
+    changes = {key: relax(getattr(config, key)) for key, relax in relaxed.items()}
+    return type(config).model_validate(config.model_dump() | changes)

@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, field_validator
 
 from herdlm.base.errors import InputError
-from herdlm.curate.config import CurateConfig
+from herdlm.base.recipe import Section
+from herdlm.curate.batch import Batch, Outcome
+from herdlm.curate.orthography import LANGUAGES
+from herdlm.curate.step import PageStep
 
 MODEL = Path(__file__).parents[1] / "models" / "lid.176.ftz"
 MODEL_SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
@@ -68,6 +73,49 @@ _SCRIPTS = {
 _NAMES = tuple(_SCRIPTS)
 _OTHER = len(_NAMES)
 _JA, _HAN = _NAMES.index("ja"), _NAMES.index("han")
+
+
+class LanguageConfig(Section):
+    """Which languages to keep, and how certain their identification must be."""
+
+    keep: tuple[str, ...] = Field(
+        ("en", "de", "fr", "es"), min_length=1, description="codes to keep, ISO 639-1 where there is one"
+    )
+    min_score: float = Field(0.5, ge=0, le=1, description="languages with close neighbors: 0.8 times this")
+    thresholds: dict[str, float] = Field({}, description="by language, in place of min_score")
+
+    @field_validator("keep")
+    @classmethod
+    def _languages_are_supported(cls, languages: tuple[str, ...]) -> tuple[str, ...]:
+        _check_languages(languages)
+        return languages
+
+    @field_validator("thresholds")
+    @classmethod
+    def _thresholds_are_probabilities_of_supported_languages(cls, thresholds: dict[str, float]) -> dict[str, float]:
+        _check_languages(thresholds)
+        for language, value in thresholds.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"the threshold {value} of {language!r} is not between 0 and 1")
+        return thresholds
+
+
+def _check_languages(languages: Iterable[str]) -> None:
+    if unknown := sorted(set(languages) - LANGUAGES):
+        raise ValueError(f"language {unknown[0]!r} is not supported; choose from {', '.join(sorted(LANGUAGES))}")
+
+
+class Language(PageStep):
+    """Sets ``language`` (ISO 639) and ``language_score`` in [0, 1], and drops languages that are not wanted."""
+
+    name, prose_only = "language", True
+    settings: LanguageConfig
+
+    def run(self, batch: Batch) -> Outcome:
+        results = [identify(text) for text in batch["text"]]
+        reasons = [check_language(code, score, self.settings) for code, score in results]
+        columns: Batch = {"language": [code for code, _ in results], "language_score": [score for _, score in results]}
+        return Outcome(reasons, columns)
 
 
 def _script_table() -> NDArray[np.uint8]:
@@ -146,14 +194,14 @@ def _by_script(piece: str) -> tuple[str, float]:
     return _NAMES[best], round(int(counts[best]) / letters, 4)
 
 
-def check_language(language: str, score: float, config: CurateConfig) -> str | None:
+def check_language(language: str, score: float, config: LanguageConfig) -> str | None:
     """None to keep a page, or why not: other_language, uncertain_language (a score below the language's threshold)."""
-    if language not in config.languages:
+    if language not in config.keep:
         return "other_language"
     return "uncertain_language" if score < threshold(language, config) else None
 
 
-def threshold(language: str, config: CurateConfig) -> float:
+def threshold(language: str, config: LanguageConfig) -> float:
     """The recipe's own threshold for a language, else the common one, lower where neighbours share the probability."""
-    usual = config.min_language_score * (CLOSE_SHARE if language in CLOSE else 1.0)
-    return config.language_thresholds.get(language, usual)
+    usual = config.min_score * (CLOSE_SHARE if language in CLOSE else 1.0)
+    return config.thresholds.get(language, usual)

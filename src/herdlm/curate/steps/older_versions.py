@@ -1,16 +1,42 @@
-"""Several versions of one page: the newest is kept."""
+"""Drops pages of which the corpus has a newer version at the same address."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from herdlm.curate.shuffle import RECORD, Records, as_records
+from herdlm.curate.step import Compared, CorpusStep
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 UNDATED = np.iinfo(np.int64).min
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LENGTHS = {4: "%Y", 7: "%Y-%m", 14: "%Y%m%d%H%M%S"}  # WARC 1.1 allows years and months; indexes of crawls the last
+
+
+DATED = np.dtype([*RECORD.descr, ("time", "<i8")])
+
+
+class OlderVersions(CorpusStep):
+    """Keeps the newest of the pages that have the same address and passed the steps before."""
+
+    name, reason, columns, record = "older_versions", "older_version", ("url_key", "time"), DATED
+
+    def keys(self, pages: pa.Table) -> Records:
+        """The key of each page's address, with its date."""
+        records = as_records(pages["url_key"].to_numpy(), pages["row"].to_numpy(), DATED)
+        records["time"] = pages["time"].to_numpy()
+        return records
+
+    def gather(self, records: Records, compared: Compared) -> NDArray[np.int64]:
+        """Pairs of a row and the row of its newest version."""
+        return newest(records["key"], records["time"], records["row"])
 
 
 def parse_date(text: str) -> int:

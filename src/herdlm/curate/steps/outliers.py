@@ -10,17 +10,52 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from herdlm.base.errors import DamagedError
-from herdlm.curate.config import OutliersConfig
+from herdlm.base.recipe import Section
+from herdlm.curate.batch import Batch, Outcome
+from herdlm.curate.corpus import Corpus
+from herdlm.curate.step import DocumentStep
 from herdlm.curate.words import Words
 
 BUCKETS = 1 << 16
 REMEMBERED_WORDS = 1 << 17  # about 20 MB a process
+
+
+class OutliersConfig(Section):
+    """How far the words of a document can be from the corpus's."""
+
+    max_divergence: float = Field(4.0, gt=0, description="bits")
+    prior_words: int = Field(500, ge=1, description="words of the corpus's distribution mixed into each document's")
+    min_reference_words: int = Field(1_000_000, ge=1, description="languages with fewer in the corpus are not measured")
+
+
+class Outliers(DocumentStep):
+    """Drops texts by the divergence of their words from those of their language."""
+
+    name, prose_only = "outliers", True
+    settings: OutliersConfig
+
+    def run(self, batch: Batch, corpus: Corpus) -> Outcome:
+        references = _references(corpus.words_file, self.settings)
+        texts = zip(batch["text"], batch["language"], strict=True)
+        return Outcome([check_divergence(text, language, references, self.settings)[1] for text, language in texts])
+
+
+@lru_cache(maxsize=1)
+def _references(words_file: Path, config: OutliersConfig) -> dict[str, Reference]:
+    return references(WordCounts.read(words_file), config)
+
+
+def words_file(pages: Path) -> Path:
+    """Return the path of the word counts of a file of pages."""
+    return pages.with_suffix(".words.npz")
 
 
 class _Buckets(dict[str, int]):

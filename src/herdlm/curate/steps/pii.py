@@ -14,8 +14,13 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Literal
 
-from herdlm.curate.config import PiiConfig, PiiRule
+from pydantic import Field
+
+from herdlm.base.recipe import Section
+from herdlm.curate.batch import Batch, Outcome
+from herdlm.curate.step import PageStep
 from herdlm.curate.words import split_words
 
 KINDS = ("key", "email", "iban", "card", "ip", "phone")
@@ -239,6 +244,38 @@ _KEY_SHAPE = bytes(ord("k" if re.fullmatch("[A-Za-z0-9+/_.=-]", chr(c)) else " "
 _KEY_RUN = b"k" * MIN_KEY_CHARS
 MIN_SECRET_DIGITS = 3
 MIN_SECRET_BITS = 3.5  # Shannon entropy per character; random hexadecimals have up to 4, random base64 up to 6
+
+
+class PiiRule(Section):
+    """What to do about one kind of personal data."""
+
+    action: Literal["mask", "keep"] = Field("mask", description="keep: count only")
+    max_count: int | None = Field(None, ge=0, description="pages with more are dropped")
+    max_per_1000_words: float | None = Field(None, ge=0, description="pages with more are dropped")
+
+
+class PiiConfig(Section):
+    """Rules for personal data and secrets, by kind."""
+
+    email: PiiRule = PiiRule(max_per_1000_words=50)
+    phone: PiiRule = PiiRule(max_per_1000_words=50)
+    ip: PiiRule = PiiRule(max_per_1000_words=100)
+    card: PiiRule = PiiRule(max_count=5)
+    iban: PiiRule = PiiRule(max_count=20)
+    key: PiiRule = PiiRule()
+    min_count: int = Field(5, ge=1, description="pages with fewer of a kind are not dropped for their density")
+
+
+class Pii(PageStep):
+    """Masks personal data and secrets in ``text``, and sets ``pii`` to their number."""
+
+    name, prose_only = "pii", True
+    settings: PiiConfig
+
+    def run(self, batch: Batch) -> Outcome:
+        results = [mask_pii(text, self.settings) for text in batch["text"]]
+        texts, counts, reasons = zip(*results, strict=True)
+        return Outcome(reasons, {"text": list(texts), "pii": [sum(by_kind.values()) for by_kind in counts]})
 
 
 def mask_pii(text: str, config: PiiConfig) -> tuple[str, dict[str, int], str | None]:

@@ -28,6 +28,9 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from herdlm.curate.batch import Batch, Outcome
+from herdlm.curate.step import PageStep
+
 
 def _windows_1252() -> dict[int, str]:
     """What bytes 0x80 to 0x9F show in Windows-1252; the five it leaves open are not in it."""
@@ -105,6 +108,16 @@ def _needs() -> tuple[NDArray[np.uint8], dict[int, list[int]]]:
 _NEEDS, _MEMBERS = _needs()
 _FORMS = re.compile("[" + "".join(map(chr, _MEMBERS[FORM])) + "]+")
 _TO_SHOWN = {code: _SHOWN.get(code, "") for code in _MEMBERS[C1]}
+
+
+class Repair(PageStep):
+    """Repairs ``text``, and drops pages of which nothing is left."""
+
+    name = "repair"
+
+    def run(self, batch: Batch) -> Outcome:
+        texts = [repair(text) for text in batch["text"]]
+        return Outcome([None if text.strip() else "no_text" for text in texts], {"text": texts})
 
 
 def repair(text: str) -> str:

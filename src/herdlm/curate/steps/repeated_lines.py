@@ -19,8 +19,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from herdlm.base.recipe import Section
+from herdlm.curate.batch import Batch, Outcome
+from herdlm.curate.corpus import Corpus
 from herdlm.curate.duplicates.hashing import hash_text
+from herdlm.curate.step import DocumentStep
 from herdlm.curate.words import normalize_lines
 
 LONG_WORDS = 3
@@ -43,6 +48,32 @@ _OPERATOR = re.compile(r"\w\s*(==|!=|:=|[+*/|&^-]=|=>|->|::)\s*\S")
 _CODE_END = (";", "{", "}", "[", "\\", "):", ") :")
 _PERHAPS_CODE = re.compile(r"[ ]{2,3}\S|\s*[#]\s")
 _BLANK_LINES = re.compile(r"\n{3,}")
+
+
+class RepeatedLinesConfig(Section):
+    """When a line is repeated too often."""
+
+    max_documents: int = Field(6, ge=1, description="a line in more documents of a bucket than this is removed")
+    bucket_documents: int = Field(30_000_000, ge=1, description="documents that lines are counted over")
+    max_removed: float = Field(0.5, ge=0, le=1, description="share of a text; where more is removed, the rest goes too")
+
+
+class RepeatedLines(DocumentStep):
+    """Removes repeated lines from ``text``, and drops documents that mostly consist of them."""
+
+    name, prose_only = "repeated_lines", True
+    settings: RepeatedLinesConfig
+
+    def run(self, batch: Batch, corpus: Corpus) -> Outcome:
+        reasons, texts = [], []
+        for row, before, keys in zip(batch["row"], batch["text"], batch["lines"], strict=True):
+            repeated = corpus.repeated_lines(row)
+            has_any = bool(np.isin(np.array(keys, np.uint64), repeated).any())
+            after = remove_lines(before, repeated) if has_any else before
+            reason = check_remainder(before, after, self.settings.max_removed)
+            reasons.append(reason)
+            texts.append(before if reason else after)
+        return Outcome(reasons, {"text": texts})
 
 
 def line_keys(text: str, normalized: Sequence[str] | None = None) -> NDArray[np.uint64]:

@@ -1,22 +1,54 @@
-"""Block lists of domains and words: pages whose address is on one are dropped before they are read."""
+"""Drops pages whose address is on a block list of domains or words, before their content is read."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from pydantic import Field
+
 from herdlm.base.artefact import require_file
 from herdlm.base.errors import InputError
+from herdlm.base.recipe import Section
+from herdlm.curate.batch import Batch, Outcome
 from herdlm.curate.duplicates.url import normalize_host, normalize_url
+from herdlm.curate.step import PageStep
 
 _DOMAIN = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _WORD = re.compile(r"[^\W_]+")
 
 
+class UrlConfig(Section):
+    """Block lists: files with one entry a line."""
+
+    blocked_domains: tuple[str, ...] = Field((), description="files; a domain covers its subdomains")
+    blocked_words: tuple[str, ...] = Field((), description="files; words between the punctuation of an address")
+
+
+class Url(PageStep):
+    """Drops pages of blocked domains, and pages with a blocked word in their address."""
+
+    name = "url"
+    settings: UrlConfig
+
+    def check(self) -> None:
+        _load(self.settings)
+
+    def run(self, batch: Batch) -> Outcome:
+        lists = _load(self.settings)
+        return Outcome([lists.check(url) if url else None for url in batch["url"]])
+
+
+@lru_cache(maxsize=1)
+def _load(config: UrlConfig) -> BlockLists:
+    return BlockLists.load(config.blocked_domains, config.blocked_words)
+
+
 class BlockLists:
-    """Domains, which cover their subdomains, and words that no address may have between its punctuation."""
+    """Blocked domains, which cover their subdomains, and blocked words between the punctuation of an address."""
 
     def __init__(self, domains: Iterable[str] = (), words: Iterable[str] = ()) -> None:
         self.domains = frozenset(domains)
@@ -24,10 +56,10 @@ class BlockLists:
 
     @classmethod
     def load(cls, domains: Iterable[str | Path] = (), words: Iterable[str | Path] = ()) -> BlockLists:
-        """Read files of domains and files of words: one a line, blank lines and lines from ``#`` on passed over.
+        """Read files of domains and files of words: one entry a line, with ``#`` comments.
 
         Raises:
-            InputError: a file is missing, is not UTF-8 or has no entry, or a line is no domain, or no single word.
+            InputError: A file is missing, is not UTF-8 or has no entry, or a line is not a domain or a single word.
         """
         return cls(
             [entry for file in domains for entry in _entries(Path(file), "domain", _domain)],
@@ -35,7 +67,7 @@ class BlockLists:
         )
 
     def check(self, url: str) -> str | None:
-        """Why a page of this address is dropped, ``blocked_domain`` or ``blocked_word``, or None."""
+        """Return the reason to drop a page at this address, ``blocked_domain`` or ``blocked_word``, or None."""
         url = normalize_url(url)
         if self.domains:
             try:
@@ -64,7 +96,7 @@ def _entries(path: Path, what: str, parse: Callable[[str], str | None]) -> list[
             raise InputError(f"{path}, line {number}: {text!r} is not a {what}", f"Write one {what} a line")
         found.append(entry)
     if not found:
-        raise InputError(f"the list of blocked {what}s {path} names none", f"Write one {what} a line, or leave it out")
+        raise InputError(f"the list of blocked {what}s {path} is empty", f"Write one {what} a line, or drop the list")
     return found
 
 

@@ -16,20 +16,42 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from herdlm.base.errors import InputError
-from herdlm.base.recipe import parse
+from herdlm.base.recipe import Section, parse
 from herdlm.curate.classify.word_hashes import WordHashes
-from herdlm.curate.config import BenchmarkConfig, ContaminationConfig
 from herdlm.curate.rows import read_rows
 from herdlm.curate.words import normalize
 
 CONTAMINATED = "contaminated"
 BUCKETS_PER_NGRAM = 16
 _MULTIPLY, _HALF = np.uint64(0x9E3779B97F4A7C15), np.uint64(32)
+
+
+class BenchmarkConfig(Section):
+    """A benchmark whose examples must not be in the corpus."""
+
+    path: str = Field(description="a JSONL (also .gz) or Parquet file")
+    fields: tuple[str, ...] = Field(("text",), min_length=1, description="columns whose texts, joined, are an example")
+    ngram_words: int = Field(8, ge=2)
+    min_overlap: float = Field(
+        0.5, gt=0, le=1, description="share of an example's words from which it counts as leaked"
+    )
+    max_examples_per_ngram: int = Field(
+        10, ge=1, description="an n-gram of more examples than this is the benchmark's template and counts for nothing"
+    )
+    action: Literal["flag", "drop"] = Field("drop", description="what to do with a document that holds an example")
+
+
+class ContaminationConfig(Section):
+    """The benchmarks to look for."""
+
+    benchmarks: dict[str, BenchmarkConfig] = Field({}, description="by the name used in reports")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from pydantic import Field, field_validator
+
 from herdlm.base.errors import InputError
+from herdlm.base.recipe import Section
 from herdlm.curate.classify.grader import require_model
 from herdlm.curate.classify.linear import LinearClassifier
-from herdlm.curate.config import DomainsConfig
 from herdlm.curate.steps.domains.rules import CODE, GENERAL, MATHEMATICS, domain_of
 
 KIND = "domain classifier"
@@ -37,6 +39,21 @@ DOMAINS = (
     "commerce_advertising",
     GENERAL,
 )
+
+
+class DomainsConfig(Section):
+    """How domains are labeled, and capped. Without a model, rules recognize code and mathematics (``rules.py``)."""
+
+    model: str = Field("", description="a classifier's folder, as `herdlm grade train-domains` makes")
+    max_share: dict[str, float] = Field({}, description="by domain, the largest share of the words kept")
+
+    @field_validator("max_share")
+    @classmethod
+    def _are_shares(cls, shares: dict[str, float]) -> dict[str, float]:
+        for domain, share in shares.items():
+            if not 0 < share < 1:
+                raise ValueError(f"max_share of {domain} is {share}: give a share between 0 and 1")
+        return shares
 
 
 class DomainLabels(Protocol):

@@ -12,6 +12,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from herdlm.curate.batch import Batch, Outcome
+from herdlm.curate.step import PageStep
 from herdlm.curate.steps.extract.blocks import read_blocks
 from herdlm.curate.steps.extract.decode import CONTROLS, decode
 from herdlm.curate.steps.extract.model import model
@@ -26,7 +28,29 @@ _TRAILING_SPACE = re.compile(r"[ \t\xa0]+$", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n{3,}")
 _TABS = re.compile(r"(?<=\S)[ \t]*\t[ \t]*")
 
-__all__ = ["decode", "extract", "extract_all", "main_text", "main_texts", "tidy"]
+__all__ = ["Extract", "decode", "extract", "extract_all", "main_text", "main_texts", "tidy"]
+
+
+class Extract(PageStep):
+    """Sets ``text`` to the main text of each page. Source code is decoded and otherwise left unchanged."""
+
+    name = "extract"
+
+    def run(self, batch: Batch) -> Outcome:
+        pages = list(zip(batch["payload"], batch["charset"], batch["kind"], strict=True))
+        texts = iter(
+            extract_all([(payload, charset, kind == "html") for payload, charset, kind in pages if kind != "code"])
+        )
+        results = [_code(payload) if kind == "code" else next(texts) for payload, _, kind in pages]
+        return Outcome([reason for _, reason in results], {"text": [text for text, _ in results]})
+
+
+def _code(payload: bytes) -> tuple[str, str | None]:
+    text = decode(payload, "")
+    if text is None:
+        return "", "wrong_encoding"
+    text = text.replace("\r\n", "\n").strip("\n")
+    return (text, None) if text.strip() else ("", "no_text")
 
 
 def main_text(html: str) -> str:

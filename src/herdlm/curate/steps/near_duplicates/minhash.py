@@ -21,8 +21,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from herdlm.curate.config import NearDuplicatesConfig
+from herdlm.base.recipe import Section
 from herdlm.curate.duplicates.hashing import hash_text, mix
 
 REMEMBERED_WORDS = 1 << 18  # about 50 MB a process
@@ -41,6 +42,21 @@ class _WordHashes(dict[str, int]):
 
 
 _word_hashes = _WordHashes()
+
+
+class NearDuplicatesConfig(Section):
+    """MinHash with banding: two texts meet in a band when all its rows of their signatures agree.
+
+    Texts whose word n-grams have Jaccard similarity s become candidates with probability
+    ``1 - (1 - s**rows)**bands``: with 14 x 8 half of the pairs at s = 0.7 and 94% at 0.85. A candidate is joined to
+    the first text it met if a sketch of both puts their similarity at ``min_similarity`` or more.
+    """
+
+    ngram_words: int = Field(5, ge=1)
+    bands: int = Field(14, ge=1)
+    rows: int = Field(8, ge=1)
+    min_similarity: float = Field(0.8, ge=0, le=1, description="0: candidates are joined unchecked")
+    sketch: int = Field(512, ge=1, description="minima that texts are compared by, a byte each")
 
 
 def ngram_hashes(words: Sequence[str], n: int) -> NDArray[np.uint64]:

@@ -10,11 +10,26 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from herdlm.curate.config import CutoffConfig, QualityConfig
+from herdlm.base.recipe import Section
 
 STEPS = 10_000  # a score is a number of these
 LOW_QUALITY = "low_quality"
+
+
+class CutoffConfig(Section):
+    """Which documents of a language to keep: those with ``min_score`` or more, and the best ``keep_share``."""
+
+    min_score: float = Field(0.0, ge=0, le=1)
+    keep_share: float = Field(1.0, gt=0, le=1, description="the best share of the language's documents")
+
+
+class QualityConfig(CutoffConfig):
+    """How documents are scored, and which are kept. Without a model, countable properties decide (``countable.py``)."""
+
+    model: str = Field("", description="a grader's folder, as `herdlm grade train` makes")
+    languages: dict[str, CutoffConfig] = Field({}, description="other limits for some languages, by ISO 639-1 code")
 
 
 class ScoreCounts:
