@@ -141,7 +141,7 @@ def curate(
     from herdlm.base.artefact import InputEntry
     from herdlm.base.recipe import apply_overrides, parse
     from herdlm.base.standalone import standalone
-    from herdlm.curate.config import PACE, CurateConfig
+    from herdlm.curate.config import CurateConfig
     from herdlm.curate.pipeline import curate as curate_into
     from herdlm.curate.sources.hashes import source_content
     from herdlm.recipe import read_recipe
@@ -159,7 +159,7 @@ def curate(
         f"source-{number}": InputEntry(path=source, content=source_content(source, config, out.parent))
         for number, source in enumerate(sources, 1)
     }
-    settings = config.model_dump(mode="json", exclude=set(PACE))
+    settings = config.fingerprint()
     with standalone(out, kind="documents", name="curate", settings=settings, inputs=inputs, seed=0) as (
         made,
         work,

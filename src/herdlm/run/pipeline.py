@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from herdlm.base.errors import InputError
-from herdlm.curate.config import PACE
 from herdlm.recipe import Recipe
 from herdlm.run.stage import Stage
 
@@ -76,7 +75,7 @@ def _data(recipe: Recipe) -> list[Stage]:
             "documents",
             "herdlm.run.stages.data:curate_stage",
             version=2,
-            settings={"curate": _without(recipe.curate, *PACE)},
+            settings={"curate": recipe.curate.fingerprint()},
             files=recipe.data.sources,
             aids=recipe.curate.aids,
         ),
