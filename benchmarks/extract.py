@@ -76,8 +76,8 @@ def read_pages(folder: Path) -> dict[str, tuple[str, str, str]]:
 
 def make_arms() -> tuple[dict[str, Callable[[str], str]], list[str]]:
     """The arms at hand, and those that are not."""
-    from herdlm.curate.extract import main_text
-    from herdlm.curate.extract.parse import excessive
+    from herdlm.curate.steps.extract import main_text
+    from herdlm.curate.steps.extract.parse import excessive
 
     arms: dict[str, Callable[[str], str]] = {"herdlm": lambda html: "" if excessive(html) else main_text(html)}
     missing = []

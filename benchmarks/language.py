@@ -21,10 +21,9 @@ from pathlib import Path
 from fastwarc.warc import ArchiveIterator
 from versions import ABSENT, version
 
-from herdlm.curate.config import CurateConfig
-from herdlm.curate.extract import extract
-from herdlm.curate.language import identify, threshold
-from herdlm.curate.repair import repair
+from herdlm.curate.steps.extract import extract
+from herdlm.curate.steps.language import LanguageConfig, identify, threshold
+from herdlm.curate.steps.repair import repair
 
 _LANGUAGE = re.compile(r"/html/([a-z]{2})-[A-Z]{2}/(.*)|-amd64/([a-z]{2})(?:_[A-Z]{2})?/(.*)")
 SAME = {"nb": "no", "nn": "no"}
@@ -75,7 +74,7 @@ def measure(name: str, identifier: Callable[[str], tuple[str, float]], texts: li
     accuracy = 1 - sum(wrong.values()) / len(texts)
     print(f"{name}: accuracy {accuracy:.4f}, {milliseconds:.3f} ms of CPU time per page; {len(texts)} pages")
     print("  wrong, as meant -> found:", ", ".join(f"{a} -> {b} {n}" for (a, b), n in wrong.most_common(8)) or "none")
-    config = CurateConfig()
+    config = LanguageConfig()
     low = Counter(
         meant for (meant, _), (found, score) in zip(texts, answers, strict=True) if score < threshold(found, config)
     )

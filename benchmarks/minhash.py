@@ -36,12 +36,18 @@ import numpy as np
 from numpy.typing import NDArray
 from versions import ABSENT, version
 
-from herdlm.curate.config import NearDuplicatesConfig
 from herdlm.curate.duplicates.groups import connect, edges
 from herdlm.curate.duplicates.hashing import mix
-from herdlm.curate.duplicates.minhash import band_keys, fingerprint, minima, ngram_hashes, verified
-from herdlm.curate.extract import extract
-from herdlm.curate.language import identify
+from herdlm.curate.steps.extract import extract
+from herdlm.curate.steps.language import identify
+from herdlm.curate.steps.near_duplicates.minhash import (
+    NearDuplicatesConfig,
+    band_keys,
+    fingerprint,
+    minima,
+    ngram_hashes,
+    verified,
+)
 from herdlm.curate.words import normalize
 
 ARCHIVES = ("web/docs.warc.gz", "web/handbooks.warc.gz")

@@ -50,7 +50,7 @@ def english_texts(data: Path, megabytes: float) -> tuple[list[str], list[str]]:
             "--out",
             str(out),
             "--set",
-            'curate.languages=["en"]',
+            'curate.language.keep=["en"]',
             "--quiet",
         ]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""Trains the block model of herdlm's extractor and writes ``src/herdlm/curate/extract/weights.json``.
+"""Trains the block model of herdlm's extractor and writes ``src/herdlm/curate/steps/extract/weights.json``.
 
     pip install lightgbm
     python -m benchmarks.train_extract --articles FOLDER [--documents FILE.warc.gz ...] [--write]
@@ -31,14 +31,14 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from benchmarks.extract import interval, rates, read_pages, score, shingles
-from herdlm.curate.extract.block_statistics import Bools, Floats, Ints, Measures, measure
-from herdlm.curate.extract.blocks import Blocks, read_blocks
-from herdlm.curate.extract.features import context_features, features
-from herdlm.curate.extract.parse import parse
-from herdlm.curate.extract.rules import apply_rules
-from herdlm.curate.extract.select import choose
+from herdlm.curate.steps.extract.block_statistics import Bools, Floats, Ints, Measures, measure
+from herdlm.curate.steps.extract.blocks import Blocks, read_blocks
+from herdlm.curate.steps.extract.features import context_features, features
+from herdlm.curate.steps.extract.parse import parse
+from herdlm.curate.steps.extract.rules import apply_rules
+from herdlm.curate.steps.extract.select import choose
 
-WEIGHTS = Path(__file__).parents[1] / "src/herdlm/curate/extract/weights.json"
+WEIGHTS = Path(__file__).parents[1] / "src/herdlm/curate/steps/extract/weights.json"
 SETTINGS = dict(
     objective="binary",
     num_leaves=8,

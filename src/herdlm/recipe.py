@@ -225,9 +225,9 @@ class Recipe(Section):
 
     def _sources_exist(self) -> None:
         for name, source in self.tokens.sources.items():
-            if foreign := sorted(set(source.languages) - set(self.curate.languages)):
+            if foreign := sorted(set(source.languages) - set(self.curate.language.keep)):
                 raise ValueError(
-                    f"tokens.sources.{name}.languages names {foreign[0]!r}, which curate.languages does not keep"
+                    f"tokens.sources.{name}.languages names {foreign[0]!r}, which curate.language.keep does not"
                 )
         check_mixes(self.pretrain, (*shard_names(self.tokens.sources), SKILLS))
 

@@ -17,7 +17,7 @@ from herdlm.base.recipe import parse
 from herdlm.curate.config import CurateConfig
 from herdlm.curate.documents import DOCUMENT_SCHEMA, DROPPED_SCHEMA
 from herdlm.curate.pipeline import curate
-from herdlm.curate.steps.contents import FUNNEL_STEPS
+from herdlm.curate.steps.contents import funnel_steps
 from tests.curate.crawls import Write, article, page, record, small_crawl, zipped
 
 ENDS = {
@@ -71,7 +71,7 @@ def test_every_page_ends_where_it_should(finished: tuple[Path, dict[str, Any]]) 
 def test_the_funnel_adds_up(finished: tuple[Path, dict[str, Any]]) -> None:
     folder, funnel = finished
     assert json.loads((folder / "one/funnel.json").read_text()) == funnel
-    assert [step["step"] for step in funnel["steps"]] == list(FUNNEL_STEPS)
+    assert [step["step"] for step in funnel["steps"]] == funnel_steps(CurateConfig())
     before = funnel["input"]["documents"], funnel["input"]["bytes"]
     for step in funnel["steps"]:
         assert (step["documents_in"], step["bytes_in"]) == before
@@ -189,7 +189,10 @@ def test_a_source_without_pages_stops_the_run(write: Write, tmp_path: Path) -> N
 
 def test_config_errors_name_the_key() -> None:
     for tables, message in (
-        ({"languages": ["en", "tlh"]}, r"recipe: languages: language 'tlh' is not supported; choose from af, als, "),
+        (
+            {"language": {"keep": ["en", "tlh"]}},
+            r"recipe: language.keep: language 'tlh' is not supported; choose from af, als, ",
+        ),
         ({"heuristics": {"min_words": 9, "max_words": 3}}, "min_words 9 is above max_words 3"),
         ({"near_duplicates": {"band": 3}}, r"unknown key near_duplicates\.band\. Did you mean near_duplicates\.bands"),
         ({"heuristics": {"max_short_lines": 1.2}}, r"heuristics\.max_short_lines = 1\.2"),

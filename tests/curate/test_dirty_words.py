@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from herdlm.curate.config import HeuristicsConfig
-from herdlm.curate.dirty_words import ANYWHERE, DIRTY_WORDS, dirty_words
-from herdlm.curate.heuristics import check_text
 from herdlm.curate.orthography import LANGUAGES
+from herdlm.curate.steps.dirty_words import ANYWHERE, DIRTY_WORDS, dirty_words
+from herdlm.curate.steps.heuristics import HeuristicsConfig, check_text
 from tests.curate.crawls import article
 
 

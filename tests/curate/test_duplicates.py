@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from herdlm.curate.config import NearDuplicatesConfig
-from herdlm.curate.duplicates import minhash
-from herdlm.curate.duplicates.exact import digest
 from herdlm.curate.duplicates.groups import connect, edges, repeats
-from herdlm.curate.duplicates.minhash import (
+from herdlm.curate.steps.exact_duplicates import digest
+from herdlm.curate.steps.near_duplicates import minhash
+from herdlm.curate.steps.near_duplicates.minhash import (
+    NearDuplicatesConfig,
     band_keys,
     fingerprint,
     minima,
@@ -93,9 +93,9 @@ def test_lines_are_normalised_as_the_text_is(text: str) -> None:
 def test_keys_are_the_same_in_every_process() -> None:
     """Keys of an index made long ago must still be met; Python's own string hashes change from process to process."""
     code = (
-        "from herdlm.curate.duplicates.exact import digest\n"
-        "from herdlm.curate.duplicates.minhash import *\n"
-        "from herdlm.curate.config import NearDuplicatesConfig\n"
+        "from herdlm.curate.steps.exact_duplicates import digest\n"
+        "from herdlm.curate.steps.near_duplicates.minhash import *\n"
+        "from herdlm.curate.steps.near_duplicates.minhash import NearDuplicatesConfig\n"
         "m, s = fingerprint('a b c d e f g'.split(), NearDuplicatesConfig())\n"
         "print(digest('a b'), band_keys(m[None], 14, ['en'])[0, :2].tolist(), s[:4].tolist())\n"
     )

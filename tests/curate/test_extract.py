@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.extract import rates, read_pages, score, shingles
-from herdlm.curate.extract import decode, extract, extract_all, main_text, main_texts, tidy
-from herdlm.curate.extract.block_statistics import measure
-from herdlm.curate.extract.blocks import read_blocks
-from herdlm.curate.extract.features import context_features, features
-from herdlm.curate.extract.model import model
-from herdlm.curate.extract.parse import excessive, parse
-from herdlm.curate.extract.render import render
-from herdlm.curate.extract.rules import apply_rules
+from herdlm.curate.steps.extract import decode, extract, extract_all, main_text, main_texts, tidy
+from herdlm.curate.steps.extract.block_statistics import measure
+from herdlm.curate.steps.extract.blocks import read_blocks
+from herdlm.curate.steps.extract.features import context_features, features
+from herdlm.curate.steps.extract.model import model
+from herdlm.curate.steps.extract.parse import excessive, parse
+from herdlm.curate.steps.extract.render import render
+from herdlm.curate.steps.extract.rules import apply_rules
 from tests.curate.crawls import article, page
 
 GERMAN = page("Grüße aus Köln: die Bäume blühen, und das Öl ist teuer.").decode()

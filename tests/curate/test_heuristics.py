@@ -8,10 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from herdlm.curate import heuristics
-from herdlm.curate.config import HeuristicsConfig
-from herdlm.curate.dirty_words import dirty_words
-from herdlm.curate.heuristics import check_text, remove_repetitive_lines, repetitive_lines
 from herdlm.curate.orthography import (
     LANGUAGES,
     MEAN_WORD_CHARS,
@@ -21,7 +17,11 @@ from herdlm.curate.orthography import (
     sentence_ends,
     word_length_ratio,
 )
-from herdlm.curate.quality import quality
+from herdlm.curate.steps import heuristics
+from herdlm.curate.steps.dirty_words import dirty_words
+from herdlm.curate.steps.heuristics import HeuristicsConfig, check_text
+from herdlm.curate.steps.quality.countable import quality
+from herdlm.curate.steps.repetitive_lines import RepetitiveLinesConfig, remove_repetitive_lines, repetitive_lines
 from herdlm.curate.stopwords import STOP_WORDS
 from herdlm.curate.words import normalize, split_words
 from tests.curate.crawls import article
@@ -240,11 +240,11 @@ def test_repetitive_lines_are_found_and_removed() -> None:
     log = " ".join(f"{i} error while reading the block from the disk" for i in range(12))
     prose = article("en", "a").replace("\n", " ")
     text = f"{prose}\n{log}\n{article('en', 'b')}"
-    assert repetitive_lines(text, "en", DEFAULT) == [log]
-    assert remove_repetitive_lines(text, "en", DEFAULT) == f"{prose}\n{article('en', 'b')}"
-    assert remove_repetitive_lines(prose, "en", DEFAULT) == prose
-    short = HeuristicsConfig(repetitive_line_words=200)
-    assert repetitive_lines(text, "en", short) == []
+    default = RepetitiveLinesConfig()
+    assert repetitive_lines(text, "en", default) == [log]
+    assert remove_repetitive_lines(text, "en", default) == f"{prose}\n{article('en', 'b')}"
+    assert remove_repetitive_lines(prose, "en", default) == prose
+    assert repetitive_lines(text, "en", RepetitiveLinesConfig(min_words=200)) == []
 
 
 def test_marks_belong_to_their_letters() -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from herdlm.curate.config import HostsConfig
-from herdlm.curate.hosts import HostCounts, add_hosts, check_host, rank_hosts
+from herdlm.curate.steps.hosts import HostCounts, HostsConfig, add_hosts, check_host, rank_hosts
 
 CONFIG = HostsConfig(min_pages=2, max_pii_per_1000_words=10, max_dirty_words_per_1000_words=5)
 

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from herdlm.base.errors import InputError
-from herdlm.curate import language as identification
-from herdlm.curate.config import CurateConfig
-from herdlm.curate.language import STRETCH_CHARS, STRETCHES, check_language, identify, sample
 from herdlm.curate.orthography import LANGUAGES
+from herdlm.curate.steps import language as identification
+from herdlm.curate.steps.language import STRETCH_CHARS, STRETCHES, LanguageConfig, check_language, identify, sample
 
 SENTENCES = {
     "en": "The package manager reads the list of files and asks the administrator what to do with those that changed. ",
@@ -71,7 +70,7 @@ def test_the_sample_covers_start_and_end() -> None:
 
 
 def test_check_language() -> None:
-    config = CurateConfig(languages=("en", "de", "no"), language_thresholds={"de": 0.9})
+    config = LanguageConfig(keep=("en", "de", "no"), thresholds={"de": 0.9})
     assert check_language("en", 0.5, config) is None
     assert check_language("fr", 0.99, config) == "other_language"
     assert check_language("en", 0.49, config) == "uncertain_language"
@@ -83,11 +82,11 @@ def test_check_language() -> None:
 
 def test_thresholds_are_checked() -> None:
     with pytest.raises(ValidationError, match="'xx' is not supported"):
-        CurateConfig(language_thresholds={"xx": 0.5})
+        LanguageConfig(thresholds={"xx": 0.5})
     with pytest.raises(ValidationError, match="not between 0 and 1"):
-        CurateConfig(language_thresholds={"en": 1.5})
+        LanguageConfig(thresholds={"en": 1.5})
     with pytest.raises(ValidationError, match="'xx' is not supported"):
-        CurateConfig(languages=("xx",))
+        LanguageConfig(keep=("xx",))
 
 
 def test_a_wrong_or_missing_model_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from herdlm.curate.duplicates.lines import check_remainder, frequent, line_keys, remove_lines
+from herdlm.curate.steps.repeated_lines import check_remainder, frequent, line_keys, remove_lines
 from tests.curate.crawls import article
 
 NOTICE = "We use cookies to improve your experience on this site."

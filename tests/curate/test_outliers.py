@@ -12,8 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from herdlm.base.errors import DamagedError
-from herdlm.curate.config import OutliersConfig
-from herdlm.curate.outliers import BUCKETS, Reference, WordCounts, check_divergence, count_words, divergence, references
+from herdlm.curate.steps.outliers import (
+    BUCKETS,
+    OutliersConfig,
+    Reference,
+    WordCounts,
+    check_divergence,
+    count_words,
+    divergence,
+    references,
+)
 from herdlm.curate.words import Words
 from tests.curate.crawls import article
 

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from herdlm.curate.config import PiiConfig, PiiRule
-from herdlm.curate.pii import KINDS, PLACEHOLDERS, luhn, mask_pii, mod_97
+from herdlm.curate.steps.pii import KINDS, PLACEHOLDERS, PiiConfig, PiiRule, luhn, mask_pii, mod_97
 
 DEFAULT = PiiConfig()
 KEY = "-----BEGIN RSA PRIVATE KEY-----\n" + "MIIEowIBAAKCAQEAx5Zk3\n" * 4 + "-----END RSA PRIVATE KEY-----"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from herdlm.curate.repair import repair
+from herdlm.curate.steps.repair import repair
 
 PROSE = {
     "fr": "Voilà : l’été dernier, à Nîmes, le cœur du « problème » – déjà ancien – s’aggravait… ÇA VA ? Ô Dieu",

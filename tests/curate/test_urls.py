@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from herdlm.base.errors import InputError
-from herdlm.curate.blocked import BlockLists
 from herdlm.curate.duplicates.url import normalize_url, url_key
-from herdlm.curate.duplicates.versions import UNDATED, older_versions, parse_date
+from herdlm.curate.steps.older_versions import UNDATED, older_versions, parse_date
+from herdlm.curate.steps.url import BlockLists
 from tests.curate.crawls import Write
 
 PIECES = st.sampled_from(
@@ -159,7 +159,7 @@ def test_blocked_domains_cover_subdomains_and_words_stand_alone(write: Write) ->
     ("content", "error"),
     [
         (None, "does not exist"),
-        (b"# nothing\n", "names none"),
+        (b"# nothing\n", "is empty"),
         (b"fine.example\nnot a domain\n", "line 2: 'not a domain' is not a domain"),
         (b"http://e.com/\n", "line 1"),
         (b"\xff\xfe", "is not UTF-8"),

@@ -18,7 +18,7 @@ FOUR_SECTIONS = """
 [data]
 sources = ["pages.jsonl"]
 [curate]
-languages = ["en", "de"]
+language.keep = ["en", "de"]
 [tokens]
 validation_percent = 20.0
 [pretrain]

@@ -38,7 +38,7 @@ def curate(
     from herdlm.base.artefact import InputEntry
     from herdlm.base.recipe import apply_overrides, parse
     from herdlm.base.standalone import standalone
-    from herdlm.curate.config import PACE, CurateConfig
+    from herdlm.curate.config import CurateConfig
     from herdlm.curate.pipeline import curate as curate_into
     from herdlm.curate.sources.hashes import source_content
     from herdlm.recipe import read_recipe
@@ -56,7 +56,7 @@ def curate(
         f"source-{number}": InputEntry(path=source, content=source_content(source, config, out.parent))
         for number, source in enumerate(sources, 1)
     }
-    settings = config.model_dump(mode="json", exclude=set(PACE))
+    settings = config.fingerprint()
     with standalone(out, kind="documents", name="curate", settings=settings, inputs=inputs, seed=0) as (
         made,
         work,
@@ -102,8 +102,8 @@ def index(
     json_: JsonOption = False,
 ) -> None:
     """Add a corpus to an index, so that `curate.index` de-duplicates later crawls against it."""
-    from herdlm.curate.config import NearDuplicatesConfig
     from herdlm.curate.duplicates.add import add_to_index
+    from herdlm.curate.steps.near_duplicates.minhash import NearDuplicatesConfig
     from herdlm.recipe import read_recipe
 
     config = read_recipe(recipe).curate.near_duplicates if recipe else NearDuplicatesConfig()
@@ -135,8 +135,8 @@ def label(
     The API key is read from HERDLM_API_KEY or OPENAI_API_KEY.
     """
     from herdlm.base.recipe import apply_overrides, parse
-    from herdlm.curate.config import LabelConfig
     from herdlm.curate.grade.ask import Asker
+    from herdlm.curate.grade.config import LabelConfig
     from herdlm.curate.grade.label import label_corpus
     from herdlm.curate.grade.rubric import load_rubric
 
@@ -162,8 +162,8 @@ def contamination(
     json_: JsonOption = False,
 ) -> None:
     """Report which benchmark examples appear in a corpus, without changing it."""
-    from herdlm.curate.grade import contamination_report
-    from herdlm.curate.grade.contamination import Contamination, read_config
+    from herdlm.curate.steps.contamination import report as contamination_report
+    from herdlm.curate.steps.contamination.benchmarks import Contamination, read_config
 
     config = read_config(benchmark, field, ngram_words, min_overlap)
     counts = contamination_report.scan(corpus, Contamination.load(config.benchmarks), quiet=quiet or json_)
@@ -215,7 +215,7 @@ def _train_grading(
     kind: str, labels: Path, corpus: Path | None, out: Path, seed: int, set_: list[str] | None, json_: bool
 ) -> None:
     from herdlm.base.recipe import apply_overrides, parse
-    from herdlm.curate.config import GradeConfig
+    from herdlm.curate.grade.config import GradeConfig
     from herdlm.curate.grade.publish import READABLE, train_model
 
     config = parse(GradeConfig, apply_overrides({}, set_ or ()), "--set")

@@ -20,20 +20,19 @@ from numpy.typing import NDArray
 from herdlm.base.artefact import hash_json
 from herdlm.curate.batch import Batch
 from herdlm.curate.config import PACE, CurateConfig
-from herdlm.curate.corpus import words_file
 from herdlm.curate.documents import FINGERPRINTS, PAGE_SCHEMA, RowWriter
-from herdlm.curate.duplicates.exact import digest
-from herdlm.curate.duplicates.lines import line_keys
-from herdlm.curate.duplicates.minhash import band_keys, fingerprint
-from herdlm.curate.duplicates.sketches import write_sketches
 from herdlm.curate.duplicates.url import url_key
-from herdlm.curate.duplicates.versions import parse_date
-from herdlm.curate.outliers import WordCounts
 from herdlm.curate.sources.page import Page
 from herdlm.curate.sources.reach import Reach
 from herdlm.curate.sources.shards import NUMBER_BITS, Shard, read_shard
 from herdlm.curate.step import Ledger, run_steps, still_in
-from herdlm.curate.steps.contents import PAGE_STEPS
+from herdlm.curate.steps.contents import page_steps
+from herdlm.curate.steps.exact_duplicates import digest
+from herdlm.curate.steps.near_duplicates.minhash import band_keys, fingerprint
+from herdlm.curate.steps.near_duplicates.sketches import write_sketches
+from herdlm.curate.steps.older_versions import parse_date
+from herdlm.curate.steps.outliers import WordCounts, words_file
+from herdlm.curate.steps.repeated_lines import line_keys
 
 BATCH_BYTES = 4 << 20
 FINGERPRINT, SUMMARY, ACCOUNT = b"herdlm.fingerprint", b"herdlm.summary", b"herdlm.account"
@@ -69,25 +68,25 @@ class AnnotateTask:
     def finished(self) -> dict[str, Any] | None:
         """The summary that an earlier run left, if it made the same."""
         try:
-            told = pq.read_metadata(self.path).metadata or {}
+            metadata = pq.read_metadata(self.path).metadata or {}
         except (pa.ArrowInvalid, OSError):
             return None
-        if told.get(FINGERPRINT) != self.fingerprint.encode():
+        if metadata.get(FINGERPRINT) != self.fingerprint.encode():
             return None
-        summary: dict[str, Any] = json.loads(told[SUMMARY])
+        summary: dict[str, Any] = json.loads(metadata[SUMMARY])
         return summary
 
     def account(self) -> dict[str, Any]:
-        """What the steps did to the shard's pages, as a :class:`Ledger` tells it."""
-        told: dict[str, Any] = json.loads(pq.read_metadata(self.path).metadata[ACCOUNT])
-        return told
+        """Return what the steps did to the shard's pages, as :meth:`Ledger.as_json` returns it."""
+        account: dict[str, Any] = json.loads(pq.read_metadata(self.path).metadata[ACCOUNT])
+        return account
 
 
 def annotate(task: AnnotateTask) -> dict[str, Any]:
     """Work on one shard; tell how many pages, and where its first record and the next shard's start."""
     config, shard = task.config, task.shard
     reach = Reach(shard.begin if shard.start is None else shard.start, shard.end, known=shard.start is not None)
-    ledger = Ledger(task.seed)
+    ledger, steps = Ledger(task.seed), page_steps(config)
     pages = usable = kept = 0
     words = WordCounts()
     rows: list[int] = []
@@ -96,7 +95,7 @@ def annotate(task: AnnotateTask) -> dict[str, Any]:
         for batch in _batches(shard, reach, config):
             pages += len(batch["row"])
             usable += batch["fault"].count(None)
-            run_steps(batch, PAGE_STEPS, config, ledger)
+            run_steps(batch, steps, ledger)
             kept += batch["step"].count(None)
             with ledger.timed("word counts"):
                 for i in still_in(batch):

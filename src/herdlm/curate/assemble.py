@@ -21,11 +21,12 @@ from herdlm.curate.batch import Batch, Outcome
 from herdlm.curate.config import CurateConfig
 from herdlm.curate.corpus import Corpus
 from herdlm.curate.documents import DOCUMENT_SCHEMA, DROPPED_SCHEMA, FINGERPRINTS, PAGE_SCHEMA, RowWriter
-from herdlm.curate.duplicates.index import Index
+from herdlm.curate.duplicates.index import open_index
 from herdlm.curate.samples import order
 from herdlm.curate.sources.shards import MAX_NUMBER, NUMBER_BITS
 from herdlm.curate.step import Ledger, apply, run_steps, still_in
-from herdlm.curate.steps.contents import CORPUS_STEPS, DOCUMENT_STEPS
+from herdlm.curate.steps.contamination.step import DropContaminated
+from herdlm.curate.steps.contents import corpus_steps, document_steps
 
 DOCUMENTS, DROPPED, ACCOUNTS = "documents", "dropped", "accounts"
 _COLUMNS = [name for name in PAGE_SCHEMA.names if name not in FINGERPRINTS or name == "lines"]
@@ -63,8 +64,8 @@ def assemble(task: AssembleTask) -> None:
     """Write one shard's documents, dropped documents and counts."""
     ledger = Ledger(task.seed)
     config = task.config
-    corpus = Corpus(config, task.seed, task.decisions, task.lines, task.words)
-    steps = [step.within(corpus) for step in DOCUMENT_STEPS]
+    corpus = Corpus(task.seed, task.decisions, task.lines, task.words)
+    steps = document_steps(config)
     with ExitStack() as stack:
         documents = stack.enter_context(RowWriter(task.part(DOCUMENTS), DOCUMENT_SCHEMA))
         dropped = None
@@ -76,7 +77,7 @@ def assemble(task: AssembleTask) -> None:
                 with ledger.timed(name):
                     outcome = _repeats(batch, name, path, task)
                 apply(batch, (at := still_in(batch)), at, outcome, name=name, ledger=ledger)
-            run_steps(batch, steps, config, ledger)
+            run_steps(batch, steps, ledger, corpus)
             with ledger.timed("write"):
                 documents.write(batch, still_in(batch))
                 if dropped is not None:
@@ -88,8 +89,9 @@ def assemble(task: AssembleTask) -> None:
         if dropped is not None:
             for row in sample.drawn():
                 dropped.write(row, [0])
-    told = ledger.as_json() | {"contamination": corpus.contamination.as_json()}
-    write_text_durably(task.account, json.dumps(told))
+    contamination = next(step for step in steps if isinstance(step, DropContaminated)).counts
+    account = ledger.as_json() | {"contamination": contamination.as_json()}
+    write_text_durably(task.account, json.dumps(account))
 
 
 def _batches(path: Path) -> Iterator[Batch]:
@@ -103,7 +105,7 @@ def _batches(path: Path) -> Iterator[Batch]:
 
 def _repeats(batch: Batch, name: str, path: Path, task: AssembleTask) -> Outcome:
     """What a corpus step found of the pages that are still in."""
-    reason = next(step.reason for step in CORPUS_STEPS if step.name == name)
+    reason = next(step.reason for step in corpus_steps(task.config) if step.name == name)
     at = still_in(batch)
     rows, firsts = shuffle.load(path)
     found = shuffle.find(np.array([batch["row"][i] for i in at], np.int64), rows)
@@ -115,7 +117,7 @@ def _repeats(batch: Batch, name: str, path: Path, task: AssembleTask) -> Outcome
 def _id(row: int, task: AssembleTask) -> str:
     """The id of a page, of this crawl or (rows below 0) of an earlier one."""
     if row < 0:
-        index = Index.open(Path(task.config.index), task.config.near_duplicates, hashes=False)
+        index = open_index(task.config.index, task.config.near_duplicates)
         return index.ids(np.array([row]))[0]
     return f"{_names(task.names)[row >> NUMBER_BITS]}#{row & MAX_NUMBER}"
 

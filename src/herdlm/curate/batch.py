@@ -1,4 +1,4 @@
-"""Pages as columns, and what a step says of them."""
+"""Pages as columns, and what a step says about them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,12 @@ Batch = dict[str, list[Any]]  # column -> values, of equal lengths
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a step makes of a batch: for each page why it is dropped, or None; and new values of columns."""
+    """A step's result for a batch: for each page the reason to drop it, or None; and new values of columns."""
 
     reasons: Sequence[str | None]
     columns: Batch = field(default_factory=dict)
 
-    @property
-    def keep(self) -> list[bool]:
-        """For each page whether it goes on to the next step."""
-        return [reason is None for reason in self.reasons]
 
-
-def size(batch: Batch) -> int:
-    """The number of pages."""
-    return len(next(iter(batch.values()), []))
-
-
-def take(batch: Batch, at: Sequence[int]) -> Batch:
-    """The pages at the given places."""
-    return {name: [values[i] for i in at] for name, values in batch.items()}
+def take(batch: Batch, indices: Sequence[int]) -> Batch:
+    """Return the pages at ``indices``."""
+    return {name: [values[i] for i in indices] for name, values in batch.items()}

@@ -21,6 +21,7 @@ LANGUAGES = frozenset(_CODES.split())
 
 # Written without spaces between words. What counts as a word in these scripts: see ``words.py``
 UNSPACED = frozenset({"bo", "ja", "km", "lo", "my", "th", "wuu", "yue", "zh"})
+UNSPACED_WORD_CHARS = 2  # the mean length of their words, where each character is counted as a word
 
 # Characters per word, punctuation that touches it included. The first row was measured on translated software manuals
 # (medians over pages), the second is estimated from it and from the languages' kin.

@@ -24,18 +24,18 @@ from herdlm.base.progress import Progress
 from herdlm.curate.annotate import AnnotateTask, annotate
 from herdlm.curate.assemble import ACCOUNTS, DOCUMENTS, DROPPED, AssembleTask, assemble
 from herdlm.curate.config import CurateConfig
-from herdlm.curate.corpus import HOSTS, add_words, decide, write_decisions
+from herdlm.curate.count_lines import find_repeated_lines
+from herdlm.curate.decide import HOSTS, add_words, decide
 from herdlm.curate.duplicates.index import Index
-from herdlm.curate.grade.contamination import Contamination
-from herdlm.curate.grade.contamination_report import ContaminationCounts
 from herdlm.curate.job import Job
-from herdlm.curate.repeated_lines import find_repeated_lines
 from herdlm.curate.repeats import Repeats, find_repeats
-from herdlm.curate.runner.interface import open_runner
+from herdlm.curate.runner.open import open_runner
 from herdlm.curate.sources.find import SourceFile, find_sources
 from herdlm.curate.sources.shards import check_pages, plan_shards
 from herdlm.curate.step import Ledger
-from herdlm.curate.steps.contents import DOCUMENT_STEPS, FUNNEL_STEPS, PAGE_STEPS
+from herdlm.curate.steps.contamination.benchmarks import Contamination
+from herdlm.curate.steps.contamination.report import ContaminationCounts
+from herdlm.curate.steps.contents import document_steps, funnel_steps, page_steps
 
 FUNNEL, SAMPLES, TIMING = "funnel.json", "samples.json", "timing.json"
 CONTAMINATION, DECISIONS = "contamination.json", "decisions.json"
@@ -68,8 +68,8 @@ def curate(
             is missing, or no page is left.
         HerdError: a worker died again and again.
     """
-    for step in (*PAGE_STEPS, *DOCUMENT_STEPS):
-        step.check(config)
+    for step in (*page_steps(config), *document_steps(config)):
+        step.check()
     if config.index:
         Index.open(Path(config.index), config.near_duplicates)  # whole and with these parameters, or nothing begins
     files = find_sources(sources, config)
@@ -89,13 +89,14 @@ def curate(
     contamination = ContaminationCounts(Contamination.load(config.contamination.benchmarks))
     for task, part in zip(tasks, parts, strict=True):
         ledger.add(task.account())
-        told = json.loads(part.account.read_text(encoding="utf-8"))
-        contamination.merge(told.pop("contamination"))
-        ledger.add(told)
-    funnel = ledger.funnel.as_dict(FUNNEL_STEPS, files=len(files), file_bytes=sum(file.bytes for file in files))
+        account = json.loads(part.account.read_text(encoding="utf-8"))
+        contamination.merge(account.pop("contamination"))
+        ledger.add(account)
+    rows = funnel_steps(config)
+    funnel = ledger.funnel.as_dict(rows, files=len(files), file_bytes=sum(file.bytes for file in files))
     if not funnel["output"]["documents"]:
         raise _nothing_left(funnel)
-    _publish(result, out, funnel, ledger)
+    _publish(result, out, funnel, ledger.samples.as_dict(rows), ledger.seconds)
     if config.contamination.benchmarks:
         report = json.dumps(contamination.report(), indent=2, ensure_ascii=False)
         write_text_durably(out / CONTAMINATION, report + "\n")
@@ -136,12 +137,12 @@ def _annotate_all(files: Sequence[SourceFile], job: Job) -> tuple[list[AnnotateT
 
 def _made_with(config: CurateConfig) -> str:
     """What the same recipe would make other files with: herdlm, and the models, lists and indexes that it names."""
-    told: list[Any] = [herdlm.__version__]
+    made_with: list[Any] = [herdlm.__version__, config.fingerprint().get("steps", {})]
     for aid in map(Path, config.aids):
         for path in [aid, *sorted(aid.rglob("*"))]:
             status = path.stat()
-            told.append([str(path), status.st_size, status.st_mtime_ns])
-    return hash_json(told)
+            made_with.append([str(path), status.st_size, status.st_mtime_ns])
+    return hash_json(made_with)
 
 
 def _astray(tasks: Sequence[AnnotateTask], summaries: dict[int, Summary]) -> list[AnnotateTask]:
@@ -169,7 +170,7 @@ def _decide(pages: Sequence[Path], repeats: Repeats, result: Path, job: Job) -> 
     if (result / LINES).exists():
         return
     decisions, lines = decide(pages, tuple(repeats.values()), result, job)
-    write_decisions(decisions, result / DECISIONS)
+    decisions.write(result / DECISIONS)
     add_words(pages, result / WORDS)
     find_repeated_lines(pages, repeats, decisions, lines=lines, result=result / LINES, job=job)
 
@@ -205,15 +206,16 @@ def _assemble_all(
     return parts
 
 
-def _publish(result: Path, out: Path, funnel: dict[str, Any], ledger: Ledger) -> None:
+def _publish(
+    result: Path, out: Path, funnel: dict[str, Any], samples: dict[str, Any], seconds: dict[str, float]
+) -> None:
     """Move the result to where the caller wants it."""
     for kind in (DOCUMENTS, DROPPED):
         if (result / kind).is_dir():
             shutil.move(result / kind, out / kind)
     shutil.move(result / HOSTS, out / HOSTS)
-    samples = ledger.samples.as_dict(FUNNEL_STEPS)
-    seconds = {name: round(spent, 3) for name, spent in ledger.seconds.items()}
-    for name, content in ((SAMPLES, samples), (TIMING, {"cpu_seconds": seconds}), (FUNNEL, funnel)):
+    timing = {"cpu_seconds": {name: round(spent, 3) for name, spent in seconds.items()}}
+    for name, content in ((SAMPLES, samples), (TIMING, timing), (FUNNEL, funnel)):
         write_text_durably(out / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -17,13 +17,12 @@ import pyarrow.parquet as pq
 from herdlm.base.artefact import hash_json
 from herdlm.base.progress import Progress
 from herdlm.curate import shuffle
-from herdlm.curate.config import CurateConfig
 from herdlm.curate.duplicates.groups import unique_pairs
 from herdlm.curate.job import Job
 from herdlm.curate.runner.interface import Runner
 from herdlm.curate.shuffle import Records
 from herdlm.curate.step import Compared, CorpusStep
-from herdlm.curate.steps.contents import CORPUS_STEPS
+from herdlm.curate.steps.contents import corpus_steps
 
 FILES_PER_SCATTER = 64
 
@@ -39,7 +38,6 @@ class ScatterTask:
     dropped: tuple[Path, ...]  # results of the steps before
     partitions: int
     path: Path
-    config: CurateConfig
 
     def __str__(self) -> str:
         return f"{self.step.name} of {self.pages[0].name} and {len(self.pages) - 1} more"
@@ -53,7 +51,6 @@ class GatherTask:
     scattered: tuple[Path, ...]
     partition: int
     path: Path
-    config: CurateConfig
     compared: Compared
 
     def __str__(self) -> str:
@@ -64,15 +61,13 @@ Task = TypeVar("Task", ScatterTask, GatherTask)
 
 
 def find_repeats(pages: Sequence[Path], kept: int, made_of: str, job: Job) -> Repeats:
-    """What every step of ``CORPUS_STEPS`` drops among the pages of the first pass, of which ``kept`` are still in.
+    """What every step of ``corpus_steps`` drops among the pages of the first pass, of which ``kept`` are still in.
 
     ``made_of`` tells one set of pages from another: what was found for other pages is not used.
     """
     found: Repeats = {}
-    for step in CORPUS_STEPS:
-        partitions = shuffle.partitions_for(
-            kept * step.keys_per_page(job.config), job.config.shuffle_megabytes, step.record
-        )
+    for step in corpus_steps(job.config):
+        partitions = shuffle.partitions_for(kept * step.keys_per_page, job.config.shuffle_megabytes, step.record)
         folder = job.work / "shuffle" / f"{step.name}-{hash_json([made_of, partitions])[:16]}"
         folder.mkdir(parents=True, exist_ok=True)
         result = folder / "repeats.npy"
@@ -85,7 +80,6 @@ def find_repeats(pages: Sequence[Path], kept: int, made_of: str, job: Job) -> Re
                     dropped,
                     partitions,
                     folder / f"scattered-{begin // FILES_PER_SCATTER:05}.npy",
-                    job.config,
                 )
                 for begin in range(0, len(pages), FILES_PER_SCATTER)
             ]
@@ -100,7 +94,7 @@ def _find(
     """Scatter, gather and settle one step, and tidy up."""
     scattered = tuple(task.path for task in scatters)
     gathers = [
-        GatherTask(step, scattered, number, result.with_name(f"pairs-{number:05}.npy"), job.config, compared)
+        GatherTask(step, scattered, number, result.with_name(f"pairs-{number:05}.npy"), compared)
         for number in range(partitions)
     ]
     total = len(scatters) + len(gathers)
@@ -108,7 +102,7 @@ def _find(
         _run(job.runner, scatter, scatters, progress)
         _run(job.runner, gather, gathers, progress)
     pairs = np.concatenate([shuffle.load(task.path) for task in gathers])
-    shuffle.save(np.stack(step.settle(unique_pairs(pairs), job.config)), result)
+    shuffle.save(np.stack(step.settle(unique_pairs(pairs))), result)
     for path in (*scattered, *(task.path for task in gathers)):
         path.unlink()
 
@@ -131,11 +125,11 @@ def scatter(task: ScatterTask) -> None:
         is_in = np.ones(len(table), bool)
         for rows in dropped:
             is_in &= shuffle.find(table["row"].to_numpy(), rows) < 0
-        pieces.append(task.step.keys(table.filter(is_in), task.config))
+        pieces.append(task.step.keys(table.filter(is_in)))
     shuffle.scatter(np.concatenate([*pieces, np.empty(0, task.step.record)]), task.partitions, task.path)
 
 
 def gather(task: GatherTask) -> None:
     """Compare the pages of one partition."""
     records = shuffle.gather(task.scattered, task.partition, task.step.record)
-    shuffle.save(task.step.gather(records, task.compared, task.config), task.path)
+    shuffle.save(task.step.gather(records, task.compared), task.path)

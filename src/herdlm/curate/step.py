@@ -1,87 +1,110 @@
-"""What a step is, and how batches go through steps: judged, counted and sampled."""
+"""What a curation step is, and how a batch of pages goes through steps: judged, counted and sampled."""
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
+from herdlm.base.recipe import Section
 from herdlm.curate.batch import Batch, Outcome, take
-from herdlm.curate.config import CurateConfig
+from herdlm.curate.corpus import Corpus
 from herdlm.curate.funnel import Funnel
 from herdlm.curate.samples import Samples
 from herdlm.curate.shuffle import RECORD, Records
 from herdlm.curate.words import Words
 
-Run = Callable[[Batch, CurateConfig], Outcome]
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
-def nothing_to_load(config: CurateConfig) -> None:
-    """The check of a step that needs neither model nor list nor index."""
+class Step(ABC):
+    """A step that judges batches of pages.
 
-
-@dataclass(frozen=True, slots=True)
-class PageStep:
-    """A step that judges pages by what is known of each.
-
-    Args:
-        name: in the funnel and beside every document it drops.
-        run: a pure function on a batch.
-        prose_only: source code passes it by.
-        filters: it can drop pages; else it only says something of them.
-        check: raises InputError where a model, list or index that the configuration asks for is missing. It is called
-            before anything is read, so that no run goes on without it.
+    Attributes:
+        name: Names the step's recipe section, its row in the funnel, and the documents it drops.
+        prose_only: Source code skips the step.
+        filters: Whether the step can drop pages. If not, it only annotates them and has no row in the funnel.
     """
 
     name: str
-    run: Run
     prose_only: bool = False
     filters: bool = True
-    check: Callable[[CurateConfig], None] = nothing_to_load
+
+    def check(self) -> None:  # noqa: B027 - most steps need nothing
+        """Load the models and lists that the step needs. Called once before any page is read.
+
+        Raises:
+            InputError: One is missing or damaged.
+        """
+
+    @abstractmethod
+    def judge(self, batch: Batch, corpus: Corpus | None) -> Outcome:
+        """Return the outcome for a batch; ``corpus`` is None in the first pass."""
 
 
-@dataclass(frozen=True, slots=True)
-class DocumentStep:
-    """A step that judges a page by what is known of it and of the corpus; see :class:`PageStep`."""
+class PageStep(Step):
+    """A step that judges each page on its own, in the first pass.
 
-    name: str
-    run: Callable[..., Outcome]  # of batch, configuration and corpus
-    prose_only: bool = False
-    check: Callable[[CurateConfig], None] = nothing_to_load
+    A recipe can name the user's own subclasses (``steps/own.py``). Each subclass may define ``Settings``, the schema of
+    its keys, and ``version``, which the user raises when code outside of the step's module changes its outcome.
+    """
 
-    def within(self, corpus: Any) -> PageStep:
-        """The step within a ``corpus.Corpus``."""
-        return PageStep(self.name, partial(self.run, corpus=corpus), self.prose_only)
+    Settings: ClassVar[type[Section]] = Section
+    version: ClassVar[int | str] = 1
+
+    def __init__(self, settings: Any = None) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def run(self, batch: Batch) -> Outcome:
+        """Return a reason or None for each page of a batch, and new values of columns. Must be a pure function."""
+
+    def judge(self, batch: Batch, corpus: Corpus | None) -> Outcome:
+        return self.run(batch)
+
+
+class DocumentStep(Step):
+    """A step that judges each page by what is known of the whole corpus, in the third pass."""
+
+    def __init__(self, settings: Any = None) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def run(self, batch: Batch, corpus: Corpus) -> Outcome:
+        """Return a reason or None for each page of a batch, and new values of columns."""
+
+    def judge(self, batch: Batch, corpus: Corpus | None) -> Outcome:
+        assert corpus is not None, f"{self.name} runs in the third pass"
+        return self.run(batch, corpus)
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What a corpus step may look up beside its records.
+    """What a corpus step can look up besides its records.
 
-    Args:
-        pages: the first pass's files, in the order of rows; sketches stand beside them.
+    Attributes:
+        pages: The files of the first pass, in the order of rows. Sketches are stored beside them.
     """
 
     pages: tuple[Path, ...]
 
 
 class CorpusStep(ABC):
-    """A step that compares pages across the corpus by keys and row numbers alone.
+    """A step that compares pages across the corpus, by keys and row numbers alone, in the second pass.
 
     Attributes:
-        name: in the funnel and beside every document it drops.
-        reason: why it drops them.
-        columns: of the first pass's pages that it makes keys of; pages whose first one is null are out.
-        record: what is scattered: a key, a row, and what else the step compares by.
+        name: Names the step's recipe section, its row in the funnel, and the documents it drops.
+        reason: Why it drops them.
+        columns: The columns of the pages from which it makes keys. It skips pages whose first column is null.
+        record: The dtype of what is scattered: a key, a row, and what else the step compares.
     """
 
     name: str
@@ -89,25 +112,26 @@ class CorpusStep(ABC):
     columns: tuple[str, ...]
     record: np.dtype[Any] = RECORD
 
-    @abstractmethod
-    def keys_per_page(self, config: CurateConfig) -> int:
+    @property
+    def keys_per_page(self) -> int:
         """How many keys a page has."""
+        return 1
 
     @abstractmethod
-    def keys(self, pages: pa.Table, config: CurateConfig) -> Records:
-        """Keys of pages (``row`` and ``columns``): what has the same key meets in one partition."""
+    def keys(self, pages: pa.Table) -> Records:
+        """Return the keys of pages (``row`` and ``columns``). Equal keys meet in one partition."""
 
     @abstractmethod
-    def gather(self, records: Records, compared: Compared, config: CurateConfig) -> NDArray[np.int64]:
-        """(P, 2) pairs of rows from all records of a partition's keys: each row with one it repeats."""
+    def gather(self, records: Records, compared: Compared) -> NDArray[np.int64]:
+        """Return (P, 2) pairs from all records of a partition: a row, and a row that it repeats."""
 
-    @abstractmethod
-    def settle(self, pairs: NDArray[np.int64], config: CurateConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """From the pairs of all partitions the rows to drop, ascending, each once, and for each the row it repeats."""
+    def settle(self, pairs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the rows to drop, ascending and each once, and the row that each repeats, from all pairs."""
+        return pairs[:, 0], pairs[:, 1]
 
 
 class Ledger:
-    """What steps did: the funnel's counts, samples of what they let through and dropped, and their CPU seconds."""
+    """Counts what steps did: the funnel, samples of kept and dropped pages, and CPU seconds."""
 
     def __init__(self, seed: int) -> None:
         self.funnel = Funnel()
@@ -116,48 +140,48 @@ class Ledger:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Count the CPU time of a block under ``name``."""
+        """Add the CPU time of a block to the seconds of ``name``."""
         started = time.process_time()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.process_time() - started
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as JSON can carry it."""
+        """Return everything as JSON-serializable values."""
         return {"funnel": self.funnel.as_json(), "samples": self.samples.as_json(), "seconds": self.seconds}
 
-    def add(self, told: dict[str, Any]) -> None:
-        """Add what another's :meth:`as_json` gave."""
-        self.funnel.add(told["funnel"])
-        self.samples.add(told["samples"])
-        for name, seconds in told["seconds"].items():
+    def add(self, counts: dict[str, Any]) -> None:
+        """Add what :meth:`as_json` of another ledger returned."""
+        self.funnel.add(counts["funnel"])
+        self.samples.add(counts["samples"])
+        for name, seconds in counts["seconds"].items():
             self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
 
-def run_steps(batch: Batch, steps: Sequence[PageStep], config: CurateConfig, ledger: Ledger) -> None:
-    """Take the pages of a batch that are still in (``step`` is None) through ``steps``, in place."""
+def run_steps(batch: Batch, steps: Sequence[Step], ledger: Ledger, corpus: Corpus | None = None) -> None:
+    """Take the pages of a batch that no step has dropped (``step`` is None) through ``steps``, in place."""
     for step in steps:
-        at = still_in(batch)
-        judged = [i for i in at if not (step.prose_only and batch["kind"][i] == "code")]
+        remaining = still_in(batch)
+        judged = [i for i in remaining if not (step.prose_only and batch["kind"][i] == "code")]
         with ledger.timed(step.name):
-            outcome = step.run(take(batch, judged), config) if judged else Outcome([])
-        apply(batch, at, judged, outcome, name=step.name, ledger=ledger if step.filters else None)
+            outcome = step.judge(take(batch, judged), corpus) if judged else Outcome([])
+        apply(batch, remaining, judged, outcome, name=step.name, ledger=ledger if step.filters else None)
 
 
 def still_in(batch: Batch) -> list[int]:
-    """The places of the pages that no step has dropped."""
+    """Return the indices of the pages that no step has dropped."""
     return [i for i, step in enumerate(batch["step"]) if step is None]
 
 
 def apply(
-    batch: Batch, at: Sequence[int], judged: Sequence[int], outcome: Outcome, *, name: str, ledger: Ledger | None
+    batch: Batch, remaining: Sequence[int], judged: Sequence[int], outcome: Outcome, *, name: str, ledger: Ledger | None
 ) -> None:
-    """Write a step's outcome for the pages ``judged`` into the batch, and count all that came to it, ``at``.
+    """Write a step's outcome for the pages ``judged`` into the batch, and count all pages that reached the step.
 
-    Where the text changes, ``bytes`` and ``words`` follow it: up to extraction a page's bytes are those read. So does
-    ``split``, if the batch has it: the text's :class:`Words`, for the steps to share.
+    Where the text changes, ``bytes`` and ``words`` are updated: up to extraction, a page's bytes are those read. So is
+    ``split``, if the batch has it: the :class:`Words` of the text, which the steps share.
     """
     texts = list(batch["text"])
-    before = take({key: batch[key] for key in ("bytes", "words")}, at)
+    before = take({key: batch[key] for key in ("bytes", "words")}, remaining)
     for column, values in outcome.columns.items():
         for i, value in zip(judged, values, strict=True):
             batch[column][i] = value
@@ -170,7 +194,7 @@ def apply(
             if "split" in batch:
                 batch["split"][i] = words
     if ledger is not None:
-        reasons = [batch["reason"][i] for i in at]
+        reasons = [batch["reason"][i] for i in remaining]
         with ledger.timed("account"):
-            ledger.funnel.count(name, batch, at, reasons, before)
-            ledger.samples.offer(name, batch, at, reasons)
+            ledger.funnel.count(name, batch, remaining, reasons, before)
+            ledger.samples.offer(name, batch, remaining, reasons)

@@ -10,7 +10,6 @@ from typing import Any
 
 from herdlm.align.config import AlignConfig
 from herdlm.base.errors import InputError
-from herdlm.curate.config import PACE
 from herdlm.recipe import Recipe
 from herdlm.run.stage import Stage
 
@@ -106,7 +105,7 @@ def _data(recipe: Recipe) -> list[Stage]:
             "documents",
             f"{DATA}:curate_stage",
             version=2,
-            settings={"curate": _without(recipe.curate, *PACE)},
+            settings={"curate": recipe.curate.fingerprint()},
             files=recipe.data.sources,
             aids=recipe.curate.aids,
         ),

@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from herdlm.base.errors import DamagedError, InputError
-from herdlm.curate.config import NearDuplicatesConfig
-from herdlm.curate.duplicates.exact import digest
 from herdlm.curate.duplicates.groups import edges, repeats
 from herdlm.curate.duplicates.index import Index
-from herdlm.curate.duplicates.minhash import band_keys, fingerprint, verified
+from herdlm.curate.steps.exact_duplicates import digest
+from herdlm.curate.steps.near_duplicates.minhash import NearDuplicatesConfig, band_keys, fingerprint, verified
 from herdlm.curate.words import normalize
 from tests.curate.crawls import article
 

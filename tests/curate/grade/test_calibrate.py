@@ -8,10 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from herdlm.base.errors import InputError
-from herdlm.curate.config import CutoffConfig, QualityConfig
-from herdlm.curate.grade.calibrate import ALL, calibrate, fit_platt
-from herdlm.curate.grade.cutoffs import LOW_QUALITY, ScoreCounts, check_quality, cutoffs
+from herdlm.curate.classify.calibrate import ALL, calibrate, fit_platt
 from herdlm.curate.grade.measures import auc, measure, measure_classes, reliability
+from herdlm.curate.steps.quality.cutoffs import (
+    LOW_QUALITY,
+    CutoffConfig,
+    QualityConfig,
+    ScoreCounts,
+    check_quality,
+    cutoffs,
+)
 
 
 def drawn(slope: float, offset: float, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

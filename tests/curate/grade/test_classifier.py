@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from herdlm.base.errors import DamagedError, InputError
-from herdlm.curate.config import ClassifierConfig
-from herdlm.curate.grade.features import SLOTS, Hasher
-from herdlm.curate.grade.linear import WEIGHTS, LinearClassifier, softmax, train
+from herdlm.curate.classify.config import ClassifierConfig
+from herdlm.curate.classify.features import SLOTS, Hasher
+from herdlm.curate.classify.linear import WEIGHTS, LinearClassifier, softmax, train
 from tests.curate.crawls import WORDS
 
 SMALL = ClassifierConfig(bits=12, epochs=3)

@@ -16,9 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from herdlm.base.errors import InputError
-from herdlm.curate.config import BenchmarkConfig
-from herdlm.curate.grade.contamination import Benchmark, Contamination, ngram_hashes
-from herdlm.curate.grade.contamination_report import ContaminationCounts, report_lines
+from herdlm.curate.steps.contamination.benchmarks import Benchmark, BenchmarkConfig, Contamination, ngram_hashes
+from herdlm.curate.steps.contamination.report import ContaminationCounts, report_lines
 from herdlm.curate.words import normalize
 
 TEMPLATE = "Answer the question below and give only one number as the answer"

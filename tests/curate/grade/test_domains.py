@@ -12,13 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from herdlm.base.errors import InputError
-from herdlm.curate.config import DomainsConfig, HeuristicsConfig
-from herdlm.curate.grade.caps import TOO_COMMON, check_share, keep_shares
-from herdlm.curate.grade.domain_heuristics import RELAXED, heuristics_for
-from herdlm.curate.grade.domain_rules import CODE, FEWEST_MARKS, GENERAL, MATHEMATICS, code_share, domain_of
-from herdlm.curate.grade.domains import DOMAINS, DomainRules, open_domains
 from herdlm.curate.grade.rubric import load_rubric
-from herdlm.curate.heuristics import check_text
+from herdlm.curate.steps.domains.classifier import DOMAINS, DomainRules, DomainsConfig, open_domains
+from herdlm.curate.steps.domains.rules import CODE, FEWEST_MARKS, GENERAL, MATHEMATICS, code_share, domain_of
+from herdlm.curate.steps.domains.shares import TOO_COMMON, check_share, keep_shares
+from herdlm.curate.steps.heuristics import RELAXED, HeuristicsConfig, check_text, heuristics_for
 from tests.curate.crawls import article
 
 PROGRAM = """def area(shape):

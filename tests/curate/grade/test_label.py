@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from herdlm.base.errors import DamagedError, HerdError, InputError
-from herdlm.curate.config import LabelConfig
 from herdlm.curate.grade.ask import Asker, NoAnswerError
+from herdlm.curate.grade.config import LabelConfig
 from herdlm.curate.grade.label import label_corpus
 from herdlm.curate.grade.labels import read_labels
 from herdlm.curate.grade.rubric import load_rubric

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from random import Random
@@ -12,20 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from herdlm.base.artefact import hash_file, read_manifest
 from herdlm.base.errors import DamagedError, InputError
-from herdlm.cli.app import app
-from herdlm.curate.config import ClassifierConfig, DomainsConfig, GradeConfig, QualityConfig
-from herdlm.curate.extract import extract
-from herdlm.curate.grade.cutoffs import ScoreCounts, check_quality, cutoffs
-from herdlm.curate.grade.domains import open_domains
-from herdlm.curate.grade.grader import CountableGrader, Grader
-from herdlm.curate.grade.labels import read_labels
+from herdlm.curate.classify.config import ClassifierConfig
+from herdlm.curate.classify.grader import Grader
+from herdlm.curate.grade.config import GradeConfig
 from herdlm.curate.grade.publish import train_model
-from herdlm.curate.language import identify
-from herdlm.curate.quality import quality
+from herdlm.curate.steps.domains.classifier import DomainsConfig, open_domains
 from tests.curate.crawls import WORDS
 
 SAMPLE = Path(__file__).parents[3] / "sample" / "starter.warc.gz"
@@ -120,120 +113,3 @@ def test_a_grader_that_is_missing_changed_or_of_another_kind_stops_the_run(
     calibration.write_text(calibration.read_text().replace('"slope": ', '"slope": 1'))
     with pytest.raises(DamagedError, match="calibration.json is damaged"):
         Grader.load(tmp_path / "grader")
-
-
-def test_countable_properties_are_a_grader_without_a_model() -> None:
-    texts = ["A sentence that is long enough, and ends as it should.", ""]
-    assert CountableGrader().score(texts, ["en", "en"]).tolist() == [quality(texts[0], "en"), 0.0]
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ({"score": 1}, "neither id nor text"),
-        ({"id": "a"}, "either a label or a score"),
-        ({"id": "a", "label": "x", "score": 1}, "either a label or a score"),
-        ({"id": "a", "label": 3}, "label = 3 is no string"),
-        ({"id": "a", "score": "3"}, "score = '3' is no number"),
-        ({"id": "a", "score": True}, "is no number"),
-        ({"id": "a", "score": 1}, "no corpus is given"),
-        ({"text": "a", "language": "en", "score": 1}, "names in some rows and scores in others"),
-    ],
-)
-def test_labels_that_say_too_little_are_refused_by_row(row: dict[str, Any], message: str, tmp_path: Path) -> None:
-    path = tmp_path / "labels.jsonl"
-    path.write_text(json.dumps({"text": "fine", "language": "en", "label": "x"}) + "\n" + json.dumps(row) + "\n")
-    if "no corpus" in message:
-        path.write_text(json.dumps(row) + "\n")
-    with pytest.raises(InputError, match=message):
-        read_labels(path)
-
-
-def test_too_few_labels_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "labels.jsonl"
-    path.write_text(
-        "".join(json.dumps({"text": f"t {i}", "language": "en", "score": i % 2 * 5}) + "\n" for i in range(2))
-    )
-    with pytest.raises(InputError):
-        train_model("grader", path, None, tmp_path / "out", SMALL)
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.fixture(scope="module")
-def crawl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The texts of a third of the starter crawl's pages, with three examples of a benchmark planted in one of them."""
-    rows = []
-    with SAMPLE.open("rb") as file:
-        for record in ArchiveIterator(file, record_types=WarcRecordType.response):
-            url = record.headers["WARC-Target-URI"]
-            if hashlib.sha256(url.encode()).digest()[0] % 3:
-                continue
-            text, reason = extract(record.reader.read(), "utf-8", True)
-            if reason is None and len(text) > 300:
-                rows.append({"id": url, "text": text, "language": identify(text)[0]})
-    folder = tmp_path_factory.mktemp("crawl")
-    rows[5]["text"] += "\n\n" + "\n".join(EXAMPLES[:3])
-    pq.write_table(pa.Table.from_pylist(rows), folder / "documents.parquet")
-    (folder / "benchmark.jsonl").write_text("".join(json.dumps({"question": e}) + "\n" for e in EXAMPLES))
-    return folder
-
-
-EXAMPLES = [
-    f"A {who} has {n} {what} and gives every {k}th of them to the neighbour, who sells half. How many {what} are sold?"
-    for n, (who, what, k) in enumerate(
-        [
-            ("farmer", "hens", 4),
-            ("miller", "sacks", 3),
-            ("smith", "shoes", 6),
-            ("tailor", "coats", 5),
-            ("baker", "rolls", 7),
-        ],
-        84,
-    )
-]
-
-
-def test_the_starter_crawl_is_labelled_graded_cut_and_searched_for_benchmarks(
-    crawl: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    documents = pq.read_table(crawl / "documents.parquet").to_pylist()
-    # The label: whether a page is of a reference manual, told by its address, as a stand-in for a person's judgement.
-    manual = ("apache2-doc", "python3-11-doc", "sqlite3-doc")
-    labels = [
-        {"id": d["id"], "label": "good" if d["id"].split("/")[2].startswith(manual) else "bad"} for d in documents
-    ]
-    (crawl / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labels))
-    arguments = ["--labels", str(crawl / "labels.jsonl"), "--corpus", str(crawl)]
-    app(["grade", "train", *arguments, "--out", str(crawl / "grader"), "--json"], standalone_mode=False)
-    told = json.loads(capsys.readouterr().out)
-    assert told["held_out"]["auc"] > 0.95 > told["countable_properties"]["auc"]
-
-    grader = Grader.load(crawl / "grader")
-    texts, languages = [d["text"] for d in documents], [d["language"] for d in documents]
-    scores = grader.score(texts, languages)
-    counts = ScoreCounts()
-    counts.add(scores, languages)
-    cuts = cutoffs(counts, QualityConfig(keep_share=0.5))
-    kept = [check_quality(s, language, cuts) is None for s, language in zip(scores, languages, strict=True)]
-    assert 0.5 <= np.mean(kept) < 0.75
-    is_good = np.array([row["label"] == "good" for row in labels])
-    assert is_good[np.array(kept)].mean() > is_good.mean()
-
-    found = open_domains(DomainsConfig()).label(texts)
-    assert found.count("general") > 0.9 * len(found) and found.count("code") >= 1
-
-    app(
-        [
-            "contamination",
-            str(crawl),
-            "--benchmark",
-            f"made={crawl / 'benchmark.jsonl'}",
-            "--field",
-            "question",
-            "--json",
-        ],
-        standalone_mode=False,
-    )
-    leaks = json.loads(capsys.readouterr().out)["benchmarks"]["made"]
-    assert (leaks["examples"], leaks["examples_contaminated"], leaks["documents_with_an_example"]) == (5, 3, 1)
-    assert [row["documents"] for row in leaks["contaminated"]] == [[documents[5]["id"]]] * 3

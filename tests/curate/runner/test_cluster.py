@@ -10,6 +10,7 @@ import pytest
 from herdlm.base.errors import HerdError, InputError
 from herdlm.curate.config import CurateConfig
 from herdlm.curate.pipeline import curate
+from herdlm.curate.steps.own import OwnStepConfig
 from tests.curate.crawls import Write, article, page, record, small_crawl, zipped
 from tests.curate.runner.work import Item, do, times
 from tests.curate.test_curate import content
@@ -40,6 +41,20 @@ def test_a_cluster_makes_the_same_corpus(address: str, write: Write, tmp_path: P
         contents.append(content(out))
     assert sum(name.startswith("documents/") for name in contents[0]) > 5
     assert contents[0] == contents[1]
+
+
+def test_a_cluster_runs_the_users_own_steps(address: str, write: Write, tmp_path: Path) -> None:
+    pages = [
+        record(f"https://x.example/{i}", page(article("en", f"{i}"), article("en", f"{i} more"))) for i in range(6)
+    ]
+    crawl = write("c.warc.gz", zipped(*pages))
+    own = OwnStepConfig(step="tests.curate.runner.work:DropOdd", settings={"reason": "odd_page"})
+    (tmp_path / "out").mkdir()
+    config = CurateConfig(shard_megabytes=0.001, cluster=address, steps={"mine": own})
+    funnel = curate([str(crawl)], tmp_path / "out", config, quiet=True)
+    (row,) = [step for step in funnel["steps"] if step["step"] == "mine"]
+    assert row["dropped"] == {"odd_page": row["dropped"]["odd_page"]}
+    assert row["dropped"]["odd_page"]["documents"] == 3
 
 
 def test_order_deaths_and_errors_are_as_with_processes(address: str, tmp_path: Path) -> None:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from herdlm.base.errors import InputError
+from herdlm.base.recipe import Section
+from herdlm.curate.batch import Batch, Outcome
+from herdlm.curate.step import PageStep
 
 
 @dataclass(frozen=True)
@@ -44,3 +47,13 @@ def times(folder: Path, number: int) -> int:
     """How often an item was done."""
     log = folder / f"{number}"
     return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+class DropOdd(PageStep):
+    """A step of the user's own: drops pages whose address ends in an odd number."""
+
+    class Settings(Section):
+        reason: str
+
+    def run(self, batch: Batch) -> Outcome:
+        return Outcome([self.settings.reason if int(url[-1]) % 2 else None for url in batch["url"]])

@@ -10,10 +10,9 @@ import pyarrow.parquet as pq
 
 from herdlm.base.errors import InputError
 from herdlm.base.progress import Progress
-from herdlm.curate.config import NearDuplicatesConfig
-from herdlm.curate.duplicates.exact import digest
 from herdlm.curate.duplicates.index import Index
-from herdlm.curate.duplicates.minhash import band_keys, fingerprint
+from herdlm.curate.steps.exact_duplicates import digest
+from herdlm.curate.steps.near_duplicates.minhash import NearDuplicatesConfig, band_keys, fingerprint
 from herdlm.curate.words import normalize
 
 

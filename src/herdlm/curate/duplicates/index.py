@@ -34,8 +34,8 @@ from numpy.typing import NDArray
 
 from herdlm.base.artefact import hash_file, sync_folder, write_text_durably
 from herdlm.base.errors import DamagedError, InputError
-from herdlm.curate.config import NearDuplicatesConfig
 from herdlm.curate.duplicates.groups import edges, unique_pairs
+from herdlm.curate.steps.near_duplicates.minhash import NearDuplicatesConfig
 
 FORMAT = 1  # raised whenever equal texts would get other keys: other hashes, other words
 INDEX, SEGMENT = "index.json", "segment.json"
@@ -48,6 +48,11 @@ ROWS_OF: dict[Table, str] = {"digests": "digest_rows", "bands": "band_rows"}
 def _parameters(config: NearDuplicatesConfig) -> dict[str, int]:
     """What keys and sketches depend on. ``min_similarity`` is applied to them and may change."""
     return {"format": FORMAT} | config.model_dump(include={"ngram_words", "bands", "rows", "sketch"})
+
+
+def open_index(folder: str, config: NearDuplicatesConfig) -> Index:
+    """Open an index in a worker whose driver has checked its files: see :meth:`Index.open`."""
+    return Index.open(Path(folder), config, hashes=False)
 
 
 class Index:

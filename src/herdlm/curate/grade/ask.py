@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from herdlm.base.errors import HerdError, InputError
-from herdlm.curate.config import LabelConfig
+from herdlm.curate.grade.config import LabelConfig
 
 KEY_VARIABLES = ("HERDLM_API_KEY", "OPENAI_API_KEY")
 MOST_BYTES = 4 * 2**20  # of a reply

@@ -20,10 +20,10 @@ from typing import Any
 from herdlm.base.errors import DamagedError, HerdError, InputError
 from herdlm.base.progress import Progress
 from herdlm.base.seeds import derive_seed
-from herdlm.curate.config import LabelConfig
 from herdlm.curate.grade.ask import Asker, NoAnswerError
-from herdlm.curate.grade.read import read_corpus
+from herdlm.curate.grade.config import LabelConfig
 from herdlm.curate.grade.rubric import Rubric
+from herdlm.curate.rows import read_corpus
 
 UNPARSABLE = "unparsable"
 AHEAD = 4  # questions sent ahead of the first unanswered one, times the concurrency

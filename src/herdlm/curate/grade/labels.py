@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from herdlm.base.errors import InputError
-from herdlm.curate.grade.read import read_corpus, read_rows
-from herdlm.curate.language import identify
+from herdlm.curate.rows import read_corpus, read_rows
+from herdlm.curate.steps.language import identify
 
 COLUMNS = ("id", "text", "language", "label", "score", "fault")
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from herdlm.base.artefact import InputEntry, hash_file, hash_json, read_manifest, require_file
 from herdlm.base.standalone import standalone
-from herdlm.curate.config import GradeConfig
-from herdlm.curate.grade import domains, grader, train
-from herdlm.curate.grade.read import corpus_files
+from herdlm.curate.classify import grader
+from herdlm.curate.grade import train
+from herdlm.curate.grade.config import GradeConfig
+from herdlm.curate.rows import corpus_files
+from herdlm.curate.steps.domains import classifier as domains
 
 READABLE = train.READABLE
 TRAINERS = {grader.KIND: train.train_grader, domains.KIND: train.train_domains}

@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from herdlm.base.artefact import write_text_durably
 from herdlm.base.errors import InputError
 from herdlm.base.seeds import derive_seed
-from herdlm.curate.config import GradeConfig
-from herdlm.curate.grade.calibrate import Calibration, calibrate
-from herdlm.curate.grade.grader import GOOD, NOT_GOOD, CountableGrader, Grader, margins
+from herdlm.curate.classify.calibrate import Calibration, calibrate
+from herdlm.curate.classify.grader import GOOD, NOT_GOOD, Grader, margins
+from herdlm.curate.classify.linear import train
+from herdlm.curate.grade.config import GradeConfig
 from herdlm.curate.grade.labels import Labelled, Labels, read_labels
-from herdlm.curate.grade.linear import train
 from herdlm.curate.grade.measures import measure, measure_classes, reliability
 from herdlm.curate.grade.report import domain_lines, grader_lines
+from herdlm.curate.steps.quality.countable import quality
 
 REPORT, READABLE = "report.json", "report.txt"
 
@@ -117,9 +118,14 @@ def _examine(grader: Grader, held_out: Sequence[Labelled], config: GradeConfig) 
         "held_out": measure(scores, is_good, config.report_at),
         "by_language": by_language,
         "reliability": reliability(scores, is_good),
-        "countable_properties": measure(CountableGrader().score(texts, languages), is_good, config.report_at),
+        "countable_properties": measure(_countable_scores(texts, languages), is_good, config.report_at),
         "calibration": grader.calibration.model_dump(mode="json"),
     }
+
+
+def _countable_scores(texts: Sequence[str], languages: Sequence[str]) -> NDArray[np.float64]:
+    """The scores (N,) by countable properties, which a curation without a grader uses."""
+    return np.array([quality(text, language) for text, language in zip(texts, languages, strict=True)], np.float64)
 
 
 def _origin(calibration: Calibration, language: str) -> dict[str, str | None]:

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from herdlm.base import processor
 from herdlm.base.errors import HerdError, InputError
-from herdlm.curate.runner.interface import THREADS, TRIES, Item, Result, raised, told
+from herdlm.curate.runner.interface import THREADS, TRIES, Item, Result, as_error, failure
 
 CONNECT_SECONDS = 10.0
 AHEAD = 2  # tasks per CPU of the cluster that are under way or wait for an earlier one
@@ -99,7 +99,7 @@ class RayRunner:
                     raise _died(item, error) from error
                 under_way.popleft()
                 if "error" in answer:
-                    raise raised(answer["error"], item)
+                    raise as_error(answer["error"], item)
                 yield answer["result"]
         finally:
             for reference, _ in under_way:
@@ -145,4 +145,4 @@ def _call(function: Callable[[Any], Any], item: Any) -> dict[str, Any]:
     try:
         return {"result": function(item)}
     except Exception as error:
-        return {"error": told(error, traceback.format_exc())}
+        return {"error": failure(error, traceback.format_exc())}

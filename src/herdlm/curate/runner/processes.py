@@ -13,7 +13,7 @@ from typing import Any
 
 from herdlm.base.errors import HerdError
 from herdlm.base.parent import end_with
-from herdlm.curate.runner.interface import THREADS, TRIES, Item, Result, raised, told
+from herdlm.curate.runner.interface import THREADS, TRIES, Item, Result, as_error, failure
 
 AHEAD = 4  # results per worker that may wait for an earlier one
 
@@ -62,7 +62,7 @@ class ProcessRunner:
                             raise _died(worker, items[number])
                         again.append(number)
                     elif "error" in answer:
-                        raise raised(answer["error"], items[number])
+                        raise as_error(answer["error"], items[number])
                     else:
                         results[number] = answer["result"]
                 while yielded in results:
@@ -163,7 +163,7 @@ def _work(connection: Connection, parent: int) -> None:
         try:
             answer = {"result": function(item)}
         except Exception as error:
-            answer = {"error": told(error, traceback.format_exc())}
+            answer = {"error": failure(error, traceback.format_exc())}
         try:
             connection.send(answer)
         except (BrokenPipeError, ConnectionResetError):

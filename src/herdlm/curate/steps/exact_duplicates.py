@@ -1,40 +1,45 @@
-"""Drops texts that equal an earlier one but for case, spacing and punctuation."""
+"""Drops texts that equal an earlier one except for case, spacing and punctuation."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from herdlm.curate.config import CurateConfig
 from herdlm.curate.duplicates.groups import edges
-from herdlm.curate.duplicates.index import Index
+from herdlm.curate.duplicates.hashing import hash_text
+from herdlm.curate.duplicates.index import open_index
 from herdlm.curate.shuffle import RECORD, Records, as_records
 from herdlm.curate.step import Compared, CorpusStep
+from herdlm.curate.steps.near_duplicates.minhash import NearDuplicatesConfig
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
+def digest(normalized: str) -> int:
+    """Return the 64-bit key of a text that ``words.normalize`` returned."""
+    return hash_text(normalized)
+
+
+@dataclass(frozen=True)
 class ExactDuplicates(CorpusStep):
-    """Drops texts that equal an earlier one but for case, spacing and punctuation."""
+    """Keeps the first of equal texts, in this corpus or in the ``index`` of earlier ones ("" for none)."""
+
+    index: str
+    index_parameters: NearDuplicatesConfig
 
     name, reason, columns = "exact_duplicates", "same_text", ("digest",)
 
-    def keys_per_page(self, config: CurateConfig) -> int:
-        """One digest."""
-        return 1
-
-    def keys(self, pages: pa.Table, config: CurateConfig) -> Records:
-        """The digest of every page's text."""
+    def keys(self, pages: pa.Table) -> Records:
+        """The digest of each page's text."""
         return as_records(pages["digest"].to_numpy(), pages["row"].to_numpy(), RECORD)
 
-    def gather(self, records: Records, compared: Compared, config: CurateConfig) -> NDArray[np.int64]:
-        """Pairs of a row with the first row of its digest, an earlier corpus' before this one's."""
-        if config.index:
-            index = Index.open(Path(config.index), config.near_duplicates, hashes=False)
+    def gather(self, records: Records, compared: Compared) -> NDArray[np.int64]:
+        """Pairs of a row and the first row with its digest. Rows of the index come first."""
+        if self.index:
+            index = open_index(self.index, self.index_parameters)
             return index.edges("digests", records["key"], records["row"])
         return edges(records["key"], records["row"])
-
-    def settle(self, pairs: NDArray[np.int64], config: CurateConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The rows to drop, and the first row of each one's text."""
-        return pairs[:, 0], pairs[:, 1]

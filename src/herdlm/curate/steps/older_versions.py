@@ -1,38 +1,75 @@
-"""Drops pages of which a newer version, under the same address, is in the corpus."""
+"""Drops pages of which the corpus has a newer version at the same address."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from herdlm.curate.config import CurateConfig
-from herdlm.curate.duplicates.versions import newest
 from herdlm.curate.shuffle import RECORD, Records, as_records
 from herdlm.curate.step import Compared, CorpusStep
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+UNDATED = np.iinfo(np.int64).min
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LENGTHS = {4: "%Y", 7: "%Y-%m", 14: "%Y%m%d%H%M%S"}  # WARC 1.1 allows years and months; indexes of crawls the last
+
 
 DATED = np.dtype([*RECORD.descr, ("time", "<i8")])
 
 
 class OlderVersions(CorpusStep):
-    """Keeps the newest of the pages that have one address and passed the steps before."""
+    """Keeps the newest of the pages that have the same address and passed the steps before."""
 
     name, reason, columns, record = "older_versions", "older_version", ("url_key", "time"), DATED
 
-    def keys_per_page(self, config: CurateConfig) -> int:
-        """One address."""
-        return 1
-
-    def keys(self, pages: pa.Table, config: CurateConfig) -> Records:
-        """The key of every page's address, with its date."""
+    def keys(self, pages: pa.Table) -> Records:
+        """The key of each page's address, with its date."""
         records = as_records(pages["url_key"].to_numpy(), pages["row"].to_numpy(), DATED)
         records["time"] = pages["time"].to_numpy()
         return records
 
-    def gather(self, records: Records, compared: Compared, config: CurateConfig) -> NDArray[np.int64]:
-        """Pairs of a row with the row of its newest version."""
+    def gather(self, records: Records, compared: Compared) -> NDArray[np.int64]:
+        """Pairs of a row and the row of its newest version."""
         return newest(records["key"], records["time"], records["row"])
 
-    def settle(self, pairs: NDArray[np.int64], config: CurateConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The rows to drop, and the newest version of each."""
-        return pairs[:, 0], pairs[:, 1]
+
+def parse_date(text: str) -> int:
+    """Microseconds since 1970 of a WARC-Date or another form of ISO 8601, or ``UNDATED`` where it is none.
+
+    A time without a zone is in UTC; of a year, month or day its beginning is meant.
+    """
+    text = text.strip()
+    try:
+        form = _LENGTHS.get(len(text))
+        date = datetime.strptime(text, form) if form else datetime.fromisoformat(text)
+        return ((date if date.tzinfo else date.replace(tzinfo=UTC)) - EPOCH) // timedelta(microseconds=1)
+    except (ValueError, OverflowError):
+        return UNDATED
+
+
+def newest(keys: NDArray[np.uint64], times: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pairs (row, newest) (P, 2), ascending: each row of which a newer version is among them, with the newest one.
+
+    Takes the key (its address), time (:func:`parse_date`) and row of N pages in any order. An undated page is older
+    than any other; of equal times the last row is the newest, being fetched last.
+    """
+    order = np.lexsort((rows, times, keys))
+    keys, rows = keys[order], rows[order]
+    is_newest = np.ones(len(keys), bool)
+    is_newest[:-1] = keys[1:] != keys[:-1]
+    ends = np.flatnonzero(is_newest)
+    of_row = rows[ends[np.searchsorted(ends, np.arange(len(rows)))]] if len(rows) else rows
+    pairs = np.stack([rows, of_row], axis=1)[~is_newest]
+    return pairs[np.argsort(pairs[:, 0])]
+
+
+def older_versions(keys: NDArray[np.uint64], dates: Sequence[str], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rows, ascending, of which a newer version is among them, by the dates as sources give them."""
+    times = np.fromiter(map(parse_date, dates), np.int64, len(dates))
+    return newest(keys, times, rows)[:, 0]

@@ -1,15 +1,163 @@
-"""Drops texts whose words are far from those of the corpus in their language."""
+"""How far a document's words are from the corpus's: the Kullback-Leibler divergence of their distributions.
+
+Documents full of words that hardly occur elsewhere (identifiers, scrambled text, another language's text) are outliers
+that other rules pass (Llama 3, arXiv 2407.21783, section 3.1.1). Words are lower-cased and hashed into buckets; a
+language's counts over its documents are the reference. Counts of shards add up to those of the corpus.
+"""
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from herdlm.base.errors import DamagedError
+from herdlm.base.recipe import Section
 from herdlm.curate.batch import Batch, Outcome
-from herdlm.curate.config import CurateConfig
 from herdlm.curate.corpus import Corpus
-from herdlm.curate.outliers import check_divergence
+from herdlm.curate.step import DocumentStep
+from herdlm.curate.words import Words
+
+BUCKETS = 1 << 16
+REMEMBERED_WORDS = 1 << 17  # about 20 MB a process
 
 
-def run(batch: Batch, config: CurateConfig, corpus: Corpus) -> Outcome:
-    """Drop by the divergence of a text's words from its language's."""
-    known, limits = corpus.word_references, config.outliers
-    texts = zip(batch["text"], batch["language"], strict=True)
-    return Outcome([check_divergence(text, language, known, limits)[1] for text, language in texts])
+class OutliersConfig(Section):
+    """How far the words of a document can be from the corpus's."""
+
+    max_divergence: float = Field(4.0, gt=0, description="bits")
+    prior_words: int = Field(500, ge=1, description="words of the corpus's distribution mixed into each document's")
+    min_reference_words: int = Field(1_000_000, ge=1, description="languages with fewer in the corpus are not measured")
+
+
+class Outliers(DocumentStep):
+    """Drops texts by the divergence of their words from those of their language."""
+
+    name, prose_only = "outliers", True
+    settings: OutliersConfig
+
+    def run(self, batch: Batch, corpus: Corpus) -> Outcome:
+        references = _references(corpus.words_file, self.settings)
+        texts = zip(batch["text"], batch["language"], strict=True)
+        return Outcome([check_divergence(text, language, references, self.settings)[1] for text, language in texts])
+
+
+@lru_cache(maxsize=1)
+def _references(words_file: Path, config: OutliersConfig) -> dict[str, Reference]:
+    return references(WordCounts.read(words_file), config)
+
+
+def words_file(pages: Path) -> Path:
+    """Return the path of the word counts of a file of pages."""
+    return pages.with_suffix(".words.npz")
+
+
+class _Buckets(dict[str, int]):
+    def __missing__(self, word: str) -> int:
+        if len(self) >= REMEMBERED_WORDS:
+            self.clear()
+        self[word] = bucket = zlib.crc32(word.encode("utf-8", "replace")) % BUCKETS
+        return bucket
+
+
+_buckets = _Buckets()
+
+
+def count_words(words: Words) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The buckets of a text's different words and how often each occurs: two int64[M]; a bucket may be there twice."""
+    lowered = words.lowered
+    return np.fromiter(map(_buckets.__getitem__, lowered), np.int64, len(lowered)), words.often
+
+
+@dataclass
+class WordCounts:
+    """Counts by language, int64[BUCKETS] each, of the documents added. ``a + b`` counts what both counted."""
+
+    by_language: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+
+    def add(self, words: Words, language: str) -> None:
+        """Count the words of a document."""
+        if language not in self.by_language:
+            self.by_language[language] = np.zeros(BUCKETS, np.int64)
+        np.add.at(self.by_language[language], *count_words(words))
+
+    def __add__(self, other: WordCounts) -> WordCounts:
+        languages = sorted(self.by_language | other.by_language)
+        none = np.zeros(BUCKETS, np.int64)
+        return WordCounts(
+            {name: self.by_language.get(name, none) + other.by_language.get(name, none) for name in languages}
+        )
+
+    def write(self, path: Path) -> None:
+        """As a NumPy archive, one array per language; the same counts give the same bytes."""
+        with path.open("wb") as file:
+            np.savez(file, **{name: self.by_language[name] for name in sorted(self.by_language)})  # type: ignore[arg-type]
+
+    @classmethod
+    def read(cls, path: Path) -> WordCounts:
+        """What ``write`` wrote.
+
+        Raises:
+            DamagedError: the file is missing, is no such archive, or holds anything but counts.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                counts = {name: archive[name] for name in archive.files}
+        except (OSError, ValueError, EOFError) as error:
+            raise DamagedError(f"{path} cannot be read as word counts: {error}", "Run the curation again") from error
+        for name, array in counts.items():
+            if array.shape != (BUCKETS,) or array.dtype != np.int64 or array.min() < 0:
+                raise DamagedError(f"{path}: {name} is no array of {BUCKETS} counts", "Run the curation again")
+        return cls(counts)
+
+
+class Reference:
+    """The distribution of a language's words over the corpus, with ``prior`` words spread evenly over all buckets."""
+
+    def __init__(self, counts: NDArray[np.int64], prior: float = BUCKETS / 16) -> None:
+        self.words = int(counts.sum())
+        smoothed = counts + prior / BUCKETS
+        self.shares: NDArray[np.float64] = smoothed / smoothed.sum()
+
+
+def references(counts: WordCounts, config: OutliersConfig) -> dict[str, Reference]:
+    """The references of the languages with enough words; documents of the others are not measured."""
+    found = {name: Reference(array) for name, array in sorted(counts.by_language.items())}
+    return {name: reference for name, reference in found.items() if reference.words >= config.min_reference_words}
+
+
+def divergence(text: str, reference: Reference, prior_words: int = 500) -> float:
+    """KL(document || corpus) in bits: 0 for a text like the corpus, higher the more outlying its words are.
+
+    The document's distribution is shrunk towards the corpus's q by m = ``prior_words`` words of it, (c + m q) / (n + m)
+    for counts c of n words: else every short text would be an outlier for the words it has no room for. Buckets that
+    the document does not touch are summed in closed form.
+    """
+    buckets, counts = count_words(Words(text))
+    n = int(counts.sum())
+    if n == 0:
+        return 0.0
+    buckets, places = np.unique(buckets, return_inverse=True)
+    counts = np.bincount(places, counts)
+    q = reference.shares[buckets]
+    p = (counts + prior_words * q) / (n + prior_words)
+    shrunk = prior_words / (n + prior_words)  # p' / q wherever the document has no word
+    rest = shrunk * (1.0 - float(q.sum())) * float(np.log2(shrunk))
+    return max(float(np.sum(p * np.log2(p / q))) + rest, 0.0)
+
+
+def check_divergence(
+    text: str, language: str, corpus: Mapping[str, Reference], config: OutliersConfig
+) -> tuple[float, str | None]:
+    """A text's divergence (0 where its language has no reference), and outlier_words or None to keep it."""
+    reference = corpus.get(language)
+    if reference is None:
+        return 0.0, None
+    value = divergence(text, reference, config.prior_words)
+    return value, "outlier_words" if value > config.max_divergence else None

@@ -115,7 +115,7 @@ def _common_words(documents: Path, split: Split, tokenizer: Tokenizer, wanted: i
             return words
     raise InputError(
         f"the English training documents hold {len(words)} common one-token words, bank.words asks for {wanted}",
-        "Lower bank.words, give more text, or put en into curate.languages",
+        "Lower bank.words, give more text, or add en to curate.language.keep",
     )
 
 

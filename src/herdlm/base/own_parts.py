@@ -1,0 +1,64 @@
+"""Loads parts of the user's own that a recipe names as ``module:attribute``, and identifies their code."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from herdlm.base.artefact import hash_file
+from herdlm.base.errors import InputError
+
+PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
+
+
+def load_part(reference: str, key: str) -> Any:
+    """Import what ``reference`` (``module:attribute``) names; ``key`` is the recipe's key, for errors.
+
+    Modules are looked for where Python looks, and then in the current folder.
+
+    Raises:
+        InputError: There is no such module or attribute, or importing the module failed.
+    """
+    module, _, attribute = reference.partition(":")
+    if (folder := os.getcwd()) not in sys.path:  # noqa: PTH109 - sys.path holds strings
+        sys.path.append(folder)
+    try:
+        loaded = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
+            remedy = f"Install it, on all machines of a cluster, or run in the folder that contains it (now {folder})"
+            raise InputError(f"{key} = {reference!r}: there is no module {error.name}", remedy) from error
+        raise _failed(reference, key, error) from error
+    except Exception as error:
+        raise _failed(reference, key, error) from error
+    if not hasattr(loaded, attribute):
+        near = difflib.get_close_matches(attribute, dir(loaded), n=1)
+        remedy = f"Did you mean {module}:{near[0]}?" if near else f"Define it in {loaded.__file__}"
+        raise InputError(f"{key} = {reference!r}: module {module} has no {attribute}", remedy)
+    return getattr(loaded, attribute)
+
+
+def code_hash(part: Any) -> str | None:
+    """Return the SHA-256 of the source file that defines a class or function, or None if it has no source file."""
+    try:
+        return hash_file(Path(inspect.getfile(part)))
+    except (TypeError, OSError):
+        return None
+
+
+def describe_error(error: BaseException) -> str:
+    """Return an error's type and text on one line, and the line of code that raised it."""
+    text = " ".join(str(error).split())
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"
+
+
+def _failed(reference: str, key: str, error: BaseException) -> InputError:
+    return InputError(f"{key} = {reference!r}: importing it failed with {describe_error(error)}", "Fix that module")

@@ -1,0 +1,1 @@
+"""Finds documents that hold examples of benchmarks, and flags or drops them."""

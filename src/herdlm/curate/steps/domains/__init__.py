@@ -1,0 +1,1 @@
+"""Labels what a text is about, and caps the share that each domain has of the corpus."""

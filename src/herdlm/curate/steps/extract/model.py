@@ -1,0 +1,102 @@
+"""The block model: two short boosted forests; the second sees what the first thought of a block's surroundings.
+
+A tree has at most eight comparisons. All comparisons of all trees are made at once, the first of every tree, then the
+second, and so on; the eight bits of a tree are the index into its table of 256 answers, which is written out when the
+weights are read (after QuickScorer, Lucchese et al., SIGIR 2015, section 3, with a table in place of the leaf masks).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+SPLITS = 8  # of a tree at the most, as a byte has eight bits
+ROWS_AT_ONCE = 256  # so that their comparisons stay in the cache
+
+
+@dataclass(frozen=True, slots=True)
+class Forest:
+    """``feature`` and ``threshold`` ``[8 * trees]``; ``table`` ``[trees * 256]``: the answer by pattern of bits."""
+
+    feature: npt.NDArray[np.int64]
+    threshold: Floats
+    table: Floats
+    bias: float
+
+    @classmethod
+    def read(cls, stored: dict[str, Any]) -> Forest:
+        """Write out tables of trees stored as nested lists ``[feature, threshold, low, high]``; leaves are numbers."""
+        feature, threshold, tables = [], [], []
+        for tree in stored["trees"]:
+            splits: list[tuple[int, float]] = []
+            table = np.zeros(256, np.float32)
+            patterns = np.arange(256)
+
+            def place(
+                node: Any,
+                reached: npt.NDArray[np.bool_],
+                splits: list[tuple[int, float]] = splits,
+                table: Floats = table,
+                patterns: npt.NDArray[np.int64] = patterns,
+            ) -> None:
+                if not isinstance(node, list):
+                    table[reached] = node
+                    return
+                bit = (patterns >> len(splits)) & 1 == 1
+                splits.append((node[0], node[1]))
+                place(node[2], reached & bit)
+                place(node[3], reached & ~bit)
+
+            place(tree, np.ones(256, bool))
+            splits += [(0, -np.inf)] * (SPLITS - len(splits))
+            feature += [split[0] for split in splits]
+            threshold += [split[1] for split in splits]
+            tables.append(table)
+        by_split = np.arange(len(feature)).reshape(-1, SPLITS).T.ravel()
+        return cls(
+            np.array(feature)[by_split],
+            np.array(threshold, np.float32)[by_split],
+            np.concatenate(tables),
+            float(stored["bias"]),
+        )
+
+    def predict(self, rows: Floats) -> Floats:
+        """``[blocks, features]`` -> the probability of being content, ``[blocks]``, each for itself."""
+        parts = [self._predict(rows[at : at + ROWS_AT_ONCE]) for at in range(0, len(rows), ROWS_AT_ONCE)]
+        return np.concatenate([np.zeros(0, np.float32), *parts])
+
+    def _predict(self, rows: Floats) -> Floats:
+        if len(rows) == 1:  # the sum over the trees of a single row would be taken in another order
+            return self._predict(np.repeat(rows, 2, axis=0))[:1]
+        columns = np.take(np.ascontiguousarray(rows.T), self.feature, axis=0)  # whole columns: a copy each
+        low = (columns <= self.threshold[:, None]).view(np.uint8).reshape(SPLITS, -1, len(rows))
+        bits = low[0]
+        for split in range(1, SPLITS):
+            bits |= low[split] << np.uint8(split)
+        codes = bits + (np.arange(len(bits), dtype=np.int32) << SPLITS)[:, None]
+        margin = np.take(self.table, codes).sum(axis=0) + self.bias
+        chance: Floats = (1 / (1 + np.exp(-margin))).astype(np.float32)
+        return chance
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The two forests, and the probability from which a block is content."""
+
+    first: Forest
+    second: Forest
+    threshold: float
+
+
+@cache
+def model() -> Model:
+    """The shipped model."""
+    stored = json.loads((files("herdlm.curate.steps.extract") / "weights.json").read_text())
+    return Model(Forest.read(stored["first"]), Forest.read(stored["second"]), stored["threshold"])
