@@ -210,6 +210,8 @@ class Recipe(Section):
         if shape.distill is None:
             return
         key, pretrain = f"herd.models.{name}.distill", self.pretrain
+        if pretrain.objective:
+            raise ValueError(f"{key} and pretrain.objective are both set: drop one, since either is the objective")
         if shape.distill.top_k > self.tokenizer.vocab_size:
             raise ValueError(
                 f"{key}.top_k {shape.distill.top_k} exceeds tokenizer.vocab_size {self.tokenizer.vocab_size}"

@@ -20,9 +20,7 @@ def herdlm(*arguments, **more) -> subprocess.CompletedProcess:
         capture_output=True,
         text=True,
         timeout=280,
-        cwd=ROOT,
-        env=os.environ | {"COLUMNS": "200"},
-        **more,
+        **{"cwd": ROOT, "env": os.environ | {"COLUMNS": "200"}} | more,
     )
 
 

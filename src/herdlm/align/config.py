@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from herdlm.base.own_parts import PATTERN
 from herdlm.base.recipe import Section
 from herdlm.train.config import TrainConfig
 
@@ -26,6 +27,9 @@ class SftConfig(Section):
     seq_len: int = Field(gt=0)
     rows_per_step: int = Field(gt=0)
     epochs: float = Field(gt=0)
+    objective: str | None = Field(
+        None, pattern=PATTERN, description="module:attribute of an objective of your own, in place of the built-in one"
+    )
     train: TrainConfig
 
 
@@ -35,6 +39,9 @@ class PairsConfig(Section):
     seq_len: int = Field(gt=0)
     pairs_per_step: int = Field(gt=0)
     epochs: int = Field(1, ge=1)
+    objective: str | None = Field(
+        None, pattern=PATTERN, description="module:attribute of an objective of your own, in place of the built-in one"
+    )
     train: TrainConfig
 
 

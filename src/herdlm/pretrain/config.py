@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 
+from herdlm.base.own_parts import PATTERN
 from herdlm.base.recipe import Section
 from herdlm.model.config import RopeScaling
 from herdlm.train.config import TrainConfig
@@ -94,6 +95,9 @@ class PretrainConfig(Section):
     anneal_mix: tuple[MixPart, ...] = Field(min_length=1)
     max_epochs: dict[str, PositiveFloat] = Field(
         default_factory=dict, description="by source: how often it may be read over the whole run; shares give way"
+    )
+    objective: str | None = Field(
+        None, pattern=PATTERN, description="module:attribute of an objective of your own, in place of the built-in one"
     )
     init: InitConfig = InitConfig()
     train: TrainConfig

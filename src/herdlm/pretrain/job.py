@@ -19,6 +19,9 @@ if TYPE_CHECKING:  # planning a recipe needs no torch
 
     from herdlm.model.transformer import Transformer
     from herdlm.parallel.model import ParallelModel
+    from herdlm.train.objectives import Objective
+
+OBJECTIVE_KEY = "pretrain.objective"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,23 @@ class PretrainJob:
         if train.precision == "fp8":
             use_fp8(model)
         return lay_out(self.parallel, model, seq_lens, autocast=train.autocast)
+
+    def objective(self) -> Objective:
+        """What the model is trained on: the next token, or an objective of the user's own.
+
+        Raises:
+            InputError: ``pretrain.objective`` cannot be loaded.
+        """
+        from herdlm.train.objectives import NextToken
+        from herdlm.train.own_objective import open_objective
+
+        return open_objective(self.pretrain.objective, OBJECTIVE_KEY, NextToken())
+
+    def code(self) -> dict[str, str | None]:
+        """Hashes of the user's own code that the job runs, for fingerprints."""
+        from herdlm.train.own_objective import objective_code
+
+        return objective_code(self.pretrain.objective, OBJECTIVE_KEY)
 
     def batching(self) -> PretrainConfig:
         """``pretrain`` as this number of processes reads its batches.

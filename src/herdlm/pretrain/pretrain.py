@@ -33,7 +33,6 @@ from herdlm.tokens.shards import Shard
 from herdlm.tokens.tokenizer import PAD, TOKENIZER_FILES, Tokenizer
 from herdlm.train.loop import TrainResult, train
 from herdlm.train.milestones import keep_milestones
-from herdlm.train.objectives import NextToken
 from herdlm.train.track import FOLDER
 
 
@@ -79,6 +78,8 @@ def pretrain(
         "pretrain": job.pretrain.model_dump(mode="json", exclude={"gate"}),
         "gate": job.pretrain.gate.model_dump(mode="json"),
     }
+    if code := job.code():
+        settings["code"] = code
     inputs = {"tokens": input_folder(tokens), "tokenizer": input_folder(tokenizer)}
     distill = job.distill
     if (distill is None) != (teacher is None):
@@ -167,7 +168,7 @@ def pretrain_into(
             title=title,
         )
     trained = job.lay_out(job.new_model(seed, device), config.seq_lens)
-    training = config.train
+    training, objective = config.train, job.objective()
     results: list[TrainResult] = []
 
     def validate() -> dict[str, float]:
@@ -181,10 +182,10 @@ def pretrain_into(
         follow = partial(train, trained, work=work, title=title, track=job.track, validate=validate)
         schedule = training if last else part
         if teaching is None or step <= teaching.first_step:
-            results.append(follow(NextToken(), rows, schedule))
+            results.append(follow(objective, rows, schedule))
             return
         if teaching.first_step:  # up to there without it; nothing is done where the run is further on
-            follow(NextToken(), FirstSteps(batches, teaching.first_step), part)
+            follow(objective, FirstSteps(batches, teaching.first_step), part)
         results.append(follow(teaching.objective, teaching.batches(rows), schedule))
 
     def find_needles(length: int) -> Retrieval:

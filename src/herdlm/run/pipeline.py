@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from herdlm.align.config import AlignConfig
+from herdlm.align.config import AlignConfig, PairsConfig, SftConfig
 from herdlm.base.errors import InputError
 from herdlm.recipe import Recipe
 from herdlm.run.stage import Stage
@@ -90,6 +90,15 @@ def _dump(section: Any) -> Any:
     return section.model_dump(mode="json")
 
 
+def _tuning(name: str, section: SftConfig | PairsConfig, key: str) -> dict[str, Any]:
+    """The settings of a fine-tuning stage: its section as ``name``, and hashes of the user's own code."""
+    if section.objective is None:
+        return {name: _without(section, "objective")}
+    from herdlm.train.own_objective import objective_code
+
+    return {name: _dump(section), "code": objective_code(section.objective, f"{key}.objective")}
+
+
 def _without(section: Any, *keys: str) -> Any:
     """A section without the keys that change how its work is done, but not what comes of it."""
     return {key: value for key, value in _dump(section).items() if key not in keys}
@@ -144,6 +153,10 @@ def _pretraining(recipe: Recipe) -> list[Stage]:
 
     pretraining = _dump(recipe.pretrain)
     pretraining["train"].pop("checkpoint_every_steps")
+    if recipe.pretrain.objective is None:
+        pretraining.pop("objective")
+    else:
+        pretraining["code"] = recipe.job(herd.flagship).code()
 
     def pretrain(name: str, after: tuple[str, ...] = ()) -> Stage:
         inputs = {"tokens": "tokens", "tokenizer": "tokenizer"}
@@ -214,7 +227,7 @@ def _post_training(recipe: Recipe) -> list[Stage]:
             "model",
             SFT,
             inputs={"base": base, "seeds": "bank"},
-            settings={"sft": _dump(align.seed_sft)},
+            settings=_tuning("sft", align.seed_sft, "align.seed_sft"),
             options={"data": [["seeds", "seeds.jsonl", 1]]},
         )
     ]
@@ -252,7 +265,7 @@ def _round(align: AlignConfig, r: int, base: str, current: str) -> list[Stage]:
             "reward-model",
             f"{ALIGN}:reward_stage",
             inputs={"model": current, **preferences},
-            settings={"reward": _dump(align.reward)},
+            settings=_tuning("reward", align.reward, "align.reward"),
         ),
         Stage(
             f"round-{r}-select",
@@ -268,7 +281,7 @@ def _round(align: AlignConfig, r: int, base: str, current: str) -> list[Stage]:
             SFT,
             inputs={"base": base, "seeds": "bank", **all_preferences}
             | {f"kept-{k}": f"round-{k}-select" for k in remembered},
-            settings={"sft": _dump(align.sft)},
+            settings=_tuning("sft", align.sft, "align.sft"),
             options={"data": [["seeds", "seeds.jsonl", align.seed_repeats], *edits, *kept]},
         ),
         Stage(
@@ -276,7 +289,7 @@ def _round(align: AlignConfig, r: int, base: str, current: str) -> list[Stage]:
             "model",
             DPO,
             inputs={"model": f"round-{r}-sft", **preferences},
-            settings={"dpo": _dump(align.dpo)},
+            settings=_tuning("dpo", align.dpo, "align.dpo"),
         ),
     ]
 
@@ -297,7 +310,7 @@ def _experiments(recipe: Recipe) -> list[Stage]:
                 inputs={"base": f"pretrain-{recipe.herd.flagship}", "seeds": "bank"}
                 | {f"like-{step}": f"round-{align.rounds}-{step}" for step in ("sft", "dpo")}
                 | {f"preferences-{k}": f"round-{k}-preferences" for k in rounds},
-                settings={"sft": _dump(align.sft)},
+                settings=_tuning("sft", align.sft, "align.sft"),
                 options={
                     "data": [["seeds", "seeds.jsonl", 1], *([f"preferences-{k}", "edits.jsonl", 1] for k in rounds)]
                 },
@@ -305,15 +318,16 @@ def _experiments(recipe: Recipe) -> list[Stage]:
         )
     if experiments.dpo_nll:
         for name, weight in (("dpo-with-nll", align.dpo.nll_weight), ("dpo-without-nll", 0.0)):
-            dpo = _dump(align.dpo) | {"nll_weight": weight}
-            dpo["train"] |= {"peak_lr": experiments.dpo_nll.peak_lr}
+            settings = _tuning("dpo", align.dpo, "align.dpo")
+            settings["dpo"] |= {"nll_weight": weight}
+            settings["dpo"]["train"] |= {"peak_lr": experiments.dpo_nll.peak_lr}
             stages.append(
                 Stage(
                     name,
                     "model",
                     DPO,
                     inputs={"model": "round-1-sft", "preferences-1": "round-1-preferences"},
-                    settings={"dpo": dpo},
+                    settings=settings,
                     seed_names=("dpo-ablation",),
                 )
             )
@@ -325,7 +339,7 @@ def _lesson(recipe: Recipe) -> list[Stage]:
     align, base = recipe.align, f"pretrain-{recipe.herd.small}"
     if align is None or align.teach is None:
         return []
-    sft = {"sft": _dump(align.sft)}
+    sft = _tuning("sft", align.sft, "align.sft")
     stages = [
         Stage(
             "lesson-samples",

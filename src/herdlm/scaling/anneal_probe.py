@@ -34,7 +34,6 @@ from herdlm.tokens.shards import Shard
 from herdlm.tokens.tokenizer import PAD, Tokenizer
 from herdlm.train.config import TrainConfig
 from herdlm.train.loop import train
-from herdlm.train.objectives import NextToken
 from herdlm.train.schedules import learning_rate
 
 NEW_SHARE = 0.3
@@ -104,7 +103,7 @@ def anneal_probe(
                 )
             model = job.lay_out(whole, {mixture.seq_len})
             rows = PretrainBatches([(mixture, steps)], rows_per_step=rows_per_step, rows_per_micro_batch=batches.micro)
-            train(model, NextToken(), rows, annealing, work=work / arm, title=f"anneal, {arm}")
+            train(model, job.objective(), rows, annealing, work=work / arm, title=f"anneal, {arm}")
             save_model(model, made / arm, tokenizer=tokenizer, work=work / arm)
             losses[arm] = {
                 which: row_losses(model, folder, seq_len=mixture.seq_len, pad=pad) for which, folder in sets.items()
@@ -174,7 +173,7 @@ def _train_half(job: PretrainJob, batches: FirstSteps, *, seed: int, work: Path,
     rows = {phase.seq_len for phase in phases if phase.first_step < batches.steps}
     model = job.lay_out(job.new_model(seed, pick_device(job.device)), rows)
     first = training.model_copy(update={"horizon_steps": job.pretrain.steps, "average_last": 0.0})
-    train(model, NextToken(), batches, first, work=work / "half", title=f"first half of {job.name}")
+    train(model, job.objective(), batches, first, work=work / "half", title=f"first half of {job.name}")
     writing = work / ".half-trained"
     if is_first():
         shutil.rmtree(writing, ignore_errors=True)

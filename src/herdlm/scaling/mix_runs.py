@@ -73,6 +73,7 @@ class Bench:
             {
                 "model": job.model.model_dump(mode="json"),
                 "pretrain": pretraining,
+                "code": job.code(),
                 "seed": seed,
                 "inputs": self.inputs,
                 "compute": {"device": job.device, "threads_per_stage": job.threads},

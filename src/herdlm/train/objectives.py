@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -67,6 +67,7 @@ class WholeReadout:
         return sums_by_document(values, documents, self.batch.document_count)
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A loss over batches."""
 

@@ -24,7 +24,8 @@ from herdlm.run.stages.data import load_bank
 from herdlm.tokens.dialogs import DialogBatches, PreferenceBatches, fits
 from herdlm.tokens.tokenizer import Tokenizer
 from herdlm.train.loop import train
-from herdlm.train.objectives import DPO, NextToken, Reward
+from herdlm.train.objectives import DPO, NextToken, Objective, Reward
+from herdlm.train.own_objective import open_objective
 
 SEQUENCES_AT_ONCE = 512  # the engine's throughput on a CPU levels off here
 
@@ -58,7 +59,7 @@ def sft_stage(context: Context) -> dict[str, Any]:
     model = load_folder(context.inputs["base"], context.device)
     result = train(
         model,
-        NextToken(),
+        _objective(context, config.objective, NextToken()),
         batches,
         config.train,
         work=context.work,
@@ -97,7 +98,13 @@ def reward_stage(context: Context) -> dict[str, Any]:
     model = reward_model_from(load_folder(context.inputs["model"], context.device), context.seed("head"))
     training = batches(pairs=pairs, epochs=config.epochs, seed=context.seed("batches"))
     train(
-        model, Reward(), training, config.train, work=context.work, title=context.stage.name, track=context.recipe.track
+        model,
+        _objective(context, config.objective, Reward()),
+        training,
+        config.train,
+        work=context.work,
+        title=context.stage.name,
+        track=context.recipe.track,
     )
     save_model(model, context.out, tokenizer=context.inputs["model"], work=context.work)
     # A prompt that another round asked too and that was trained on there is no longer held out.
@@ -160,7 +167,7 @@ def dpo_stage(context: Context) -> dict[str, Any]:
         )
 
     pairs = with_reference(model, pairs, batches(pairs), config.train.precision)
-    objective = DPO(beta=config.beta, nll_weight=config.nll_weight)
+    objective = _objective(context, config.objective, DPO(beta=config.beta, nll_weight=config.nll_weight))
     result = train(
         model,
         objective,
@@ -172,6 +179,10 @@ def dpo_stage(context: Context) -> dict[str, Any]:
     )
     save_model(model, context.out, tokenizer=context.inputs["model"], work=context.work)
     return _training_counts(context, {"steps": result.steps, "pairs": len(pairs), "too_long": too_long})
+
+
+def _objective(context: Context, reference: str | None, default: Objective) -> Objective:
+    return open_objective(reference, f"objective of stage {context.stage.name}", default)
 
 
 def _sample(
