@@ -1,6 +1,6 @@
 # make demo      raise a tiny herd from the sample crawl: minutes on two cores
 # make install   set up .venv with the herdlm command
-# make test      the quick tests
+# make test      the quick tests, those of numerics a second time as on another kind of processor
 # make lint      formatting, rules, types, layers
 
 PYTHON ?= python3
@@ -31,8 +31,14 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 demo: install
 	$(BIN)/herdlm run recipes/tiny.toml --out runs/tiny
 
+# Processors with units for BF16 compute in it, others in float32: the second run takes the other way (HERDLM_CPU).
+NUMERIC = tests/align tests/generate tests/model --ignore-glob "*benchmark*" --ignore-glob "*interpreted*"
+OTHER_CPU = $(shell grep -qsw avx512_bf16 /proc/cpuinfo && echo avx2 || echo bf16)
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	$(PYTEST)
+	HERDLM_CPU=$(OTHER_CPU) $(PYTEST) $(NUMERIC)
 
 test-all: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ""

@@ -6,15 +6,15 @@ from tests.parallel.processes import launch
 
 INTERLEAVED = dict(pipeline_schedule="interleaved", stages_per_rank=2)
 CASES = {
-    "dp4": dict(layout={}),
-    "tp2 dp2": dict(layout=dict(tp=2)),
     "cp2 dp2": dict(layout=dict(cp=2)),
-    "pp2 dp2": dict(layout=dict(pp=2)),
     "pp2 tp2": dict(layout=dict(pp=2, tp=2)),
-    "hsdp 2x2": dict(layout=dict(dp_replicate=2)),
     "pp2 dp2, interleaved, rows per micro-batch": dict(layout=dict(pp=2, rows_per_micro_batch=1) | INTERLEAVED),
 }
 MORE = {
+    "dp4": dict(layout={}),
+    "tp2 dp2": dict(layout=dict(tp=2)),
+    "pp2 dp2": dict(layout=dict(pp=2)),
+    "hsdp 2x2": dict(layout=dict(dp_replicate=2)),
     "tp4": dict(layout=dict(tp=4)),
     "cp4": dict(layout=dict(cp=4)),
     "pp4": dict(layout=dict(pp=4)),

@@ -1,16 +1,15 @@
-"""Starts gloo processes for a test: a fresh interpreter that forks its ranks before torch has any threads."""
+"""Starts gloo processes for a test: a process that forks its ranks before torch has any threads."""
 
 import datetime
 import importlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import traceback
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests import warm
 
 
 def launch(target, world, *arguments, seconds=240):
@@ -19,11 +18,12 @@ def launch(target, world, *arguments, seconds=240):
     Any process that raises ends all of them, and its traceback is the error.
     """
     with tempfile.TemporaryDirectory() as folder:
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, "TORCH_CPP_LOG_LEVEL": "ERROR"}
-        command = [sys.executable, "-m", "tests.parallel.processes", target, str(world), folder, json.dumps(arguments)]
-        done = subprocess.run(
-            command, env=environment, timeout=seconds, capture_output=True, text=True, cwd=ROOT, check=False
+        done = warm.run(
+            "tests.parallel.processes",
+            *(target, world, folder, json.dumps(arguments)),
+            env={"TORCH_CPP_LOG_LEVEL": "ERROR"},
+            shared=("torch.distributed", target.partition(":")[0]),
+            seconds=seconds,
         )
         result = Path(folder) / "result.json"
         if done.returncode or not result.exists():

@@ -5,7 +5,7 @@ import pytest
 from tests.parallel.processes import launch
 
 HERE = "tests.parallel.layouts"
-LAYOUTS = [dict(tp=2, pp=2), dict(cp=2), dict(tp=2, dp_replicate=2)]
+LAYOUTS = [dict(tp=2, pp=2), dict(cp=2)]
 QUICK = {
     "train_and_export": (LAYOUTS,),
     "filled_from_nothing": (dict(tp=2, pp=2),),
@@ -63,6 +63,12 @@ def test_a_layer_that_cannot_be_compiled_runs_as_it_is(quick):
     (plain, fallen_back), told = quick["compiled"]
     assert plain == fallen_back
     assert told == ["a layer is not compiled, it runs as it is: no compiler here"]
+
+
+@pytest.mark.slow
+def test_training_and_export_from_tensor_parallel_replicas():
+    ((_, seen),) = launch(f"{HERE}:train_and_export", 4, [dict(tp=2, dp_replicate=2)]).items()
+    assert max(seen.values()) < 1e-11
 
 
 @pytest.mark.slow

@@ -1,27 +1,21 @@
 """The smoke recipe, run once from the command line for all tests that look at a finished run."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests import warm
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "recipes" / "smoke.toml"
 
 
-def herdlm(*arguments, **more) -> subprocess.CompletedProcess:
+def herdlm(*arguments) -> subprocess.CompletedProcess:
     """The command line as a user calls it, in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "herdlm.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        **{"cwd": ROOT, "env": os.environ | {"COLUMNS": "200"}} | more,
-    )
+    return warm.run("herdlm.cli", *arguments, env={"COLUMNS": "200"})
 
 
 @pytest.fixture(scope="session")

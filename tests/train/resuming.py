@@ -1,7 +1,9 @@
 """What ranks do in tests of checkpoints across layouts."""
 
 import hashlib
+import shutil
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -81,13 +83,34 @@ def difference(one, two):
     return max(float((one[n] - two[n]).abs().max() / two[n].abs().max()) for n in two)
 
 
+@cache
+def _undisturbed(**keys):
+    return run(keys)
+
+
+@cache
+def _cut_off(**keys):
+    """The folder of a run that was cut off at step 5; its newest checkpoint is of step 4."""
+    work = shared_folder()
+    run(keys, work, stop=5)
+    return work
+
+
+def cut_off(keys):
+    """A copy of that folder."""
+    saved, work = _cut_off(**keys), shared_folder()
+    if dist.get_rank() == 0:
+        shutil.copytree(saved, work, dirs_exist_ok=True)
+    dist.barrier()
+    return work
+
+
 def resume_in(saved_in, layouts):
-    """Cut a run off at step 5, resume it in each layout from step 4; how far each ends from the undisturbed one."""
-    undisturbed = run(saved_in)
+    """Resume a run that was cut off in each layout; how far each ends from the undisturbed one."""
+    undisturbed = _undisturbed(**saved_in)
     found = {}
     for keys in layouts:
-        work = shared_folder()
-        run(saved_in, work, stop=5)
+        work = cut_off(saved_in)
         resumed = run(keys, work, seed_weights=False)
         if dist.get_rank() == 0:
             steps = [event["step"] for event in read_events(work / "events.jsonl", "step")]
@@ -100,8 +123,7 @@ def resume_in(saved_in, layouts):
 def damage():
     """With the newest checkpoint damaged on one process's file, all go on from the one before, to the same weights."""
     keys = dict(tp=2, pp=2)
-    undisturbed, work = run(keys), shared_folder()
-    run(keys, work, stop=5)
+    undisturbed, work = _undisturbed(**keys), cut_off(keys)
     newest = checkpoints(work / "checkpoints")[-1]
     if dist.get_rank() == 0:
         (tensors,) = newest.glob("shard-00003-*")
@@ -130,8 +152,8 @@ def damage():
 
 def whole_again():
     """Weights saved in a layout, read into a whole model on every process: how far they are from those gathered."""
-    keys, work = dict(tp=2, pp=2), shared_folder()
-    run(keys, work, stop=4)
+    keys = dict(tp=2, pp=2)
+    work = cut_off(keys)
     model = Layout.make(ParallelConfig(**keys), make_model(torch.float32, "lm", ()).config, seq_len=SEQ_LEN).apply(
         make_model(torch.float32, "lm", ())
     )

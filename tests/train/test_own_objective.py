@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from herdlm.train.objectives import DPO, NextToken
 from herdlm.train.own_objective import open_objective
 from tests.conftest import small_model
 from tests.curate.crawls import article
-from tests.run.conftest import ROOT, herdlm
+from tests.run.conftest import ROOT
 from tests.run.test_parts import FOUR_SECTIONS, SMALL
 from tests.train.test_loop import batches
 
@@ -51,7 +53,10 @@ def test_a_run_trains_on_it_and_trains_again_when_its_code_changes(tmp_path):
     keys = [part for change in SMALL for part in ("--set", change)]
 
     def run() -> list[str]:
-        done = herdlm("run", "mine.toml", "--out", "run", "--until", "pretrain-flagship", "--json", *keys, cwd=tmp_path)
+        command = [sys.executable, "-m", "herdlm.cli", "run", "mine.toml", "--out", "run", "--json", *keys]
+        done = subprocess.run(
+            [*command, "--until", "pretrain-flagship"], cwd=tmp_path, capture_output=True, text=True, timeout=280
+        )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)["made"]
 
