@@ -99,3 +99,15 @@ def test_more_stages_or_a_split_backward_shrink_the_bubble(ranks, micro):
             unfinished += {"forward": 1, "backward": 0, "weights": -1}[action.kind]
             most = max(most, unfinished)
         assert most <= ranks
+
+
+@pytest.mark.parametrize(
+    ("ranks", "chunks", "micro", "split", "passes", "bubble"),
+    [(3, 4, 4, False, 48, 18), (3, 2, 4, True, 24, 2), (3, 4, 13, False, 156, 18), (4, 2, 2, True, 12, 7)],
+)
+def test_groups_of_micro_batches_that_are_not_full_cost_no_more_than_they_did(
+    ranks, chunks, micro, split, passes, bubble
+):
+    """In units of a forward pass; a backward pass counts as two of them, or as two of one where it is split."""
+    assert passes == 3 * micro * chunks
+    assert play(make_schedule(ranks, chunks, micro, split), ranks * chunks, split) <= passes + bubble

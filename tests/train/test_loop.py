@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from herdlm.base.errors import DamagedError, HerdError, InputError
 from herdlm.base.events import read_events
@@ -203,6 +204,10 @@ def test_checkpoints_hold_no_pickle(tokenizer, tmp_path):
     files = list(checkpoints(tmp_path / "checkpoints")[-1].iterdir())
     assert {p.suffix for p in files} == {".json", ".safetensors"}
     assert json.loads((checkpoints(tmp_path / "checkpoints")[-1] / "state.json").read_text())["step"] == 8
+    (tensors,) = (load_file(path) for path in files if path.suffix == ".safetensors")
+    counted = {name: value for name, value in tensors.items() if name.endswith(".step")}
+    assert len(counted) == len(weights(small_model()))
+    assert all(value.tolist() == [8.0] for value in counted.values())  # lists of one: a part needs a place
 
 
 def test_milestones_stay_beside_the_newest_checkpoints(tokenizer, tmp_path):
