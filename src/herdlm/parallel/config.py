@@ -13,6 +13,7 @@ from pydantic import Field
 from herdlm.base.errors import InputError
 from herdlm.base.recipe import Section
 from herdlm.model.config import ModelConfig
+from herdlm.parallel.sharding import indivisible, run_of
 
 NEAREST = 3
 
@@ -106,10 +107,9 @@ def _size_problems(
     count = sizes.tp * sizes.cp * sizes.pp * sizes.dp
     if count != world:
         yield f"parallel.tp x cp x pp x dp_replicate x dp_shard ({sizes}) is {count}, processes are {world}"
-    for name in ("heads", "kv_heads", "ffn_dim"):
-        if getattr(model, name) % sizes.tp:
-            yield f"model.{name} {getattr(model, name)} is not a multiple of parallel.tp {sizes.tp}"
-    if -(-model.vocab_size // sizes.tp) * (sizes.tp - 1) >= model.vocab_size:
+    for name, size in indivisible(model, sizes.tp).items():
+        yield f"model.{name} {size} is not a multiple of parallel.tp {sizes.tp}"
+    if not run_of(model.vocab_size, sizes.tp, sizes.tp - 1):
         yield f"model.vocab_size {model.vocab_size} in equal runs leaves a rank of parallel.tp {sizes.tp} without any"
     if model.vocab_size % sizes.tp and model.dim % sizes.sharded:
         yield (
@@ -174,19 +174,23 @@ def nearest_layouts(
     return [sizes for _, sizes in found[:NEAREST]]
 
 
-def split_layers(layers: int, stages: int, given: tuple[int, ...] | None = None) -> list[range]:
+def split_layers(
+    layers: int, stages: int, given: tuple[int, ...] | None = None, *, lighter_ends: bool = True
+) -> list[range]:
     """The layers of each pipeline stage.
 
-    Embedding and head count as a layer each, so that the first and the last stage hold one layer less where the
-    numbers allow it (Llama 3 report, section 3.3.2: hence 126 layers).
+    Args:
+        given: the number of layers of each stage; None spreads them evenly.
+        lighter_ends: count embedding and head as a layer each, so that the first and the last stage hold one layer less
+            where the numbers allow it (Llama 3 report, section 3.3.2: hence 126 layers).
     """
     if given is not None:
         counts = list(given)
-    elif layers + 2 < 2 * stages:  # too few to spare one
+    elif not lighter_ends or layers + 2 < 2 * stages:  # too few to spare one
         counts = [layers // stages + (s < layers % stages) for s in range(stages)]
     else:
         each, extra = divmod(layers + 2, stages)
-        # Stages in the middle take what does not divide: the ends have the logits and the embedding.
+        # The remainder goes to the middle stages first: the ends have the embedding and the logits.
         first_served = [*range(1, stages - 1), 0, stages - 1]
         counts = [each + (s in first_served[:extra]) for s in range(stages)]
         counts[0] -= 1

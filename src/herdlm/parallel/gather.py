@@ -14,6 +14,7 @@ from herdlm.model.config import ModelConfig
 from herdlm.model.hf import save_folder
 from herdlm.model.transformer import Transformer, build
 from herdlm.parallel.model import ParallelModel
+from herdlm.parallel.sharding import shard
 
 
 def local_part(whole: Tensor, like: Tensor) -> Tensor:
@@ -25,9 +26,7 @@ def local_part(whole: Tensor, like: Tensor) -> Tensor:
     for dim, placement in reversed(list(enumerate(like.placements))):
         if placement.is_shard():
             along: int = placement.dim  # type: ignore[attr-defined]
-            each = -(-whole.shape[along] // mesh.size(dim))
-            begin = min(mesh.get_local_rank(dim) * each, whole.shape[along])
-            whole = whole.narrow(along, begin, min(each, whole.shape[along] - begin))
+            whole = shard(whole, along, mesh.size(dim), mesh.get_local_rank(dim))
     return whole
 
 

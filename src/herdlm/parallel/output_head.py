@@ -12,8 +12,9 @@ from herdlm.parallel.batches import BatchShard
 from herdlm.parallel.collectives import autograd_all_reduce, first_rank_gradient
 from herdlm.parallel.linear import local
 from herdlm.parallel.mesh import Mesh
+from herdlm.parallel.sharding import run_of
 from herdlm.parallel.stage import Stage
-from herdlm.parallel.vocabulary import first_row, most_likely, vocabulary_distilled, vocabulary_logprobs
+from herdlm.parallel.vocabulary import most_likely, vocabulary_distilled, vocabulary_logprobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,4 +67,4 @@ class ShardedOutputHead:
 
     @property
     def _first_entry(self) -> int:
-        return first_row(self.stage.config.vocab_size, self.mesh.sizes.tp, self.mesh.tp_rank)
+        return run_of(self.stage.config.vocab_size, self.mesh.sizes.tp, self.mesh.tp_rank).start

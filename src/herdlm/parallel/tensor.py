@@ -11,7 +11,6 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
-from torch.distributed.tensor.placement_types import Placement
 
 from herdlm.base.errors import InputError
 from herdlm.model.attention import Attend
@@ -20,23 +19,8 @@ from herdlm.model.transformer import Attention, FeedForward, Transformer
 from herdlm.parallel.collectives import autograd_all_gather, copy_to_group
 from herdlm.parallel.linear import DeferredGradients, PlainLinear, column_parallel, local, row_parallel
 from herdlm.parallel.mesh import Mesh
-from herdlm.parallel.vocabulary import ParallelEmbedding, first_row
-
-PLACEMENTS: dict[str, Placement] = {
-    "embed_tokens": Shard(0),
-    "lm_head": Shard(0),
-    "q_proj": Shard(0),
-    "k_proj": Shard(0),
-    "v_proj": Shard(0),
-    "gate_proj": Shard(0),
-    "up_proj": Shard(0),
-    "o_proj": Shard(1),
-    "down_proj": Shard(1),
-    "input_layernorm": Replicate(),
-    "post_attention_layernorm": Replicate(),
-    "norm": Replicate(),
-    "score": Replicate(),
-}
+from herdlm.parallel.sharding import SHARD_DIMS, run_of
+from herdlm.parallel.vocabulary import ParallelEmbedding
 
 
 class ParallelAttention(Attention):
@@ -88,7 +72,7 @@ class GatheringNorm(SequenceNorm):
 def apply_tensor_parallel(stage: Transformer, mesh: Mesh, deferred: DeferredGradients | None) -> None:
     """Change the modules of a stage into those of this rank's part, and its weights into DTensors over the group."""
     group = mesh.tp.get_group()
-    start = first_row(stage.config.vocab_size, mesh.sizes.tp, mesh.tp_rank)
+    start = run_of(stage.config.vocab_size, mesh.sizes.tp, mesh.tp_rank).start
     for name, module in list(stage.named_modules()):
         kind = GatheringNorm if name == "model.norm" else _checked_kind(name, module)
         if kind is not None:
@@ -98,7 +82,8 @@ def apply_tensor_parallel(stage: Transformer, mesh: Mesh, deferred: DeferredGrad
     for name, module in stage.named_modules():
         for key, parameter in list(module.named_parameters(recurse=False)):
             if parameter not in cut:
-                placement = PLACEMENTS[name.rpartition(".")[2]]
+                dim = SHARD_DIMS[name.rpartition(".")[2]]
+                placement = Replicate() if dim is None else Shard(dim)
                 whole = distribute_tensor(parameter.detach(), mesh.tp, [placement], src_data_rank=None)
                 cut[parameter] = nn.Parameter(whole, requires_grad=parameter.requires_grad)
             module.register_parameter(key, cut[parameter])

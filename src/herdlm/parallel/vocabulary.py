@@ -16,11 +16,6 @@ from herdlm.parallel.linear import local
 ROWS_AT_ONCE = 2048  # targets whose logits over this rank's vocabulary exist at a time
 
 
-def first_row(vocab_size: int, ranks: int, rank: int) -> int:
-    """The first entry of a rank; entries are dealt in equal runs of which the last may be shorter."""
-    return rank * -(-vocab_size // ranks)
-
-
 class ParallelEmbedding(nn.Embedding):
     """An embedding of which this rank holds the rows from ``start``."""
 
