@@ -150,7 +150,7 @@ def test_mischief_loses_nothing(stages, undisturbed, tmp_path):
         endings.append((way, process.returncode))
         if way == "terminate":
             assert process.returncode == 0, told
-            assert "was asked to end; its state after step" in told
+            assert "was asked to stop; its state after step" in told
         elif way == "stop one":
             assert "finished no step for 20 s" in told
             assert "take_step" in told  # the stack of a rank that waited

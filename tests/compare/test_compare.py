@@ -267,7 +267,7 @@ def test_texts_come_from_several_kinds_of_files(tmp_path):
     ("content", "said"),
     [
         ("", "holds no prompts"),
-        ("[]\n", "line 1 has no prompt"),
+        ("[]\n", "line 1 is not a JSON object"),
         ('{"prompt": ""}', "line 1 has no prompt"),
         ('{"prompt": "a"}\n{', "line 2 is not JSON"),
         ('{"prompt": "a", "answer": 3}', "line 1 has no prompt"),

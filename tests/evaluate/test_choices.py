@@ -66,7 +66,7 @@ def test_questions_are_read_from_lines(tmp_path: Path) -> None:
         {"task": ""},
     ):
         path.write_text(json.dumps(row) + "\n" + json.dumps(row | wrong) + "\n")
-        with pytest.raises(DamagedError, match="line 2 is no question with choices"):
+        with pytest.raises(DamagedError, match="line 2 is not a question with choices"):
             read_choices(path)
     for line in ("[1]", "{", "{}"):
         path.write_text(line + "\n")

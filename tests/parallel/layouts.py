@@ -156,10 +156,10 @@ def checkpointing_costs():
             seen[local.untyped_storage().data_ptr()] = local.untyped_storage().nbytes()
             return tensor
 
-        part = parallel.parts(token_batches(0, (4,)))[0]
+        shard = parallel.shard(token_batches(0, (4,)))[0]
         with FlopCounterMode(display=False) as flops:
             with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-                out = parallel.stages[0](part.batch.tokens, part.batch.positions, part.attend(parallel.mesh))
+                out = parallel.stages[0](shard.batch.tokens, shard.batch.positions, shard.attend(parallel.mesh))
             out.sum().backward()
         costs[mode] = {"bytes": sum(seen.values()), "flops": flops.get_total_flops()}
     return costs
@@ -172,7 +172,7 @@ def compiled(breaks):
         raise RuntimeError("no compiler here")
 
     compiler = torch.compile
-    losses, told = [], []
+    losses, messages = [], []
     for compile_layers in (False, True):
         model = make_model(torch.float32, "lm", (("layers", 1),))
         layout = Layout.make(ParallelConfig(tp=2, compile=compile_layers), model.config, seq_len=SEQ_LEN)
@@ -182,9 +182,9 @@ def compiled(breaks):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             result = train(parallel, NextToken(), Rows(), CONFIG, quiet=True)
-        told += [str(w.message) for w in caught if issubclass(w.category, RuntimeWarning)]
+        messages += [str(w.message) for w in caught if issubclass(w.category, RuntimeWarning)]
         losses.append(result.last_loss)
-    return losses, told
+    return losses, messages
 
 
 def several(calls):

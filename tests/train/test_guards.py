@@ -78,13 +78,13 @@ def test_a_resumed_run_passes_over_what_was_refused(tokenizer, tmp_path):
 
 def test_too_many_refused_steps_end_the_run(tokenizer, tmp_path):
     config = CONFIG.model_copy(update={"on_not_finite": "skip", "max_refused_steps": 2})
-    with pytest.raises(HerdError, match="nor were 2 before it"):
+    with pytest.raises(HerdError, match="3 skipped steps exceed max_refused_steps = 2"):
         train(small_model(), Poisoned(range(3, 20)), batches(tokenizer), config, work=tmp_path, quiet=True)
 
 
 def test_nothing_to_roll_back_to_is_told(tokenizer, tmp_path):
     config = CONFIG.model_copy(update={"on_not_finite": "roll-back"})
-    with pytest.raises(HerdError, match="no checkpoint to go back to"):
+    with pytest.raises(HerdError, match="no checkpoint to roll back to"):
         train(small_model(), Poisoned({1}), batches(tokenizer), config, work=tmp_path, quiet=True)
 
 

@@ -120,7 +120,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tokenizer, tmp_p
     content[-9] ^= 1
     tensors.write_bytes(bytes(content))
     resumed = small_model()
-    with pytest.warns(RuntimeWarning, match="step-00000012.* is not what was saved.* going on from step-00000008"):
+    with pytest.warns(RuntimeWarning, match="step-00000012.* is not what was saved.* resuming from step-00000008"):
         train(resumed, NextToken(), data, CONFIG, work=tmp_path, quiet=True)
     (told,) = read_events(tmp_path / "events.jsonl", "damaged")
     assert (told["damaged"], told["instead"]) == ("step-00000012", "step-00000008")

@@ -10,6 +10,7 @@ from typing import Any
 from herdlm.align.bank.tasks import Question
 from herdlm.base.artefact import InputEntry, require_file, write_text_durably
 from herdlm.base.errors import DamagedError, InputError
+from herdlm.base.json_lines import json_lines, write_json_lines
 from herdlm.base.progress import Progress
 from herdlm.base.standalone import input_folder, standalone
 from herdlm.compare.measure import Asking, Pair, Reward, answer_damage, benchmark_damage, text_damage
@@ -24,7 +25,6 @@ from herdlm.plan.memory import Node, fit_table
 from herdlm.report import format
 from herdlm.report.damage_page import PAGE, render_damage_page
 from herdlm.tokens.batch import Batch
-from herdlm.tokens.dialogs import write_jsonl
 from herdlm.tokens.documents import read_documents
 from herdlm.tokens.shards import ShardWriter
 from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_TEXT, PAD, Tokenizer
@@ -167,7 +167,7 @@ def write_damage(
         questions = read_prompts(material.prompts)[:prompts]
         reward = _reward(material.reward, device) if material.reward else None
         told["answers"], each = answer_damage(pair, questions, asking, reward)
-        write_jsonl(out / ANSWERS, each)
+        write_json_lines(out / ANSWERS, each)
     write_text_durably(out / DAMAGE, json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     (out / PAGE).write_text(render_damage_page(told), encoding="utf-8")
     return told
@@ -235,15 +235,9 @@ def read_prompts(path: Path) -> list[Question]:
         DamagedError: a line is not such a row.
     """
     found = []
-    for number, line in enumerate(require_file(path, "file of prompts").read_text("utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DamagedError(f"{path}, line {number} is not JSON: {error}", "Mend that line") from error
-        values = {key: row.get(key, "") for key in ("task", "prompt", "answer")} if isinstance(row, dict) else {}
-        if not values.get("prompt") or not all(isinstance(value, str) for value in values.values()):
+    for number, row in json_lines(path):
+        values = {key: row.get(key, "") for key in ("task", "prompt", "answer")}
+        if not values["prompt"] or not all(isinstance(value, str) for value in values.values()):
             raise DamagedError(f"{path}, line {number} has no prompt", 'Write {"prompt": "..."} on each line')
         found.append(Question(values["task"] or "prompts", values["prompt"], values["answer"]))
     if not found:
@@ -261,7 +255,11 @@ def read_texts(path: Path) -> list[str]:
     if path.is_dir() or path.suffix == ".parquet":
         texts = [document.text for document in read_documents(path)]
     elif require_file(path, "file of text").suffix == ".jsonl":
-        texts = [_text_of(path, number, line) for number, line in enumerate(path.open(encoding="utf-8"), 1)]
+        texts = []
+        for number, row in json_lines(path):
+            if not isinstance(row.get("text"), str):
+                raise DamagedError(f"{path}, line {number} has no text", 'Write {"text": "..."} on each line')
+            texts.append(row["text"])
     else:
         try:
             texts = [path.read_text(encoding="utf-8")]
@@ -270,13 +268,6 @@ def read_texts(path: Path) -> list[str]:
     if not any(text.strip() for text in texts):
         raise InputError(f"{path} holds no text", "Give a file with text")
     return texts
-
-
-def _text_of(path: Path, number: int, line: str) -> str:
-    try:
-        return str(json.loads(line)["text"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise DamagedError(f"{path}, line {number} has no text ({error!r})", 'Write {"text": "..."}') from error
 
 
 def _batches(text: Path, work: Path, tokenizer: Tokenizer, seq_len: int, rows: int) -> list[Batch]:

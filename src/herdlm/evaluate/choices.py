@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from herdlm.base.artefact import require_file
 from herdlm.base.errors import DamagedError, InputError
+from herdlm.base.json_lines import json_lines
 from herdlm.evaluate.forward import Model, config_of, token_logprobs
 from herdlm.tokens.batch import Piece, lay_out, pack_whole
 from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, PAD, Tokenizer
@@ -38,14 +38,12 @@ def read_choices(path: Path) -> list[ChoiceQuestion]:
         DamagedError: a line is not such a row.
     """
     found = []
-    for number, line in enumerate(require_file(path, "file of benchmarks").read_text("utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, row in json_lines(path):
         try:
-            found.append(_checked(json.loads(line)))
-        except (ValueError, KeyError, TypeError) as error:
+            found.append(_checked(row))
+        except (ValueError, KeyError) as error:
             raise DamagedError(
-                f"{path}, line {number} is no question with choices ({error})",
+                f"{path}, line {number} is not a question with choices ({error})",
                 'Write {"task": "...", "question": "...", "choices": ["...", "..."], "answer": 0}',
             ) from error
     if not found:
@@ -53,9 +51,7 @@ def read_choices(path: Path) -> list[ChoiceQuestion]:
     return found
 
 
-def _checked(row: object) -> ChoiceQuestion:
-    if not isinstance(row, dict):
-        raise TypeError("it is no object")
+def _checked(row: dict[str, Any]) -> ChoiceQuestion:
     task, question, choices, answer = row.get("task", "benchmark"), row["question"], row["choices"], row["answer"]
     if not (isinstance(task, str) and isinstance(question, str) and task and question):
         raise ValueError("task and question must be texts")

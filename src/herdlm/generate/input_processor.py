@@ -83,9 +83,7 @@ class InputProcessor:
         if params.stop and not self.tokenizer:
             raise InputError("stop strings need a tokenizer", "Give the engine one, or use stop_tokens")
         if params.top_logprobs > vocabulary:
-            raise InputError(
-                f"top_logprobs = {params.top_logprobs}", f"Give at most {vocabulary}, the vocabulary size"
-            )
+            raise InputError(f"top_logprobs = {params.top_logprobs}", f"Give at most {vocabulary}, the vocabulary size")
         if wrong := [token for token, _ in params.logit_bias if token >= vocabulary]:
             raise InputError(f"logit_bias names the token {wrong[0]}", f"Give ids from 0 to {vocabulary - 1}")
         if params.min_tokens and len({token for token in params.stop_tokens if token < vocabulary}) == vocabulary:

@@ -39,11 +39,13 @@ class DocumentAttention:
 
     Args:
         documents: [B, T] integers; a token attends to earlier tokens of its row with the same number. The numbers of
-            one row never decrease.
+            one row never decrease. Where they are on the CPU, planning does not wait for the device.
+        device: that of queries, keys and values; the documents' own where None.
     """
 
-    def __init__(self, documents: Tensor) -> None:
-        self.documents = documents
+    def __init__(self, documents: Tensor, device: torch.device | None = None) -> None:
+        device = documents.device if device is None else device
+        self.documents, self.device = documents, device
         rows, length = documents.shape
         first = torch.ones_like(documents, dtype=torch.bool)
         first[:, 1:] = documents[:, 1:] != documents[:, :-1]
@@ -51,11 +53,11 @@ class DocumentAttention:
         self.starts = [*starts.tolist(), rows * length]
         self.one_each = len(self.starts) == rows + 1
         self.mask: Tensor | None = None
-        self.tiled = documents.device.type == "cpu" and length > DENSE_UP_TO
+        self.tiled = device.type == "cpu" and length > DENSE_UP_TO
         if self.tiled:
             self.plan = TilePlan(plan_tiles(self.starts), first.flatten().cumsum(0))
-        elif documents.device.type != "cpu":
-            self.cumulative = torch.tensor(self.starts, dtype=torch.int32, device=documents.device)
+        elif device.type != "cpu":
+            self.cumulative = to_device(torch.tensor(self.starts, dtype=torch.int32), device)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See :class:`Attend`."""
@@ -81,12 +83,20 @@ class DocumentAttention:
             out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
         else:
             if self.mask is None or self.mask.dtype != q.dtype:
-                same = self.documents[:, None, :, None] == self.documents[:, None, None, :]
+                documents = to_device(self.documents, self.device)
+                same = documents[:, None, :, None] == documents[:, None, None, :]
                 unseen = ~same.tril()
                 self.mask = torch.zeros(unseen.shape, dtype=q.dtype, device=q.device)
                 self.mask.masked_fill_(unseen, -torch.inf)
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask, enable_gqa=grouped)
         return out.transpose(1, 2)
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Copy to a device; from the CPU to a GPU through pinned memory, without waiting for the GPU's work."""
+    if values.device.type == "cpu" and device.type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 @cache

@@ -1,12 +1,11 @@
-"""Where a model comes from: a walk over manifests, each naming its inputs by content hash."""
+"""Where a model comes from, for the report's page on origins."""
 
 from __future__ import annotations
 
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
-from herdlm.base.artefact import InputEntry
-from herdlm.base.errors import DamagedError
+from herdlm.base.lineage import Origin, walk
 from herdlm.report.data import Lineage, Node
 from herdlm.report.read import Records
 
@@ -28,44 +27,26 @@ def lineage(records: Records, final: str) -> Lineage:
     """All ancestors of the stage ``final``, sources first.
 
     Raises:
-        DamagedError: an input's content is not what the artefact made from it says.
+        DamagedError: an ancestor is gone, or was made again after an artefact was made from it.
     """
     nodes: dict[str, Node] = {}
 
-    def visit(name: str) -> None:
-        if name in nodes:
-            return
-        record = records[name]
-        made_from = []
-        for entry in record.manifest.inputs.values():
-            stage = _stage_of(entry)
-            if stage is None:
-                source = source_name(entry.path)
-                if source in nodes and nodes[source].content != entry.content:
-                    source = f"{source} ({entry.content[:8]})"  # same name, another folder
-                nodes.setdefault(source, Node(source, SOURCE, entry.content, ()))
-                made_from.append(source)
-                continue
-            if stage not in records:
-                raise DamagedError(
-                    f"{record.folder} was made from {stage}, which the run lacks", "Run the recipe again"
-                )
-            if records[stage].manifest.content != entry.content:
-                raise DamagedError(
-                    f"{record.folder} was made from another {stage} than the run holds now", "Run the recipe again"
-                )
-            visit(stage)
-            made_from.append(stage)
-        manifest = record.manifest
-        nodes[name] = Node(name, manifest.kind, manifest.content, tuple(dict.fromkeys(made_from)))
+    def add(origin: Origin) -> str:
+        """Add an origin's ancestors, then itself; returns its name."""
+        if origin.manifest is None:
+            name = source_name(origin.path)
+            if name in nodes and nodes[name].content != origin.content:
+                name = f"{name} ({origin.content[:8]})"  # same name, another folder
+            nodes.setdefault(name, Node(name, SOURCE, origin.content, ()))
+            return name
+        name = origin.stage or origin.path
+        if name not in nodes:
+            made_from = tuple(dict.fromkeys(add(each) for each in origin.origins))
+            nodes[name] = Node(name, origin.manifest.kind, origin.content, made_from)
+        return name
 
-    visit(final)
+    add(walk(final, lambda name: records[name].manifest if name in records else None))
     return Lineage(final, _main_line(nodes, final), tuple(nodes.values()))
-
-
-def _stage_of(entry: InputEntry) -> str | None:
-    parts = PurePosixPath(entry.path).parts
-    return parts[1] if len(parts) == 2 and parts[0] == "stages" else None
 
 
 def _main_line(nodes: dict[str, Node], final: str) -> tuple[str, ...]:

@@ -1,25 +1,14 @@
-"""Where an artefact came from: a walk over manifests back to the files outside the run."""
+"""The lineage of an artefact as ``herdlm trace`` prints it: back to the files outside the run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from herdlm.base.artefact import MANIFEST, Manifest, read_manifest
-from herdlm.base.errors import DamagedError, InputError
-
-
-@dataclass(slots=True)
-class Origin:
-    """One artefact or outside file with what it was made from. ``seen`` marks one whose origins were told before."""
-
-    path: str
-    kind: str
-    content: str
-    seconds: float | None = None
-    seen: bool = False
-    origins: list[Origin] = field(default_factory=list)
+from herdlm.base.artefact import MANIFEST, read_manifest
+from herdlm.base.errors import InputError
+from herdlm.base.lineage import Origin, walk
 
 
 def trace(path: Path) -> Origin:
@@ -27,7 +16,7 @@ def trace(path: Path) -> Origin:
 
     Raises:
         InputError: the path is in no artefact.
-        DamagedError: an artefact on the way is gone, or is not the one that was used.
+        DamagedError: an ancestor is gone, or was made again after an artefact was made from it.
     """
     resolved = path.resolve()
     if not resolved.exists():
@@ -41,46 +30,39 @@ def trace(path: Path) -> Origin:
         )
     manifest = read_manifest(folder)
     assert manifest is not None
-    return _origin(folder, manifest, folder.parent.parent, set())
+    stage, stages = manifest.stage, folder.parent
+    return walk(stage, lambda name: manifest if name == stage else read_manifest(stages / name))
 
 
-def _origin(folder: Path, manifest: Manifest, root: Path, seen: set[str]) -> Origin:
-    origin = Origin(f"stages/{manifest.stage}", manifest.kind, manifest.content, manifest.seconds)
-    key = f"{manifest.stage} {manifest.content}"
-    if key in seen:
-        origin.seen = True
-        return origin
-    seen.add(key)
-    for entry in manifest.inputs.values():
-        if not entry.path.startswith("stages/"):
-            origin.origins.append(Origin(entry.path, "source", entry.content))
-            continue
-        source = read_manifest(root / entry.path)
-        if source is None:
-            raise DamagedError(f"{root / entry.path} is gone, of which {folder} was made", "Run the recipe again")
-        if source.content != entry.content:
-            raise DamagedError(
-                f"{root / entry.path} was made anew since {folder} was made from it", "Run the recipe to its end"
-            )
-        origin.origins.append(_origin(root / entry.path, source, root, seen))
-    return origin
+def lines(origin: Origin) -> Iterator[str]:
+    """A lineage as indented text, one artefact per line; the ancestors of one are listed where it comes first."""
+    return _lines(origin, 0, set())
 
 
-def lines(origin: Origin, depth: int = 0) -> Iterator[str]:
-    """A lineage as indented text, an artefact a line."""
-    again = " (told above)" if origin.seen else ""
-    yield f"{'  ' * depth}{origin.path}  [{origin.kind}] sha256 {origin.content[:16]}{again}"
-    for source in origin.origins:
-        yield from lines(source, depth + 1)
+def _lines(origin: Origin, depth: int, listed: set[str]) -> Iterator[str]:
+    again = " (listed above)" if origin.path in listed else ""
+    yield f"{'  ' * depth}{origin.path}  [{_kind(origin)}] sha256 {origin.content[:16]}{again}"
+    if origin.manifest and not again:
+        listed.add(origin.path)
+        for source in origin.origins:
+            yield from _lines(source, depth + 1, listed)
 
 
-def as_json(origin: Origin) -> dict[str, object]:
-    """A lineage as JSON, with whole hashes."""
+def as_json(origin: Origin, listed: set[str] | None = None) -> dict[str, Any]:
+    """A lineage as JSON, with whole hashes; ``seen`` marks an artefact whose ancestors were listed before."""
+    listed = set() if listed is None else listed
+    seen = origin.path in listed
+    if origin.manifest:
+        listed.add(origin.path)
     return {
         "path": origin.path,
-        "kind": origin.kind,
+        "kind": _kind(origin),
         "content": origin.content,
-        "seconds": origin.seconds,
-        "seen": origin.seen,
-        "origins": [as_json(source) for source in origin.origins],
+        "seconds": origin.manifest.seconds if origin.manifest else None,
+        "seen": seen,
+        "origins": [] if seen else [as_json(source, listed) for source in origin.origins],
     }
+
+
+def _kind(origin: Origin) -> str:
+    return origin.manifest.kind if origin.manifest else "source"

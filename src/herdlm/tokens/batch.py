@@ -1,15 +1,23 @@
-"""What a training step reads: packed rows of documents with targets and their weights."""
+"""What a training step reads: packed rows of documents with targets and their weights, made ahead of the step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+
+from herdlm.model.attention import to_device
+
+TENSORS = ("tokens", "targets", "weights", "documents", "positions")
+OPEN_ROWS = 8  # of the rows that are being packed, how many still take items
 
 
 @dataclass(slots=True)
@@ -27,22 +35,82 @@ class Batch:
     documents: Tensor
     positions: Tensor
     columns: dict[str, Tensor] = field(default_factory=dict)
+    origin: Batch | None = None
 
-    def to(self, device: torch.device | str) -> Batch:
-        """The batch on another device."""
-        return Batch(
-            tokens=self.tokens.to(device),
-            targets=self.targets.to(device),
-            weights=self.weights.to(device),
-            documents=self.documents.to(device),
-            positions=self.positions.to(device),
-            columns={name: value.to(device) for name, value in self.columns.items()},
-        )
+    def to(self, device: torch.device) -> Batch:
+        """The batch on another device, with this one as its ``origin``: shapes are read there, without a wait."""
+        tensors = {name: to_device(getattr(self, name), device) for name in TENSORS}
+        columns = {name: to_device(value, device) for name, value in self.columns.items()}
+        return Batch(**tensors, columns=columns, origin=self.origin or self)
+
+    def target_places(self) -> Tensor:
+        """The indices [N] of flattened places that have a target."""
+        places = (self.origin or self).weights.flatten().nonzero().flatten()
+        return to_device(places, self.tokens.device)
+
+    @property
+    def document_count(self) -> int:
+        """Documents in the batch, padding included."""
+        return int((self.origin or self).documents.max()) + 1
 
     @property
     def token_count(self) -> int:
         """Tokens in the batch, padding included."""
         return self.tokens.numel()
+
+
+class Batches(Protocol):
+    """Where a run's batches come from. Any step can be asked for, so resuming needs no loader state but the step."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in the run."""
+        ...
+
+    def micro_batches(self, step: int) -> list[Batch]:
+        """The batches whose gradients add up to step ``step``."""
+        ...
+
+
+class Prefetch:
+    """Makes the batches of the next ``ahead`` steps while a step runs; use as a context manager.
+
+    Any step may be asked for at any time (a run that rolls back asks for an earlier one): what a step reads is a
+    function of its number, so nothing made ahead can be wrong, only unused.
+
+    Args:
+        make: the micro-batches of a step.
+        steps: there are; none beyond is made.
+    """
+
+    def __init__(self, make: Callable[[int], list[Batch]], steps: int, ahead: int) -> None:
+        self.make, self.steps, self.ahead = make, steps, ahead
+        self._made: dict[int, Future[list[Batch]]] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+
+    def __enter__(self) -> Prefetch:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def micro_batches(self, step: int) -> tuple[list[Batch], float]:
+        """The batches of a step, and for how many seconds they had to be waited for.
+
+        Raises:
+            Exception: whatever making them raised.
+        """
+        started = time.monotonic()
+        if not self.ahead:
+            return self.make(step), time.monotonic() - started
+        wanted = range(step, min(step + 1 + self.ahead, self.steps))
+        for number in set(self._made) - set(wanted):
+            self._made.pop(number).cancel()
+        for number in wanted:
+            if number not in self._made:
+                self._made[number] = self._thread.submit(self.make, number)
+        batches = self._made.pop(step).result()
+        return batches, time.monotonic() - started
 
 
 def save_batches(folder: Path, step: int, batches: Sequence[Batch]) -> Path:
@@ -56,9 +124,6 @@ def save_batches(folder: Path, step: int, batches: Sequence[Batch]) -> Path:
     path = folder / f"step-{step:08d}.safetensors"
     save_file(tensors, path)
     return path
-
-
-TENSORS = ("tokens", "targets", "weights", "documents", "positions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +206,3 @@ def pack_whole(lengths: Sequence[int], capacity: int) -> list[list[int]]:
             rows.append([item])
             room.append(capacity - length)
     return rows
-
-
-OPEN_ROWS = 8

@@ -77,20 +77,6 @@ def stop_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
     return tuple(tokenizer.special(name) for name in (END_OF_TURN, END_OF_MESSAGE, END_OF_TEXT))
 
 
-def chat_template(leading_space: bool) -> str:
-    """The format as a Jinja template for transformers and vLLM."""
-    space = " ' ' +" if leading_space else ""
-    return (
-        "{{- bos_token }}"
-        "{%- for message in messages %}"
-        "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' +"
-        + space
-        + " (message['content'] | trim) + '<|eot_id|>' }}"
-        "{%- endfor %}"
-        "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"
-    )
-
-
 def _header(tokenizer: Tokenizer, role: str) -> list[int]:
     if role not in ROLES:
         raise InputError(f"role {role!r} is unknown", f"Use one of {', '.join(ROLES)}")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any, TypedDict
+from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -40,31 +38,6 @@ class Preference(TypedDict, total=False):
     rejected_source: str
     reference_chosen: float
     reference_rejected: float
-
-
-def read_jsonl(path: Path) -> list[Any]:
-    """The objects of a JSON-lines file.
-
-    Raises:
-        InputError: the file is missing or a line is no JSON, naming the line.
-    """
-    if not path.is_file():
-        raise InputError(f"{path} does not exist", "Check the path")
-    rows = []
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                rows.append(json.loads(line.decode("utf-8")))
-            except ValueError as error:  # of JSON or of UTF-8
-                raise InputError(f"{path} line {number} is not JSON: {error}", "Mend or drop the line") from error
-    return rows
-
-
-def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """Write objects one per line."""
-    with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def dialog_piece(tokenizer: Tokenizer, messages: Sequence[Message]) -> Piece:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,20 +23,11 @@ from safetensors.numpy import save_file
 
 from herdlm.base.artefact import write_text_durably
 from herdlm.base.errors import DamagedError, InputError
-from herdlm.tokens.batch import Batch
+from herdlm.tokens.batch import Batch, Batches
 
 TEACHER_COLUMNS = ("teacher_ids", "teacher_logprobs")
 KEY = "teacher.json"
 Values = NDArray[Any]
-
-
-class Batches(Protocol):
-    """See :class:`herdlm.train.loop.Batches`."""
-
-    @property
-    def steps(self) -> int: ...
-
-    def micro_batches(self, step: int) -> list[Batch]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer as Backend
 from herdlm.base.artefact import hash_bytes
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.base.recipe import Section
+from herdlm.tokens.chat_template import chat_template
 
 BEGIN_OF_TEXT = "<|begin_of_text|>"
 END_OF_TEXT = "<|end_of_text|>"
@@ -103,8 +104,6 @@ class Tokenizer:
 
     def save(self, folder: Path) -> None:
         """Write the files by which transformers, vLLM and herdlm load this tokenizer."""
-        from herdlm.tokens.chat import chat_template
-
         self.backend.encode_special_tokens = False  # other tools expect their usual reading of the file
         try:
             self.backend.save(str(folder / "tokenizer.json"))

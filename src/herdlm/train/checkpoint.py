@@ -32,7 +32,7 @@ from herdlm.base.artefact import hash_file, sync_folder, write_text_durably
 from herdlm.base.errors import DamagedError, HerdError
 from herdlm.train.guards import problem_of_any
 
-STATE = "state.json"
+CHECKPOINTS, STATE = "checkpoints", "state.json"
 
 
 class HasParameters(Protocol):

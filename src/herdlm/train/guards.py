@@ -1,4 +1,4 @@
-"""What watches over a run: pre-emption, hangs, losses that are not finite or jump, and slow processes."""
+"""Guards of a run: preemption, hangs, loss spikes, and slow processes."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SPIKE_DEVIATIONS = 6.0
 
 
 class PreemptedError(HerdError):
-    """The run was asked to end (SIGTERM), saved its state and did: no failure."""
+    """The run got SIGTERM, saved its state and stopped, which is not a failure."""
 
     exit_code = 0
 
 
 def agree(here: bool) -> bool:
-    """Whether it is so on any process of the group; without a group, here."""
+    """Whether ``here`` is true on any process of the group; without a group, on this one."""
     if not dist.is_initialized():
         return here
     device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
@@ -39,7 +39,7 @@ def agree(here: bool) -> bool:
 
 
 def problem_of_any(problem: str | None, group: dist.ProcessGroup | None = None) -> str | None:
-    """The first process's problem of those that have one, on all processes of the group (None: the default one)."""
+    """The problem of the first process that has one, on all processes of the group (None: the default group)."""
     if not dist.is_initialized():
         return problem
     problems: list[str | None] = [None] * dist.get_world_size(group)
@@ -57,7 +57,7 @@ def share(value: Any) -> Any:
 
 
 class Preemption:
-    """Notes a SIGTERM instead of dying of it, while the block runs. Only the main thread can."""
+    """Records a SIGTERM instead of dying of it, while the block runs. Only the main thread can install it."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -66,7 +66,7 @@ class Preemption:
 
     def __enter__(self) -> Preemption:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._note)
+            self._before = signal.signal(signal.SIGTERM, self._record)
             self._installed = True
         return self
 
@@ -74,14 +74,14 @@ class Preemption:
         if self._installed:
             signal.signal(signal.SIGTERM, self._before or signal.SIG_DFL)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
 
 
 class Watchdog:
-    """Ends the process when no step has been finished for ``seconds``, after a dump of what every thread was doing.
+    """Ends the process when no step finished for ``seconds``, after printing the stack of every thread.
 
-    A process that waits for one that is gone never returns by itself; torchrun then starts the group again.
+    A process that waits for a dead one never returns by itself. Once it ends, torchrun restarts the group.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -99,26 +99,51 @@ class Watchdog:
         self._done.set()
 
     def step_done(self) -> None:
-        """The run is alive."""
+        """Start counting again: a step finished."""
         self.last = time.monotonic()
 
     def _watch(self) -> None:
         while not self._done.wait(min(self.seconds / 4, 5.0)):
             if time.monotonic() - self.last > self.seconds:
                 rank = os.environ.get("RANK", "0")
-                sys.stderr.write(f"herdlm: rank {rank} finished no step for {self.seconds:g} s; what its threads do:\n")
+                sys.stderr.write(
+                    f"herdlm: rank {rank} finished no step for {self.seconds:g} s; the stacks of its threads:\n"
+                )
                 faulthandler.dump_traceback(all_threads=True)
                 os._exit(1)
 
 
+class Stopwatch:
+    """Times the device's work from here to :meth:`stop`, on a GPU by events and so without waiting for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.events: Any = None
+        if device.type == "cuda":
+            self.events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
+        self.started = time.monotonic()
+        if self.events:
+            self.events[0].record()
+
+    def stop(self) -> None:
+        """The work ends here."""
+        self.stopped = time.monotonic()
+        if self.events:
+            self.events[1].record()
+
+    @property
+    def seconds(self) -> float:
+        """The seconds it took; on a GPU, only after something waited for the device."""
+        return self.events[0].elapsed_time(self.events[1]) / 1000 if self.events else self.stopped - self.started
+
+
 class SpikeDetector:
-    """Tells losses far above those just before: more than six standard deviations over the last 64 steps."""
+    """Finds losses more than six standard deviations above the mean of the last 64."""
 
     def __init__(self) -> None:
         self.recent: deque[float] = deque(maxlen=SPIKE_WINDOW)
 
     def is_spike(self, loss: float) -> bool:
-        """Whether ``loss`` is one; it counts as recent only if not."""
+        """Whether ``loss`` is a spike; if so, it is left out of the losses that later ones are compared with."""
         full = len(self.recent) == SPIKE_WINDOW
         spread = statistics.pstdev(self.recent) if full else 0.0
         if full and loss > statistics.fmean(self.recent) + SPIKE_DEVIATIONS * max(spread, 1e-6):
@@ -128,7 +153,7 @@ class SpikeDetector:
 
 
 def step_seconds_by_rank(seconds: float) -> list[float]:
-    """Each process's own time for a step, for finding a slow one; a call for all of them."""
+    """Every process's own seconds for a step, to find a slow one. All processes call this."""
     if not dist.is_initialized():
         return [seconds]
     device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")

@@ -1,4 +1,4 @@
-"""Checkpoints that outlive their run: kept beside the model, and exported like one."""
+"""Milestones: checkpoints that are published with the model, and can be exported like one."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ import torch.distributed as dist
 from herdlm.base.errors import InputError
 from herdlm.model.hf import EXPORTS, copy_companions, generation_of, read_config, save_folder
 from herdlm.model.transformer import build
-from herdlm.train.checkpoint import STATE, checkpoints, load_weights, step_of
+from herdlm.train.checkpoint import CHECKPOINTS, STATE, checkpoints, load_weights, step_of
 from herdlm.train.config import TrainConfig
-
-CHECKPOINTS = "checkpoints"
 
 
 def keep_milestones(work: Path, out: Path, config: TrainConfig) -> None:
-    """Put a run's checkpoints that are to stay into its published folder, by the first process."""
+    """Link a run's milestones into its published folder, from the first process."""
     if config.milestone_every_steps is None or (dist.is_initialized() and dist.get_rank()):
         return
     for path in checkpoints(work / CHECKPOINTS):
@@ -33,7 +31,7 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def export_checkpoint(path: Path, out: Path, dtype: str = "bfloat16") -> dict[str, Any]:
-    """Write ``MODEL/checkpoints/step-N``, saved in whatever layout, as a Hugging Face folder.
+    """Write ``MODEL/checkpoints/step-N``, saved in any layout, as a Hugging Face folder.
 
     Raises:
         InputError: the model it belongs to is not above it, ``out`` exists, or ``dtype`` is unknown.
@@ -42,7 +40,7 @@ def export_checkpoint(path: Path, out: Path, dtype: str = "bfloat16") -> dict[st
     if dtype not in EXPORTS:
         raise InputError(f"dtype {dtype!r} is unknown", f"Use {' or '.join(EXPORTS)}")
     if out.exists():
-        raise InputError(f"{out} exists already", "Name another folder, or remove it")
+        raise InputError(f"{out} exists already", "Name another folder, or remove this one")
     folder = path.resolve().parent.parent
     shape = read_config(folder)
     model = build(shape)

@@ -64,7 +64,7 @@ class WholeReadout:
 
     def sums_by_document(self, values: Tensor, documents: Tensor) -> Tensor:
         """See :class:`Readout`."""
-        return sums_by_document(values, documents, int(self.batch.documents.max()) + 1)
+        return sums_by_document(values, documents, self.batch.document_count)
 
 
 class Objective(Protocol):
@@ -74,18 +74,19 @@ class Objective(Protocol):
         """What the batch adds to the global divisor: the weight of its targets, or its pairs."""
         ...
 
-    def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss summed over the batch, of hidden states [B * T, D], and sums of what else is worth logging."""
         ...
 
-    def loss(self, model: Transformer, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, model: Transformer, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """As :meth:`read`, of a model and a batch that are whole."""
         return self.read(WholeReadout(model, batch), hidden_states(model, batch), batch)
 
 
 def hidden_states(model: Transformer, batch: Batch) -> Tensor:
     """Hidden states of every token of the batch, [B * T, D]."""
-    hidden: Tensor = model(batch.tokens, batch.positions, DocumentAttention(batch.documents))
+    attend = DocumentAttention((batch.origin or batch).documents, batch.tokens.device)
+    hidden: Tensor = model(batch.tokens, batch.positions, attend)
     return hidden.flatten(0, 1)
 
 
@@ -96,7 +97,7 @@ def answer_logprobs(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
 
 def read_answers(readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """As :func:`answer_logprobs`, of hidden states [B * T, D]."""
-    here = batch.weights.flatten() > 0
+    here = batch.target_places()
     logprobs = readout.target_logprobs(hidden[here], batch.targets.flatten()[here])
     documents = batch.documents.flatten()[here]
     return (
@@ -113,10 +114,9 @@ class NextToken(Objective):
         """The weight of all targets."""
         return float(batch.weights.sum(dtype=torch.float64))
 
-    def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """See :class:`Objective`. The head runs only where there is a target."""
-        weights = batch.weights.flatten()
-        here = weights > 0
+        weights, here = batch.weights.flatten(), batch.target_places()
         logprobs = readout.target_logprobs(hidden[here], batch.targets.flatten()[here])
         return -(logprobs * weights[here]).sum(), {}
 
@@ -137,17 +137,16 @@ class Distill(Objective):
         """The weight of all targets."""
         return float(batch.weights.sum(dtype=torch.float64))
 
-    def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """See :class:`Objective`; logs the divergence from the teacher and the next-token loss, in nats per target."""
-        weights = batch.weights.flatten()
-        here = weights > 0
+        weights, here = batch.weights.flatten(), batch.target_places()
         ids, logprobs = (batch.columns[name].flatten(0, 1)[here] for name in TEACHER_COLUMNS)
         values, targets, divergence = readout.distilled(
             hidden[here], batch.targets.flatten()[here], ids, logprobs, Distillation(self.weight, self.temperature)
         )
         counted = weights[here]
-        seen = {"teacher_kl": (divergence * counted).sum(), "next_token_loss": -(targets * counted).sum()}
-        return -(values * counted).sum(), {name: float(value) for name, value in seen.items()}
+        logged = {"teacher_kl": (divergence * counted).sum(), "next_token_loss": -(targets * counted).sum()}
+        return -(values * counted).sum(), logged
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +157,10 @@ class Reward(Objective):
         """Pairs in the batch."""
         return float(len(batch.columns["chosen"]))
 
-    def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """See :class:`Objective`; logs how many pairs are ranked right."""
         chosen, rejected = (at_least_float(readout.scores_at(hidden, f"{s}_end")) for s in ("chosen", "rejected"))
-        return preference_loss(chosen, rejected), {"accuracy": float((chosen > rejected).sum())}
+        return preference_loss(chosen, rejected), {"accuracy": (chosen > rejected).sum()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +179,7 @@ class DPO(Objective):
         """Pairs in the batch."""
         return float(len(batch.columns["chosen"]))
 
-    def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def read(self, readout: Readout, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """See :class:`Objective`; logs pairs ranked right and the drift of both log-probabilities."""
         sums, lengths = read_answers(readout, hidden, batch)
         chosen, rejected = sums[batch.columns["chosen"]], sums[batch.columns["rejected"]]
@@ -188,5 +187,5 @@ class DPO(Objective):
         nll = -(chosen / lengths[batch.columns["chosen"]].clamp(min=1)).sum()
         loss = dpo_loss(chosen, rejected, before_chosen, before_rejected, self.beta) + self.nll_weight * nll
         gains, losses = chosen - before_chosen, rejected - before_rejected
-        seen = {"accuracy": (gains > losses).sum(), "chosen_drift": gains.sum(), "rejected_drift": losses.sum()}
-        return loss, {name: float(value.detach()) for name, value in seen.items()}
+        logged = {"accuracy": (gains > losses).sum(), "chosen_drift": gains.sum(), "rejected_drift": losses.sum()}
+        return loss, logged

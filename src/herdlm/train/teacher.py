@@ -9,8 +9,8 @@ from torch import Tensor
 from herdlm.base.progress import Progress
 from herdlm.model.losses import at_least_float
 from herdlm.model.transformer import Transformer
-from herdlm.tokens.batch import Batch
-from herdlm.tokens.teacher import Batches, TaughtBatches, TeacherColumns, with_columns
+from herdlm.tokens.batch import Batch, Batches
+from herdlm.tokens.teacher import TaughtBatches, TeacherColumns, with_columns
 from herdlm.train.objectives import hidden_states
 
 TOKENS_AT_ONCE = 2**16  # in rows of one forward pass
@@ -35,7 +35,7 @@ def teacher_columns(
             rows = Batch(
                 batch.tokens[now], batch.targets[now], batch.weights[now], batch.documents[now], batch.positions[now]
             ).to(device)
-            hidden = hidden_states(teacher, rows)[rows.weights.flatten() > 0]
+            hidden = hidden_states(teacher, rows)[rows.target_places()]
             for some in torch.split(hidden, max(LOGITS_AT_ONCE // teacher.config.vocab_size, 1)):
                 scores = at_least_float(teacher.logits(some)) / temperature
                 best, tokens = torch.log_softmax(scores, -1).topk(top_k)

@@ -14,13 +14,14 @@ from herdlm.align.dpo import with_reference
 from herdlm.align.preferences import annotate
 from herdlm.align.rejection import best_answers
 from herdlm.align.reward import rank_accuracy, reward_model_from, score_answers
+from herdlm.base.json_lines import read_json_lines, write_json_lines
 from herdlm.evaluate.intervals import pass_rate
 from herdlm.generate import Engine
 from herdlm.model.hf import load_folder
 from herdlm.pretrain.pretrain import save_model
 from herdlm.run.stage import Context
 from herdlm.run.stages.data import load_bank
-from herdlm.tokens.dialogs import DialogBatches, PreferenceBatches, fits, read_jsonl, write_jsonl
+from herdlm.tokens.dialogs import DialogBatches, PreferenceBatches, fits
 from herdlm.tokens.tokenizer import Tokenizer
 from herdlm.train.loop import train
 from herdlm.train.objectives import DPO, NextToken, Reward
@@ -38,7 +39,7 @@ def sft_stage(context: Context) -> dict[str, Any]:
     tokenizer = Tokenizer.load(context.inputs["base"])
     dialogs, parts, too_long = [], {}, 0
     for role, file, repeats in options["data"]:
-        rows = read_jsonl(context.inputs[role] / file)
+        rows = read_json_lines(context.inputs[role] / file)
         found = [row for row in rows if fits(tokenizer, row["messages"], config.seq_len)]
         too_long += len(rows) - len(found)
         parts[f"{role}/{file}"] = len(found)
@@ -74,9 +75,9 @@ def preferences_stage(context: Context) -> dict[str, Any]:
     config = context.recipe.align.preferences
     asked, answers = _sample(context, config.prompts, config.samples, config.temperature, config.max_answer_tokens)
     collected = annotate(asked, answers, config, source=context.stage.inputs["model"], seed=context.seed("annotate"))
-    write_jsonl(context.out / "pairs.jsonl", collected.pairs)
-    write_jsonl(context.out / "held_out_pairs.jsonl", collected.held_out)
-    write_jsonl(context.out / "edits.jsonl", collected.edits)
+    write_json_lines(context.out / "pairs.jsonl", collected.pairs)
+    write_json_lines(context.out / "held_out_pairs.jsonl", collected.held_out)
+    write_json_lines(context.out / "edits.jsonl", collected.edits)
     return collected.counts
 
 
@@ -120,14 +121,14 @@ def samples_stage(context: Context) -> dict[str, Any]:
         {"task": q.task, "prompt": q.prompt, "answer": q.answer, "samples": given}
         for q, given in zip(asked, answers, strict=True)
     ]
-    write_jsonl(context.out / "samples.jsonl", rows)
+    write_json_lines(context.out / "samples.jsonl", rows)
     return {"prompts": len(rows), "samples": sum(len(given) for given in answers)}
 
 
 def select_stage(context: Context) -> dict[str, Any]:
     """Keep the best samples by verifier and reward model."""
     config = RejectionConfig.model_validate(context.stage.settings["rejection"])
-    rows = read_jsonl(context.inputs["samples"] / "samples.jsonl")
+    rows = read_json_lines(context.inputs["samples"] / "samples.jsonl")
     asked = [Question(row["task"], row["prompt"], row["answer"]) for row in rows]
     answers = [row["samples"] for row in rows]
     model = load_folder(context.inputs["reward"], context.device)
@@ -136,7 +137,7 @@ def select_stage(context: Context) -> dict[str, Any]:
         model, tokenizer, asked, answers, seq_len=context.recipe.align.reward.seq_len, title=context.stage.name
     )
     kept, counts = best_answers(asked, answers, rewards, config, source=context.stage.options["source"])
-    write_jsonl(context.out / "kept.jsonl", kept)
+    write_json_lines(context.out / "kept.jsonl", kept)
     return counts
 
 
@@ -194,7 +195,7 @@ def _sample(
 def _gather(context: Context, role: str, file: str) -> list[Any]:
     """The rows of a file in every input whose role is ``role`` or begins with it and a number."""
     folders = [folder for name, folder in context.inputs.items() if name.split("-")[0] == role]
-    return [row for folder in folders for row in read_jsonl(folder / file)]
+    return [row for folder in folders for row in read_json_lines(folder / file)]
 
 
 def _fitting(tokenizer: Tokenizer, pairs: list[Any], seq_len: int) -> tuple[list[Any], int]:

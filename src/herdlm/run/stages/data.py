@@ -13,12 +13,12 @@ from typing import Any
 from herdlm.align.bank.tasks import LANGUAGES, TASKS, Bank, questions, skill_documents
 from herdlm.align.preferences import as_dialog
 from herdlm.base.errors import InputError
+from herdlm.base.json_lines import write_json_lines
 from herdlm.base.progress import Progress
 from herdlm.base.seeds import derive_seed, stream
 from herdlm.curate.pipeline import curate
 from herdlm.report.corpus_page import write_corpus_page
 from herdlm.run.stage import Context
-from herdlm.tokens.dialogs import write_jsonl
 from herdlm.tokens.documents import Split, read_documents, split_documents
 from herdlm.tokens.shards import ShardWriter
 from herdlm.tokens.sources import VALIDATION, WEB, shard_names
@@ -86,8 +86,8 @@ def bank_stage(context: Context) -> dict[str, Any]:
     loaded = load_bank(context.out)
     seeds = questions(loaded, config.seed_demonstrations, seed=context.seed(), name="seeds")
     held_out = questions(loaded, config.held_out_questions, seed=context.seed(), name="held out", held_out=True)
-    write_jsonl(context.out / "seeds.jsonl", [as_dialog(q, q.answer, source="seed") for q in seeds])
-    write_jsonl(
+    write_json_lines(context.out / "seeds.jsonl", [as_dialog(q, q.answer, source="seed") for q in seeds])
+    write_json_lines(
         context.out / "held_out.jsonl", [{"task": q.task, "prompt": q.prompt, "answer": q.answer} for q in held_out]
     )
     return {

@@ -11,6 +11,7 @@ import torch
 
 from herdlm.align.bank.answers import examine
 from herdlm.align.bank.tasks import Question
+from herdlm.base.json_lines import read_json_lines, write_json_lines
 from herdlm.compare.compare import Material, headline, write_damage
 from herdlm.compare.measure import Asking
 from herdlm.evaluate.intervals import pass_rate
@@ -21,7 +22,6 @@ from herdlm.generate.load import load_model
 from herdlm.model.hf import load_folder, save_folder
 from herdlm.run.stage import Context
 from herdlm.tokens.chat import stop_tokens
-from herdlm.tokens.dialogs import read_jsonl, write_jsonl
 from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, PAD, TOKENIZER_FILES, Tokenizer
 
 MAX_ANSWER_TOKENS = 32
@@ -49,10 +49,10 @@ def examine_stage(context: Context) -> dict[str, Any]:
     model = load_model(context.inputs["model"], context.device, torch.float32)
     tokenizer = Tokenizer.load(context.inputs["model"])
     engine = Engine(model, tokenizer, max_batch=512)
-    rows = read_jsonl(context.inputs["bank"] / "held_out.jsonl")
+    rows = read_json_lines(context.inputs["bank"] / "held_out.jsonl")
     asked = [Question(row["task"], row["prompt"], row["answer"]) for row in rows]
     found = examine(engine, tokenizer, asked, max_tokens=MAX_ANSWER_TOKENS, title=context.stage.name)
-    write_jsonl(context.out / "answers.jsonl", found)
+    write_json_lines(context.out / "answers.jsonl", found)
     by_task: dict[str, list[bool]] = defaultdict(list)
     for row in found:
         by_task[row["task"]].append(row["right"])

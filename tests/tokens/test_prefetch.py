@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from herdlm.train.prefetch import Prefetch
+from herdlm.tokens.batch import Prefetch
 
 
 @given(st.integers(1, 12), st.integers(0, 3), st.lists(st.integers(0, 11), max_size=20))

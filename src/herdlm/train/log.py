@@ -1,0 +1,133 @@
+"""The record of a run: ``events.jsonl``, one line per event, and its copies in TensorBoard and Weights & Biases."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from herdlm.base.events import EventLog, read_events
+from herdlm.model.config import ModelConfig
+from herdlm.tokens.batch import Batch, save_batches
+from herdlm.train.config import TrackConfig
+from herdlm.train.guards import SpikeDetector
+from herdlm.train.speed import device_peak, peak_memory_gib
+from herdlm.train.track import Tracker
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """A finished training step; loss and gradient norm are over all processes.
+
+    Attributes:
+        logged: means of what else the objective logs.
+        seconds: from the end of the step before; ``stall_seconds`` of them were spent waiting for the batches.
+        own_seconds: this process's time until its gradients were there.
+    """
+
+    loss: float
+    grad_norm: float
+    rate: float
+    tokens: int
+    seq_len: int
+    logged: dict[str, float]
+    seconds: float
+    stall_seconds: float
+    own_seconds: float
+
+
+class RunLog:
+    """Writes a run's events into ``work``, from the process that leads; use as a context manager."""
+
+    def __init__(
+        self, work: Path, *, shape: ModelConfig, device: torch.device, dtype: torch.dtype, processes: int
+    ) -> None:
+        self.work, self.shape, self.device, self.processes = work, shape, device, processes
+        self.events = EventLog(work / "events.jsonl")
+        self.peak = device_peak(device, dtype)
+        self.spikes = SpikeDetector()
+        self.tracker: Tracker | None = None
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if self.tracker:
+            self.tracker.__exit__(*raised)
+
+    def cut_back(self, done: int, damaged: dict[str, str]) -> tuple[list[float], set[int]]:
+        """Drop the events after step ``done``, so that a resumed run logs no step twice.
+
+        Args:
+            damaged: what is wrong with checkpoints that were passed over, by name.
+
+        Returns:
+            The losses of the finished steps, and the steps (from 0) that were refused.
+        """
+        for kind in ("step", "validation", "spike", "ranks"):
+            self.events.truncate_after(kind, "step", done)
+        for name, problem in damaged.items():
+            instead = f"step-{done:08d}"
+            self.events.write("damaged", damaged=name, what=problem, instead=instead)
+            warnings.warn(f"{problem}; resuming from {instead}", RuntimeWarning, stacklevel=1)
+        losses = [event["loss"] for event in read_events(self.events.path, "step")]
+        return losses, {event["step"] - 1 for event in read_events(self.events.path, "refused")}
+
+    def begin(self, done: int, title: str, track: TrackConfig | None) -> None:
+        """Log what speeds are measured against, and start TensorBoard and Weights & Biases where asked to."""
+        self.events.write(
+            "setup",
+            step=done,
+            peak_flops=round(self.peak.flops),
+            peak_source=self.peak.source,
+            mfu_counts="attention in full over rows, padding included",
+            processes=self.processes,
+        )
+        if track:
+            self.tracker = Tracker(track, self.work, title, done)
+
+    def step(self, done: int, result: StepResult) -> None:
+        """Log a finished step, the ``done``-th, and whether its loss is a spike."""
+        per_second = result.tokens / max(result.seconds, 1e-9)
+        flops = per_second * self.shape.full_attention_flops_per_token(result.seq_len)
+        figures = {
+            "loss": result.loss,
+            "lr": result.rate,
+            "grad_norm": result.grad_norm,
+            "tokens": result.tokens,
+            "seconds": round(result.seconds, 4),
+            "stall_seconds": round(result.stall_seconds, 5),
+            "tokens_per_second": round(per_second, 1),
+            "mfu": round(flops / (self.peak.flops * self.processes), 4),
+            "memory_gib": round(peak_memory_gib(self.device), 3),
+            **result.logged,
+        }
+        self.figures("step", done, figures)
+        if self.spikes.is_spike(result.loss):
+            self.events.write("spike", step=done, loss=result.loss)
+
+    def figures(self, kind: str, done: int, figures: dict[str, float]) -> None:
+        """Log figures of step ``done`` as an event of ``kind``, here and live."""
+        self.events.write(kind, step=done, **figures)
+        if self.tracker:
+            self.tracker.write(kind, done, figures)
+
+    def ranks(self, done: int, by_rank: list[float]) -> None:
+        """Log every process's own seconds for a step, the slowest process, and the spread."""
+        if len(by_rank) > 1:
+            self.events.write(
+                "ranks",
+                step=done,
+                seconds=by_rank,
+                slowest=by_rank.index(max(by_rank)),
+                spread=round(max(by_rank) / max(min(by_rank), 1e-9) - 1, 4),
+            )
+
+    def refused(self, step: int, loss: float, norm: float, batches: Sequence[Batch]) -> Path:
+        """Keep the batches of a step (from 1) that was refused, and log it; returns the file."""
+        kept = save_batches(self.work / "refused", step, batches)
+        self.events.write("refused", step=step, loss=str(loss), grad_norm=str(norm), batches=kept.name)
+        return kept
