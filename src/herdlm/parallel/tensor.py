@@ -1,8 +1,8 @@
 """Tensor parallelism with sequence parallelism (Korthikanti et al., arXiv 2205.05198), by changing modules' classes.
 
-Each rank has H / n query heads, K / n key/value heads, F / n feed-forward channels and V / n rows of embedding and
-head. Between them the stream is cut along the sequence: [B, T / n, D]. Weights are DTensors, so that every layout
-stores them under the same names and whole shapes; products are on local tensors.
+Each rank has its part of every matrix by the sharding plan (:mod:`herdlm.parallel.sharding`). Between the matrices,
+activations are sharded along the sequence: [B, T / n, D]. Weights are DTensors, so that every layout stores them under
+the same names and whole shapes; products use local tensors.
 """
 
 from __future__ import annotations
@@ -61,16 +61,16 @@ class SequenceNorm(nn.RMSNorm):
 
 
 class GatheringNorm(SequenceNorm):
-    """The last norm, which gives the whole sequence to the output head: a gradient there is one rank's part."""
+    """The last norm, which gathers the sequence for the output head; a gradient there is one rank's part."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, T / n, D] -> [B, T, D]."""
         whole = autograd_all_gather(super().forward(x), self.group)
-        return whole.clone() if whole._is_view() else whole  # FSDP hangs its hook on what a module returns
+        return whole.clone() if whole._is_view() else whole  # FSDP attaches its hook to what a module returns
 
 
 def apply_tensor_parallel(stage: Transformer, mesh: Mesh, deferred: DeferredGradients | None) -> None:
-    """Change the modules of a stage into those of this rank's part, and its weights into DTensors over the group."""
+    """Turn the modules of a stage into this rank's parts, and its weights into DTensors over the group."""
     group = mesh.tp.get_group()
     start = run_of(stage.config.vocab_size, mesh.sizes.tp, mesh.tp_rank).start
     for name, module in list(stage.named_modules()):
@@ -90,15 +90,15 @@ def apply_tensor_parallel(stage: Transformer, mesh: Mesh, deferred: DeferredGrad
 
 
 def _checked_kind(name: str, module: nn.Module) -> type[nn.Module] | None:
-    """What a module becomes; None for one that stays.
+    """The class that a module becomes; None if it does not change.
 
     Raises:
-        InputError: it is a matrix of another kind (FP8, say), whose products would silently become plain ones.
+        InputError: it is a matrix of another kind, FP8 say, whose products would silently become plain ones.
     """
     if isinstance(module, nn.Linear) and type(module) is not nn.Linear:
         raise InputError(
-            f"{name} is a {type(module).__name__}, which parallel.tp and zero-bubble do not know",
-            "Leave its precision alone, or set parallel.tp = 1 with another pipeline_schedule",
+            f"{name} is a {type(module).__name__}, which parallel.tp and zero-bubble do not support",
+            "Use plain linear layers, or set parallel.tp = 1 with another pipeline_schedule",
         )
     kinds: dict[type[nn.Module], type[nn.Module]] = {
         Attention: ParallelAttention,
@@ -110,7 +110,7 @@ def _checked_kind(name: str, module: nn.Module) -> type[nn.Module] | None:
 
 
 def defer_weight_gradients(stage: Transformer, deferred: DeferredGradients) -> None:
-    """Let the matrices of a stage without tensor parallelism compute their weights' gradients deferred."""
+    """Let the matrices of a stage without tensor parallelism defer their weights' gradients."""
     for name, module in stage.model.layers.named_modules():
         _checked_kind(name, module)
         if isinstance(module, nn.Linear):
