@@ -3,6 +3,7 @@
 import pytest
 
 from tests.parallel.processes import launch
+from tests.reading_budget import check_budget, source_files
 
 HERE = "tests.parallel.layouts"
 LAYOUTS = [dict(tp=2, pp=2), dict(cp=2), dict(tp=2, dp_replicate=2)]
@@ -13,13 +14,21 @@ QUICK = {
     "saved_bytes": (),
     "checkpointing_costs": (),
     "compiled": (True,),
+    "traced_files": ([dict(tp=2, pp=2), dict(cp=2)],),
 }
+LINES = 2350
 
 
 @pytest.fixture(scope="module")
 def quick():
     """What the quick functions gave, all run in one launch of four processes."""
     return dict(zip(QUICK, launch(f"{HERE}:several", 4, list(QUICK.items())), strict=True))
+
+
+def test_a_step_in_four_dimensions_is_read_within_the_budget(quick):
+    files = source_files(quick["traced_files"])
+    assert {"train/loop.py", "parallel/model.py", "parallel/tensor.py", "parallel/context.py"} <= files.keys()
+    check_budget(files, LINES, 27)
 
 
 def test_training_and_export_from_layouts(quick):

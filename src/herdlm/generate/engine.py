@@ -15,11 +15,12 @@ from herdlm.base.errors import HerdError, InputError
 from herdlm.base.progress import Progress
 from herdlm.generate.cpu.fused import FusedTransformer
 from herdlm.generate.gpu.attention import attention_type, kernels_fit
-from herdlm.generate.gpu.graphs import DecodeGraphs, graph_bytes
+from herdlm.generate.gpu.graphs import DecodeGraphs
 from herdlm.generate.gpu.layer import layer_type
-from herdlm.generate.input_processor import InputProcessor
+from herdlm.generate.input_processor import InputProcessor, check_model
 from herdlm.generate.load import compute_type, load_model
-from herdlm.generate.paged_attention import PagedCache, bytes_per_token
+from herdlm.generate.memory import default_cache_tokens
+from herdlm.generate.paged_attention import PagedCache
 from herdlm.generate.pages import PagePool
 from herdlm.generate.parallel import DriverTransformer, local_config
 from herdlm.generate.processes import start_processes
@@ -32,9 +33,6 @@ from herdlm.parallel.mesh import Mesh
 from herdlm.tokens.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
-
-CPU_CACHE_BYTES = 2**30
-GPU_CACHE_SHARE = 0.8  # of the memory that is free beside the weights
 
 
 class Engine:
@@ -81,13 +79,7 @@ class Engine:
                 raise InputError(f"{name} = {size}", "Give a positive number")
         if cache_tokens is not None and cache_tokens < page_size:
             raise InputError(f"cache_tokens = {cache_tokens} is less than a page of {page_size}", "Raise cache_tokens")
-        if config.head != "lm":
-            raise InputError("a reward model gives scores, no tokens", "Generate with a language model")
-        if tokenizer and tokenizer.vocab_size > config.vocab_size:
-            raise InputError(
-                f"the tokenizer has {tokenizer.vocab_size} entries, the model {config.vocab_size}",
-                "Use the tokenizer the model was trained with",
-            )
+        check_model(config, tokenizer)
         self.tokenizer, self.config, self.device = tokenizer, config, weight.device
         self.compute = compute or weight.dtype
         self._whole = model if keep_model and mesh is None else None
@@ -96,11 +88,9 @@ class Engine:
         else:
             self.model = DriverTransformer(model, self.compute, mesh, free_original=not keep_model)
         if cache_tokens is None:
-            per_token = bytes_per_token(local_config(config, mesh) if mesh else config, self.compute)
-            beside = graph_bytes(config, max_batch, self.compute)
-            cache_tokens = min(max_batch * config.max_seq_len, _cache_bytes(self.device, beside) // per_token)
-            cache_tokens = max(cache_tokens, page_size)
-        pages = -(-cache_tokens // page_size)
+            local = local_config(config, mesh) if mesh else config
+            cache_tokens = default_cache_tokens(local, self.device, self.compute, max_batch)
+        pages = max(-(-cache_tokens // page_size), 1)
         self.pool = PagePool(pages, page_size)
         self.scheduler = Scheduler(self.pool, max_batch, max(step_tokens, max_batch))
         if isinstance(self.model, DriverTransformer):
@@ -386,11 +376,3 @@ def _whole(request: Request, index: int, completion: Completion) -> Event:
     return Event(
         request.id, index, completion.tokens, completion.logprobs, completion.text, completion, completion.top_logprobs
     )
-
-
-def _cache_bytes(device: torch.device, beside: int) -> int:
-    """Memory for a cache; on a GPU its share of what is free without ``beside``."""
-    if device.type != "cuda":
-        return CPU_CACHE_BYTES
-    free, _ = torch.cuda.mem_get_info(device)
-    return int(GPU_CACHE_SHARE * max(free - beside, 0))

@@ -18,6 +18,21 @@ from herdlm.model.config import ModelConfig
 from herdlm.tokens.tokenizer import Tokenizer
 
 
+def check_model(config: ModelConfig, tokenizer: Tokenizer | None) -> None:
+    """Check that a model can generate with a tokenizer.
+
+    Raises:
+        InputError: it is a reward model, or its vocabulary is smaller than the tokenizer's.
+    """
+    if config.head != "lm":
+        raise InputError("a reward model gives scores, no tokens", "Generate with a language model")
+    if tokenizer and tokenizer.vocab_size > config.vocab_size:
+        raise InputError(
+            f"the tokenizer has {tokenizer.vocab_size} entries, the model {config.vocab_size}",
+            "Use the tokenizer the model was trained with",
+        )
+
+
 class InputProcessor:
     """Checks inputs for one model, tokenizer and cache, and makes numbered requests of them."""
 
