@@ -40,11 +40,12 @@ from torch import Tensor
 
 import herdlm
 from herdlm.generate import Engine, SamplingParams
-from herdlm.generate.fp8.linear import Fp8Linear, weight_scale, weight_values
-from herdlm.generate.gpu.attention import PlannedAttention, attention_for
+from herdlm.generate.fp8.linear import Fp8Linear
+from herdlm.generate.gpu.attention import PlannedAttention, attention_type
 from herdlm.generate.gpu.graphs import recorder
 from herdlm.generate.paged_attention import StepInput, bytes_per_token
 from herdlm.model.config import ModelConfig
+from herdlm.model.fp8 import quantize, weight_scale
 from herdlm.model.transformer import Transformer, build
 
 PEAK_FLOPS = 989e12  # H100 and H200 SXM, BF16, dense
@@ -127,7 +128,7 @@ def random_model(config: ModelConfig, device: torch.device, *, fp8: bool) -> Tra
                 linear = Fp8Linear(whole.in_features, whole.out_features, "row", CAP)
             weight = whole.weight.float()
             linear.weight_scale = weight_scale(weight.abs().amax(-1, keepdim=True))
-            linear.weight = weight_values(weight, linear.weight_scale)
+            linear.weight = quantize(weight, linear.weight_scale)
             setattr(layer.mlp, name, linear)
     return model.requires_grad_(False)
 
@@ -252,7 +253,7 @@ def attention_work(engine: Engine, shape: Shape) -> Callable[[], None]:
     feed = StepInput(
         np.zeros(1, np.int32), position, slots, position, np.ones(1, np.int64), tables, np.zeros((2, 0), np.int64)
     )
-    attend = attention_for(cache, feed)
+    attend = attention_type(cache)(cache, feed)
     heads = torch.randn(
         1, config.heads + 2 * config.kv_heads, config.head_size, device=engine.device, dtype=engine.compute
     )

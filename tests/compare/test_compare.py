@@ -16,7 +16,7 @@ from herdlm.compare.compare import Material, compare, lines, read_prompts, read_
 from herdlm.compare.measure import Asking
 from herdlm.generate.fp8.config import Fp8Config
 from herdlm.generate.fp8.folder import quantize_folder
-from herdlm.generate.fp8.linear import load_fp8
+from herdlm.generate.fp8.load import load_fp8
 from herdlm.model.attention import DocumentAttention
 from herdlm.model.hf import load_folder, save_folder
 from herdlm.tokens.chat import render

@@ -12,10 +12,11 @@ import torch.distributed as dist
 from herdlm.generate import Engine, SamplingParams
 from herdlm.generate.embedding import embedding
 from herdlm.generate.fp8.config import Granularity
-from herdlm.generate.fp8.linear import FP8, Fp8Linear
+from herdlm.generate.fp8.linear import Fp8Linear
 from herdlm.generate.load import load_model
 from herdlm.generate.parallel import ModelShard, run_worker
 from herdlm.model.config import ModelConfig, RopeScaling
+from herdlm.model.fp8 import FP8
 from herdlm.model.transformer import Transformer, build, initialize
 from herdlm.parallel.config import Sizes
 from herdlm.parallel.mesh import make_mesh
@@ -112,9 +113,9 @@ def multiply_fp8(granularity: Granularity) -> list[Any]:
     whole, x = fp8_linear(granularity), outlying(96)
     if granularity == "tensor":
         x = x[:3]  # of NaN in a tensor with one scale nothing is left
-    by_columns = whole.columns(ranks, rank, group)(x.chunk(ranks, dim=1)[rank])
+    by_columns = whole.shard(1, ranks, rank, group)(x.chunk(ranks, dim=1)[rank])
     dist.all_reduce(by_columns)
-    return [by_columns.tolist(), whole.rows(ranks, rank)(x).tolist()]
+    return [by_columns.tolist(), whole.shard(0, ranks, rank, group)(x).tolist()]
 
 
 def fp8_linear(granularity: Granularity) -> Fp8Linear:

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from herdlm.generate import Engine, SamplingParams, shared_pages
+from herdlm.generate import Engine, SamplingParams, pages
 from herdlm.generate.paged_attention import attention_with_norm
-from herdlm.generate.shared_pages import WORTH_PAGES, find_shared
+from herdlm.generate.pages import WORTH_PAGES, find_shared
 from herdlm.model.config import ModelConfig
 from herdlm.model.transformer import build, initialize
 
@@ -74,7 +74,7 @@ def test_samples_that_share_are_as_if_they_did_not(heads, monkeypatch):
     monkeypatch.setattr("herdlm.generate.paged_attention.find_shared", counted)
     shared = Engine(model, None, page_size=4).generate(prompts, params)
     assert {begin > 0 for _, begin, _ in found} == {True, False}, "one level only was tried"
-    monkeypatch.setattr(shared_pages, "WORTH_PAGES", 10**9)
+    monkeypatch.setattr(pages, "WORTH_PAGES", 10**9)
     found.clear()
     alone = Engine(model, None, page_size=4).generate(prompts, params)
     assert not found

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from herdlm.model.fp8_training import LARGEST, Fp8Linear, apply_fp8, quantise_rows, rowwise_product
+from herdlm.model.fp8 import FP8_MAX
+from herdlm.model.fp8_training import Fp8TrainingLinear, apply_fp8, quantize_rows, rowwise_product
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -15,16 +16,16 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 def test_rows_are_scaled_to_the_type_s_range() -> None:
     x = random(5, 32) * torch.tensor([1e-3, 1, 100, 0, 3e4])[:, None].bfloat16()
-    values, scale = quantise_rows(x)
-    assert values.dtype == torch.float8_e4m3fn and values.float()[[0, 1, 2, 4]].abs().amax(1).tolist() == [LARGEST] * 4
+    values, scale = quantize_rows(x)
+    assert values.dtype == torch.float8_e4m3fn and values.float()[[0, 1, 2, 4]].abs().amax(1).tolist() == [FP8_MAX] * 4
     assert not values[3].float().any()
     error = (values.float() * scale - x.float()).abs()
     assert bool((error <= x.float().abs() / 16 + scale * 2**-10).all())  # 3 bits of mantissa, then subnormals
 
 
-def test_a_product_is_that_of_the_quantised_rows() -> None:
+def test_a_product_is_that_of_the_quantized_rows() -> None:
     a, b = random(16, 48), random(32, 48, seed=1)
-    (left, left_scale), (right, right_scale) = quantise_rows(a), quantise_rows(b)
+    (left, left_scale), (right, right_scale) = quantize_rows(a), quantize_rows(b)
     expected = (left.float() * left_scale) @ (right.float() * right_scale).T
     torch.testing.assert_close(rowwise_product(a, b).float(), expected, rtol=2**-7, atol=1e-3)
     assert (rowwise_product(a, b).float() - a.float() @ b.float().T).norm() < 0.06 * (a.float() @ b.float().T).norm()
@@ -35,7 +36,7 @@ def test_gradients_are_near_those_of_a_plain_layer() -> None:
     with torch.no_grad():
         plain.weight.copy_(random(32, 48, seed=2))
     layer = nn.ModuleDict({"a": nn.Linear(48, 32, bias=False), "b": nn.Linear(40, 32, bias=False)})
-    assert apply_fp8(layer) == 1 and type(layer["a"]) is Fp8Linear and type(layer["b"]) is nn.Linear
+    assert apply_fp8(layer) == 1 and type(layer["a"]) is Fp8TrainingLinear and type(layer["b"]) is nn.Linear
     layer["a"].load_state_dict(plain.state_dict())
     x = random(2, 8, 48, seed=3).float()
     results = []
@@ -49,7 +50,7 @@ def test_gradients_are_near_those_of_a_plain_layer() -> None:
     for number, (expected, mine) in enumerate(zip(*results, strict=True)):
         error = (mine - expected).norm() / expected.norm()
         assert error < 0.06, number
-        assert error > 0.01 or number == 2  # the weight's gradient alone is not quantised
+        assert error > 0.01 or number == 2  # the weight's gradient alone is not quantized
     assert torch.equal(results[0][2], results[1][2])
 
 

@@ -1,5 +1,6 @@
 """What ranks do in tests of training, export, saved activations and compilation."""
 
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from herdlm.base.errors import HerdError
 from herdlm.model.hf import load_folder, save_folder
 from herdlm.model.transformer import Transformer
-from herdlm.parallel.collectives import gathered
+from herdlm.parallel.collectives import autograd_all_gather
 from herdlm.parallel.config import ParallelConfig
 from herdlm.parallel.gather import fill, save_whole
 from herdlm.parallel.layout import Layout
@@ -35,6 +36,12 @@ class Rows:
 
     def micro_batches(self, step):
         return token_batches(step, (3, 2))
+
+
+class OneStep(Rows):
+    """The first of these steps."""
+
+    steps = 1
 
 
 def train_and_export(layouts, dtype="float64", precision="float32"):
@@ -141,7 +148,7 @@ def saved_bytes():
         t.grad = None
 
     def plain():
-        whole = gathered(x, group)
+        whole = autograd_all_gather(x, group)
         return [torch.nn.functional.linear(whole, w) for w in weights]
 
     kept["gathered once"] = count(plain)
@@ -165,10 +172,10 @@ def checkpointing_costs():
             seen[local.untyped_storage().data_ptr()] = local.untyped_storage().nbytes()
             return tensor
 
-        part = parallel.parts(token_batches(0, (4,)))[0]
+        shard = parallel.shard(token_batches(0, (4,)))[0]
         with FlopCounterMode(display=False) as flops:
             with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-                out = parallel.stages[0](part.batch.tokens, part.batch.positions, part.attend(parallel.mesh))
+                out = parallel.stages[0](shard.batch.tokens, shard.batch.positions, shard.attend(parallel.mesh))
             out.sum().backward()
         costs[mode] = {"bytes": sum(seen.values()), "flops": flops.get_total_flops()}
     return costs
@@ -181,7 +188,7 @@ def compiled(breaks):
         raise RuntimeError("no compiler here")
 
     compiler = torch.compile
-    losses, told = [], []
+    losses, messages = [], []
     for compile_layers in (False, True):
         model = make_model(torch.float32, "lm", (("layers", 1),))
         layout = Layout.make(ParallelConfig(tp=2, compile=compile_layers), model.config, seq_len=SEQ_LEN)
@@ -191,9 +198,29 @@ def compiled(breaks):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             result = train(parallel, NextToken(), Rows(), CONFIG, quiet=True)
-        told += [str(w.message) for w in caught if issubclass(w.category, RuntimeWarning)]
+        messages += [str(w.message) for w in caught if issubclass(w.category, RuntimeWarning)]
         losses.append(result.last_loss)
-    return losses, told
+    return losses, messages
+
+
+def traced_files(layouts):
+    """The files whose code runs in a training step of these layouts, on any rank."""
+    seen, before = set(), sys.gettrace()
+
+    def trace(frame, event, argument):
+        seen.add(frame.f_code.co_filename)
+
+    for keys in layouts:
+        model = make_model(torch.float32, "lm", ())
+        parallel = Layout.make(ParallelConfig(**keys), model.config, seq_len=SEQ_LEN).apply(model)
+        sys.settrace(trace)
+        try:
+            train(parallel, NextToken(), OneStep(), TrainConfig(precision="float32", prefetch_steps=0), quiet=True)
+        finally:
+            sys.settrace(before)
+    ranks = [None] * dist.get_world_size()
+    dist.all_gather_object(ranks, sorted(seen))
+    return sorted(set().union(*ranks))
 
 
 def several(calls):

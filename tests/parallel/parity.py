@@ -143,11 +143,12 @@ def compare(case):
     worst = {"loss": 0.0, "norm": 0.0, "grad": 0.0, "logged": 0.0, "worst": ""}
     for step in range(steps):
         batches = step_batches(objective, step, rows)
-        loss, _, logged = parallel.gradients(OBJECTIVES[objective], batches, contextlib.nullcontext())
+        loss, _, sums = parallel.gradients(OBJECTIVES[objective], batches, contextlib.nullcontext())
+        loss, logged = float(loss), {name: float(value) for name, value in sums.items()}
         missing = [name for name, p in parallel.named_parameters() if p.grad is None]
         assert not missing, f"step {step}: no gradient for {missing}"
         gradients = dict(gather_whole(parallel, lambda name, p: p.grad.clone()))
-        norm = parallel.clip(MAX_NORM)
+        norm = float(parallel.clip(MAX_NORM))
         optimizer.step()
         optimizer.zero_grad()
         if first:

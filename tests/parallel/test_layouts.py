@@ -3,6 +3,7 @@
 import pytest
 
 from tests.parallel.processes import launch
+from tests.reading_budget import check_budget, source_files
 
 HERE = "tests.parallel.layouts"
 LAYOUTS = [dict(tp=2, pp=2), dict(cp=2)]
@@ -13,13 +14,21 @@ QUICK = {
     "saved_bytes": (),
     "checkpointing_costs": (),
     "compiled": (True,),
+    "traced_files": ([dict(tp=2, pp=2), dict(cp=2)],),
 }
+LINES = 2350
 
 
 @pytest.fixture(scope="module")
 def quick():
     """What the quick functions gave, all run in one launch of four processes."""
     return dict(zip(QUICK, launch(f"{HERE}:several", 4, list(QUICK.items())), strict=True))
+
+
+def test_a_step_in_four_dimensions_is_read_within_the_budget(quick):
+    files = source_files(quick["traced_files"])
+    assert {"train/loop.py", "parallel/model.py", "parallel/tensor.py", "parallel/context.py"} <= files.keys()
+    check_budget(files, LINES, 27)
 
 
 def test_training_and_export_from_layouts(quick):
@@ -60,9 +69,9 @@ def test_checkpointing_keeps_less_and_selective_computes_no_product_again(quick)
 
 
 def test_a_layer_that_cannot_be_compiled_runs_as_it_is(quick):
-    (plain, fallen_back), told = quick["compiled"]
+    (plain, fallen_back), messages = quick["compiled"]
     assert plain == fallen_back
-    assert told == ["a layer is not compiled, it runs as it is: no compiler here"]
+    assert messages == ["a layer runs uncompiled, because the compiler failed: no compiler here"]
 
 
 @pytest.mark.slow
@@ -88,6 +97,6 @@ def test_fp8_training_is_near_one_process():
 
 @pytest.mark.slow
 def test_compiled_layers_train_alike():
-    (plain, compiled), told = launch(f"{HERE}:compiled", 2, False, seconds=600)
-    assert not told
+    (plain, compiled), messages = launch(f"{HERE}:compiled", 2, False, seconds=600)
+    assert not messages
     assert compiled == pytest.approx(plain, rel=1e-4)

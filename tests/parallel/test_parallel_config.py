@@ -23,10 +23,10 @@ def test_what_is_left_is_sharded():
 @pytest.mark.parametrize(
     ("layout", "changes", "told"),
     [
-        (dict(tp=3), {}, ["parallel.tp x cp x pp", "processes are 8"]),
-        (dict(dp_shard=4), {}, ["is 4, processes are 8"]),
+        (dict(tp=3), {}, ["parallel.tp x cp x pp", "there are 8 processes"]),
+        (dict(dp_shard=4), {}, ["is 4, but there are 8 processes"]),
         (dict(dp_shard=0), {}, ["parallel.dp_shard is 0"]),
-        (dict(tp=16), {}, ["processes are 8"]),
+        (dict(tp=16), {}, ["there are 8 processes"]),
         (dict(tp=8), {}, ["model.kv_heads 4", "parallel.tp 8", "tp=4"]),
         (dict(tp=2), dict(ffn_dim=97), ["model.ffn_dim 97", "parallel.tp 2", "tp=1"]),
         (

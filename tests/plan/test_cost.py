@@ -110,7 +110,7 @@ def test_processes_fill_the_shards_a_layout_leaves_open():
     total = alone["state_bytes"]["total"]
     assert alone["state_bytes"]["per_rank"] == total == eight["state_bytes"]["total"]
     assert eight["state_bytes"]["per_rank"]["sum"] * 8 == total["sum"]
-    with pytest.raises(InputError, match="processes are 3. Layouts that work"):
+    with pytest.raises(InputError, match="there are 3 processes. Layouts that work"):
         describe(read_recipe(RECIPES / "1b.toml", ["parallel.dp_shard=2"]).herd_job(), 3)
 
 

@@ -17,7 +17,7 @@ from herdlm.compare.measure import Asking, Pair, Reward, answer_damage, benchmar
 from herdlm.evaluate.choices import read_choices
 from herdlm.evaluate.perplexity import validation_batches
 from herdlm.generate.fp8.config import Fp8Config
-from herdlm.generate.fp8.linear import is_fp8, shape_of
+from herdlm.generate.fp8.load import is_fp8, shape_of
 from herdlm.generate.load import load_model, pick_device
 from herdlm.model.folders import model_folder, model_name
 from herdlm.model.weights import open_weights

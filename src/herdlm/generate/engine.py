@@ -1,4 +1,4 @@
-"""The one engine: requests in, completions out. Rejection sampling, judging, evaluation and the server all use it."""
+"""The engine: requests in, completions out. Rejection sampling, judging, evaluation and the server all use it."""
 
 from __future__ import annotations
 
@@ -14,50 +14,45 @@ from torch import Tensor
 from herdlm.base.errors import HerdError, InputError
 from herdlm.base.progress import Progress
 from herdlm.generate.cpu.fused import FusedTransformer
-from herdlm.generate.gpu.attention import attention_for, kernels_fit
-from herdlm.generate.gpu.graphs import DecodeGraphs, graph_bytes
+from herdlm.generate.gpu.attention import attention_type, kernels_fit
+from herdlm.generate.gpu.graphs import DecodeGraphs
 from herdlm.generate.gpu.layer import layer_type
+from herdlm.generate.input_processor import InputProcessor, check_model
 from herdlm.generate.load import compute_type, load_model
-from herdlm.generate.paged_attention import PagedCache, StepInput, bytes_per_token
+from herdlm.generate.memory import default_cache_tokens
+from herdlm.generate.paged_attention import PagedCache
 from herdlm.generate.pages import PagePool
-from herdlm.generate.parallel import DriverTransformer, part_config
+from herdlm.generate.parallel import DriverTransformer, local_config
 from herdlm.generate.processes import start_processes
 from herdlm.generate.request import Completion, Event, FinishReason, SamplingParams
 from herdlm.generate.sampler import sample_tokens, score_prompts
-from herdlm.generate.sampling.detokenize import TextStream
-from herdlm.generate.sampling.grammar import Matcher, Matchers
-from herdlm.generate.sampling.sampling import sample_key
-from herdlm.generate.scheduler import ONGOING, OUT_OF_LENGTH, STOPPED, Batch, Scheduler
-from herdlm.generate.sequences import Integers, PromptScores, Request, Sample
+from herdlm.generate.scheduler import ONGOING, OUT_OF_LENGTH, STOPPED, Scheduler
+from herdlm.generate.sequences import Batch, Integers, Request, Sample
 from herdlm.model.transformer import Transformer
 from herdlm.parallel.mesh import Mesh
 from herdlm.tokens.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
-CPU_CACHE_BYTES = 2**30
-GPU_CACHE_SHARE = 0.8  # of the memory that is free beside the weights
-
 
 class Engine:
-    """Generates with one model on one device. For one thread: a server gives the engine a thread of its own.
+    """Generates with one model on one device. Not thread-safe: a server runs its engine in one thread.
 
     Args:
         model: on its device. The engine computes with a fused copy of its weights
-            (:class:`herdlm.generate.cpu.fused.FusedTransformer`); after they have changed, call
-            :meth:`forget_prefixes`.
-        tokenizer: for texts and stop strings; None for an engine of tokens alone.
+            (:class:`herdlm.generate.cpu.fused.FusedTransformer`); call :meth:`forget_prefixes` after changing them.
+        tokenizer: for texts and stop strings; None to generate tokens only.
         page_size: tokens per page of the key/value cache.
-        cache_tokens: tokens the cache holds. Where not given: enough for ``max_batch`` sequences of the model's
-            ``max_seq_len``, within 1 GiB on a CPU and 80% of the free memory on a GPU.
+        cache_tokens: tokens the cache holds. None: enough for ``max_batch`` sequences of the model's ``max_seq_len``,
+            within 1 GiB on a CPU and 80% of the free memory on a GPU.
         max_batch: the most sequences at once.
         step_tokens: the most tokens in one step; longer prompts are computed in chunks.
-        compute: the type of activations and cache; the weights' own where not given.
-        keep_model: whether to leave ``model`` its weights. If not, memory never holds both forms, and
-            :meth:`forget_prefixes` is not for new weights.
-        cuda_graphs: on a GPU, record the steps that decode and run them as one (:mod:`herdlm.generate.gpu.graphs`); a
-            model on several processes is run without.
-        mesh: for a model on several processes, of which this is the first (:mod:`herdlm.generate.parallel`).
+        compute: the type of activations and cache; None: the weights' own.
+        keep_model: leave ``model`` its weights. If False, memory never holds both forms, and
+            :meth:`forget_prefixes` cannot take new weights.
+        cuda_graphs: on a GPU, record decode steps as CUDA graphs (:mod:`herdlm.generate.gpu.graphs`). Has no effect on
+            a model over several processes.
+        mesh: for a model over several processes, of which this is the first (:mod:`herdlm.generate.parallel`).
 
     Raises:
         InputError: a size is out of range, the model is a reward model, or its vocabulary is smaller than the
@@ -84,13 +79,7 @@ class Engine:
                 raise InputError(f"{name} = {size}", "Give a positive number")
         if cache_tokens is not None and cache_tokens < page_size:
             raise InputError(f"cache_tokens = {cache_tokens} is less than a page of {page_size}", "Raise cache_tokens")
-        if config.head != "lm":
-            raise InputError("a reward model gives scores, no tokens", "Generate with a language model")
-        if tokenizer and tokenizer.vocab_size > config.vocab_size:
-            raise InputError(
-                f"the tokenizer has {tokenizer.vocab_size} entries, the model {config.vocab_size}",
-                "Use the tokenizer the model was trained with",
-            )
+        check_model(config, tokenizer)
         self.tokenizer, self.config, self.device = tokenizer, config, weight.device
         self.compute = compute or weight.dtype
         self._whole = model if keep_model and mesh is None else None
@@ -99,21 +88,19 @@ class Engine:
         else:
             self.model = DriverTransformer(model, self.compute, mesh, free_original=not keep_model)
         if cache_tokens is None:
-            per_token = bytes_per_token(part_config(config, mesh) if mesh else config, self.compute)
-            beside = graph_bytes(config, max_batch, self.compute)
-            cache_tokens = min(max_batch * config.max_seq_len, _cache_bytes(self.device, beside) // per_token)
-            cache_tokens = max(cache_tokens, page_size)
-        pages = -(-cache_tokens // page_size)
+            local = local_config(config, mesh) if mesh else config
+            cache_tokens = default_cache_tokens(local, self.device, self.compute, max_batch)
+        pages = max(-(-cache_tokens // page_size), 1)
         self.pool = PagePool(pages, page_size)
         self.scheduler = Scheduler(self.pool, max_batch, max(step_tokens, max_batch))
         if isinstance(self.model, DriverTransformer):
             self.cache = self.model.open(pages, page_size)
         else:
             self.cache = PagedCache(config, pages, page_size, self.device, self.compute)
+        self._attention = attention_type(self.cache)
         self._graphs = self._decode_graphs() if cuda_graphs else None
         self.requests: dict[int, Request] = {}
-        self._matchers: Matchers | None = None  # made for the first request with a grammar
-        self._next_id = 0
+        self._inputs = InputProcessor(config, tokenizer, self.pool)
 
     @classmethod
     def load(
@@ -129,12 +116,12 @@ class Engine:
         tensor_parallel: int = 1,
         pipeline_parallel: int = 1,
     ) -> Engine:
-        """The engine of a Hugging Face folder with its tokenizer; see :func:`herdlm.generate.load.load_model`.
+        """Load a Hugging Face folder with its tokenizer; see :func:`herdlm.generate.load.load_model`.
 
         Args:
-            dtype: "auto" is the stored type, or float32 where the processor is faster with it.
-            tensor_parallel, pipeline_parallel: above 1, further processes are started on this machine, which hold a
-                part of the model each; one such engine for a process. :meth:`close` ends them.
+            dtype: "auto" is the stored type, or float32 if the processor is faster with it.
+            tensor_parallel, pipeline_parallel: above 1, start more processes on this machine, each with its shard of
+                the model. A process can have one such engine; :meth:`close` ends the others.
         """
         mesh = None
         if (tensor_parallel, pipeline_parallel) != (1, 1):
@@ -156,7 +143,7 @@ class Engine:
 
     @property
     def processes(self) -> int:
-        """How many processes hold the model between them."""
+        """How many processes share the model."""
         return self.model.processes if isinstance(self.model, DriverTransformer) else 1
 
     @property
@@ -178,7 +165,7 @@ class Engine:
             params: for all prompts, or one for each.
 
         Raises:
-            InputError: a prompt or a parameter is at fault; nothing has been generated then.
+            InputError: a prompt or a parameter is invalid; nothing is generated.
             HerdError: submitted requests are still running.
         """
         if self.busy:
@@ -186,7 +173,7 @@ class Engine:
         each = [params] * len(prompts) if isinstance(params, SamplingParams) else list(params)
         if len(each) != len(prompts):
             raise InputError(f"{len(prompts)} prompts but {len(each)} sampling parameters", "Give one for each prompt")
-        requests = [self._check(prompt, p, stream=False) for prompt, p in zip(prompts, each, strict=True)]
+        requests = [self._inputs.request(prompt, p, stream=False) for prompt, p in zip(prompts, each, strict=True)]
         position = {request.id: i for i, request in enumerate(requests)}
         done: list[dict[int, Completion]] = [{} for _ in requests]
         try:
@@ -207,18 +194,18 @@ class Engine:
         """Queue a prompt; returns its request id. Without ``stream`` a sample is reported only when finished.
 
         Raises:
-            InputError: the prompt or a parameter is at fault.
+            InputError: the prompt or a parameter is invalid.
         """
-        request = self._check(prompt, params, stream)
+        request = self._inputs.request(prompt, params, stream)
         self._enqueue(request)
         return request.id
 
     def abort(self, request_id: int) -> bool:
-        """Drop a request and free what it held; false when it is not (or no longer) here."""
+        """Drop a request and free its memory; returns False if the engine does not have it."""
         return self._drop([request_id]) > 0
 
     def forget_prefixes(self) -> None:
-        """Empty the prefix cache and take over the model's weights: they have changed.
+        """Empty the prefix cache and copy the model's changed weights.
 
         Raises:
             HerdError: requests are running on the old weights.
@@ -236,19 +223,19 @@ class Engine:
         return self.pool.count * self.cache.page_bytes * len(self.cache.layers)
 
     def close(self) -> None:
-        """Let the other processes of a parallel model end; nothing to do for one alone."""
+        """End the other processes of a parallel model."""
         if isinstance(self.model, DriverTransformer):
             self.model.close()
 
     def step(self) -> list[Event]:
-        """Advance by one pass through the model; returns what became of each sample it touched."""
+        """Advance by one pass through the model; returns an event for each sample that has news."""
         batch = self.scheduler.schedule()
         if batch is None:
             return []
         try:
             tokens, logprobs = self._forward(batch)
         except BaseException:
-            # What the pages hold is unknown now, and later requests must not find it.
+            # The pages' contents are undefined now, and later requests must not find them.
             self._drop(list(self.requests))
             self.pool.forget_contents()
             raise
@@ -256,7 +243,7 @@ class Engine:
         return self._report(batch.drawing, tokens, logprobs, ended)
 
     def _fused(self, model: Transformer, free_original: bool = False) -> Transformer:
-        # What only behaves like a model is run as it is.
+        # A stand-in for a model runs unchanged.
         kind = layer_type(self.device, self.compute, self.config.head_size)
         fused = isinstance(model, Transformer)
         return FusedTransformer(model, self.compute, free_original=free_original, layer=kind) if fused else model
@@ -268,98 +255,25 @@ class Engine:
         return DecodeGraphs(self.model, cache, self.scheduler.sequences.count, self.config.max_seq_len)
 
     def _drop(self, request_ids: list[int]) -> int:
-        """Drop those of the requests that are still here; returns their number."""
+        """Drop requests; returns how many the engine had."""
         dropped = {self.requests.pop(request_id) for request_id in request_ids if request_id in self.requests}
         if dropped:
             self.scheduler.abort(dropped)
         return len(dropped)
 
-    def _check(self, prompt: Sequence[int], params: SamplingParams, stream: bool) -> Request:
-        tokens = np.array(prompt, dtype=np.int64)
-        vocabulary, longest = self.config.vocab_size, self.config.max_seq_len
-        if tokens.ndim != 1 or not len(tokens):
-            raise InputError("a prompt has no tokens", "Give at least the begin-of-text token")
-        if tokens.min() < 0 or tokens.max() >= vocabulary:
-            raise InputError(f"a prompt holds token ids outside 0 to {vocabulary - 1}", "Use the model's tokenizer")
-        if len(tokens) >= longest:
-            raise InputError(f"a prompt of {len(tokens)} tokens leaves no room in max_seq_len {longest}", "Shorten it")
-        self._check_options(params, stream)
-        limit = min(len(tokens) + params.max_tokens, longest)
-        room = self.pool.count * self.pool.page_size
-        # The last token drawn is never fed.
-        if self.pool.pages_for(limit - 1) > self.pool.count:
-            raise InputError(
-                f"a prompt of {len(tokens)} tokens with up to {limit - len(tokens)} new ones does not fit into the "
-                f"cache of {room}",
-                "Raise cache_tokens or lower max_tokens",
-            )
-        matcher = self._matcher(params)
-        self._next_id += 1
-        return Request(
-            self._next_id,
-            tokens.astype(np.int32),
-            params,
-            limit,
-            stream,
-            params.samples,
-            _bias(params),
-            PromptScores(len(tokens)) if params.prompt_logprobs else None,
-            matcher,
-        )
-
-    def _check_options(self, params: SamplingParams, stream: bool) -> None:
-        vocabulary = self.config.vocab_size
-        if params.stop and not self.tokenizer:
-            raise InputError("stop strings need a tokenizer", "Give the engine one, or use stop_tokens")
-        if params.top_logprobs > vocabulary:
-            raise InputError(f"top_logprobs = {params.top_logprobs}", f"The model has {vocabulary} tokens")
-        if wrong := [token for token, _ in params.logit_bias if token >= vocabulary]:
-            raise InputError(f"logit_bias names the token {wrong[0]}", f"Give ids from 0 to {vocabulary - 1}")
-        if params.min_tokens and len({token for token in params.stop_tokens if token < vocabulary}) == vocabulary:
-            raise InputError("min_tokens beside stop_tokens of all tokens leaves none to draw", "Drop one of them")
-        if stream and params.samples > params.n:
-            raise InputError(f"best_of = {params.best_of} cannot be streamed", "Do without stream, or without best_of")
-
-    def _matcher(self, params: SamplingParams) -> Matcher | None:
-        """The beginning of the samples' grammar."""
-        if params.grammar is None:
-            return None
-        if not self.tokenizer:
-            raise InputError("a grammar needs a tokenizer", "Give the engine one")
-        self._matchers = self._matchers or Matchers(self.tokenizer, self.config.vocab_size)
-        return self._matchers.start(params.grammar, params.stop_tokens)
-
     def _enqueue(self, request: Request) -> None:
-        params = request.params
         self.requests[request.id] = request
-        read = self.tokenizer is not None and (request.stream or bool(params.stop))
-        self.scheduler.add(
-            [
-                Sample(
-                    request,
-                    index,
-                    sample_key(params.seed, index),
-                    TextStream(self._token_bytes, params.stop, min_tokens=params.min_tokens) if read else None,
-                    matcher=request.matcher.copy() if request.matcher else None,
-                )
-                for index in range(params.samples)
-            ]
-        )
-
-    def _token_bytes(self, token: int) -> bytes:
-        assert self.tokenizer is not None
-        # A model's vocabulary may be padded beyond its tokenizer's.
-        return self.tokenizer.token_bytes(token) if token < self.tokenizer.vocab_size else b""
+        self.scheduler.add(self._inputs.samples(request))
 
     @torch.inference_mode()
     def _forward(self, batch: Batch) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Run the model over a batch and draw; tokens and their log-probabilities, [M] each."""
+        """Run the model over a batch and draw; returns tokens and their log-probabilities, [M] each."""
         sequences, drawing = self.scheduler.sequences, batch.drawing
         self.cache.copy_pages(batch.copies[0], batch.copies[1])
         if self._graphs and self._graphs.takes(batch):
             return self._drawn(self._graphs.run(batch), batch.at, drawing)
         tokens, positions = (torch.from_numpy(a).to(self.device)[None] for a in (batch.tokens, batch.positions))
-        hidden = self.model(tokens, positions, attention_for(self.cache, _feed(batch)))[0]
+        hidden = self.model(tokens, positions, self._attention(self.cache, batch))[0]
         if len(batch.scoring):
             score_prompts(self.model, hidden, batch, sequences)
         if not len(drawing):
@@ -370,7 +284,7 @@ class Engine:
         return self._drawn(logits, inverse, drawing)
 
     def _drawn(self, logits: Tensor, at: Integers, drawing: Integers) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Draw for rows ``drawing`` [M] from those of ``logits`` that ``at`` [M] names."""
+        """Draw for sequences ``drawing`` [M] from the rows ``at`` [M] of ``logits``."""
         if len(at) != len(logits) or bool((at != np.arange(len(at))).any()):
             logits = logits[torch.from_numpy(at).to(self.device)]
         drawn, logprobs = sample_tokens(
@@ -381,21 +295,21 @@ class Engine:
     def _report(
         self, drawing: Integers, tokens: NDArray[np.int32], logprobs: NDArray[np.float32], ended: NDArray[np.int8]
     ) -> list[Event]:
-        """Look for stop strings, finish what has ended, and tell."""
+        """Process stop strings and grammars, finish the samples that ended, and report."""
         sequences, events = self.scheduler.sequences, []
         text_stop = np.zeros(len(drawing), dtype=np.bool_)
         for i in np.flatnonzero(sequences.watched[drawing]).tolist():
             sample = sequences.sample[drawing[i]]
             assert sample is not None
             if ended[i] != STOPPED:
-                text_stop[i], failed = self._read(sample, int(tokens[i]))
+                text_stop[i], failed = self._push(sample, int(tokens[i]))
                 if failed and ended[i] == ONGOING:
                     ended[i] = OUT_OF_LENGTH
             if sample.request.stream and ended[i] == ONGOING and not text_stop[i]:
-                wanted = [float(logprobs[i])] if sample.request.params.logprobs else []
+                reported = [float(logprobs[i])] if sample.request.params.logprobs else []
                 text = sample.text.take() if sample.text else ""
                 events.append(
-                    Event(sample.request.id, sample.index, [int(tokens[i])], wanted, text, None, sample.top[-1:])
+                    Event(sample.request.id, sample.index, [int(tokens[i])], reported, text, None, sample.top[-1:])
                 )
         finished = np.flatnonzero((ended != ONGOING) | text_stop)
         for i in finished.tolist():
@@ -404,14 +318,14 @@ class Engine:
             self.scheduler.release(drawing[finished])
         return events
 
-    def _read(self, sample: Sample, token: int) -> tuple[bool, bool]:
-        """Add a token to a sample's text and grammar; whether that ends it well, and whether its grammar gave up."""
+    def _push(self, sample: Sample, token: int) -> tuple[bool, bool]:
+        """Add a token to a sample's text and grammar; returns whether that ends it, and whether its grammar failed."""
         stopped = sample.text.push(token) if sample.text else False
         if sample.matcher is None:
             return stopped, False
         sample.matcher.push(token)
         if sample.matcher.failed:
-            log.warning("a grammar could not be followed to its end: the sample is cut off")
+            log.warning("a grammar failed before its end: the sample is cut off")
         return stopped or sample.matcher.finished, sample.matcher.failed
 
     def _finish(self, row: int, ended: int, text_stop: bool) -> list[Event]:
@@ -428,7 +342,7 @@ class Engine:
         else:
             text = self.tokenizer.decode(tokens) if self.tokenizer else ""
         reason: FinishReason = "length" if ended == OUT_OF_LENGTH and not text_stop else "stop"
-        scores, asked = request.scores, request.params
+        scores, params = request.scores, request.params
         completion = Completion(
             tokens,
             text,
@@ -436,12 +350,12 @@ class Engine:
             reason,
             sample.top,
             scores.logprobs.tolist() if scores else [],
-            scores.top if scores and asked.top_logprobs else [],
+            scores.top if scores and params.top_logprobs else [],
         )
         request.unfinished -= 1
         if not request.unfinished:
             del self.requests[request.id]
-        if asked.samples > asked.n:
+        if params.samples > params.n:
             request.candidates.append((float(sequences.logprobs[row, start:end].mean()), sample.index, completion))
             return [] if request.unfinished else _best(request)
         if not request.stream:
@@ -452,32 +366,13 @@ class Engine:
 
 
 def _best(request: Request) -> list[Event]:
-    """The best of all samples, numbered by rank."""
+    """The best samples, numbered by rank."""
     ranked = sorted(request.candidates, key=lambda candidate: (-candidate[0], candidate[1]))
     return [_whole(request, rank, ranked[rank][2]) for rank in range(request.params.n)]
 
 
 def _whole(request: Request, index: int, completion: Completion) -> Event:
-    """The only news of a sample that is not streamed."""
+    """The only event of a sample that is not streamed."""
     return Event(
         request.id, index, completion.tokens, completion.logprobs, completion.text, completion, completion.top_logprobs
     )
-
-
-def _bias(params: SamplingParams) -> tuple[Integers, NDArray[np.float32]] | None:
-    if not params.logit_bias:
-        return None
-    tokens, values = zip(*params.logit_bias, strict=True)
-    return np.array(tokens, dtype=np.int64), np.array(values, dtype=np.float32)
-
-
-def _feed(batch: Batch) -> StepInput:
-    return StepInput(batch.tokens, batch.positions, batch.slots, batch.begins, batch.counts, batch.tables, batch.copies)
-
-
-def _cache_bytes(device: torch.device, beside: int) -> int:
-    """Memory for a cache; on a GPU ``beside`` is left for other use before its share is taken."""
-    if device.type != "cuda":
-        return CPU_CACHE_BYTES
-    free, _ = torch.cuda.mem_get_info(device)
-    return int(GPU_CACHE_SHARE * max(free - beside, 0))

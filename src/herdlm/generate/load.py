@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from herdlm.base.errors import InputError
-from herdlm.generate.fp8.linear import is_fp8, load_fp8
+from herdlm.generate.fp8.load import is_fp8, load_fp8
 from herdlm.generate.matrix import fastest_type
 from herdlm.model.hf import load_folder
 from herdlm.model.transformer import Transformer

@@ -1,8 +1,8 @@
-"""The attention slot of generation: keys and values in pages, found through block tables.
+"""Attention over keys and values in pages, which block tables locate.
 
-Plain PyTorch on every device: pages are gathered into rows of equal length and attended to by torch's kernel. Segments
-are taken in groups of like size, so that little is padded and a group's keys and values stay in the processor's cache.
-Pages that several sequences hold are read once for all of them (:mod:`herdlm.generate.shared_pages`).
+Plain PyTorch on every device: pages are gathered into rows of equal length for torch's attention kernel. Segments are
+grouped by size, so that padding is small and a group's keys and values stay in the processor's cache. Pages that
+several sequences share are read once for all of them (:func:`herdlm.generate.pages.find_shared`).
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from herdlm.generate.cpu.compiled import worth_compiling
-from herdlm.generate.sequences import Integers
-from herdlm.generate.shared_pages import find_shared
+from herdlm.generate.pages import find_shared
+from herdlm.generate.sequences import Integers, StepInput
 from herdlm.model.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -34,8 +33,8 @@ def bytes_per_token(config: ModelConfig, dtype: torch.dtype) -> int:
 class PagedCache:
     """Keys and values of ``pages`` pages (and the padding page 0) in every layer.
 
-    A page holds first the keys, then the values, head by head: [2, K, page_size, C]. Gathered head by head, the tokens
-    of a sequence lie one behind the other, as the attention kernel likes them.
+    A page holds first the keys, then the values, head by head: [2, K, page_size, C]. Gathering them head by head makes
+    a sequence's tokens contiguous, as the attention kernel needs them.
     """
 
     def __init__(
@@ -72,13 +71,13 @@ class PagedCache:
         return keys, values
 
     def write(self, layer: int, places: tuple[Tensor, Tensor], k: Tensor, v: Tensor) -> None:
-        """Put keys and values [N, K, C] into their places."""
+        """Store keys and values [N, K, C] at their places."""
         rows = self.layers[layer].view(-1, self.head_size)
         rows.index_copy_(0, places[0], k.reshape(-1, self.head_size))
         rows.index_copy_(0, places[1], v.reshape(-1, self.head_size))
 
     def runs(self, tables: Integers) -> Tensor:
-        """What :meth:`gather` reads for block tables [R, P]."""
+        """The indices that :meth:`gather` reads for block tables [R, P]."""
         parts = tables[:, None, :] * self.parts + np.arange(self.parts)[:, None]
         return torch.from_numpy(parts.ravel()).to(self.device)
 
@@ -90,24 +89,11 @@ class PagedCache:
 
 
 def _zeros(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Zeros, not empty memory: what is masked still gets multiplied by 0, and NaN would survive that."""
+    """Zeros, not uninitialized memory: masked values are multiplied by 0, which NaN would survive."""
     if device.type != "cpu":
         return torch.zeros(shape, device=device, dtype=dtype)
-    # torch writes its zeros. Those of the system are no memory before they are written to.
+    # torch writes zeros at once; the system's zeros take no memory until they are written to.
     return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
-
-
-@dataclass(slots=True, eq=False)
-class StepInput:
-    """What attention knows of a step; see :class:`herdlm.generate.scheduler.Batch`, which has the same fields."""
-
-    tokens: NDArray[np.int32]
-    positions: Integers
-    slots: Integers
-    begins: Integers
-    counts: Integers
-    tables: Integers
-    copies: Integers
 
 
 @dataclass(slots=True, eq=False)
@@ -117,14 +103,14 @@ class Group:
     Attributes:
         size: R.
         length: L, the keys of the segment that has the most.
-        queries: [R * T] indices into the step's N tokens; padding repeats a segment's last token. None where they
-            are all of the tokens in their order.
-        real: the entries of ``queries`` that are no padding; None where all are.
+        queries: [R * T] indices into the step's N tokens; padding repeats a segment's last token. None if they are all
+            of the tokens in order.
+        real: the entries of ``queries`` that are not padding; None if none is.
         targets: [U] those entries' indices into the N tokens.
         runs: where the keys and values are; see :meth:`PagedCache.runs`.
-        first: whether this is all of these queries' attention so far; else it is joined with what there is.
-        mask: [R, 1, G * T, L], 0 where a query may look, else -inf; G query heads share a key/value head. None where
-            all may look everywhere.
+        first: whether these queries have no earlier result that this one must be combined with.
+        mask: [R, 1, G * T, L], 0 where a query sees a key, else -inf; G query heads share a key/value head. None if
+            every query sees every key.
     """
 
     size: int
@@ -142,37 +128,37 @@ class PagedAttention:
 
     The model is called with all tokens of the step as one row: q [1, N, H, C], k and v [1, N, K, C].
 
-    Sequences that decode with pages in common attend to those pages together and to the rest each on its own; the
-    parts are put together by their log-sum-exp (Juravsky et al., arXiv 2402.05099).
+    Decoding sequences attend to the pages they share together, and to the rest separately; the log-sum-exp of the
+    scores combines the parts (Juravsky et al., arXiv 2402.05099).
     """
 
     # Keys and values gathered at once. 1 MiB stays within the second-level cache of a CPU core or near it.
     GATHER_BYTES_CPU = 2**20
     GATHER_BYTES_GPU = 2**29
 
-    def __init__(self, cache: PagedCache, feed: StepInput) -> None:
-        self.cache, self.feed = cache, feed
+    def __init__(self, cache: PagedCache, step: StepInput) -> None:
+        self.cache, self.step = cache, step
         self.planned = False
 
     def _plan(self) -> None:
-        # With the first layer: the process that leads others plans micro-batches instead of the whole.
-        feed, self.planned = self.feed, True
-        self.shared, own = self._shared_groups(feed)
+        # Planned with the first layer: on several processes the driver never runs the step as a whole.
+        step, self.planned = self.step, True
+        self.shared, own = self._shared_groups(step)
         self.rows: DecodingRows | None = None
-        segments = np.arange(len(feed.counts))
+        segments = np.arange(len(step.counts))
         if self.cache.compiled:
-            decoding, segments = np.flatnonzero(feed.counts == 1), np.flatnonzero(feed.counts > 1)
+            decoding, segments = np.flatnonzero(step.counts == 1), np.flatnonzero(step.counts > 1)
             if len(decoding):
                 self.rows = self.cache.compiled.plan(
-                    (np.cumsum(feed.counts) - feed.counts)[decoding],
-                    feed.tables[decoding],
+                    (np.cumsum(step.counts) - step.counts)[decoding],
+                    step.tables[decoding],
                     own[decoding],
-                    feed.begins[decoding] + 1,
+                    step.begins[decoding] + 1,
                     self.cache.elements,
                 )
         else:
-            self.places = self.cache.places(feed.slots)
-        self.groups = [self._group(feed, part, own) for part in self._split(feed, segments, own)]
+            self.places = self.cache.places(step.slots)
+        self.groups = [self._group(step, part, own) for part in self._split(step, segments, own)]
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See :class:`herdlm.model.attention.Attend`."""
@@ -180,12 +166,12 @@ class PagedAttention:
             self._plan()
         cache, queries = self.cache, q[0]
         if cache.compiled:
-            cache.compiled.write(layer, self.feed.slots, k[0], v[0])
+            cache.compiled.write(layer, self.step.slots, k[0], v[0])
         else:
             cache.write(layer, self.places, k[0], v[0])
         if self.rows is None and len(self.groups) == 1 and self.groups[0].queries is None and not self.shared:
             return self._attend(layer, queries, self.groups[0])[0].view_as(q)
-        if self.shared and self.rows is None:  # every group joins what is there, also rows of which nothing is yet
+        if self.shared and self.rows is None:  # every group is combined with earlier results, also where there are none
             out = torch.zeros_like(queries, memory_format=torch.contiguous_format)
             norms = out.new_full((*out.shape[:2], 1), -torch.inf, dtype=torch.promote_types(out.dtype, torch.float32))
         else:
@@ -205,7 +191,7 @@ class PagedAttention:
         return out.view_as(q)
 
     def _attend(self, layer: int, queries: Tensor, group: Group, wanted: bool = False) -> tuple[Tensor, Tensor]:
-        """Of a group's U queries, the mixed values [U, H, C] and, where wanted, log-sum-exp of the scores [U, H, 1]."""
+        """The output [U, H, C] for a group's U queries and, if wanted, the log-sum-exp of their scores [U, H, 1]."""
         cache = self.cache
         keys, values = cache.gather(layer, group.runs, group.size, group.length)
         picked = queries if group.queries is None else queries.index_select(0, group.queries)
@@ -221,41 +207,41 @@ class PagedAttention:
             return mixed, norm
         return mixed.index_select(0, group.real), norm.index_select(0, group.real) if wanted else norm
 
-    def _shared_groups(self, feed: StepInput) -> tuple[list[Group], Integers]:
-        """A group for each set of sequences with pages in common, and the pages [S] that are left out elsewhere."""
+    def _shared_groups(self, step: StepInput) -> tuple[list[Group], Integers]:
+        """A group for each set of sequences that share pages, and how many pages [S] each sequence shares."""
         cache = self.cache
-        own = np.zeros(len(feed.counts), dtype=np.int64)
-        decoding = np.flatnonzero(feed.counts == 1)
+        own = np.zeros(len(step.counts), dtype=np.int64)
+        decoding = np.flatnonzero(step.counts == 1)
         groups = []
-        firsts = np.cumsum(feed.counts) - feed.counts
-        for rows, begin, end in find_shared(feed.tables[decoding], feed.begins[decoding] // cache.page_size):
+        firsts = np.cumsum(step.counts) - step.counts
+        for rows, begin, end in find_shared(step.tables[decoding], step.begins[decoding] // cache.page_size):
             segments = decoding[rows]
             own[segments] = end
             queries = torch.from_numpy(firsts[segments]).to(cache.device)
-            runs = cache.runs(feed.tables[segments[:1], begin:end])
+            runs = cache.runs(step.tables[segments[:1], begin:end])
             groups.append(Group(1, (end - begin) * cache.page_size, queries, None, queries, runs, begin == 0, None))
         return groups, own
 
-    def _split(self, feed: StepInput, segments: Integers, own: Integers) -> Iterator[Integers]:
-        """``segments`` in groups: like numbers of queries together, then like numbers of pages."""
+    def _split(self, step: StepInput, segments: Integers, own: Integers) -> Iterator[Integers]:
+        """``segments`` in groups of similar numbers of queries, then of pages."""
         cache = self.cache
-        pages = -(-(feed.begins + feed.counts) // cache.page_size) - own
+        pages = -(-(step.begins + step.counts) // cache.page_size) - own
         room = (self.GATHER_BYTES_CPU if cache.device.type == "cpu" else self.GATHER_BYTES_GPU) // cache.page_bytes
-        order = segments[np.lexsort((pages[segments], feed.counts[segments]))]
+        order = segments[np.lexsort((pages[segments], step.counts[segments]))]
         end = len(order)
-        decoding = int((feed.counts[segments] == 1).sum())
+        decoding = int((step.counts[segments] == 1).sum())
         while end:
             last = order[end - 1]
-            # A prompt's scores are as wide as its keys and as many as its queries.
-            size = max(int(room // (pages[last] * max(feed.counts[last] // 8, 1))), 1)
+            # The scores of a prompt grow with its keys and with its queries.
+            size = max(int(room // (pages[last] * max(step.counts[last] // 8, 1))), 1)
             begin = max(end - size, decoding if end > decoding else 0)
             yield order[begin:end]
             end = begin
 
-    def _group(self, feed: StepInput, segments: Integers, own: Integers) -> Group:
+    def _group(self, step: StepInput, segments: Integers, own: Integers) -> Group:
         cache = self.cache
-        begins, counts, skipped = feed.begins[segments], feed.counts[segments], own[segments]
-        firsts = (np.cumsum(feed.counts) - feed.counts)[segments]
+        begins, counts, skipped = step.begins[segments], step.counts[segments], own[segments]
+        firsts = (np.cumsum(step.counts) - step.counts)[segments]
         steps = np.arange(counts.max())
         offsets = np.minimum(steps, counts[:, None] - 1)  # [R, T]
         pages = int((-(-(begins + counts) // cache.page_size) - skipped).max())
@@ -263,15 +249,15 @@ class PagedAttention:
         length, mask = int(reach.max()) + 1, None
         if reach.min() + 1 < length:
             seen = torch.arange(length, device=cache.device) <= torch.from_numpy(reach).to(cache.device)[:, :, None]
-            # Added to the scores; a boolean mask would be turned into this anew in every layer.
+            # Added to the scores; every layer would convert a boolean mask into this again.
             mask = torch.zeros(seen.shape, device=cache.device, dtype=cache.dtype).masked_fill_(~seen, -torch.inf)
             mask = mask.repeat(1, cache.group, 1).unsqueeze(1)
         queries = (firsts[:, None] + offsets).ravel()
         real = np.flatnonzero(steps < counts[:, None])
         kept = torch.from_numpy(real).to(cache.device) if len(real) < len(queries) else None
-        in_order = len(queries) == len(feed.tokens) and bool((queries == np.arange(len(queries))).all())
-        columns = np.minimum(skipped[:, None] + np.arange(pages), feed.tables.shape[1] - 1)
-        tables = np.take_along_axis(feed.tables[segments], columns, axis=1)
+        in_order = len(queries) == len(step.tokens) and bool((queries == np.arange(len(queries))).all())
+        columns = np.minimum(skipped[:, None] + np.arange(pages), step.tables.shape[1] - 1)
+        tables = np.take_along_axis(step.tables[segments], columns, axis=1)
         return Group(
             size=len(segments),
             length=length,
@@ -285,7 +271,7 @@ class PagedAttention:
 
 
 def attention_with_norm(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, wanted: bool) -> tuple[Tensor, Tensor]:
-    """Attention [R, K, Q, C] and, where ``wanted``, the log-sum-exp of each query's scores [R, K, Q], float32 at least.
+    """Attention [R, K, Q, C] and, if ``wanted``, the log-sum-exp of each query's scores [R, K, Q], at least float32.
 
     Args:
         q: [R, K, Q, C].

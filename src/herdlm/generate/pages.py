@@ -1,25 +1,28 @@
-"""Pages of the key/value cache: who holds them, which are free, and which keep a known prefix.
+"""Pages of the key/value cache: who holds them, which are free, which keep a known prefix, which are shared.
 
-A page holds ``page_size`` tokens' keys and values in every layer (Kwon et al., arXiv 2309.06180). This is the account
-of pages alone; the tensors live in :mod:`herdlm.generate.paged_attention`. A page is in exactly one state:
+A page holds ``page_size`` tokens' keys and values in every layer (Kwon et al., arXiv 2309.06180). This file only keeps
+the accounts; the tensors are in :mod:`herdlm.generate.paged_attention`. A page is in exactly one state:
 
 - free: on the free list;
 - held: by one or more sequences (``references`` counts them);
-- idle: held by none, but its content is known by a digest and is kept until the room is needed.
+- idle: held by none, but a digest identifies its content, which is kept until the page is needed.
 
-Page 0 is never given out. Block tables are padded with it.
+Page 0 is never allocated. Block tables are padded with it.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
 
 Pages = NDArray[np.int64]
+
+WORTH_PAGES = 8  # page reads that sharing must save; an extra call per layer costs about as much
 
 
 def page_digest(parent: bytes, tokens: NDArray[np.int32]) -> bytes:
@@ -50,7 +53,7 @@ class PagePool:
 
     def allocate(self, count: int) -> Pages:
         """``count`` pages [count], each held once. The caller has checked ``available``."""
-        assert count <= self.available, "more pages asked for than are available"
+        assert count <= self.available, "more pages requested than are available"
         while self._free_count < count:
             page, _ = self._idle.popitem(last=False)
             self._forget(page)
@@ -67,10 +70,10 @@ class PagePool:
         self.references[pages] += holders
 
     def release(self, pages: Pages) -> None:
-        """Give up one hold for each entry of ``pages``, which may repeat.
+        """Drop one reference for each entry of ``pages``, which may repeat.
 
-        Those that fall idle are taken back in the order given, so the last page of a prefix should come first: a
-        prefix is of no use without its beginning.
+        Pages that become idle are reused in the order given, so the last page of a prefix should come first: a prefix
+        is useless without its beginning.
         """
         np.subtract.at(self.references, pages, 1)
         left = dict.fromkeys(pages[self.references[pages] == 0].tolist())
@@ -79,23 +82,18 @@ class PagePool:
         self._push_free(free)
 
     def publish(self, digest: bytes, page: int) -> None:
-        """Make a held page findable by its content; where the content is already known, the earlier page stays."""
+        """Register a held page under its content's digest, unless another page already has that content."""
         if digest not in self._page_of and page not in self._digest_of:
             self._page_of[digest] = page
             self._digest_of[page] = digest
 
     def lookup(self, digests: Sequence[bytes]) -> Pages:
         """Pages of the longest known prefix of ``digests``; :meth:`share` them before anything else is allocated."""
-        found: list[int] = []
-        for digest in digests:
-            page = self._page_of.get(digest)
-            if page is None:
-                break
-            found.append(page)
-        return np.array(found, dtype=np.int64)
+        known = takewhile(lambda page: page is not None, map(self._page_of.get, digests))
+        return np.array(list(known), dtype=np.int64)
 
     def forget_contents(self) -> None:
-        """Drop every digest: what the pages hold is no longer to be trusted (new weights, a failed step)."""
+        """Drop every digest: the pages' contents are no longer valid (new weights, a failed step)."""
         self._page_of.clear()
         self._digest_of.clear()
         self._push_free(list(self._idle))
@@ -108,7 +106,7 @@ class PagePool:
         assert len(free) == self._free_count, "a page is free twice"
         assert not (free & idle or free & held or idle & held), "a page is in two states"
         assert free | idle | held == set(range(1, self.count + 1)), "a page is lost"
-        assert (self.references >= 0).all(), "a page was given up more often than held"
+        assert (self.references >= 0).all(), "a page was released more often than held"
         assert {p: d for d, p in self._page_of.items()} == self._digest_of, "digests and pages disagree"
         assert idle <= set(self._digest_of), "an idle page has no known content"
         assert not free & set(self._digest_of), "a free page is still findable"
@@ -119,3 +117,40 @@ class PagePool:
 
     def _forget(self, page: int) -> None:
         del self._page_of[self._digest_of.pop(page)]
+
+
+def find_shared(tables: Pages, full: Pages) -> Iterator[tuple[Pages, int, int]]:
+    """Runs of pages that several sequences hold, so that each page is read once for all of them.
+
+    Two block tables that name the same page at the same place share a prefix. The tables form a tree: a system prompt
+    at its root, then the prompts that continue it, then the samples of each prompt.
+
+    Args:
+        tables: [D, P] block tables.
+        full: [D] how many pages at the beginning of each are complete and visible to the query in full.
+
+    Yields:
+        (indices [R] of sequences, begin, end): they share the pages in columns begin to end. The runs of each sequence
+        are consecutive and start at column 0.
+    """
+    if len(tables) > 1:
+        order = np.lexsort(tables.T[::-1])  # neighbors have the most in common
+        yield from _runs(tables, full, order, 0, 0)
+
+
+def _runs(tables: Pages, full: Pages, rows: Pages, begin: int, column: int) -> Iterator[tuple[Pages, int, int]]:
+    """Runs of ``rows``, which are sorted and share the pages before ``column``; those before ``begin`` are done."""
+    limit = int(full[rows].min())
+    block = tables[rows, column:limit]
+    same = (block == block[:1]).all(axis=0)
+    column = limit if same.all() else column + int(np.argmin(same))
+    if (len(rows) - 1) * (column - begin) >= WORTH_PAGES:
+        yield rows, begin, column
+        begin = column
+    here = rows[full[rows] > column]
+    if not len(here):
+        return
+    page = tables[here, column]
+    for part in np.split(here, np.flatnonzero(page[1:] != page[:-1]) + 1):
+        if len(part) > 1:
+            yield from _runs(tables, full, part, begin, column)

@@ -21,7 +21,7 @@ from torch._C._distributed_c10d import TCPStore
 
 from herdlm.base.errors import HerdError
 from herdlm.base.parent import end_with
-from herdlm.generate.fp8.linear import shape_of
+from herdlm.generate.fp8.load import shape_of
 from herdlm.generate.load import compute_type, load_model, pick_device
 from herdlm.generate.parallel import ModelShard, check_layout, run_worker
 from herdlm.parallel.config import Sizes

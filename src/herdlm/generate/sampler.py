@@ -1,4 +1,4 @@
-"""From logits to what a step's rows draw and report: draws, alternatives to them, and scores of prompts."""
+"""From logits to a step's tokens and log-probabilities: draws, alternatives to them, and scores of prompts."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from torch import Tensor
 from herdlm.generate.cpu.compiled import kernels
 from herdlm.generate.request import Alternatives
 from herdlm.generate.sampling.sampling import Draw, draw_tokens, most_likely, token_logprobs, uniforms
-from herdlm.generate.scheduler import Batch
-from herdlm.generate.sequences import Integers, Sequences
+from herdlm.generate.sequences import Batch, Integers, Sequences
 from herdlm.generate.shaping import shape_logits
 from herdlm.model.transformer import Transformer
 
-SCORED_AT_ONCE = 128  # prompt tokens whose logits, a row of the vocabulary's size each, are in memory together
+SCORED_AT_ONCE = 128  # prompt tokens whose logits [V] are in memory together
 
 
 def sample_tokens(
     logits: Tensor, sequences: Sequences, drawing: Integers, *, compiled: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """The next token of rows ``drawing`` from their logits [M, V] float32, and its log-probability, [M] each.
+    """Draw the next tokens of sequences ``drawing`` from logits [M, V] float32; returns tokens and log-probabilities.
 
-    Rows that report alternatives note them. Log-probabilities are of the logits as they come. ``compiled`` says whether
-    code compiled for the processor is at hand; see :mod:`herdlm.generate.cpu.compiled`.
+    Log-probabilities are of the unchanged logits. Samples that report alternatives record them. ``compiled`` allows
+    code compiled for the processor; see :mod:`herdlm.generate.cpu.compiled`.
     """
     steps = sequences.length[drawing] - sequences.start[drawing]
     draw = Draw(
@@ -34,7 +33,7 @@ def sample_tokens(
         uniforms(sequences.key[drawing], steps),
     )
     if sequences.top_logprobs[drawing].any():
-        _note_alternatives(logits, sequences, drawing)
+        _record_alternatives(logits, sequences, drawing)
     shaped = sequences.shaped[drawing]
     if not shaped.any():
         if compiled and draw.plain.all():
@@ -54,7 +53,7 @@ def sample_tokens(
 
 
 def score_prompts(model: Transformer, hidden: Tensor, batch: Batch, sequences: Sequences) -> None:
-    """Enter the log-probabilities of prompt tokens whose predecessors the step has fed; hidden states [N, D]."""
+    """Record the log-probabilities of prompt tokens whose predecessors the step computed; hidden states [N, D]."""
     counts, requests = sequences.top_logprobs[batch.scorers], sequences.requests(batch.scorers)
     for begin in range(0, len(requests), SCORED_AT_ONCE):
         part = slice(begin, begin + SCORED_AT_ONCE)
@@ -70,12 +69,12 @@ def score_prompts(model: Transformer, hidden: Tensor, batch: Batch, sequences: S
             request.scores.logprobs[position], request.scores.top[position] = logprob, top
 
 
-def _note_alternatives(logits: Tensor, sequences: Sequences, drawing: Integers) -> None:
+def _record_alternatives(logits: Tensor, sequences: Sequences, drawing: Integers) -> None:
     counts = sequences.top_logprobs[drawing]
     asking = np.flatnonzero(counts)
     index = torch.from_numpy(asking).to(logits.device)
-    found = _alternatives(logits[index], counts[asking])
-    for sample, alternatives in zip(sequences.samples(drawing[asking]), found, strict=True):
+    rows = zip(sequences.samples(drawing[asking]), _alternatives(logits[index], counts[asking]), strict=True)
+    for sample, alternatives in rows:
         sample.top.append(alternatives)
 
 

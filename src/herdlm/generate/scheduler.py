@@ -1,9 +1,9 @@
 """Which tokens go through the model in each step: continuous batching over paged memory.
 
-Every row knows ``length`` tokens and has ``computed`` of them in the cache. A step feeds each running row some of the
-rest (one token when decoding, a chunk of the prompt before that); a row with nothing left to feed draws its next
-token. When pages run out, the row that arrived last is put back to the front of the queue and computed anew later.
-The oldest row always advances, so every request ends. Nothing here knows of tensors.
+A sequence has ``length`` known tokens, of which ``computed`` are in the cache. A step computes some of the rest of each
+running sequence: one token when decoding, a chunk of the prompt before that. A sequence with nothing left to compute
+draws its next token. When pages run out, the sequence that arrived last is preempted: it goes to the front of the
+waiting queue and is computed again later. The oldest sequence always advances, so every request ends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from herdlm.generate.pages import PagePool, page_digest
-from herdlm.generate.sequences import FOLLOWING, RUNNING, Integers, Request, Sample, Sequences
+from herdlm.generate.sequences import FOLLOWING, RUNNING, Batch, Integers, Request, Sample, Sequences
 
 ONGOING, STOPPED, OUT_OF_LENGTH = 0, 1, 2
 
@@ -25,58 +25,30 @@ NONE = np.zeros(0, dtype=np.int64)
 
 @dataclass(slots=True, eq=False)
 class SequenceGroup:
-    """Samples of one request that wait with the same known tokens: its new samples, or one that was put back."""
+    """Samples of one request that wait with the same known tokens: its new samples, or one that was preempted."""
 
     samples: list[Sample]
     tokens: NDArray[np.int32]
     order: int
-    digests: list[bytes]  # of the full pages that may come from the cache
-
-
-@dataclass(slots=True, eq=False)
-class Batch:
-    """One step's work. S segments (rows that are fed), N tokens, M rows that draw a token.
-
-    Attributes:
-        copies: pages to copy first, [2, X]: sources and targets.
-        tokens, positions, slots: [N], segment after segment; a slot is page * page_size + offset.
-        begins, counts: [S], the position of each segment's first token and its number of tokens.
-        tables: [S, P] block tables padded with page 0.
-        drawing, at: [M], the rows that draw, and the index in N of the token whose logits each draws from.
-        scoring: [X], indices in N of prompt tokens after which the prompt's next token is to be scored.
-        scorers: [X], the rows they belong to.
-    """
-
-    rows: Integers
-    copies: Integers
-    tokens: NDArray[np.int32]
-    positions: Integers
-    slots: Integers
-    begins: Integers
-    counts: Integers
-    tables: Integers
-    drawing: Integers
-    at: Integers
-    scoring: Integers
-    scorers: Integers
+    digests: list[bytes]  # of the full pages that the prefix cache may hold
 
 
 class Scheduler:
-    """Admits, feeds, puts back and releases sequences.
+    """Admits, schedules, preempts and releases sequences.
 
     Args:
-        max_batch: rows, the most sequences at once.
-        step_tokens: the most tokens fed in one step; at least ``max_batch``.
+        max_batch: the most sequences at once.
+        step_tokens: the most tokens computed in one step; at least ``max_batch``.
     """
 
     def __init__(self, pool: PagePool, max_batch: int, step_tokens: int) -> None:
-        assert step_tokens >= max_batch, "every decoding row must fit into a step"
+        assert step_tokens >= max_batch, "every decoding sequence must fit into a step"
         self.pool, self.step_tokens = pool, step_tokens
         self.sequences = Sequences(max_batch, pool.page_size)
         self.waiting: deque[SequenceGroup] = deque()
         self.followers: dict[int, Integers] = {}
         self.arrivals = 0
-        self.preemptions = 0  # rows put back since the beginning
+        self.preemptions = 0  # since the beginning
         self.reused_tokens = 0  # prompt tokens found in the prefix cache since the beginning
 
     @property
@@ -90,24 +62,24 @@ class Scheduler:
         self.waiting.append(self._group(samples, samples[0].request.prompt, self.arrivals))
 
     def schedule(self) -> Batch | None:
-        """Decide a step, hold the pages it writes, and describe it; None when there is nothing to do."""
+        """Choose a step's tokens and allocate the pages it writes; None when there is nothing to do."""
         rows, before = self.sequences.running(), self.preemptions
         while True:
-            feeds = self._token_counts(rows)
-            fed, counts = rows[feeds > 0], feeds[feeds > 0]
-            private, needed = self._page_needs(fed, counts)
+            counts = self._token_counts(rows)
+            scheduled, counts = rows[counts > 0], counts[counts > 0]
+            private, needed = self._page_needs(scheduled, counts)
             if len(private) + int(needed.sum()) <= self.pool.available:
                 break
             rows = self._preempt(rows)
-        copies = self._allocate_pages(fed, counts, private, needed)
+        copies = self._allocate_pages(scheduled, counts, private, needed)
         if self.preemptions == before:
             admitted = self._admit(self.step_tokens - int(counts.sum()))
-            fed = np.concatenate([fed, np.array([row for row, _ in admitted], dtype=np.int64)])
+            scheduled = np.concatenate([scheduled, np.array([row for row, _ in admitted], dtype=np.int64)])
             counts = np.concatenate([counts, np.array([count for _, count in admitted], dtype=np.int64)])
-        return self._describe(fed, counts, copies) if len(fed) else None
+        return self._batch(scheduled, counts, copies) if len(scheduled) else None
 
     def commit(self, batch: Batch, tokens: NDArray[np.int32], logprobs: NDArray[np.float32]) -> NDArray[np.int8]:
-        """Enter the drawn tokens [M]; returns per drawing row whether it is ONGOING, STOPPED or OUT_OF_LENGTH."""
+        """Append the drawn tokens [M]; returns for each sequence whether it is ONGOING, STOPPED or OUT_OF_LENGTH."""
         state, drawing = self.sequences, batch.drawing
         state.computed[batch.rows] += batch.counts
         for row in [row for row in batch.rows.tolist() if row in self.followers] if self.followers else ():
@@ -123,12 +95,12 @@ class Scheduler:
         return ended
 
     def release(self, rows: Integers) -> None:
-        """Free rows and the pages only they held."""
-        self.pool.release(self.sequences.held(rows))
+        """Free sequences and the pages that no other sequence holds."""
+        self.pool.release(self.sequences.pages_of(rows))
         self.sequences.clear(rows)
 
     def abort(self, requests: Set[Request]) -> None:
-        """Drop requests wherever they stand."""
+        """Drop requests, waiting or running."""
         self.waiting = deque(group for group in self.waiting if group.samples[0].request not in requests)
         gone = [row for row, sample in enumerate(self.sequences.sample) if sample and sample.request in requests]
         for row in gone:
@@ -136,17 +108,17 @@ class Scheduler:
         self.release(np.array(gone, dtype=np.int64))
 
     def _token_counts(self, rows: Integers) -> Integers:
-        """Tokens each of ``rows`` may feed: decoding rows first, then the oldest unfinished prompts."""
+        """Tokens to compute of each of ``rows``: decoding sequences first, then the oldest unfinished prompts."""
         left = self.sequences.length[rows] - self.sequences.computed[rows]
-        feeds = np.where(left == 1, 1, 0)
-        budget = self.step_tokens - int(feeds.sum())
+        counts = np.where(left == 1, 1, 0)
+        budget = self.step_tokens - int(counts.sum())
         for index in np.flatnonzero(left > 1).tolist():
-            feeds[index] = min(int(left[index]), budget)
-            budget -= int(feeds[index])
-        return feeds
+            counts[index] = min(int(left[index]), budget)
+            budget -= int(counts[index])
+        return counts
 
     def _page_needs(self, rows: Integers, counts: Integers) -> tuple[Integers, Integers]:
-        """Indices of rows that must copy the shared page they write into, and the number of new pages of each row."""
+        """Indices of the rows that must copy the shared page they write into, and each row's number of new pages."""
         state, size = self.sequences, self.pool.page_size
         begins = state.computed[rows]
         needed = -(-(begins + counts) // size) - state.pages[rows]
@@ -157,11 +129,11 @@ class Scheduler:
         if not len(inside):
             return inside, needed
         distinct, first, writers = np.unique(pages, return_index=True, return_counts=True)
-        keepers = first[writers == self.pool.references[distinct]]  # where all holders write, one need not copy
+        keepers = first[writers == self.pool.references[distinct]]  # where all holders write, one keeps the page
         return np.delete(inside, keepers), needed
 
     def _allocate_pages(self, rows: Integers, counts: Integers, private: Integers, needed: Integers) -> Integers:
-        """Take the pages that :meth:`_page_needs` found; returns the copies [2, X]."""
+        """Allocate the pages that :meth:`_page_needs` counted; returns the copies [2, X]."""
         state = self.sequences
         new = self.pool.allocate(len(private) + int(needed.sum()))
         targets, new = new[: len(private)], new[len(private) :]
@@ -177,9 +149,9 @@ class Scheduler:
         return np.stack([sources, targets])
 
     def _publish(self, rows: Integers, counts: Integers) -> None:
-        """Make the pages that this step fills findable.
+        """Enter the pages that this step fills into the prefix cache.
 
-        Already for rows admitted to the same step: in each layer all keys and values are written before any are read.
+        Sequences admitted to the same step may use them: each layer writes all keys and values before it reads any.
         """
         state, size = self.sequences, self.pool.page_size
         ends = state.computed[rows] + counts
@@ -192,18 +164,18 @@ class Scheduler:
                 self.pool.publish(digests[-1], int(state.table[row, page]))
 
     def _admit(self, budget: int) -> list[tuple[int, int]]:
-        """Move waiting samples into free rows while rows, pages and ``budget`` last; (row, tokens to feed) of each."""
+        """Admit waiting samples while rows, pages and ``budget`` last; the (row, tokens to compute) of each group."""
         admitted: list[tuple[int, int]] = []
         free, used = self.sequences.free(), 0
         while self.waiting and budget > 0 and used < len(free):
             group = self.waiting[0]
             rows = free[used : used + len(group.samples)]
-            # Log-probabilities of the prompt come from computing it, so nothing of it may be skipped.
+            # Log-probabilities of the prompt need all of it to be computed.
             cached = self.pool.lookup([] if group.samples[0].request.unscored else group.digests)
             revived = int((self.pool.references[cached] == 0).sum())
             new = self.pool.pages_for(len(group.tokens)) - len(cached)
             alone = not self.sequences.state.any()
-            # Beside others, leave a page for each sample to grow into, lest it be put back at once.
+            # Unless it runs alone, leave each sample a page to grow into, or it would be preempted at once.
             if new + (0 if alone else len(rows)) > self.pool.available - revived:
                 break
             used += len(rows)
@@ -212,6 +184,7 @@ class Scheduler:
         return admitted
 
     def _allocate(self, group: SequenceGroup, rows: Integers, cached: Integers, budget: int) -> tuple[int, int]:
+        """Put samples into ``rows``; the first computes the rest of the prompt behind ``cached``, the others wait."""
         state, leader = self.sequences, int(rows[0])
         samples, rest = group.samples[: len(rows)], group.samples[len(rows) :]
         for row, sample in zip(rows.tolist(), samples, strict=True):
@@ -235,7 +208,7 @@ class Scheduler:
         return leader, int(count[0])
 
     def _preempt(self, rows: Integers) -> Integers:
-        """Put the last of ``rows`` back to the front of the queue, with those that follow it; returns the others."""
+        """Preempt the last of ``rows`` together with those that follow it; returns the other rows."""
         assert len(rows) > 1, "one sample alone always fits: checked when it was submitted"
         state, row = self.sequences, int(rows[-1])
         sample = state.sample[row]
@@ -250,13 +223,13 @@ class Scheduler:
         return rows[:-1]
 
     def _group(self, samples: list[Sample], tokens: NDArray[np.int32], order: int) -> SequenceGroup:
-        # At least one token must be fed for there to be logits, so a page that ends the tokens is not looked up.
+        # Logits need at least one token to be computed, so a page that ends the tokens is not looked up.
         size, digests = self.pool.page_size, [b""]
         for page in range((len(tokens) - 1) // size):
             digests.append(page_digest(digests[-1], tokens[page * size : (page + 1) * size]))
         return SequenceGroup(samples, tokens, order, digests[1:])
 
-    def _describe(self, rows: Integers, counts: Integers, copies: Integers) -> Batch:
+    def _batch(self, rows: Integers, counts: Integers, copies: Integers) -> Batch:
         state, size = self.sequences, self.pool.page_size
         begins, ends = state.computed[rows], np.cumsum(counts)
         segment = np.repeat(np.arange(len(rows)), counts)

@@ -1,6 +1,7 @@
-"""The state of the sequences in the batch, a row each, as arrays.
+"""The sequences being generated, a row each, and the batch that a step makes of them: all as arrays.
 
-A step of the engine touches hundreds of sequences; kept as arrays, what it does to each costs no Python.
+A step of the engine touches hundreds of sequences. Arrays spare it a loop in Python over them. Nothing here knows of
+tensors.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ Entry = TypeVar("Entry", bound=np.generic)
 
 FREE, RUNNING, FOLLOWING = 0, 1, 2
 
-LEAST_TEMPERATURE = 1e-6  # logits divided by less may overflow
-LEAST_SHARE = 1e-30  # of probability, for top_p
+MIN_TEMPERATURE = 1e-6  # logits divided by less may overflow
+MIN_TOP_P = 1e-30
 
 
 class PromptScores:
@@ -34,7 +35,7 @@ class PromptScores:
 
     @property
     def complete(self) -> bool:
-        """Whether all are known. Chunks come in order, so the last tells."""
+        """Whether all are known. Chunks come in order, so the last one decides."""
         return not len(self.logprobs) or not np.isnan(self.logprobs[-1])
 
 
@@ -44,14 +45,13 @@ class Request:
 
     Attributes:
         limit: the most tokens, prompt included, a sample may grow to.
-        stream: asks for news of every token.
-        unfinished: its samples that have not ended.
-        bias: tokens and what is added to their logits, [X] each; None for none.
-        scores: of the prompt's tokens; None where nobody asked.
-        matcher: the beginning of the grammar that its samples keep to; None for none.
-        candidates: finished samples among which the best are still to be chosen, each behind its log-probability
-            per token and number.
-        cached: tokens of the prompt that were in the prefix cache when its first sample was seated; None before.
+        stream: whether to report every token.
+        unfinished: the number of its samples that have not ended.
+        bias: tokens and what to add to their logits, [X] each; None for none.
+        scores: log-probabilities of the prompt's tokens, if requested.
+        matcher: the beginning of the grammar that its samples follow; None for none.
+        candidates: with ``best_of``, the finished samples, each with its log-probability per token and its number.
+        cached: tokens of the prompt that were in the prefix cache when its first sample was admitted; None before.
     """
 
     id: int
@@ -68,7 +68,7 @@ class Request:
 
     @property
     def unscored(self) -> bool:
-        """Whether log-probabilities of the prompt are asked for and not known yet."""
+        """Whether log-probabilities of the prompt are requested and not known yet."""
         return self.scores is not None and not self.scores.complete
 
 
@@ -76,8 +76,8 @@ class Request:
 class Sample:
     """One of a request's samples.
 
-    ``tokens`` and ``logprobs`` are those from before it was last put back. The others move with the sample, whichever
-    row it is in: ``text`` and ``matcher`` have seen every token drawn, ``top`` are the alternatives to each.
+    ``tokens`` and ``logprobs`` date from its last preemption. The other attributes stay with the sample in every row:
+    ``text`` and ``matcher`` have seen every token drawn, ``top`` holds the alternatives to each.
     """
 
     request: Request
@@ -90,21 +90,59 @@ class Sample:
     top: list[Alternatives] = field(default_factory=list)
 
 
-class Sequences:
-    """``count`` rows. Row r holds ``length[r]`` known tokens, of which the first ``computed[r]`` are in the cache.
+@dataclass(slots=True, eq=False)
+class StepInput:
+    """What the model computes in a step: N tokens in S segments, one for each sequence that takes part.
 
-    A row is FREE, RUNNING, or FOLLOWING: waiting for the row that computes the prompt it shares.
+    Attributes:
+        tokens, positions, slots: [N], segment after segment; a slot is page * page_size + offset.
+        begins, counts: [S], the position of each segment's first token and its number of tokens.
+        tables: [S, P] block tables padded with page 0.
+        copies: pages to copy first, [2, X]: sources and targets.
+    """
+
+    tokens: NDArray[np.int32]
+    positions: Integers
+    slots: Integers
+    begins: Integers
+    counts: Integers
+    tables: Integers
+    copies: Integers
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Batch(StepInput):
+    """One step's work.
+
+    Attributes:
+        rows: [S], the sequence of each segment.
+        drawing, at: [M], the sequences that draw a token, and the index in N of the token whose logits each draws from.
+        scoring: [X], indices in N of prompt tokens after which the prompt's next token is to be scored.
+        scorers: [X], the sequences they belong to.
+    """
+
+    rows: Integers
+    drawing: Integers
+    at: Integers
+    scoring: Integers
+    scorers: Integers
+
+
+class Sequences:
+    """Up to ``count`` sequences. Row r has ``length[r]`` known tokens; the cache holds the first ``computed[r]``.
+
+    A row is FREE, RUNNING, or FOLLOWING: it waits for another sample of its request to compute their prompt.
     """
 
     def __init__(self, count: int, page_size: int) -> None:
         self.count, self.page_size = count, page_size
         self.state = np.zeros(count, dtype=np.int8)
-        self.order = np.zeros(count, dtype=np.int64)  # of arrival
+        self.order = np.zeros(count, dtype=np.int64)  # order of arrival
         self.start = np.zeros(count, dtype=np.int64)  # length of the prompt
         self.length = np.zeros(count, dtype=np.int64)
         self.computed = np.zeros(count, dtype=np.int64)
         self.limit = np.zeros(count, dtype=np.int64)
-        self.pages = np.zeros(count, dtype=np.int64)  # held: the first ``pages[r]`` entries of ``table[r]``
+        self.pages = np.zeros(count, dtype=np.int64)  # how many it holds: the first entries of ``table[r]``
         self.key = np.zeros(count, dtype=np.uint64)
         self.temperature = np.zeros(count, dtype=np.float32)
         self.top_p = np.zeros(count, dtype=np.float32)
@@ -117,8 +155,8 @@ class Sequences:
         self.frequency = np.zeros(count, dtype=np.float32)
         self.min_tokens = np.zeros(count, dtype=np.int64)
         self.top_logprobs = np.zeros(count, dtype=np.int64)
-        self.unscored = np.zeros(count, dtype=np.bool_)  # its prompt's log-probabilities are to be found
-        self.watched = np.zeros(count, dtype=np.bool_)  # looked at after each token: streams, stop strings, grammars
+        self.unscored = np.zeros(count, dtype=np.bool_)  # its prompt's log-probabilities are still to be computed
+        self.watched = np.zeros(count, dtype=np.bool_)  # streams, stop strings, grammars: each token is processed
         self.tokens = np.zeros((count, 0), dtype=np.int32)
         self.logprobs = np.zeros((count, 0), dtype=np.float32)
         self.table = np.zeros((count, 0), dtype=np.int64)  # block table, padded with page 0
@@ -136,7 +174,7 @@ class Sequences:
         return np.flatnonzero(self.state == FREE)
 
     def fill(self, row: int, sample: Sample, order: int, state: int) -> None:
-        """Put ``sample`` into a free row, with its prompt and what it generated before."""
+        """Put ``sample`` into a free row, with its prompt and the tokens it has generated."""
         request, params = sample.request, sample.request.params
         start = len(request.prompt)
         self._widen(request.limit, len(params.stop_tokens))
@@ -156,7 +194,7 @@ class Sequences:
         self.digests[row] = []
 
     def follow(self, leader: int, followers: Integers) -> None:
-        """Let ``followers`` go on from where ``leader`` stands, on the same pages."""
+        """Start ``followers`` from the state of ``leader``, on the same pages."""
         self.state[followers] = RUNNING
         self.table[followers] = self.table[leader]
         self.pages[followers] = self.pages[leader]
@@ -164,13 +202,13 @@ class Sequences:
         for row in followers.tolist():
             self.digests[row] = self.digests[leader].copy()
 
-    def held(self, rows: Integers) -> Integers:
-        """All pages the rows hold, each row's last page first."""
+    def pages_of(self, rows: Integers) -> Integers:
+        """All pages of the rows, each row's last page first."""
         reversed_columns = np.arange(self.table.shape[1])[::-1]
         return self.table[rows][:, ::-1][reversed_columns[None] < self.pages[rows, None]]
 
     def clear(self, rows: Integers) -> None:
-        """Set rows free. Their pages are the caller's to release."""
+        """Free rows. The caller releases their pages."""
         self.state[rows] = FREE
         self.pages[rows] = 0
         for row in rows.tolist():
@@ -185,9 +223,9 @@ class Sequences:
         return [sample.request for sample in self.samples(rows)]
 
     def _fill_params(self, row: int, params: SamplingParams) -> None:
-        # Values too small for float32 would become 0, which means something else or nothing.
-        self.temperature[row] = max(params.temperature, LEAST_TEMPERATURE) if params.temperature else 0.0
-        self.top_p[row], self.top_k[row] = max(params.top_p, LEAST_SHARE), params.top_k
+        # Values too small for float32 would become 0, which has another meaning or none.
+        self.temperature[row] = max(params.temperature, MIN_TEMPERATURE) if params.temperature else 0.0
+        self.top_p[row], self.top_k[row] = max(params.top_p, MIN_TOP_P), params.top_k
         self.min_p[row], self.min_tokens[row], self.top_logprobs[row] = (
             params.min_p,
             params.min_tokens,

@@ -1,7 +1,7 @@
-"""What changes logits before a token is drawn: penalties, biases, and tokens that are ruled out.
+"""Changes to logits before a token is drawn: penalties, biases, and tokens that are ruled out.
 
-Nothing is kept between steps: counts are made from a row's tokens when they are needed, so a row that was put back has
-nothing to restore, and rows without penalties have no part in it.
+No state is kept between steps. Counts come from a sequence's tokens when they are needed, so a preempted sequence has
+nothing to restore, and sequences without penalties cost nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from herdlm.generate.sequences import Integers, Sequences
 
 
 def shape_logits(logits: Tensor, sequences: Sequences, which: Integers) -> Tensor:
-    """The logits [R, V] of rows ``which`` [R], changed as their SamplingParams say; ``logits`` are overwritten."""
+    """Change the logits [R, V] of sequences ``which`` [R] by their SamplingParams, in place."""
     penalized = np.flatnonzero(sequences.penalized[which])
     if len(penalized):
         index = torch.from_numpy(penalized).to(logits.device)
@@ -30,7 +30,7 @@ def _penalized(logits: Tensor, sequences: Sequences, which: Integers) -> Tensor:
     ends = sequences.length[which][:, None]
     known = sequences.tokens[which, : ends.max()].astype(np.int64)
     at = np.arange(known.shape[1])
-    # Padding repeats the row's first token. A token that comes again is given the same value again.
+    # Padding repeats the sequence's first token. A repeated token gets the same value again.
     ids = _on(np.where(at < ends, known, known[:, :1]), logits)
     generated = _on(((at >= sequences.start[which][:, None]) & (at < ends)).astype(np.float32), logits)
     counts = torch.zeros_like(logits).scatter_add_(1, ids, generated).gather(1, ids)

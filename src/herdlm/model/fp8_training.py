@@ -1,8 +1,9 @@
 """Linear layers that train in FP8: row-wise scales, FP8 forward and towards the input, BF16 towards the weight.
 
 Activations and gradients have a scale for each token, weights one for each output channel (forward) or each input
-channel (backward), all taken anew at every step, so no history has to be kept or saved. The weight's gradient, a sum
-over tokens in which rounding would add up, stays a BF16 product. Weights and their names do not change.
+channel (backward). All scales are recomputed at every step, so there is no history to keep or save. The weight's
+gradient sums over tokens, where rounding errors would add up; it stays a BF16 product. Weights and their names do not
+change. The arithmetic is that of :mod:`herdlm.model.fp8`.
 """
 
 from __future__ import annotations
@@ -13,12 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-E4M3 = torch.float8_e4m3fn
-LARGEST = torch.finfo(E4M3).max
-ALIGNMENT = 16  # torch._scaled_mm takes dimensions that are multiples of this
+from herdlm.model.fp8 import (
+    FP8_MAX,
+    apply_scales,
+    fits_scaled_product,
+    quantize,
+    row_magnitudes,
+    scale_of,
+    scaled_product,
+)
+
+LEAST_MAGNITUDE = FP8_MAX * 1e-12
 
 
-class Fp8Linear(nn.Linear):
+class Fp8TrainingLinear(nn.Linear):
     """A linear layer without bias whose products are FP8 where autocast is on or its input is bfloat16."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -29,14 +38,14 @@ class Fp8Linear(nn.Linear):
 
 
 def apply_fp8(layer: nn.Module) -> int:
-    """Turn the linear layers inside ``layer`` into :class:`Fp8Linear` in place; how many were.
+    """Turn the linear layers inside ``layer`` into :class:`Fp8TrainingLinear` in place; returns how many it turned.
 
-    One whose dimensions are no multiples of 16 stays as it is: the kernels take no other.
+    A layer with a bias, or with a dimension that is no multiple of 16, stays as it is: the kernels take no other.
     """
     linears = [module for module in layer.modules() if type(module) is nn.Linear and not _has_bias(module)]
-    fitting = [n for n in linears if not (n.in_features % ALIGNMENT or n.out_features % ALIGNMENT)]
+    fitting = [linear for linear in linears if fits_scaled_product(linear.in_features, linear.out_features)]
     for linear in fitting:
-        linear.__class__ = Fp8Linear
+        linear.__class__ = Fp8TrainingLinear
     return len(fitting)
 
 
@@ -67,16 +76,14 @@ class _Fp8Product(torch.autograd.Function):
 
 def rowwise_product(a: Tensor, b: Tensor) -> Tensor:
     """a b^T of bfloat16 [M, K] and [N, K] through e4m3 with a scale for every row of both; bfloat16 [M, N]."""
-    left, left_scale = quantise_rows(a)
-    right, right_scale = quantise_rows(b)
+    left, left_scale = quantize_rows(a)
+    right, right_scale = quantize_rows(b)
     if a.device.type == "cpu":  # torch before 2.12 has no scaled product by rows there; this is the same, and exact
-        return (left.float() @ right.float().T).mul_(left_scale).mul_(right_scale.T).to(torch.bfloat16)
-    return torch._scaled_mm(
-        left, right.T, scale_a=left_scale, scale_b=right_scale.T, out_dtype=torch.bfloat16, use_fast_accum=True
-    )
+        return apply_scales(left.float() @ right.float().T, left_scale, right_scale, torch.bfloat16)
+    return scaled_product(left, left_scale, right, right_scale, torch.bfloat16, fast_accumulation=True)
 
 
-def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """e4m3 values [M, K], contiguous, and float32 scales [M, 1] whose product is nearest to ``x``."""
-    scale = (x.abs().amax(1, keepdim=True).float() / LARGEST).clamp(min=1e-12)
-    return (x.float() / scale).clamp(-LARGEST, LARGEST).to(E4M3).contiguous(), scale
+    scale = scale_of(row_magnitudes(x).float(), least=LEAST_MAGNITUDE)
+    return quantize(x.float(), scale).contiguous(), scale

@@ -1,4 +1,4 @@
-"""Each process's part of a batch: some rows, and of those some places."""
+"""Each process's shard of a batch: some of its rows, and some places of those."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from herdlm.tokens.batch import TENSORS, Batch
 
 @dataclass(slots=True)
 class BatchShard:
-    """This process's part of a micro-batch.
+    """This process's shard of a micro-batch.
 
     Attributes:
-        batch: its rows and places; columns of pairs hold every n-th pair, so that each pair counts on one process.
-        rows: the numbers of its rows in the micro-batch, [B].
-        places: of its tokens in each row, [T].
-        documents: of its rows, whole.
+        batch: its rows and places, on the device; columns of pairs hold every n-th pair, so that each pair counts on
+            one process.
+        rows: the indices of its rows in the micro-batch, [B].
+        places: the indices of its tokens in each row, [T].
+        documents: of its rows in full, on the CPU.
+        whole_shape: of the micro-batch.
         document_count: in the whole micro-batch.
         ends: by side, where each pair of the whole micro-batch ends in ``batch``'s flattened places; -1: elsewhere.
     """
@@ -32,72 +34,76 @@ class BatchShard:
     rows: Tensor
     places: Tensor
     documents: Tensor
+    whole_shape: torch.Size
     document_count: int
     ends: dict[str, Tensor]
 
     def attend(self, mesh: Mesh) -> Attend:
-        """Attention over this part's rows."""
+        """Attention over this shard's rows."""
         if mesh.sizes.cp > 1:
-            return ContextAttention(self.documents, mesh.context)
-        return DocumentAttention(self.documents)
+            return ContextAttention(self.documents, mesh.context, mesh.device)
+        return DocumentAttention(self.documents, mesh.device)
 
 
 def shard_batches(batches: Sequence[Batch], mesh: Mesh, rows_per_micro_batch: int | None) -> list[BatchShard]:
-    """The parts of a step's micro-batches; every process has the same number of them.
+    """This process's shards of a step's micro-batches; every process has the same number of them.
 
     Raises:
-        InputError: micro-batches of pairs are to be cut further, or rows cannot be cut into equal chunks.
+        InputError: micro-batches of pairs would have to be split, or rows do not divide into equal chunks.
     """
-    return [shard_batch(batch, mesh) for whole in batches for batch in split_rows(whole, mesh, rows_per_micro_batch)]
+    return [shard_batch(part, mesh) for batch in batches for part in split_rows(batch, mesh, rows_per_micro_batch)]
 
 
 def split_rows(batch: Batch, mesh: Mesh, rows: int | None) -> Iterator[Batch]:
-    """A micro-batch in pieces of ``rows`` rows for each data-parallel rank."""
+    """Split a micro-batch so that each data-parallel rank has at most ``rows`` rows of a piece."""
     count = len(batch.tokens)
     at_once = count if rows is None else rows * mesh.sizes.dp
     if at_once >= count:
         yield batch
         return
     if not all(_is_by_place(column, batch) for column in batch.columns.values()):
-        raise InputError("parallel.rows_per_micro_batch does not go with pairs", "Lower the number of pairs in a batch")
+        raise InputError(
+            "parallel.rows_per_micro_batch cannot split micro-batches of pairs",
+            "Drop it and lower the number of pairs in a micro-batch",
+        )
     for first in range(0, count, at_once):
-        rows_now = slice(first, first + at_once)
-        part = Batch(*(getattr(batch, name)[rows_now] for name in TENSORS))
-        part.columns = {name: column[rows_now] for name, column in batch.columns.items()}
+        here = slice(first, first + at_once)
+        part = Batch(*(getattr(batch, name)[here] for name in TENSORS))
+        part.columns = {name: column[here] for name, column in batch.columns.items()}
         yield part
 
 
 def _is_by_place(column: Tensor, batch: Batch) -> bool:
-    """Whether a column has a value, or several, for every place [B, T, ...] and not for every pair."""
+    """Whether a column has values for every place [B, T, ...] rather than for every pair."""
     return column.shape[:2] == batch.tokens.shape
 
 
 def shard_batch(batch: Batch, mesh: Mesh) -> BatchShard:
-    """This process's part of one micro-batch.
+    """This process's shard of one micro-batch on the CPU.
 
-    Rows are dealt in runs of nearly equal length. A rank that is left without rows gets one whose targets weigh
-    nothing: it has to take part in every exchange.
+    Ranks get consecutive rows, nearly equally many. A rank without rows gets one whose targets weigh nothing, because
+    it has to take part in every collective.
     """
     count, length = batch.tokens.shape
     sizes = mesh.sizes
     if length % sizes.row_pieces:
         raise InputError(
-            f"rows of {length} tokens cannot be cut into {sizes.row_pieces} chunks (parallel.tp, parallel.cp)",
+            f"rows of {length} tokens do not divide into {sizes.row_pieces} chunks (parallel.tp, parallel.cp)",
             f"Make seq_len a multiple of {sizes.row_pieces}",
         )
     rows = torch.arange(count).tensor_split(sizes.dp)[mesh.dp_rank]
-    mine = len(rows) > 0
-    rows = rows if mine else torch.zeros(1, dtype=torch.int64)
+    is_empty = len(rows) == 0
+    rows = torch.zeros(1, dtype=torch.int64) if is_empty else rows
     places = torch.arange(length) if sizes.cp == 1 else places_of(mesh.cp_rank, sizes.cp, length)
 
     def held(values: Tensor) -> Tensor:
-        return values[rows][:, places].to(mesh.device)
+        return values[rows][:, places]
 
     tokens, targets, weights, documents, positions = (held(getattr(batch, name)) for name in TENSORS)
-    if not mine:
-        weights.zero_()
     where = torch.full((count, length), -1)
-    if mine:
+    if is_empty:
+        weights.zero_()
+    else:
         where[rows[:, None], places] = torch.arange(len(rows) * len(places)).view(len(rows), -1)
     ends, columns = {}, {}
     for name, column in batch.columns.items():
@@ -106,12 +112,13 @@ def shard_batch(batch: Batch, mesh: Mesh) -> BatchShard:
         elif _is_by_place(column, batch):
             columns[name] = held(column)
         else:
-            columns[name] = column[mesh.batch_rank :: sizes.dp * sizes.cp].to(mesh.device)
+            columns[name] = column[mesh.batch_rank :: sizes.dp * sizes.cp]
     return BatchShard(
-        batch=Batch(tokens, targets, weights, documents, positions, columns),
+        batch=Batch(tokens, targets, weights, documents, positions, columns).to(mesh.device),
         rows=rows,
         places=places,
-        documents=batch.documents[rows].to(mesh.device),
-        document_count=int(batch.documents.max()) + 1,
+        documents=batch.documents[rows],
+        whole_shape=batch.tokens.shape,
+        document_count=batch.document_count,
         ends=ends,
     )

@@ -1,4 +1,4 @@
-"""What is done to each layer whatever its layout: activation checkpointing and compilation."""
+"""Activation checkpointing and compilation of layers, in any layout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import herdlm.model.tiles  # noqa: F401 - registers the attention operator
 
 Mode = Literal["none", "layer", "selective"]
 _aten: Any = torch.ops.aten
-# Dear to compute again, or (the scattered sums) to send again.
+# Expensive to recompute or, for the reduce-scatter, to send again.
 SAVED = {
     _aten.mm.default,
     _aten.addmm.default,
@@ -34,7 +34,7 @@ def _policy(_: Any, operation: Any, *args: Any, **named: Any) -> CheckpointPolic
 
 
 def apply_checkpointing(layer: nn.Module, mode: Mode) -> None:
-    """Keep a layer's input alone ("layer"), or that and the results of matrix products ("selective")."""
+    """Keep only a layer's input ("layer"), or also the results of matrix products ("selective")."""
     if mode == "none":
         return
     more: dict[str, Any] = {}
@@ -44,7 +44,7 @@ def apply_checkpointing(layer: nn.Module, mode: Mode) -> None:
 
 
 def apply_compile(layer: nn.Module) -> None:
-    """Compile a layer's forward and backward; one that cannot be runs as it is, with a warning that says why."""
+    """Compile a layer's forward and backward; if that fails, run the layer uncompiled and warn with the reason."""
     plain = layer.forward
     compiled: Callable[..., Any] | None = torch.compile(plain)
 
@@ -53,9 +53,11 @@ def apply_compile(layer: nn.Module) -> None:
         if compiled is not None:
             try:
                 return compiled(*args, **named)
-            except Exception as error:  # whatever a compiler raises, the layer itself can run
+            except Exception as error:  # a compiler may raise anything, and the layer itself can run
                 reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-                warnings.warn(f"a layer is not compiled, it runs as it is: {reason}", RuntimeWarning, stacklevel=2)
+                warnings.warn(
+                    f"a layer runs uncompiled, because the compiler failed: {reason}", RuntimeWarning, stacklevel=2
+                )
                 compiled = None
         return plain(*args, **named)
 

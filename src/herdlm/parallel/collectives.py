@@ -1,7 +1,7 @@
-"""Collectives that autograd understands. Each names what it does forward; its backward is the transpose.
+"""Collectives with autograd. Each is named after its forward; its backward is the transpose.
 
-The loss of a step is the sum of every rank's part, so the transpose of a gather is a sum that is scattered, and the
-transpose of a sum over ranks is the same sum over their gradients.
+The loss of a step is the sum of every rank's part, so the transpose of an all-gather is a reduce-scatter, and the
+transpose of an all-reduce is an all-reduce of the gradients.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-_call: Any = torch.ops._c10d_functional  # the operators a compiler and selective checkpointing see
+_call: Any = torch.ops._c10d_functional  # these operators are visible to a compiler and to selective checkpointing
 SEQUENCE = 1  # the dimension of activations [B, T, ...] that is gathered and scattered
 
 
@@ -91,7 +91,7 @@ class _OnFirstRank(torch.autograd.Function):
 
 
 def autograd_all_gather(x: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """As :func:`all_gather`; every rank's gradient is taken as its part of the whole."""
+    """As :func:`all_gather`, with autograd."""
     out: Tensor = _Gather.apply(x, group)  # type: ignore[no-untyped-call]
     return out
 
@@ -103,18 +103,18 @@ def autograd_reduce_scatter(x: Tensor, group: dist.ProcessGroup) -> Tensor:
 
 
 def autograd_all_reduce(x: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """As :func:`all_reduce`, with autograd: each rank goes on with its own use of the sum."""
+    """As :func:`all_reduce`, with autograd, for ranks that each use the sum in their own way."""
     out: Tensor = _Total.apply(x, group)  # type: ignore[no-untyped-call]
     return out
 
 
 def copy_to_group(x: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """A weight that every rank holds whole and uses on its part of the data: gradients add up."""
+    """A weight that every rank holds in full and uses on its part of the data; its gradients are summed over ranks."""
     out: Tensor = _Shared.apply(x, group)  # type: ignore[no-untyped-call]
     return out
 
 
 def first_rank_gradient(x: Tensor, rank: int) -> Tensor:
-    """For a computation that all ranks repeat: only the first rank's gradient goes back."""
+    """The input of a computation that all ranks repeat; only the first rank's gradient flows back."""
     out: Tensor = _OnFirstRank.apply(x, rank)  # type: ignore[no-untyped-call]
     return out

@@ -1,7 +1,7 @@
 """Context parallelism by all-gather of keys and values (Llama 3 report, section 3.3.2).
 
-A row is cut into 2 n chunks of which rank r holds chunks r and 2 n - 1 - r: under a causal mask every rank then has
-the same work. Queries stay where they are; keys and values, few under grouped-query attention, are gathered.
+A row is cut into 2 n chunks, and rank r holds chunks r and 2 n - 1 - r: under a causal mask every rank then has the
+same work. Queries stay in place; keys and values, few under grouped-query attention, are gathered.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from herdlm.model.attention import to_device
 from herdlm.parallel.collectives import autograd_all_gather
 
-MASK_BELOW = 512  # row length up to which a dense mask is faster than a call for each document
+MASK_BELOW = 512  # the row length up to which a dense mask is faster than a call per document
 
 
 def places_of(rank: int, ranks: int, length: int) -> Tensor:
-    """The places in a row of ``length`` tokens that a rank holds, in its order, [length / ranks]."""
+    """The indices in a row of ``length`` tokens that a rank holds, in its order, [length / ranks]."""
     chunk = length // (2 * ranks)
     held = (rank, 2 * ranks - 1 - rank)
     return torch.cat([torch.arange(c * chunk, (c + 1) * chunk) for c in held])
@@ -29,13 +30,14 @@ class ContextAttention:
     """An :class:`herdlm.model.attention.Attend` for this rank's queries over every rank's keys and values.
 
     Args:
-        documents: [B, T] of the whole rows, as :class:`herdlm.model.attention.DocumentAttention` takes them.
+        documents: [B, T] of the whole rows, as for :class:`herdlm.model.attention.DocumentAttention`, on the CPU.
+        device: that of queries, keys and values.
     """
 
-    def __init__(self, documents: Tensor, group: dist.ProcessGroup) -> None:
+    def __init__(self, documents: Tensor, group: dist.ProcessGroup, device: torch.device) -> None:
         rank, ranks, length = group.rank(), group.size(), documents.shape[1]
         self.group, self.chunk = group, length // (2 * ranks)
-        self.order = torch.cat([places_of(r, ranks, length) for r in range(ranks)]).argsort().to(documents.device)
+        self.order = torch.cat([places_of(r, ranks, length) for r in range(ranks)]).argsort().to(device)
         self.begins = [c * self.chunk for c in (rank, 2 * ranks - 1 - rank)]
         self.masks: list[Tensor] = []
         self.spans: list[list[list[tuple[int, int, int]]]] = []
@@ -43,13 +45,13 @@ class ContextAttention:
             end = begin + self.chunk
             if length <= MASK_BELOW:
                 same = documents[:, begin:end, None] == documents[:, None, :end]
-                causal = torch.ones(end, end, dtype=torch.bool, device=same.device).tril()[begin:]
-                self.masks.append((same & causal)[:, None])
+                causal = torch.ones(end, end, dtype=torch.bool).tril()[begin:]
+                self.masks.append(to_device((same & causal)[:, None], device))
             else:
-                self.spans.append([_spans(row, begin, end) for row in documents.cpu()])
+                self.spans.append([_spans(row, begin, end) for row in documents])
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q [B, T / n, H, C], k and v [B, T / n, K, C] of this rank; returns [B, T / n, H, C]."""
+        """This rank's q [B, T / n, H, C], k and v [B, T / n, K, C]; returns [B, T / n, H, C]."""
         both = autograd_all_gather(torch.cat((k, v), dim=2), self.group).index_select(1, self.order).transpose(1, 2)
         keys, values = both.chunk(2, dim=1)
         grouped = q.shape[2] != k.shape[2]
@@ -75,14 +77,14 @@ class ContextAttention:
 
 
 def _spans(documents: Tensor, begin: int, end: int) -> list[tuple[int, int, int]]:
-    """For each document of a row in [begin, end): where it starts, and its first and last + 1 place in the chunk."""
+    """For each document in [begin, end) of a row: its start, and the first and last + 1 of its indices in the chunk."""
     changes = (documents[1:end] != documents[: end - 1]).nonzero().flatten() + 1
     edges = [0, *changes.tolist(), end]
     return [(start, max(start, begin), stop) for start, stop in pairwise(edges) if stop > begin]
 
 
 def _causal(q: Tensor, k: Tensor, v: Tensor, grouped: bool) -> Tensor:
-    """Attention of the last q.shape[2] places of a document to all up to themselves."""
+    """Causal attention of the last q.shape[2] tokens of a document to all its tokens."""
     queries, keys = q.shape[2], k.shape[2]
     if queries == keys:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)

@@ -1,4 +1,4 @@
-"""Between the parts of a model on many processes and the whole of it: filling, and gathering for export."""
+"""Scatters full weights into, and gathers them from, a model on many processes."""
 
 from __future__ import annotations
 
@@ -14,26 +14,25 @@ from herdlm.model.config import ModelConfig
 from herdlm.model.hf import save_folder
 from herdlm.model.transformer import Transformer, build
 from herdlm.parallel.model import ParallelModel
+from herdlm.parallel.sharding import shard
 
 
 def local_part(whole: Tensor, like: Tensor) -> Tensor:
-    """This process's part of a whole tensor, cut as the DTensor ``like`` is; no communication."""
+    """This process's part of a whole tensor, sharded like the DTensor ``like``; no communication."""
     if not isinstance(like, DTensor):
         return whole
     mesh = like.device_mesh
-    # Tensor parallelism cuts first: it is the innermost, last dimension of the mesh.
+    # Tensor parallelism shards first: it is the innermost, last dimension of the mesh.
     for dim, placement in reversed(list(enumerate(like.placements))):
         if placement.is_shard():
             along: int = placement.dim  # type: ignore[attr-defined]
-            each = -(-whole.shape[along] // mesh.size(dim))
-            begin = min(mesh.get_local_rank(dim) * each, whole.shape[along])
-            whole = whole.narrow(along, begin, min(each, whole.shape[along] - begin))
+            whole = shard(whole, along, mesh.size(dim), mesh.get_local_rank(dim))
     return whole
 
 
 @torch.no_grad()
 def fill(model: ParallelModel, whole: Callable[[str], Tensor]) -> None:
-    """Copy this process's part of each whole weight into place; ``whole`` gives a weight by name, one at a time."""
+    """Copy this process's part of each weight into place; ``whole`` returns one full weight by name."""
     for name, parameter in model.named_parameters():
         target = parameter.to_local() if isinstance(parameter, DTensor) else parameter
         target.copy_(local_part(whole(name), parameter))
@@ -43,12 +42,12 @@ def fill(model: ParallelModel, whole: Callable[[str], Tensor]) -> None:
 def gather_whole(
     model: ParallelModel, value: Callable[[str, Tensor], Tensor] | None = None
 ) -> Iterator[tuple[str, Tensor | None]]:
-    """Every weight of the whole model in its order; on the process of rank 0 with its values, elsewhere with None.
+    """Every weight of the whole model, in order: with its values on rank 0, with None on other ranks.
 
-    All processes iterate to the end at the same time. One weight is whole in memory at a time.
+    All processes iterate to the end together. Only one full weight is in memory at a time.
 
     Args:
-        value: what to gather for a parameter (its gradient, say) instead of the parameter, with the same shape.
+        value: the tensor to gather instead of a parameter (its gradient, say), of the same shape.
     """
     mesh, config = model.mesh, model.shape
     mine = dict(model.named_parameters())
@@ -74,7 +73,7 @@ def gather_whole(
 def _whole(part: Tensor) -> Tensor:
     if not isinstance(part, DTensor):
         return part
-    if part.device_mesh.ndim > 1:  # FSDP's cut was the last and is undone first
+    if part.device_mesh.ndim > 1:  # FSDP sharded last, so it is undone first
         part = part.redistribute(placements=[*[Replicate()] * (part.device_mesh.ndim - 1), part.placements[-1]])
     return part.full_tensor()
 
@@ -86,9 +85,9 @@ def whole_shapes(config: ModelConfig) -> dict[str, torch.Size]:
 
 
 def save_whole(model: ParallelModel, folder: Path) -> None:
-    """Write a Hugging Face folder of the whole model, whatever its layout; a call for all processes.
+    """Write a Hugging Face folder of the whole model from any layout; all processes call this.
 
-    The process of rank 0 holds the whole model on the CPU while it writes.
+    Rank 0 holds the whole model on the CPU while it writes.
     """
     whole = build(model.shape, dtype=model.kept) if dist.get_rank() == 0 else None
     places = dict(whole.named_parameters()) if whole else {}

@@ -1,4 +1,4 @@
-"""A layout: the processes there are, and a model put onto them."""
+"""A layout: the processes of a group, and how a model is put onto them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from herdlm.parallel.tensor import apply_tensor_parallel, defer_weight_gradients
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The processes of the default group laid out for one shape of model; made by all of them at the same time."""
+    """The processes of the default group, laid out for one shape of model; all of them make it together."""
 
     config: ParallelConfig
     mesh: Mesh
@@ -37,23 +37,23 @@ class Layout:
         seq_len: int | None = None,
         device: str | torch.device = "cpu",
     ) -> Layout:
-        """The layout ``config`` asks for.
+        """The layout that ``config`` describes.
 
         Raises:
             InputError: there is no process group, or the keys do not fit the model or the number of processes.
         """
         if not dist.is_initialized():
-            raise InputError("a layout needs a process group and there is none", "Start the processes with torchrun")
+            raise InputError("a layout needs a process group, and there is none", "Start the processes with torchrun")
         return cls(config, make_mesh(sizes_for(config, dist.get_world_size(), model, seq_len), torch.device(device)))
 
     def apply(self, model: Transformer, compute: torch.dtype | None = None) -> ParallelModel:
-        """Put this process's part of ``model`` into place.
+        """Make this process's part of ``model``.
 
-        The model's layers are taken over and changed; use it no more. Built on the ``meta`` device, it gives parts
-        without values, for :func:`herdlm.parallel.gather.fill` or a checkpoint.
+        The layers of ``model`` are changed in place, so do not use it afterwards. A model on the ``meta`` device gives
+        parts without values, to be filled by :func:`herdlm.parallel.gather.fill` or a checkpoint.
 
         Args:
-            compute: the type in which FSDP gathers weights and the stream runs; None for the weights' own.
+            compute: the type in which FSDP gathers weights and the activations run; None for the weights' own.
         """
         config, mesh = self.config, self.mesh
         sizes = mesh.sizes

@@ -1,4 +1,4 @@
-"""Matrix products of tensor parallelism, whose backward gathers its input again and can leave weights for later."""
+"""Matrix products of tensor parallelism. Their backward gathers the input again and can defer weight gradients."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from herdlm.parallel.collectives import all_gather, autograd_reduce_scatter, red
 
 
 class DeferredGradients:
-    """Weight gradients put off while ``on``: a zero-bubble schedule computes them where it would have to wait.
+    """Weight gradients deferred while ``on``: a zero-bubble schedule computes them where it would have to wait.
 
-    ``sums`` are those computed so far, of each weight's part on this rank, in float32 at least.
+    ``sums`` holds the gradients computed so far, by weight, for this rank's part, in at least float32.
     """
 
     def __init__(self) -> None:
@@ -26,25 +26,25 @@ class DeferredGradients:
         self.sums: dict[Tensor, Tensor] = {}
 
     def defer(self, weight: Tensor, x: Tensor, grad: Tensor) -> None:
-        """Keep what the gradient of ``weight`` [out, in] is made of: its input [..., in] and output's gradient."""
+        """Keep the factors of the gradient of ``weight`` [out, in]: its input [..., in] and its output's gradient."""
         self.waiting[-1].append((weight, x, grad))
 
     @torch.no_grad()
     def compute(self) -> None:
-        """Add up the gradients of the backward pass that has waited longest."""
+        """Compute and add the gradients of the oldest backward pass."""
         for weight, x, grad in self.waiting.popleft():
-            found = grad.flatten(0, -2).mT @ x.flatten(0, -2)
-            found = found.to(torch.promote_types(found.dtype, torch.float32))
-            self.sums[weight] = self.sums[weight].add_(found) if weight in self.sums else found
+            new = grad.flatten(0, -2).mT @ x.flatten(0, -2)
+            new = new.to(torch.promote_types(new.dtype, torch.float32))
+            self.sums[weight] = self.sums[weight].add_(new) if weight in self.sums else new
 
 
 def local(weight: Tensor) -> Tensor:
-    """This rank's part of a weight that tensor parallelism has cut; a whole weight as it is."""
+    """This rank's part of a weight that tensor parallelism sharded; a whole weight unchanged."""
     return weight.to_local() if isinstance(weight, DTensor) else weight
 
 
 def _computed(*tensors: Tensor) -> list[Tensor]:
-    """Tensors in the precision of autocast where it is on: it does not see into a function's backward."""
+    """Tensors cast as autocast would: it does not reach into a custom function's backward."""
     kind = tensors[0].device.type
     if not torch.is_autocast_enabled(kind):
         return list(tensors)
@@ -52,7 +52,7 @@ def _computed(*tensors: Tensor) -> list[Tensor]:
 
 
 class _Column(torch.autograd.Function):
-    """Products of one input with several weights; the input is a shard of the sequence where there is a group."""
+    """Products of one input with several weights; with a group, the input is a shard of the sequence."""
 
     @staticmethod
     def forward(
@@ -88,9 +88,9 @@ class _Column(torch.autograd.Function):
 def column_parallel(
     x: Tensor, owners: tuple[Tensor, ...], group: dist.ProcessGroup | None, deferred: DeferredGradients | None
 ) -> tuple[Tensor, ...]:
-    """Products of x with weights cut by output: x [B, T / n, D] to outputs [B, T, out / n], one for each weight.
+    """Products of x with weights sharded by output: x [B, T / n, D] to outputs [B, T, out / n], one for each weight.
 
-    The gathered input [B, T, D] is not kept: backward gathers it again, once for all weights.
+    The gathered input [B, T, D] is not kept: the backward pass gathers it again, once for all weights.
     """
     x, *weights = _computed(x, *(local(owner) for owner in owners))
     out: tuple[Tensor, ...] = _Column.apply(x, group, deferred, owners, *weights)  # type: ignore[no-untyped-call]
@@ -100,7 +100,7 @@ def column_parallel(
 def row_parallel(
     x: Tensor, owner: Tensor, group: dist.ProcessGroup | None, deferred: DeferredGradients | None
 ) -> Tensor:
-    """Product of x with a weight cut by input: x [B, T, in / n] to the sum over ranks, [B, T / n, D]."""
+    """Product of x with a weight sharded by input: x [B, T, in / n] to the sum over ranks, [B, T / n, D]."""
     x, weight = _computed(x, local(owner))
     if deferred is None:
         part = F.linear(x, weight)
@@ -110,7 +110,7 @@ def row_parallel(
 
 
 class PlainLinear(nn.Linear):
-    """A whole linear map whose weight gradient can be put off."""
+    """A whole linear layer whose weight gradient can be deferred."""
 
     deferred: DeferredGradients
 

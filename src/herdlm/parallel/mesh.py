@@ -1,4 +1,4 @@
-"""The processes as one mesh, and every group that a step talks over, all made at construction."""
+"""The processes as one mesh, with every group that a step communicates over."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Direction = Literal["forward", "backward"]
 class Mesh:
     """One process's place in the layout.
 
-    Dimensions are laid out innermost first [TP, CP, PP, DP] (Llama 3 report, section 3.3.2): neighbours in rank are
-    tensor-parallel partners, which talk most.
+    Dimensions are laid out innermost first [TP, CP, PP, DP] (Llama 3 report, section 3.3.2): consecutive ranks are
+    tensor-parallel partners, which communicate most.
     """
 
     sizes: Sizes
@@ -27,9 +27,9 @@ class Mesh:
     tp: DeviceMesh
     pp: DeviceMesh
     shard: DeviceMesh  # over which FSDP shards: dp_shard x cp
-    data: DeviceMesh  # what fully_shard takes: shard alone, or dp_replicate x shard
+    data: DeviceMesh  # the argument of fully_shard: shard alone, or dp_replicate x shard
     context: dist.ProcessGroup
-    batch: dist.ProcessGroup  # all that hold parts of one batch: dp_replicate x dp_shard x cp
+    batch: dist.ProcessGroup  # all ranks with parts of one batch: dp_replicate x dp_shard x cp
     pipes: dict[tuple[Direction, bool], dist.ProcessGroup]
     cp_rank: int
     dp_rank: int
@@ -37,17 +37,17 @@ class Mesh:
 
     @property
     def tp_rank(self) -> int:
-        """Place in the tensor-parallel group."""
+        """Rank in the tensor-parallel group."""
         return self.tp.get_local_rank()
 
     @property
     def pp_rank(self) -> int:
-        """Place in the pipeline."""
+        """Rank in the pipeline."""
         return self.pp.get_local_rank()
 
 
 def make_mesh(sizes: Sizes, device: torch.device) -> Mesh:
-    """The mesh of all processes; every process of the default group calls this at the same time."""
+    """The mesh of all processes; every process of the default group calls this together."""
     shape = (sizes.dp_replicate, sizes.dp_shard, sizes.pp, sizes.cp, sizes.tp)
     mesh = init_device_mesh(device.type, shape, mesh_dim_names=("dp_replicate", "dp_shard", "pp", "cp", "tp"))
     shard = mesh["dp_shard", "cp"]._flatten("shard")
@@ -71,10 +71,10 @@ def make_mesh(sizes: Sizes, device: torch.device) -> Mesh:
 
 
 def _pipes(mesh: DeviceMesh) -> dict[tuple[Direction, bool], dist.ProcessGroup]:
-    """A group per direction of travel, and one more each for the way from the last rank round to the first.
+    """A group for each direction, and one more each for the wrap from the last rank to the first.
 
-    On each, a pair of ranks then only ever sends one way and in the order of the schedule, so no transfer waits for
-    one that is queued behind it.
+    On each group a pair of ranks sends one way only, in the order of the schedule, so no transfer waits for one that is
+    queued behind it.
     """
     rows = mesh.mesh.movedim(2, -1).flatten(0, -2).tolist()
     pipes: dict[tuple[Direction, bool], dist.ProcessGroup] = {}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from herdlm.model.attention import Attend
 from herdlm.model.config import RopeScaling
-from herdlm.parallel.batches import BatchShard, shard_batch, shard_batches, split_rows
+from herdlm.parallel.batches import BatchShard, shard_batches
 from herdlm.parallel.config import ParallelConfig
 from herdlm.parallel.linear import DeferredGradients
 from herdlm.parallel.mesh import Direction, Mesh
@@ -24,11 +24,11 @@ from herdlm.parallel.shards import before_backward, clip_gradients, free_gathere
 from herdlm.parallel.stage import Stage
 from herdlm.tokens.batch import Batch
 
-TOLD_BYTES = 4096
+NAMES_BYTES = 4096  # for the names of what an objective logs, as JSON
 
 
 class Objective(Protocol):
-    """What is needed of ``train.objectives.Objective``."""
+    """The methods of ``train.objectives.Objective`` that a step calls."""
 
     def normalizer(self, batch: Batch) -> float: ...
 
@@ -38,7 +38,7 @@ class Objective(Protocol):
 
 
 Read = Callable[[ShardedOutputHead, Tensor, Tensor], Tensor]
-"""From output head, hidden states [N, D] and targets [N] of the places that have a target to a value for each, [N]."""
+"""Computes a value [N] for each target, from the output head, hidden states [N, D] and targets [N]."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,19 +53,25 @@ class _Passes:
 
 @dataclass(slots=True, kw_only=True)
 class _Step(_Passes):
-    """What one training step holds while it runs, by stage and micro-batch."""
+    """The state of one training step; inputs and outputs by stage and micro-batch."""
 
     objective: Objective
-    divisor: float
+    normalizer: float
     autocast: AbstractContextManager[Any]
+    loss: Tensor
     inputs: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     outputs: dict[tuple[int, int], Tensor] = field(default_factory=dict)
-    loss: float = 0.0
-    sums: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, Tensor] = field(default_factory=dict)
 
 
 class ParallelModel:
-    """This process's stages of a model, and how they step together with those of all others."""
+    """This process's stages of a model, and how they step together with those of all others.
+
+    Args:
+        layers: of every stage of the pipeline.
+        stream: the type of the activations that stages exchange.
+        deferred: by stage, the weight gradients that a zero-bubble schedule computes late.
+    """
 
     def __init__(
         self,
@@ -94,7 +100,7 @@ class ParallelModel:
         return (parameter for _, parameter in self.named_parameters())
 
     def pipeline_rank_of(self, name: str) -> int:
-        """The place in the pipeline of the weight ``name`` of the whole model."""
+        """The pipeline rank that holds the weight ``name`` of the whole model."""
         if name.startswith("model.layers."):
             layer = int(name.split(".")[2])
             stage = next(number for number, layers in enumerate(self.layers) if layer in layers)
@@ -103,34 +109,46 @@ class ParallelModel:
         return stage % self.mesh.sizes.pp
 
     def train(self, mode: bool = True) -> None:
-        """Put every stage into training mode, or out of it."""
+        """Switch every stage to training mode, or out of it."""
         for stage in self.stages.values():
             stage.train(mode)
 
+    def set_rope_scaling(self, scaling: RopeScaling) -> None:
+        """Give every stage a RoPE scaling; weights do not change."""
+        for stage in self.stages.values():
+            stage.set_rope_scaling(scaling)
+        self.shape = self.shape.model_copy(update={"rope_scaling": scaling})
+
+    def shard(self, batches: Sequence[Batch]) -> list[BatchShard]:
+        """This process's shards of a step's whole micro-batches."""
+        return shard_batches(batches, self.mesh, self.config.rows_per_micro_batch)
+
     def gradients(
         self, objective: Objective, batches: Sequence[Batch], autocast: AbstractContextManager[Any]
-    ) -> tuple[float, float, dict[str, float]]:
-        """Add the gradients of a step to the parameters.
+    ) -> tuple[Tensor, float, dict[str, Tensor]]:
+        """Add the gradients of a step to the parameters, without waiting for the device.
 
         Args:
-            batches: the step's whole micro-batches, the same on every process.
+            batches: the step's whole micro-batches on the CPU, the same on every process.
 
         Returns:
-            On every process the loss of the whole step, what it was divided by, and sums of what else is logged.
+            On every process: the loss of the whole step and sums of what else is logged, float64 scalars on the device,
+            and the loss's normalizer.
         """
-        shards = self.shards(batches)
-        share = torch.tensor(sum(objective.normalizer(shard.batch) for shard in shards), dtype=torch.float64)
-        share = share.to(self.mesh.device)
-        dist.all_reduce(share, group=self.mesh.batch)
+        shards = self.shard(batches)
         step = _Step(
-            shards=shards, attends=self._attends(shards), objective=objective, divisor=float(share), autocast=autocast
+            shards=shards,
+            attends=[shard.attend(self.mesh) for shard in shards],
+            objective=objective,
+            normalizer=sum(objective.normalizer(batch) for batch in batches),
+            autocast=autocast,
+            loss=torch.zeros((), dtype=torch.float64, device=self.mesh.device),
         )
         split = self.config.pipeline_schedule == "zero-bubble" and self.mesh.sizes.pp > 1
         order = make_schedule(self.mesh.sizes.pp, self.config.stages_per_rank, len(shards), split)[self.mesh.pp_rank]
         final = {action.stage: place for place, action in enumerate(order) if action.kind == "backward"}
         for place, action in enumerate(order):
-            for due in order[place : place + 2]:  # the next one's input travels while this one runs
-                self._post_receive(step, due)
+            self._receive_ahead(step, order, place)
             if action.kind == "forward":
                 self._forward(step, action)
             elif action.kind == "backward":
@@ -139,79 +157,62 @@ class ParallelModel:
             else:
                 self.deferred[action.stage].compute()
             step.sending = [pair for pair in step.sending if not pair[0].is_completed()]
-        for work, _ in step.sending:
-            work.wait()
+        _wait(step.sending)
         if split:
             for number, stage in self.stages.items():
                 reduce_deferred(stage, self.deferred[number].sums)
-        return self._tell(step)
+        loss, sums = self._reduce_logged(step)
+        return loss, step.normalizer, sums
+
+    def clip(self, max_norm: float) -> Tensor:
+        """Scale gradients to a norm of at most ``max_norm``; returns the norm before, over all processes, a scalar on
+        the device."""
+        return clip_gradients(self.parameters(), self.mesh, max_norm)
 
     @torch.no_grad()
     def values(self, batches: Sequence[Batch], read: Read) -> list[Tensor]:
-        """Forward passes alone: what ``read`` gives at every place whose weight is above zero.
+        """Run forward passes only, and ``read`` a value for every target.
 
-        Weights are used as they are, in the type FSDP gathers them in; no autocast.
+        Weights are used in the type in which FSDP gathers them; no autocast.
 
         Args:
-            batches: whole, the same on every process.
+            batches: whole, on the CPU, the same on every process.
 
         Returns:
-            On every process for each batch [B, T] float64 on the CPU, 0 where there is no target.
+            On every process, for each batch, [B, T] float64 on the CPU, 0 where there is no target.
         """
         sizes = self.mesh.sizes
-        micros = [
-            micro for batch in batches for micro in split_rows(batch, self.mesh, self.config.rows_per_micro_batch)
-        ]
-        shards = [shard_batch(micro, self.mesh) for micro in micros]
-        passes = _Passes(shards=shards, attends=self._attends(shards))
+        shards = self.shard(batches)
+        passes = _Passes(shards=shards, attends=[shard.attend(self.mesh) for shard in shards])
         order = forward_order(sizes.pp, self.config.stages_per_rank, len(shards))[self.mesh.pp_rank]
-        seen = [torch.zeros(micro.tokens.shape, dtype=torch.float64, device=self.mesh.device) for micro in micros]
+        found = [torch.zeros(shard.whole_shape, dtype=torch.float64, device=self.mesh.device) for shard in shards]
         for place, action in enumerate(order):
-            for due in order[place : place + 2]:
-                self._post_receive(passes, due)
+            self._receive_ahead(passes, order, place)
             stage, shard = self.stages[action.stage], shards[action.micro]
             x = shard.batch.tokens if stage.is_first else self._received(passes, "forward", action)
             out = stage(x, shard.batch.positions, passes.attends[action.micro])
             if stage.is_last:
-                here = shard.batch.weights > 0
-                found = torch.zeros(here.shape, dtype=torch.float64, device=here.device)
-                output_head = ShardedOutputHead(stage, shard, self.mesh)
-                found[here] = read(output_head, out[here], shard.batch.targets[here]).double()
-                seen[action.micro][shard.rows[:, None], shard.places] = found
+                targets = shard.batch.target_places()
+                head = ShardedOutputHead(stage, shard, self.mesh)
+                local = torch.zeros(shard.batch.tokens.shape, dtype=torch.float64, device=self.mesh.device)
+                hidden = out.flatten(0, 1)[targets]
+                local.view(-1)[targets] = read(head, hidden, shard.batch.targets.flatten()[targets]).double()
+                found[action.micro][shard.rows[:, None], shard.places] = local
             else:
                 self._send(passes, "forward", action.stage + 1, action.micro, out)
-            # A stage that runs ahead waits: what is under way stays bounded, and enough for a round of the pipeline.
-            for work, _ in passes.sending[: -2 * sizes.pp]:
-                work.wait()
+            # A stage that runs ahead waits here, which bounds what is in flight to a round of the pipeline.
+            _wait(passes.sending[: -2 * sizes.pp])
             passes.sending = [pair for pair in passes.sending if not pair[0].is_completed()]
-        for work, _ in passes.sending:
-            work.wait()
+        _wait(passes.sending)
         for stage in self.stages.values():
             free_gathered(stage)
-        every = torch.cat([whole.flatten() for whole in seen])
+        every = torch.cat([values.flatten() for values in found])
         if self.last in self.stages:
             dist.all_reduce(every, group=self.mesh.batch)
         if sizes.pp > 1:
             dist.broadcast(every, group=self.mesh.pp.get_group(), group_src=self.last % sizes.pp)
-        runs = torch.split(every.cpu(), [batch.token_count for batch in batches])
-        return [run.view(batch.tokens.shape) for run, batch in zip(runs, batches, strict=True)]
-
-    def set_rope_scaling(self, scaling: RopeScaling) -> None:
-        """Give every stage a RoPE scaling; weights stay as they are."""
-        for stage in self.stages.values():
-            stage.set_rope_scaling(scaling)
-        self.shape = self.shape.model_copy(update={"rope_scaling": scaling})
-
-    def _attends(self, shards: Sequence[BatchShard]) -> list[Attend]:
-        return [shard.attend(self.mesh) for shard in shards]
-
-    def shards(self, batches: Sequence[Batch]) -> list[BatchShard]:
-        """This process's shards of a step's whole micro-batches."""
-        return shard_batches(batches, self.mesh, self.config.rows_per_micro_batch)
-
-    def clip(self, max_norm: float) -> float:
-        """Scale gradients to a norm of at most ``max_norm``; returns what it was, over all processes."""
-        return clip_gradients(self.parameters(), self.mesh, max_norm)
+        parts = torch.split(every.cpu(), [batch.token_count for batch in batches])
+        return [part.view(batch.tokens.shape) for part, batch in zip(parts, batches, strict=True)]
 
     def _forward(self, step: _Step, action: Action) -> None:
         at, stage, shard = (action.stage, action.micro), self.stages[action.stage], step.shards[action.micro]
@@ -219,12 +220,12 @@ class ParallelModel:
         with step.autocast:
             out = stage(x, shard.batch.positions, step.attends[action.micro])
             if stage.is_last:
-                output_head = ShardedOutputHead(stage, shard, self.mesh)
-                loss, sums = step.objective.read(output_head, out.flatten(0, 1), shard.batch)
-                out = loss / step.divisor
-                step.loss += float(out.detach())
-                for name, value in sums.items():
-                    step.sums[name] = step.sums.get(name, 0.0) + float(value)
+                head = ShardedOutputHead(stage, shard, self.mesh)
+                loss, logged = step.objective.read(head, out.flatten(0, 1), shard.batch)
+                out = loss / step.normalizer
+                step.loss += out.detach()
+                for name, value in logged.items():
+                    step.sums[name] = step.sums.get(name, 0.0) + value.detach().double()
         step.inputs[at], step.outputs[at] = x, out
         if not stage.is_last:
             self._send(step, "forward", action.stage + 1, action.micro, out.detach())
@@ -245,7 +246,7 @@ class ParallelModel:
             self._send(step, "backward", action.stage - 1, action.micro, x.grad)
 
     def _pipe(self, direction: Direction, stage: int) -> tuple[int, int, dist.ProcessGroup]:
-        """Who sends and who receives what ``stage`` waits for, and the group it travels over."""
+        """Sender, receiver and group of the tensor that ``stage`` waits for."""
         ranks = self.mesh.sizes.pp
         sender = (stage - 1 if direction == "forward" else stage + 1) % ranks
         receiver = stage % ranks
@@ -257,36 +258,47 @@ class ParallelModel:
         x = x.contiguous()
         step.sending.append((dist.isend(x, group=group, group_dst=receiver), x))
 
-    def _post_receive(self, step: _Passes, action: Action) -> None:
-        """Start to receive what an action needs, if it has not been started."""
-        key = (action.kind, action.stage, action.micro)
-        if action.kind == "weights" or key in step.receiving:
-            return
-        if action.stage == (0 if action.kind == "forward" else self.last):
-            return
-        shard, sizes = step.shards[action.micro].batch.tokens, self.mesh.sizes
-        dim = self.stages[action.stage].config.dim
-        x = torch.empty(len(shard), shard.shape[1] // sizes.tp, dim, dtype=self.stream, device=self.mesh.device)
-        sender, _, group = self._pipe(action.kind, action.stage)
-        step.receiving[key] = (dist.irecv(x, group=group, group_src=sender), x)
+    def _receive_ahead(self, step: _Passes, order: list[Action], place: int) -> None:
+        """Post the receives of an action and of the next one, whose input then travels while this one runs."""
+        for action in order[place : place + 2]:
+            key = (action.kind, action.stage, action.micro)
+            if action.kind == "weights" or key in step.receiving:
+                continue
+            if action.stage == (0 if action.kind == "forward" else self.last):
+                continue
+            rows, length = step.shards[action.micro].batch.tokens.shape
+            shape = (rows, length // self.mesh.sizes.tp, self.stages[action.stage].config.dim)
+            x = torch.empty(shape, dtype=self.stream, device=self.mesh.device)
+            sender, _, group = self._pipe(action.kind, action.stage)
+            step.receiving[key] = (dist.irecv(x, group=group, group_src=sender), x)
 
     def _received(self, step: _Passes, direction: Direction, action: Action) -> Tensor:
         work, x = step.receiving.pop((direction, action.stage, action.micro))
         work.wait()
         return x
 
-    def _tell(self, step: _Step) -> tuple[float, float, dict[str, float]]:
-        """Sum what the last stage saw over all shards of the batch, and tell every stage."""
-        seen: dict[str, float] = {}
-        if self.last in self.stages:
-            names = sorted(step.sums)
-            values = torch.tensor([step.loss, *(step.sums[name] for name in names)], dtype=torch.float64)
-            values = values.to(self.mesh.device)
-            dist.all_reduce(values, group=self.mesh.batch)
-            seen = dict(zip(["loss", *names], values.tolist(), strict=True))
+    def _reduce_logged(self, step: _Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss and the logged sums over all shards of the batch, on every stage."""
+        names, last = sorted(step.sums), self.last in self.stages
         if self.mesh.sizes.pp > 1:
-            text = json.dumps(seen).encode().ljust(TOLD_BYTES)
-            told = torch.frombuffer(bytearray(text), dtype=torch.uint8).to(self.mesh.device)
-            dist.broadcast(told, group=self.mesh.pp.get_group(), group_src=self.last % self.mesh.sizes.pp)
-            seen = json.loads(bytes(told.tolist()))
-        return seen.pop("loss"), step.divisor, seen
+            names = self._from_last_stage(names)
+        values = torch.zeros(1 + len(names), dtype=torch.float64, device=self.mesh.device)
+        if last:
+            torch.stack([step.loss, *(step.sums[name] for name in names)], out=values)
+            dist.all_reduce(values, group=self.mesh.batch)
+        if self.mesh.sizes.pp > 1:
+            dist.broadcast(values, group=self.mesh.pp.get_group(), group_src=self.last % self.mesh.sizes.pp)
+        loss, *sums = values.unbind()
+        return loss, dict(zip(names, sums, strict=True))
+
+    def _from_last_stage(self, names: list[str]) -> list[str]:
+        """The last stage's ``names``: those of what its objective logs. They travel between CPUs, not devices."""
+        text = torch.frombuffer(bytearray(json.dumps(names).encode().ljust(NAMES_BYTES)), dtype=torch.uint8)
+        dist.broadcast(text, group=self.mesh.pp.get_group(), group_src=self.last % self.mesh.sizes.pp)
+        received: list[str] = json.loads(bytes(text.tolist()))
+        return received
+
+
+def _wait(transfers: Sequence[tuple[Any, Tensor]]) -> None:
+    for work, _ in transfers:
+        work.wait()

@@ -1,4 +1,4 @@
-"""What objectives read where batch and vocabulary are cut: the same numbers as of the whole."""
+"""The output head over a sharded batch and vocabulary: the same numbers as of the whole."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from herdlm.parallel.batches import BatchShard
 from herdlm.parallel.collectives import autograd_all_reduce, first_rank_gradient
 from herdlm.parallel.linear import local
 from herdlm.parallel.mesh import Mesh
+from herdlm.parallel.sharding import run_of
 from herdlm.parallel.stage import Stage
-from herdlm.parallel.vocabulary import first_row, most_likely, vocabulary_distilled, vocabulary_logprobs
+from herdlm.parallel.vocabulary import most_likely, vocabulary_distilled, vocabulary_logprobs
 
 
 @dataclass(frozen=True, slots=True)
 class ShardedOutputHead:
-    """The output head of the last stage on this process's part of a micro-batch; see ``train.objectives.OutputHead``.
+    """The output head of the last stage on this process's shard of a micro-batch; see ``train.objectives.OutputHead``.
 
-    Document sums are over the rows of all processes; pairs, the columns of ``part.batch``, are this process's share.
+    Document sums cover the rows of all processes; pairs, the columns of ``shard.batch``, are this process's share.
     """
 
     stage: Stage
-    part: BatchShard
+    shard: BatchShard
     mesh: Mesh
 
     def target_logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -35,7 +36,7 @@ class ShardedOutputHead:
         return vocabulary_logprobs(hidden, weight, targets, self._first_entry, self.mesh.tp.get_group())
 
     def most_likely(self, hidden: Tensor) -> Tensor:
-        """The most likely next token at each place, [N]."""
+        """The most likely next token after each hidden state, [N]."""
         group = self.mesh.tp.get_group() if self.mesh.sizes.tp > 1 else None
         return most_likely(hidden, local(self.stage.lm_head.weight), self._first_entry, group)
 
@@ -51,8 +52,8 @@ class ShardedOutputHead:
         )
 
     def scores_at(self, hidden: Tensor, ends: str) -> Tensor:
-        """Scores at the ends of this process's pairs, wherever they are: [pairs / n]."""
-        at = self.part.ends[ends]
+        """Scores at the ends of this process's pairs, whichever process holds them: [pairs / n]."""
+        at = self.shard.ends[ends]
         read = hidden[at.clamp(min=0)]
         if self.mesh.sizes.tp > 1:
             read = first_rank_gradient(read, self.mesh.tp_rank)
@@ -61,9 +62,9 @@ class ShardedOutputHead:
         return scores[self.mesh.batch_rank :: self.mesh.batch.size()]
 
     def sums_by_document(self, values: Tensor, documents: Tensor) -> Tensor:
-        """``values`` [N] of this process's places added up by document over all processes, [documents]."""
-        return autograd_all_reduce(sums_by_document(values, documents, self.part.document_count), self.mesh.batch)
+        """``values`` [N] of this process's tokens, summed by document over all processes, [documents]."""
+        return autograd_all_reduce(sums_by_document(values, documents, self.shard.document_count), self.mesh.batch)
 
     @property
     def _first_entry(self) -> int:
-        return first_row(self.stage.config.vocab_size, self.mesh.sizes.tp, self.mesh.tp_rank)
+        return run_of(self.stage.config.vocab_size, self.mesh.sizes.tp, self.mesh.tp_rank).start

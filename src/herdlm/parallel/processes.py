@@ -41,21 +41,21 @@ def process_group(device: str) -> Iterator[int]:
 
 
 def is_first() -> bool:
-    """Whether this process is the first of its group, which alone writes what all share; without a group it is."""
+    """Whether this process is the first of its group, which alone writes shared files; True without a group."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def meet() -> None:
-    """Wait until every process of the group is here."""
+    """Wait until every process of the group arrives."""
     if dist.is_initialized():
         dist.barrier()
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """What ``make`` gives on the first process, which alone calls it, on all of them: small, plain data.
+    """Call ``make`` on the first process and return its result, small and plain data, on all of them.
 
     Raises:
-        HerdError: on every process, where ``make`` raised it.
+        HerdError: on every process, if ``make`` raised it.
     """
     if not dist.is_initialized():
         return make()
@@ -73,10 +73,10 @@ def from_first(make: Callable[[], T]) -> T:
 
 
 def _store_of_attempt() -> PrefixStore | None:
-    """Where the processes find each other; None: torch's own.
+    """The store through which the processes find each other; None for torch's own.
 
-    When torchrun starts a group again it keeps its store, in which gloo would find the addresses of processes that are
-    gone (torch 2.13). Each attempt therefore gets a part of its own.
+    When torchrun restarts a group it keeps its store, and gloo would find the addresses of dead processes in it (torch
+    2.13). So each attempt gets its own prefix.
     """
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
@@ -86,7 +86,7 @@ def _store_of_attempt() -> PrefixStore | None:
 
 @contextmanager
 def led_by_first(folders: AbstractContextManager[tuple[Path, Path, dict[str, Any]]]) -> Iterator[tuple[Path, Path]]:
-    """Enter ``folders`` on the first process alone and give its two folders to all; leave it when all are done.
+    """Enter ``folders`` on the first process only, give its two folders to all, and leave it when all are done.
 
     Raises:
         HerdError: on every process, if the first one could not enter.

@@ -20,7 +20,7 @@ class Action:
 
 @dataclass(slots=True)
 class _Rank:
-    """What a rank has still to do, in its order, and when it is free again."""
+    """A rank's remaining actions in order, and when it is free again."""
 
     forwards: list[Action]
     backwards: list[Action]
@@ -36,11 +36,11 @@ def make_schedule(ranks: int, stages_per_rank: int, micro_batches: int, split: b
     """The actions of each rank in order; stage s is on rank s % ranks.
 
     With one stage per rank this is 1F1B, with more its interleaved form (Narayanan et al., arXiv 2104.04473), for any
-    number of micro-batches: micro-batches go through a rank's stages in groups of ``ranks``, of which the last may be
-    smaller. With ``split``, backward only makes the gradients of inputs and those of weights fill the bubbles (Qi et
-    al., arXiv 2401.10241). Passes are placed by playing the step through with backward twice as long as forward, so
-    each order is one that can be run; a rank keeps no more passes in flight than the unbroken schedule needs, and with
-    ``split`` none has more of them unfinished than the first.
+    number of micro-batches: they go through a rank's stages in groups of ``ranks``, the last of which may be smaller.
+    With ``split``, the backward pass computes the gradients of inputs only, and those of weights fill the bubbles (Qi
+    et al., arXiv 2401.10241). The order comes from a simulation of the step with a backward twice as long as a forward,
+    so it can always run. A rank keeps no more passes in flight than the unsplit schedule needs, and with ``split`` no
+    rank has more of them unfinished than the first.
     """
     every = ranks * stages_per_rank
     plans = [_plan(rank, ranks, stages_per_rank, micro_batches) for rank in range(ranks)]
@@ -77,7 +77,7 @@ def make_schedule(ranks: int, stages_per_rank: int, micro_batches: int, split: b
                 plan.done.append(action)
                 if action.kind == "backward" and split:
                     plan.weights.append(Action("weights", action.stage, action.micro))
-        if all(plan.free_at <= now for plan in plans):  # nothing runs and nothing can start: let one more in
+        if all(plan.free_at <= now for plan in plans):  # deadlock: allow one more pass in flight
             for plan in plans:
                 plan.limit += 1
         now += 1
@@ -85,7 +85,7 @@ def make_schedule(ranks: int, stages_per_rank: int, micro_batches: int, split: b
 
 
 def forward_order(ranks: int, stages_per_rank: int, micro_batches: int) -> list[list[Action]]:
-    """The passes of each rank in order where there is no backward."""
+    """The passes of each rank in order, without backward passes."""
     return [_plan(rank, ranks, stages_per_rank, micro_batches).forwards for rank in range(ranks)]
 
 

@@ -1,12 +1,11 @@
-"""Data parallelism by FSDP2: weights, gradients and optimizer state sharded, gradients summed in FP32 at least.
+"""Data parallelism by FSDP2: weights, gradients and optimizer state are sharded, gradients summed in at least FP32.
 
-torch divides gradients by the number of ranks; here losses are divided by the global weight of targets beforehand, so
-gradients are summed and nothing else.
+Losses are divided by the global weight of targets before the backward pass, so gradients are only summed; torch would
+divide them by the number of ranks.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import torch
@@ -23,8 +22,8 @@ def apply_fsdp(stage: Stage, mesh: Mesh, *, compute: torch.dtype | None, reshard
     """Shard each layer, and embedding, norm and head together.
 
     Args:
-        compute: the type weights are gathered and used in; None for their own.
-        reshard_after_forward: free a layer's gathered weights until backward needs them.
+        compute: the type in which weights are gathered and used; None for their own.
+        reshard_after_forward: free a layer's gathered weights until the backward pass needs them.
     """
     kept = next(stage.parameters()).dtype
     policy = MixedPrecisionPolicy(
@@ -33,7 +32,7 @@ def apply_fsdp(stage: Stage, mesh: Mesh, *, compute: torch.dtype | None, reshard
     uneven = stage.config.vocab_size % mesh.sizes.tp != 0
 
     def placement(parameter: nn.Parameter) -> Shard | None:
-        # A vocabulary that tensor parallelism has cut into unequal parts is sharded along D, where all are equal.
+        # A vocabulary that tensor parallelism cut into unequal parts is sharded along D instead.
         return Shard(1) if uneven and parameter.shape[0] == stage.config.vocab_size and parameter.ndim > 1 else None
 
     common = dict(mesh=mesh.data, mp_policy=policy)
@@ -43,11 +42,11 @@ def apply_fsdp(stage: Stage, mesh: Mesh, *, compute: torch.dtype | None, reshard
     for module in stage.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(True)  # a factor alone is a reduction that gloo does not have
+            module.set_force_sum_reduction_for_comms(True)  # gloo has no reduction with a factor
 
 
 def before_backward(stage: Stage, *, is_last: bool) -> None:
-    """Reduce gradients and free gathered weights in the step's last backward pass of a stage only."""
+    """Reduce gradients and free gathered weights only in the last backward pass of a stage in a step."""
     if isinstance(stage, FSDPModule):
         stage.set_requires_gradient_sync(is_last)
         stage.set_is_last_backward(is_last)
@@ -55,19 +54,19 @@ def before_backward(stage: Stage, *, is_last: bool) -> None:
 
 
 def free_gathered(stage: Stage) -> None:
-    """Free gathered weights after forward passes that no backward pass follows: the stage's are its shards again."""
+    """Free gathered weights after forward passes that no backward pass follows."""
     for module in stage.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
 
 
 def reduce_deferred(stage: Stage, sums: dict[Tensor, Tensor]) -> None:
-    """Give a stage's weights the gradients that were computed outside backward passes, and reduce all of them.
+    """Add the deferred gradients to a stage's weights, and reduce all gradients.
 
-    torch has no public call that reduces outside a backward pass; its own pipeline reaches for the same parts.
+    torch has no public call to reduce gradients outside a backward pass; its own pipeline uses the same internals.
 
     Args:
-        sums: by weight, this rank's gradient of its own part; emptied.
+        sums: by weight, this rank's gradient of its part; emptied.
     """
     if isinstance(stage, FSDPModule):
         before_backward(stage, is_last=True)
@@ -85,7 +84,7 @@ def reduce_deferred(stage: Stage, sums: dict[Tensor, Tensor]) -> None:
 
 
 def _like(weight: Tensor, part: Tensor) -> Tensor:
-    """A rank's part as the DTensor its weight is, if it is one."""
+    """A rank's part in the form of its weight: a DTensor, if that is one."""
     if not isinstance(weight, DTensor):
         return part
     return DTensor.from_local(
@@ -94,8 +93,9 @@ def _like(weight: Tensor, part: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def clip_gradients(parameters: Iterable[nn.Parameter], mesh: Mesh, max_norm: float) -> float:
-    """Scale all gradients down to a norm of ``max_norm`` where it is larger; returns what it was, over all ranks."""
+def clip_gradients(parameters: Iterable[nn.Parameter], mesh: Mesh, max_norm: float) -> Tensor:
+    """Scale all gradients to a norm of at most ``max_norm``; returns the norm before, over all ranks, a scalar on the
+    device."""
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
     squares = {cut: torch.zeros((), dtype=torch.float64, device=mesh.device) for cut in (True, False)}
     for grad in grads:
@@ -108,11 +108,10 @@ def clip_gradients(parameters: Iterable[nn.Parameter], mesh: Mesh, max_norm: flo
         dist.all_reduce(square, group=mesh.shard.get_group())
     if mesh.sizes.pp > 1:
         dist.all_reduce(square, group=mesh.pp.get_group())
-    norm = math.sqrt(float(square)) if math.isfinite(float(square)) else float(square)
-    scale = min(max_norm / (norm + 1e-6), 1.0)
-    if scale < 1:
-        for grad in grads:
-            (grad.to_local() if isinstance(grad, DTensor) else grad).mul_(scale)
+    norm = square.sqrt()
+    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)  # applied even if it is 1: comparing it would wait for the device
+    for grad in grads:
+        (grad.to_local() if isinstance(grad, DTensor) else grad).mul_(scale)
     return norm
 
 

@@ -1,4 +1,4 @@
-"""A pipeline stage: some consecutive layers of a Transformer, under their names in the whole."""
+"""A pipeline stage: consecutive layers of a Transformer, under their names in the whole model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from herdlm.model.transformer import Transformer
 class Stage(Transformer):
     """The layers of a stage, with the embedding on the first and norm and head on the last.
 
-    Parameters are those of the model it is made from, not copies, and have the same names.
+    It shares the parameters of the model it is made from, under the same names.
     """
 
     def __init__(self, model: Transformer, layers: range, *, number: int, stages: int) -> None:
@@ -31,7 +31,7 @@ class Stage(Transformer):
         self.register_buffer("frequencies", inverse_frequencies(model.config).to(model.frequencies.device), False)
 
     def forward(self, x: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """Tokens [B, T] or the stage before's stream to this stage's stream, or to hidden states on the last."""
+        """From tokens [B, T] or the previous stage's output to this stage's output, or to hidden states on the last."""
         cosine, sine = rotation(positions, self.frequencies)
         if self.is_first:
             x = self.model.embed_tokens(x)

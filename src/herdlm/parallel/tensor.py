@@ -1,8 +1,8 @@
 """Tensor parallelism with sequence parallelism (Korthikanti et al., arXiv 2205.05198), by changing modules' classes.
 
-Each rank has H / n query heads, K / n key/value heads, F / n feed-forward channels and V / n rows of embedding and
-head. Between them the stream is cut along the sequence: [B, T / n, D]. Weights are DTensors, so that every layout
-stores them under the same names and whole shapes; products are on local tensors.
+Each rank has its part of every matrix by the sharding plan (:mod:`herdlm.parallel.sharding`). Between the matrices,
+activations are sharded along the sequence: [B, T / n, D]. Weights are DTensors, so that every layout stores them under
+the same names and whole shapes; products use local tensors.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
-from torch.distributed.tensor.placement_types import Placement
 
 from herdlm.base.errors import InputError
 from herdlm.model.attention import Attend
@@ -20,23 +19,8 @@ from herdlm.model.transformer import Attention, FeedForward, Transformer
 from herdlm.parallel.collectives import autograd_all_gather, copy_to_group
 from herdlm.parallel.linear import DeferredGradients, PlainLinear, column_parallel, local, row_parallel
 from herdlm.parallel.mesh import Mesh
-from herdlm.parallel.vocabulary import ParallelEmbedding, first_row
-
-PLACEMENTS: dict[str, Placement] = {
-    "embed_tokens": Shard(0),
-    "lm_head": Shard(0),
-    "q_proj": Shard(0),
-    "k_proj": Shard(0),
-    "v_proj": Shard(0),
-    "gate_proj": Shard(0),
-    "up_proj": Shard(0),
-    "o_proj": Shard(1),
-    "down_proj": Shard(1),
-    "input_layernorm": Replicate(),
-    "post_attention_layernorm": Replicate(),
-    "norm": Replicate(),
-    "score": Replicate(),
-}
+from herdlm.parallel.sharding import SHARD_DIMS, run_of
+from herdlm.parallel.vocabulary import ParallelEmbedding
 
 
 class ParallelAttention(Attention):
@@ -77,18 +61,18 @@ class SequenceNorm(nn.RMSNorm):
 
 
 class GatheringNorm(SequenceNorm):
-    """The last norm, which gives the whole sequence to the output head: a gradient there is one rank's part."""
+    """The last norm, which gathers the sequence for the output head; a gradient there is one rank's part."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, T / n, D] -> [B, T, D]."""
         whole = autograd_all_gather(super().forward(x), self.group)
-        return whole.clone() if whole._is_view() else whole  # FSDP hangs its hook on what a module returns
+        return whole.clone() if whole._is_view() else whole  # FSDP attaches its hook to what a module returns
 
 
 def apply_tensor_parallel(stage: Transformer, mesh: Mesh, deferred: DeferredGradients | None) -> None:
-    """Change the modules of a stage into those of this rank's part, and its weights into DTensors over the group."""
+    """Turn the modules of a stage into this rank's parts, and its weights into DTensors over the group."""
     group = mesh.tp.get_group()
-    start = first_row(stage.config.vocab_size, mesh.sizes.tp, mesh.tp_rank)
+    start = run_of(stage.config.vocab_size, mesh.sizes.tp, mesh.tp_rank).start
     for name, module in list(stage.named_modules()):
         kind = GatheringNorm if name == "model.norm" else _checked_kind(name, module)
         if kind is not None:
@@ -98,22 +82,23 @@ def apply_tensor_parallel(stage: Transformer, mesh: Mesh, deferred: DeferredGrad
     for name, module in stage.named_modules():
         for key, parameter in list(module.named_parameters(recurse=False)):
             if parameter not in cut:
-                placement = PLACEMENTS[name.rpartition(".")[2]]
+                dim = SHARD_DIMS[name.rpartition(".")[2]]
+                placement = Replicate() if dim is None else Shard(dim)
                 whole = distribute_tensor(parameter.detach(), mesh.tp, [placement], src_data_rank=None)
                 cut[parameter] = nn.Parameter(whole, requires_grad=parameter.requires_grad)
             module.register_parameter(key, cut[parameter])
 
 
 def _checked_kind(name: str, module: nn.Module) -> type[nn.Module] | None:
-    """What a module becomes; None for one that stays.
+    """The class that a module becomes; None if it does not change.
 
     Raises:
-        InputError: it is a matrix of another kind (FP8, say), whose products would silently become plain ones.
+        InputError: it is a matrix of another kind, FP8 say, whose products would silently become plain ones.
     """
     if isinstance(module, nn.Linear) and type(module) is not nn.Linear:
         raise InputError(
-            f"{name} is a {type(module).__name__}, which parallel.tp and zero-bubble do not know",
-            "Leave its precision alone, or set parallel.tp = 1 with another pipeline_schedule",
+            f"{name} is a {type(module).__name__}, which parallel.tp and zero-bubble do not support",
+            "Use plain linear layers, or set parallel.tp = 1 with another pipeline_schedule",
         )
     kinds: dict[type[nn.Module], type[nn.Module]] = {
         Attention: ParallelAttention,
@@ -125,7 +110,7 @@ def _checked_kind(name: str, module: nn.Module) -> type[nn.Module] | None:
 
 
 def defer_weight_gradients(stage: Transformer, deferred: DeferredGradients) -> None:
-    """Let the matrices of a stage without tensor parallelism compute their weights' gradients deferred."""
+    """Let the matrices of a stage without tensor parallelism defer their weights' gradients."""
     for name, module in stage.model.layers.named_modules():
         _checked_kind(name, module)
         if isinstance(module, nn.Linear):

@@ -1,4 +1,4 @@
-"""Embedding, losses and likeliest tokens over a vocabulary that is cut between ranks: none has whole logits."""
+"""Embedding, losses and most likely tokens over a vocabulary sharded between ranks: no rank has whole logits."""
 
 from __future__ import annotations
 
@@ -16,13 +16,8 @@ from herdlm.parallel.linear import local
 ROWS_AT_ONCE = 2048  # targets whose logits over this rank's vocabulary exist at a time
 
 
-def first_row(vocab_size: int, ranks: int, rank: int) -> int:
-    """The first entry of a rank; entries are dealt in equal runs of which the last may be shorter."""
-    return rank * -(-vocab_size // ranks)
-
-
 class ParallelEmbedding(nn.Embedding):
-    """An embedding of which this rank holds the rows from ``start``."""
+    """An embedding; this rank holds its rows from ``start``."""
 
     group: dist.ProcessGroup
     start: int
@@ -32,17 +27,17 @@ class ParallelEmbedding(nn.Embedding):
         rows = local(self.weight)
         here = tokens - self.start
         absent = (here < 0) | (here >= len(rows))
-        found = F.embedding(here.masked_fill(absent, 0), rows)
-        return autograd_reduce_scatter(found.masked_fill(absent[..., None], 0.0), self.group)
+        embedded = F.embedding(here.masked_fill(absent, 0), rows)
+        return autograd_reduce_scatter(embedded.masked_fill(absent[..., None], 0.0), self.group)
 
 
 def _slices(hidden: Tensor) -> list[slice]:
-    """Runs of rows to work on at a time; one that is empty where there are no rows."""
+    """Runs of rows to process at a time; a single empty one if there are no rows."""
     return [slice(at, at + ROWS_AT_ONCE) for at in range(0, max(len(hidden), 1), ROWS_AT_ONCE)]
 
 
 class _RowLoss(Protocol):
-    """A loss of rows of logits of which a rank holds some columns; see :class:`herdlm.model.distillation.Distillation`.
+    """A loss of rows of logits whose columns are sharded; see :class:`herdlm.model.distillation.Distillation`.
 
     The first of its values is minus the loss.
     """
@@ -57,7 +52,7 @@ class _RowLoss(Protocol):
 
 
 class _NextToken:
-    """Cross-entropy with a target, which is -1 where it is another rank's."""
+    """Cross-entropy with a target, which is -1 if another rank holds it."""
 
     def log_normalizers(self, logits: Tensor, *_: Tensor) -> Tensor:
         return logits.logsumexp(1, keepdim=True)
@@ -86,7 +81,7 @@ class _OverRanks(torch.autograd.Function):
             logits, here = F.linear(hidden[rows], weight).to(exact), [column[rows] for column in columns]
             mine.append((loss.log_normalizers(logits, *here), loss.gathered_logits(logits, *here)))
         log_normalizers, gathered_logits = (torch.cat(parts) for parts in zip(*mine, strict=True))
-        # A rank, or all of them, may hold none of what a norm sums: its logarithm is then minus infinity.
+        # A rank, or all of them, may have nothing to sum: the logarithm is then minus infinity.
         largest = all_reduce(log_normalizers, group, "max").clamp(min=torch.finfo(exact).min)
         sums = all_reduce(torch.cat(((log_normalizers - largest).exp(), gathered_logits), 1), group)
         log_normalizers, gathered_logits = (
@@ -119,7 +114,7 @@ def vocabulary_logprobs(
     """Log-probability of each target, [N] in at least float32.
 
     Args:
-        hidden: [N, D], the same on all ranks; its gradient on each is that of the rank's own entries.
+        hidden: [N, D], the same on all ranks; each rank's gradient is that of its own entries.
         weight: [V / n, D], the head's rows from ``start``.
         targets: [N], numbers in the whole vocabulary.
     """
@@ -137,18 +132,18 @@ def vocabulary_distilled(
     start: int,
     group: dist.ProcessGroup,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What :func:`herdlm.model.losses.linear_distilled` gives; arguments as here and there.
+    """As :func:`herdlm.model.losses.linear_distilled`; ``start`` and ``group`` as for :func:`vocabulary_logprobs`.
 
-    Each rank reads the teacher's tokens that are its own and the tail of its own entries.
+    Each rank computes the teacher's tokens and the tail among its own entries.
     """
     given = logprobs.to(torch.promote_types(hidden.dtype, torch.float32))
     places = (_places(targets, start, weight), _places(ids, start, weight))
-    found = _over_ranks(hidden, weight, loss, group, *places, given)
-    return found[0], found[1], found[2]
+    loss_values, logprobs_of_targets, divergence = _over_ranks(hidden, weight, loss, group, *places, given)
+    return loss_values, logprobs_of_targets, divergence
 
 
 def _places(tokens: Tensor, start: int, weight: Tensor) -> Tensor:
-    """Where tokens are in this rank's entries, -1 for those of another rank."""
+    """The indices of tokens among this rank's entries; -1 for those of other ranks."""
     places = tokens - start
     return places.masked_fill((places < 0) | (places >= len(weight)), -1)
 
@@ -165,18 +160,18 @@ def _over_ranks(
 
 @torch.no_grad()
 def most_likely(hidden: Tensor, weight: Tensor, start: int, group: dist.ProcessGroup | None) -> Tensor:
-    """The entry of the largest logit at each place, the first of equals as of the whole vocabulary, [N].
+    """The token of the largest logit for each hidden state, the first of equals in the whole vocabulary, [N].
 
     Args:
         hidden, weight, start: as for :func:`vocabulary_logprobs`.
-        group: None where the vocabulary is whole.
+        group: None if the vocabulary is whole.
     """
     if not len(hidden):
         return torch.zeros(0, dtype=torch.int64, device=hidden.device)
-    found = [F.linear(hidden[rows], weight).max(-1) for rows in _slices(hidden)]
-    entries = torch.cat([slice_.indices for slice_ in found]) + start
+    maxima = [F.linear(hidden[rows], weight).max(-1) for rows in _slices(hidden)]
+    entries = torch.cat([maximum.indices for maximum in maxima]) + start
     if group is None:
         return entries
-    values = torch.cat([slice_.values for slice_ in found]).float()
+    values = torch.cat([maximum.values for maximum in maxima]).float()
     elsewhere = values < all_reduce(values, group, "max")
     return all_reduce(entries.masked_fill(elsewhere, torch.iinfo(entries.dtype).max), group, "min")

@@ -176,7 +176,7 @@ def named_models(paths: Sequence[Path]) -> list[tuple[str, ModelConfig]]:
     Raises:
         InputError: one of them is none of these.
     """
-    from herdlm.generate.fp8.linear import shape_of
+    from herdlm.generate.fp8.load import shape_of
     from herdlm.model.folders import model_folder, model_name
     from herdlm.recipe import read_recipe
 

@@ -13,7 +13,7 @@ from herdlm.generate import Engine, SamplingParams
 from herdlm.generate.cpu.fused import FusedTransformer
 from herdlm.generate.fp8.config import Fp8Config
 from herdlm.generate.fp8.folder import quantize_folder
-from herdlm.generate.fp8.linear import load_fp8
+from herdlm.generate.fp8.load import load_fp8
 from herdlm.generate.matrix import HalfMatrix, packs
 from herdlm.model.attention import DocumentAttention
 from herdlm.model.config import ModelConfig, RopeScaling

@@ -17,8 +17,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.generate import Engine, SamplingParams
 from herdlm.generate.fp8 import folder as fp8_folder
-from herdlm.generate.fp8 import linear as fp8
 from herdlm.generate.fp8.config import Fp8Config, Granularity
+from herdlm.generate.fp8.linear import Fp8Linear, quantize_activation
+from herdlm.generate.fp8.load import is_fp8, load_fp8
 from herdlm.generate.load import load_model
 from herdlm.model import hf
 from herdlm.model.attention import DocumentAttention
@@ -55,8 +56,8 @@ def hidden(model: Transformer) -> Tensor:
     return model(TOKENS, torch.arange(50).expand(2, -1), DocumentAttention(torch.zeros_like(TOKENS)))
 
 
-def linear(weight: Tensor, granularity: Any = "row", cap: float = 1200.0) -> fp8.Fp8Linear:
-    layer = fp8.Fp8Linear(weight.shape[1], weight.shape[0], granularity, cap)
+def linear(weight: Tensor, granularity: Any = "row", cap: float = 1200.0) -> Fp8Linear:
+    layer = Fp8Linear(weight.shape[1], weight.shape[0], granularity, cap)
     layer.weight, layer.weight_scale = quantized(weight, granularity)
     return layer
 
@@ -79,7 +80,7 @@ def test_weight_scales_are_rounded_up_and_nothing_saturates() -> None:
 def test_activation_error_is_bounded_row_by_row() -> None:
     x = normal(200, 64, seed=1) * torch.logspace(-4, 2, 200)[:, None]
     for granularity, bound in (("row", 0.04), ("tensor", 1.01)):
-        values, scale = fp8.quantize_activation(x, granularity, 1200.0)  # type: ignore[arg-type]
+        values, scale = quantize_activation(x, granularity, 1200.0)  # type: ignore[arg-type]
         error = (values.float() * scale - x).norm(dim=1) / x.norm(dim=1)
         assert float(error.max()) < bound
         if granularity == "tensor":
@@ -97,12 +98,12 @@ def test_rows_of_zeros_stay_zero() -> None:
 def test_the_cap_bounds_the_scale_and_keeps_small_values_alive() -> None:
     x = torch.full((2, 32), 0.02)
     x[0, 0], x[1, 0] = 50_000.0, 1000.0
-    values, scale = fp8.quantize_activation(x, "row", 1200.0)
+    values, scale = quantize_activation(x, "row", 1200.0)
     back = values.float() * scale
     assert scale[0].item() == pytest.approx(1200 / 448) and scale[1].item() == pytest.approx(1000 / 448)
     assert back[0, 0].item() == pytest.approx(1200) and back[1, 0].item() == pytest.approx(1000)
     assert back[0, 1].item() == pytest.approx(0.02, rel=0.2)
-    free, coarse = fp8.quantize_activation(x, "row", math.inf)
+    free, coarse = quantize_activation(x, "row", math.inf)
     assert coarse[0].item() == pytest.approx(50_000 / 448)
     assert free[0, 0].float() * coarse[0] == pytest.approx(50_000)
     assert not free[0, 1:].float().any()  # without the cap, everything beside the outlier is lost
@@ -116,7 +117,7 @@ def test_the_dense_backend_equals_torchs_scaled_product(granularity: Granularity
         pytest.skip("this torch has no scaled product by rows on CPUs")
     layer = linear(normal(48, 64, seed=2) * 0.05, granularity)
     x = (normal(37, 64, seed=3) * 7).to(dtype)
-    values, scale = fp8.quantize_activation(x, granularity, 1200.0)
+    values, scale = quantize_activation(x, granularity, 1200.0)
     expected = torch._scaled_mm(
         values, layer.weight.t(), scale_a=scale, scale_b=layer.weight_scale.t(), out_dtype=torch.float32
     )
@@ -174,8 +175,8 @@ def test_which_matrices_become_fp8(config: Fp8Config, names: set[str], tmp_path:
     assert {n.removesuffix(".weight") for n, t in stored.items() if t.dtype == torch.float8_e4m3fn} == names
     assert {n.removesuffix(".weight_scale") for n in stored if n.endswith("_scale")} == names
     assert {t.dtype for n, t in stored.items() if n.removesuffix(".weight") not in names} == {torch.bfloat16}
-    model = fp8.load_fp8(tmp_path / "q")
-    assert {n for n, m in model.named_modules() if isinstance(m, fp8.Fp8Linear)} == names
+    model = load_fp8(tmp_path / "q")
+    assert {n for n, m in model.named_modules() if isinstance(m, Fp8Linear)} == names
     assert not any(p.requires_grad for p in model.parameters())
 
 
@@ -214,7 +215,7 @@ def test_counts_are_those_of_the_file(config: Fp8Config, tied: bool, tmp_path: P
 def test_transformers_loads_the_folder_and_agrees(config: Fp8Config, tied: bool, tmp_path: Path) -> None:
     random_folder(tmp_path / "m", CONFIG.model_copy(update={"tied_embeddings": tied}))
     fp8_folder.quantize_folder(tmp_path / "m", tmp_path / "q", config)
-    ours = fp8.load_fp8(tmp_path / "q", dtype=torch.float32)
+    ours = load_fp8(tmp_path / "q", dtype=torch.float32)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "q", dtype=torch.float32)
     scheme = theirs.model.layers[1].mlp.up_proj.quantization_scheme
     assert scheme.input_activations.dynamic is True  # activations are rounded there as well
@@ -225,7 +226,7 @@ def test_transformers_loads_the_folder_and_agrees(config: Fp8Config, tied: bool,
     with torch.no_grad():
         expected = theirs(TOKENS).logits
         for name, module in ours.named_modules():
-            if isinstance(module, fp8.Fp8Linear):  # given the same input, every product is the same at every token
+            if isinstance(module, Fp8Linear):  # given the same input, every product is the same at every token
                 (given,), out = seen[name]
                 torch.testing.assert_close(module(given), out, rtol=1e-5, atol=1e-6 * float(out.abs().max()))
         plain = hf.load_folder(tmp_path / "m")
@@ -241,7 +242,7 @@ def test_transformers_loads_the_folder_and_agrees(config: Fp8Config, tied: bool,
 
 def test_in_bfloat16_we_are_as_near_to_float32_as_transformers(tmp_path: Path) -> None:
     fp8_folder.quantize_folder(random_folder(tmp_path / "m"), tmp_path / "q", ROW)
-    ours, exact = fp8.load_fp8(tmp_path / "q"), fp8.load_fp8(tmp_path / "q", dtype=torch.float32)
+    ours, exact = load_fp8(tmp_path / "q"), load_fp8(tmp_path / "q", dtype=torch.float32)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "q")
     assert theirs.dtype == ours.model.norm.weight.dtype == torch.bfloat16
     with torch.no_grad():
@@ -254,7 +255,7 @@ def test_in_bfloat16_we_are_as_near_to_float32_as_transformers(tmp_path: Path) -
 def test_reward_models_too(tmp_path: Path) -> None:
     random_folder(tmp_path / "m", ModelConfig(**CONFIG.model_dump() | {"head": "score", "tied_embeddings": False}))
     fp8_folder.quantize_folder(tmp_path / "m", tmp_path / "q", ROW)
-    ours = fp8.load_fp8(tmp_path / "q", dtype=torch.float32)
+    ours = load_fp8(tmp_path / "q", dtype=torch.float32)
     theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "q", dtype=torch.float32)
     with torch.no_grad():
         expected = theirs(TOKENS[:1]).logits
@@ -294,13 +295,13 @@ def test_folders_of_other_tools(tmp_path: Path) -> None:
     assert config["quantization_config"].pop("activation_scale_ub") == 1200.0
     config["quantization_config"]["ignore"] = ["re:.*self_attn.*", "re:model\\.layers\\.[03]\\.", "lm_head"]
     path.write_text(json.dumps(config))
-    ours = fp8.load_fp8(tmp_path / "q", dtype=torch.float32)
-    assert isinstance(ours.get_submodule("model.layers.1.mlp.up_proj"), fp8.Fp8Linear)
+    ours = load_fp8(tmp_path / "q", dtype=torch.float32)
+    assert isinstance(ours.get_submodule("model.layers.1.mlp.up_proj"), Fp8Linear)
     assert isinstance(ours.get_submodule("model.layers.1.self_attn.q_proj"), nn.Linear)
     assert ours.get_submodule("model.layers.1.mlp.up_proj").cap == math.inf
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "q", dtype=torch.float32)
     theirs.save_pretrained(tmp_path / "theirs")
-    again = fp8.load_fp8(tmp_path / "theirs", dtype=torch.float32)
+    again = load_fp8(tmp_path / "theirs", dtype=torch.float32)
     torch.testing.assert_close(hidden(again), hidden(ours), atol=1e-6, rtol=0)
 
 
@@ -313,15 +314,15 @@ def test_same_folder_same_bytes_with_its_tokenizer(tmp_path: Path) -> None:
     assert files == ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"]
     for name in files:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    assert fp8.is_fp8(tmp_path / "a") and not fp8.is_fp8(tmp_path / "m")
+    assert is_fp8(tmp_path / "a") and not is_fp8(tmp_path / "m")
     with pytest.raises(InputError, match="holds weights already"):
         fp8_folder.quantize_folder(tmp_path / "m", tmp_path / "a", ROW)
     with pytest.raises(InputError, match=r"quanti[sz]ed \(compressed-tensors\)"):
         fp8_folder.quantize_folder(tmp_path / "a", tmp_path / "c", ROW)
     with pytest.raises(InputError, match="not quantized"):
-        fp8.load_fp8(tmp_path / "m")
+        load_fp8(tmp_path / "m")
     with pytest.raises(InputError, match="FP8 weights cannot be saved"):
-        hf.save_folder(fp8.load_fp8(tmp_path / "a"), tmp_path / "d")
+        hf.save_folder(load_fp8(tmp_path / "a"), tmp_path / "d")
 
 
 @pytest.mark.parametrize(
@@ -352,7 +353,7 @@ def test_other_schemes_are_refused_by_name(where: list[str], value: Any, said: s
     table[where[-1]] = value
     path.write_text(json.dumps(config))
     with pytest.raises(InputError) as caught:
-        fp8.load_fp8(tmp_path / "q")
+        load_fp8(tmp_path / "q")
     assert said in str(caught.value) and "config.json" in str(caught.value)
 
 
@@ -373,7 +374,7 @@ def test_damaged_folders(name: str, value: Tensor | None, said: str, tmp_path: P
     tensors.pop(name, None)
     save_file(tensors if value is None else {**tensors, name: value}, path)
     with pytest.raises(DamagedError, match=said):
-        fp8.load_fp8(tmp_path / "q")
+        load_fp8(tmp_path / "q")
 
 
 def test_truncated_folders(tmp_path: Path) -> None:
@@ -382,7 +383,7 @@ def test_truncated_folders(tmp_path: Path) -> None:
         path = tmp_path / folder / "model.safetensors"
         path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DamagedError, match=r"q/model\.safetensors is truncated"):
-        fp8.load_fp8(tmp_path / "q")
+        load_fp8(tmp_path / "q")
     with pytest.raises(DamagedError, match=r"m/model\.safetensors is truncated"):
         fp8_folder.quantize_folder(tmp_path / "m", tmp_path / "other", ROW)
     assert not (tmp_path / "other" / "config.json").exists()

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from herdlm.generate.fp8 import linear as fp8
+from herdlm.generate.fp8.config import Granularity
+from herdlm.generate.fp8.linear import Fp8Linear, quantize_activation
+from herdlm.model.fp8 import CONVERTED_BY_TORCH, exact_floats
 from tests.generate.fp8.weights import quantized, scales_rows
 
 LARGEST = 448.0
@@ -55,7 +57,7 @@ magnitudes = st.floats(-1e4, 1e4, width=32).filter(lambda value: value == 0 or a
     cap=st.sampled_from([math.inf, 1200.0, 0.5]),
 )
 def test_activations_are_those_of_the_oracle(rows: list[list[float]], cap: float) -> None:
-    values, scale = fp8.quantize_activation(torch.tensor(rows), "row", cap)
+    values, scale = quantize_activation(torch.tensor(rows), "row", cap)
     for given_row, row, row_scale in zip(rows, values.double().tolist(), scale[:, 0].tolist(), strict=True):
         expected, expected_scale = oracle(given_row, cap)
         assert row == expected
@@ -79,7 +81,7 @@ def test_weights_are_those_of_the_oracle_under_their_scale(rows: list[list[float
 
 
 def test_what_lies_beyond_the_cap_saturates() -> None:
-    values, scale = fp8.quantize_activation(torch.tensor([[1e30, -2400.0, 600.0, 1e-3]]), "row", 1200.0)
+    values, scale = quantize_activation(torch.tensor([[1e30, -2400.0, 600.0, 1e-3]]), "row", 1200.0)
     assert values.tolist() == [[448.0, -448.0, 224.0, 0.0]]
     assert scale.item() == pytest.approx(1200 / 448)
 
@@ -88,7 +90,7 @@ def test_what_lies_beyond_the_cap_saturates() -> None:
 @pytest.mark.parametrize("cap", [1200.0, math.inf])
 def test_a_token_that_is_not_finite_stays_so_and_hurts_no_other(broken: float, cap: float) -> None:
     weight = torch.randn(16, 32, generator=torch.Generator().manual_seed(0))
-    layer = fp8.Fp8Linear(32, 16, "row", cap)
+    layer = Fp8Linear(32, 16, "row", cap)
     layer.weight, layer.weight_scale = quantized(weight, "row")
     x = torch.ones(3, 32)
     expected = layer(x)
@@ -101,15 +103,15 @@ def test_a_token_that_is_not_finite_stays_so_and_hurts_no_other(broken: float, c
 def test_every_number_survives_the_fast_way_back_to_float32() -> None:
     every = torch.arange(256, dtype=torch.uint8).repeat(64).view(torch.float8_e4m3fn)
     expected = torch.tensor([e4m3(bits) for bits in range(256)]).repeat(64)
-    assert every.numel() >= fp8.SMALL
+    assert every.numel() >= CONVERTED_BY_TORCH
     numbers = ~expected.isnan()
-    for values in (fp8.exact_floats(every), fp8.exact_floats(every[:256]).repeat(64)):  # large, and small
+    for values in (exact_floats(every), exact_floats(every[:256]).repeat(64)):  # large, and small
         assert torch.equal(values[numbers], expected[numbers])
 
 
-def emulated(x: Tensor, layer: fp8.Fp8Linear) -> Tensor:
+def emulated(x: Tensor, layer: Fp8Linear) -> Tensor:
     """What a scaled product of FP8 means, in float64: sums of exact products, both scales, one rounding at the end."""
-    values, scale = fp8.quantize_activation(x, layer.granularity, layer.cap)
+    values, scale = quantize_activation(x, layer.granularity, layer.cap)
     product = values.double() @ layer.weight.double().t()
     return product * scale.double() * layer.weight_scale.double().t()
 
@@ -118,10 +120,10 @@ def emulated(x: Tensor, layer: fp8.Fp8Linear) -> Tensor:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("tokens", [1, 5, 300])  # few and many values: two ways to float32
 def test_the_portable_product_is_the_scaled_one_to_its_last_bits(
-    granularity: fp8.Granularity, dtype: torch.dtype, tokens: int
+    granularity: Granularity, dtype: torch.dtype, tokens: int
 ) -> None:
     draw = torch.Generator().manual_seed(3)
-    layer = fp8.Fp8Linear(256, 48, granularity, 1200.0)
+    layer = Fp8Linear(256, 48, granularity, 1200.0)
     layer.weight, layer.weight_scale = quantized(torch.randn(48, 256, generator=draw) * 0.05, granularity)
     x = (torch.randn(tokens, 256, generator=draw) * 7).to(dtype)
     out, expected = layer(x), emulated(x, layer)
@@ -134,9 +136,9 @@ def test_the_portable_product_is_the_scaled_one_to_its_last_bits(
     if granularity == "row" and not scales_rows():
         return  # there is no other to compare with
     torch_out = torch._scaled_mm(
-        fp8.quantize_activation(x, granularity, 1200.0)[0],
+        quantize_activation(x, granularity, 1200.0)[0],
         layer.weight.t(),
-        scale_a=fp8.quantize_activation(x, granularity, 1200.0)[1],
+        scale_a=quantize_activation(x, granularity, 1200.0)[1],
         scale_b=layer.weight_scale.t(),
         out_dtype=torch.float32,
     )

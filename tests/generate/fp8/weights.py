@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from herdlm.generate.fp8.config import Granularity
-from herdlm.generate.fp8.linear import FP8, weight_scale, weight_values
+from herdlm.model.fp8 import FP8, quantize, weight_scale
 
 
 def quantized(weight: Tensor, granularity: Granularity) -> tuple[Tensor, Tensor]:
@@ -16,7 +16,7 @@ def quantized(weight: Tensor, granularity: Granularity) -> tuple[Tensor, Tensor]
     weight = weight.float()
     largest = weight.abs().amax(-1, keepdim=True) if granularity == "row" else weight.abs().amax().reshape(1)
     scale = weight_scale(largest)
-    return weight_values(weight, scale), scale
+    return quantize(weight, scale), scale
 
 
 @cache

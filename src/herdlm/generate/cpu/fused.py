@@ -1,9 +1,8 @@
 """The Transformer in the form that generation runs: the same arithmetic in fewer and larger operations.
 
 Queries, keys and values come from one product, gate and up from another; norms, sums and activations work in place.
-Channels of queries and keys are put into another order, the same for both, in which the two that RoPE turns together
-are neighbors: turning them is one product of complex numbers, and what queries and keys say to each other is the sum
-of the same terms.
+The channels of queries and keys are reordered, both alike, so that two channels RoPE rotates together are neighbors.
+Rotation is then one product of complex numbers, and the dot products of queries and keys sum the same terms.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class FusedNorm(nn.Module):
         weight = norm.weight.detach().to(compute) * scale
         self.shape, self.eps, self.own = (size,), eps, weight.device.type == "cpu" and compute == torch.float32
         self.sum_eps = eps * size
-        # Of the sum of squares, not their mean: one operation less.
+        # Normalizing by the sum of squares instead of their mean saves an operation.
         self.weight = weight * size**0.5 if self.own else weight
         self.kernels = kernels() if compiled and self.own else None
 
@@ -46,7 +45,7 @@ class FusedNorm(nn.Module):
 
 
 class FusedFeedForward(nn.Module):
-    """SwiGLU with gate and up in one product; its output is too large by 1 / ``down.scale``."""
+    """SwiGLU with gate and up in one product. The caller multiplies its output by ``down.scale``."""
 
     def __init__(self, whole: FeedForward, compute: torch.dtype, *, compiled: bool = False) -> None:
         super().__init__()
@@ -64,7 +63,7 @@ class FusedFeedForward(nn.Module):
 
 
 class UnfusedFeedForward(nn.Module):
-    """SwiGLU of matrices of which not all are plain: those of another kind stay what they are, in FP8 say."""
+    """SwiGLU whose matrices are not all plain: those of another kind, FP8 say, are called as they are."""
 
     def __init__(self, whole: FeedForward, compute: torch.dtype) -> None:
         super().__init__()
@@ -79,11 +78,11 @@ class UnfusedFeedForward(nn.Module):
 
 
 class FusedLayer(nn.Module):
-    """One layer. Matrices of a kind not known here, FP8 say, stay what they are.
+    """One layer. Matrices of another kind than ``nn.Linear``, FP8 say, are called as they are.
 
     Args:
-        group: ranks that hold this layer's heads and channels between them; their outputs are summed.
-        compiled: whether the processor runs code compiled for it; see :mod:`herdlm.generate.cpu.compiled`.
+        group: ranks that share this layer's heads and channels; their outputs are summed.
+        compiled: whether to use code compiled for this processor; see :mod:`herdlm.generate.cpu.compiled`.
     """
 
     def __init__(
@@ -123,7 +122,7 @@ class FusedLayer(nn.Module):
         )
 
     def forward(self, x: Tensor, rotation: Tensor, attend: Attend) -> Tensor:
-        """x [N, D] -> [N, D], in place; ``rotation`` are RoPE's angles as complex numbers [N, 1, C/2]."""
+        """x [N, D] -> [N, D], in place; ``rotation`` [N, 1, C/2] is that of :func:`rotation_of`."""
         qk, v = self._projected(self.input_layernorm(x))
         pairs = torch.view_as_complex(qk.float().view(*qk.shape[:2], -1, 2))
         qk = torch.view_as_real(pairs * rotation).view(qk.shape).to(x.dtype)
@@ -148,16 +147,10 @@ class FusedLayer(nn.Module):
         x.add_(part, alpha=scale)
 
 
-class FusedHead(nn.Module):
-    """The head."""
-
-    def __init__(self, head: nn.Linear, compute: torch.dtype) -> None:
-        super().__init__()
-        self.weight = matrix(head.weight.detach(), compute)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [N, D] -> [N, V]."""
-        return self.weight(x * self.weight.scale)
+def rotation_of(positions: Tensor, frequencies: Tensor) -> Tensor:
+    """RoPE's rotations at positions [N], complex numbers [N, 1, C/2] of length 1."""
+    angles = positions.float()[:, None, None] * frequencies
+    return torch.polar(torch.ones_like(angles), angles)
 
 
 class FusedTransformer(Transformer):
@@ -167,7 +160,7 @@ class FusedTransformer(Transformer):
         compute: the type of activations.
         free_original: take the weights that were copied from ``whole``, a layer at a time, so that memory never holds
             both. ``whole`` cannot be used after that.
-        layer: the kind of its layers.
+        layer: the class of its layers.
     """
 
     def __init__(
@@ -191,17 +184,20 @@ class FusedTransformer(Transformer):
             self.model.layers.append(layer(part, compute, compiled=compiled))
             if free_original:
                 whole.model.layers[index] = nn.Identity()
-        self.lm_head = FusedHead(whole.lm_head, compute)  # type: ignore[assignment]
+        self.head = matrix(whole.lm_head.weight.detach(), compute)
 
     def forward(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """Hidden states [1, T, D] after the final norm, from tokens and positions [1, T]."""
-        angles = positions[0].float()[:, None, None] * self.frequencies
-        rotation = torch.polar(torch.ones_like(angles), angles)
+        rotation = rotation_of(positions[0], self.frequencies)
         x: Tensor = self.model.embed_tokens(tokens[0]).to(self.compute)
         for layer in self.model.layers:
             x = layer(x, rotation, attend)
         hidden: Tensor = self.model.norm(x)
         return hidden[None]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Next-token logits [N, V] from hidden states [N, D]."""
+        return self.head(hidden * self.head.scale)
 
 
 def _plain(*modules: nn.Module) -> bool:

@@ -11,6 +11,9 @@ from herdlm.base.recipe import Section
 Granularity = Literal["row", "tensor"]
 FeedForward = Literal["gate_up", "down"]
 
+# The names of each granularity in ``compressed-tensors``, for weights and for activations.
+STRATEGIES: dict[Granularity, tuple[str, str]] = {"row": ("channel", "token"), "tensor": ("tensor", "tensor")}
+
 FEED_FORWARD: dict[FeedForward, tuple[str, ...]] = {
     "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
     "down": ("mlp.down_proj",),

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from herdlm.base.errors import DamagedError, InputError
-from herdlm.generate.fp8.config import Fp8Config
-from herdlm.generate.fp8.linear import FP8, STRATEGIES, weight_scale, weight_values
+from herdlm.generate.fp8.config import STRATEGIES, Fp8Config
 from herdlm.model.config import ModelConfig
+from herdlm.model.fp8 import FP8, quantize, row_magnitudes, weight_scale
 from herdlm.model.hf import (
     CONFIG,
     MAX_SHARD_BYTES,
@@ -150,8 +150,8 @@ def _write(file: StreamedWeights, name: str, stored: StoredTensor, config: Fp8Co
             file.write(name, first, _finite(rows.to(torch.bfloat16), stored, first))
         else:
             wide = _finite(rows.float(), stored, first)
-            scale = weight_scale(wide.abs().amax(-1, keepdim=True)) if whole is None else whole
-            file.write(name, first, weight_values(wide, scale))
+            scale = weight_scale(row_magnitudes(wide)) if whole is None else whole
+            file.write(name, first, quantize(wide, scale))
             if whole is None:
                 file.write(f"{name}_scale", first, scale.to(torch.bfloat16))
         yield rows.numel()

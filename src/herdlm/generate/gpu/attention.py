@@ -1,8 +1,8 @@
-"""The attention slot of generation on a GPU: pages are read where they lie, by :mod:`herdlm.generate.gpu.kernels`.
+"""Attention on a GPU: the kernels of :mod:`herdlm.generate.gpu.kernels` read pages in place.
 
-Segments that feed one token and runs of prompts go through a kernel each, whatever their lengths; nothing is gathered
-or padded. Pages that several sequences hold are read by each of them: the second-level cache of a large GPU, 50 MB,
-holds a layer's keys and values of some 12,000 tokens of an 8B model.
+Decoding segments and runs of prompts go through a kernel each, whatever their lengths; nothing is gathered or padded.
+Each sequence reads shared pages itself: the second-level cache of a large GPU, 50 MB, holds one layer's keys and values
+of about 12,000 tokens of an 8B model.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ import torch
 from torch import Tensor
 
 from herdlm.generate.gpu.plan import AttentionPlan, plan_step
-from herdlm.generate.paged_attention import PagedAttention, PagedCache, StepInput
+from herdlm.generate.paged_attention import PagedAttention, PagedCache
+from herdlm.generate.sequences import StepInput
 
 KERNEL_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 KERNEL_HEAD_SIZES = (16, 32, 64, 128)
-SHARED_BYTES = 160 * 2**10  # of shared memory a block: data centre GPUs since the A100
+SHARED_BYTES = 160 * 2**10  # of shared memory per block: data center GPUs since the A100
 
 
 def kernels_fit(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
-    """Whether generation runs by its own kernels there; by plain PyTorch if not."""
+    """Whether generation uses its own kernels there instead of plain PyTorch."""
     return dtype in KERNEL_TYPES and head_size in KERNEL_HEAD_SIZES and runs_kernels(device)
 
 
 @cache
 def runs_kernels(device: torch.device) -> bool:
-    """Whether Triton is there and the device is one that the kernels are written for."""
+    """Whether Triton is installed and the kernels support the device."""
     if importlib.util.find_spec("triton") is None:
         return False
     if device.type == "cpu":
@@ -55,11 +56,11 @@ class PlannedAttention:
         return self.attend_unrotated(layer, torch.cat((q[0], k[0], v[0]), dim=1), None)[None]
 
     def attend_unrotated(self, layer: int, heads: Tensor, rotation: Tensor | None) -> Tensor:
-        """As :meth:`__call__`, of queries and keys that RoPE has not rotated yet.
+        """As :meth:`__call__`, for queries and keys that RoPE has not rotated yet.
 
         Args:
             heads: [N, H + 2K, C], contiguous: queries, keys, values. The queries are overwritten.
-            rotation: RoPE's angles as complex numbers [N, 1, C/2]; None where it has rotated them.
+            rotation: see :func:`herdlm.generate.cpu.fused.rotation_of`; None if they are rotated already.
 
         Returns:
             [N, H, C].
@@ -78,21 +79,19 @@ class PlannedAttention:
 
 
 class KernelAttention(PlannedAttention):
-    """Attention by the kernels over a step that is planned with its first layer."""
+    """Attention by the kernels; the first layer plans the step."""
 
-    def __init__(self, cache: PagedCache, feed: StepInput) -> None:
-        self.cache, self.feed = cache, feed
+    def __init__(self, cache: PagedCache, step: StepInput) -> None:
+        self.cache, self.step = cache, step
         self.planned = False
 
     def attend_unrotated(self, layer: int, heads: Tensor, rotation: Tensor | None) -> Tensor:
         """See :meth:`PlannedAttention.attend_unrotated`."""
         if not self.planned:
-            self.plan, self.planned = plan_step(self.cache, self.feed), True
+            self.plan, self.planned = plan_step(self.cache, self.step), True
         return super().attend_unrotated(layer, heads, rotation)
 
 
-def attention_for(cache: PagedCache, feed: StepInput) -> PagedAttention | KernelAttention:
-    """The attention that runs a step's ``feed`` fastest where the cache is."""
-    if kernels_fit(cache.device, cache.dtype, cache.head_size):
-        return KernelAttention(cache, feed)
-    return PagedAttention(cache, feed)
+def attention_type(cache: PagedCache) -> type[PagedAttention] | type[KernelAttention]:
+    """The fastest attention for a cache."""
+    return KernelAttention if kernels_fit(cache.device, cache.dtype, cache.head_size) else PagedAttention

@@ -1,7 +1,7 @@
 """The kernels of generation on a GPU, in Triton; :mod:`herdlm.generate.gpu.launches` launches them.
 
-torch brings Triton along on CUDA; nothing imports this file elsewhere. With ``TRITON_INTERPRET=1`` in the environment
-Triton runs the same kernels on tensors of a CPU, which is how they are tested.
+torch installs Triton with CUDA; nothing imports this file elsewhere. With ``TRITON_INTERPRET=1`` in the environment
+Triton runs the same kernels on CPU tensors; the tests use that.
 
 Letters: N tokens of a step, R segments, H query heads, K key/value heads, G = H / K, C head size, S tokens per page, P
 pages in a block table. Pages are those of :class:`herdlm.generate.paged_attention.PagedCache`, [pages, 2K, S, C]; heads
@@ -27,7 +27,7 @@ def rotate_and_write_kernel(
     rotate: tl.constexpr,
     block: tl.constexpr,
 ):
-    """A token's queries rotated in place; its keys, rotated, and values written to their page. ``block`` heads each."""
+    """Rotate a token's queries in place; write its rotated keys and its values to their page. ``block`` heads each."""
     token = tl.program_id(0).to(tl.int64)
     every: tl.constexpr = query_heads + 2 * kv_heads
     head = tl.program_id(1) * block + tl.arange(0, block)
@@ -72,8 +72,8 @@ def attend_decoding_kernel(
 ):
     """One key/value head's queries of a segment against a run of its keys ("flash decoding").
 
-    How many keys a split takes follows from the length when it runs. With one split the result goes to ``out``, else
-    to ``partial`` [R, H, splits, C] with its log-sum-exp to the base 2 in ``norms`` [R, H, splits].
+    Each split derives its share of the keys from the length at run time. With one split the result goes to ``out``,
+    else to ``partial`` [R, H, splits, C] with its base-2 log-sum-exp in ``norms`` [R, H, splits].
     """
     row, head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     length = tl.load(segments + row * 3 + 2)
@@ -122,7 +122,7 @@ def attend_decoding_kernel(
 def join_splits_kernel(
     partial, norms, segments, out, query_heads: tl.constexpr, size: tl.constexpr, splits: tl.constexpr
 ):
-    """What the splits found of one segment's head, put together by their log-sum-exp."""
+    """Combine the splits of one segment's head by their log-sum-exp."""
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     split, channel = tl.arange(0, splits), tl.arange(0, size)
     at = (row * query_heads + head) * splits + split
@@ -177,7 +177,7 @@ def attend_prompts_kernel(
         v = tl.load(at[:, None] + (kv_heads * page_size * size) + channel[None, :], mask=inside[:, None], other=0.0)
         scores = tl.dot(q, k, input_precision="ieee") * scale
         scores = tl.where(key[None, :] <= last[:, None], scores, float("-inf"))
-        larger = tl.maximum(largest, tl.max(scores, 1))  # finite from the first block on: all may see key 0
+        larger = tl.maximum(largest, tl.max(scores, 1))  # finite from the first block on: every query sees key 0
         weights = tl.exp2(scores - larger[:, None])
         fade = tl.exp2(largest - larger)
         total = total * fade + tl.sum(weights, 1)
@@ -208,7 +208,7 @@ def swiglu_kernel(gate_up, out, size, block: tl.constexpr):
 
 @triton.jit
 def quantize_kernel(x, values, scales, size, cap, joined: tl.constexpr, block: tl.constexpr):
-    """A row [F] to FP8 and its scale; with ``joined``, of SwiGLU of a row [2F]. As fp8.quantize_activation."""
+    """Round a row [F] to FP8, or with ``joined`` SwiGLU of a row [2F], as ``fp8.linear.quantize_activation``."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, block)
     inside = column < size
@@ -219,7 +219,7 @@ def quantize_kernel(x, values, scales, size, cap, joined: tl.constexpr, block: t
         narrow = tl.load(x + row * size + column, mask=inside, other=0.0)
     wide = narrow.to(tl.float32)
     magnitude = tl.abs(wide)
-    broken = tl.max((magnitude < float("inf")).to(tl.int32) ^ 1, 0)  # of NaN every comparison is false
+    broken = tl.max((magnitude < float("inf")).to(tl.int32) ^ 1, 0)  # every comparison with NaN is false
     scale = tl.div_rn(tl.minimum(tl.maximum(tl.max(magnitude, 0), 1e-30), cap), 448.0)
     scale = tl.where(broken > 0, float("nan"), scale)
     quotient = tl.div_rn(wide, tl.zeros((block,), tl.float32) + scale)

@@ -16,20 +16,20 @@ from herdlm.generate.gpu.kernels import (
     swiglu_kernel,
 )
 from herdlm.generate.gpu.plan import AttentionPlan, prompt_rows
+from herdlm.model.fp8 import FP8
 
-FP8 = torch.float8_e4m3fn
 LOG2_E = 1 / math.log(2)
-LEAST_ROWS = 16  # that a matrix unit takes
-PROGRAMS = 512  # that keep the memory of a large GPU busy: a few for each of its 132 multiprocessors
+LEAST_ROWS = 16  # the smallest matrix a tensor core takes
+PROGRAMS = 512  # enough to saturate a large GPU's memory: a few for each of its 132 multiprocessors
 LEAST_SPLITS, MOST_SPLITS = 8, 64
 
 
 def rotate_and_write(heads: Tensor, rotation: Tensor | None, slots: Tensor, pages: Tensor) -> None:
-    """Turn queries in place, write keys and values to their slots.
+    """Rotate queries in place, and write rotated keys and values to their slots.
 
     Args:
-        heads: [N, H + 2K, C], contiguous; two channels that RoPE turns together are neighbors.
-        rotation: [N, 1, C/2] complex, of length 1; None where queries and keys have been rotated.
+        heads: [N, H + 2K, C], contiguous; two channels that RoPE rotates together are neighbors.
+        rotation: [N, 1, C/2] complex, of length 1; None if queries and keys are rotated already.
         slots: [N] integers, page * S + offset.
         pages: one layer's.
     """
@@ -43,15 +43,15 @@ def rotate_and_write(heads: Tensor, rotation: Tensor | None, slots: Tensor, page
 
 
 def decode_blocks(dtype: torch.dtype, segments: int, kv_heads: int) -> tuple[int, int]:
-    """Keys that :func:`attend_decoding` takes at once, and how many such blocks a split has at least."""
+    """How many keys :func:`attend_decoding` takes at once, and the least number of such blocks in a split."""
     return (64 if dtype.itemsize == 2 else 32), (2 if segments * kv_heads < PROGRAMS // 4 else 4)
 
 
 def splits_for(segments: int, kv_heads: int, keys: int, least: int) -> int:
-    """Into how many parts of at least ``least`` keys a segment's are cut at the most, if none has more than ``keys``.
+    """The number of splits of at least ``least`` keys each, for segments of at most ``keys`` keys.
 
-    Where there are more segments, each may still be far longer than the others; parts that stay empty cost little.
-    Results do not depend on ``keys``: a length that fits one part is never cut.
+    A batch keeps several splits even if it has many segments, as one may be far longer than the others; empty splits
+    cost little. Results do not depend on ``keys``: a segment that fits one split is never cut.
     """
     if keys <= least:
         return 1
@@ -59,12 +59,12 @@ def splits_for(segments: int, kv_heads: int, keys: int, least: int) -> int:
 
 
 def attend_decoding(heads: Tensor, pages: Tensor, plan: AttentionPlan, out: Tensor) -> None:
-    """Attention of the segments that feed one token each; those without keys give zeros.
+    """Attention of the decoding segments; those without keys give zeros.
 
     Args:
-        heads: [N, H + 2K, C], contiguous; queries and keys have been rotated and keys and values written.
+        heads: [N, H + 2K, C], contiguous; queries are rotated, keys and values written.
         pages: one layer's.
-        out: [N, H, C], contiguous; the segments' tokens are written.
+        out: [N, H, C], contiguous; receives the segments' tokens.
     """
     _, every, size = heads.shape
     kv_heads, page_size, count = pages.shape[1] // 2, pages.shape[2], len(plan.decoding)
@@ -102,14 +102,14 @@ def attend_decoding(heads: Tensor, pages: Tensor, plan: AttentionPlan, out: Tens
 
 
 def stages(heads: Tensor) -> int:
-    """Depth of the loops' pipeline: with 5 two blocks of keys are on their way, as shared memory allows."""
+    """Depth of the loops' software pipeline: with 5, two blocks of keys are in flight, as shared memory allows."""
     if heads.dtype.itemsize > 2:
         return 1
     return 5 if heads.shape[2] <= 128 else 3
 
 
 def attend_prompts(heads: Tensor, pages: Tensor, plan: AttentionPlan, out: Tensor) -> None:
-    """Causal attention of runs of prompts' tokens to all keys before them and their own; as :func:`attend_decoding`."""
+    """Causal attention of runs of prompts' tokens; arguments as for :func:`attend_decoding`."""
     _, every, size = heads.shape
     kv_heads, page_size = pages.shape[1] // 2, pages.shape[2]
     query_heads, narrow = every - 2 * kv_heads, heads.dtype.itemsize == 2
@@ -142,9 +142,9 @@ def swiglu(gate_up: Tensor) -> Tensor:
 
 
 def quantize_rows(x: Tensor, cap: float, *, joined: bool = False) -> tuple[Tensor, Tensor]:
-    """As :func:`herdlm.generate.fp8.linear.quantize_activation` by rows, of x [N, F], contiguous.
+    """As :func:`herdlm.generate.fp8.linear.quantize_activation` by rows, for x [N, F], contiguous.
 
-    With ``joined`` x is [N, 2F], and its :func:`swiglu` is what is quantized.
+    With ``joined``, x is [N, 2F] and its :func:`swiglu` is quantized.
     """
     count, size = x.shape[0], x.shape[1] // 2 if joined else x.shape[1]
     values = torch.empty((count, size), dtype=FP8, device=x.device)
@@ -155,5 +155,5 @@ def quantize_rows(x: Tensor, cap: float, *, joined: bool = False) -> tuple[Tenso
 
 
 def power_of_two(size: int) -> int:
-    """The least that is not below ``size``."""
+    """The least power of two that is not below ``size``."""
     return 1 << (size - 1).bit_length()

@@ -1,8 +1,8 @@
-"""A layer of generation on a GPU: the fused layer with its small operations in kernels of their own.
+"""A layer of generation on a GPU: the fused layer with kernels for its small operations.
 
-A step that feeds few tokens reads the weights once and does little else, so what counts beside their bytes is the
-number of launches. A layer of plain matrices has ten: two norms, four products (of which two add to the stream), RoPE
-with the writing of keys and values, attention and the joining of its parts, and SwiGLU.
+A step of few tokens reads the weights once and does little else, so its speed depends on their bytes and on the number
+of launches. A layer of plain matrices has ten: two norms, four products (two of which add to the residual stream), RoPE
+with the writing of keys and values, attention, the combination of its splits, and SwiGLU.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from herdlm.model.transformer import Layer
 
 
 class KernelLayer(FusedLayer):
-    """See :class:`herdlm.generate.cpu.fused.FusedLayer`, which it is under any other attention than the kernels'."""
+    """See :class:`herdlm.generate.cpu.fused.FusedLayer`; with attention other than the kernels' it is just that."""
 
     def __init__(
         self, whole: Layer, compute: torch.dtype, group: dist.ProcessGroup | None = None, *, compiled: bool = False
@@ -33,7 +33,7 @@ class KernelLayer(FusedLayer):
         """See :meth:`herdlm.generate.cpu.fused.FusedLayer.forward`."""
         if not isinstance(attend, PlannedAttention):
             return super().forward(x, rotation, attend)
-        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # where Triton launches
+        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # Triton launches on the current device
             heads = self._heads(self.input_layernorm(x))
             mixed = attend.attend_unrotated(self.number, heads, rotation).flatten(1)
             self._add_product(x, mixed, self.out, self.out_scale)
@@ -51,7 +51,7 @@ class KernelLayer(FusedLayer):
         return self.qkv(x).view(len(x), -1, self.head_size)
 
     def _add_product(self, x: Tensor, part: Tensor, by: Matrix | nn.Module, scale: float) -> None:
-        """Add ``part`` times a matrix to ``x``, in one operation where that can be."""
+        """Add ``part`` times a matrix to ``x``, in one operation if possible."""
         if isinstance(by, WholeMatrix) and self.group is None:
             x.addmm_(part, by.weight)
         else:
@@ -65,5 +65,5 @@ def _inner(mlp: FusedFeedForward, x: Tensor) -> Tensor:
 
 
 def layer_type(device: torch.device, compute: torch.dtype, head_size: int) -> type[FusedLayer]:
-    """The kind of layer that is fastest there."""
+    """The fastest class of layer for the device."""
     return KernelLayer if kernels_fit(device, compute, head_size) else FusedLayer

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from herdlm.generate.gpu import launches as gpu_launches
 from herdlm.generate.gpu import plan as gpu_plan
-from herdlm.generate.gpu.attention import KernelAttention, PlannedAttention, attention_for
+from herdlm.generate.gpu.attention import KernelAttention, PlannedAttention, attention_type
 from herdlm.generate.gpu.plan import AttentionPlan, plan_step
 from herdlm.generate.paged_attention import PagedAttention, PagedCache, StepInput
 from herdlm.model.config import ModelConfig
@@ -137,7 +137,7 @@ def test_any_step_is_attention_written_out(segments, page_size, group, shared):
 @pytest.mark.parametrize("segments", [[(33, 1), (17, 1), (40, 1)], [(33, 1), (8, 12), (30, 1)], [(0, 24), (12, 6)]])
 def test_the_plain_form_says_the_same_where_pages_are_shared(segments):
     given = step(segments, shared=True)
-    got = attention_for(given.cache, given.feed)(0, given.q, given.k, given.v)
+    got = attention_type(given.cache)(given.cache, given.feed)(0, given.q, given.k, given.v)
     expected = PagedAttention(given.other, given.feed)(0, given.q, given.k, given.v)
     assert (got - expected).abs().max() < 2e-6
     assert torch.equal(given.cache.layers[0], given.other.layers[0])

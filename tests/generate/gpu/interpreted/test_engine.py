@@ -12,7 +12,7 @@ import torch
 from herdlm.generate import Completion, Engine, SamplingParams
 from herdlm.generate.fp8.config import Fp8Config
 from herdlm.generate.fp8.folder import quantize_folder
-from herdlm.generate.fp8.linear import load_fp8
+from herdlm.generate.fp8.load import load_fp8
 from herdlm.generate.gpu.attention import runs_kernels
 from herdlm.generate.gpu.fp8_feed_forward import Fp8FeedForward
 from herdlm.generate.gpu.layer import KernelLayer

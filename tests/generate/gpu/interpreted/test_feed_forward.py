@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from herdlm.generate.cpu.fused import UnfusedFeedForward
-from herdlm.generate.fp8.linear import Fp8Linear, quantize_activation, weight_scale, weight_values
+from herdlm.generate.fp8.linear import Fp8Linear, quantize_activation
 from herdlm.generate.gpu import launches as gpu_launches
 from herdlm.generate.gpu.fp8_feed_forward import Fp8FeedForward, fp8_feed_forward
 from herdlm.model.config import ModelConfig
+from herdlm.model.fp8 import quantize, weight_scale
 from herdlm.model.transformer import FeedForward
 
 
@@ -80,7 +81,7 @@ def mixed(granularity: str = "row", ffn: int = 64, caps: tuple[float, float, flo
         weight = drawn(linear.out_features, linear.in_features, torch.float32, seed) * 0.1
         largest = weight.abs().amax(-1, keepdim=True) if granularity == "row" else weight.abs().amax().reshape(1)
         new.weight_scale = weight_scale(largest)
-        new.weight = weight_values(weight, new.weight_scale)
+        new.weight = quantize(weight, new.weight_scale)
         setattr(whole, name, new)
     return UnfusedFeedForward(whole, torch.bfloat16)
 
