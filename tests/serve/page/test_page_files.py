@@ -1,5 +1,6 @@
 """The page's files as they are served: what they may do, and that nothing comes from elsewhere."""
 
+import hashlib
 import re
 from importlib.resources import files
 
@@ -11,8 +12,11 @@ from herdlm.serve import page
 from herdlm.serve.page import page_router
 
 FILES = {
-    file.name: file.read_text(encoding="utf-8") for file in files(page).iterdir() if not file.name.startswith("__")
+    file.name: file.read_text(encoding="utf-8")
+    for file in files(page).iterdir()
+    if file.is_file() and not file.name.startswith("__")
 }
+VENDORED = {"markdown-it.js": "d5432491790141da046b1197353705db03264f40b5727f3b4b591f5aba193e30"}
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +33,7 @@ def test_the_page_is_there_with_all_that_it_names(client):
     named = re.findall(r'(?:src|href)="([^"#]+)"', index.text)
     assert {"page/style.css", "page/main.js", "page/theme.js", "page/icon.svg"} == set(named)
     modules = {found for text in FILES.values() for found in re.findall(r'from "\./([^"]+)"', text)}
+    assert "vendor/markdown-it.js" in modules
     for name in {f"/{name}" for name in named} | {f"/page/{name}" for name in modules}:
         assert client.get(name).status_code == 200
     types = {name: client.get(f"/page/{name}").headers["content-type"] for name in ("main.js", "style.css", "icon.svg")}
@@ -39,7 +44,9 @@ def test_the_page_is_there_with_all_that_it_names(client):
     }
 
 
-@pytest.mark.parametrize("path", ["/", "/page/main.js", "/page/style.css", "/page/icon.svg"])
+@pytest.mark.parametrize(
+    "path", ["/", "/page/main.js", "/page/vendor/markdown-it.js", "/page/style.css", "/page/icon.svg"]
+)
 def test_every_file_comes_with_a_strict_policy(client, path):
     headers = client.get(path).headers
     policy = dict(rule.split(" ", 1) for rule in headers["content-security-policy"].split("; "))
@@ -59,10 +66,22 @@ def test_an_unchanged_file_is_not_sent_again(client):
 
 
 @pytest.mark.parametrize(
-    "path", ["/page/__init__.py", "/page/", "/page/../app.py", "/page/%2e%2e/app.py", "/page/index.html"]
+    "path",
+    ["/page/__init__.py", "/page/", "/page/vendor/", "/page/../app.py", "/page/%2e%2e/app.py", "/page/index.html"],
 )
 def test_nothing_else_is_served(client, path):
     assert client.get(path).status_code == 404
+
+
+def test_vendored_files_are_unchanged_and_come_with_version_source_and_license():
+    folder = files(page).joinpath("vendor")
+    scripts = {file.name: file.read_bytes() for file in folder.iterdir() if file.name.endswith(".js")}
+    assert {name: hashlib.sha256(content).hexdigest() for name, content in scripts.items()} == VENDORED
+    readme = folder.joinpath("README.md").read_text(encoding="utf-8")
+    assert all(digest in readme for digest in VENDORED.values())
+    (version,) = re.findall(rb"^/\*! markdown-it ([\d.]+) ", scripts["markdown-it.js"])
+    assert f"markdown-it {version.decode()}" in readme
+    assert f"\nmarkdown-it {version.decode()}\n" in folder.joinpath("LICENSES.txt").read_text(encoding="utf-8")
 
 
 def test_no_file_names_another_host():

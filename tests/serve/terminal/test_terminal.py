@@ -254,7 +254,7 @@ def test_a_servers_model_answers_as_the_same_model_here(server, talk):
     remote = Conversation(RemoteModels(server.url), talk.params, answers=io.StringIO(), notes=io.StringIO())
     for line in ("/system Be brief.", "Hello there", "And again"):
         talk.handle(line)
-        remote.take(line)
+        remote.handle(line)
     assert remote.messages == talk.messages
     assert remote.notes.getvalue() == talk.notes.getvalue()
 
@@ -372,7 +372,7 @@ def test_what_would_steer_a_terminal_never_reaches_it(scripted):
     assert terminal.answers.getvalue() == f"{CLEAN}\n"
     assert plain.answers.getvalue() == f"{EVIL}\n"  # a file gets the answer as it is
     scripted.answer = lambda body: failure(400, "no \x1b[2J")
-    plain.take("Hello")
+    plain.handle("Hello")
     assert "\x1b" not in plain.notes.getvalue()
 
 

@@ -39,7 +39,7 @@ def in_threads(folders, **options):
 @pytest.fixture
 def room_for_two(folders, monkeypatch):
     need = next(iter(in_threads(folders))).bytes
-    monkeypatch.setattr(worker, "memory_of", lambda engine: need // 2)  # less than was estimated
+    monkeypatch.setattr(worker, "memory_bytes", lambda engine: need // 2)  # less than was estimated
     return in_threads(folders, memory_gib=1.75 * need / GIB, wait_seconds=0.3)
 
 
@@ -65,7 +65,7 @@ def test_the_least_recently_used_idle_model_makes_room(room_for_two):
 
 def test_a_guard_takes_its_part_of_the_memory(folders, guard_folder, monkeypatch):
     need = next(iter(in_threads(folders))).bytes
-    monkeypatch.setattr(worker, "memory_of", lambda engine: need // 2)
+    monkeypatch.setattr(worker, "memory_bytes", lambda engine: need // 2)
     engine = Engine.load(guard_folder)
     guard = Moderator(guard_folder, launch=lambda connection: WorkerThread(engine, connection))
     with pytest.raises(InputError, match=r"one needs about .* GiB beside the guard's .*, the limit is .* --memory-gib"):

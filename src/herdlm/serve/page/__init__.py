@@ -41,21 +41,23 @@ TYPES = {
 def page_router() -> APIRouter:
     """Routes of the page: ``/`` and its files under ``/page/``. They hold no secret and ask for no key."""
     router = APIRouter(include_in_schema=False)
-    for file in sorted(files(__package__).iterdir(), key=lambda file: file.name):
-        name = file.name
-        kind = TYPES.get(name.rpartition(".")[2])
-        if kind is not None:
-            _serve(router, "/" if name == "index.html" else f"/page/{name}", file.read_bytes(), kind)
+    folder = files(__package__)
+    for prefix in ("", "vendor/"):
+        for file in sorted(folder.joinpath(prefix).iterdir(), key=lambda file: file.name):
+            media_type = TYPES.get(file.name.rpartition(".")[2])
+            if media_type is not None:
+                path = "/" if file.name == "index.html" else f"/page/{prefix}{file.name}"
+                _add_route(router, path, file.read_bytes(), media_type)
     return router
 
 
-def _serve(router: APIRouter, path: str, content: bytes, kind: str) -> None:
+def _add_route(router: APIRouter, path: str, content: bytes, media_type: str) -> None:
     tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     headers = HEADERS | {"etag": tag}
 
     async def answer(request: Request) -> Response:
         if tag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
-        return Response(content, media_type=kind, headers=headers)
+        return Response(content, media_type=media_type, headers=headers)
 
     router.add_api_route(path, answer, methods=["GET", "HEAD"])
