@@ -12,8 +12,8 @@ import torch.nn.functional as F
 
 from herdlm.base.artefact import read_manifest, verify
 from herdlm.base.errors import DamagedError, InputError
-from herdlm.compare.compare import Material, compare, lines, read_prompts, read_texts
-from herdlm.compare.measure import Asking
+from herdlm.compare.compare import ComparisonData, compare, lines, read_prompts, read_texts
+from herdlm.compare.measure import AnswerSampling
 from herdlm.generate.fp8.config import Fp8Config
 from herdlm.generate.fp8.folder import quantize_folder
 from herdlm.generate.fp8.linear import load_fp8
@@ -54,13 +54,13 @@ def folders(tmp_path_factory, tokenizer):
 
 @pytest.fixture(scope="module")
 def told(folders):
-    material = Material(folders / "text.txt", folders / "prompts.jsonl", folders / "reward")
+    material = ComparisonData(folders / "text.txt", folders / "prompts.jsonl", folders / "reward")
     return compare(
         folders / "bf16",
         folders / "fp8",
         folders / "report",
         material,
-        asking=Asking(max_tokens=12),
+        sampling=AnswerSampling(max_tokens=12),
         seq_len=64,
         device="cpu",
         quiet=True,
@@ -70,12 +70,18 @@ def told(folders):
 def test_the_report_is_an_artefact_with_numbers_answers_and_a_page(folders, told):
     manifest = read_manifest(folders / "report")
     verify(folders / "report", manifest)
-    assert set(manifest.files) == {"answers.jsonl", "damage.html", "damage.json"}
-    assert manifest.kind == "damage" and set(manifest.inputs) == {"original", "changed", "text", "prompts", "reward"}
-    assert json.loads((folders / "report" / "damage.json").read_text()) == told
+    assert set(manifest.files) == {"answers.jsonl", "comparison.html", "comparison.json"}
+    assert manifest.kind == "comparison" and set(manifest.inputs) == {
+        "original",
+        "changed",
+        "text",
+        "prompts",
+        "reward",
+    }
+    assert json.loads((folders / "report" / "comparison.json").read_text()) == told
     assert manifest.counts["kl"] == told["text"]["kl"]
     with pytest.raises(InputError, match="exists"):
-        compare(folders / "bf16", folders / "fp8", folders / "report", Material(folders / "text.txt"))
+        compare(folders / "bf16", folders / "fp8", folders / "report", ComparisonData(folders / "text.txt"))
 
 
 def test_weights_are_those_of_the_files(folders, told):
@@ -150,8 +156,8 @@ def test_right_answers_are_counted_by_task(told, folders, tmp_path):
         folders / "bf16",
         folders / "fp8",
         tmp_path / "out",
-        Material(None, tmp_path / "known.jsonl"),
-        asking=Asking(max_tokens=12),
+        ComparisonData(None, tmp_path / "known.jsonl"),
+        sampling=AnswerSampling(max_tokens=12),
         device="cpu",
         quiet=True,
     )
@@ -177,7 +183,7 @@ def test_benchmarks_are_answered_by_likelihood_and_paired(folders, tmp_path):
         folders / "bf16",
         folders / "fp8",
         tmp_path / "out",
-        Material(benchmarks=tmp_path / "b.jsonl"),
+        ComparisonData(benchmarks=tmp_path / "b.jsonl"),
         device="cpu",
         quiet=True,
     )
@@ -205,7 +211,7 @@ def test_benchmarks_are_answered_by_likelihood_and_paired(folders, tmp_path):
         assert task["nats"]["difference"]["high"] == pytest.approx(moved.mean() + half, abs=1e-3)
     assert any("all: right" in line for line in lines(found))
     assert read_manifest(tmp_path / "out").counts["benchmark_difference"]
-    assert "Nats per byte" in (tmp_path / "out" / "damage.html").read_text()
+    assert "Nats per byte" in (tmp_path / "out" / "comparison.html").read_text()
 
 
 def likelihood(model, tokenizer, question, choice):
@@ -216,13 +222,13 @@ def likelihood(model, tokenizer, question, choice):
 
 
 def test_a_model_against_itself_has_no_damage(folders, tmp_path):
-    material = Material(folders / "text.txt", folders / "prompts.jsonl", folders / "reward")
+    material = ComparisonData(folders / "text.txt", folders / "prompts.jsonl", folders / "reward")
     told = compare(
         folders / "fp8",
         folders / "fp8",
         tmp_path / "out",
         material,
-        asking=Asking(2, 1.0, 8),
+        sampling=AnswerSampling(2, 1.0, 8),
         seq_len=64,
         device="cpu",
         quiet=True,
@@ -237,10 +243,10 @@ def test_a_run_gives_its_own_material(tmp_path):
     for name in ("tokens/web-validation", "bank", "round-2-reward", "round-10-reward"):
         (tmp_path / "stages" / name).mkdir(parents=True)
     (tmp_path / "stages" / "bank" / "held_out.jsonl").write_text("{}")
-    assert Material().or_of_run(tmp_path) == Material()  # no run: no recipe.json
+    assert ComparisonData().or_of_run(tmp_path) == ComparisonData()  # no run: no recipe.json
     (tmp_path / "recipe.json").write_text("{}")
     stages = tmp_path / "stages"
-    assert Material(text=tmp_path / "mine").or_of_run(tmp_path) == Material(
+    assert ComparisonData(text=tmp_path / "mine").or_of_run(tmp_path) == ComparisonData(
         tmp_path / "mine", stages / "bank" / "held_out.jsonl", stages / "round-10-reward"
     )
 
@@ -280,11 +286,11 @@ def test_bad_prompts_are_named(tmp_path, content, said):
 
 
 def test_what_does_not_belong_together_is_refused(folders, tmp_path, tokenizer):
-    out, text = tmp_path / "out", Material(folders / "text.txt")
+    out, text = tmp_path / "out", ComparisonData(folders / "text.txt")
     with pytest.raises(InputError, match="nothing to compare on"):
-        compare(folders / "bf16", folders / "fp8", out, Material())
+        compare(folders / "bf16", folders / "fp8", out, ComparisonData())
     with pytest.raises(InputError, match="there are no prompts"):
-        compare(folders / "bf16", folders / "fp8", out, Material(folders / "text.txt", None, folders / "reward"))
+        compare(folders / "bf16", folders / "fp8", out, ComparisonData(folders / "text.txt", None, folders / "reward"))
     with pytest.raises(InputError, match="vocabulary and head"):
         compare(folders / "bf16", folders / "reward", out, text)
     with pytest.raises(InputError, match="writes nothing"):
@@ -294,9 +300,9 @@ def test_what_does_not_belong_together_is_refused(folders, tmp_path, tokenizer):
             folders / "bf16",
             folders / "fp8",
             out,
-            Material(None, folders / "prompts.jsonl", folders / "bf16"),
+            ComparisonData(None, folders / "prompts.jsonl", folders / "bf16"),
             quiet=True,
         )
     with pytest.raises(InputError, match="are the same"):
-        Asking(samples=2)
+        AnswerSampling(samples=2)
     assert not out.exists()

@@ -12,7 +12,7 @@ from herdlm.base.artefact import InputEntry, require_file, write_text_durably
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.base.progress import Progress
 from herdlm.base.standalone import input_folder, standalone
-from herdlm.compare.measure import Asking, Pair, Reward, answer_damage, benchmark_damage, text_damage
+from herdlm.compare.measure import AnswerSampling, Pair, Reward, compare_answers, compare_benchmarks, compare_text
 from herdlm.evaluate.choices import read_choices
 from herdlm.evaluate.perplexity import validation_batches
 from herdlm.generate.fp8.config import Fp8Config
@@ -22,20 +22,20 @@ from herdlm.model.folders import model_folder, model_name
 from herdlm.model.weights import open_weights
 from herdlm.plan.memory import Node, fit_table
 from herdlm.report import format
-from herdlm.report.damage_page import PAGE, render_damage_page
+from herdlm.report.comparison_page import PAGE, render_comparison_page
 from herdlm.tokens.batch import Batch
 from herdlm.tokens.dialogs import write_jsonl
 from herdlm.tokens.documents import read_documents
 from herdlm.tokens.shards import ShardWriter
 from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_TEXT, PAD, Tokenizer
 
-DAMAGE = "damage.json"
+COMPARISON = "comparison.json"
 ANSWERS = "answers.jsonl"
 CONTEXT, CONCURRENCY = 8192, 16  # of the will-it-fit table
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class ComparisonData:
     """What models are compared on, any of which may lack.
 
     A token shard or a file of text, prompts, a reward model's folder, a file of benchmark questions.
@@ -46,14 +46,14 @@ class Material:
     reward: Path | None = None
     benchmarks: Path | None = None
 
-    def or_of_run(self, run: Path) -> Material:
+    def or_of_run(self, run: Path) -> ComparisonData:
         """What a run has, where nothing was given: its validation text, held-out questions, last reward model."""
         if not (run / "recipe.json").is_file():
             return self
         stages = run / "stages"
         rewards = sorted(stages.glob("round-*-reward"), key=lambda path: int(path.name.split("-")[1]))
         text, prompts = stages / "tokens" / "web-validation", stages / "bank" / "held_out.jsonl"
-        return Material(
+        return ComparisonData(
             self.text or (text if text.is_dir() else None),
             self.prompts or (prompts if prompts.is_file() else None),
             self.reward or (rewards[-1] if rewards else None),
@@ -65,9 +65,9 @@ def compare(
     original: Path,
     changed: Path,
     out: Path,
-    material: Material,
+    material: ComparisonData,
     *,
-    asking: Asking | None = None,
+    sampling: AnswerSampling | None = None,
     prompts: int = 256,
     rows: int = 256,
     seq_len: int = 1024,
@@ -87,7 +87,7 @@ def compare(
         InputError: ``out`` exists, there is nothing to compare on, or models do not belong together.
         DamagedError: a file is damaged.
     """
-    material, asking = material.or_of_run(original), asking or Asking()
+    material, sampling = material.or_of_run(original), sampling or AnswerSampling()
     if not (material.text or material.prompts or material.benchmarks):
         raise InputError("there is nothing to compare on", "Give --text, --prompts or --benchmarks")
     if material.reward and not material.prompts:
@@ -101,19 +101,19 @@ def compare(
         "benchmarks": material.benchmarks,
     }
     inputs |= {role: input_folder(path) for role, path in given.items() if path}
-    settings = {**asdict(asking), "prompts": prompts, "rows": rows, "seq_len": seq_len}
-    with standalone(out, kind="damage", name="compare", settings=settings, inputs=inputs, seed=asking.seed) as (
+    settings = {**asdict(sampling), "prompts": prompts, "rows": rows, "seq_len": seq_len}
+    with standalone(out, kind="comparison", name="compare", settings=settings, inputs=inputs, seed=sampling.seed) as (
         made,
         work,
         counts,
     ):
-        told = write_damage(
+        told = write_comparison(
             made,
             work,
             folders["original"],
             folders["changed"],
             material,
-            asking=asking,
+            sampling=sampling,
             prompts=prompts,
             rows=rows,
             seq_len=seq_len,
@@ -124,21 +124,21 @@ def compare(
     return told
 
 
-def write_damage(
+def write_comparison(
     out: Path,
     work: Path,
     original: Path,
     changed: Path,
-    material: Material,
+    material: ComparisonData,
     *,
-    asking: Asking,
+    sampling: AnswerSampling,
     prompts: int,
     rows: int,
     seq_len: int,
     device: str,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Measure and write damage.json, damage.html and, where there are prompts, answers.jsonl into ``out``."""
+    """Measure and write comparison.json, comparison.html and, where there are prompts, answers.jsonl into ``out``."""
     _check_same(original, changed)
     with Progress("load", 2, "models", quiet=quiet) as progress:
         pair = Pair.load(original, changed, device=device)
@@ -160,16 +160,16 @@ def write_damage(
     if material.text:
         length = min(seq_len, pair.original.config.max_seq_len)
         batches = _batches(material.text, work, pair.tokenizer, length, rows)
-        told["text"] = text_damage(pair, batches)
+        told["text"] = compare_text(pair, batches)
     if material.benchmarks:
-        told["benchmarks"] = benchmark_damage(pair, read_choices(material.benchmarks))
+        told["benchmarks"] = compare_benchmarks(pair, read_choices(material.benchmarks))
     if material.prompts:
         questions = read_prompts(material.prompts)[:prompts]
         reward = _reward(material.reward, device) if material.reward else None
-        told["answers"], each = answer_damage(pair, questions, asking, reward)
+        told["answers"], each = compare_answers(pair, questions, sampling, reward)
         write_jsonl(out / ANSWERS, each)
-    write_text_durably(out / DAMAGE, json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    (out / PAGE).write_text(render_damage_page(told), encoding="utf-8")
+    write_text_durably(out / COMPARISON, json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    (out / PAGE).write_text(render_comparison_page(told), encoding="utf-8")
     return told
 
 

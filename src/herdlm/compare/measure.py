@@ -54,7 +54,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class AnswerSampling:
     """How prompts are answered. Temperature 0 is greedy, and then one sample is all there is to see."""
 
     samples: int = 1
@@ -75,14 +75,14 @@ class Reward:
     tokenizer: Tokenizer
 
 
-def text_damage(pair: Pair, batches: Sequence[Batch]) -> dict[str, Any]:
+def compare_text(pair: Pair, batches: Sequence[Batch]) -> dict[str, Any]:
     """Next-token distributions and perplexity on text, with how the divergence is spread over tokens."""
     parts = [token_divergence(pair.original, pair.changed, batch) for batch in batches]
     return _told(summary(parts)) | {"spread": _spread(np.concatenate([part.kl for part in parts]))}
 
 
-def answer_damage(
-    pair: Pair, questions: Sequence[Question], asking: Asking, reward: Reward | None
+def compare_answers(
+    pair: Pair, questions: Sequence[Question], sampling: AnswerSampling, reward: Reward | None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Both models' answers: how many are the same, right, and how a reward model likes them.
 
@@ -97,10 +97,10 @@ def answer_damage(
             Engine(model, pair.tokenizer),
             pair.tokenizer,
             questions,
-            samples=asking.samples,
-            temperature=asking.temperature,
-            max_tokens=asking.max_tokens,
-            seed=asking.seed,
+            samples=sampling.samples,
+            temperature=sampling.temperature,
+            max_tokens=sampling.max_tokens,
+            seed=sampling.seed,
             title=f"answers, {side}",
         )
         for side, model in (("original", pair.original), ("changed", pair.changed))
@@ -114,8 +114,8 @@ def answer_damage(
         row["kl"] = float(part.kl.mean()) if part else None
     told: dict[str, Any] = {
         "prompts": len(rows),
-        "samples": asking.samples,
-        "temperature": asking.temperature,
+        "samples": sampling.samples,
+        "temperature": sampling.temperature,
         "same_answers": float(np.mean([row["original"] == row["changed"] for row in rows])),
         "along_answers": _told(summary([part for part in along if part])) if any(along) else None,
         "tasks": _tasks(questions, rows),
@@ -127,7 +127,7 @@ def answer_damage(
     return told, rows
 
 
-def benchmark_damage(pair: Pair, questions: Sequence[ChoiceQuestion]) -> dict[str, Any]:
+def compare_benchmarks(pair: Pair, questions: Sequence[ChoiceQuestion]) -> dict[str, Any]:
     """Both models on questions of multiple choice: right answers, and nats per byte of the right choice, both paired.
 
     The second moves with every weight, where a right answer only changes at the border between two choices.

@@ -180,21 +180,21 @@ class DifferenceRecord(Record):
     high: float
 
 
-class RewardDamageRecord(Record):
+class RewardComparisonRecord(Record):
     """Without a difference where fewer than two answers could be scored."""
 
     difference: DifferenceRecord | None
 
 
-class AnswerDamageRecord(Record):
-    reward: RewardDamageRecord
+class AnswerComparisonRecord(Record):
+    reward: RewardComparisonRecord
 
 
-class DamageRecord(Record):
-    """damage.json."""
+class ComparisonRecord(Record):
+    """comparison.json."""
 
     text: DivergenceRecord
-    answers: AnswerDamageRecord
+    answers: AnswerComparisonRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ import torch
 
 from herdlm.align.bank.answers import examine
 from herdlm.align.bank.tasks import Question
-from herdlm.compare.compare import Material, headline, write_damage
-from herdlm.compare.measure import Asking
+from herdlm.compare.compare import ComparisonData, headline, write_comparison
+from herdlm.compare.measure import AnswerSampling
 from herdlm.evaluate.intervals import pass_rate
 from herdlm.evaluate.perplexity import text_loss
 from herdlm.generate import Engine
@@ -73,13 +73,13 @@ def examine_stage(context: Context) -> dict[str, Any]:
 def compare_stage(context: Context) -> dict[str, Any]:
     """What FP8 did to the flagship: the damage report on held-out text, questions and the last round's reward model."""
     inputs = context.inputs
-    told = write_damage(
+    told = write_comparison(
         context.out,
         context.work,
         inputs["original"],
         inputs["changed"],
-        Material(inputs["tokens"] / "web-validation", inputs["bank"] / "held_out.jsonl", inputs["reward"]),
-        asking=Asking(max_tokens=MAX_ANSWER_TOKENS),
+        ComparisonData(inputs["tokens"] / "web-validation", inputs["bank"] / "held_out.jsonl", inputs["reward"]),
+        sampling=AnswerSampling(max_tokens=MAX_ANSWER_TOKENS),
         prompts=COMPARED_QUESTIONS,
         rows=COMPARED_ROWS,
         seq_len=context.recipe.pretrain.seq_len,

@@ -203,8 +203,8 @@ def _steps(answers: _Answers, recipe: Recipe) -> list[Check]:
 
 def _quantization(records: Records, answers: _Answers) -> Quantization:
     counts = records[FP8].counts(read.QuantizationCounts)
-    damage = records["compare-fp8"].json("damage.json", read.DamageRecord)
-    divergence, reward = damage.text, damage.answers.reward.difference
+    comparison = records["compare-fp8"].json("comparison.json", read.ComparisonRecord)
+    divergence, reward = comparison.text, comparison.answers.reward.difference
     pairs = list(zip(answers.right(BF16), answers.right(FP8), strict=True))
     return Quantization(
         original=BF16,

@@ -10,7 +10,7 @@ from herdlm.report.frame import Section, framed
 from herdlm.report.markup import Child, Html, foreign, table, tag
 from herdlm.report.scales import Scale, covering
 
-PAGE = "damage.html"
+PAGE = "comparison.html"
 FRAME = 1 / 30  # of a histogram's width, kept free at both ends
 MORE_STYLE = """
 .fits { color: var(--good); font-weight: 600; } .fits-not { color: var(--bad); font-weight: 600; }
@@ -19,8 +19,8 @@ MORE_STYLE = """
 """
 
 
-def render_damage_page(told: dict[str, Any]) -> str:
-    """The whole page from the content of damage.json. Equal data give equal bytes; models' text is escaped."""
+def render_comparison_page(told: dict[str, Any]) -> str:
+    """The whole page from the content of comparison.json. Equal data give equal bytes; models' text is escaped."""
     text, answers = told["text"], told["answers"]
     names = {side: told[side]["name"] for side in ("original", "changed")}
     sections: list[Section] = [("weights", "Weights", [_weights(told)])]
@@ -38,7 +38,7 @@ def render_damage_page(told: dict[str, Any]) -> str:
         f"{names['changed']} against {names['original']}",
         _cards(told),
         sections,
-        "Every number stands in damage.json, every answer in answers.jsonl. Both models were "
+        "Every number stands in comparison.json, every answer in answers.jsonl. Both models were "
         "given the same text and prompts. Intervals are of other text and prompts of the kind.",
         kind="herdlm damage report",
         style=MORE_STYLE,
