@@ -6,7 +6,8 @@ python examples/compare.py [MODEL] [TEXT] [OUT]
 import sys
 from pathlib import Path
 
-from herdlm.compare.compare import ComparisonData, compare, lines
+from herdlm.compare.compare import compare, lines
+from herdlm.compare.data import ComparisonData
 from herdlm.generate.fp8.config import Fp8Config
 from herdlm.generate.fp8.quantize import quantize
 from herdlm.model.folders import model_folder

@@ -136,6 +136,7 @@ def compare(
     If the original is a run, its validation text, held-out questions and last reward model are the defaults.
     """
     from herdlm.compare import compare as comparing
+    from herdlm.compare.data import ComparisonData
     from herdlm.compare.measure import AnswerSampling
     from herdlm.report.comparison_page import PAGE
 
@@ -143,7 +144,7 @@ def compare(
         original,
         changed,
         out,
-        comparing.ComparisonData(text, prompts, reward, benchmarks),
+        ComparisonData(text, prompts, reward, benchmarks),
         prompts=max_prompts,
         rows=max_rows,
         sampling=AnswerSampling(samples, temperature, max_tokens, seed),

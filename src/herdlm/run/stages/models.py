@@ -11,7 +11,8 @@ import torch
 
 from herdlm.align.bank.answers import examine
 from herdlm.align.bank.tasks import Question
-from herdlm.compare.compare import ComparisonData, headline, write_comparison
+from herdlm.compare.compare import headline, write_comparison
+from herdlm.compare.data import ComparisonData
 from herdlm.compare.measure import AnswerSampling
 from herdlm.evaluate.intervals import pass_rate
 from herdlm.evaluate.perplexity import text_loss
