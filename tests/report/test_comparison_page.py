@@ -1,4 +1,4 @@
-"""The damage report as a page: complete, escaped, sufficient in itself, whatever was not measured."""
+"""The comparison page: complete, escaped and self-contained, whatever was not measured."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_every_measure_is_told() -> None:
         "✗ does not fit",
         "most <script>alert(1)</script>",
         "reward 1.000 to \N{MINUS SIGN}1.000".replace("\N{MINUS SIGN}", "-"),
-        "1 answers too long",
+        "1 answers are too long",
         "at temperature 0.7",
         "2 answers each",
         "✓ right",
