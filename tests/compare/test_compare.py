@@ -1,4 +1,4 @@
-"""The damage report: its figures against ones made by hand, its material, and what it refuses."""
+"""The comparison of two models: its figures against ones computed by hand, its inputs, and what it refuses."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import torch.nn.functional as F
 
 from herdlm.base.artefact import read_manifest, verify
 from herdlm.base.errors import DamagedError, InputError
-from herdlm.compare.compare import Material, compare, lines, read_prompts, read_texts
-from herdlm.compare.measure import Asking
+from herdlm.compare.compare import compare, lines
+from herdlm.compare.data import ComparisonData, read_prompts, read_texts
+from herdlm.compare.measure import AnswerSampling
 from herdlm.generate.fp8.config import Fp8Config
 from herdlm.generate.fp8.folder import quantize_folder
 from herdlm.generate.fp8.load import load_fp8
@@ -35,7 +36,7 @@ EVERYTHING = Fp8Config(attention=True, skip_first_layers=0, skip_last_layers=0)
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, tokenizer):
     """A model, its FP8, a reward model, text and prompts."""
-    root = tmp_path_factory.mktemp("damage")
+    root = tmp_path_factory.mktemp("comparison")
     model = small_model(layers=4)
     with torch.no_grad():
         model.lm_head.weight.mul_(4)  # opinions strong enough to differ in
@@ -53,38 +54,44 @@ def folders(tmp_path_factory, tokenizer):
 
 
 @pytest.fixture(scope="module")
-def told(folders):
-    material = Material(folders / "text.txt", folders / "prompts.jsonl", folders / "reward")
+def result(folders):
+    data = ComparisonData(folders / "text.txt", folders / "prompts.jsonl", folders / "reward")
     return compare(
         folders / "bf16",
         folders / "fp8",
         folders / "report",
-        material,
-        asking=Asking(max_tokens=12),
+        data,
+        sampling=AnswerSampling(max_tokens=12),
         seq_len=64,
         device="cpu",
         quiet=True,
     )
 
 
-def test_the_report_is_an_artefact_with_numbers_answers_and_a_page(folders, told):
+def test_the_report_is_an_artefact_with_numbers_answers_and_a_page(folders, result):
     manifest = read_manifest(folders / "report")
     verify(folders / "report", manifest)
-    assert set(manifest.files) == {"answers.jsonl", "damage.html", "damage.json"}
-    assert manifest.kind == "damage" and set(manifest.inputs) == {"original", "changed", "text", "prompts", "reward"}
-    assert json.loads((folders / "report" / "damage.json").read_text()) == told
-    assert manifest.counts["kl"] == told["text"]["kl"]
+    assert set(manifest.files) == {"answers.jsonl", "comparison.html", "comparison.json"}
+    assert manifest.kind == "comparison" and set(manifest.inputs) == {
+        "original",
+        "changed",
+        "text",
+        "prompts",
+        "reward",
+    }
+    assert json.loads((folders / "report" / "comparison.json").read_text()) == result
+    assert manifest.counts["kl"] == result["text"]["kl"]
     with pytest.raises(InputError, match="exists"):
-        compare(folders / "bf16", folders / "fp8", folders / "report", Material(folders / "text.txt"))
+        compare(folders / "bf16", folders / "fp8", folders / "report", ComparisonData(folders / "text.txt"))
 
 
-def test_weights_are_those_of_the_files(folders, told):
+def test_weights_are_those_of_the_files(folders, result):
     for side, folder in (("original", "bf16"), ("changed", "fp8")):
         # a safetensors file: eight bytes, a header of so many, and the weights
         content = (folders / folder / "model.safetensors").read_bytes()
         header = 8 + int.from_bytes(content[:8], "little")
-        assert told[side]["weight_bytes"] == len(content) - header
-    assert told["changed"]["fp8_parameters"] == 4 * (3 * 32 * 64 + 2 * 32 * 32 + 2 * 32 * 16)
+        assert result[side]["weight_bytes"] == len(content) - header
+    assert result["changed"]["fp8_parameters"] == 4 * (3 * 32 * 64 + 2 * 32 * 32 + 2 * 32 * 16)
 
 
 @torch.no_grad()
@@ -95,7 +102,7 @@ def logits(model, tokens):
     ).double()
 
 
-def test_divergence_along_an_answer_is_that_of_its_tokens(folders, told):
+def test_divergence_along_an_answer_is_that_of_its_tokens(folders, result):
     tokenizer = Tokenizer.load(folders / "bf16")
     models = (load_folder(folders / "bf16", dtype=torch.float32), load_fp8(folders / "fp8", dtype=torch.float32))
     rows = [json.loads(line) for line in (folders / "report" / "answers.jsonl").read_text().splitlines()]
@@ -109,15 +116,15 @@ def test_divergence_along_an_answer_is_that_of_its_tokens(folders, told):
         means.append(float(kl.mean()))
         every += kl.tolist()
     assert [row["kl"] for row in rows] == pytest.approx(means, rel=1e-3, abs=1e-6)
-    along = told["answers"]["along_answers"]
+    along = result["answers"]["along_answers"]
     assert along["tokens"] == len(every)
     assert along["kl"] == pytest.approx(np.mean(every), rel=1e-3)
     assert along["kl_max"] == pytest.approx(max(every), rel=1e-3)
-    worst = told["answers"]["worst"]["by_divergence"]
+    worst = result["answers"]["worst"]["by_divergence"]
     assert [row["kl"] for row in worst] == sorted((row["kl"] for row in rows), reverse=True)
 
 
-def test_rewards_are_the_reward_models_and_paired(folders, told):
+def test_rewards_are_the_reward_models_and_paired(folders, result):
     tokenizer, reward = Tokenizer.load(folders / "reward"), load_folder(folders / "reward")
     rows = [json.loads(line) for line in (folders / "report" / "answers.jsonl").read_text().splitlines()]
     for row in rows:
@@ -128,7 +135,7 @@ def test_rewards_are_the_reward_models_and_paired(folders, told):
                 hidden = reward(ids, torch.arange(ids.shape[1])[None], DocumentAttention(torch.zeros_like(ids)))
                 score = float(reward.scores(hidden[0, -1:])[0])
             assert row["reward"][side] == pytest.approx(score, rel=1e-3, abs=1e-4)
-    found = told["answers"]["reward"]
+    found = result["answers"]["reward"]
     differences = [row["reward"]["changed"] - row["reward"]["original"] for row in rows]
     assert found["difference"]["value"] == pytest.approx(np.mean(differences), rel=1e-3, abs=1e-6)
     half = 1.959964 * np.std(differences, ddof=1) / math.sqrt(len(rows))
@@ -137,12 +144,12 @@ def test_rewards_are_the_reward_models_and_paired(folders, told):
         assert sum(found["histogram"][side]) == pytest.approx(1)
         mean = np.mean([row["reward"][side] for row in rows])
         assert found["distribution"][side]["mean"] == pytest.approx(mean, rel=1e-3, abs=1e-6)
-    fell = told["answers"]["worst"]["by_reward"]
+    fell = result["answers"]["worst"]["by_reward"]
     assert len(fell) == sum(d < 0 for d in differences)
 
 
-def test_right_answers_are_counted_by_task(told, folders, tmp_path):
-    assert {name: task["questions"] for name, task in told["answers"]["tasks"].items()} == {"all": 2, "files": 2}
+def test_right_answers_are_counted_by_task(result, folders, tmp_path):
+    assert {name: task["questions"] for name, task in result["answers"]["tasks"].items()} == {"all": 2, "files": 2}
     rows = [json.loads(line) for line in (folders / "report" / "answers.jsonl").read_text().splitlines()]
     known = [{"prompt": row["prompt"], "task": "copy", "answer": " ".join(row["original"].split())} for row in rows]
     (tmp_path / "known.jsonl").write_text("\n".join(map(json.dumps, known)))
@@ -150,8 +157,8 @@ def test_right_answers_are_counted_by_task(told, folders, tmp_path):
         folders / "bf16",
         folders / "fp8",
         tmp_path / "out",
-        Material(None, tmp_path / "known.jsonl"),
-        asking=Asking(max_tokens=12),
+        ComparisonData(None, tmp_path / "known.jsonl"),
+        sampling=AnswerSampling(max_tokens=12),
         device="cpu",
         quiet=True,
     )
@@ -177,7 +184,7 @@ def test_benchmarks_are_answered_by_likelihood_and_paired(folders, tmp_path):
         folders / "bf16",
         folders / "fp8",
         tmp_path / "out",
-        Material(benchmarks=tmp_path / "b.jsonl"),
+        ComparisonData(benchmarks=tmp_path / "b.jsonl"),
         device="cpu",
         quiet=True,
     )
@@ -205,7 +212,7 @@ def test_benchmarks_are_answered_by_likelihood_and_paired(folders, tmp_path):
         assert task["nats"]["difference"]["high"] == pytest.approx(moved.mean() + half, abs=1e-3)
     assert any("all: right" in line for line in lines(found))
     assert read_manifest(tmp_path / "out").counts["benchmark_difference"]
-    assert "Nats per byte" in (tmp_path / "out" / "damage.html").read_text()
+    assert "Nats per byte" in (tmp_path / "out" / "comparison.html").read_text()
 
 
 def likelihood(model, tokenizer, question, choice):
@@ -215,32 +222,32 @@ def likelihood(model, tokenizer, question, choice):
     return float(found[len(before) - 1 :].sum())
 
 
-def test_a_model_against_itself_has_no_damage(folders, tmp_path):
-    material = Material(folders / "text.txt", folders / "prompts.jsonl", folders / "reward")
-    told = compare(
+def test_a_model_against_itself_has_not_changed(folders, tmp_path):
+    data = ComparisonData(folders / "text.txt", folders / "prompts.jsonl", folders / "reward")
+    result = compare(
         folders / "fp8",
         folders / "fp8",
         tmp_path / "out",
-        material,
-        asking=Asking(2, 1.0, 8),
+        data,
+        sampling=AnswerSampling(2, 1.0, 8),
         seq_len=64,
         device="cpu",
         quiet=True,
     )
-    assert told["text"]["kl_max"] == 0 and told["text"]["top1_agreement"] == 1
-    assert told["answers"]["same_answers"] == 1 and told["answers"]["reward"]["difference"]["value"] == 0
-    assert told["answers"]["worst"]["by_reward"] == []
-    assert lines(told)[0].startswith("weights")
+    assert result["text"]["kl_max"] == 0 and result["text"]["top1_agreement"] == 1
+    assert result["answers"]["same_answers"] == 1 and result["answers"]["reward"]["difference"]["value"] == 0
+    assert result["answers"]["worst"]["by_reward"] == []
+    assert lines(result)[0].startswith("weights")
 
 
-def test_a_run_gives_its_own_material(tmp_path):
+def test_a_run_supplies_its_own_data(tmp_path):
     for name in ("tokens/web-validation", "bank", "round-2-reward", "round-10-reward"):
         (tmp_path / "stages" / name).mkdir(parents=True)
     (tmp_path / "stages" / "bank" / "held_out.jsonl").write_text("{}")
-    assert Material().or_of_run(tmp_path) == Material()  # no run: no recipe.json
+    assert ComparisonData().or_from_run(tmp_path) == ComparisonData()  # no run: no recipe.json
     (tmp_path / "recipe.json").write_text("{}")
     stages = tmp_path / "stages"
-    assert Material(text=tmp_path / "mine").or_of_run(tmp_path) == Material(
+    assert ComparisonData(text=tmp_path / "mine").or_from_run(tmp_path) == ComparisonData(
         tmp_path / "mine", stages / "bank" / "held_out.jsonl", stages / "round-10-reward"
     )
 
@@ -280,23 +287,23 @@ def test_bad_prompts_are_named(tmp_path, content, said):
 
 
 def test_what_does_not_belong_together_is_refused(folders, tmp_path, tokenizer):
-    out, text = tmp_path / "out", Material(folders / "text.txt")
+    out, text = tmp_path / "out", ComparisonData(folders / "text.txt")
     with pytest.raises(InputError, match="nothing to compare on"):
-        compare(folders / "bf16", folders / "fp8", out, Material())
+        compare(folders / "bf16", folders / "fp8", out, ComparisonData())
     with pytest.raises(InputError, match="there are no prompts"):
-        compare(folders / "bf16", folders / "fp8", out, Material(folders / "text.txt", None, folders / "reward"))
+        compare(folders / "bf16", folders / "fp8", out, ComparisonData(folders / "text.txt", None, folders / "reward"))
     with pytest.raises(InputError, match="vocabulary and head"):
         compare(folders / "bf16", folders / "reward", out, text)
     with pytest.raises(InputError, match="writes nothing"):
         compare(folders / "reward", folders / "reward", out, text)
-    with pytest.raises(InputError, match="is no reward model"):
+    with pytest.raises(InputError, match="is not a reward model"):
         compare(
             folders / "bf16",
             folders / "fp8",
             out,
-            Material(None, folders / "prompts.jsonl", folders / "bf16"),
+            ComparisonData(None, folders / "prompts.jsonl", folders / "bf16"),
             quiet=True,
         )
     with pytest.raises(InputError, match="are the same"):
-        Asking(samples=2)
+        AnswerSampling(samples=2)
     assert not out.exists()

@@ -195,7 +195,7 @@ def _contents(stage: Stage, recipe: Recipe, out: Path) -> dict[str, Any]:
     if kind == "compare":
         text = {"kl": 0.0009, "kl_p99": 0.0123, "top1_agreement": 0.975, "tokens": 400}
         reward = {"difference": {"value": -0.125, "low": -0.25, "high": 0.0625}}
-        _dump(out / "damage.json", {"text": text, "answers": {"reward": reward}})
+        _dump(out / "comparison.json", {"text": text, "answers": {"reward": reward}})
         return text
     if stage.name.endswith("-preferences"):
         return {"right_share": 0.4, "pairs": 90, "held_out_pairs": 10, "edits": 6}

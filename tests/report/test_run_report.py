@@ -300,7 +300,7 @@ ANSWER = '{"task": "copy", "prompt": "p", "answer": "a", "given": "a", "right": 
         ("examine-small-taught", write("answers.jsonl", ANSWER.replace('"right"', '"left"')), "line 1: key right"),
         ("round-1-reward", drop_count("held_out_accuracy"), "no held_out_accuracy"),
         ("flagship-fp8", drop_count("parameters_fp8"), "flagship-fp8/manifest.json, counts: key parameters_fp8"),
-        ("compare-fp8", drop_key("damage.json", "text", "kl"), "damage.json: key text.kl"),
+        ("compare-fp8", drop_key("comparison.json", "text", "kl"), "comparison.json: key text.kl"),
         ("round-1-sft", drop_file("training.json"), "round-1-sft/training.json is missing"),
     ],
 )

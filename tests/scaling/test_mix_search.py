@@ -123,7 +123,7 @@ def test_the_result_is_an_artefact_that_names_its_inputs(told, data):
     text = (out / "search.txt").read_text()
     assert "forecast for flagship" in text
     assert "the ranking held" in text
-    assert "Two sizes leave nothing to test the forecast on" in text
+    assert "With two sizes the forecast cannot be tested" in text
 
 
 def test_the_default_mix_is_trained_as_the_recipe_trains_it(told, data, tmp_path):

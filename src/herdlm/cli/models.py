@@ -136,17 +136,18 @@ def compare(
     If the original is a run, its validation text, held-out questions and last reward model are the defaults.
     """
     from herdlm.compare import compare as comparing
-    from herdlm.compare.measure import Asking
-    from herdlm.report.damage_page import PAGE
+    from herdlm.compare.data import ComparisonData
+    from herdlm.compare.measure import AnswerSampling
+    from herdlm.report.comparison_page import PAGE
 
     result = comparing.compare(
         original,
         changed,
         out,
-        comparing.Material(text, prompts, reward, benchmarks),
+        ComparisonData(text, prompts, reward, benchmarks),
         prompts=max_prompts,
         rows=max_rows,
-        asking=Asking(samples, temperature, max_tokens, seed),
+        sampling=AnswerSampling(samples, temperature, max_tokens, seed),
         seq_len=seq_len,
         device=device,
         quiet=quiet or json_,

@@ -1,19 +1,19 @@
-"""`herdlm compare`, and the stage of a run that does the same: a damage report as numbers and as a page."""
+"""Compares a model with a changed version of it, and writes the result as numbers and as a page."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from herdlm.align.bank.tasks import Question
-from herdlm.base.artefact import InputEntry, require_file, write_text_durably
-from herdlm.base.errors import DamagedError, InputError
-from herdlm.base.json_lines import json_lines, write_json_lines
+from herdlm.base.artefact import InputEntry, write_text_durably
+from herdlm.base.errors import InputError
+from herdlm.base.json_lines import write_json_lines
 from herdlm.base.progress import Progress
 from herdlm.base.standalone import input_folder, standalone
-from herdlm.compare.measure import Asking, Pair, Reward, answer_damage, benchmark_damage, text_damage
+from herdlm.compare.data import ComparisonData, read_prompts, read_texts
+from herdlm.compare.measure import AnswerSampling, Pair, Reward, compare_answers, compare_benchmarks, compare_text
 from herdlm.evaluate.choices import read_choices
 from herdlm.evaluate.perplexity import validation_batches
 from herdlm.generate.fp8.config import Fp8Config
@@ -23,127 +23,97 @@ from herdlm.model.folders import model_folder, model_name
 from herdlm.model.weights import open_weights
 from herdlm.plan.memory import Node, fit_table
 from herdlm.report import format
-from herdlm.report.damage_page import PAGE, render_damage_page
+from herdlm.report.comparison_page import PAGE, render_comparison_page
 from herdlm.tokens.batch import Batch
-from herdlm.tokens.documents import read_documents
 from herdlm.tokens.shards import ShardWriter
 from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_TEXT, PAD, Tokenizer
 
-DAMAGE = "damage.json"
+COMPARISON = "comparison.json"
 ANSWERS = "answers.jsonl"
-CONTEXT, CONCURRENCY = 8192, 16  # of the will-it-fit table
-
-
-@dataclass(frozen=True, slots=True)
-class Material:
-    """What models are compared on, any of which may lack.
-
-    A token shard or a file of text, prompts, a reward model's folder, a file of benchmark questions.
-    """
-
-    text: Path | None = None
-    prompts: Path | None = None
-    reward: Path | None = None
-    benchmarks: Path | None = None
-
-    def or_of_run(self, run: Path) -> Material:
-        """What a run has, where nothing was given: its validation text, held-out questions, last reward model."""
-        if not (run / "recipe.json").is_file():
-            return self
-        stages = run / "stages"
-        rewards = sorted(stages.glob("round-*-reward"), key=lambda path: int(path.name.split("-")[1]))
-        text, prompts = stages / "tokens" / "web-validation", stages / "bank" / "held_out.jsonl"
-        return Material(
-            self.text or (text if text.is_dir() else None),
-            self.prompts or (prompts if prompts.is_file() else None),
-            self.reward or (rewards[-1] if rewards else None),
-            self.benchmarks,
-        )
+CONTEXT, CONCURRENCY = 8192, 16  # of the table of what fits a node
 
 
 def compare(
     original: Path,
     changed: Path,
     out: Path,
-    material: Material,
+    data: ComparisonData,
     *,
-    asking: Asking | None = None,
+    sampling: AnswerSampling | None = None,
     prompts: int = 256,
     rows: int = 256,
     seq_len: int = 1024,
     device: str = "auto",
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Publish a damage report of ``changed`` against ``original`` as the artefact ``out``; returns what it tells.
+    """Publish a comparison of ``changed`` with ``original`` as the artefact ``out``.
 
     Args:
-        original, changed: model folders, or runs whose flagships are meant. Where ``original`` is a run, it gives the
-            material that is not given.
-        prompts: at most so many of them, the first.
-        rows: at most so many rows of text, drawn at random.
-        seq_len: tokens of a row of text; the model's context where that is shorter.
+        original, changed: model folders, or runs, which mean their flagships. If ``original`` is a run, it supplies
+            what is missing in ``data``.
+        prompts: use the first of them, at most this many.
+        rows: use this many rows of text at most, drawn at random.
+        seq_len: tokens in a row of text; the model's context if that is shorter.
+
+    Returns:
+        The content of ``comparison.json``.
 
     Raises:
-        InputError: ``out`` exists, there is nothing to compare on, or models do not belong together.
+        InputError: ``out`` exists, there is nothing to compare on, or the models have different shapes or tokenizers.
         DamagedError: a file is damaged.
     """
-    material, asking = material.or_of_run(original), asking or Asking()
-    if not (material.text or material.prompts or material.benchmarks):
+    data, sampling = data.or_from_run(original), sampling or AnswerSampling()
+    if not (data.text or data.prompts or data.benchmarks):
         raise InputError("there is nothing to compare on", "Give --text, --prompts or --benchmarks")
-    if material.reward and not material.prompts:
-        raise InputError("a reward model scores answers, and there are no prompts", "Give --prompts too")
+    if data.reward and not data.prompts:
+        raise InputError("a reward model scores answers, and there are no prompts", "Give --prompts as well")
     folders = {"original": model_folder(original), "changed": model_folder(changed)}
     inputs: dict[str, InputEntry] = {role: input_folder(folder) for role, folder in folders.items()}
-    given = {
-        "text": material.text,
-        "prompts": material.prompts,
-        "reward": material.reward,
-        "benchmarks": material.benchmarks,
-    }
+    given = {"text": data.text, "prompts": data.prompts, "reward": data.reward, "benchmarks": data.benchmarks}
     inputs |= {role: input_folder(path) for role, path in given.items() if path}
-    settings = {**asdict(asking), "prompts": prompts, "rows": rows, "seq_len": seq_len}
-    with standalone(out, kind="damage", name="compare", settings=settings, inputs=inputs, seed=asking.seed) as (
+    settings = {**asdict(sampling), "prompts": prompts, "rows": rows, "seq_len": seq_len}
+    with standalone(out, kind="comparison", name="compare", settings=settings, inputs=inputs, seed=sampling.seed) as (
         made,
         work,
         counts,
     ):
-        told = write_damage(
+        result = write_comparison(
             made,
             work,
             folders["original"],
             folders["changed"],
-            material,
-            asking=asking,
+            data,
+            sampling=sampling,
             prompts=prompts,
             rows=rows,
             seq_len=seq_len,
             device=pick_device(device).type,
             quiet=quiet,
         )
-        counts.update(headline(told))
-    return told
+        counts.update(headline(result))
+    return result
 
 
-def write_damage(
+def write_comparison(
     out: Path,
     work: Path,
     original: Path,
     changed: Path,
-    material: Material,
+    data: ComparisonData,
     *,
-    asking: Asking,
+    sampling: AnswerSampling,
     prompts: int,
     rows: int,
     seq_len: int,
     device: str,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Measure and write damage.json, damage.html and, where there are prompts, answers.jsonl into ``out``."""
+    """Measure, and write comparison.json, comparison.html and, if there are prompts, answers.jsonl to ``out``."""
     _check_same(original, changed)
     with Progress("load", 2, "models", quiet=quiet) as progress:
         pair = Pair.load(original, changed, device=device)
         progress.advance(2)
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "original": _about(original),
         "changed": _about(changed),
         "text": None,
@@ -157,69 +127,69 @@ def write_damage(
             config=Fp8Config(),
         ),
     }
-    if material.text:
+    if data.text:
         length = min(seq_len, pair.original.config.max_seq_len)
-        batches = _batches(material.text, work, pair.tokenizer, length, rows)
-        told["text"] = text_damage(pair, batches)
-    if material.benchmarks:
-        told["benchmarks"] = benchmark_damage(pair, read_choices(material.benchmarks))
-    if material.prompts:
-        questions = read_prompts(material.prompts)[:prompts]
-        reward = _reward(material.reward, device) if material.reward else None
-        told["answers"], each = answer_damage(pair, questions, asking, reward)
+        batches = _batches(data.text, work, pair.tokenizer, length, rows)
+        result["text"] = compare_text(pair, batches)
+    if data.benchmarks:
+        result["benchmarks"] = compare_benchmarks(pair, read_choices(data.benchmarks))
+    if data.prompts:
+        questions = read_prompts(data.prompts)[:prompts]
+        reward = _reward(data.reward, device) if data.reward else None
+        result["answers"], each = compare_answers(pair, questions, sampling, reward)
         write_json_lines(out / ANSWERS, each)
-    write_text_durably(out / DAMAGE, json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    (out / PAGE).write_text(render_damage_page(told), encoding="utf-8")
-    return told
+    write_text_durably(out / COMPARISON, json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    (out / PAGE).write_text(render_comparison_page(result), encoding="utf-8")
+    return result
 
 
-def headline(told: dict[str, Any]) -> dict[str, Any]:
-    """The few figures that a manifest and a log tell."""
-    text, answers = told["text"], told["answers"]
-    found: dict[str, Any] = {
-        "bytes_before": told["original"]["weight_bytes"],
-        "bytes_after": told["changed"]["weight_bytes"],
+def headline(result: dict[str, Any]) -> dict[str, Any]:
+    """The main figures, for the manifest and the log."""
+    text, answers = result["text"], result["answers"]
+    figures: dict[str, Any] = {
+        "bytes_before": result["original"]["weight_bytes"],
+        "bytes_after": result["changed"]["weight_bytes"],
     }
     if text:
-        found |= {
+        figures |= {
             "kl": text["kl"],
             "kl_p99": text["kl_p99"],
             "top1_agreement": text["top1_agreement"],
             "tokens": text["tokens"],
         }
-    if (benchmarks := told["benchmarks"]) and (whole := benchmarks["tasks"].get("all")):
-        found["benchmark_difference"] = whole["difference"]
+    if (benchmarks := result["benchmarks"]) and (whole := benchmarks["tasks"].get("all")):
+        figures["benchmark_difference"] = whole["difference"]
     if answers:
-        found |= {"prompts": answers["prompts"], "same_answers": answers["same_answers"]}
+        figures |= {"prompts": answers["prompts"], "same_answers": answers["same_answers"]}
         if answers["reward"] and answers["reward"]["difference"]:
-            found["reward_difference"] = answers["reward"]["difference"]
-    return found
+            figures["reward_difference"] = answers["reward"]["difference"]
+    return figures
 
 
-def lines(told: dict[str, Any]) -> list[str]:
-    """The report in short, for people at a terminal."""
-    before, after = (told[side]["weight_bytes"] for side in ("original", "changed"))
+def lines(result: dict[str, Any]) -> list[str]:
+    """A summary for the terminal."""
+    before, after = (result[side]["weight_bytes"] for side in ("original", "changed"))
     out = [f"weights {format.size(after)} instead of {format.size(before)}"]
-    if text := told["text"]:
+    if text := result["text"]:
         perplexity = text["perplexity"]
         out.append(
             f"text: KL {text['kl']:.2e} nats per token (p50 {text['kl_p50']:.1e}, p99 {text['kl_p99']:.1e}, max "
             f"{text['kl_max']:.1e}), same next token {text['top1_agreement']:.2%}, perplexity "
             f"{perplexity['original']:.4f} -> {perplexity['changed']:.4f}, {text['tokens']:,} tokens"
         )
-    if benchmarks := told["benchmarks"]:
+    if benchmarks := result["benchmarks"]:
         out.append("benchmarks:" if benchmarks["tasks"] else "benchmarks: no question fits the model")
-        out += [_right(name, task) for name, task in benchmarks["tasks"].items()]
-    if answers := told["answers"]:
+        out += [_pass_rates(name, task) for name, task in benchmarks["tasks"].items()]
+    if answers := result["answers"]:
         out.append(f"answers: {answers['same_answers']:.1%} of {answers['prompts']:,} are the same")
-        out += [_right(name, task) for name, task in answers["tasks"].items()]
+        out += [_pass_rates(name, task) for name, task in answers["tasks"].items()]
         if (reward := answers["reward"]) and reward["difference"]:
             d = reward["difference"]
             out.append(f"reward: {d['value']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f}) a prompt")
     return out
 
 
-def _right(name: str, task: dict[str, Any]) -> str:
+def _pass_rates(name: str, task: dict[str, Any]) -> str:
     d = task["difference"]
     return (
         f"  {name}: right {task['original']['value']:.1%} -> {task['changed']['value']:.1%}, difference "
@@ -227,51 +197,8 @@ def _right(name: str, task: dict[str, Any]) -> str:
     )
 
 
-def read_prompts(path: Path) -> list[Question]:
-    """Prompts from JSON Lines: ``prompt``, and where answers are to be checked ``answer`` and ``task``.
-
-    Raises:
-        InputError: the file is missing or empty.
-        DamagedError: a line is not such a row.
-    """
-    found = []
-    for number, row in json_lines(path):
-        values = {key: row.get(key, "") for key in ("task", "prompt", "answer")}
-        if not values["prompt"] or not all(isinstance(value, str) for value in values.values()):
-            raise DamagedError(f"{path}, line {number} has no prompt", 'Write {"prompt": "..."} on each line')
-        found.append(Question(values["task"] or "prompts", values["prompt"], values["answer"]))
-    if not found:
-        raise InputError(f"{path} holds no prompts", "Give one or more")
-    return found
-
-
-def read_texts(path: Path) -> list[str]:
-    """Texts of a Parquet file or folder of documents, of JSON Lines with ``text``, or one whole plain file.
-
-    Raises:
-        InputError: there is no text.
-        DamagedError: a file is not what its name says.
-    """
-    if path.is_dir() or path.suffix == ".parquet":
-        texts = [document.text for document in read_documents(path)]
-    elif require_file(path, "file of text").suffix == ".jsonl":
-        texts = []
-        for number, row in json_lines(path):
-            if not isinstance(row.get("text"), str):
-                raise DamagedError(f"{path}, line {number} has no text", 'Write {"text": "..."} on each line')
-            texts.append(row["text"])
-    else:
-        try:
-            texts = [path.read_text(encoding="utf-8")]
-        except UnicodeDecodeError as error:
-            raise DamagedError(f"{path} is not UTF-8 text: {error}", "Convert it") from error
-    if not any(text.strip() for text in texts):
-        raise InputError(f"{path} holds no text", "Give a file with text")
-    return texts
-
-
 def _batches(text: Path, work: Path, tokenizer: Tokenizer, seq_len: int, rows: int) -> list[Batch]:
-    """Rows of text, at most ``rows`` drawn at random: from a token shard, or from text that is made one."""
+    """Rows of a token shard, ``rows`` at most, drawn at random. Text is first made a shard in ``work``."""
     shard = text
     if not (text / "index.json").is_file():
         shard = work / "text"
@@ -282,7 +209,7 @@ def _batches(text: Path, work: Path, tokenizer: Tokenizer, seq_len: int, rows: i
         writer.close()
     batches = validation_batches(shard, seq_len, tokenizer.special(PAD), rows_per_batch=8, rows=rows)
     if not any(bool((batch.weights > 0).any()) for batch in batches):
-        raise InputError(f"{text} holds no token to predict", "Give more text")
+        raise InputError(f"{text} holds no token to predict", "Give a longer text")
     return batches
 
 
@@ -291,13 +218,13 @@ def _check_same(original: Path, changed: Path) -> None:
     if shapes[0] != shapes[1]:
         raise InputError(
             f"{changed} has vocabulary and head {shapes[1]}, {original} {shapes[0]}",
-            "Compare a model with one made from it",
+            "Give two versions of the same model",
         )
     if shapes[0]["head"] != "lm":
-        raise InputError(f"{original} is a reward model, which writes nothing", "Compare language models")
+        raise InputError(f"{original} is a reward model, which writes nothing", "Give language models")
     contents = [Tokenizer.load(folder).content() for folder in (original, changed)]
     if contents[0] != contents[1]:
-        raise InputError(f"{original} and {changed} have different tokenizers", "Compare models that share one")
+        raise InputError(f"{original} and {changed} have different tokenizers", "Give models that share one")
 
 
 def _about(folder: Path) -> dict[str, Any]:
@@ -313,5 +240,7 @@ def _about(folder: Path) -> dict[str, Any]:
 
 def _reward(folder: Path, device: str) -> Reward:
     if shape_of(folder).head != "score":
-        raise InputError(f"{folder} is no reward model", "Give a model with a score for a head")
+        raise InputError(
+            f"{folder} is not a reward model", "Give a model whose head is score, as a stage round-N-reward makes"
+        )
     return Reward(load_model(folder, device, "float32"), Tokenizer.load(folder))

@@ -1,7 +1,7 @@
-"""What quantisation (or any change) does to a model: next-token distributions, answers, rewards, right answers.
+"""Measures what quantization, or another change, does to a model: distributions, answers, rewards, benchmarks.
 
-Benchmarks hide damage, so the report on Llama 3 (section 6.2) compares the distributions of a reward model's scores;
-here they stand beside what is cheaper to measure, each over the same text or prompts for both models.
+Benchmarks hide losses of quality, so the Llama 3 report (section 6.2) compares the distributions of a reward model's
+scores. These are measured here beside what is cheaper, each on the same text or prompts for both models.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
-    """How prompts are answered. Temperature 0 is greedy, and then one sample is all there is to see."""
+class AnswerSampling:
+    """How prompts are answered. Temperature 0 is greedy and allows one sample, as all would be the same."""
 
     samples: int = 1
     temperature: float = 0.0
@@ -75,78 +75,78 @@ class Reward:
     tokenizer: Tokenizer
 
 
-def text_damage(pair: Pair, batches: Sequence[Batch]) -> dict[str, Any]:
-    """Next-token distributions and perplexity on text, with how the divergence is spread over tokens."""
+def compare_text(pair: Pair, batches: Sequence[Batch]) -> dict[str, Any]:
+    """Compare next-token distributions and perplexity on text."""
     parts = [token_divergence(pair.original, pair.changed, batch) for batch in batches]
-    return _told(summary(parts)) | {"spread": _spread(np.concatenate([part.kl for part in parts]))}
+    return _with_perplexity(summary(parts)) | {"spread": _spread(np.concatenate([part.kl for part in parts]))}
 
 
-def answer_damage(
-    pair: Pair, questions: Sequence[Question], asking: Asking, reward: Reward | None
+def compare_answers(
+    pair: Pair, questions: Sequence[Question], sampling: AnswerSampling, reward: Reward | None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Both models' answers: how many are the same, right, and how a reward model likes them.
+    """Compare answers: how many are the same, how many are right, and how a reward model scores them.
 
-    Divergence is measured along the original's first answer to each prompt. Where a question has a right answer, the
+    Divergence is measured along the original's first answer to each prompt. If a question has a right answer, the
     first samples are checked.
 
     Returns:
-        What was measured, and a row for each prompt.
+        The measurements, and a row for each prompt.
     """
-    given = {
+    answers_of = {
         side: sample_answers(
             Engine(model, pair.tokenizer),
             pair.tokenizer,
             questions,
-            samples=asking.samples,
-            temperature=asking.temperature,
-            max_tokens=asking.max_tokens,
-            seed=asking.seed,
+            samples=sampling.samples,
+            temperature=sampling.temperature,
+            max_tokens=sampling.max_tokens,
+            seed=sampling.seed,
             title=f"answers, {side}",
         )
         for side, model in (("original", pair.original), ("changed", pair.changed))
     }
     rows: list[dict[str, Any]] = [
         {"task": q.task, "prompt": q.prompt, "original": a[0], "changed": b[0]}
-        for q, a, b in zip(questions, given["original"], given["changed"], strict=True)
+        for q, a, b in zip(questions, answers_of["original"], answers_of["changed"], strict=True)
     ]
-    along = _along_answers(pair, questions, [answers[0] for answers in given["original"]])
+    along = _along_answers(pair, questions, [answers[0] for answers in answers_of["original"]])
     for row, part in zip(rows, along, strict=True):
         row["kl"] = float(part.kl.mean()) if part else None
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "prompts": len(rows),
-        "samples": asking.samples,
-        "temperature": asking.temperature,
+        "samples": sampling.samples,
+        "temperature": sampling.temperature,
         "same_answers": float(np.mean([row["original"] == row["changed"] for row in rows])),
-        "along_answers": _told(summary([part for part in along if part])) if any(along) else None,
+        "along_answers": _with_perplexity(summary([part for part in along if part])) if any(along) else None,
         "tasks": _tasks(questions, rows),
         "reward": None,
     }
     if reward:
-        told["reward"] = _rewards(reward, questions, given, rows)
-    told["worst"] = _worst(rows)
-    return told, rows
+        result["reward"] = _rewards(reward, questions, answers_of, rows)
+    result["worst"] = _worst(rows)
+    return result, rows
 
 
-def benchmark_damage(pair: Pair, questions: Sequence[ChoiceQuestion]) -> dict[str, Any]:
-    """Both models on questions of multiple choice: right answers, and nats per byte of the right choice, both paired.
+def compare_benchmarks(pair: Pair, questions: Sequence[ChoiceQuestion]) -> dict[str, Any]:
+    """Compare right answers to multiple-choice questions, and nats per byte of the right choice, both paired.
 
-    The second moves with every weight, where a right answer only changes at the border between two choices.
+    The second changes with every weight; a right answer changes only at the border between two choices.
     """
-    given = [choice_logprobs(model, pair.tokenizer, questions) for model in (pair.original, pair.changed)]
+    logprobs = [choice_logprobs(model, pair.tokenizer, questions) for model in (pair.original, pair.changed)]
     by_task: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
     nats: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for question, *both in zip(questions, *given, strict=True):
-        found = [values for values in both if values is not None]
-        if len(found) < len(both):
+    for question, *both in zip(questions, *logprobs, strict=True):
+        present = [values for values in both if values is not None]
+        if len(present) < len(both):
             continue
         size = len(question.choices[question.answer].encode())
         for task in dict.fromkeys(("all", question.task)):
-            before, after = (int(values.argmax()) == question.answer for values in found)
+            before, after = (int(values.argmax()) == question.answer for values in present)
             by_task[task].append((before, after))
-            first, second = (-float(values[question.answer]) / size for values in found)
+            first, second = (-float(values[question.answer]) / size for values in present)
             nats[task].append((first, second))
     tasks = {name: _pass_rates(pairs) | {"nats": _nats(nats[name])} for name, pairs in by_task.items()}
-    return {"too_long": sum(values is None for values in given[0]), "tasks": tasks}
+    return {"too_long": sum(values is None for values in logprobs[0]), "tasks": tasks}
 
 
 def _nats(pairs: list[tuple[float, float]]) -> dict[str, Any]:
@@ -155,20 +155,20 @@ def _nats(pairs: list[tuple[float, float]]) -> dict[str, Any]:
     return {"original": float(before.mean()), "changed": float(after.mean()), "difference": difference}
 
 
-def _told(found: Divergence) -> dict[str, Any]:
-    perplexity = {side: float(np.exp(getattr(found, f"{side}_nats"))) for side in ("original", "changed")}
-    return asdict(found) | {"perplexity": perplexity}
+def _with_perplexity(divergence: Divergence) -> dict[str, Any]:
+    perplexity = {side: float(np.exp(getattr(divergence, f"{side}_nats"))) for side in ("original", "changed")}
+    return asdict(divergence) | {"perplexity": perplexity}
 
 
 def _spread(values: NDArray[np.float64]) -> dict[str, Any]:
-    """Shares of values by powers of ten, as (upper bound, share)."""
+    """The share of values below each power of ten and above the one before; the last bound is None."""
     bounds = [10.0**power for power in range(-7, 2)]
     counts = np.histogram(values, [0.0, *bounds, np.inf])[0]
     return {"bounds": [*bounds, None], "shares": (counts / max(len(values), 1)).tolist()}
 
 
 def _along_answers(pair: Pair, questions: Sequence[Question], answers: Sequence[str]) -> list[TokenDivergence | None]:
-    """The divergence over the tokens of each answer behind its prompt; None where both are too long for the model."""
+    """The divergence over the tokens of each answer; None if prompt and answer exceed the model's context."""
     pad, longest = pair.tokenizer.special(PAD), pair.original.config.max_seq_len
     pieces = []
     for question, answer in zip(questions, answers, strict=True):
@@ -176,9 +176,9 @@ def _along_answers(pair: Pair, questions: Sequence[Question], answers: Sequence[
         pieces.append(Piece(np.array(dialog.tokens), np.array(dialog.answer[1:], np.float32)))
     lengths = [len(piece.weights) for piece in pieces]
     fitting = [i for i, length in enumerate(lengths) if length <= longest]
-    found: list[TokenDivergence | None] = [None] * len(pieces)
+    divergences: list[TokenDivergence | None] = [None] * len(pieces)
     if not fitting:
-        return found
+        return divergences
     capacity = max(*(lengths[i] for i in fitting), min(longest, 512))
     rows = pack_whole([lengths[i] for i in fitting], capacity)
     for first in range(0, len(rows), ROWS_AT_ONCE):
@@ -187,18 +187,18 @@ def _along_answers(pair: Pair, questions: Sequence[Question], answers: Sequence[
         whole = token_divergence(pair.original, pair.changed, batch)
         for i, place in zip((i for row in some for i in row), (p for row in places for p in row), strict=True):
             own = whole.documents == place.document
-            found[i] = TokenDivergence(
+            divergences[i] = TokenDivergence(
                 whole.kl[own],
                 whole.agrees[own],
                 whole.original_nats[own],
                 whole.changed_nats[own],
                 whole.documents[own],
             )
-    return found
+    return divergences
 
 
 def _tasks(questions: Sequence[Question], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Pass rates by task and over all, with the paired difference; only of questions with a right answer."""
+    """Pass rates of all tasks and of each, with paired differences; only questions with a right answer count."""
     by_task: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
     for question, row in zip(questions, rows, strict=True):
         if question.answer:
@@ -223,9 +223,9 @@ def _pass_rates(pairs: list[tuple[bool, bool]]) -> dict[str, Any]:
 
 
 def _rewards(
-    reward: Reward, questions: Sequence[Question], given: dict[str, list[list[str]]], rows: list[dict[str, Any]]
+    reward: Reward, questions: Sequence[Question], answers_of: dict[str, list[list[str]]], rows: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Scores of all samples of both models as distributions, and the paired difference of prompts' mean scores."""
+    """Distributions of the scores of all samples, and the paired difference of each prompt's mean score."""
     scores = {
         side: np.array(
             score_answers(
@@ -237,20 +237,20 @@ def _rewards(
                 title=f"rewards, {side}",
             )
         )
-        for side, answers in given.items()
+        for side, answers in answers_of.items()
     }
     scored = np.isfinite(scores["original"]).all(1) & np.isfinite(scores["changed"]).all(1)
     for number, row in enumerate(rows):
         pair = {side: float(values[number].mean()) for side, values in scores.items()}
         row["reward"] = pair if scored[number] else None
     kept = {side: values[scored] for side, values in scores.items()}
-    told: dict[str, Any] = {"prompts": int(scored.sum()), "too_long": int((~scored).sum())}
+    result: dict[str, Any] = {"prompts": int(scored.sum()), "too_long": int((~scored).sum())}
     if scored.sum() < 2:
-        return told | {"distribution": None, "difference": None, "histogram": None}
+        return result | {"distribution": None, "difference": None, "histogram": None}
     difference = paired_loss_difference(kept["original"].mean(1), kept["changed"].mean(1))
     everything = np.concatenate([values.ravel() for values in kept.values()])
     edges = np.histogram_bin_edges(everything, BINS)
-    return told | {
+    return result | {
         "distribution": {
             side: {
                 "mean": float(values.mean()),
@@ -268,7 +268,7 @@ def _rewards(
 
 
 def _worst(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The prompts whose answers lost most reward, and those along whose answers the distributions differ most."""
+    """The prompts whose answers lost the most reward, and those with the largest divergence."""
     rewarded = [row for row in rows if row.get("reward")]
     rewarded.sort(key=lambda row: row["reward"]["changed"] - row["reward"]["original"])
     fell = [row for row in rewarded[:WORST] if row["reward"]["changed"] < row["reward"]["original"]]

@@ -1,1 +1,1 @@
-"""How good a model is: instruction tasks with verifiers, pass rates with intervals, bits per byte."""
+"""Evaluates models: perplexity, multiple choice, needles in long text, divergence, intervals."""

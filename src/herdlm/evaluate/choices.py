@@ -1,4 +1,4 @@
-"""Benchmarks of multiple choice: the answer is the choice that the model holds most likely behind the question."""
+"""Multiple-choice benchmarks: a model's answer is the choice to which it gives the highest likelihood."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from herdlm.tokens.batch import Piece, lay_out, pack_whole
 from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, PAD, Tokenizer
 
 ROWS_AT_ONCE = 16
-ROW_TOKENS = 512  # of a packed row, where no choice is longer
+ROW_TOKENS = 512  # of a packed row, unless a choice is longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class ChoiceQuestion:
 
 
 def read_choices(path: Path) -> list[ChoiceQuestion]:
-    """Questions from JSON Lines: ``question``, ``choices``, ``answer`` (counted from 0), and ``task``.
+    """Read questions from JSON Lines: ``question``, ``choices``, ``answer`` (an index from 0) and ``task``.
 
     Raises:
         InputError: the file is missing or empty.
@@ -47,7 +47,7 @@ def read_choices(path: Path) -> list[ChoiceQuestion]:
                 'Write {"task": "...", "question": "...", "choices": ["...", "..."], "answer": 0}',
             ) from error
     if not found:
-        raise InputError(f"{path} holds no questions", "Give one or more")
+        raise InputError(f"{path} holds no questions", "Add at least one line")
     return found
 
 
@@ -65,18 +65,19 @@ def _checked(row: dict[str, Any]) -> ChoiceQuestion:
 def choice_logprobs(
     model: Model, tokenizer: Tokenizer, questions: Sequence[ChoiceQuestion]
 ) -> list[NDArray[np.float64] | None]:
-    """Of each question, the log-probability of every choice: of its tokens behind the question and a space.
+    """The log-probability of every choice of each question, given the question and a space.
 
-    None where a choice does not fit into the model's context.
+    Returns:
+        For each question an array [choices], or None if a choice does not fit in the model's context.
     """
     pieces = [[_piece(tokenizer, question, choice) for choice in question.choices] for question in questions]
     longest = config_of(model).max_seq_len
     fits = [max(len(piece.weights) for piece in each) <= longest for each in pieces]
     places = [(q, c) for q, each in enumerate(pieces) if fits[q] for c in range(len(each))]
-    found = [np.zeros(len(each)) if fit else None for each, fit in zip(pieces, fits, strict=True)]
+    scores = [np.zeros(len(each)) if fit else None for each, fit in zip(pieces, fits, strict=True)]
     lengths = [len(pieces[q][c].weights) for q, c in places]
     if not places:
-        return found
+        return scores
     capacity = max(*lengths, min(longest, ROW_TOKENS))
     rows = pack_whole(lengths, capacity)
     for first in range(0, len(rows), ROWS_AT_ONCE):
@@ -87,10 +88,10 @@ def choice_logprobs(
         sums = np.bincount(batch.documents.numpy().ravel(), logprobs.numpy().ravel())
         for row, ends in zip(some, landed, strict=True):
             for (q, c), place in zip(row, ends, strict=True):
-                values = found[q]
+                values = scores[q]
                 assert values is not None
                 values[c] = sums[place.document]
-    return found
+    return scores
 
 
 def _piece(tokenizer: Tokenizer, question: ChoiceQuestion, choice: str) -> Piece:

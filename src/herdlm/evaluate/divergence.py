@@ -1,4 +1,4 @@
-"""How far a changed model (quantised, say) is from the one it came from, token by token on the same text."""
+"""The divergence of a changed model, such as a quantized one, from the original, token by token on the same text."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ LOGITS_AT_ONCE = 2**24  # of each model: 64 MB as float32
 
 @dataclass(frozen=True, slots=True)
 class TokenDivergence:
-    """What two models say of each target of a batch, [N] each, in the order of the batch.
+    """Two models compared at each target of a batch; arrays [N] in the order of the batch.
 
-    ``kl`` is KL(original || changed) of the two next-token distributions in nats, ``agrees`` whether the most likely
-    token is the same, ``original_nats`` and ``changed_nats`` the target's own losses, ``documents`` its document.
+    Attributes:
+        kl: KL(original || changed) of the next-token distributions, in nats.
+        agrees: whether both models have the same most likely token.
+        original_nats, changed_nats: the target's loss under each model.
+        documents: the number of the target's document in the batch.
     """
 
     kl: NDArray[np.float64]
@@ -34,9 +37,9 @@ class TokenDivergence:
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """KL(original || changed) in nats over tokens, how often the most likely next token is the same, and both losses.
+    """KL(original || changed) over tokens in nats, agreement on the most likely next token, and both losses.
 
-    ``kl`` is the mean. Losses are nats per token; their exponentials are perplexities.
+    ``kl`` is the mean. Losses are in nats per token; their exponentials are perplexities.
     """
 
     kl: float
@@ -51,12 +54,12 @@ class Divergence:
 
 @torch.no_grad()
 def token_divergence(original: Transformer, changed: Transformer, batch: Batch) -> TokenDivergence:
-    """Compare next-token distributions wherever a batch has a target."""
+    """Compare next-token distributions at every target of a batch."""
     moved = batch.to(next(original.parameters()).device)
     here = moved.weights.flatten() > 0
     states = [hidden_states(model, moved)[here] for model in (original, changed)]
     targets = moved.targets.flatten()[here]
-    found: list[list[torch.Tensor]] = [[], [], [], []]
+    chunks: list[list[torch.Tensor]] = [[], [], [], []]
     step = max(1, LOGITS_AT_ONCE // original.config.vocab_size)
     for first in range(0, len(targets), step):
         some = slice(first, first + step)
@@ -64,12 +67,12 @@ def token_divergence(original: Transformer, changed: Transformer, batch: Batch) 
             F.log_softmax(model.logits(hidden[some]).float(), -1)
             for model, hidden in zip((original, changed), states, strict=True)
         )
-        found[0].append((p.exp() * (p - q)).sum(-1).clamp_min(0))  # never negative but for rounding
-        found[1].append(p.argmax(-1) == q.argmax(-1))
+        chunks[0].append((p.exp() * (p - q)).sum(-1).clamp_min(0))  # rounding can make it negative
+        chunks[1].append(p.argmax(-1) == q.argmax(-1))
         for side, logprobs in ((2, p), (3, q)):
-            found[side].append(-logprobs.gather(-1, targets[some, None])[:, 0])
+            chunks[side].append(-logprobs.gather(-1, targets[some, None])[:, 0])
     kl, agrees, before, after = (
-        torch.cat(parts).cpu().numpy() if parts else np.zeros(0, np.float32) for parts in found
+        torch.cat(parts).cpu().numpy() if parts else np.zeros(0, np.float32) for parts in chunks
     )
     documents = moved.documents.flatten()[here].cpu().numpy()
     return TokenDivergence(
@@ -78,7 +81,7 @@ def token_divergence(original: Transformer, changed: Transformer, batch: Batch) 
 
 
 def summary(parts: Sequence[TokenDivergence]) -> Divergence:
-    """The divergence over all tokens of some batches; there must be one."""
+    """Summarize the divergence over all tokens of at least one batch."""
     kl = np.concatenate([part.kl for part in parts])
     p50, p99 = np.quantile(kl, [0.5, 0.99])
     return Divergence(
@@ -94,5 +97,5 @@ def summary(parts: Sequence[TokenDivergence]) -> Divergence:
 
 
 def divergence(original: Transformer, changed: Transformer, batches: Sequence[Batch]) -> Divergence:
-    """Compare two models over the targets of some batches."""
+    """Compare two models at the targets of some batches."""
     return summary([token_divergence(original, changed, batch) for batch in batches])

@@ -1,6 +1,6 @@
-"""Forward passes over held-out rows, of a model that is whole in this process or laid out over many.
+"""Forward passes over held-out rows, of a model in this process or sharded over several.
 
-What is measured of a laid-out model is the same number on every process, and a call is one for all of them.
+For a sharded model every process makes the same call and gets the same numbers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from herdlm.tokens.batch import Batch
 from herdlm.train.objectives import hidden_states
 
 Model = Transformer | ParallelModel
-ROUNDS = 4  # of a pipeline that are read at a time
+ROUNDS = 4  # pipeline rounds that are evaluated at a time
 
 
 class _OutputHead(Protocol):
@@ -49,7 +49,7 @@ def config_of(model: Model) -> ModelConfig:
 
 
 def row_pieces(model: Model) -> int:
-    """What the length of rows must be a multiple of."""
+    """The number that the length of rows must be a multiple of."""
     return model.mesh.sizes.row_pieces if isinstance(model, ParallelModel) else 1
 
 
@@ -68,7 +68,7 @@ def token_logprobs(model: Model, batches: Sequence[Batch]) -> Iterator[Tensor]:
 
 
 def likeliest_tokens(model: Model, batch: Batch) -> Tensor:
-    """The most likely next token at every place whose weight is above zero, [B, T] int64 on the CPU; 0 elsewhere."""
+    """The most likely next token wherever the weight is above 0, [B, T] int64 on the CPU; 0 elsewhere."""
 
     def read(output_head: _OutputHead, hidden: Tensor, targets: Tensor) -> Tensor:
         return output_head.most_likely(hidden)

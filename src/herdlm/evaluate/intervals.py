@@ -1,4 +1,4 @@
-"""Intervals around measured rates: without them a difference of small models is a guess."""
+"""Confidence intervals of measured rates, without which a difference of small models is a guess."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ class Estimate:
 
 
 def pass_rate(right: Sequence[bool]) -> Estimate:
-    """Share of right answers with Wilson's interval (Wilson 1927), which holds near 0 and 1 too."""
+    """The share of right answers with Wilson's interval (Wilson 1927), which is valid near 0 and 1 too."""
     n = len(right)
     if not n:
         return Estimate(math.nan, 0.0, 1.0)
     rate = sum(right) / n
-    centre = (rate + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    center = (rate + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 / (1 + Z95**2 / n) * math.sqrt(rate * (1 - rate) / n + Z95**2 / (4 * n**2))
-    return Estimate(rate, max(centre - half, 0.0), min(centre + half, 1.0))
+    return Estimate(rate, max(center - half, 0.0), min(center + half, 1.0))
 
 
 def paired_difference(before: Sequence[bool], after: Sequence[bool]) -> Estimate:
     """Mean of ``after - before`` over the same questions, with an interval for paired rates.
 
-    The interval is Agresti and Min's (2005): half a question is added to each of the four outcomes, so that it keeps
-    its width where no answer changed.
+    The interval is Agresti and Min's (2005): half a question is added to each of the four outcomes, so that the
+    interval keeps a width if no answer changed.
     """
     n = len(before)
     gained = sum(a and not b for b, a in zip(before, after, strict=True))
     lost = sum(b and not a for b, a in zip(before, after, strict=True))
     size = n + 2
-    centre = (gained - lost) / size
+    center = (gained - lost) / size
     half = Z95 * math.sqrt((gained + lost + 1) - (gained - lost) ** 2 / size) / size
     value = (gained - lost) / n
-    return Estimate(value, min(centre - half, value), max(centre + half, value))
+    return Estimate(value, min(center - half, value), max(center + half, value))

@@ -1,9 +1,8 @@
-"""Needle in a haystack: does a model find one sentence anywhere in a long text? (Kamradt 2023; report, section 3.4.2)
+"""Needle in a haystack: whether a model finds one sentence in a long text (Kamradt 2023; Llama 3 report, 3.4.2).
 
-A sentence that gives a city a secret number stands somewhere in held-out text; at the end the model is asked for the
-number. It has found the needle if greedy decoding gives the number, every token of it. Under teacher forcing greedy
-decoding gives an answer exactly if each of its tokens is the most likely one after those before it, so one forward pass
-per needle decides.
+A sentence with the secret number of a city is hidden in held-out text, and the end of the text asks for the number. The
+model finds the needle if greedy decoding gives every token of the number. That is so exactly if each token is the most
+likely one after those before it, so one forward pass with teacher forcing decides each trial.
 """
 
 from __future__ import annotations
@@ -56,8 +55,8 @@ class Needle:
 
     Attributes:
         prompt: haystack, needle and question, as tokens.
-        answer: the tokens that are to follow.
-        depth: where the needle stands in the haystack, from 0 (begin) to 1 (end).
+        answer: the tokens to predict.
+        depth: the position of the needle in the haystack, from 0 (start) to 1 (end).
     """
 
     prompt: tuple[int, ...]
@@ -67,10 +66,10 @@ class Needle:
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """How many needles were found, in all and by depth.
+    """How many needles were found, overall and by depth.
 
     Attributes:
-        tokens: of the longest trial, its answer included.
+        tokens: length of the longest trial, including the answer.
         by_depth: the share found at each depth.
     """
 
@@ -88,10 +87,10 @@ def make_needles(
 
     Args:
         shard: held-out text for the haystack, which is one document to the model.
-        depths: evenly spread from the beginning to the end of the haystack; one stands in the middle.
+        depths: positions, evenly spread from the start to the end of the haystack; a single one is the middle.
 
     Raises:
-        InputError: ``length`` does not hold needle and question, or the shard holds no text.
+        InputError: ``length`` is too short for needle and question, or the shard holds no text.
     """
     separators = [tokenizer.special(BEGIN_OF_TEXT), tokenizer.special(END_OF_TEXT)]
     needles = []
@@ -105,7 +104,8 @@ def make_needles(
             room = length - (1 + 2 * len(key) + 2 * len(answer) + len(end))
             if room < 0:
                 raise InputError(
-                    f"{length} tokens do not hold a needle and its question", f"Give at least {length - room}"
+                    f"{length} tokens do not hold a needle and its question",
+                    f"Set a length of at least {length - room}",
                 )
             hay = _text(shard, room, separators, int(rng.integers(max(shard.index.tokens, 1))))
             at = round(depth * room)
@@ -115,7 +115,7 @@ def make_needles(
 
 
 def _text(shard: Shard, count: int, separators: list[int], begin: int) -> list[int]:
-    """``count`` tokens from ``begin`` on and round the shard's end, without those that separate documents."""
+    """``count`` tokens from ``begin`` on, continuing at the shard's start, without ``separators``."""
     total = shard.index.tokens
     found: list[int] = []
     read = 0
@@ -130,7 +130,7 @@ def _text(shard: Shard, count: int, separators: list[int], begin: int) -> list[i
 
 
 def retrieval(predict: Predict, needles: Iterable[Needle]) -> Retrieval:
-    """Try each needle."""
+    """Run every trial."""
     right: list[bool] = []
     by_depth: dict[float, list[bool]] = {}
     longest = 0
@@ -141,7 +141,7 @@ def retrieval(predict: Predict, needles: Iterable[Needle]) -> Retrieval:
         right.append(found)
         by_depth.setdefault(needle.depth, []).append(found)
     if not right:
-        raise InputError("no needles to look for", "Make at least one")
+        raise InputError("there are no needles to look for", "Set depths and needles per depth to at least 1")
     return Retrieval(
         pass_rate(right),
         sum(right),
@@ -152,10 +152,10 @@ def retrieval(predict: Predict, needles: Iterable[Needle]) -> Retrieval:
 
 
 def predict_with(model: Model) -> Predict:
-    """The predictions of a model; logits are computed only where they are asked for.
+    """A model's predictions; logits are computed only for the tokens asked for.
 
-    Those of a model that is laid out over many processes are calls for all of them. Its rows are filled up to a length
-    that it can cut, with tokens that stand behind all others and that none of them sees.
+    Every process of a sharded model makes the same call. Rows are padded at the end to a length that the layout can
+    split; no token attends to the padding.
 
     Raises:
         InputError: on a call with more tokens than the model's ``max_seq_len``.
@@ -165,7 +165,7 @@ def predict_with(model: Model) -> Predict:
     def predict(tokens: Sequence[int], count: int) -> list[int]:
         asked = len(tokens)
         if asked > longest:
-            raise InputError(f"{asked:,} tokens exceed the model's max_seq_len {longest:,}", "Ask for fewer")
+            raise InputError(f"{asked:,} tokens exceed the model's max_seq_len {longest:,}", "Use shorter trials")
         length = -(-asked // pieces) * pieces
         row = torch.zeros(1, length, dtype=torch.int64)
         row[0, :asked] = torch.tensor(tokens)

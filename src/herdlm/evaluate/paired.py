@@ -1,4 +1,4 @@
-"""Two models' losses on the same rows: the difference, and how sure it is."""
+"""The difference of two models' losses on the same rows, with its confidence interval."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from herdlm.tokens.rows import Source, open_rows
 def row_losses(model: Model, folder: Path, *, seq_len: int, pad: int) -> NDArray[np.float64]:
     """Nats per target token of each row of a shard, the same rows in the same order for every model.
 
-    A call for all processes of a model that is laid out over many.
+    Every process of a sharded model makes this call.
 
     Raises:
         InputError, DamagedError: the shard is empty or damaged.
@@ -35,10 +35,10 @@ def row_losses(model: Model, folder: Path, *, seq_len: int, pad: int) -> NDArray
 def paired_loss_difference(before: NDArray[np.float64], after: NDArray[np.float64]) -> Estimate:
     """Mean over rows of ``after - before`` with the normal 95% interval of the paired differences.
 
-    The interval is of these two models on other rows of the kind; it holds nothing of what another seed would change.
+    The interval is for these two models on other rows of the same kind; it does not cover other training seeds.
 
     Raises:
-        InputError: there are fewer than two rows, which give no interval.
+        InputError: there are fewer than two rows.
     """
     differences = after - before
     if len(differences) < 2:

@@ -1,4 +1,4 @@
-"""How well a model predicts text it has not seen."""
+"""Perplexity: how well a model predicts held-out text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from herdlm.tokens.shards import Shard
 
 @dataclass(frozen=True, slots=True)
 class TextLoss:
-    """Loss on a shard: nats per token, bits per UTF-8 byte of text, and tokens measured."""
+    """Loss on a shard in nats per token and in bits per UTF-8 byte, and the number of tokens measured."""
 
     nats_per_token: float
     bits_per_byte: float
@@ -24,7 +24,7 @@ class TextLoss:
 def validation_batches(
     folder: Path, seq_len: int, pad: int, rows_per_batch: int = 32, rows: int | None = None
 ) -> list[Batch]:
-    """A shard once through, or as many ``rows`` of it drawn at random, the same for every model."""
+    """All rows of a shard, or ``rows`` of them drawn at random, the same for every model."""
     source = RunningRows(Source("validation", folder, 1.0), Shard(folder), seq_len, seed=0)
     count = source.rows_per_epoch if rows is None else min(rows, source.rows_per_epoch)
     pieces = [source.row(number) for number in range(count)]
@@ -34,7 +34,7 @@ def validation_batches(
 def text_loss(model: Model, folder: Path, *, seq_len: int, pad: int) -> TextLoss:
     """Measure a model on a shard of text. Bits per byte compare models with different tokenizers.
 
-    A call for all processes of a model that is laid out over many.
+    Every process of a sharded model makes this call.
     """
     batches = validation_batches(folder, seq_len, pad)
     shard = Shard(folder).index

@@ -1,1 +1,1 @@
-"""The report of a run: what was measured, as one HTML page for people and one JSON file for machines."""
+"""Reports: HTML pages for people beside JSON files for machines."""

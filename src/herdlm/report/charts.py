@@ -1,7 +1,8 @@
-"""Charts as inline SVG that keep their text readable at every width.
+"""Charts as inline SVG whose text stays readable at every width.
 
-Lines live in an SVG that stretches with the page (strokes do not), all text beside it is HTML. Colours come from the
-page's style, so one chart serves light and dark; lines also differ in dashes and marks, not in colour alone.
+Lines are in an SVG that stretches with the page while strokes keep their width; all text is HTML beside it. Colors
+come from the page's style sheet, so one chart serves light and dark mode. Series differ in dashes and marks, not
+only in color.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from herdlm.report.data import Interval
 from herdlm.report.markup import Child, Html, tag
 from herdlm.report.scales import Scale, covering, tick_text
 
-LOOKS = 6  # colours with dashes to tell series apart
-SPAN = 1000  # of the SVG's own coordinates in both directions
+LOOKS = 6  # combinations of color and dashes
+SPAN = 1000  # width and height of the SVG in its own units
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Points (x, y) of one thing; ``bars`` are (x, low, high). ``look`` picks colour and dashes, 1 to :data:`LOOKS`."""
+    """Points (x, y) and error bars (x, low, high). ``look`` picks color and dashes, 1 to :data:`LOOKS`."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -32,7 +33,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A straight line across the chart at a value of one axis, with a word to it; ``band`` shades around it."""
+    """A labeled line across the chart at a value of one axis; ``band`` shades an interval around it."""
 
     axis: Literal["x", "y"]
     at: float
@@ -53,12 +54,12 @@ def chart(
     y_text: Callable[[float], str] = tick_text,
     rules: Sequence[Rule] = (),
 ) -> Html:
-    """A chart of one or more series.
+    """Draw one or more series.
 
     Args:
-        alt: what the chart shows, for those who do not see it.
-        x, y: what the axes measure, with units.
-        x_ticks: (value, text) where the round values of the scale will not do.
+        alt: a text that replaces the chart for screen readers.
+        x, y: labels of the axes, with units.
+        x_ticks: (value, text) of each tick; by default round values.
     """
     x_scale = x_scale or covering([px for s in series for px, _ in s.points], margin=0.02)
     if y_scale is None:
@@ -93,7 +94,7 @@ def chart(
 
 
 def interval_strip(interval: Interval, scale: Scale, *, look: int = 1, reference: float | None = None) -> Html:
-    """One interval as a bar with a dot, to stand in a table or card; ``reference`` draws an upright line."""
+    """One interval as a bar with a dot, for a table or card; ``reference`` adds a vertical line."""
     drawn = [
         _line(0, 0.5, 1, 0.5, "grid"),
         _line(scale.at(reference), 0, scale.at(reference), 1, "reference") if reference is not None else None,
@@ -149,7 +150,7 @@ def _key(series: Series) -> Html:
 
 
 def _dot(x: float, y: float, style: str) -> Child:
-    """A mark that stays round in a stretched SVG: a stroke without length but with round (or square) ends."""
+    """A mark that stays round in a stretched SVG: a stroke of no length with round (or square) caps."""
     path = f"M{_c(x)} {_c(1 - y)}h.01"
     hole = tag("path", d=path, class_="hole") if style.endswith("open") else None
     return [tag("path", d=path, class_=f"{style} dot"), hole]
@@ -164,5 +165,5 @@ def _at(side: str, share: float, text: str) -> Html:
 
 
 def _c(share: float) -> str:
-    """A coordinate with a tenth of a unit."""
+    """A coordinate, rounded to a tenth of a unit."""
     return f"{SPAN * share:.1f}".removesuffix(".0")

@@ -1,4 +1,4 @@
-"""Verdicts: a claim counts as shown when its whole 95% interval is on the claimed side, and only then."""
+"""Verdicts: a claim is shown only if its whole 95% interval is on the claimed side."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CHANCE = 0.5
 
 
 def verdict_above(interval: Interval, bound: float = 0.0) -> Verdict:
-    """Whether the interval lies above ``bound``; an interval that touches it shows nothing."""
+    """Whether the interval lies above ``bound``; one that touches the bound shows nothing."""
     if interval.low > bound:
         return "shown"
     return "contrary" if interval.high < bound else "not shown"
@@ -23,7 +23,7 @@ def verdict_below(interval: Interval, bound: float = 0.0) -> Verdict:
 
 
 def verdict_within(interval: Interval, margin: float) -> Verdict:
-    """Whether the whole interval lies within +-``margin``; contrary where all of it lies outside, on one side."""
+    """Whether the whole interval lies within +-``margin``; contrary if all of it lies beyond, on one side."""
     if -margin <= interval.low and interval.high <= margin:
         return "shown"
     return "contrary" if interval.low > margin or interval.high < -margin else "not shown"
@@ -143,7 +143,7 @@ def beats_chance(number: int, accuracy: Interval) -> Check:
 
 
 def axis_label(name: str) -> str:
-    """What a forecast's axis measures."""
+    """The name of a forecast's axis for readers."""
     return {"parameters": "all parameters", "body_parameters": "parameters without embeddings"}.get(name, name)
 
 

@@ -1,4 +1,4 @@
-"""The account of a corpus as one HTML page: the funnel as bars, reasons, languages, domains, samples side by side."""
+"""The HTML page of a corpus: the funnel, reasons for drops, languages, domains and samples side by side."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write_corpus_page(folder: Path) -> None:
 
 
 def render_corpus_page(funnel: dict[str, Any], samples: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
-    """The whole page. Equal data give equal bytes; text from web pages is escaped."""
+    """Render the page. Equal data give equal bytes; text from web pages is escaped."""
     sections = (
         ("funnel", "The funnel", _funnel(funnel)),
         ("reasons", "Why documents were dropped", [_reasons(funnel)]),
@@ -62,7 +62,7 @@ def render_corpus_page(funnel: dict[str, Any], samples: dict[str, dict[str, list
         "Account of a corpus",
         summary,
         sections,
-        "Every number stands in funnel.json, every sample in samples.json; herdlm inspect shows "
+        "Every number is in funnel.json, every sample in samples.json; herdlm inspect shows "
         "more documents. Tokens are estimated as 1.3 a word until a tokenizer is trained.",
         kind="herdlm",
         style=MORE_STYLE,
@@ -206,11 +206,11 @@ def _samples(funnel: dict[str, Any], samples: dict[str, dict[str, list[dict[str,
 
 
 def _sample(page: dict[str, Any], side: str) -> Html:
-    told: list[Child] = [tag("strong", format.words(page["reason"])), " "] if page["reason"] else []
+    reason: list[Child] = [tag("strong", format.words(page["reason"])), " "] if page["reason"] else []
     language: list[Child] = [tag("code", page["language"]), " "] if page["language"] else []
     return tag(
         "div",
-        tag("p", told, language, foreign(page["url"] or page["id"])),
+        tag("p", reason, language, foreign(page["url"] or page["id"])),
         foreign(page["text"]) if page["text"] else tag("p", "(nothing of it was read)", class_="quiet"),
         class_=f"sample {side}",
     )

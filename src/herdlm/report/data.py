@@ -1,6 +1,6 @@
-"""Everything the report says, typed: the page is drawn from it and ``report.json`` is its dump.
+"""The content of a run's report, typed: the page is rendered from it, and ``report.json`` holds it.
 
-Rates and shares run from 0 to 1, losses are in nats per token unless their name says otherwise.
+Rates and shares range from 0 to 1; losses are in nats per token unless their name says otherwise.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A claim held against this run's numbers.
+    """A claim, checked against this run's numbers.
 
     Args:
         figure: a "difference" of two pass rates on the same questions, a "rate", or a "deviation" relative to a
             forecast, which is a single number without an interval (``low`` and ``high`` are None).
         rule: what had to be measured for the claim to be shown.
-        says: one plain sentence with what was measured.
+        says: a sentence with the measurements.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class FunnelStep:
-    """What one step of curation let through and dropped; ``reasons`` are (reason, documents, bytes), most first."""
+    """What one step of curation kept and dropped; ``reasons`` are (reason, documents, bytes), most frequent first."""
 
     name: str
     documents_in: int
@@ -56,7 +56,7 @@ class FunnelStep:
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """What curation kept of a language; ``bytes`` are of UTF-8 text."""
+    """What curation kept in a language; ``bytes`` of UTF-8 text."""
 
     code: str
     documents: int
@@ -66,7 +66,7 @@ class Language:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """One token set made of the documents kept."""
+    """One token set made from the documents that were kept."""
 
     name: str
     documents: int
@@ -92,7 +92,7 @@ class Curation:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A logged number over a training run: each point is the mean over the steps up to it since the point before."""
+    """A number logged in training; each point is the mean over the steps since the point before."""
 
     steps: tuple[int, ...]
     values: tuple[float, ...]
@@ -129,7 +129,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """The flagship's loss as told by the ladder before it trained, and as measured after."""
+    """The flagship's loss as the ladder forecast it, and as measured."""
 
     axes: tuple[Axis, ...]
     chosen: str
@@ -190,8 +190,8 @@ class Drift:
 class Quantization:
     """The FP8 model against the BF16 model it was made from; ``kl`` in nats per token.
 
-    ``reward`` is the difference of the reward model's scores, FP8 minus BF16, a prompt. ``gained`` and ``lost`` answers
-    were wrong and became right, and the other way about.
+    ``reward`` is the mean difference of the reward model's scores per prompt, FP8 minus BF16. ``gained`` answers
+    became right and ``lost`` answers became wrong.
     """
 
     original: str
@@ -249,7 +249,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """Where the final model comes from: its main line from the source file on, and all its ancestors."""
+    """The origin of the final model: its main line, from the source file on, and all its ancestors."""
 
     final: str
     line: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Numbers as the report writes them."""
+"""Formats numbers for reports and the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def signed(value: float, digits: int = 1) -> str:
-    """A number with its sign; what rounds to zero has none."""
+    """A number with its sign; zero has none after rounding."""
     text = f"{value:+.{digits}f}"
     return f"{0:.{digits}f}" if float(text) == 0 else text.replace("-", MINUS)
 
@@ -43,7 +43,7 @@ def figure(check: Check) -> str:
 
 
 def interval(check: Check) -> str:
-    """A check's interval, or that it has none."""
+    """A check's interval; "one measurement" if it has none."""
     if check.low is None or check.high is None:
         return "one measurement"
     return (
@@ -59,7 +59,7 @@ def loss(value: float) -> str:
 
 
 def count(value: float) -> str:
-    """A whole number with separators."""
+    """A whole number with thousands separators."""
     return f"{value:,.0f}"
 
 
@@ -74,7 +74,7 @@ def size(value: float) -> str:
 
 
 def tiny(value: float) -> str:
-    """A number far below 1 with two digits that count."""
+    """A number far below 1, with two significant digits."""
     return format(Decimal(f"{value:.1e}"), "f").replace("-", MINUS) if abs(value) < 1 else f"{value:.2f}"
 
 

@@ -1,4 +1,4 @@
-"""What every page has around its sections: a head that lets nothing in, a way to the content, links, a foot."""
+"""The frame of every report page: a head with a strict policy, a skip link, navigation and a footer."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Iterable, Sequence
 from herdlm.report.markup import Child, Html, tag
 from herdlm.report.style import STYLE
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # a second wall: nothing on the page can run or load
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # defense in depth: nothing on the page can run or load
 
 Section = tuple[str, str, Iterable[Child]]  # id, heading, content
 
 
 def framed(heading: str, summary: Child, sections: Sequence[Section], foot: str, *, kind: str, style: str = "") -> str:
-    """A whole page.
+    """Render a whole page.
 
     Args:
-        summary: between the heading and the links.
-        kind: what the title says behind the heading.
-        style: rules beside :data:`herdlm.report.style.STYLE`.
+        summary: goes between the heading and the navigation.
+        kind: follows the heading in the page's title.
+        style: further CSS rules after :data:`herdlm.report.style.STYLE`.
     """
     head = tag(
         "head",

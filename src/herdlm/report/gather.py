@@ -1,4 +1,4 @@
-"""The parts of the report that are only read out of a run's stages, not judged."""
+"""Reads the parts of the report that come from a run's stages without a verdict."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from herdlm.report.data import (
 from herdlm.report.lineage import source_name
 from herdlm.report.read import AnswerRecord, Records, StageRecord
 
-CURVE_POINTS, DRIFT_POINTS = 120, 24  # batches of few pairs are noisy: fewer points, longer means
+CURVE_POINTS, DRIFT_POINTS = 120, 24  # DPO batches are small and noisy: fewer points, longer means
 
 
 def curation(records: Records) -> Curation:
-    """The funnel, and the tokens made of what it let through."""
+    """The funnel of curation, and the token sets made from its documents."""
     funnel = records["curate"].json("funnel.json", read.FunnelRecord)
     steps = [
         FunnelStep(
@@ -63,7 +63,7 @@ def curation(records: Records) -> Curation:
 
 
 def curves(record: StageRecord, *fields: str, points: int = CURVE_POINTS) -> list[Curve]:
-    """Logged numbers of a training run, at most ``points`` points each; a point is a mean over its steps."""
+    """Logged numbers of a training run as curves of at most ``points`` points, each a mean over steps."""
     rows = record.events("step", "step", *fields)
     groups = min(points, len(rows))
     ends = [round((group + 1) * len(rows) / groups) for group in range(groups)]
@@ -77,17 +77,17 @@ def curves(record: StageRecord, *fields: str, points: int = CURVE_POINTS) -> lis
 
 def pretraining(record: StageRecord, model: str, role: str) -> Pretraining:
     """One model's pre-training: its size, its loss curve, its validation loss."""
-    told = record.json("training.json", read.PretrainingRecord)
+    training = record.json("training.json", read.PretrainingRecord)
     loss, rate, norm = curves(record, "loss", "lr", "grad_norm")
     return Pretraining(
         model=model,
         role=role,
-        parameters=told.parameters,
-        body_parameters=told.body_parameters,
-        trained_tokens=told.trained_tokens,
-        steps=told.steps,
-        validation_loss=told.validation_nats_per_token,
-        bits_per_byte=told.validation_bits_per_byte,
+        parameters=training.parameters,
+        body_parameters=training.body_parameters,
+        trained_tokens=training.trained_tokens,
+        steps=training.steps,
+        validation_loss=training.validation_nats_per_token,
+        bits_per_byte=training.validation_bits_per_byte,
         loss=loss,
         learning_rate=rate,
         gradient_norm=norm,
@@ -95,22 +95,22 @@ def pretraining(record: StageRecord, model: str, role: str) -> Pretraining:
 
 
 def forecast(record: StageRecord, flagship: StageRecord, measured: float) -> Forecast:
-    """The forecast as it was written down, beside what was measured."""
-    told = record.json("forecast.json", read.ForecastRecord)
+    """The forecast as it was recorded, with the measured loss."""
+    recorded = record.json("forecast.json", read.ForecastRecord)
     axes = []
     for name, law, size in (
-        ("body_parameters", told.body_parameters, told.flagship.body_parameters),
-        ("parameters", told.parameters, told.flagship.parameters),
+        ("body_parameters", recorded.body_parameters, recorded.flagship.body_parameters),
+        ("parameters", recorded.parameters, recorded.flagship.parameters),
     ):
-        ladder = tuple((model, float(getattr(of, name)), of.loss) for model, of in told.ladder.items())
+        ladder = tuple((model, float(getattr(of, name)), of.loss) for model, of in recorded.ladder.items())
         axes.append(Axis(name, law.factor, law.exponent, ladder, size, law.forecast))
-    if told.axis not in [axis.name for axis in axes]:
+    if recorded.axis not in [axis.name for axis in axes]:
         raise DamagedError(
-            f"{record.folder / 'forecast.json'} names the axis {told.axis}, of which it holds no forecast",
-            f"Delete {record.folder} and run the recipe again to make it anew",
+            f"{record.folder / 'forecast.json'} names the axis {recorded.axis}, of which it holds no forecast",
+            f"Delete {record.folder} and run the recipe again",
         )
     came_before = flagship.manifest.after.get("forecast") == record.manifest.content
-    return Forecast(tuple(axes), told.axis, measured, came_before)
+    return Forecast(tuple(axes), recorded.axis, measured, came_before)
 
 
 def round_of(records: Records, number: int) -> Round:
@@ -129,7 +129,7 @@ def round_of(records: Records, number: int) -> Round:
         if pairs and measured is None:
             raise DamagedError(
                 f"{records[f'round-{number}-reward'].folder} has {pairs} {name} pairs, but no {name}_accuracy",
-                "Delete that folder and run the recipe again to make it anew",
+                "Delete that folder and run the recipe again",
             )
         accuracy[name] = Interval(*measured) if measured else None
     return Round(
@@ -158,7 +158,7 @@ def drift(record: StageRecord, label: str) -> Drift:
 
 
 def dialogs(answers: Mapping[str, Sequence[AnswerRecord]], labels: Mapping[str, str]) -> tuple[Dialog, ...]:
-    """The first held-out question of every task as several models answered it: picked without a look at the answers."""
+    """The first held-out question of every task as several models answered it: chosen by position alone."""
     first: dict[str, int] = {}
     questions = next(iter(answers.values()), ())
     for number, question in enumerate(questions):
@@ -180,7 +180,7 @@ def times(records: Records) -> tuple[StageTime, ...]:
 
 
 def phase_of(stage: str) -> str:
-    """The part of the story a stage belongs to."""
+    """The part of the run that a stage belongs to."""
     if stage.startswith("round-"):
         return f"round {stage.split('-')[1]}"
     phases = {
@@ -196,6 +196,6 @@ def phase_of(stage: str) -> str:
 
 
 def shareable_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """A recipe with its sources named, not located: the page may leave this machine."""
+    """A recipe with names of sources instead of paths, as the page may be shared."""
     data = settings["data"]
     return settings | {"data": data | {"sources": [source_name(path) for path in data["sources"]]}}

@@ -1,4 +1,4 @@
-"""HTML that is safe by construction: plain text is always escaped, only :class:`Html` passes as it is."""
+"""HTML that is safe by construction: plain text is always escaped, only :class:`Html` is passed through."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ class Html:
 Child: TypeAlias = "Html | str | int | Iterable[Child] | None"
 
 _VOID = {"meta", "br", "path", "line", "rect", "link"}
-# Control characters have no place in HTML; a reader sees their symbols instead (U+2400 and on).
+# Control characters are not allowed in HTML; they are shown as symbols (from U+2400 on).
 _VISIBLE = {code: 0x2400 + code for code in range(0x20) if code not in (0x09, 0x0A)} | {0x7F: 0x2421}
 _VISIBLE |= dict.fromkeys(range(0x80, 0xA0), 0xFFFD) | dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
 
 
 def escape(text: str) -> str:
-    """Text as HTML, in content and in attributes."""
+    """Escape text for content and attributes."""
     return html.escape(text.translate(_VISIBLE), quote=True)
 
 
 def render(child: Child) -> str:
-    """A child as markup."""
+    """Render a child as markup."""
     if child is None:
         return ""
     if isinstance(child, Html):
@@ -42,7 +42,7 @@ def render(child: Child) -> str:
 
 
 def tag(name: str, /, *children: Child, **attributes: str | int | float | None) -> Html:
-    """An element. ``class_`` is class, underscores elsewhere in attribute names are hyphens; None leaves one out."""
+    """An element. ``class_`` becomes class, other underscores become hyphens; attributes that are None are omitted."""
     written = "".join(
         f' {"class" if key == "class_" else key.replace("_", "-")}="{escape(str(value))}"'
         for key, value in attributes.items()
@@ -54,7 +54,7 @@ def tag(name: str, /, *children: Child, **attributes: str | int | float | None) 
 
 
 def foreign(text: str) -> Html:
-    """Text that a model or a web page wrote: kept apart, so that its writing direction changes nothing around it."""
+    """Text of a model or a web page, isolated so that its writing direction does not affect what is around it."""
     return tag("bdi", text, class_="foreign", dir="auto")
 
 

@@ -1,4 +1,4 @@
-"""The page's sections on how it came about: seconds per stage, lineage, recipe, and what the numbers cannot say."""
+"""The page's sections on a run's origin: time per stage, lineage, recipe and caveats."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HASH_SHOWN = 12
 
 
 def times_section(times: tuple[StageTime, ...]) -> list[Html]:
-    """Seconds per part of the run and per stage."""
+    """Time per part of the run and per stage."""
     phases: dict[str, float] = {}
     for time in times:
         phases[time.phase] = phases.get(time.phase, 0.0) + time.seconds
@@ -26,7 +26,7 @@ def times_section(times: tuple[StageTime, ...]) -> list[Html]:
         tag(
             "p",
             f"All stages together took {format.seconds(total)}, the longest of them {slowest.stage} with "
-            f"{format.seconds(slowest.seconds)}. Where stages ran side by side, the clock on the wall showed less.",
+            f"{format.seconds(slowest.seconds)}. Stages that ran in parallel took less wall time.",
         ),
         table(
             "Time by part of the run",

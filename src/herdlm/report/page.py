@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no script, no font, no picture from elsewhere."""
+"""A run's report as one self-contained HTML page: no scripts, fonts or images from elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from herdlm.report.training_sections import curation_section, forecast_section, 
 
 
 def render_page(data: ReportData) -> str:
-    """The whole page. Equal data give equal bytes."""
+    """Render the page. Equal data give equal bytes."""
     checks = {check.name: check for check in data.checks}
     sections = [
         *([("checks", "What this run shows", _claims_section(data))] if data.checks else []),
@@ -40,7 +40,7 @@ def render_page(data: ReportData) -> str:
         f"Run {data.name}",
         _summary(data),
         sections,
-        "Every number on this page was measured in this run and stands in report.json too.",
+        "Every number on this page was measured in this run and is also in report.json.",
         kind="herdlm report",
     )
 

@@ -1,4 +1,4 @@
-"""Reads what stages wrote, fails closed: a file or count that is not there is an error, never a gap in the page."""
+"""Reads what stages wrote. A missing file or count is an error, never a gap in the page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Schema = TypeVar("Schema", bound=BaseModel)
 
 
 class Record(BaseModel):
-    """Part of a file or of a manifest's counts. Keys the report does not use may be there, those it uses must be."""
+    """Part of a file or of a manifest's counts. Keys that the report uses are required; others are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
@@ -152,7 +152,7 @@ class SelectionCounts(Record):
 
 
 class RewardCounts(Record):
-    """Accuracies are (value, low, high); a set without pairs has none."""
+    """Accuracies are (value, low, high), or None for a set without pairs."""
 
     pairs: int
     held_out_pairs: int
@@ -180,21 +180,21 @@ class DifferenceRecord(Record):
     high: float
 
 
-class RewardDamageRecord(Record):
-    """Without a difference where fewer than two answers could be scored."""
+class RewardComparisonRecord(Record):
+    """``difference`` is None if fewer than two answers were scored."""
 
     difference: DifferenceRecord | None
 
 
-class AnswerDamageRecord(Record):
-    reward: RewardDamageRecord
+class AnswerComparisonRecord(Record):
+    reward: RewardComparisonRecord
 
 
-class DamageRecord(Record):
-    """damage.json."""
+class ComparisonRecord(Record):
+    """comparison.json."""
 
     text: DivergenceRecord
-    answers: AnswerDamageRecord | None
+    answers: AnswerComparisonRecord | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +222,7 @@ class StageRecord:
         ]
 
     def events(self, kind: str, *fields: str) -> list[tuple[float, ...]]:
-        """Numbers out of the training log: the ``fields`` of each event of ``kind``."""
+        """The numeric ``fields`` of each event of ``kind`` in the training log."""
         path, rows = self.folder / "events.jsonl", []
         for number, line in enumerate(self._lines("events.jsonl"), 1):
             event = _loads(line, path)
@@ -236,7 +236,7 @@ class StageRecord:
         return rows
 
     def _lines(self, file: str) -> list[str]:
-        """Lines end with a line feed alone: texts may hold what ``splitlines`` takes for other ends."""
+        """Split at line feeds only: texts may contain other characters at which ``splitlines`` splits."""
         return [line for line in self._text(file).split("\n") if line]
 
     def _text(self, file: str) -> str:
@@ -250,14 +250,16 @@ class Records(dict[str, StageRecord]):
     """The finished stages of a run by name, in the order of its plan."""
 
     def __missing__(self, name: str) -> StageRecord:
-        raise DamagedError(f"the report needs stage {name}, which the run does not have", "Run the whole recipe")
+        raise DamagedError(
+            f"the report needs stage {name}, which the run does not have", "Run the recipe again without --until"
+        )
 
 
 def read_stages(folders: Mapping[str, Path]) -> Records:
-    """The manifests of stages whose artefacts lie in ``folders``.
+    """Read the manifests of stages from their ``folders``.
 
     Raises:
-        DamagedError: a folder has no manifest or one that cannot be read.
+        DamagedError: a manifest is missing or cannot be read.
     """
     records = Records()
     for name, folder in folders.items():
@@ -285,4 +287,4 @@ def _checked(schema: type[Schema], value: Any, where: str, folder: Path) -> Sche
 
 
 def _damaged(what: str, folder: Path) -> DamagedError:
-    return DamagedError(what, f"Delete {folder} and run the recipe again to make it anew")
+    return DamagedError(what, f"Delete {folder} and run the recipe again")

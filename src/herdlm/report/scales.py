@@ -1,4 +1,4 @@
-"""Axes of charts: where a value lies on an axis, and which values are written beside it."""
+"""Axes of charts: positions of values, and ticks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """An axis from ``low`` to ``high``; ``log`` for a logarithmic one."""
+    """An axis from ``low`` to ``high``, linear or logarithmic."""
 
     low: float
     high: float
     log: bool = False
 
     def at(self, value: float) -> float:
-        """The place of a value between 0 (low end) and 1 (high end)."""
+        """The position of a value, from 0 (low end) to 1 (high end)."""
         low, high, value = (math.log(v) if self.log else v for v in (self.low, self.high, value))
         return (value - low) / (high - low)
 
@@ -24,9 +24,9 @@ class Scale:
         """Up to about ``count`` round values on the axis."""
         if self.log:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            found = [m * 10.0**p for p in powers for m in (1, 2, 5) if self.low <= m * 10.0**p <= self.high]
-            if len(found) >= 3:
-                return found
+            ticks = [m * 10.0**p for p in powers for m in (1, 2, 5) if self.low <= m * 10.0**p <= self.high]
+            if len(ticks) >= 3:
+                return ticks
         rough = (self.high - self.low) / count
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * (1 - 1e-9))
@@ -35,9 +35,9 @@ class Scale:
 
 
 def covering(values: Iterable[float], *, log: bool = False, margin: float = 0.06, zero: bool = False) -> Scale:
-    """A scale that covers ``values`` with room at both ends; with ``zero`` it begins there."""
-    found = list(values)
-    low, high = min(found), max(found)
+    """A scale that covers ``values`` with a margin at both ends; with ``zero`` it starts at 0."""
+    values = list(values)
+    low, high = min(values), max(values)
     if log:
         room = max((high / low) ** margin, 1.001)
         return Scale(low / room, high * room, log=True)
@@ -47,7 +47,7 @@ def covering(values: Iterable[float], *, log: bool = False, margin: float = 0.06
 
 
 def tick_text(value: float) -> str:
-    """A tick's value, short: 1,500,000 is 1.5M."""
+    """The short text of a tick: 1,500,000 becomes 1.5M."""
     for unit, text in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= unit:
             return f"{value / unit:.4g}{text}"

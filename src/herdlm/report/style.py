@@ -1,4 +1,4 @@
-"""The page's style: one file's worth of CSS for light and dark, wide and narrow, screen and paper."""
+"""The style sheet of all report pages: light and dark, wide and narrow, screen and print."""
 
 STYLE = """
 :root { color-scheme: light dark; --page: #fff; --ink: #1c2126; --quiet: #59636e; --edge: #d4dae0; --card: #f6f8fa;

@@ -12,7 +12,7 @@ from herdlm.report.scales import covering
 
 
 def curation_section(curation: Curation) -> list[Html]:
-    """What came in, what each step dropped and why, what is left by language, and the tokens made of it."""
+    """Pages read, drops by step and reason, languages, and token sets."""
     worst = max(curation.steps, key=lambda step: step.documents_dropped)
     says = (
         f"{format.count(curation.documents_read)} pages came in, {format.count(curation.documents_kept)} clean "
@@ -89,10 +89,10 @@ def curation_section(curation: Curation) -> list[Html]:
 
 
 def pretraining_section(data: ReportData) -> list[Html]:
-    """Loss, learning rate and gradient norm over the steps of every model, and the loss on held-out text."""
+    """Loss, learning rate and gradient norm of every model, and its loss on held-out text."""
     runs = data.pretraining
     best = min(runs, key=lambda run: run.bits_per_byte)
-    # The flagship, last of the herd, gets the first look; many ladder models share the others.
+    # The flagship, last of the herd, gets the first look; ladder models share the others.
     looks = {run.model: number % charts.LOOKS + 1 for number, run in enumerate(reversed(runs))}
     rules = []
     if data.annealing_from:
@@ -120,7 +120,7 @@ def pretraining_section(data: ReportData) -> list[Html]:
             f"Every model of the herd saw the same rows. On held-out web text the {best.model} model predicts "
             f"best: {format.loss(best.bits_per_byte)} bits per byte.",
         ),
-        drawn([run.loss for run in runs], "Training loss, averaged over short stretches", "nats per token"),
+        drawn([run.loss for run in runs], "Training loss, averaged over groups of steps", "nats per token"),
         tag(
             "div",
             drawn([run.learning_rate for run in runs], "Learning rate", "learning rate"),
@@ -154,7 +154,7 @@ def pretraining_section(data: ReportData) -> list[Html]:
 
 
 def forecast_section(forecast: Forecast, says: str) -> list[Html]:
-    """The ladder's points, the line through them, what it told and what came, on both axes."""
+    """The ladder, the line through it, and forecast and measured loss, on both axes."""
     rows: list[Iterable[Child]] = []
     for axis in forecast.axes:
         deviation = axis.forecast / forecast.measured - 1

@@ -1,4 +1,4 @@
-"""What a small data set is worth: a half-trained model annealed on it and, beside that, without it.
+"""Measures what a small data set is worth: a half-trained model is annealed with it and without it.
 
 Llama 3 report, section 3.1.3: the learning rate of a half-trained 8B falls linearly to zero over 40B tokens, of which
 the new set has 30% and the default mix 70%. The other arm reads the default mix alone. Both start from the same
@@ -37,7 +37,7 @@ from herdlm.train.loop import train
 from herdlm.train.schedules import learning_rate
 
 NEW_SHARE = 0.3
-WARMUP_SHARE = 0.05  # of the probe: the optimizer's moments start anew
+WARMUP_SHARE = 0.05  # of the probe, as the optimizer's moments start from zero
 DEFAULT_SET = "web-validation"
 NEW = "new set"
 
@@ -128,7 +128,7 @@ def anneal_probe(
 
 
 def lines(told: dict[str, Any]) -> list[str]:
-    """The result as text for people."""
+    """The result as text for the terminal."""
     out = [
         f"{told['model']}, half-trained ({told['half_step']:,} steps), annealed over {told['tokens']:,} tokens: "
         f"nats per token with {told['new_share']:.0%} of the new set and without"
@@ -186,7 +186,7 @@ def _train_half(job: PretrainJob, batches: FirstSteps, *, seed: int, work: Path,
 
 
 def _arms(batches: PretrainBatches, half: int, new: Source) -> dict[str, Mixture]:
-    """Both go on with the default mix from where the half-trained model's run stands."""
+    """Both arms continue the default mix from where the half-trained model stopped."""
     mixture, first_row, _ = batches.find(half)
     default = [rows.source for rows in mixture.rows]
     scale = (1 - new.share) / sum(source.share for source in default)

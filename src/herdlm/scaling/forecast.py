@@ -1,4 +1,4 @@
-"""A power law in model size, fitted to a ladder of small models, forecasts the flagship's loss before it trains."""
+"""Forecasts the flagship's loss before it trains, by a power law in model size fitted to a ladder of small models."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def fit_power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
         InputError: fewer than two different x.
     """
     if len(set(x)) < 2:
-        raise InputError("a power law needs at least two different sizes", "Give herd.ladder models of different size")
+        raise InputError("a power law needs at least two different sizes", "Give herd.ladder models of different sizes")
     exponent, intercept = np.polyfit(np.log(x), np.log(y), 1)
     return PowerLaw(math.exp(intercept), float(exponent))
 
 
 def forecast_weights(x: Sequence[float], at: float) -> NDArray[np.float64]:
-    """What each point counts in a forecast: :func:`fit_power_law` of (x, y) at ``at`` is exp(weights @ ln y), [points].
+    """Weights [points] with which :func:`fit_power_law` of (x, y) has the value exp(weights @ ln y) at ``at``.
 
-    They add up to 1; one point alone forecasts itself at its own x.
+    They sum to 1. If all x equal ``at``, they average the points.
 
     Raises:
         InputError: fewer than two different x, unless ``at`` is the only one.
@@ -47,7 +47,7 @@ def forecast_weights(x: Sequence[float], at: float) -> NDArray[np.float64]:
     if set(x) == {at}:
         return np.full(len(x), 1 / len(x))
     if len(set(x)) < 2:
-        raise InputError("a power law needs at least two different sizes", "Give models of different size")
+        raise InputError("a power law needs at least two different sizes", "Give models of different sizes")
     logs = np.log(np.asarray(x, float))
     spread = logs - logs.mean()
     weights: NDArray[np.float64] = 1 / len(x) + (math.log(at) - logs.mean()) * spread / (spread @ spread)

@@ -1,4 +1,4 @@
-"""The candidate mixes of a search: given by hand or drawn around the recipe's own, each with a run in small."""
+"""The candidate mixes of a search, listed or drawn around the recipe's own mix, each with a scaled-down run."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from herdlm.pretrain.job import HerdJob
 from herdlm.pretrain.mix import MixPlan, plan_mix, source_tokens
 
 DEFAULT = "default"
-SMALLEST_SHARE = 1e-4  # of a drawn mix: less is none
+SMALLEST_SHARE = 1e-4  # in a drawn mix; smaller shares become 0
 
 
 class CandidateConfig(Section):
-    """Shares that take the place of ``pretrain.mix``, and of ``pretrain.anneal_mix`` where given."""
+    """Shares that replace ``pretrain.mix`` and, if given, ``pretrain.anneal_mix``."""
 
     mix: dict[str, PositiveFloat] = Field(min_length=1, description="share of each source")
     anneal_mix: dict[str, PositiveFloat] | None = Field(None, min_length=1)
@@ -31,8 +31,8 @@ class DrawConfig(Section):
     """Candidates drawn from a Dirichlet distribution whose mean is ``pretrain.mix``."""
 
     count: int = Field(ge=1)
-    concentration: float = Field(20.0, gt=0, description="the lower, the farther from the recipe's own mix")
-    fixed: tuple[str, ...] = Field((), description="sources whose share stays")
+    concentration: float = Field(20.0, gt=0, description="lower values draw farther from the recipe's own mix")
+    fixed: tuple[str, ...] = Field((), description="sources whose share does not change")
 
 
 class CandidatesConfig(Section):
@@ -41,11 +41,11 @@ class CandidatesConfig(Section):
     candidates: dict[str, CandidateConfig] = Field(default_factory=dict)
     draw: DrawConfig | None = None
     weights: dict[str, NonNegativeFloat] = Field(
-        default_factory=dict, description="of the held-out sets in the ranking; where none is given, all weigh alike"
+        default_factory=dict, description="weights of the held-out sets in the ranking; equal if none are given"
     )
 
     @model_validator(mode="after")
-    def _something_is_to_be_tried(self) -> CandidatesConfig:
+    def _check_candidates(self) -> CandidatesConfig:
         if not self.candidates and self.draw is None:
             raise ValueError("no candidates: give [candidates.NAME] tables or [draw]")
         if DEFAULT in self.candidates:
@@ -160,7 +160,7 @@ def _with_candidate(herd: HerdJob, candidate: CandidateConfig, where: str) -> Pr
 def in_small(plan: MixPlan, steps: int | None, where: str) -> PretrainConfig:
     """The mixes as planned in a run of ``steps`` whose parts have the proportions of the whole.
 
-    Long-context stages are left out: they change the length of rows, not the mix that is to be chosen.
+    Long-context stages are omitted: they change the length of rows, not the mix.
 
     Raises:
         InputError: so few steps do not hold the run's parts.

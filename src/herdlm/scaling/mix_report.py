@@ -1,4 +1,4 @@
-"""The result of a search for a data mix as text for people."""
+"""The result of a mix search as text for the terminal."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 
-def lines(told: dict[str, Any]) -> list[str]:
-    """The ranking, each domain's forecast, and what a larger model said of it."""
-    target, domains = told["target"], list(told["weights"])
-    domains += [domain for domain in told["held_out_rows"] if domain not in domains]
-    names = ", ".join(f"{name} ({size:,.0f})" for name, size in told["models"].items())
+def lines(result: dict[str, Any]) -> list[str]:
+    """The ranking, the forecasts by domain, and their confirmation on a larger model."""
+    target, domains = result["target"], list(result["weights"])
+    domains += [domain for domain in result["held_out_rows"] if domain not in domains]
+    names = ", ".join(f"{name} ({size:,.0f})" for name, size in result["models"].items())
     out = [
-        f"{len(told['candidates'])} mixes, each tried on {names}, {told['steps']:,} steps = {told['tokens']:,} tokens"
-        + (f", {told['seeds']} seeds" if told["seeds"] > 1 else ""),
-        f"forecast for {target['name']} ({target['size']:,.0f} {told['axis'].replace('_', ' ')}) after as many tokens, "
-        "in nats per token:",
+        f"{len(result['candidates'])} mixes, each tried on {names}, {result['steps']:,} steps = "
+        f"{result['tokens']:,} tokens" + (f", {result['seeds']} seeds" if result["seeds"] > 1 else ""),
+        f"forecast for {target['name']} ({target['size']:,.0f} {result['axis'].replace('_', ' ')}) after as many "
+        "tokens, in nats per token:",
         "",
     ]
-    weights = {domain: told["weights"].get(domain, 0.0) for domain in domains}
+    weights = {domain: result["weights"].get(domain, 0.0) for domain in domains}
     head = ["", "mix", "score", "against default", "", *(f"{domain} x{weights[domain]:g}" for domain in domains)]
     rows = [head]
-    for place, row in enumerate(told["candidates"], 1):
+    for place, row in enumerate(result["candidates"], 1):
         against = row["against_default"]
         change = "" if against["verdict"] == "default" else f"{against['value']:+.4f}"
         rows.append(
@@ -35,23 +35,26 @@ def lines(told: dict[str, Any]) -> list[str]:
             ]
         )
     out += [*_table(rows), ""]
-    for row in told["candidates"]:
+    for row in result["candidates"]:
         shares = ", ".join(f"{name} {share:.4g}" for name, share in _relative(row["mix"]).items())
         epochs = ", ".join(f"{name} {count:.3g}" for name, count in row["epochs"].items())
         out.append(f"{row['name']}: {shares}; epochs of the whole run: {epochs}")
         if any(abs(share - row["asked"].get(name, 0.0)) > 1e-6 for name, share in _relative(row["mix"]).items()):
             asked = ", ".join(f"{name} {share:.4g}" for name, share in row["asked"].items())
             out.append(f"  changed by pretrain.max_epochs; asked for {asked}")
-    out += ["", "Intervals hold 95% over other held-out text" + (" and other seeds" if told["seeds"] > 1 else "") + "."]
-    tests = [row["domains"][domain]["backtest"] for row in told["candidates"] for domain in domains]
+    out += [
+        "",
+        "Intervals are 95%, over other held-out text" + (" and other seeds" if result["seeds"] > 1 else "") + ".",
+    ]
+    tests = [row["domains"][domain]["backtest"] for row in result["candidates"] for domain in domains]
     if None not in tests:
         out.append(
             "The largest of the models, forecast by the others: off by "
             f"{_percent(sum(map(abs, tests)) / len(tests))} on average, {_percent(max(map(abs, tests)))} at most."
         )
     else:
-        out.append("Two sizes leave nothing to test the forecast on: give a third model.")
-    return out + (_confirmed(told["confirm"]) if "confirm" in told else [])
+        out.append("With two sizes the forecast cannot be tested: give a third model.")
+    return out + (_confirmed(result["confirm"]) if "confirm" in result else [])
 
 
 def _confirmed(confirm: dict[str, Any]) -> list[str]:
@@ -62,10 +65,10 @@ def _confirmed(confirm: dict[str, Any]) -> list[str]:
                 [domain, name, _interval(of["forecast"]), _interval(of["measured"]), _percent(of["error"], "+")]
             )
     difference = confirm["difference"]
-    told = {
+    outcome = {
         "held": "the ranking held",
         "did not hold": "the ranking did NOT hold",
-        "not decided": "the held-out text does not tell the two apart on the larger model",
+        "not decided": "the larger model's losses on the held-out text do not differ significantly",
     }[confirm["ranking"]]
     return [
         "",
@@ -75,7 +78,7 @@ def _confirmed(confirm: dict[str, Any]) -> list[str]:
         "",
         f"{confirm['best']} less default: forecast {difference['forecast']['value']:+.4f} "
         f"{_range(difference['forecast'])}, measured {difference['measured']['value']:+.4f} "
-        f"{_range(difference['measured'])}: {told}.",
+        f"{_range(difference['measured'])}: {outcome}.",
         f"Largest error of a forecast: {_percent(confirm['largest_error'])}.",
     ]
 

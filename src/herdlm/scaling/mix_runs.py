@@ -1,4 +1,4 @@
-"""Trains the models of a search for a data mix, each once and resumably, and measures them on held-out text."""
+"""Trains the models of a mix search, each once and resumably, and measures them on held-out text."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Losses = dict[str, NDArray[np.float64]]
 
 @dataclass
 class Bench:
-    """Where candidates are trained and measured.
+    """Trains and measures candidates.
 
     Args:
         domains: shards of held-out text by name.
         runs: the folder that keeps the trained models.
         inputs: content hashes of tokens and tokenizer, part of each model's key.
-        contents: of the models that were asked for, by their folder in ``runs``.
+        contents: content hashes of the models used, by their folder in ``runs``.
     """
 
     tokens: Path
@@ -44,7 +44,7 @@ class Bench:
     contents: dict[str, str] = field(default_factory=dict)
 
     def measure(self, candidates: Sequence[Candidate], models: Sequence[PretrainJob]) -> Losses:
-        """Train what is not trained yet and measure it on every domain."""
+        """Train the models that are missing, and measure all of them on every domain."""
         losses: dict[str, list[NDArray[np.float64]]] = {domain: [] for domain in self.domains}
         shape = (self.seeds, len(candidates), len(models))
         with Progress("mix search", self.seeds * len(candidates) * len(models), "models") as progress:
@@ -64,7 +64,7 @@ class Bench:
         return {domain: row_losses(loaded, shard, seq_len=seq_len, pad=pad) for domain, shard in self.domains.items()}
 
     def _trained(self, job: PretrainJob, number: int) -> Path:
-        """The folder of a trained model, whose name is a hash of all that made it."""
+        """Train a model unless its folder, named by a hash of its inputs and settings, exists; returns the folder."""
         seed = job.seed if number == 0 else derive_seed(job.seed, "mix search", number)
         job = replace(job, seed=seed)
         pretraining = job.pretrain.model_dump(mode="json")

@@ -1,7 +1,7 @@
-"""Which data mix to train on: small models on each candidate, forecasts of a large one, and a larger model to confirm.
+"""Searches for a data mix: small models on each candidate, forecasts for a large one, a larger model to confirm.
 
-Llama 3 report, section 3.1.2. A candidate's models read their rows in the same order of each source from the same first
-weights as another's, so that what differs is the mix.
+Llama 3 report, section 3.1.2. All candidates start from the same weights and read each source in the same order, so
+that only the mix differs.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def mix_search(
 def _ranked(
     herd: HerdJob, tried: Sequence[Candidate], names: Sequence[str], weights: Mapping[str, float], losses: Losses
 ) -> dict[str, Any]:
-    """All candidates by their forecast for the flagship, the best first."""
+    """The candidates by their forecast for the flagship, best first."""
     axis, flagship = herd.axis, herd.flagship
     sizes = herd.sizes(names)
     (target,) = herd.sizes([flagship])
@@ -167,7 +167,7 @@ def _confirmed(
     small: Losses,
     large: Losses,
 ) -> dict[str, Any]:
-    """The default mix and the best other one on a larger model, beside what the small ones forecast of it."""
+    """Compare the default mix and the best other one on a larger model with their forecasts."""
     (size,) = herd.sizes([model])
     forecast = forecast_mixes(small, herd.sizes(names), size, weights, seed=herd.seed)
     measured = forecast_mixes(large, [size], size, weights, seed=herd.seed)
@@ -200,7 +200,7 @@ def _verdict(difference: ForecastInterval) -> str:
 
 
 def _held(forecast: MixForecast, measured: MixForecast) -> str:
-    """Whether the larger model ranks the two mixes as was forecast, or its held-out text does not tell."""
+    """Whether the larger model confirms the forecast ranking of the two mixes, or the difference is not significant."""
     if measured.against_first.low <= 0 <= measured.against_first.high:
         return "not decided"
     return "held" if (forecast.against_first.value < 0) == (measured.against_first.value < 0) else "did not hold"

@@ -1,7 +1,7 @@
-"""Forecasts of a large model's loss in each domain for several data mixes, from small models trained on each.
+"""Forecasts a large model's loss on several data mixes, by domain, from small models trained on each mix.
 
-Llama 3 report, section 3.1.2: several small models are trained on each candidate mix, and the performance of a large
-model on that mix is predicted from them. Here a power law in model size is fitted for each mix and domain.
+Llama 3 report, section 3.1.2: small models are trained on each candidate mix to predict the performance of a large
+model on it. Here a power law in model size is fitted for each mix and domain.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class ForecastInterval:
 
 @dataclass(frozen=True, slots=True)
 class MixForecast:
-    """What is expected of one mix.
+    """The forecast for one mix.
 
     Args:
         domains: loss by domain.
         score: their weighted mean.
-        against_first: the score less that of the first mix, row by row on the same text.
+        against_first: the score minus that of the first mix, paired by row.
     """
 
     domains: dict[str, ForecastInterval]
@@ -51,21 +51,21 @@ def forecast_mixes(
 ) -> list[MixForecast]:
     """Forecast the losses of a model of size ``at`` for each mix.
 
-    Intervals hold 95% of a bootstrap: held-out rows are drawn anew, the same for all mixes and models, and of several
-    training seeds, for each model, the same for all mixes. They say nothing of whether losses follow a power law; for
-    that, see :func:`backtest`.
+    Intervals hold 95% of a bootstrap that resamples held-out rows, the same for all mixes and models, and training
+    seeds of each model, the same for all mixes. They do not cover whether losses follow a power law; for that, see
+    :func:`backtest`.
 
     Args:
         losses: by domain, nats per token of each held-out row, [seeds, mixes, models, rows].
-        sizes: of the models, [models]. One model of size ``at`` alone is measured rather than forecast.
-        weights: of the domains in the score, relative to each other.
+        sizes: of the models, [models]. If all have size ``at``, losses are measured rather than forecast.
+        weights: relative weights of the domains in the score.
     """
     counts = forecast_weights(sizes, at)
     whole = sum(weights.values())
     shares = np.array([weights.get(domain, 0.0) / whole for domain in losses])
-    found = np.stack([_at_size(part.mean(-1).mean(0), counts) for part in losses.values()])
+    forecasts = np.stack([_at_size(part.mean(-1).mean(0), counts) for part in losses.values()])
     seeds = next(iter(losses.values())).shape[0]
-    drawn = np.empty((samples, *found.shape))
+    drawn = np.empty((samples, *forecasts.shape))
     rng = stream(seed, "bootstrap of mixes")
     for sample in range(samples):
         picks = rng.integers(0, seeds, (len(sizes), seeds))
@@ -75,24 +75,24 @@ def forecast_mixes(
             means = part @ times / rows
             picked = np.stack([means[picks[model], :, model].mean(0) for model in range(len(sizes))], 1)
             drawn[sample, number] = _at_size(picked, counts)
-    scores, scores_drawn = shares @ found, np.einsum("d,sdm->sm", shares, drawn)
+    scores, scores_drawn = shares @ forecasts, np.einsum("d,sdm->sm", shares, drawn)
     return [
         MixForecast(
-            {domain: _estimate(found[d, mix], drawn[:, d, mix]) for d, domain in enumerate(losses)},
+            {domain: _estimate(forecasts[d, mix], drawn[:, d, mix]) for d, domain in enumerate(losses)},
             _estimate(scores[mix], scores_drawn[:, mix]),
             _estimate(scores[mix] - scores[0], scores_drawn[:, mix] - scores_drawn[:, 0]),
         )
-        for mix in range(found.shape[1])
+        for mix in range(forecasts.shape[1])
     ]
 
 
 def backtest(
     losses: Mapping[str, NDArray[np.float64]], sizes: Sequence[float]
 ) -> dict[str, NDArray[np.float64]] | None:
-    """How far the loss of the largest model is from its forecast by the smaller ones: forecast / measured - 1.
+    """The relative error of forecasting the largest model from the smaller ones: forecast / measured - 1.
 
     Returns:
-        by domain, [mixes]; None where the smaller models are of fewer than two sizes.
+        by domain, [mixes]; None if the smaller models have fewer than two sizes.
     """
     largest = int(np.argmax(sizes))
     smaller = [number for number, size in enumerate(sizes) if size < sizes[largest]]
@@ -104,7 +104,7 @@ def backtest(
 
 
 def _at_size(losses: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Losses [mixes, models] to the forecast of each mix, [mixes]."""
+    """The forecast of each mix, [mixes], from losses [mixes, models]."""
     forecasts: NDArray[np.float64] = np.exp(np.log(losses) @ counts)
     return forecasts
 

@@ -12,8 +12,9 @@ import torch
 from herdlm.align.bank.answers import examine
 from herdlm.align.bank.tasks import Question
 from herdlm.base.json_lines import read_json_lines, write_json_lines
-from herdlm.compare.compare import Material, headline, write_damage
-from herdlm.compare.measure import Asking
+from herdlm.compare.compare import headline, write_comparison
+from herdlm.compare.data import ComparisonData
+from herdlm.compare.measure import AnswerSampling
 from herdlm.evaluate.intervals import pass_rate
 from herdlm.evaluate.perplexity import text_loss
 from herdlm.generate import Engine
@@ -75,17 +76,17 @@ def examine_stage(context: Context) -> dict[str, Any]:
 def compare_stage(context: Context) -> dict[str, Any]:
     """What FP8 did to the flagship: the damage report on held-out text, questions and the last round's reward model."""
     inputs = context.inputs
-    told = write_damage(
+    told = write_comparison(
         context.out,
         context.work,
         inputs["original"],
         inputs["changed"],
-        Material(
+        ComparisonData(
             inputs["tokens"] / "web-validation",
             inputs["bank"] / "held_out.jsonl" if "bank" in inputs else None,
             inputs.get("reward"),
         ),
-        asking=Asking(max_tokens=MAX_ANSWER_TOKENS),
+        sampling=AnswerSampling(max_tokens=MAX_ANSWER_TOKENS),
         prompts=COMPARED_QUESTIONS,
         rows=COMPARED_ROWS,
         seq_len=context.recipe.pretrain.seq_len,

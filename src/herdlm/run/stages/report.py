@@ -230,9 +230,9 @@ def _steps(answers: _Answers, recipe: Recipe) -> list[Check]:
 
 def _quantization(records: Records, answers: _Answers) -> Quantization:
     counts = records[FP8].counts(read.QuantizationCounts)
-    damage = records["compare-fp8"].json("damage.json", read.DamageRecord)
-    divergence = damage.text
-    reward = damage.answers.reward.difference if damage.answers else None
+    comparison = records["compare-fp8"].json("comparison.json", read.ComparisonRecord)
+    divergence = comparison.text
+    reward = comparison.answers.reward.difference if comparison.answers else None
     pairs = list(zip(answers.right(BF16), answers.right(FP8), strict=True)) if FP8 in answers.labels else []
     return Quantization(
         original=BF16,

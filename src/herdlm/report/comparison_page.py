@@ -1,4 +1,4 @@
-"""The damage report as one HTML page: weights, next-token distributions, rewards, right answers, worst prompts, fit."""
+"""A comparison of two models as one HTML page: weights, distributions, rewards, answers, worst prompts, memory."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from herdlm.report.frame import Section, framed
 from herdlm.report.markup import Child, Html, foreign, table, tag
 from herdlm.report.scales import Scale, covering
 
-PAGE = "damage.html"
-FRAME = 1 / 30  # of a histogram's width, kept free at both ends
+PAGE = "comparison.html"
+FRAME = 1 / 30  # margin at both ends of a histogram, as a share of its width
 MORE_STYLE = """
 .fits { color: var(--good); font-weight: 600; } .fits-not { color: var(--bad); font-weight: 600; }
 .worst { border-left: 3px double var(--bad); padding: .1rem 0 .1rem .8rem; margin: 1rem 0; min-width: 0; }
@@ -19,41 +19,41 @@ MORE_STYLE = """
 """
 
 
-def render_damage_page(told: dict[str, Any]) -> str:
-    """The whole page from the content of damage.json. Equal data give equal bytes; models' text is escaped."""
-    text, answers = told["text"], told["answers"]
-    names = {side: told[side]["name"] for side in ("original", "changed")}
-    sections: list[Section] = [("weights", "Weights", [_weights(told)])]
+def render_comparison_page(comparison: dict[str, Any]) -> str:
+    """Render the content of comparison.json. Equal data give equal bytes; text of models is escaped."""
+    text, answers = comparison["text"], comparison["answers"]
+    names = {side: comparison[side]["name"] for side in ("original", "changed")}
+    sections: list[Section] = [("weights", "Weights", [_weights(comparison)])]
     if text:
         sections.append(("text", "Next-token distributions on text", _text(text)))
-    if told["benchmarks"]:
-        sections.append(("benchmarks", "Benchmarks", _benchmarks(told["benchmarks"])))
+    if comparison["benchmarks"]:
+        sections.append(("benchmarks", "Benchmarks", _benchmarks(comparison["benchmarks"])))
     if answers:
         if answers["reward"]:
             sections.append(("reward", "Scores of the reward model", _reward(answers["reward"], names)))
         sections.append(("answers", "Answers", _answers(answers)))
         sections.append(("worst", "Worst prompts", _worst(answers["worst"], names)))
-    sections.append(("fit", "Will it fit one node?", _fit(told["fit"])))
+    sections.append(("fit", "Will it fit one node?", _fit(comparison["fit"])))
     return framed(
         f"{names['changed']} against {names['original']}",
-        _cards(told),
+        _cards(comparison),
         sections,
-        "Every number stands in damage.json, every answer in answers.jsonl. Both models were "
-        "given the same text and prompts. Intervals are of other text and prompts of the kind.",
-        kind="herdlm damage report",
+        "Every number is in comparison.json, every answer in answers.jsonl. Both models were given the same text and "
+        "prompts. Intervals are for other text and prompts of the same kind.",
+        kind="herdlm comparison",
         style=MORE_STYLE,
     )
 
 
-def _cards(told: dict[str, Any]) -> Html:
-    """The headline: what was saved, and what it cost."""
-    text, answers = told["text"], told["answers"]
-    before, after = (told[side]["weight_bytes"] for side in ("original", "changed"))
+def _cards(comparison: dict[str, Any]) -> Html:
+    """The main figures: the memory saved, and its cost."""
+    text, answers = comparison["text"], comparison["answers"]
+    before, after = (comparison[side]["weight_bytes"] for side in ("original", "changed"))
     cards = [("Weights", format.size(after), f"instead of {format.size(before)}")]
     if text:
         cards.append(("KL divergence on text", format.tiny(text["kl"]), "nats per token, mean"))
         cards.append(("Same next token", format.percent(text["top1_agreement"], 2), "most likely, on text"))
-    if told["benchmarks"] and (whole := told["benchmarks"]["tasks"].get("all")):
+    if comparison["benchmarks"] and (whole := comparison["benchmarks"]["tasks"].get("all")):
         d = whole["difference"]
         says = f"points; 95% interval {format.span(d['low'], d['high'])}"
         cards.append(("Benchmarks, difference", format.points(d["value"]), says))
@@ -78,7 +78,7 @@ def _cards(told: dict[str, Any]) -> Html:
     )
 
 
-def _weights(told: dict[str, Any]) -> Html:
+def _weights(comparison: dict[str, Any]) -> Html:
     return table(
         "Weights as stored",
         ("Model", "Parameters", "In FP8", "Share in FP8", "Size"),
@@ -90,7 +90,7 @@ def _weights(told: dict[str, Any]) -> Html:
                 format.percent(about["fp8_parameters"] / about["parameters"]),
                 format.size(about["weight_bytes"]),
             )
-            for about in (told["original"], told["changed"])
+            for about in (comparison["original"], comparison["changed"])
         ),
     )
 
@@ -108,22 +108,22 @@ def _text(text: dict[str, Any]) -> list[Html]:
     ]
 
 
-def _divergence_table(caption: str, found: dict[str, Any]) -> Html:
+def _divergence_table(caption: str, divergence: dict[str, Any]) -> Html:
     rows: list[tuple[Child, ...]] = [
-        ("KL, mean", format.tiny(found["kl"])),
-        ("KL, median", format.tiny(found["kl_p50"])),
-        ("KL, 99th percentile", format.tiny(found["kl_p99"])),
-        ("KL, largest", format.tiny(found["kl_max"])),
-        ("Same most likely next token", format.percent(found["top1_agreement"], 2)),
-        ("Perplexity of the original", f"{found['perplexity']['original']:.4f}"),
-        ("Perplexity of the changed model", f"{found['perplexity']['changed']:.4f}"),
-        ("Tokens", found["tokens"]),
+        ("KL, mean", format.tiny(divergence["kl"])),
+        ("KL, median", format.tiny(divergence["kl_p50"])),
+        ("KL, 99th percentile", format.tiny(divergence["kl_p99"])),
+        ("KL, largest", format.tiny(divergence["kl_max"])),
+        ("Same most likely next token", format.percent(divergence["top1_agreement"], 2)),
+        ("Perplexity of the original", f"{divergence['perplexity']['original']:.4f}"),
+        ("Perplexity of the changed model", f"{divergence['perplexity']['changed']:.4f}"),
+        ("Tokens", divergence["tokens"]),
     ]
     return table(caption, ("Measure", "Value; divergence in nats per token"), rows)
 
 
 def _spread(spread: dict[str, Any]) -> Html:
-    """Shares of tokens by size of their divergence."""
+    """The share of tokens in each range of divergence."""
     names, below = [], "0"
     for bound in spread["bounds"]:
         names.append(f"{below} to {_power(bound)}" if bound else f"{below} and more")
@@ -145,7 +145,7 @@ def _power(value: float) -> str:
 
 def _reward(reward: dict[str, Any], names: dict[str, str]) -> list[Html]:
     if not reward["distribution"]:
-        return [tag("p", f"{reward['prompts']} answers were scored, too few to tell a distribution.")]
+        return [tag("p", f"{reward['prompts']} answers were scored, too few for a distribution.")]
     histogram, distribution, d = reward["histogram"], reward["distribution"], reward["difference"]
     edges = histogram["edges"]
     series = [
@@ -154,20 +154,24 @@ def _reward(reward: dict[str, Any], names: dict[str, str]) -> list[Html]:
     ]
     width = edges[-1] - edges[0]
     highest = max(100 * share for side in names for share in histogram[side])
-    told = ", ".join(f"{names[side]} {distribution[side]['mean']:.3f}" for side in names)
+    means = ", ".join(f"{names[side]} {distribution[side]['mean']:.3f}" for side in names)
     quantiles = list(distribution["original"]["quantiles"])
-    skipped = f" {reward['too_long']} answers too long for the reward model are left out." if reward["too_long"] else ""
+    skipped = (
+        f" {reward['too_long']} answers are too long for the reward model and were left out."
+        if reward["too_long"]
+        else ""
+    )
     return [
         tag(
             "p",
-            f"Benchmarks hide damage that shows in how answers are liked. The mean score of a prompt's answers "
+            f"A reward model sees losses that benchmarks hide. The mean score of a prompt's answers "
             f"changed by {format.signed(d['value'], 4)}, with a 95% interval of {format.signed(d['low'], 4)} to "
             f"{format.signed(d['high'], 4)}.{skipped}",
         ),
         charts.chart(
             series,
             title="Distribution of the reward model's scores",
-            alt=f"Two histograms of scores. Means: {told}.",
+            alt=f"Two histograms of scores. Means: {means}.",
             x="score",
             y="% of answers",
             x_scale=Scale(edges[0] - FRAME * width, edges[-1] + FRAME * width),
@@ -220,9 +224,9 @@ def _right_table(tasks: dict[str, Any]) -> Html:
 
 def _benchmarks(benchmarks: dict[str, Any]) -> list[Child]:
     tasks, left_out = benchmarks["tasks"], benchmarks["too_long"]
-    said = "An answer is the choice that the model holds most likely behind the question."
+    said = "A model's answer is the choice to which it gives the highest likelihood."
     if left_out:
-        said += f" {format.count(left_out)} questions are too long for the model and left out."
+        said += f" {format.count(left_out)} questions are too long for the model and were left out."
     if not tasks:
         return [tag("p", said)]
     return [
@@ -285,12 +289,12 @@ def _worst(worst: dict[str, list[dict[str, Any]]], names: dict[str, str]) -> lis
 
 
 def _bad(row: dict[str, Any], names: dict[str, str]) -> Html:
-    told = []
+    figures = []
     if row["kl"] is not None:
-        told.append(f"KL {format.tiny(row['kl'])} nats per token")
+        figures.append(f"KL {format.tiny(row['kl'])} nats per token")
     reward, right = row.get("reward"), row.get("right")
     if reward:
-        told.append(f"reward {reward['original']:.3f} to {reward['changed']:.3f}")
+        figures.append(f"reward {reward['original']:.3f} to {reward['changed']:.3f}")
 
     def side(name: str) -> Html:
         mark = None
@@ -302,7 +306,7 @@ def _bad(row: dict[str, Any], names: dict[str, str]) -> Html:
     return tag(
         "div",
         tag("p", foreign(row["prompt"])),
-        tag("p", "; ".join(told), class_="quiet"),
+        tag("p", "; ".join(figures), class_="quiet"),
         tag("dl", side("original"), side("changed"), class_="answers"),
         class_="worst",
     )
@@ -318,7 +322,7 @@ def _fit(fit: dict[str, Any]) -> list[Html]:
         tag(
             "p",
             f"One node of {node['gpus']} GPUs with {node['gigabytes']:g} GB, {format.percent(node['reserve'], 0)} "
-            "of it kept free; cache in BF16. herdlm fit tells it for other nodes and contexts.",
+            "of it kept free; cache in BF16. herdlm fit computes this for other nodes and contexts.",
         ),
         table(
             f"Weights and cache of {fit['concurrency']} sequences",

@@ -1,4 +1,4 @@
-"""The damage report as a page: complete, escaped, sufficient in itself, whatever was not measured."""
+"""The comparison page: complete, escaped and self-contained, whatever was not measured."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from herdlm.report.damage_page import render_damage_page
+from herdlm.report.comparison_page import render_comparison_page
 from tests.report.test_corpus_page import HOSTILE, Reader
 
 
@@ -123,7 +123,7 @@ def told() -> dict[str, Any]:
 
 
 def test_every_measure_is_told() -> None:
-    words = " ".join(Reader(render_damage_page(told())).words)
+    words = " ".join(Reader(render_comparison_page(told())).words)
     for figure in (
         "1.8 kB",
         "2.0 kB",
@@ -141,7 +141,7 @@ def test_every_measure_is_told() -> None:
         "✗ does not fit",
         "most <script>alert(1)</script>",
         "reward 1.000 to \N{MINUS SIGN}1.000".replace("\N{MINUS SIGN}", "-"),
-        "1 answers too long",
+        "1 answers are too long",
         "at temperature 0.7",
         "2 answers each",
         "✓ right",
@@ -179,7 +179,7 @@ def test_what_was_not_measured_is_left_out(drop: tuple[str, ...]) -> None:
         table[last] = {} if last == "tasks" else None
     if "answers.reward" in drop:
         found["answers"]["worst"] = {"by_reward": [], "by_divergence": []}
-    text = render_damage_page(found)
+    text = render_comparison_page(found)
     ids = re.findall(r'<section id="([a-z]+)"', text)
     assert ("text" in ids) == ("text" not in drop) and ("answers" in ids) == ("answers" not in drop)
     assert ("reward" in ids) == ("answers.reward" not in drop and "answers" not in drop)
@@ -198,16 +198,16 @@ def test_too_few_rewards_are_told_as_such() -> None:
         "difference": None,
         "histogram": None,
     }
-    assert "1 answers were scored, too few" in render_damage_page(found)
+    assert "1 answers were scored, too few" in render_comparison_page(found)
 
 
 def test_the_page_runs_and_loads_nothing_and_escapes_models_text() -> None:
-    text = render_damage_page(told())
+    text = render_comparison_page(told())
     page = Reader(text)
     assert not page.tags & {"script", "iframe", "img", "link", "object"}
     assert all(link.startswith("#") for link in page.links)
     assert HOSTILE not in text and "&lt;script&gt;" in text
     assert "default-src 'none'" in text.replace("&#x27;", "'")
-    assert text == render_damage_page(told())
+    assert text == render_comparison_page(told())
     for id_ in re.findall(r'href="#([^"]+)"', text):
         assert f'id="{id_}"' in text
