@@ -47,15 +47,18 @@ def test_sources_are_relative_to_the_recipe_that_names_them(tmp_path):
         ),
         (
             "pretrain.mix_phases=[{from_tokens = 9000000, mix = [{source = 'web', share = 1}]}]",
-            "from 9,000,000 tokens on is past the 2,969,600 of the main part",
+            "from_tokens 9,000,000 is past the end of the main part at 2,969,600 tokens",
         ),
         (
             "pretrain.mix_phases=[{from_tokens = 2, mix = [{source = 'wob', share = 1}]}]",
             "key pretrain.mix_phases.0.mix.0.source",
         ),
         ("pretrain.long_context=[{seq_len = 128, tokens = 1000}]", "rows of 128 tokens after rows of 128 are not"),
-        ("pretrain.long_context=[{seq_len = 256, tokens = 5000000}]", "raise them above 2,592"),
-        ("pretrain.long_context=[{seq_len = 320, tokens = 1000}]", "is no multiple of seq_len 320: take 1920 or 2240"),
+        ("pretrain.long_context=[{seq_len = 256, tokens = 5000000}]", "raise it above 2,592"),
+        (
+            "pretrain.long_context=[{seq_len = 320, tokens = 1000}]",
+            "is not a multiple of seq_len 320: take 1920 or 2240",
+        ),
         ("pretrain.long_context=[{seq_len = 512, tokens = 5000}]", "rows of 512 tokens exceed herd.max_seq_len 256"),
         ("herd.models.flagship.heads=5", "herd.models.flagship"),
         ("herd.flagship=giant", "no [herd.models.giant]"),

@@ -1,4 +1,4 @@
-"""The whole recipe: the sections of all layers put together, with what only holds between them."""
+"""The schema of a whole recipe: the sections of all packages, and the rules that hold between sections."""
 
 from __future__ import annotations
 
@@ -27,26 +27,30 @@ from herdlm.train.distill_config import DistillConfig
 
 
 class ComputeConfig(Section):
-    """Where stages run. None of it changes a result but ``device`` and ``threads_per_stage``, by rounding."""
+    """Where stages run. ``device`` and ``threads_per_stage`` change results by rounding; nothing else here does."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads_per_stage: int = Field(1, ge=1)
-    stages_at_once: int = Field(2, ge=1, description="stages that need nothing of each other run side by side")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
+    threads_per_stage: int = Field(1, ge=1, description="CPU threads of each stage's process")
+    stages_at_once: int = Field(2, ge=1, description="how many independent stages run in parallel")
 
 
 class DataConfig(Section):
-    """Where raw pages come from: paths (relative to the recipe), globs or URLs."""
+    """Where raw pages come from."""
 
-    sources: tuple[str, ...] = Field(min_length=1)
+    sources: tuple[str, ...] = Field(min_length=1, description="paths relative to the recipe, globs or URLs")
 
 
 class TokensConfig(Section):
-    """Which documents become tokens of which set."""
+    """How documents are divided into sets of tokens: sources, validation and the annealing set."""
 
-    validation_percent: float = Field(5.0, gt=0, lt=50, description="of documents, held out of all training")
-    anneal_percent: float = Field(30.0, gt=0, le=100, description="of training documents, the best by quality")
+    validation_percent: float = Field(
+        5.0, gt=0, lt=50, description="percentage of documents that are held out of all training"
+    )
+    anneal_percent: float = Field(
+        30.0, gt=0, le=100, description="percentage of training documents, the best by quality, that annealing reads"
+    )
     max_text_megabytes: dict[str, PositiveFloat] = Field(
-        default_factory=dict, description="per language; down-samples what is over-represented"
+        default_factory=dict, description="by language: the most text to keep; the rest is dropped at random"
     )
 
     @field_validator("max_text_megabytes")
@@ -57,41 +61,43 @@ class TokensConfig(Section):
         return limits
 
     sources: dict[str, SourceConfig] = Field(
-        default_factory=dict, description="by name; without them all documents make the source web"
+        default_factory=dict, description="by name; by default all documents form one source, web"
     )
 
     @field_validator("sources")
     @classmethod
-    def _sources_are_apart(cls, sources: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
+    def _sources_are_disjoint(cls, sources: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
         check_sources(sources)
         return sources
 
-    skill_documents: int = Field(0, ge=0, description="generated short documents that show a skill")
-    skill_context_share: float = Field(0.5, ge=0, le=1, description="of them that stand behind a piece of web text")
+    skill_documents: int = Field(0, ge=0, description="how many short documents to generate that show a skill")
+    skill_context_share: float = Field(
+        0.5, ge=0, le=1, description="share of the skill documents that follow a piece of web text"
+    )
 
 
 class ShapeConfig(Section):
-    """One model of the herd; what all of them share stands in [pretrain] and [tokenizer]."""
+    """The shape of one model. [pretrain] and [tokenizer] have what all models share."""
 
     dim: int = Field(gt=0)
     layers: int = Field(gt=0)
     heads: int = Field(gt=0)
     kv_heads: int = Field(gt=0)
     ffn_dim: int = Field(gt=0)
-    peak_lr: float | None = Field(None, gt=0, description="overrides the one in [pretrain.train]")
-    parallel: ParallelConfig | None = Field(None, description="takes the place of [parallel] for this model")
-    distill: DistillConfig | None = Field(None, description="pre-train it from a teacher as well as from the text")
+    peak_lr: float | None = Field(None, gt=0, description="replaces pretrain.train.peak_lr for this model")
+    parallel: ParallelConfig | None = Field(None, description="replaces [parallel] for this model")
+    distill: DistillConfig | None = Field(None, description="pre-trains this model from a teacher and the text")
 
 
 class HerdConfig(Section):
-    """The models, and what each is for."""
+    """The models, and the role of each."""
 
     models: dict[str, ShapeConfig] = Field(
         default={"flagship": ShapeConfig(dim=768, layers=12, heads=12, kv_heads=4, ffn_dim=2688)}, min_length=1
     )
     flagship: str = "flagship"
-    small: str | None = Field(None, description="a smaller model to hand over, which the flagship may teach")
-    ladder: tuple[str, ...] = Field((), description="two or more models that the flagship's loss is forecast from")
+    small: str | None = Field(None, description="a smaller model that the run also delivers; the flagship may teach it")
+    ladder: tuple[str, ...] = Field((), description="two or more models to forecast the flagship's loss from")
     rope_theta: float = 500_000.0
     rope_scaling: RopeScaling | None = None
     tied_embeddings: bool = False
@@ -101,18 +107,25 @@ class HerdConfig(Section):
     def _names_exist(self) -> HerdConfig:
         for name in (self.flagship, self.small, *self.ladder):
             if name is not None and name not in self.models:
-                raise ValueError(f"herd names the model {name}, but there is no [herd.models.{name}]")
+                raise ValueError(f"herd names the model {name}, but there is no [herd.models.{name}]: add it")
         if len(self.ladder) == 1:
-            raise ValueError(f"herd.ladder has one model, {self.ladder[0]}, and a forecast needs two or more")
+            raise ValueError(
+                f"herd.ladder has one model, {self.ladder[0]}, but a forecast needs two or more: add one, or set []"
+            )
         if self.flagship in self.ladder:
-            raise ValueError(f"herd.ladder holds the flagship {self.flagship}, which it is to forecast")
+            raise ValueError(
+                f"herd.ladder contains the flagship {self.flagship}, whose loss it forecasts: remove it from the ladder"
+            )
         if self.small == self.flagship:
-            raise ValueError(f"herd.small and herd.flagship are both {self.small}: the one is to teach the other")
+            raise ValueError(f"herd.small and herd.flagship are both {self.small}: choose two models")
         if len(set(self.ladder)) < len(self.ladder):
             raise ValueError(f"herd.ladder names a model twice: {', '.join(self.ladder)}")
         for name in self.models:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name == f"{self.flagship}-fp8":
-                raise ValueError(f"herd.models.{name} is no name for a model: use letters, digits, '.', '_' and '-'")
+                raise ValueError(
+                    f"herd.models.{name} is not a valid name: use letters, digits, '.', '_' and '-', "
+                    f"and not {self.flagship}-fp8, which names the flagship in FP8"
+                )
         return self
 
     @model_validator(mode="after")
@@ -124,25 +137,30 @@ class HerdConfig(Section):
                 if teacher not in self.models:
                     raise ValueError(f"{key} names the model {teacher}, but there is no [herd.models.{teacher}]")
                 if teacher not in {self.flagship, self.small, *self.ladder}:
-                    raise ValueError(f"{key} {teacher} is neither flagship, small nor on the ladder: no run trains it")
+                    raise ValueError(
+                        f"{key} = {teacher!r}, but no run trains it: it is neither herd.flagship nor herd.small "
+                        "nor in herd.ladder"
+                    )
                 if teacher in chain:
                     raise ValueError(f"{key}: models teach each other in a circle, {' <- '.join([*chain, teacher])}")
                 if teacher == self.flagship and name in self.ladder:
-                    raise ValueError(f"{key} {teacher} is trained after the ladder, and {name} is on it")
+                    raise ValueError(f"{key}: {teacher} is trained after the ladder, but {name} is on the ladder")
                 chain.append(teacher)
         return self
 
 
 class ForecastConfig(Section):
-    """The axis of the forecast, fixed before anything is trained."""
+    """How the flagship's loss is forecast; fixed before anything is trained."""
 
-    axis: Literal["parameters", "body_parameters"] = "body_parameters"
+    axis: Literal["parameters", "body_parameters"] = Field(
+        "body_parameters", description="the measure of model size; body_parameters leaves out embedding and head"
+    )
 
 
 class Recipe(Section):
-    """One file that says how a herd is raised."""
+    """Everything that determines a run."""
 
-    name: str = Field(description="by default the name of the recipe's file")
+    name: str = Field(description="of the run; by default the name of the recipe's file")
     seed: int = 0
     compute: ComputeConfig = ComputeConfig()
     parallel: ParallelConfig = ParallelConfig()
@@ -154,19 +172,14 @@ class Recipe(Section):
     pretrain: PretrainConfig
     forecast: ForecastConfig = ForecastConfig()
     bank: BankConfig = BankConfig()
-    align: AlignConfig | None = Field(None, description="post-training in rounds; false leaves it out")
-    quantize: Fp8Config | None = Field(None, description="the flagship in FP8 beside BF16; false leaves it out")
+    align: AlignConfig | None = Field(None, description="post-training in rounds; none by default")
+    quantize: Fp8Config | None = Field(None, description="also exports the flagship in FP8; not by default")
     experiments: ExperimentsConfig = Field(ExperimentsConfig(), description="controls and ablations; none by default")
     track: TrackConfig = TrackConfig()
 
-    @field_validator("align", "quantize", mode="before")
-    @classmethod
-    def _left_out(cls, section: Any) -> Any:
-        return None if section is False else section
-
     @field_validator("experiments", mode="before")
     @classmethod
-    def _no_experiments(cls, section: Any) -> Any:
+    def _false_means_none(cls, section: Any) -> Any:
         return {} if section is False else section
 
     @model_validator(mode="after")
@@ -193,10 +206,12 @@ class Recipe(Section):
     def _sections_agree(self) -> Recipe:
         longest = max(self.pretrain.seq_lens | (self.align.seq_lens if self.align else set()))
         if longest > self.herd.max_seq_len:
-            raise ValueError(f"rows of {longest} tokens exceed herd.max_seq_len {self.herd.max_seq_len}")
+            raise ValueError(
+                f"rows of {longest} tokens exceed herd.max_seq_len {self.herd.max_seq_len}: raise it, or lower seq_len"
+            )
         uses_skills = any(part.source == "skills" for phase in timeline(self.pretrain) for part in phase.mix)
         if uses_skills and not self.tokens.skill_documents:
-            raise ValueError("pretrain.mix uses skills, but tokens.skill_documents is 0: raise it or drop the source")
+            raise ValueError("pretrain.mix uses skills, but tokens.skill_documents is 0: raise it, or drop the source")
         self._sources_exist()
         for name, shape in self.herd.models.items():
             self._teacher_fits(name, shape)
@@ -229,12 +244,13 @@ class Recipe(Section):
         for name, source in self.tokens.sources.items():
             if foreign := sorted(set(source.languages) - set(self.curate.language.keep)):
                 raise ValueError(
-                    f"tokens.sources.{name}.languages names {foreign[0]!r}, which curate.language.keep does not"
+                    f"tokens.sources.{name}.languages names {foreign[0]!r}, but curate.language.keep does not: "
+                    "add it there"
                 )
         check_mixes(self.pretrain, (*shard_names(self.tokens.sources), SKILLS))
 
     def model_config_of(self, name: str) -> ModelConfig:
-        """The full shape of a model of the herd."""
+        """The model configuration of ``herd.models.name``."""
         shape = self.herd.models[name].model_dump(exclude={"peak_lr", "parallel", "distill"})
         return ModelConfig(
             vocab_size=self.tokenizer.vocab_size,
@@ -246,7 +262,7 @@ class Recipe(Section):
         )
 
     def job(self, name: str) -> PretrainJob:
-        """What pre-training the model ``name`` needs of this recipe.
+        """The settings for pre-training the model ``name``.
 
         Raises:
             InputError: the herd has no such model.
@@ -270,7 +286,7 @@ class Recipe(Section):
         )
 
     def herd_job(self) -> HerdJob:
-        """The models of the herd and what each is for."""
+        """The settings of all models of the herd, and the role of each."""
         shards = shard_names(self.tokens.sources)
         return HerdJob(
             name=self.name,
@@ -287,10 +303,10 @@ class Recipe(Section):
 
 
 def read_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
-    """Read a recipe with its bases and ``key=value`` overrides.
+    """Read a recipe, the recipes it extends, and ``key=value`` overrides.
 
     Raises:
-        InputError: naming file, key, value and what is allowed.
+        InputError: a file or key is not valid; names file, key, value and what is allowed.
     """
     given = apply_overrides({}, overrides)
     _resolve_sources(given, Path.cwd())
@@ -298,14 +314,14 @@ def read_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def _resolve_sources(tables: dict[str, Any], folder: Path) -> None:
-    """Paths are written relative to the recipe file that names them, on the command line to the folder it is in."""
+    """Make paths absolute: in a recipe they are relative to its file, on the command line to the working folder."""
     _localize(tables, "data.sources", folder)
     for key in PATHS:
         _localize(tables, f"curate.{key}", folder)
 
 
 def _localize(tables: Any, key: str, folder: Path) -> None:
-    """Make the path or list of paths at a dotted ``key`` absolute, if there is one; ``*`` stands for any name."""
+    """Make the path or list of paths at a dotted ``key`` absolute, if the key is there; ``*`` matches any name."""
     name, _, rest = key.partition(".")
     if not isinstance(tables, dict):
         return

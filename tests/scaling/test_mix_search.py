@@ -231,7 +231,10 @@ def test_drawn_candidates_lie_around_the_recipes_mix(data):
     ("text", "message"),
     [
         ("", "no candidates: give"),
-        ("[candidates.a]\nmix = { proze = 1 }", r"candidate a: .*pretrain.mix.0.source = 'proze' is no source; choose"),
+        (
+            "[candidates.a]\nmix = { proze = 1 }",
+            r"candidate a: .*pretrain.mix.0.source = 'proze' is not a source; choose",
+        ),
         ("[candidates.a]\nmix = { prose = 0 }", "candidates.a.mix.prose = 0"),
         ("[candidates.default]\nmix = { prose = 1 }", "candidates.default is the recipe's own mix"),
         ("[draw]\ncount = 2\nfixed = ['web']", "draw.fixed names web"),

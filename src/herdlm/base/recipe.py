@@ -10,9 +10,10 @@ import difflib
 import tomllib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from types import NoneType
+from typing import Any, ClassVar, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from herdlm.base.errors import InputError
@@ -20,6 +21,8 @@ from herdlm.base.errors import InputError
 
 class Section(BaseModel):
     """A part of a recipe. Unknown keys are errors, and values never change after reading.
+
+    ``false`` unsets a key or section that may be None, so that a recipe can drop one that it inherits.
 
     A section whose keys were renamed lists them, old key to new key, and :func:`parse` refuses an old key by giving the
     new one. A new key that contains a dot is a full key, for what moved to another section::
@@ -38,6 +41,18 @@ class Section(BaseModel):
         for old, new in cls.renamed.items():
             assert old not in cls.model_fields, f"{cls.__name__}.{old} is renamed, yet still a key"
             assert "." in new or new in cls.model_fields, f"{cls.__name__}.{old} is renamed to {new}, which is no key"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _false_unsets(cls, tables: Any) -> Any:
+        if not isinstance(tables, dict):
+            return tables
+        return {key: None if value is False and cls._may_be_unset(key) else value for key, value in tables.items()}
+
+    @classmethod
+    def _may_be_unset(cls, key: str) -> bool:
+        types = get_args(cls.model_fields[key].annotation) if key in cls.model_fields else ()
+        return NoneType in types and bool not in types
 
 
 Schema = TypeVar("Schema", bound=BaseModel)

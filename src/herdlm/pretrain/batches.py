@@ -1,4 +1,4 @@
-"""The batches of a pre-training run, as its recipe's timeline says."""
+"""Opens the batches of a pre-training run: one mixture of sources per phase."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from herdlm.tokens.rows import Source
 def open_batches(config: PretrainConfig, tokens: Path, *, seed: int, pad: int) -> PretrainBatches:
     """Batches of the whole run from the shards in the folder ``tokens``.
 
-    Main part and long-context stages read each source on from where the phase before it stopped. A new row length cuts
-    and shuffles the sources anew, and so does the anneal, which reads its own mix. One seed gives one stream of rows,
-    whatever the model. Where a source would be read more often than ``max_epochs`` allows, shares give way.
+    In the main part and the long-context stages, each phase reads a source on from where the phase before it stopped.
+    A new row length, and the anneal, cut and shuffle the sources again. The order of rows depends on the seed, not on
+    the model. If a source would be read more often than ``max_epochs`` allows, the shares are adjusted.
 
     Raises:
         InputError, DamagedError: a shard of the mix is missing, empty or damaged, or the caps leave too little to read.

@@ -1,4 +1,4 @@
-"""Recipe keys of pre-training, and the phases of a run that follow from them."""
+"""Recipe keys of pre-training, and the phases of a run that they result in."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from herdlm.train.config import TrainConfig
 class MixPart(Section):
     """One source of a data mix."""
 
-    source: str = Field(description="web, a name in tokens.sources, either with -anneal for its best part, or skills")
-    share: float = Field(gt=0, description="of the rows, relative to the others")
-    loss_weight: float = Field(1.0, gt=0, description="of each of its target tokens")
+    source: str = Field(description="web or a name in tokens.sources; NAME-anneal, which is its best part; or skills")
+    share: float = Field(gt=0, description="share of the rows, relative to the mix's other sources")
+    loss_weight: float = Field(1.0, gt=0, description="weight in the loss of each of the source's target tokens")
 
 
 class InitConfig(Section):
-    """How weights start."""
+    """How weights are initialized."""
 
-    std: float | Literal["dim"] = Field(0.02, description="of matrices; 'dim' means dim ** -0.5")
+    std: float | Literal["dim"] = Field(0.02, description="standard deviation of matrices; 'dim' means dim ** -0.5")
     embedding_std: float | Literal["dim"] | None = Field(
-        None, description="'dim' means dim ** -0.5; std where not given"
+        None, description="standard deviation of the embedding; 'dim' means dim ** -0.5; by default the same as std"
     )
-    zero_residual: bool = False
+    zero_residual: bool = Field(False, description="start each layer's output projections at zero")
 
 
 class RampPart(Section):
-    """Row length and batch size from a number of tokens seen on (report, section 3.4.1)."""
+    """A row length and batch size, used once the model has seen ``from_tokens`` (report, section 3.4.1)."""
 
-    from_tokens: int = Field(gt=0, description="seen by the model before the first step of this size")
-    seq_len: int = Field(gt=0)
-    tokens_per_step: int = Field(gt=0, description="a multiple of seq_len")
+    from_tokens: int = Field(gt=0, description="tokens that the model has seen before the first step of this size")
+    seq_len: int = Field(gt=0, description="tokens in a row")
+    tokens_per_step: int = Field(gt=0, description="tokens in a step; a multiple of seq_len")
 
     @model_validator(mode="after")
     def _rows_are_whole(self) -> RampPart:
@@ -47,46 +47,48 @@ class RampPart(Section):
 
 
 class MixPhase(Section):
-    """The data mix from a number of tokens seen on."""
+    """A data mix, used once the model has seen ``from_tokens``."""
 
-    from_tokens: int = Field(gt=0)
+    from_tokens: int = Field(gt=0, description="tokens that the model has seen before the first step with this mix")
     mix: tuple[MixPart, ...] = Field(min_length=1)
 
 
 class LongContextStage(Section):
     """Training on longer rows, after the main part and before the anneal (report, section 3.4.2)."""
 
-    seq_len: int = Field(gt=0)
-    tokens: int = Field(gt=0, description="to train on; rounded up to whole steps")
-    tokens_per_step: int | None = Field(None, gt=0, description="a multiple of seq_len; as before where not given")
-    mix: tuple[MixPart, ...] | None = Field(None, min_length=1, description="as before where not given")
-    rope_scaling: RopeScaling | None = Field(None, description="from this stage on; as before where not given")
+    seq_len: int = Field(gt=0, description="tokens in a row")
+    tokens: int = Field(gt=0, description="tokens to train on; rounded up to whole steps")
+    tokens_per_step: int | None = Field(
+        None, gt=0, description="tokens in a step; a multiple of seq_len; by default as before"
+    )
+    mix: tuple[MixPart, ...] | None = Field(None, min_length=1, description="by default as before")
+    rope_scaling: RopeScaling | None = Field(None, description="RoPE scaling from this stage on; by default as before")
 
 
 class GateConfig(Section):
-    """What a model must show at the end of a long-context stage before the next one begins."""
+    """What a model must achieve at the end of a long-context stage before the next one begins."""
 
     short_loss_margin: float = Field(
-        0.01, ge=0, description="nats per token that the loss on short rows may lie above its value before all stages"
+        0.01, ge=0, description="how far the loss on short rows may exceed its value before all stages, nats per token"
     )
-    needle_rate: float = Field(0.95, ge=0, le=1, description="of needles to be found at the stage's seq_len")
-    needle_depths: int = Field(10, ge=1, description="places in the haystack, evenly spread")
-    needles_per_depth: int = Field(5, ge=1)
+    needle_rate: float = Field(0.95, ge=0, le=1, description="share of needles to find at the stage's seq_len")
+    needle_depths: int = Field(10, ge=1, description="number of positions in the haystack, evenly spaced")
+    needles_per_depth: int = Field(5, ge=1, description="needles at each position")
 
 
 class PretrainConfig(Section):
     """Pre-training, the same for every model of the herd.
 
-    ``steps`` are the main part, then the long-context stages, then the anneal, which reads ``anneal_mix``. The main
-    part begins with ``seq_len``, ``rows_per_step`` and ``mix``; ``ramp`` and ``mix_phases`` change them by tokens seen.
+    A run is the main part, then the long-context stages, then the anneal, which reads ``anneal_mix``. The main part
+    begins with ``seq_len``, ``rows_per_step`` and ``mix``; ``ramp`` and ``mix_phases`` change them by tokens seen.
     """
 
-    seq_len: int = Field(gt=0)
-    rows_per_step: int = Field(gt=0)
+    seq_len: int = Field(gt=0, description="tokens in a row")
+    rows_per_step: int = Field(gt=0, description="rows in a step")
     rows_per_micro_batch: int | None = Field(
-        None, gt=0, description="rows of one forward pass of all ranks together; a whole step where not given"
+        None, gt=0, description="rows in one forward pass, over all ranks; by default those of a whole step"
     )
-    steps: int = Field(gt=0, description="in all, long-context stages and annealing included")
+    steps: int = Field(gt=0, description="steps in all, including long-context stages and the anneal")
     mix: tuple[MixPart, ...] = Field(min_length=1)
     ramp: tuple[RampPart, ...] = ()
     mix_phases: tuple[MixPhase, ...] = ()
@@ -94,7 +96,7 @@ class PretrainConfig(Section):
     gate: GateConfig = GateConfig()
     anneal_mix: tuple[MixPart, ...] = Field(min_length=1)
     max_epochs: dict[str, PositiveFloat] = Field(
-        default_factory=dict, description="by source: how often it may be read over the whole run; shares give way"
+        default_factory=dict, description="by source: the most epochs over the whole run; shares are reduced to keep it"
     )
     objective: str | None = Field(
         None, pattern=PATTERN, description="module:attribute of an objective of your own, in place of the built-in one"
@@ -105,13 +107,15 @@ class PretrainConfig(Section):
     @model_validator(mode="after")
     def _anneal_fits(self) -> PretrainConfig:
         if self.train.anneal_steps >= self.steps:
-            raise ValueError(f"pretrain.train.anneal_steps {self.train.anneal_steps} leaves none of {self.steps} steps")
+            raise ValueError(
+                f"pretrain.train.anneal_steps {self.train.anneal_steps} leaves none of {self.steps} steps: lower it"
+            )
         if self.train.horizon_steps is not None:
-            raise ValueError("pretrain.train.horizon_steps is pretrain.steps: drop it")
+            raise ValueError("pretrain.train.horizon_steps is pretrain.steps in a recipe: drop it")
         return self
 
     @model_validator(mode="after")
-    def _changes_follow_each_other(self) -> PretrainConfig:
+    def _changes_are_in_order(self) -> PretrainConfig:
         for name, begins in (
             ("ramp", [part.from_tokens for part in self.ramp]),
             ("mix_phases", [phase.from_tokens for phase in self.mix_phases]),
@@ -166,12 +170,12 @@ class PretrainConfig(Section):
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """Steps that all read the same mix in rows of the same length and number.
+    """Consecutive steps with the same mix, row length and number of rows.
 
     Args:
-        first_token: tokens the model has seen before the first of these steps.
-        stage: number of the long-context stage from 1, 0 outside of them.
-        rope_scaling: that the phase brings; None where it is as before.
+        first_token: tokens that the model has seen before the first of these steps.
+        stage: number of the long-context stage, counted from 1; 0 in other phases.
+        rope_scaling: the RoPE scaling that begins with this phase; None to keep the one before.
     """
 
     kind: Literal["main", "long-context", "anneal"]
@@ -186,49 +190,49 @@ class Phase:
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens of one step, padding included."""
+        """Tokens of one step, including padding."""
         return self.seq_len * self.rows_per_step
 
     @property
     def end_step(self) -> int:
-        """Steps that are finished when the phase is."""
+        """Steps that are finished when the phase ends."""
         return self.first_step + self.steps
 
     @property
     def end_token(self) -> int:
-        """Tokens the model has seen when the phase is over."""
+        """Tokens that the model has seen when the phase ends."""
         return self.first_token + self.steps * self.tokens_per_step
 
 
 def check_sources(config: PretrainConfig, known: Iterable[str]) -> None:
-    """Make sure that every mix reads sources that exist.
+    """Check that every mix reads known sources.
 
     Raises:
-        ValueError: a mix names another one.
+        ValueError: a mix names an unknown source.
     """
     known = tuple(known)
     for key, mix in config.mixes.items():
         for number, part in enumerate(mix):
             if part.source not in known:
                 raise ValueError(
-                    f"key {key}.{number}.source = {part.source!r} is no source; choose from {', '.join(known)}"
+                    f"key {key}.{number}.source = {part.source!r} is not a source; choose from {', '.join(known)}"
                 )
 
 
 def timeline(config: PretrainConfig) -> list[Phase]:
-    """The phases of a run, in order; they cover its steps without gap.
+    """The phases of a run, in order. Together they cover all its steps.
 
-    A change "from n tokens on" takes place at the first step before which at least n tokens were seen.
+    A change with ``from_tokens`` takes effect at the first step before which the model has seen that many tokens.
 
     Raises:
-        ValueError: the steps do not hold the long-context stages, or a step is no whole number of rows.
+        ValueError: the steps are too few for the long-context stages, or a step is not a whole number of rows.
     """
     stages = _long_context(config)
     main_steps = config.steps - config.train.anneal_steps - sum(stage.steps for stage in stages)
     if main_steps <= 0:
         raise ValueError(
-            f"pretrain.steps {config.steps:,} do not hold the long-context stages and the anneal: "
-            f"raise them above {config.steps - main_steps:,}"
+            f"pretrain.steps {config.steps:,} is too few for the long-context stages and the anneal: "
+            f"raise it above {config.steps - main_steps:,}"
         )
     phases = _main(config, main_steps)
     for stage in stages:
@@ -241,7 +245,7 @@ def timeline(config: PretrainConfig) -> list[Phase]:
 
 
 def tokens_in(config: PretrainConfig) -> int:
-    """Tokens a model has seen at the end of its run."""
+    """Tokens that a model has seen at the end of its run."""
     return timeline(config)[-1].end_token
 
 
@@ -249,12 +253,12 @@ def whole_rows(key: str, tokens_per_step: int, seq_len: int) -> int:
     """Rows in a step.
 
     Raises:
-        ValueError: they are no whole number; names the nearest that are.
+        ValueError: ``tokens_per_step`` is not a multiple of ``seq_len``; names the nearest that are.
     """
     rows, rest = divmod(tokens_per_step, seq_len)
     if rest:
         near = " or ".join(f"{n * seq_len}" for n in (rows, rows + 1) if n)
-        raise ValueError(f"{key} {tokens_per_step} is no multiple of seq_len {seq_len}: take {near}")
+        raise ValueError(f"{key} {tokens_per_step} is not a multiple of seq_len {seq_len}: take {near}")
     return rows
 
 
@@ -275,13 +279,14 @@ def _main(config: PretrainConfig, steps: int) -> list[Phase]:
         step, token = phases[-1].end_step, phases[-1].end_token
     if changes and changes[-1] > token:
         raise ValueError(
-            f"a change of ramp or mix from {changes[-1]:,} tokens on is past the {token:,} of the main part"
+            f"pretrain.ramp or pretrain.mix_phases: from_tokens {changes[-1]:,} is past the end of the main part at "
+            f"{token:,} tokens"
         )
     return phases
 
 
 def _long_context(config: PretrainConfig) -> list[Phase]:
-    """The stages with their place in the run still open."""
+    """The stages' phases; their first step and token are set later."""
     per_step = config.ramp[-1].tokens_per_step if config.ramp else config.seq_len * config.rows_per_step
     mix = config.mix_phases[-1].mix if config.mix_phases else config.mix
     stages = []

@@ -1,4 +1,4 @@
-"""Pre-training from a teacher: checked against the recipe, and its columns made before the training begins."""
+"""Prepares pre-training from a teacher: checks that it suits the student, and computes its top-k columns."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from herdlm.train.teacher import teach
 
 
 @dataclass(frozen=True, slots=True)
-class Teaching:
-    """What a model is taught with from step ``first_step`` on."""
+class Distillation:
+    """A teacher's columns and the objective that uses them, from step ``first_step`` on."""
 
     columns: TeacherColumns
     objective: Distill
@@ -30,54 +30,57 @@ class Teaching:
         return TaughtBatches(batches, self.columns)
 
 
-def open_teaching(
+def open_distillation(
     job: PretrainJob,
     *,
     teacher: Path,
     content: str,
     batches: PretrainBatches,
-    words: Tokenizer,
+    tokenizer: Tokenizer,
     work: Path,
     device: str,
     title: str,
-) -> Teaching:
-    """Run the teacher over all steps of ``batches`` that it teaches in; its columns are in ``work/teacher``.
+) -> Distillation:
+    """Run the teacher over the steps of ``batches`` that distill from it, and store its columns in ``work/teacher``.
 
-    A call for all processes: each runs the whole teacher over its share of the steps, and then lets go of it. What an
-    earlier try left is used.
+    Every process calls this: each runs the whole teacher over its share of the steps, then frees it. Columns that an
+    interrupted attempt left are reused.
 
     Args:
-        content: the hash of the teacher's folder.
+        content: content hash of the teacher's folder.
 
     Raises:
-        InputError: the teacher knows other tokens or shorter rows, has no tokenizer, or is no language model.
+        InputError: the teacher's tokenizer differs, it supports only shorter rows, or it is not a language model.
     """
     config = job.distill
     assert config is not None
-    key = TeacherKey(content, words.vocab_size, config.top_k, config.temperature, job.pretrain.train.autocast)
+    key = TeacherKey(content, tokenizer.vocab_size, config.top_k, config.temperature, job.pretrain.train.autocast)
     columns = TeacherColumns(work / "teacher", key)
     first_step = job.pretrain.steps - job.pretrain.train.anneal_steps if config.steps == "anneal" else 0
     model = load_folder(teacher, device)
     shape, longest = model.config, max(job.pretrain.seq_lens)
     if shape.head != "lm":
-        raise InputError(f"{teacher} is a reward model: it has no distribution of tokens", "Give a language model")
-    if shape.vocab_size != words.vocab_size:
         raise InputError(
-            f"the teacher {teacher} has a vocabulary of {shape.vocab_size:,}, tokenizer.vocab_size is "
-            f"{words.vocab_size:,}",
-            "Teacher and pupil must know the same tokens",
+            f"the teacher {teacher} is a reward model, without an output over tokens", "Give a language model"
         )
-    if Tokenizer.load(teacher).content() != words.content():
+    if shape.vocab_size != tokenizer.vocab_size:
         raise InputError(
-            f"the teacher {teacher} has another tokenizer than the pupil", "Teacher and pupil must know the same tokens"
+            f"the teacher {teacher} has a vocabulary of {shape.vocab_size:,}, but tokenizer.vocab_size is "
+            f"{tokenizer.vocab_size:,}",
+            "Give a teacher that was trained with this recipe's tokenizer",
+        )
+    if Tokenizer.load(teacher).content() != tokenizer.content():
+        raise InputError(
+            f"the teacher {teacher} and the student have different tokenizers",
+            "Give a teacher that was trained with this recipe's tokenizer",
         )
     if shape.max_seq_len < longest:
         raise InputError(
-            f"the teacher {teacher} knows rows of {shape.max_seq_len:,} tokens, the pupil's have {longest:,}",
-            "Shorten the pupil's rows, or give another teacher",
+            f"the teacher {teacher} supports rows of {shape.max_seq_len:,} tokens, but the student's have {longest:,}",
+            "Shorten the rows in [pretrain], or give another teacher",
         )
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     teach(model, batches, columns, first_step=first_step, rank=rank, ranks=ranks, title=f"{title}: teacher")
     if ranks > 1:
         dist.barrier()
-    return Teaching(columns, Distill(config.weight, config.temperature), first_step)
+    return Distillation(columns, Distill(config.weight, config.temperature), first_step)

@@ -1,4 +1,4 @@
-"""What pre-training one model needs of a recipe, so that nothing below the recipe sees the whole of it."""
+"""The part of a recipe that pre-training needs, so that nothing below ``recipe.py`` depends on the whole recipe."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ OBJECTIVE_KEY = "pretrain.objective"
 
 @dataclass(frozen=True, slots=True)
 class PretrainJob:
-    """One model of a herd and how it is pre-trained.
+    """One model of a herd, and how to pre-train it.
 
     Args:
-        name: of the model in its recipe.
-        pretrain: the recipe's section, with the model's own ``peak_lr`` in place of the shared one.
-        seed: the recipe's; each use derives its own random stream from it.
-        threads: of one process on a CPU.
-        distill: how a teacher takes part; None without one.
+        name: the model's name in its recipe.
+        pretrain: the recipe's section; a ``peak_lr`` of the model's own has replaced the shared one.
+        seed: the recipe's seed, from which each use derives its own.
+        threads: CPU threads of each process.
+        distill: settings of a teacher; None without one.
     """
 
     name: str
@@ -47,7 +47,7 @@ class PretrainJob:
     track: TrackConfig = field(default_factory=TrackConfig)
 
     def on(self, pretrain: PretrainConfig, *, seed: int | None = None) -> PretrainJob:
-        """The same model on other data or for other steps; its own ``peak_lr`` stays."""
+        """This job with other pre-training settings. Its ``peak_lr`` stays."""
         train = pretrain.train.model_copy(update={"peak_lr": self.pretrain.train.peak_lr})
         changed = pretrain.model_copy(update={"train": train})
         return replace(self, pretrain=changed, seed=self.seed if seed is None else seed)
@@ -98,31 +98,32 @@ class PretrainJob:
         return objective_code(self.pretrain.objective, OBJECTIVE_KEY)
 
     def batching(self) -> PretrainConfig:
-        """``pretrain`` as this number of processes reads its batches.
+        """``pretrain`` with the micro-batches that this process reads.
 
-        A sharded model cuts micro-batches by ``parallel.rows_per_micro_batch`` itself; one process reads them so.
+        On one process, ``parallel.rows_per_micro_batch`` limits the rows of a micro-batch here. A sharded model applies
+        that limit itself.
         """
         import torch.distributed as dist
 
-        most = self.parallel.rows_per_micro_batch
-        if dist.is_initialized() or most is None:
+        limit = self.parallel.rows_per_micro_batch
+        if dist.is_initialized() or limit is None:
             return self.pretrain
-        rows = min(most, self.pretrain.rows_per_micro_batch or most)
+        rows = min(limit, self.pretrain.rows_per_micro_batch or limit)
         return self.pretrain.model_copy(update={"rows_per_micro_batch": rows})
 
 
 @dataclass(frozen=True, slots=True)
 class HerdJob:
-    """The models of a herd, and what each is for.
+    """All models of a herd, and the role of each.
 
     Args:
-        name: of the recipe.
-        models: a job for each model, by name.
-        pretrain: what all models share, without any model's own ``peak_lr``.
-        ladder: the models that the forecast is fitted to; may be empty.
-        axis: the measure of size that the forecast is made on.
+        name: the recipe's name.
+        models: name -> job of the model.
+        pretrain: the settings that all models share, without any model's own ``peak_lr``.
+        ladder: models that the forecast is fitted to; may be empty.
+        axis: the measure of model size that the forecast uses.
         sources: names of the token shards that a mix may read.
-        domains: names of the sources whose held-out text losses are measured on.
+        domains: names of the sources with held-out text to measure losses on.
     """
 
     name: str
@@ -137,7 +138,7 @@ class HerdJob:
     seed: int
 
     def job(self, name: str) -> PretrainJob:
-        """The job of a model.
+        """The job of the model ``name``.
 
         Raises:
             InputError: the herd has no such model.
@@ -147,5 +148,5 @@ class HerdJob:
         return self.models[name]
 
     def sizes(self, names: Sequence[str]) -> list[float]:
-        """The sizes of models on the forecast's axis."""
+        """The sizes of the models ``names``, measured along the forecast's axis."""
         return [float(getattr(self.job(name).model, self.axis)) for name in names]

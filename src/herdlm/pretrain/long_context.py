@@ -1,4 +1,4 @@
-"""A pre-training run whose rows grow longer in stages, with a gate at the end of each (report, section 3.4.2)."""
+"""Trains in stages of growing row length, with a gate at the end of each (report, section 3.4.2)."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from herdlm.pretrain.config import Phase, PretrainConfig, timeline
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """What a run in stages is made of; each is called by every process of the run, at the same steps.
+class StageCallbacks:
+    """The operations on a model that :func:`train_in_stages` calls, on every process and at the same steps.
 
-    What the first process has measured counts for all of them.
+    If processes measure different values, those of the first one count.
 
     Attributes:
-        train_until: trains from the last checkpoint to a number of finished steps and leaves a checkpoint there, so
-            that the next call goes on from it. Does nothing where the last checkpoint is further on.
-        set_rope_scaling: gives the model a RoPE scaling.
-        short_loss: nats per token on held-out rows of a length.
-        find_needles: in haystacks of a length.
-        save: the model as it stands, into a new folder.
+        train_until: trains from the last checkpoint up to a number of finished steps and saves a checkpoint there. Does
+            nothing if the last checkpoint is at or past that step.
+        set_rope_scaling: sets the model's RoPE scaling.
+        short_loss: measures the loss in nats per token on held-out rows of a length.
+        find_needles: measures retrieval in haystacks of a length.
+        save: writes the current model into a new folder.
     """
 
     train_until: Callable[[int], None]
@@ -40,11 +40,11 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """What a model showed at a stage's end, and what it had to show.
+class GateResult:
+    """What a model achieved at the end of a long-context stage, and what the gate requires.
 
     Attributes:
-        short_loss: on rows of the length before all stages; it may be ``short_loss_allowed`` at most.
+        short_loss: loss on rows of the length before all stages; at most ``short_loss_allowed``.
     """
 
     stage: int
@@ -59,112 +59,111 @@ class Evidence:
 
     @property
     def failures(self) -> list[str]:
-        """What the model fell short of."""
-        found = []
+        """The requirements that the model does not meet."""
+        failures = []
         if not self.short_loss <= self.short_loss_allowed:  # so that NaN fails
-            found.append(
-                f"its loss on rows of {self.short_seq_len:,} tokens is {self.short_loss:.4f}, "
-                f"{self.short_loss_allowed:.4f} is allowed"
+            failures.append(
+                f"its loss on rows of {self.short_seq_len:,} tokens is {self.short_loss:.4f}, above the allowed "
+                f"{self.short_loss_allowed:.4f}"
             )
         if not self.needle_rate >= self.needle_rate_required:
-            found.append(
-                f"it finds {self.needle_rate:.1%} of needles in {self.seq_len:,} tokens, "
-                f"{self.needle_rate_required:.1%} are required"
+            failures.append(
+                f"it finds {self.needle_rate:.1%} of needles in {self.seq_len:,} tokens, below the required "
+                f"{self.needle_rate_required:.1%}"
             )
-        return found
+        return failures
 
 
-def train_in_stages(config: PretrainConfig, run: Run, work: Path) -> list[Evidence]:
-    """Train the whole course of ``config``; without long-context stages that is one call.
+def train_in_stages(config: PretrainConfig, callbacks: StageCallbacks, work: Path) -> list[GateResult]:
+    """Train all steps of ``config``, and check the gate at the end of each long-context stage.
 
-    What gates have seen is kept in ``work/gates.json``: a run that was cut off does not measure again what has passed.
-    A gate that failed is measured anew, since its recipe may have changed.
+    Gates that passed are recorded in ``work/gates.json``, so that a resumed run does not measure them again. A gate
+    that failed is measured again, because the recipe may have changed.
 
-    On many processes the first one alone reads and writes these files, and all come to the same decision.
+    Only the first process reads and writes these files; all processes take the same decision.
 
     Raises:
-        HerdError: on every process, a gate failed. Its evidence and the model as it stood are in
-            ``work/failed-gate-N``.
-        DamagedError: ``work/gates.json`` is not what was written.
+        HerdError: on every process, if a gate failed. The measurements and the model are in ``work/failed-gate-N``.
+        DamagedError: ``work/gates.json`` is damaged.
     """
     phases = timeline(config)
     stages = [phase for phase in phases if phase.kind == "long-context"]
     if not stages:
-        run.train_until(config.steps)
+        callbacks.train_until(config.steps)
         return []
     last_main = phases[phases.index(stages[0]) - 1]
     path = work / "gates.json"
     before, passed = from_first(lambda: _read(path))
-    run.train_until(last_main.end_step)
+    callbacks.train_until(last_main.end_step)
     if before is None:
-        measured = run.short_loss(last_main.seq_len)
+        measured = callbacks.short_loss(last_main.seq_len)
         before = from_first(lambda: measured)
         _write(path, before, passed)
     for stage in stages:
         if stage.rope_scaling is not None:
-            run.set_rope_scaling(stage.rope_scaling)
-        run.train_until(stage.end_step)
+            callbacks.set_rope_scaling(stage.rope_scaling)
+        callbacks.train_until(stage.end_step)
         if stage.stage <= len(passed):
             continue
-        evidence = _measure(config, run, stage, last_main.seq_len, before)
-        if evidence.failures:
-            raise _failed(evidence, run, work / f"failed-gate-{stage.stage}")
-        passed.append(evidence)
+        result = _measure(config, callbacks, stage, last_main.seq_len, before)
+        if result.failures:
+            raise _failed(result, callbacks, work / f"failed-gate-{stage.stage}")
+        passed.append(result)
         _write(path, before, passed)
-    run.train_until(config.steps)
+    callbacks.train_until(config.steps)
     return passed
 
 
-def _measure(config: PretrainConfig, run: Run, stage: Phase, short: int, before: float) -> Evidence:
-    found = run.find_needles(stage.seq_len)
-    evidence = Evidence(
+def _measure(config: PretrainConfig, callbacks: StageCallbacks, stage: Phase, short: int, before: float) -> GateResult:
+    retrieval = callbacks.find_needles(stage.seq_len)
+    result = GateResult(
         stage=stage.stage,
         step=stage.end_step,
         seq_len=stage.seq_len,
         short_seq_len=short,
-        short_loss=run.short_loss(short),
+        short_loss=callbacks.short_loss(short),
         short_loss_allowed=before + config.gate.short_loss_margin,
-        needle_rate=found.rate.value,
+        needle_rate=retrieval.rate.value,
         needle_rate_required=config.gate.needle_rate,
-        needles=_plain(asdict(found)),
+        needles=_plain(asdict(retrieval)),
     )
-    return from_first(lambda: evidence)
+    return from_first(lambda: result)
 
 
-def _failed(evidence: Evidence, run: Run, folder: Path) -> HerdError:
+def _failed(result: GateResult, callbacks: StageCallbacks, folder: Path) -> HerdError:
+    """Save the measurements and the model; returns the error to raise."""
     if is_first():
-        shutil.rmtree(folder, ignore_errors=True)  # of an earlier try
+        shutil.rmtree(folder, ignore_errors=True)  # from an earlier attempt
     meet()
-    run.save(folder)
+    callbacks.save(folder)
     if is_first():
-        write_text_durably(folder / "gate.json", json.dumps(asdict(evidence), indent=2) + "\n")
-    meet()  # a process that ends with an error ends the others
+        write_text_durably(folder / "gate.json", json.dumps(asdict(result), indent=2) + "\n")
+    meet()  # the first process to raise ends the others, so all files are written before
     return HerdError(
-        f"long-context stage {evidence.stage} ends at step {evidence.step:,}, but {' and '.join(evidence.failures)}: "
-        f"the evidence and the model are in {folder}",
-        "Give the stage more tokens in pretrain.long_context, or widen pretrain.gate, and start again",
+        f"the gate of long-context stage {result.stage} at step {result.step:,} failed: "
+        f"{' and '.join(result.failures)}; the measurements and the model are in {folder}",
+        "Give the stage more tokens in pretrain.long_context, or relax pretrain.gate, and run again",
     )
 
 
 def _plain(value: Any) -> Any:
-    """As it comes back from JSON, whose keys are strings."""
+    """``value`` as JSON returns it, with keys that are strings."""
     return json.loads(json.dumps(value))
 
 
-def _write(path: Path, before: float, passed: list[Evidence]) -> None:
+def _write(path: Path, before: float, passed: list[GateResult]) -> None:
     if not is_first():
         return
-    told = {"short_loss_before": before, "passed": [asdict(evidence) for evidence in passed]}
-    write_text_durably(path, json.dumps(told, indent=2) + "\n")
+    gates = {"short_loss_before": before, "passed": [asdict(result) for result in passed]}
+    write_text_durably(path, json.dumps(gates, indent=2) + "\n")
 
 
-def _read(path: Path) -> tuple[float | None, list[Evidence]]:
+def _read(path: Path) -> tuple[float | None, list[GateResult]]:
+    """The loss on short rows before all stages, and the gates that passed."""
     if not path.exists():
         return None, []
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        return float(told["short_loss_before"]), [Evidence(**evidence) for evidence in told["passed"]]
+        gates = json.loads(path.read_text(encoding="utf-8"))
+        return float(gates["short_loss_before"]), [GateResult(**result) for result in gates["passed"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise DamagedError(
-            f"{path} is not what was written: {error}", "Delete it: the gates are measured anew"
-        ) from error
+        raise DamagedError(f"{path} is damaged: {error}", "Delete it; the gates will be measured again") from error

@@ -1,4 +1,4 @@
-"""The mixes of a run as its data allow: how often each source is read, and the shares where a cap binds."""
+"""Plans how often a run reads each source, and reduces shares so that the caps on epochs hold."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ Mix = tuple[MixPart, ...]
 
 @dataclass(frozen=True, slots=True)
 class SourceReading:
-    """What a run reads of a source.
+    """How much a run reads of a source.
 
     Args:
-        tokens: that one epoch of it has.
-        wanted_epochs: as the recipe's shares ask; ``epochs`` under the caps.
+        tokens: tokens in one epoch.
+        wanted_epochs: epochs that the recipe's shares ask for.
+        epochs: epochs that are read under the caps.
     """
 
     tokens: int
@@ -37,8 +38,8 @@ class MixPlan:
     """A run's mixes with the caps applied.
 
     Args:
-        config: the recipe's pre-training with the shares that are read; the caps are gone from it.
-        changed: mixes whose shares the caps changed: (where in the recipe, wanted, read).
+        config: the recipe's pre-training with the shares that are read, and without caps.
+        changed: the mixes that the caps changed: (key in the recipe, wanted shares, shares that are read).
     """
 
     config: PretrainConfig
@@ -46,20 +47,20 @@ class MixPlan:
     changed: list[tuple[str, dict[str, float], dict[str, float]]]
 
     def as_json(self) -> dict[str, Any]:
-        """For manifests."""
+        """The plan as a manifest records it."""
         return {
             "sources": {name: asdict(reading) for name, reading in self.sources.items()},
             "changed": [{"mix": where, "wanted": wanted, "read": read} for where, wanted, read in self.changed],
         }
 
     def lines(self) -> list[str]:
-        """For people."""
+        """The plan as text, one line per source and per changed mix."""
         out = []
         for name, reading in self.sources.items():
             cap = "" if reading.max_epochs is None else f", at most {reading.max_epochs:g}"
-            told = f"{reading.epochs:.3g} epochs of {reading.tokens:,} tokens{cap}"
+            epochs = f"{reading.epochs:.3g} epochs of {reading.tokens:,} tokens{cap}"
             lower = reading.epochs < reading.wanted_epochs * (1 - 1e-9)
-            out.append(f"{name:20} {told}" + (f"; its shares ask for {reading.wanted_epochs:.3g}" if lower else ""))
+            out.append(f"{name:20} {epochs}" + (f"; its shares ask for {reading.wanted_epochs:.3g}" if lower else ""))
         for where, wanted, read in self.changed:
             shares = ", ".join(f"{name} {wanted[name]:.4g} -> {read.get(name, 0.0):.4g}" for name in wanted)
             out.append(f"{where}: {shares}")
@@ -67,10 +68,10 @@ class MixPlan:
 
 
 def source_tokens(folder: Path, config: PretrainConfig) -> dict[str, int]:
-    """The tokens that one epoch of each source of a run reads, from the shards in ``folder``.
+    """Tokens in one epoch of each source of a run, from the shards in ``folder``.
 
-    Of documents that stay whole, rows hold all but the last token of each; what is padded makes an epoch longer than
-    this, so that a cap in it is kept.
+    Rows of a source with whole documents hold all tokens of a document but its last. Padding makes its epochs longer
+    than this count, so a cap still holds.
 
     Raises:
         InputError, DamagedError: a shard is missing, empty or damaged.
@@ -79,18 +80,18 @@ def source_tokens(folder: Path, config: PretrainConfig) -> dict[str, int]:
     for name in dict.fromkeys(part.source for phase in timeline(config) for part in phase.mix):
         shard = Shard(folder / name)
         if not shard.index.documents:
-            raise InputError(f"{folder / name} holds no documents", "Give more data or drop it from the mix")
+            raise InputError(f"{folder / name} holds no documents", "Give more data, or drop the source from the mix")
         sizes[name] = shard.index.tokens - (shard.index.documents if shard.targets is not None else 0)
     return sizes
 
 
 def plan_mix(config: PretrainConfig, sizes: Mapping[str, int]) -> MixPlan:
-    """Plan how often each source is read over the whole run and, where that is more than its cap, with which shares.
+    """Plan how often each source is read over the whole run, and adjust the shares of sources that exceed their caps.
 
-    The caps hold to within the rounding of shares to rows: a row of each phase, and one in 65,536 of a long one.
+    The caps hold to within the rounding of shares to rows: one row per phase, and one in 65,536 rows of a long one.
 
     Args:
-        sizes: tokens of one epoch by source.
+        sizes: source -> tokens in one epoch.
 
     Raises:
         InputError: the caps leave some mixes too few tokens; names the keys.
@@ -104,14 +105,15 @@ def plan_mix(config: PretrainConfig, sizes: Mapping[str, int]) -> MixPlan:
     wanted = np.array([[_shares(mix).get(name, 0.0) for name in names] for mix in mixes])
     size = np.array([sizes[name] for name in names], float)
     supply = np.array([config.max_epochs.get(name, np.inf) for name in names]) * size
-    if found := scarce(tokens, wanted, supply):
+    if conflict := scarce(tokens, wanted, supply):
+        too_large, too_small = conflict
         where = sorted(
-            {place for mix, here in zip(mixes, found[0], strict=True) if here for place in _places(config, mix)}
+            {key for mix, short in zip(mixes, too_large, strict=True) if short for key in _keys(config, mix)}
         )
-        which = [name for name, here in zip(names, found[1], strict=True) if here]
+        capped_sources = [name for name, short in zip(names, too_small, strict=True) if short]
         raise InputError(
-            f"{', '.join(where)} read {tokens[found[0]].sum():,.0f} tokens, but pretrain.max_epochs of "
-            f"{', '.join(which)} leaves {supply[found[1]].sum():,.0f} in all",
+            f"{', '.join(where)} read {tokens[too_large].sum():,.0f} tokens, but pretrain.max_epochs of "
+            f"{', '.join(capped_sources)} leaves {supply[too_small].sum():,.0f} in all",
             "Raise pretrain.max_epochs, give more data, add a source to the mix, or train for fewer steps",
         )
     shares = capped_shares(tokens, wanted, supply)
@@ -124,7 +126,7 @@ def plan_mix(config: PretrainConfig, sizes: Mapping[str, int]) -> MixPlan:
         capped[mix] = tuple(
             part.model_copy(update={"share": left[part.source]}) for part in mix if left[part.source] > 0
         )
-        changed += [(place, _shares(mix), left) for place in _places(config, mix)]
+        changed += [(key, _shares(mix), left) for key in _keys(config, mix)]
     readings = {
         name: SourceReading(
             sizes[name],
@@ -138,18 +140,18 @@ def plan_mix(config: PretrainConfig, sizes: Mapping[str, int]) -> MixPlan:
 
 
 def _shares(mix: Mix) -> dict[str, float]:
-    """A mix's shares, adding up to 1."""
+    """A mix's shares, normalized to sum to 1."""
     whole = sum(part.share for part in mix)
     return {part.source: part.share / whole for part in mix}
 
 
-def _places(config: PretrainConfig, mix: Mix) -> list[str]:
-    """Where in the recipe a mix stands."""
-    return [place for place, standing in config.mixes.items() if standing == mix]
+def _keys(config: PretrainConfig, mix: Mix) -> list[str]:
+    """The recipe's keys that have this mix."""
+    return [key for key, other in config.mixes.items() if other == mix]
 
 
 def _with_mixes(config: PretrainConfig, capped: Mapping[Mix, Mix]) -> PretrainConfig:
-    """The configuration with some mixes replaced, and without caps: they are applied."""
+    """The configuration with some mixes replaced and without caps, which are applied already."""
     return config.model_copy(
         update={
             "mix": capped.get(config.mix, config.mix),

@@ -1,4 +1,4 @@
-"""Pre-trains one model: token shards in, a Hugging Face folder out."""
+"""Pre-trains one model from token shards and writes it as a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from herdlm.parallel.model import ParallelModel
 from herdlm.parallel.processes import is_first, led_by_first, process_group
 from herdlm.pretrain.batches import open_batches
 from herdlm.pretrain.config import timeline, tokens_in
-from herdlm.pretrain.distill import Teaching, open_teaching
+from herdlm.pretrain.distill import Distillation, open_distillation
 from herdlm.pretrain.job import PretrainJob
-from herdlm.pretrain.long_context import Run, train_in_stages
+from herdlm.pretrain.long_context import StageCallbacks, train_in_stages
 from herdlm.pretrain.mix import plan_mix, source_tokens
 from herdlm.tokens.mixture import FirstSteps
 from herdlm.tokens.shards import Shard
@@ -37,9 +37,9 @@ from herdlm.train.track import FOLDER
 
 
 def save_model(model: Transformer | ParallelModel, out: Path, *, tokenizer: Path, work: Path) -> None:
-    """Write a model into ``out`` with its tokenizer's files and the log of its training in ``work``.
+    """Write a model into ``out``, with its tokenizer's files and the training log in ``work``.
 
-    A model on many processes is written by the first of them; a call for all.
+    Every process calls this; the first one writes.
     """
     if isinstance(model, ParallelModel):
         save_whole(model, out)
@@ -60,14 +60,14 @@ def save_model(model: Transformer | ParallelModel, out: Path, *, tokenizer: Path
 def pretrain(
     job: PretrainJob, *, tokens: Path, tokenizer: Path, out: Path, teacher: Path | None = None
 ) -> dict[str, Any]:
-    """Pre-train one model on its own: token shards in, a model folder ``out``; returns its counts.
+    """Pre-train one model and publish it as the folder ``out``; returns the counts of its manifest.
 
-    On one process it gives the same weights as a whole run of the recipe. Under torchrun it trains in the job's
-    layout, and the first process returns the counts. Work that was cut off resumes from its last checkpoint, on any
-    number of processes, even when the gates of its long-context stages have changed.
+    On one process the weights are the same as in a whole run of the recipe. Under torchrun the model is trained in the
+    job's layout, and the first process returns the counts. An interrupted training resumes from its last checkpoint,
+    on any number of processes, even if the gates of its long-context stages have changed.
 
     Args:
-        teacher: the folder of the model to distill from; required if ``job.distill`` is set.
+        teacher: folder of the model to distill from; required if ``job.distill`` is set.
 
     Raises:
         InputError: ``out`` exists, tokens or tokenizer are missing, or ``teacher`` and ``job.distill`` disagree.
@@ -86,7 +86,7 @@ def pretrain(
         key = f"herd.models.{job.name}.distill"
         raise InputError(
             f"{key} needs a teacher's folder" if distill else f"a teacher is given, but the recipe has no {key}",
-            "Give --teacher" if distill else f"Set, say, {key}.weight=0.5, or leave --teacher out",
+            "Give --teacher" if distill else f"Set {key}.weight=0.5, for example, or drop --teacher",
         )
     if distill is not None and teacher is not None:
         settings["distill"] = distill.model_dump(mode="json", exclude={"teacher"})
@@ -121,16 +121,18 @@ def pretrain(
     return counts
 
 
-def _check_shards(job: PretrainJob, tokens: Path, words: Tokenizer) -> None:
-    """Open all that the run will read before it starts, and make sure that it was made with this tokenizer."""
+def _check_shards(job: PretrainJob, tokens: Path, tokenizer: Tokenizer) -> None:
+    """Check before the run starts that every shard it will read opens and was made with this tokenizer."""
     read = {part.source for phase in timeline(job.pretrain) for part in phase.mix}
     for name in sorted({*read, "web-validation"}):
-        if Shard(tokens / name).index.tokenizer != words.content():
-            raise InputError(f"{tokens / name} was made with another tokenizer", "Give the tokenizer its tokens are of")
-    if words.vocab_size != job.model.vocab_size:
+        if Shard(tokens / name).index.tokenizer != tokenizer.content():
+            raise InputError(
+                f"{tokens / name} was made with another tokenizer", "Give the tokenizer that the shards were made with"
+            )
+    if tokenizer.vocab_size != job.model.vocab_size:
         raise InputError(
-            f"the tokenizer has {words.vocab_size} entries, tokenizer.vocab_size says {job.model.vocab_size}",
-            "Give the recipe's tokenizer",
+            f"the tokenizer has {tokenizer.vocab_size} entries, but tokenizer.vocab_size is {job.model.vocab_size}",
+            "Give the tokenizer that was trained with this recipe",
         )
 
 
@@ -146,23 +148,28 @@ def pretrain_into(
     title: str,
     teacher: Path | None,
 ) -> dict[str, Any]:
-    """Train a model from nothing, anneal it on the better data, measure it on held-out text, and write it to ``out``.
+    """Train a model from initial weights through all phases, measure it on held-out text, and write it to ``out``.
 
-    A call for all processes; the first returns the counts.
+    Every process calls this; the first one returns the counts.
+
+    Args:
+        tokens, tokenizer: folders of the token shards and of the tokenizer.
+        work: keeps checkpoints, and with them lets an interrupted call resume.
+        title: name of the training in progress displays.
     """
     config = job.pretrain
-    words = Tokenizer.load(tokenizer)
-    pad = words.special(PAD)
-    _check_shards(job, tokens, words)
+    loaded = Tokenizer.load(tokenizer)
+    pad = loaded.special(PAD)
+    _check_shards(job, tokens, loaded)
     batches = open_batches(job.batching(), tokens, seed=seed, pad=pad)
-    teaching: Teaching | None = None
+    distillation: Distillation | None = None
     if teacher is not None:
-        teaching = open_teaching(
+        distillation = open_distillation(
             job,
             teacher=teacher,
             content=input_folder(teacher).content,
             batches=batches,
-            words=words,
+            tokenizer=loaded,
             work=work,
             device=device,
             title=title,
@@ -177,21 +184,21 @@ def pretrain_into(
 
     def train_until(step: int) -> None:
         last = step == config.steps
-        part = training.model_copy(update={"horizon_steps": config.steps, "average_last": 0.0})
+        unfinished = training.model_copy(update={"horizon_steps": config.steps, "average_last": 0.0})
+        schedule = training if last else unfinished
         rows = batches if last else FirstSteps(batches, step)
-        follow = partial(train, trained, work=work, title=title, track=job.track, validate=validate)
-        schedule = training if last else part
-        if teaching is None or step <= teaching.first_step:
-            results.append(follow(objective, rows, schedule))
+        resume = partial(train, trained, work=work, title=title, track=job.track, validate=validate)
+        if distillation is None or step <= distillation.first_step:
+            results.append(resume(objective, rows, schedule))
             return
-        if teaching.first_step:  # up to there without it; nothing is done where the run is further on
-            follow(objective, FirstSteps(batches, teaching.first_step), part)
-        results.append(follow(teaching.objective, teaching.batches(rows), schedule))
+        if distillation.first_step:  # train on text alone up to that step, unless the last checkpoint is past it
+            resume(objective, FirstSteps(batches, distillation.first_step), unfinished)
+        results.append(resume(distillation.objective, distillation.batches(rows), schedule))
 
     def find_needles(length: int) -> Retrieval:
         needles = make_needles(
             Shard(tokens / "web-validation"),
-            words,
+            loaded,
             length=length,
             depths=config.gate.needle_depths,
             per_depth=config.gate.needles_per_depth,
@@ -204,7 +211,7 @@ def pretrain_into(
 
     passed = train_in_stages(
         config,
-        Run(
+        StageCallbacks(
             train_until=train_until,
             set_rope_scaling=trained.set_rope_scaling,
             find_needles=find_needles,
@@ -230,7 +237,7 @@ def pretrain_into(
         "trained_tokens": tokens_in(config),
         "averaged_checkpoints": results[-1].averaged,
         "epochs": epochs,
-        "gates": [asdict(evidence) for evidence in passed],
+        "gates": [asdict(result) for result in passed],
     }
     if config.max_epochs:
         counts["mix_plan"] = plan_mix(config, source_tokens(tokens, config)).as_json()

@@ -1,4 +1,4 @@
-"""From a recipe to stages to manifests: what runs, in which order, what is already there, and where it came from."""
+"""Runs a recipe: its stages, the order they run in, the state of each, and the lineage of what they make."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +10,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Recipe", "RunResult", "read_recipe", "run"]
 
-_NAMES = {"run": "execute", "RunResult": "execute", "Recipe": "recipe", "read_recipe": "recipe"}
+_NAMES = {"run": "execute", "RunResult": "execute"}
 
 
 def __getattr__(name: str) -> Any:
-    # On first use: importing the package loads none of its stages.
+    # Loaded on first use, so that importing the package loads no stage.
+    if name in ("Recipe", "read_recipe"):
+        from herdlm import recipe
+
+        return getattr(recipe, name)
     return load(_NAMES, __name__, name)
 
 

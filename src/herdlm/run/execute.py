@@ -1,9 +1,13 @@
-"""Runs a recipe's stages: each that is not already there, as soon as what it needs is, side by side where it may be."""
+"""Runs a recipe's missing or stale stages in parallel as their dependencies finish.
+
+:func:`run` locks the run's folder and hands the stages to a :class:`_Scheduler`, which sends each ready stage to a
+worker process. There :func:`herdlm.run.worker.handle` calls :func:`herdlm.run.worker.run_stage`, which calls the
+stage's function and publishes what it made.
+"""
 
 from __future__ import annotations
 
 import fcntl
-import json
 import multiprocessing
 import os
 import shutil
@@ -21,23 +25,24 @@ from herdlm.base.standalone import input_folder
 from herdlm.curate.sources.hashes import source_content
 from herdlm.recipe import Recipe
 from herdlm.run.display import Display
+from herdlm.run.messages import StageReply, StageRequest
 from herdlm.run.pipeline import result_models, stages_of
 from herdlm.run.stage import RunFolder, Stage
-from herdlm.run.worker import run_stage_in_worker, start
+from herdlm.run.worker import handle, start
 
 LOCK_WAIT_SECONDS = 15.0
 REPORT = "report"
 
 
 class RunInterruptedError(HerdError):
-    """Ctrl-C, by the shell's convention for its exit code."""
+    """The user pressed Ctrl-C. The exit code is the shell's convention for it."""
 
     exit_code = 130
 
 
 @dataclass(slots=True)
 class RunResult:
-    """What a run did: the stages it made, and those that were there already."""
+    """The stages that a run made, and those it kept because they were up to date."""
 
     root: Path
     made: list[str] = field(default_factory=list)
@@ -46,12 +51,12 @@ class RunResult:
 
 
 def select(stages: list[Stage], until: str | None, start_from: str | None) -> tuple[list[Stage], set[str]]:
-    """The stages to look at, and the names of those to make anew although they are there.
+    """The stages to consider, and the names of those to make again even if they are up to date.
 
-    ``until`` keeps a stage and all it needs; ``start_from`` makes a stage and everything that depends on it again.
+    ``until`` selects a stage and everything it needs; ``start_from`` remakes a stage and everything that depends on it.
 
     Raises:
-        InputError: no stage has that name.
+        InputError: no stage has that name, or the two options exclude each other.
     """
     by_name = {stage.name: stage for stage in stages}
     for name in (until, start_from):
@@ -65,44 +70,44 @@ def select(stages: list[Stage], until: str | None, start_from: str | None) -> tu
             if name not in wanted:
                 wanted.add(name)
                 queue += by_name[name].needs
-    anew: set[str] = set()
+    remade: set[str] = set()
     if start_from is not None:
-        anew = {start_from}
+        remade = {start_from}
         for stage in stages:  # in order, so one pass reaches everything downstream
-            if set(stage.inputs.values()) & anew:
-                anew.add(stage.name)
+            if set(stage.inputs.values()) & remade:
+                remade.add(stage.name)
     if start_from is not None and start_from not in wanted:
-        raise InputError(f"{until} does not need {start_from}: --from and --until have nothing in common", "Drop one")
-    return [stage for stage in stages if stage.name in wanted], anew & wanted
+        raise InputError(f"--until {until} does not need --from {start_from}", "Drop one of the two options")
+    return [stage for stage in stages if stage.name in wanted], remade & wanted
 
 
 def run(
     recipe: Recipe, root: Path, *, until: str | None = None, start_from: str | None = None, quiet: bool = False
 ) -> RunResult:
-    """Bring a run's folder to where the recipe says, making only what is missing or no longer fits.
+    """Run a recipe's stages in the folder ``root``, making only those that are missing or out of date.
 
     Raises:
-        InputError: a source is missing, a stage name unknown, or another process works on the same folder.
-        DamagedError: a finished stage's files are not what its manifest says.
-        HerdError: a stage failed; what was finished before is kept.
+        InputError: a source is missing, a stage name is unknown, or another run uses the same folder.
+        DamagedError: a finished stage's files do not match its manifest.
+        HerdError: a stage failed; the stages finished before it are kept.
     """
     started = time.monotonic()
     if multiprocessing.parent_process() is not None:
         raise InputError(
-            "run() was called again by a worker process",
-            'A script that calls it needs an `if __name__ == "__main__":` around the call',
+            "a worker process called run() again, because it imports the script that calls it",
+            'Put the call under `if __name__ == "__main__":`',
         )
     folder = RunFolder(root)
-    stages, anew = select(stages_of(recipe), until, start_from)
+    stages, remade = select(stages_of(recipe), until, start_from)
     if root.exists() and not root.is_dir():
-        raise InputError(f"{root} is a file", "Give a folder with --out")
+        raise InputError(f"{root} is a file, not a folder", "Give a folder with --out")
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _only_one(root):
+        with _exclusive(root):
             write_text_durably(folder.recipe, recipe.model_dump_json(indent=2) + "\n")
-            _sweep(folder, anew)
+            _remove_stale(folder, remade)
             result = RunResult(root)
-            _Execution(recipe, folder, stages, quiet=quiet, result=result).run()
+            _Scheduler(recipe, folder, stages, quiet=quiet, result=result).run()
             if any(stage.name == REPORT for stage in stages):
                 _link_results(recipe, folder)
     except OSError as error:
@@ -111,8 +116,14 @@ def run(
     return result
 
 
-class _Execution:
-    """One pass over the stages; holds which are finished and which are under way."""
+class _Scheduler:
+    """Sends stages to worker processes, each as soon as the stages it needs are finished.
+
+    Attributes:
+        contents: content hash of each finished stage; what a stage that needs it fingerprints.
+        sources: content hash of each source path, hashed once a run.
+        running: the stage that each unfinished future makes.
+    """
 
     def __init__(
         self, recipe: Recipe, folder: RunFolder, stages: list[Stage], *, quiet: bool, result: RunResult
@@ -125,8 +136,8 @@ class _Execution:
         self.names = {stage.name for stage in stages}
 
     def run(self) -> None:
-        waiting = list(self.stages)
-        waiting = self._pass_over_finished(waiting)
+        """Make every stage that is missing or out of date."""
+        waiting = self._skip_finished(self.stages)
         if not waiting:
             return
         context = multiprocessing.get_context("spawn")
@@ -135,72 +146,68 @@ class _Execution:
         threads = self.recipe.compute.threads_per_stage
         lock = str(self.folder.root / ".workers.lock")
         pool = ProcessPoolExecutor(workers, context, initializer=start, initargs=(queue, threads, lock, os.getpid()))
-        running = self.running = {}
         with Display(queue, total=len(self.stages), quiet=self.quiet) as display:
             display.count(len(self.result.kept))
             try:
-                while waiting or running:
-                    waiting = self._pass_over_finished(waiting)
-                    for stage in [s for s in waiting if self._ready(s)][: workers - len(running)]:
+                while waiting or self.running:
+                    waiting = self._skip_finished(waiting)
+                    for stage in [s for s in waiting if self._ready(s)][: workers - len(self.running)]:
                         waiting.remove(stage)
-                        inputs, fingerprint = self._inputs(stage)
-                        self._check_inputs(stage)
+                        request = self._request(stage)
                         display.started(stage.name)
-                        running[
-                            pool.submit(
-                                run_stage_in_worker,
-                                stage.name,
-                                self.recipe.model_dump_json(),
-                                str(self.folder.root),
-                                json.dumps({role: entry.model_dump() for role, entry in inputs.items()}),
-                                fingerprint,
-                            )
-                        ] = stage
-                    if running:
-                        for future in wait(running, return_when=FIRST_COMPLETED).done:
-                            stage = running.pop(future)
+                        self.running[pool.submit(handle, request.model_dump_json())] = stage
+                    if self.running:
+                        for future in wait(self.running, return_when=FIRST_COMPLETED).done:
+                            stage = self.running.pop(future)
                             self._finish(stage, future)
                             display.finished(stage.name)
             except BaseException as error:
                 for process in list((pool._processes or {}).values()):
                     process.kill()
                 if isinstance(error, KeyboardInterrupt):
-                    raise RunInterruptedError("interrupted", "Finished stages are kept; run again to go on") from None
+                    raise RunInterruptedError("interrupted", "Finished stages are kept; run again to resume") from None
                 raise
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
+    def _request(self, stage: Stage) -> StageRequest:
+        """The request for a stage, once every byte of its inputs is known to be as its manifest says."""
+        inputs, fingerprint = self._inputs(stage)
+        self._check_inputs(stage)
+        return StageRequest(
+            stage=stage.name, recipe=self.recipe, root=self.folder.root, inputs=inputs, fingerprint=fingerprint
+        )
+
     def _finish(self, stage: Stage, future: Future[str]) -> None:
+        """Record a stage that its worker has made.
+
+        Raises:
+            HerdError: the stage failed, or its worker was killed.
+        """
         try:
-            answer = json.loads(future.result())
+            reply = StageReply.model_validate_json(future.result())
         except BrokenProcessPool as error:
+            running = ", ".join([stage.name, *(other.name for other in self.running.values())])
             raise HerdError(
-                f"a worker process was killed (out of memory, perhaps) while it made one of {self._under_way(stage)}",
-                "Run again to go on from where it was",
+                f"a worker process was killed (perhaps for lack of memory) while these stages were running: {running}",
+                "Run again to resume",
             ) from error
-        if "error" in answer:
-            told = answer["error"]
-            kind = InputError if told["exit_code"] == InputError.exit_code else HerdError
-            failure = kind(f"stage {stage.name}: {told['what']}", told["remedy"])
-            failure.add_note(answer["trace"])
-            raise failure
+        if reply.failure:
+            raise reply.failure.as_error(stage.name)
         manifest = self.folder.manifest(stage.name)
         assert manifest is not None
         self.contents[stage.name] = manifest.content
         self.result.made.append(stage.name)
 
-    def _under_way(self, stage: Stage) -> str:
-        return ", ".join([stage.name, *(other.name for other in self.running.values())])
-
     def _ready(self, stage: Stage) -> bool:
         return all(name in self.contents for name in stage.needs & self.names)
 
     def _inputs(self, stage: Stage) -> tuple[dict[str, InputEntry], str]:
-        """A stage's inputs by role, and the fingerprint of what it would make of them."""
+        """A stage's inputs by role, and the fingerprint of the artefact it would make from them."""
         entries = {
             role: InputEntry(path=f"stages/{name}", content=self.contents[name]) for role, name in stage.inputs.items()
         }
-        for number, path in enumerate(stage.files, 1):  # by number: a source may move without being another
+        for number, path in enumerate(stage.files, 1):  # roles are numbered, so that a source may move
             entries[f"source-{number}"] = InputEntry(path=path, content=self._content_of_source(path))
         for number, path in enumerate(stage.aids, 1):
             entries[f"aid-{number}"] = input_folder(Path(path))
@@ -211,8 +218,8 @@ class _Execution:
             self.sources[path] = source_content(path, self.recipe.curate, self.folder.root)
         return self.sources[path]
 
-    def _pass_over_finished(self, waiting: list[Stage]) -> list[Stage]:
-        """Take out the stages whose artefact is already what they would make, as far as that can be told yet."""
+    def _skip_finished(self, waiting: list[Stage]) -> list[Stage]:
+        """The stages still to make. Up-to-date ones are recorded as kept, if all that they need is finished."""
         left = []
         for stage in waiting:
             if not self._ready(stage):
@@ -229,28 +236,38 @@ class _Execution:
         return left
 
     def _check_inputs(self, stage: Stage) -> None:
-        """Before a stage reads its inputs, make sure that every byte is what its maker wrote."""
+        """Compare the inputs that a stage is about to read with their manifests' hashes.
+
+        Raises:
+            DamagedError: a file differs.
+        """
         for name in stage.inputs.values():
             if name in self.result.made:
-                continue  # made a moment ago, hashed then
+                continue  # hashed moments ago, when it was published
             manifest = self.folder.manifest(name)
             if manifest is None:
-                raise HerdError(f"stage {stage.name} needs {name}, which vanished", "Run again")
+                raise HerdError(
+                    f"stage {stage.name} needs {name}, but {self.folder.stage(name)} was deleted during the run",
+                    "Run again",
+                )
             verify(self.folder.stage(name), manifest)
 
 
-def _sweep(folder: RunFolder, anew: set[str]) -> None:
-    """Remove what a kill left half replaced, and what is to be made anew: from here on a kill loses neither request."""
+def _remove_stale(folder: RunFolder, remade: set[str]) -> None:
+    """Remove the stages to make again, and folders that a kill left in the middle of a replacement.
+
+    Removing them first means that a later kill does not lose the request to make them again.
+    """
     for replaced in (folder.root / "stages").glob(".replaced-*"):
         shutil.rmtree(replaced)
-    for name in anew:
+    for name in remade:
         shutil.rmtree(folder.stage(name), ignore_errors=True)
         shutil.rmtree(folder.working(name), ignore_errors=True)
 
 
 @contextmanager
-def _only_one(root: Path) -> Iterator[None]:
-    """Hold the run's folder: no second run on it, and none of a killed run's workers still at it."""
+def _exclusive(root: Path) -> Iterator[None]:
+    """Hold the run's folder, once no other run uses it and all workers of a killed run have ended."""
     with (root / ".run.lock").open("w") as run, (root / ".workers.lock").open("w") as workers:
         _lock(run.fileno(), 0.0, f"another herdlm run works on {root}")
         _lock(workers.fileno(), LOCK_WAIT_SECONDS, f"a worker of an earlier run still works on {root}")
@@ -258,21 +275,21 @@ def _only_one(root: Path) -> Iterator[None]:
         yield
 
 
-def _lock(descriptor: int, patience: float, what: str) -> None:
-    until = time.monotonic() + patience
+def _lock(descriptor: int, timeout: float, problem: str) -> None:
+    deadline = time.monotonic() + timeout
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() >= until:
-                raise InputError(what, "Wait for it, or give another --out") from None
+            if time.monotonic() >= deadline:
+                raise InputError(problem, "Wait until it ends, or give another --out") from None
             time.sleep(0.2)
         else:
             return
 
 
 def _link_results(recipe: Recipe, folder: RunFolder) -> None:
-    """Put the report and links to the resulting models where a user looks for them."""
+    """Copy the report to the top of the run's folder and link the resulting models under ``models/``."""
     folder.models.mkdir(exist_ok=True)
     links = result_models(recipe)
     for name, stage in links.items():

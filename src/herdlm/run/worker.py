@@ -1,14 +1,16 @@
-"""The process that does a stage's work, so that stages run side by side and their memory ends with them."""
+"""Does a stage's work in a process of its own, so that stages run in parallel and their memory is freed at the end.
+
+A worker runs :func:`start` once and then :func:`handle` for each stage; ``handle`` reads the request and calls
+:func:`run_stage`, which calls the stage's function and publishes what it made.
+"""
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import signal
 import time
-import traceback
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
@@ -19,21 +21,21 @@ from herdlm.base.artefact import VOLATILE, InputEntry, publish, write_text_durab
 from herdlm.base.errors import HerdError, storage_error
 from herdlm.base.parent import end_with
 from herdlm.recipe import Recipe
+from herdlm.run.messages import StageFailure, StageReply, StageRequest
 from herdlm.run.pipeline import stages_of
 from herdlm.run.stage import Context, RunFolder, Stage, load_work
 
 
-def run_stage(
-    stage: Stage, recipe: Recipe, folder: RunFolder, contents: dict[str, InputEntry], fingerprint: str
-) -> dict[str, Any]:
-    """Do a stage's work and publish its artefact; returns its counts.
+def run_stage(stage: Stage, recipe: Recipe, folder: RunFolder, inputs: dict[str, InputEntry], fingerprint: str) -> None:
+    """Do a stage's work and publish its artefact under ``stages/``.
 
-    What an earlier, cut-off try left in the working folder is used where it was making the same thing, else removed.
+    If an interrupted attempt at the same artefact left checkpoints in the working folder, the work resumes from them;
+    anything else there is removed.
     """
     started = time.monotonic()
     work = folder.working(stage.name)
     mark = work / "fingerprint"
-    # Device, threads and code may change a result's last bits: half of the work is never done with others.
+    # Device, threads and code may change a result's last bits, so interrupted work resumes only if all three match.
     compute = recipe.compute
     making = f"{fingerprint} {compute.device} {compute.threads_per_stage} {herdlm.__version__}"
     if work.exists() and not (mark.is_file() and mark.read_text(encoding="utf-8") == making):
@@ -42,16 +44,16 @@ def run_stage(
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     write_text_durably(mark, making)
-    inputs = {role: folder.stage(name) for role, name in stage.inputs.items()}
+    folders = {role: folder.stage(name) for role, name in stage.inputs.items()}
     after = {name: manifest.content for name in stage.after if (manifest := folder.manifest(name))}
-    counts = load_work(stage.work)(Context(stage, recipe, inputs, out, work, quiet=False))
+    counts = load_work(stage.work)(Context(stage, recipe, folders, out, work, quiet=False))
     publish(
         out,
         folder.stage(stage.name),
         kind=stage.kind,
         stage=stage.name,
         fingerprint=fingerprint,
-        inputs=contents,
+        inputs=inputs,
         after=after,
         recipe=stage.settings | stage.options,
         seeds={"recipe": recipe.seed, "stage": _stage_seed(stage, recipe)},
@@ -61,7 +63,6 @@ def run_stage(
         volatile=VOLATILE,
     )
     shutil.rmtree(work, ignore_errors=True)
-    return counts
 
 
 def _stage_seed(stage: Stage, recipe: Recipe) -> int:
@@ -69,17 +70,23 @@ def _stage_seed(stage: Stage, recipe: Recipe) -> int:
 
 
 def start(queue: Queue[Any] | None, threads: int, lock: str, parent: int) -> None:
-    """Prepare a worker process: threads, progress to the parent, and an end when the process ``parent`` ends."""
+    """Prepare a worker process: set its threads, send progress to the parent, and end when the parent ends.
+
+    Args:
+        queue: takes progress reports; None to report nothing.
+        lock: path of a file to hold a shared lock on for as long as the process lives.
+        parent: process id of the run.
+    """
     end_with(parent)
     held = Path(lock).open("w")  # noqa: SIM115 - held as long as the process lives
     fcntl.flock(held, fcntl.LOCK_SH)
     _kept.append(held)
     if os.getppid() != parent:
         os._exit(1)
-    # The parent decides what an interrupt means; libraries would end their work early and call it done.
+    # The parent handles Ctrl-C. In a worker, a library might catch it, stop early and return an incomplete result.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ |= {"OMP_NUM_THREADS": str(threads), "RAYON_NUM_THREADS": str(threads), "DO_NOT_TRACK": "true"}
-    import torch  # only now: it reads the thread count when it loads
+    import torch  # imported here because it reads OMP_NUM_THREADS when it loads
 
     torch.set_num_threads(threads)
     if queue is not None:
@@ -89,19 +96,15 @@ def start(queue: Queue[Any] | None, threads: int, lock: str, parent: int) -> Non
 _kept: list[Any] = []
 
 
-def run_stage_in_worker(name: str, recipe_json: str, root: str, contents_json: str, fingerprint: str) -> str:
-    """:func:`run_stage` with plain text in and out; errors come back as JSON, so that no traceback is lost."""
+def handle(request_json: str) -> str:
+    """Make the stage that a :class:`StageRequest` names; returns a :class:`StageReply`. Both are JSON text."""
+    request = StageRequest.model_validate_json(request_json)
+    stage = next(stage for stage in stages_of(request.recipe) if stage.name == request.stage)
+    failure = None
     try:
-        recipe = Recipe.model_validate_json(recipe_json)
-        stage = next(s for s in stages_of(recipe) if s.name == name)
-        contents = {role: InputEntry(**entry) for role, entry in json.loads(contents_json).items()}
-        return json.dumps({"counts": run_stage(stage, recipe, RunFolder(Path(root)), contents, fingerprint)})
+        run_stage(stage, request.recipe, RunFolder(request.root), request.inputs, request.fingerprint)
     except HerdError as error:
-        return json.dumps({"error": describe(error), "trace": traceback.format_exc()})
+        failure = StageFailure.of(error)
     except OSError as error:
-        return json.dumps({"error": describe(storage_error(error)), "trace": traceback.format_exc()})
-
-
-def describe(error: HerdError) -> dict[str, Any]:
-    """An error as JSON can carry it."""
-    return {"what": error.what, "remedy": error.remedy, "exit_code": error.exit_code}
+        failure = StageFailure.of(storage_error(error))
+    return StageReply(failure=failure).model_dump_json()
