@@ -192,6 +192,12 @@ def test_forms_of_one_date_are_one_time(text: str, same_as: str) -> None:
     assert parse_date(text) == parse_date(same_as) != UNDATED
 
 
+def test_a_date_is_microseconds_since_1970() -> None:
+    assert parse_date("1970-01-01T00:00:00.000003Z") == 3
+    assert parse_date("1969-12-31T23:59:59Z") == -1_000_000
+    assert parse_date("2024-02-03T04:05:06.789Z") == 1_706_933_106_789_000
+
+
 @pytest.mark.parametrize("text", ["", "yesterday", "2024-13-01", "2024-02-30T00:00:00Z", "99999999999999"])
 def test_what_is_no_date_is_older_than_any(text: str) -> None:
     assert parse_date(text) == UNDATED < parse_date("0001-01-01")
