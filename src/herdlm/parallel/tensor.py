@@ -15,8 +15,7 @@ from torch.distributed.tensor.placement_types import Placement
 
 from herdlm.base.errors import InputError
 from herdlm.model.attention import Attend
-from herdlm.model.rope import rotate
-from herdlm.model.transformer import Attention, FeedForward, Transformer
+from herdlm.model.transformer import Attention, FeedForward, Transformer, rotate
 from herdlm.parallel.collectives import gathered, shared
 from herdlm.parallel.linear import LateGradients, PlainLinear, column_parallel, local, row_parallel
 from herdlm.parallel.mesh import Mesh
