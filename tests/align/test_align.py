@@ -11,8 +11,8 @@ from herdlm.align.dpo import with_reference
 from herdlm.align.preferences import annotate
 from herdlm.align.rejection import best_answers
 from herdlm.align.reward import rank_accuracy, reward_model_from, score_answers
-from herdlm.tokens.dialogs import PreferenceBatches
-from herdlm.train.objectives import answer_logprobs
+from herdlm.tokens.preferences import PreferenceBatches
+from herdlm.train.preferences import answer_logprobs
 from tests.conftest import small_model
 from tests.train.test_objectives import PAIRS, reference_logprob
 

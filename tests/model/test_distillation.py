@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from herdlm.model import losses
 from herdlm.model.config import ModelConfig
-from herdlm.model.distillation import Distillation
-from herdlm.model.losses import distilled, linear_distilled, linear_logprobs
+from herdlm.model.distillation import Distillation, distilled, linear_distilled
+from herdlm.model.losses import linear_logprobs
 from herdlm.model.transformer import build, initialize
 from tests.model.conftest import VOCABULARY
 

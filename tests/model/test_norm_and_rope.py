@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from herdlm.model.norm import RMSNorm
-from herdlm.model.rope import _turned, rotate
+from herdlm.model.transformer import RMSNorm, _turned, rotate
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

@@ -17,8 +17,7 @@ from torch import Tensor
 from herdlm.model import attention, tiles
 from herdlm.model.attention import DocumentAttention
 from herdlm.model.config import ModelConfig, RopeScaling
-from herdlm.model.rope import inverse_frequencies, rotate, rotation
-from herdlm.model.transformer import Transformer, build, initialize
+from herdlm.model.transformer import Transformer, build, initialize, inverse_frequencies, rotate, rotation
 
 SMALL = ModelConfig(vocab_size=97, dim=32, layers=3, heads=4, kv_heads=2, ffn_dim=48)
 
@@ -154,7 +153,7 @@ def test_the_kernel_for_varying_lengths_is_called_causal(options: set[str], monk
     q, k, v = (torch.zeros(2, 6, heads, 8) for heads in (4, 2, 2))
     attend = DocumentAttention(documents_of((4, 2), (6,)))
     attend.cumulative = torch.tensor(attend.starts)  # as on a GPU
-    out = attend.varying(causal, q, k, v)
+    out = attend.varlen(causal, q, k, v)
     assert out.shape == q.shape
     assert seen["shapes"] == ((12, 4, 8), (12, 2, 8), (12, 2, 8)) and seen["cu"] == ([0, 4, 6, 12],) * 2
     assert seen["longest"] == (6, 6) and options == seen.keys() - {"shapes", "cu", "longest"}

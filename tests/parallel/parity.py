@@ -19,7 +19,9 @@ from herdlm.tokens.batch import Piece, assemble, lay_out
 from herdlm.tokens.teacher import TEACHER_COLUMNS
 from herdlm.train.config import TrainConfig
 from herdlm.train.loop import make_optimizer
-from herdlm.train.objectives import DPO, Distill, NextToken, Reward
+from herdlm.train.objectives import NextToken
+from herdlm.train.preferences import DPO, Reward
+from herdlm.train.teacher import Distill
 
 SHAPE = dict(vocab_size=257, dim=32, layers=4, heads=8, kv_heads=4, ffn_dim=48, max_seq_len=64, rope_theta=1000.0)
 SEQ_LEN = 64

@@ -10,11 +10,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from herdlm.tokens.batch import Batch
-from herdlm.tokens.dialogs import PreferenceBatches
+from herdlm.tokens.preferences import PreferenceBatches
 from herdlm.tokens.teacher import with_columns
 from herdlm.train.config import TrainConfig
 from herdlm.train.loop import train
-from herdlm.train.objectives import DPO, Distill, NextToken, Reward
+from herdlm.train.objectives import NextToken
+from herdlm.train.preferences import DPO, Reward
+from herdlm.train.teacher import Distill
 from tests.conftest import small_model
 from tests.train.test_loop import Split, batches
 from tests.train.test_objectives import PAIRS

@@ -14,8 +14,8 @@ from herdlm.tokens.dialogs import DialogBatches
 from herdlm.tokens.teacher import TEACHER_COLUMNS, TeacherColumns, TeacherKey
 from herdlm.train.config import TrainConfig
 from herdlm.train.loop import train
-from herdlm.train.objectives import Distill, NextToken
-from herdlm.train.teacher import taught, teach
+from herdlm.train.objectives import NextToken
+from herdlm.train.teacher import Distill, taught, teach
 from tests.conftest import small_model
 from tests.tokens.test_teacher import Split
 from tests.train.test_objectives import DIALOGS

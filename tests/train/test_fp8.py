@@ -12,11 +12,12 @@ from herdlm.model.hf import load_folder, save_folder
 from herdlm.model.transformer import build, initialize
 from herdlm.parallel.model import ParallelModel
 from herdlm.parallel.stage import Stage
-from herdlm.tokens.dialogs import PreferenceBatches
+from herdlm.tokens.preferences import PreferenceBatches
 from herdlm.train.config import TrainConfig
 from herdlm.train.fp8 import check_fp8
 from herdlm.train.loop import train
-from herdlm.train.objectives import DPO, NextToken
+from herdlm.train.objectives import NextToken
+from herdlm.train.preferences import DPO
 from tests.conftest import small_model
 from tests.train.test_loop import batches, weights
 from tests.train.test_objectives import PAIRS

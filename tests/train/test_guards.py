@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from herdlm.base.errors import HerdError
 from herdlm.base.events import read_events
 from herdlm.train.checkpoint import checkpoints
-from herdlm.train.guards import PreemptedError, SpikeDetector
+from herdlm.train.guards import PreemptedError
+from herdlm.train.log import SpikeDetector
 from herdlm.train.loop import train
 from herdlm.train.objectives import NextToken
 from tests.conftest import small_model

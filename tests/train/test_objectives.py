@@ -5,8 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from herdlm.model.attention import DocumentAttention
-from herdlm.tokens.dialogs import DialogBatches, PreferenceBatches, answer_piece, dialog_piece
-from herdlm.train.objectives import DPO, NextToken, Reward, answer_logprobs
+from herdlm.tokens.dialogs import DialogBatches, dialog_piece
+from herdlm.tokens.preferences import PreferenceBatches, answer_piece
+from herdlm.train.objectives import NextToken
+from herdlm.train.preferences import DPO, Reward, answer_logprobs
 from tests.conftest import small_model
 
 DIALOGS = [

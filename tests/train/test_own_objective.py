@@ -12,8 +12,9 @@ import torch
 from herdlm.base.errors import InputError
 from herdlm.recipe import read_recipe
 from herdlm.run.pipeline import stages_of
-from herdlm.train.objectives import DPO, NextToken
+from herdlm.train.objectives import NextToken
 from herdlm.train.own_objective import open_objective
+from herdlm.train.preferences import DPO
 from tests.conftest import small_model
 from tests.curate.crawls import article
 from tests.run.conftest import ROOT
@@ -97,7 +98,7 @@ def test_only_stages_that_use_it_depend_on_it():
     plain = {stage.name: stage.settings for stage in stages_of(read_recipe(tiny))}
     own = {
         stage.name: stage.settings
-        for stage in stages_of(read_recipe(tiny, ["align.dpo.objective=herdlm.train.objectives:DPO"]))
+        for stage in stages_of(read_recipe(tiny, ["align.dpo.objective=herdlm.train.preferences:DPO"]))
     }
     changed = {name for name in plain if own[name] != plain[name] and name != "report"}
     assert changed == {name for name in plain if name.endswith("-dpo") and name.startswith("round")} | {

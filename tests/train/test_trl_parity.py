@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from herdlm.model.hf import load_folder, save_folder
-from herdlm.tokens.dialogs import DialogBatches, PreferenceBatches
-from herdlm.train.objectives import DPO, NextToken, Reward, answer_logprobs
+from herdlm.tokens.dialogs import DialogBatches
+from herdlm.tokens.preferences import PreferenceBatches
+from herdlm.train.objectives import NextToken
+from herdlm.train.preferences import DPO, Reward, answer_logprobs
 from tests.conftest import small_model
 from tests.train.test_objectives import DIALOGS, PAIRS
 

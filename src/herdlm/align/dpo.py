@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from herdlm.model.transformer import Transformer
-from herdlm.tokens.dialogs import Preference, PreferenceBatches
+from herdlm.tokens.preferences import Preference, PreferenceBatches
 from herdlm.train.fp8 import use_fp8
-from herdlm.train.objectives import answer_logprobs
+from herdlm.train.preferences import answer_logprobs
 
 PAIRS_AT_ONCE = 64
 

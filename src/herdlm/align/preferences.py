@@ -15,7 +15,8 @@ from herdlm.align.bank.tasks import Question, is_right
 from herdlm.align.config import PreferencesConfig
 from herdlm.base.seeds import stream
 from herdlm.tokens.chat import Message
-from herdlm.tokens.dialogs import Dialog, Preference
+from herdlm.tokens.dialogs import Dialog
+from herdlm.tokens.preferences import Preference
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from herdlm.base.progress import Progress
 from herdlm.model.transformer import Transformer, build, initialize
 from herdlm.tokens.batch import Piece, lay_out, pack_whole
 from herdlm.tokens.chat import render
-from herdlm.tokens.dialogs import PreferenceBatches
+from herdlm.tokens.preferences import PreferenceBatches
 from herdlm.tokens.tokenizer import PAD, Tokenizer
 from herdlm.train.objectives import hidden_states
 

@@ -10,13 +10,12 @@ from types import TracebackType
 LINE_EVERY_SECONDS = 30.0
 SHOW_EVERY_SECONDS = 0.2
 
-# Where set, progress goes there as (title, done, total, unit, rate, note) instead of to the terminal: a worker process
-# reports to its parent.
+# If set, gets (title, done, total, unit, rate, note) instead of the terminal: a worker process reports to its parent.
 report_to: Callable[[tuple[str, int, int | None, str, float, str]], None] | None = None
 
 
 class Progress:
-    """Counts ``total`` units of work (None: unknown). Use as a context manager and call :meth:`advance`."""
+    """Counts units of work, ``total`` in all (None: unknown). Use as a context manager and call :meth:`advance`."""
 
     def __init__(self, title: str, total: int | None, unit: str = "it", *, quiet: bool = False) -> None:
         self.title, self.total, self.unit = title, total, unit
@@ -38,18 +37,17 @@ class Progress:
                 sys.stderr.write("\n")
 
     def restore(self, count: int) -> None:
-        """Count ``count`` units as done by an earlier process; the rate is of what this one does."""
+        """Count units that an earlier process finished; the rate covers this process alone."""
         self.done += count
         self.restored += count
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Count ``count`` more units done; ``note`` (a loss, say) is shown behind the rate."""
+        """Count units that were finished; ``note`` (a loss, for example) is shown after the rate."""
         self.done += count
         self.note = note or self.note
         now = time.monotonic()
-        if not self.quiet and now - self.last_shown >= (
-            SHOW_EVERY_SECONDS if self.terminal or report_to else LINE_EVERY_SECONDS
-        ):
+        interval = SHOW_EVERY_SECONDS if self.terminal or report_to else LINE_EVERY_SECONDS
+        if not self.quiet and now - self.last_shown >= interval:
             self.last_shown = now
             self._show()
 

@@ -1,7 +1,7 @@
-"""The attention slot: what a layer calls with its queries, keys and values.
+"""The attention slot: the function that a layer calls with its queries, keys and values.
 
-The Transformer never attends itself; it calls an :class:`Attend`. Training plugs in :class:`DocumentAttention`,
-generation a paged cache, context parallelism an all-gather around either.
+The Transformer does not compute attention; it calls an :class:`Attend`. Training plugs in :class:`DocumentAttention`,
+generation a paged cache, and context parallelism wraps an all-gather around either.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from torch import Tensor
 
 from herdlm.model.tiles import TilePlan, plan_tiles
 
-DENSE_UP_TO = (
-    256  # tokens in a row: below, a mask over the row costs less than a product per tile (measured: 17% of a step)
-)
+# Tokens in a row up to which a mask over the row costs less than a product per tile (measured: 17% of a step).
+DENSE_UP_TO = 256
 
 
 class Attend(Protocol):
-    """Attention over whatever context the caller holds."""
+    """Attention over the context that the caller holds."""
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q [B, T, H, C], k and v [B, T, K, C] of layer number ``layer``; returns [B, T, H, C]."""
@@ -33,14 +32,14 @@ class Attend(Protocol):
 class DocumentAttention:
     """Causal attention that never crosses a document boundary inside a packed row.
 
-    Planned once for a batch, used by all its layers. The way is chosen by the device: on a CPU tiles
-    (:mod:`herdlm.model.tiles`) for rows of more than ``DENSE_UP_TO`` tokens; on a GPU torch's kernel for sequences of
-    varying length, for the types it knows; one causal call where every row is one document; a dense mask elsewhere.
+    Planned once for a batch and used by all layers. The device decides the method: on a CPU, tiles
+    (:mod:`herdlm.model.tiles`) for rows of more than ``DENSE_UP_TO`` tokens; on a GPU, torch's kernel for sequences of
+    varying length, for the types it supports; one causal call where every row is one document; otherwise a dense mask.
 
     Args:
         documents: [B, T] integers; a token attends to earlier tokens of its row with the same number. The numbers of
-            one row never decrease. Where they are on the CPU, planning does not wait for the device.
-        device: that of queries, keys and values; the documents' own where None.
+            one row never decrease. If they are on the CPU, planning does not wait for the device.
+        device: of queries, keys and values; None: that of ``documents``.
     """
 
     def __init__(self, documents: Tensor, device: torch.device | None = None) -> None:
@@ -64,19 +63,19 @@ class DocumentAttention:
         if self.tiled:
             return self.plan.attend(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)).view(q.shape)
         if q.device.type == "cuda" and q.dtype in (torch.bfloat16, torch.float16) and not self.one_each:
-            varlen = varlen_kernel()
-            if varlen is not None:
-                return self.varying(varlen, q, k, v)
+            kernel = varlen_kernel()
+            if kernel is not None:
+                return self.varlen(kernel, q, k, v)
         return self.dense(q, k, v)
 
-    def varying(self, varlen: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """By a kernel for sequences of varying length, laid end to end."""
+    def varlen(self, kernel: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention by a kernel for sequences of varying length, laid end to end."""
         flat = (t.flatten(0, 1) for t in (q, k, v))
-        limit = q.shape[1]  # a bound that does not change with the batch, so that nothing is compiled again
-        return varlen(*flat, self.cumulative, self.cumulative, limit, limit).view(q.shape)
+        limit = q.shape[1]  # a bound that is the same for every batch avoids compiling again
+        return kernel(*flat, self.cumulative, self.cumulative, limit, limit).view(q.shape)
 
     def dense(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """By one call over whole rows, under a mask [B, 1, T, T] that is built once where rows hold many documents."""
+        """Attention by one call over whole rows, with a mask [B, 1, T, T] if a row has several documents."""
         q, k, v = (t.transpose(1, 2) for t in (q, k, v))
         grouped = q.shape[1] != k.shape[1]
         if self.one_each:
@@ -101,19 +100,19 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
 
 @cache
 def varlen_kernel() -> Callable[..., Tensor] | None:
-    """torch's attention over sequences of varying length, made causal; None where this torch has none."""
+    """torch's causal attention over sequences of varying length; None if this version of torch has none."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return None
     known = inspect.signature(varlen_attn).parameters
     options: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
-    if "enable_gqa" in known:  # before torch 2.12 the kernel groups heads without being told
+    if "enable_gqa" in known:  # before torch 2.12 the kernel always groups heads
         options["enable_gqa"] = True
 
     def causal(*arguments: Any) -> Tensor:
         out = varlen_attn(*arguments, **options)
-        assert isinstance(out, Tensor)  # more only where more is asked for
+        assert isinstance(out, Tensor)  # a tuple only if more outputs are requested
         return out
 
     return causal

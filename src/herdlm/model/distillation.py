@@ -13,9 +13,13 @@ Everything is a function of sums over the vocabulary, so ranks that hold parts o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
+
+from herdlm.model.losses import Way, at_least_float, block_rows, blocks, from_logits, is_plain_head
+from herdlm.model.transformer import Transformer
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +100,52 @@ def _at(logits: Tensor, ids: Tensor) -> Tensor:
 def _add(grad: Tensor, ids: Tensor, values: Tensor) -> None:
     """Add ``values`` [n, k] at ``ids``, those in another part left out."""
     grad.scatter_add_(1, ids.clamp(min=0), values.masked_fill(ids < 0, 0.0))
+
+
+def distilled(
+    model: Transformer, hidden: Tensor, targets: Tensor, ids: Tensor, logprobs: Tensor, *, loss: Distillation
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As :func:`linear_distilled`, of a model's head, with the exception that :func:`target_logprobs` names."""
+    if is_plain_head(model.lm_head, hidden):
+        return linear_distilled(hidden, model.lm_head.weight, targets, ids, logprobs, loss=loss)
+    logits = at_least_float(model.logits(hidden))
+    columns = (targets, ids, logprobs.to(logits.dtype))
+    values = loss.values(loss.log_normalizers(logits, *columns), loss.gathered_logits(logits, *columns), *columns)
+    value, target, divergence = values.unbind(1)
+    return value, target.detach(), divergence.detach()
+
+
+def linear_distilled(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    ids: Tensor,
+    logprobs: Tensor,
+    *,
+    loss: Distillation,
+    way: Way = "auto",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Minus the loss of every row of hidden states [N, D] with head [V, D], each [N]; types as in the plain loss.
+
+    Also the target's log-probability and the divergence from the teacher; these two have no gradient.
+
+    Args:
+        targets: [N].
+        ids: the teacher's tokens, [N, K], different ones in a row.
+        logprobs: the teacher's log-probabilities of them, [N, K].
+    """
+    found = from_logits(hidden, weight, partial(_distilled, loss), (targets, ids, logprobs), way)
+    return found[0], found[1], found[2]
+
+
+def _distilled(loss: Distillation, logits: Tensor, *columns: Tensor, overwrite: bool) -> Tensor:
+    """``loss.values`` [N, 3] of logits [N, V]; with ``overwrite``, these become its slopes."""
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    values = torch.empty((len(logits), 3), dtype=wide, device=logits.device)
+    for block, out, targets, ids, logprobs in blocks(block_rows(logits), logits, values, *columns):
+        scores, given = block.to(wide), (targets, ids, logprobs.to(wide))
+        log_normalizers = loss.log_normalizers(scores, *given)
+        out.copy_(loss.values(log_normalizers, loss.gathered_logits(scores, *given), *given))
+        if overwrite:
+            block.copy_(loss.grad(scores, log_normalizers, *given))
+    return values

@@ -7,18 +7,111 @@ The design is section 3.2 of the Llama 3 report (arXiv 2407.21783).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from herdlm.base.seeds import derive_seed
 from herdlm.model.attention import Attend
 from herdlm.model.config import ModelConfig, RopeScaling
-from herdlm.model.norm import RMSNorm
-from herdlm.model.rope import inverse_frequencies, rotate, rotation
+
+
+class RMSNorm(nn.RMSNorm):
+    """torch's RMSNorm, with a forward and backward of its own for float32 streams on a CPU outside torch.compile.
+
+    There, torch's is a chain of general operations whose results are all kept. This one keeps its input and one number
+    a token, and gives its result in the autocast type at once, where torch's would be cast for each matrix that reads
+    it.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., D] -> [..., D]."""
+        own = type(x) is Tensor and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+        if not own or type(self.weight) is not nn.Parameter or torch.compiler.is_compiling():
+            return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        eps = torch.finfo(x.dtype).eps if self.eps is None else self.eps
+        out: Tensor = _RMSNorm.apply(x, self.weight, eps, dtype)  # type: ignore[no-untyped-call]
+        return out
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, inverse)
+        out: Tensor = (x * inverse).mul_(weight).to(dtype)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, inverse = ctx.saved_tensors
+        gradient, normal = gradient.to(x.dtype), x * inverse
+        d_weight = (gradient * normal).flatten(0, -2).sum(0).to(weight.dtype) if ctx.needs_input_grad[1] else None
+        scaled = gradient * weight
+        shared = torch.linalg.vecdot(scaled, normal)[..., None].div_(x.shape[-1])
+        return scaled.sub_(normal.mul_(shared)).mul_(inverse), d_weight, None, None
+
+
+def inverse_frequencies(config: ModelConfig) -> Tensor:
+    """The turning rate of each channel pair in radians per position, [C/2] float32."""
+    exponents = torch.arange(0, config.head_size, 2, dtype=torch.int64).float() / config.head_size
+    frequencies = 1.0 / (config.rope_theta**exponents)
+    return scale_frequencies(frequencies, config.rope_scaling) if config.rope_scaling else frequencies
+
+
+def scale_frequencies(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
+    """Slow the pairs that turn less than once per original context, keep the fast ones, blend between.
+
+    A pair whose wavelength is above ``original / low_freq_factor`` is slowed by ``factor``; one below
+    ``original / high_freq_factor`` is left as it is.
+    """
+    original = scaling.original_max_position_embeddings
+    wavelengths = 2 * math.pi / frequencies
+    span = scaling.high_freq_factor - scaling.low_freq_factor
+    keep = ((original / wavelengths - scaling.low_freq_factor) / span).clamp(0, 1)
+    return frequencies * (keep + (1 - keep) / scaling.factor)
+
+
+def rotation(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of each position's angles, each [B, T, 1, C/2] float32, from positions [B, T]."""
+    angles = positions.float()[..., None, None] * frequencies
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Turn the channel pairs (i, i + C/2) of ``x`` [B, T, heads, C]; the half-split order of Hugging Face weights."""
+    if torch.compiler.is_compiling() or type(x) is not Tensor:
+        return _turned(x, cosine, sine)
+    out: Tensor = _Rotation.apply(x, cosine, sine)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Rotation(torch.autograd.Function):
+    """Keeps nothing but the angles: the gradient is turned back by the same angles."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        ctx.save_for_backward(cosine, sine)
+        return _turned(x, cosine, sine)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        cosine, sine = ctx.saved_tensors
+        return _turned(gradient, cosine, -sine), None, None
+
+
+def _turned(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    first, second = x.float().chunk(2, dim=-1)
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1).to(x.dtype)
 
 
 class Attention(nn.Module):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from herdlm.model.distillation import Distillation
-from herdlm.model.losses import linear_distilled, linear_logprobs, sums_by_document
+from herdlm.model.distillation import Distillation, linear_distilled
+from herdlm.model.losses import linear_logprobs, sums_by_document
 from herdlm.parallel.batches import BatchShard
 from herdlm.parallel.collectives import autograd_all_reduce, first_rank_gradient
 from herdlm.parallel.linear import local

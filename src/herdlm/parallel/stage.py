@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from herdlm.model.attention import Attend
-from herdlm.model.rope import inverse_frequencies, rotation
-from herdlm.model.transformer import Transformer
+from herdlm.model.transformer import Transformer, inverse_frequencies, rotation
 
 
 class Stage(Transformer):

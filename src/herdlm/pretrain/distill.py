@@ -13,8 +13,7 @@ from herdlm.pretrain.job import PretrainJob
 from herdlm.tokens.mixture import FirstSteps, PretrainBatches
 from herdlm.tokens.teacher import TaughtBatches, TeacherColumns, TeacherKey
 from herdlm.tokens.tokenizer import Tokenizer
-from herdlm.train.objectives import Distill
-from herdlm.train.teacher import teach
+from herdlm.train.teacher import Distill, teach
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a training step reads: packed rows of documents with targets and their weights, made ahead of the step."""
+"""The input of a training step: packed rows of documents with targets and weights, made ahead in a thread."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from herdlm.model.attention import to_device
@@ -24,9 +22,13 @@ OPEN_ROWS = 8  # of the rows that are being packed, how many still take items
 class Batch:
     """Packed rows, [B, T] each.
 
-    ``targets[b, t]`` is the token to predict after ``tokens[b, t]`` and counts with ``weights[b, t]`` (0: no target).
-    ``documents`` numbers the documents of the whole batch, never decreasing inside a row; attention stays inside a
-    document. ``positions`` restart at every document. ``columns`` hold what an objective needs per pair of documents.
+    Attributes:
+        targets: ``targets[b, t]`` is the token to predict after ``tokens[b, t]``.
+        weights: of the targets in the loss; 0 where there is no target.
+        documents: numbers of the documents in the batch, never decreasing in a row; attention stays in a document.
+        positions: of tokens in their document.
+        columns: what else an objective reads, per place or per pair of documents.
+        origin: the batch on the host that this one was copied from. Shapes are read there, without a wait.
     """
 
     tokens: Tensor
@@ -38,29 +40,29 @@ class Batch:
     origin: Batch | None = None
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on another device, with this one as its ``origin``: shapes are read there, without a wait."""
+        """The batch on another device."""
         tensors = {name: to_device(getattr(self, name), device) for name in TENSORS}
         columns = {name: to_device(value, device) for name, value in self.columns.items()}
         return Batch(**tensors, columns=columns, origin=self.origin or self)
 
     def target_places(self) -> Tensor:
-        """The indices [N] of flattened places that have a target."""
+        """The indices [N] of places, in flattened rows, that have a target."""
         places = (self.origin or self).weights.flatten().nonzero().flatten()
         return to_device(places, self.tokens.device)
 
     @property
     def document_count(self) -> int:
-        """Documents in the batch, padding included."""
+        """The number of documents in the batch, counting padding."""
         return int((self.origin or self).documents.max()) + 1
 
     @property
     def token_count(self) -> int:
-        """Tokens in the batch, padding included."""
+        """The number of tokens in the batch, counting padding."""
         return self.tokens.numel()
 
 
 class Batches(Protocol):
-    """Where a run's batches come from. Any step can be asked for, so resuming needs no loader state but the step."""
+    """A run's batches, each a function of its step: resuming needs no loader state but the step's number."""
 
     @property
     def steps(self) -> int:
@@ -73,14 +75,9 @@ class Batches(Protocol):
 
 
 class Prefetch:
-    """Makes the batches of the next ``ahead`` steps while a step runs; use as a context manager.
+    """Makes the batches of the next ``ahead`` of ``steps`` steps while a step runs; use as a context manager.
 
-    Any step may be asked for at any time (a run that rolls back asks for an earlier one): what a step reads is a
-    function of its number, so nothing made ahead can be wrong, only unused.
-
-    Args:
-        make: the micro-batches of a step.
-        steps: there are; none beyond is made.
+    Steps may be asked for in any order, as a run does that rolls back. ``make`` returns a step's micro-batches.
     """
 
     def __init__(self, make: Callable[[int], list[Batch]], steps: int, ahead: int) -> None:
@@ -95,11 +92,7 @@ class Prefetch:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def micro_batches(self, step: int) -> tuple[list[Batch], float]:
-        """The batches of a step, and for how many seconds they had to be waited for.
-
-        Raises:
-            Exception: whatever making them raised.
-        """
+        """The batches of a step, and the seconds it had to wait for them. Raises what making them raised."""
         started = time.monotonic()
         if not self.ahead:
             return self.make(step), time.monotonic() - started
@@ -113,22 +106,9 @@ class Prefetch:
         return batches, time.monotonic() - started
 
 
-def save_batches(folder: Path, step: int, batches: Sequence[Batch]) -> Path:
-    """Write a step's micro-batches into ``folder`` as one safetensors file, for a look at them; returns its path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        f"{number}.{name}": value.contiguous()
-        for number, batch in enumerate(batches)
-        for name, value in {**{f: getattr(batch, f) for f in TENSORS}, **batch.columns}.items()
-    }
-    path = folder / f"step-{step:08d}.safetensors"
-    save_file(tensors, path)
-    return path
-
-
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A document, or the part of one that fell into a row: n + 1 tokens of which the last is only a target.
+    """A document, or the part of one that a row holds: n + 1 tokens, of which the last is only a target.
 
     ``weights[i]`` is the weight of predicting ``tokens[i + 1]``.
     """
@@ -139,19 +119,19 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a piece landed in a batch: its document number, and its last token's index in the flattened rows."""
+    """The place of a piece in a batch: its document number, and its last token's index in the flattened rows."""
 
     document: int
     end: int
 
 
 def assemble(rows: Sequence[Sequence[Piece]], seq_len: int, pad: int) -> Batch:
-    """Lay pieces side by side into rows of ``seq_len`` tokens, padded at the end with tokens that weigh nothing."""
+    """Lay pieces side by side into rows of ``seq_len`` tokens, padded at the end with tokens of weight 0."""
     return lay_out(rows, seq_len, pad)[0]
 
 
 def lay_out(rows: Sequence[Sequence[Piece]], seq_len: int, pad: int) -> tuple[Batch, list[list[Place]]]:
-    """As :func:`assemble`, and tells where each piece landed."""
+    """As :func:`assemble`; also returns the place of each piece."""
     shape = (len(rows), seq_len)
     tokens = np.full(shape, pad, np.int64)
     targets = np.full(shape, pad, np.int64)
@@ -188,9 +168,10 @@ def lay_out(rows: Sequence[Sequence[Piece]], seq_len: int, pad: int) -> tuple[Ba
 
 
 def pack_whole(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Put items into rows of at most ``capacity``, in order, each whole, into the first open row with room.
+    """Pack whole items, in order, into rows of at most ``capacity``: each into the first open row with room.
 
-    Only the last ``OPEN_ROWS`` rows are tried, so that an item lands near its place in the order and packing is linear.
+    Only the last ``OPEN_ROWS`` rows are open, so an item stays near its place in the order, and packing takes linear
+    time.
     """
     rows: list[list[int]] = []
     room: list[int] = []

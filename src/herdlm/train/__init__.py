@@ -7,7 +7,8 @@ from herdlm.base.package import load, make_callable
 if TYPE_CHECKING:
     from herdlm.train.config import TrainConfig
     from herdlm.train.loop import TrainResult, train
-    from herdlm.train.objectives import DPO, NextToken, Reward
+    from herdlm.train.objectives import NextToken
+    from herdlm.train.preferences import DPO, Reward
 
 __all__ = ["DPO", "NextToken", "Reward", "TrainConfig", "TrainResult", "train"]
 

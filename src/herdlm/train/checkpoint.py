@@ -30,6 +30,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from herdlm.base.artefact import hash_file, sync_folder, write_text_durably
 from herdlm.base.errors import DamagedError, HerdError
+from herdlm.train.config import TrainConfig
 from herdlm.train.guards import problem_of_any
 
 CHECKPOINTS, STATE = "checkpoints", "state.json"
@@ -66,13 +67,10 @@ class Average:
 
 
 class Checkpointer:
-    """Saves a run's state into ``folder`` and goes back to what is saved; use as a context manager.
+    """Saves a run's state into ``folder`` and restores it; use as a context manager.
 
-    A call of any method is one for all processes of a layout at the same time.
-
-    Args:
-        keep: how many of the newest checkpoints stay.
-        milestone_every: steps between checkpoints that stay whatever comes after them; None: there are none.
+    All processes of a layout call each method together. The newest ``config.checkpoints_kept`` checkpoints stay, and
+    every milestone.
     """
 
     def __init__(
@@ -81,12 +79,9 @@ class Checkpointer:
         model: HasParameters,
         optimizer: torch.optim.Optimizer,
         average: Average,
-        *,
-        keep: int = 2,
-        milestone_every: int | None = None,
+        config: TrainConfig,
     ) -> None:
-        self.folder, self.model, self.optimizer, self.average = folder, model, optimizer, average
-        self.keep, self.milestone_every = keep, milestone_every
+        self.folder, self.model, self.optimizer, self.average, self.config = folder, model, optimizer, average, config
         self.group = dist.new_group(backend="gloo") if dist.is_initialized() else None
         self._writing: threading.Thread | None = None
         self._failure: BaseException | None = None
@@ -104,6 +99,12 @@ class Checkpointer:
             self._writing.join()
         if self.group is not None and kind is None:
             dist.destroy_process_group(self.group)
+
+    def is_due(self, step: int, steps: int) -> bool:
+        """Whether to save after ``step`` of ``steps``: after the last one only where a longer run continues from it."""
+        if step == steps:
+            return (self.config.horizon_steps or 0) > steps
+        return step % self.config.checkpoint_every_steps == 0
 
     def save(self, step: int) -> None:
         """Copy the state after ``step`` finished steps and begin to write it.
@@ -198,11 +199,12 @@ class Checkpointer:
         working.rename(final)
         sync_folder(self.folder)
         passing = [path for path in checkpoints(self.folder) if not self._is_milestone(path)]
-        for old in passing[: -self.keep]:
+        for old in passing[: -self.config.checkpoints_kept]:
             shutil.rmtree(old)
 
     def _is_milestone(self, path: Path) -> bool:
-        return self.milestone_every is not None and step_of(path) % self.milestone_every == 0
+        every = self.config.milestone_every_steps
+        return every is not None and step_of(path) % every == 0
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from torch import nn
 from herdlm.base.errors import InputError
 from herdlm.model.fp8_training import apply_fp8
 from herdlm.model.transformer import Transformer
+from herdlm.parallel.model import ParallelModel
 
 CAPABILITY = (8, 9)  # of NVIDIA's Ada; the first with FP8 products
 INSTEAD = 'Set precision = "bfloat16"'
@@ -27,7 +28,7 @@ def use_fp8(model: Transformer) -> None:
     layers = list(model.model.layers.children())
     for layer in layers:
         apply_fp8(layer)
-    if not has_fp8(layers):
+    if not _has_fp8(layers):
         raise InputError(
             'precision = "fp8" changes nothing: no matrix of the model has two dimensions that are multiples of 16',
             f"Choose dim and ffn_dim so. {INSTEAD} otherwise",
@@ -53,6 +54,17 @@ def check_fp8(device: torch.device) -> None:
         )
 
 
-def has_fp8(layers: list[nn.Module]) -> bool:
-    """Whether any matrix of ``layers`` was converted."""
+def ensure_fp8(model: Transformer | ParallelModel) -> None:
+    """Convert a whole model, and check that a laid-out one was converted.
+
+    Raises:
+        InputError: as :func:`use_fp8`; or the laid-out model was not converted.
+    """
+    if isinstance(model, Transformer):
+        use_fp8(model)
+    elif not all(_has_fp8(list(stage.model.layers.children())) for stage in model.stages.values()):
+        raise InputError('precision = "fp8" comes after the layout', "Call train.fp8.use_fp8 before Layout.apply")
+
+
+def _has_fp8(layers: list[nn.Module]) -> bool:
     return any(isinstance(m, nn.Linear) and type(m) is not nn.Linear for layer in layers for m in layer.modules())

@@ -5,11 +5,9 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
-import statistics
 import sys
 import threading
 import time
-from collections import deque
 from types import FrameType
 from typing import Any
 
@@ -17,9 +15,6 @@ import torch
 import torch.distributed as dist
 
 from herdlm.base.errors import HerdError
-
-SPIKE_WINDOW = 64
-SPIKE_DEVIATIONS = 6.0
 
 
 class PreemptedError(HerdError):
@@ -134,22 +129,6 @@ class Stopwatch:
     def seconds(self) -> float:
         """The seconds it took; on a GPU, only after something waited for the device."""
         return self.events[0].elapsed_time(self.events[1]) / 1000 if self.events else self.stopped - self.started
-
-
-class SpikeDetector:
-    """Finds losses more than six standard deviations above the mean of the last 64."""
-
-    def __init__(self) -> None:
-        self.recent: deque[float] = deque(maxlen=SPIKE_WINDOW)
-
-    def is_spike(self, loss: float) -> bool:
-        """Whether ``loss`` is a spike; if so, it is left out of the losses that later ones are compared with."""
-        full = len(self.recent) == SPIKE_WINDOW
-        spread = statistics.pstdev(self.recent) if full else 0.0
-        if full and loss > statistics.fmean(self.recent) + SPIKE_DEVIATIONS * max(spread, 1e-6):
-            return True
-        self.recent.append(loss)
-        return False
 
 
 def step_seconds_by_rank(seconds: float) -> list[float]:

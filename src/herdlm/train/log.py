@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import statistics
 import warnings
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
 
 from herdlm.base.events import EventLog, read_events
-from herdlm.model.config import ModelConfig
-from herdlm.tokens.batch import Batch, save_batches
-from herdlm.train.config import TrackConfig
-from herdlm.train.guards import SpikeDetector
+from herdlm.model.transformer import Transformer
+from herdlm.parallel.model import ParallelModel
+from herdlm.tokens.batch import TENSORS, Batch
+from herdlm.train.config import TrackConfig, TrainConfig
 from herdlm.train.speed import device_peak, peak_memory_gib
 from herdlm.train.track import Tracker
+
+SPIKE_WINDOW = 64
+SPIKE_DEVIATIONS = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +49,12 @@ class StepResult:
 class RunLog:
     """Writes a run's events into ``work``, from the process that leads; use as a context manager."""
 
-    def __init__(
-        self, work: Path, *, shape: ModelConfig, device: torch.device, dtype: torch.dtype, processes: int
-    ) -> None:
-        self.work, self.shape, self.device, self.processes = work, shape, device, processes
-        self.events = EventLog(work / "events.jsonl")
-        self.peak = device_peak(device, dtype)
+    def __init__(self, work: Path, model: Transformer | ParallelModel, config: TrainConfig) -> None:
+        self.work, self.events = work, EventLog(work / "events.jsonl")
+        self.shape = model.shape if isinstance(model, ParallelModel) else model.config
+        self.processes = dist.get_world_size() if isinstance(model, ParallelModel) else 1
+        self.device = next(iter(model.parameters())).device
+        self.peak = device_peak(self.device, getattr(torch, config.autocast))
         self.spikes = SpikeDetector()
         self.tracker: Tracker | None = None
 
@@ -131,3 +138,32 @@ class RunLog:
         kept = save_batches(self.work / "refused", step, batches)
         self.events.write("refused", step=step, loss=str(loss), grad_norm=str(norm), batches=kept.name)
         return kept
+
+
+class SpikeDetector:
+    """Finds losses more than six standard deviations above the mean of the last 64."""
+
+    def __init__(self) -> None:
+        self.recent: deque[float] = deque(maxlen=SPIKE_WINDOW)
+
+    def is_spike(self, loss: float) -> bool:
+        """Whether ``loss`` is a spike; if so, it is left out of the losses that later ones are compared with."""
+        full = len(self.recent) == SPIKE_WINDOW
+        spread = statistics.pstdev(self.recent) if full else 0.0
+        if full and loss > statistics.fmean(self.recent) + SPIKE_DEVIATIONS * max(spread, 1e-6):
+            return True
+        self.recent.append(loss)
+        return False
+
+
+def save_batches(folder: Path, step: int, batches: Sequence[Batch]) -> Path:
+    """Write a step's micro-batches into ``folder`` as one safetensors file, for inspection; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        f"{number}.{name}": value.contiguous()
+        for number, batch in enumerate(batches)
+        for name, value in {**{f: getattr(batch, f) for f in TENSORS}, **batch.columns}.items()
+    }
+    path = folder / f"step-{step:08d}.safetensors"
+    save_file(tensors, path)
+    return path

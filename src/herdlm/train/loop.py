@@ -8,20 +8,20 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from herdlm.base.errors import HerdError, InputError
+from herdlm.base.errors import HerdError
 from herdlm.base.progress import Progress
 from herdlm.model.transformer import Transformer
 from herdlm.parallel.model import ParallelModel
 from herdlm.tokens.batch import Batch, Batches, Prefetch
 from herdlm.train.checkpoint import CHECKPOINTS, Average, Checkpointer, checkpoints
 from herdlm.train.config import TrackConfig, TrainConfig
-from herdlm.train.fp8 import has_fp8, use_fp8
+from herdlm.train.fp8 import ensure_fp8
 from herdlm.train.guards import PreemptedError, Preemption, Stopwatch, Watchdog, agree, share, step_seconds_by_rank
 from herdlm.train.log import RunLog, StepResult
 from herdlm.train.objectives import Objective
@@ -107,18 +107,22 @@ class _Run:
     ) -> None:
         self.model, self.objective, self.config, self.work, self.title = model, objective, config, work, title
         if config.precision == "fp8":
-            _check_or_use_fp8(model)
+            ensure_fp8(model)
         self.module = model if isinstance(model, ParallelModel) else OneProcess(model)
         self.leads = isinstance(model, Transformer) or dist.get_rank() == 0
         self.device = next(iter(model.parameters())).device
         self.steps, self.tokens = batches.steps, 0
         self.average, self.averaged_at = Average(), averaging_steps(batches.steps, config)
         self.optimizer = make_optimizer(model, config)
+        self.autocast: AbstractContextManager[Any] = nullcontext()
+        if config.precision != "float32":
+            self.autocast = torch.autocast(self.device.type, torch.bfloat16)
         self.log: RunLog | None = None
         self.checkpointer: Checkpointer | None = None
         if work:
-            self.checkpointer = stack.enter_context(self._checkpointer(work))
-            self.log = stack.enter_context(self._log(work)) if self.leads else None
+            saver = Checkpointer(work / CHECKPOINTS, model, self.optimizer, self.average, config)
+            self.checkpointer = stack.enter_context(saver)
+            self.log = stack.enter_context(RunLog(work, model, config)) if self.leads else None
         self.done, self.losses, self.refused = self._resume()
         if self.log:
             self.log.begin(self.done, title, track)
@@ -137,8 +141,7 @@ class _Run:
         batches, stall_seconds = self.prefetch.micro_batches(self.done)
         watch = Stopwatch(self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        autocast = autocast_to(self.config.autocast, self.device)
-        total, normalizer, sums = self.module.gradients(self.objective, batches, autocast)
+        total, normalizer, sums = self.module.gradients(self.objective, batches, self.autocast)
         watch.stop()
         clipped = self.module.clip(self.config.max_grad_norm)
         loss, norm, *values = read_scalars(total, clipped, *sums.values())  # the step's one wait for the device
@@ -179,7 +182,7 @@ class _Run:
             self.model.train()
             if self.log:
                 self.log.figures("validation", self.done, figures)
-        if self.checkpointer and (stopping or self._checkpoint_is_due()):
+        if self.checkpointer and (stopping or self.checkpointer.is_due(self.done, self.steps)):
             by_rank = step_seconds_by_rank(result.own_seconds)
             if self.log:
                 self.log.ranks(self.done, by_rank)
@@ -193,27 +196,6 @@ class _Run:
         tail = self.losses[-max(len(self.losses) // 10, 1) :]
         last_loss = sum(tail) / len(tail) if tail else math.nan
         return TrainResult(self.steps, self.tokens, last_loss, self.average.count, seconds)
-
-    def _checkpointer(self, work: Path) -> Checkpointer:
-        kept, milestones = self.config.checkpoints_kept, self.config.milestone_every_steps
-        return Checkpointer(
-            work / CHECKPOINTS, self.model, self.optimizer, self.average, keep=kept, milestone_every=milestones
-        )
-
-    def _checkpoint_is_due(self) -> bool:
-        if self.done == self.steps:  # the last step of a run needs none, unless the run is the first part of a longer
-            return (self.config.horizon_steps or 0) > self.steps
-        return self.done % self.config.checkpoint_every_steps == 0
-
-    def _log(self, work: Path) -> RunLog:
-        laid_out = isinstance(self.model, ParallelModel)
-        return RunLog(
-            work,
-            shape=self.model.shape if isinstance(self.model, ParallelModel) else self.model.config,
-            device=self.device,
-            dtype=getattr(torch, self.config.autocast),
-            processes=dist.get_world_size() if laid_out else 1,
-        )
 
     def _resume(self) -> tuple[int, list[float], set[int]]:
         """Restore the newest checkpoint; returns finished steps, their losses, and the steps that were refused."""
@@ -231,18 +213,13 @@ class _Run:
         if self.config.on_not_finite == "stop":
             raise HerdError(problem, "Lower peak_lr or look at the batch; the checkpoints before it are whole")
         if len(self.refused) > self.config.max_refused_steps:
-            raise HerdError(
-                f"{problem}; {len(self.refused)} skipped steps exceed max_refused_steps = "
-                f"{self.config.max_refused_steps}",
-                "Lower peak_lr or look at the data",
-            )
+            most = f"{len(self.refused)} skipped steps exceed max_refused_steps = {self.config.max_refused_steps}"
+            raise HerdError(f"{problem}; {most}", "Lower peak_lr or look at the data")
         if self.config.on_not_finite == "roll-back":
             if self.checkpointer:
                 self.checkpointer.wait()
             if not (self.work and checkpoints(self.work / CHECKPOINTS)):
-                raise HerdError(
-                    f"{problem}, and there is no checkpoint to roll back to", "Lower checkpoint_every_steps"
-                )
+                raise HerdError(f"{problem}; there is no checkpoint to roll back to", "Lower checkpoint_every_steps")
             self.done, self.losses, _ = self._resume()
 
 
@@ -282,18 +259,6 @@ def read_scalars(*values: Tensor | float) -> list[float]:
     """The values of scalars, read from the device at once."""
     device = next((value.device for value in values if isinstance(value, Tensor)), None)
     return torch.stack([torch.as_tensor(v, dtype=torch.float64, device=device) for v in values]).tolist()
-
-
-def autocast_to(dtype: Literal["float32", "bfloat16"], device: torch.device) -> AbstractContextManager[Any]:
-    """The context of a forward pass whose products run in ``dtype``."""
-    return nullcontext() if dtype == "float32" else torch.autocast(device.type, torch.bfloat16)
-
-
-def _check_or_use_fp8(model: Transformer | ParallelModel) -> None:
-    if isinstance(model, Transformer):
-        use_fp8(model)
-    elif not all(has_fp8(list(stage.model.layers.children())) for stage in model.stages.values()):
-        raise InputError('precision = "fp8" comes after the layout', "Call train.fp8.use_fp8 before Layout.apply")
 
 
 def make_optimizer(model: Transformer | ParallelModel, config: TrainConfig) -> torch.optim.AdamW:

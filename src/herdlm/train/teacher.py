@@ -1,20 +1,51 @@
-"""Running a teacher over a run's data, once, so that the training which learns from it needs no second model."""
+"""Learning from a teacher: the student's objective, and the one run of the teacher over the data that it needs."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from herdlm.base.progress import Progress
+from herdlm.model.distillation import Distillation
 from herdlm.model.losses import at_least_float
 from herdlm.model.transformer import Transformer
 from herdlm.tokens.batch import Batch, Batches
-from herdlm.tokens.teacher import TaughtBatches, TeacherColumns, with_columns
-from herdlm.train.objectives import hidden_states
+from herdlm.tokens.teacher import TEACHER_COLUMNS, TaughtBatches, TeacherColumns, with_columns
+from herdlm.train.objectives import Objective, OutputHead, hidden_states
 
-TOKENS_AT_ONCE = 2**16  # in rows of one forward pass
-LOGITS_AT_ONCE = 2**24  # by number
+TOKENS_AT_ONCE = 2**16  # tokens of one forward pass
+LOGITS_AT_ONCE = 2**24  # logits that exist at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Distill(Objective):
+    """A student learns the next token and a teacher's distribution of it.
+
+    The teacher is not in memory: the columns ``teacher_ids`` and ``teacher_logprobs`` of the data, [B, T, K], hold its
+    K most likely tokens at every target and their log-probabilities at ``temperature``. ``weight`` is the teacher's
+    share of the loss; see :class:`herdlm.model.distillation.Distillation`.
+    """
+
+    weight: float = 0.5
+    temperature: float = 1.0
+
+    def normalizer(self, batch: Batch) -> float:
+        """The weight of all targets."""
+        return float(batch.weights.sum(dtype=torch.float64))
+
+    def read(self, output_head: OutputHead, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """See :class:`Objective`; logs the divergence from the teacher and the next-token loss, in nats per target."""
+        weights, here = batch.weights.flatten(), batch.target_places()
+        ids, logprobs = (batch.columns[name].flatten(0, 1)[here] for name in TEACHER_COLUMNS)
+        values, targets, divergence = output_head.distilled(
+            hidden[here], batch.targets.flatten()[here], ids, logprobs, Distillation(self.weight, self.temperature)
+        )
+        counted = weights[here]
+        logged = {"teacher_kl": (divergence * counted).sum(), "next_token_loss": -(targets * counted).sum()}
+        return -(values * counted).sum(), logged
 
 
 @torch.no_grad()
@@ -23,8 +54,8 @@ def teacher_columns(
 ) -> tuple[Tensor, Tensor]:
     """The teacher's ``top_k`` most likely tokens at every target of a batch and their log-probabilities, [targets, K].
 
-    They are those of softmax(logits / temperature) over the whole vocabulary, not of the k tokens alone. Whole logits
-    exist for few targets at a time, hidden states for few rows. ``precision`` is that of the forward pass.
+    The probabilities are softmax(logits / temperature) over the whole vocabulary, not over the k tokens alone. Hidden
+    states are computed for a few rows at a time and logits for a few targets, in ``precision``.
     """
     device = next(teacher.parameters()).device
     ids, logprobs = [], []
@@ -61,10 +92,10 @@ def teach(
     title: str = "teacher",
     quiet: bool = False,
 ) -> TaughtBatches:
-    """Run the teacher over the steps from ``first_step`` on that are not there yet; gives the batches with its columns.
+    """Run the teacher over all steps from ``first_step`` on that ``columns`` lacks; returns the batches with columns.
 
-    ``columns.key`` says how it is read. Of ``ranks`` processes that share the folder, each makes every n-th step: all
-    must be done before any step is read. What is damaged or of other rows is made anew.
+    ``ranks`` processes may share the folder: each computes every ``ranks``-th step, and all must finish before a step
+    is read. Columns that are damaged, or that belong to other rows, are computed again.
     """
     key = columns.key
     teacher.train(False)
@@ -72,9 +103,9 @@ def teach(
         for step in range(first_step + rank, batches.steps, ranks):
             given = batches.micro_batches(step)
             if not columns.has(step, given):
-                found = [teacher_columns(teacher, b, key.top_k, key.temperature, key.precision) for b in given]
+                computed = [teacher_columns(teacher, b, key.top_k, key.temperature, key.precision) for b in given]
                 ids, logprobs = (
-                    np.concatenate([part.cpu().numpy() for part in parts]) for parts in zip(*found, strict=True)
+                    np.concatenate([part.cpu().numpy() for part in parts]) for parts in zip(*computed, strict=True)
                 )
                 columns.write(step, given, ids, logprobs)
             progress.advance(ranks)

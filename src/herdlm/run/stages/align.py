@@ -21,11 +21,13 @@ from herdlm.model.hf import load_folder
 from herdlm.pretrain.pretrain import save_model
 from herdlm.run.stage import Context
 from herdlm.run.stages.data import load_bank
-from herdlm.tokens.dialogs import DialogBatches, PreferenceBatches, fits
+from herdlm.tokens.dialogs import DialogBatches, fits
+from herdlm.tokens.preferences import PreferenceBatches
 from herdlm.tokens.tokenizer import Tokenizer
 from herdlm.train.loop import train
-from herdlm.train.objectives import DPO, NextToken, Objective, Reward
+from herdlm.train.objectives import NextToken, Objective
 from herdlm.train.own_objective import open_objective
+from herdlm.train.preferences import DPO, Reward
 
 SEQUENCES_AT_ONCE = 512  # the engine's throughput on a CPU levels off here
 

@@ -1,0 +1,102 @@
+"""Batches of preference pairs, for the reward model and for DPO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+import torch
+
+from herdlm.base.seeds import stream
+from herdlm.tokens.batch import Batch, Piece, lay_out, pack_whole
+from herdlm.tokens.chat import Message, render
+from herdlm.tokens.dialogs import check_lengths
+from herdlm.tokens.tokenizer import PAD, Tokenizer
+
+
+class Preference(TypedDict, total=False):
+    """A ranked pair in TRL's conversational form, with its rating and the models that wrote the answers.
+
+    ``reference_chosen`` and ``reference_rejected`` are log-probabilities under the model that DPO starts from.
+    """
+
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
+    rating: str
+    task: str
+    chosen_source: str
+    rejected_source: str
+    reference_chosen: float
+    reference_rejected: float
+
+
+def answer_piece(tokenizer: Tokenizer, prompt: Sequence[Message], answer: Sequence[Message], *, masked: bool) -> Piece:
+    """A prompt with an answer. Targets are the answer's tokens, except formatting tokens if ``masked`` (DPO)."""
+    before = len(render(tokenizer, prompt).tokens)
+    rendered = render(tokenizer, [*prompt, *answer])
+    weights = np.asarray(rendered.answer[1:], np.float32)
+    weights[: before - 1] = 0.0
+    if masked:
+        weights *= 1.0 - np.asarray(rendered.formatting[1:], np.float32)
+    return Piece(np.asarray(rendered.tokens), weights)
+
+
+class PreferenceBatches:
+    """Batches of pairs for the reward model and for DPO; both answers of a pair are in the same batch.
+
+    Columns: ``chosen`` and ``rejected`` (document numbers), ``chosen_end`` and ``rejected_end`` (flattened index of the
+    answers' last token) and, where every pair has them, ``reference_chosen`` and ``reference_rejected``; all [pairs].
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        pairs: Sequence[Preference],
+        *,
+        seq_len: int,
+        pairs_per_step: int,
+        epochs: int,
+        seed: int,
+        mask_formatting: bool,
+    ) -> None:
+        pad = tokenizer.special(PAD)
+        self.pairs, self.pad, self.seq_len = pairs, pad, seq_len
+        self.pieces = []
+        for pair in pairs:
+            for side in (pair["chosen"], pair["rejected"]):
+                piece = answer_piece(tokenizer, pair["prompt"], side, masked=mask_formatting)
+                # One token more, so that the end of the turn is an input and can be scored.
+                self.pieces.append(Piece(np.append(piece.tokens, pad), np.append(piece.weights, np.float32(0))))
+        check_lengths(self.pieces, seq_len)
+        self.plan: list[list[int]] = []
+        for epoch in range(epochs):
+            order = stream(seed, "pairs", epoch).permutation(len(pairs)).tolist()
+            self.plan += [order[i : i + pairs_per_step] for i in range(0, len(order), pairs_per_step)]
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in all epochs."""
+        return len(self.plan)
+
+    def micro_batches(self, step: int) -> list[Batch]:
+        """The pairs of one step."""
+        return [self.batch(self.plan[step])]
+
+    def batch(self, pairs: Sequence[int]) -> Batch:
+        """A batch of the pairs with these numbers, in this order."""
+        pieces = [self.pieces[2 * p + side] for p in pairs for side in (0, 1)]
+        rows = pack_whole([len(piece.tokens) - 1 for piece in pieces], self.seq_len)
+        batch, places = lay_out([[pieces[i] for i in row] for row in rows], self.seq_len, self.pad)
+        by_item = {
+            i: place for row, found in zip(rows, places, strict=True) for i, place in zip(row, found, strict=True)
+        }
+        for side, name in ((0, "chosen"), (1, "rejected")):
+            sided = [by_item[2 * n + side] for n in range(len(pairs))]
+            batch.columns[name] = torch.tensor([place.document for place in sided])
+            batch.columns[f"{name}_end"] = torch.tensor([place.end for place in sided])
+        if all("reference_chosen" in self.pairs[p] for p in pairs):
+            batch.columns["reference_chosen"] = torch.tensor([self.pairs[p]["reference_chosen"] for p in pairs])
+            batch.columns["reference_rejected"] = torch.tensor([self.pairs[p]["reference_rejected"] for p in pairs])
+        return batch
