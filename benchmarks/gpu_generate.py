@@ -250,10 +250,10 @@ def attention_work(engine: Engine, shape: Shape) -> Callable[[], None]:
     config, size, cache = shape.model, engine.pool.page_size, engine.cache
     position, tables = np.array([shape.context]), np.arange(1, engine.pool.pages_for(shape.context + 1) + 1)[None]
     slots = tables[0, position // size] * size + position % size
-    feed = StepInput(
+    step = StepInput(
         np.zeros(1, np.int32), position, slots, position, np.ones(1, np.int64), tables, np.zeros((2, 0), np.int64)
     )
-    attend = attention_type(cache)(cache, feed)
+    attend = attention_type(cache)(cache, step)
     heads = torch.randn(
         1, config.heads + 2 * config.kv_heads, config.head_size, device=engine.device, dtype=engine.compute
     )

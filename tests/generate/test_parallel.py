@@ -113,14 +113,14 @@ def test_micro_batches_are_the_step_in_order(counts, parts):
     positions = np.concatenate([np.arange(b, b + c) for b, c in zip(begins, counts, strict=True)])
     tables = np.arange(len(counts))[:, None] + np.zeros((1, 3), dtype=np.int64)
     tokens = np.arange(len(positions), dtype=np.int32)
-    feed = StepInput(tokens, positions, positions + 7, begins, counts, tables, np.zeros((2, 0), dtype=np.int64))
-    cut = micro_batches(feed, parts)
+    step = StepInput(tokens, positions, positions + 7, begins, counts, tables, np.zeros((2, 0), dtype=np.int64))
+    cut = micro_batches(step, parts)
     lengths = [len(part.tokens) for part in cut]
     assert len(cut) == min(parts, len(tokens))
     assert max(lengths) - min(lengths) <= 1
     owners = np.repeat(np.arange(len(counts)), counts)
     for name in ("tokens", "positions", "slots"):
-        assert np.array_equal(np.concatenate([getattr(part, name) for part in cut]), getattr(feed, name))
+        assert np.array_equal(np.concatenate([getattr(part, name) for part in cut]), getattr(step, name))
     assert np.array_equal(np.concatenate([np.repeat(part.tables[:, 0], part.counts) for part in cut]), owners)
     for part in cut:
         expected = [np.arange(b, b + c) for b, c in zip(part.begins, part.counts, strict=True)]
@@ -191,7 +191,7 @@ def test_an_engine_starts_its_processes_and_neither_hangs_without_the_other(tmp_
     told, found = json.loads(done.stdout.partition("=")[2])
     assert "has a parallel model already" in told[0]
     assert told[1] == (0 if end == "close" else "lost")
-    assert "Load the model anew" in told[2] or "failed or the model was closed" in told[2]
+    assert "Load the model again" in told[2] or "failed or the model was closed" in told[2]
     # One process reads the same tokens: of its own it might draw others, as sums in another order differ in their last
     # bits, which FP8, and BF16 where the processor computes in it, make larger. Another model's are off by 1 and more.
     drawn = [(p, *one) for p, one in zip([PROMPTS[0], PROMPTS[0], PROMPTS[1], PROMPTS[1]], found, strict=True)]

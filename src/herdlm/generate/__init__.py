@@ -1,4 +1,4 @@
-"""The one generation engine: paged key/value cache, continuous batching, prefix sharing."""
+"""The generation engine: paged key/value cache, continuous batching, prefix sharing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Completion", "Engine", "Event", "SamplingParams"]
 
 
 def __getattr__(name: str) -> Any:
-    # On first use, so that reading a recipe, whose schema is in this package, does not import torch.
+    # Imported on first use: reading a recipe needs this package's schema, but not torch.
     if name == "Engine":
         from herdlm.generate.engine import Engine
 

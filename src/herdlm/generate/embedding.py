@@ -1,4 +1,4 @@
-"""Embeddings of texts, by a pass through the model beside the engine's cache."""
+"""Embeddings of texts, from a pass through the model that does not touch the engine's cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from herdlm.model.transformer import Transformer
 
 @torch.inference_mode()
 def embedding(model: Transformer, tokens: Sequence[int]) -> list[float]:
-    """The mean over ``tokens`` of the last hidden states after the final norm, scaled to length 1, [D]."""
+    """The mean over ``tokens`` of the hidden states after the final norm, scaled to length 1, [D]."""
     mean = _hidden(model, tokens).double().mean(dim=0)
     unit: list[float] = (mean / mean.norm().clamp_min(1e-12)).tolist()
     return unit

@@ -1,4 +1,4 @@
-"""From a Hugging Face folder to a model ready to generate, in full precision or FP8."""
+"""Loads a Hugging Face folder, in full precision or FP8, as a model ready to generate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def pick_device(device: str) -> torch.device:
-    """The device named ``device``; "auto" is the GPU where there is one.
+    """The device named ``device``; "auto" is the GPU if there is one.
 
     Raises:
         InputError: there is no such device.
@@ -46,14 +46,14 @@ def pick_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
 
 
 def load_model(folder: Path, device: str = "auto", dtype: str | torch.dtype = "auto") -> Transformer:
-    """The model of a Hugging Face folder, quantized or not as its config.json says.
+    """The model of a Hugging Face folder, quantized if its config.json says so.
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".
-        dtype: of weights, activations and cache; "auto" is the stored one, and bfloat16 beside FP8 weights.
+        dtype: of weights, activations and cache; "auto" is the stored one, or bfloat16 with FP8 weights.
 
     Raises:
-        InputError, DamagedError: the folder, device or type is not usable.
+        InputError, DamagedError: the folder, device or type cannot be used.
     """
     place, chosen = pick_device(device), pick_dtype(dtype)
     if is_fp8(folder):
@@ -62,6 +62,6 @@ def load_model(folder: Path, device: str = "auto", dtype: str | torch.dtype = "a
 
 
 def compute_type(model: Transformer, dtype: str | torch.dtype) -> torch.dtype:
-    """The type to compute in with a model loaded as ``dtype``: the weights', or for "auto" what is faster here."""
+    """The type to compute in with a model loaded as ``dtype``: the weights' type, or for "auto" the fastest here."""
     weight = model.model.embed_tokens.weight
     return fastest_type(weight.device, weight.dtype) if dtype == "auto" else weight.dtype

@@ -1,8 +1,8 @@
 """Starts the processes of a parallel engine on this machine.
 
-    python -m herdlm.generate.processes FOLDER ...    # one that follows; started by the first process only
+    python -m herdlm.generate.processes ORDER    # a worker; only the first process starts it
 
-The first process is the caller's own. One that follows ends when the first closes the engine, or is gone.
+The first process is the caller's own. A worker ends when the first process closes the engine or dies.
 """
 
 from __future__ import annotations
@@ -27,28 +27,26 @@ from herdlm.generate.parallel import ModelShard, check_layout, run_worker
 from herdlm.parallel.config import Sizes
 from herdlm.parallel.mesh import Mesh, make_mesh
 
-IDLE = datetime.timedelta(days=3650)  # between two requests; a process that is gone is noticed by its connection
+IDLE = datetime.timedelta(days=3650)  # between two requests; a dead process is noticed by its connection
 START = datetime.timedelta(minutes=10)
 
 
 def start_processes(folder: Path, tensor_parallel: int, pipeline_parallel: int, device: str, dtype: str) -> Mesh:
-    """Start all processes but this one, the first; the mesh of all of them.
+    """Start the workers and return the mesh of all processes, of which this is the first.
 
     Args:
-        device, dtype: as of :func:`herdlm.generate.load.load_model`. Process r takes the GPU of number r, or N + r
-            where the device is cuda:N. On a CPU the threads of this process are shared out between all.
+        device, dtype: as for :func:`herdlm.generate.load.load_model`. Process r uses GPU r, or GPU N + r if the device
+            is cuda:N. On a CPU the processes share this process's threads.
 
     Raises:
         InputError: the model cannot be divided so, or there is no such device.
-        HerdError: this process already has a parallel model: there can be one at a time.
+        HerdError: this process already has a parallel model; it can have only one.
     """
     check_layout(shape_of(folder), tensor_parallel, pipeline_parallel)
     if dist.is_initialized():
-        raise HerdError(
-            "this process has a parallel model already", "Serve each parallel model by a process of its own"
-        )
+        raise HerdError("this process has a parallel model already", "Start another process for each parallel model")
     world = tensor_parallel * pipeline_parallel
-    places = [_place(device, rank) for rank in range(world)]  # all are looked up before anything starts
+    places = [_place(device, rank) for rank in range(world)]  # check all devices before starting anything
     store = TCPStore("127.0.0.1", 0, world, is_master=True, wait_for_workers=False, timeout=START)
     threads = max(torch.get_num_threads() // world, 1)
     torch.set_num_threads(threads)
@@ -82,7 +80,7 @@ def _join(store: TCPStore, rank: int, tp: int, pp: int, device: str) -> Mesh:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """At the end of the first process: whoever has not ended by itself is ended."""
+    """At the exit of the first process, end a worker that has not ended itself."""
     try:
         child.wait(1)
     except subprocess.TimeoutExpired:
@@ -91,7 +89,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def main() -> None:
-    """Follow the first process."""
+    """Run as a worker."""
     order = json.loads(sys.argv[1])
     end_with(order["parent"])
     store = TCPStore("127.0.0.1", order["port"], order["tp"] * order["pp"], is_master=False, timeout=START)
@@ -100,7 +98,7 @@ def main() -> None:
     part = ModelShard(model, compute_type(model, order["dtype"]), mesh, free_original=True)
     try:
         run_worker(part)
-    except RuntimeError as error:  # of the transfer: a process of this model is gone, and the rest are of no use
+    except RuntimeError as error:  # of a transfer: a process of this model is gone, and the others are useless
         sys.exit(f"process {order['rank']} of a parallel model ends: {str(error).splitlines()[0]}")
 
 

@@ -1,4 +1,4 @@
-"""What is asked of the engine and what it answers."""
+"""The engine's requests and answers: sampling parameters, completions and events."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from herdlm.generate.sampling.grammar import Grammar
 FinishReason = Literal["stop", "length"]
 Alternatives = list[tuple[int, float]]  # tokens and their log-probabilities, the most likely first
 
-MAX_LOGIT_BIAS = 100.0  # as in OpenAI's API: enough to force a token or to rule it out
+MAX_LOGIT_BIAS = 100.0  # as in OpenAI's API: enough to force a token or to exclude it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """How one prompt is continued.
+    """How to continue a prompt.
 
     Logits l are changed in this order: repetition penalty, presence and frequency penalty, ``logit_bias``,
     ``min_tokens``, ``grammar``, temperature; then ``top_k``, ``top_p`` and ``min_p`` choose the tokens to draw from.
-    Every log-probability that is reported is of the model's own softmax at temperature 1, before all of this.
+    Reported log-probabilities are those of the model's own softmax at temperature 1, before all of these changes.
 
     Attributes:
         max_tokens: at most this many new tokens; the model's ``max_seq_len`` ends a sample too.
-        min_tokens: at least this many new tokens: until then stop tokens cannot be drawn, stop strings end nothing,
-            and only a finished ``grammar`` or the model's ``max_seq_len`` ends the sample.
+        min_tokens: at least this many new tokens. Until then stop tokens cannot be drawn and stop strings have no
+            effect; only a finished ``grammar`` or the model's ``max_seq_len`` ends the sample.
         temperature: logits are divided by it; 0 takes the most likely token.
         top_p: sample from the fewest most likely tokens that hold this probability (Holtzman et al., arXiv 1904.09751).
         top_k: sample from this many most likely tokens; 0 means all. Applied before ``top_p``.
-        min_p: leave out tokens less likely than this share of the most likely one's probability, at the given
-            temperature (Nguyen et al., arXiv 2407.01082). Beside ``top_p``: a token must pass both.
+        min_p: exclude tokens less likely than this share of the most likely one's probability, at the given
+            temperature (Nguyen et al., arXiv 2407.01082). With ``top_p``, a token must pass both.
         repetition_penalty: l / r where l > 0, else l * r, for each token of prompt and answer so far (Keskar et al.,
             arXiv 1909.05858, section 4.1, made to weaken negative logits too); 1 turns it off.
-        presence_penalty: taken from the logit of each token of the answer so far, once (OpenAI's definition).
-        frequency_penalty: taken from the logit of each token of the answer so far, as often as it came (OpenAI's).
+        presence_penalty: subtracted once from the logit of each token of the answer so far (OpenAI's definition).
+        frequency_penalty: subtracted from a token's logit for each time it occurs in the answer so far (OpenAI's).
         logit_bias: (token, number) pairs; the number, -100 to 100, is added to the token's logit.
         n: samples per prompt.
-        best_of: draw this many samples and give the ``n`` with the highest log-probability per token, the best first
-            (OpenAI's definition); such a request is not streamed. None: ``n``, in the order of their numbers.
-        seed: token i of sample j is drawn with a random number that depends on (seed, j, i) alone.
+        best_of: draw this many samples and return the ``n`` with the highest log-probability per token, the best first
+            (OpenAI's definition); such a request cannot be streamed. None: draw ``n``, in the order of their numbers.
+        seed: the random number for token i of sample j depends on (seed, j, i) only.
         stop_tokens: a sample ends when one of them is drawn.
-        stop: a sample ends when its text holds one of these strings.
+        stop: a sample ends when its text contains one of these strings.
         logprobs: whether completions carry the log-probability of each token.
-        top_logprobs: report this many most likely tokens beside each token; 0 for none.
+        top_logprobs: report this many most likely alternatives to each token; 0 for none.
         prompt_logprobs: report the log-probability of the prompt's tokens, and with ``top_logprobs`` their
-            alternatives. The whole prompt is computed then, whatever the prefix cache holds of it.
-        grammar: the text must be one that it describes; stop tokens are drawn only where it may end.
+            alternatives. The whole prompt is computed then, even if the prefix cache holds some of it.
+        grammar: the text must match it; stop tokens are drawn only where the text may end.
 
     Raises:
         InputError: a value is out of range.
@@ -105,7 +105,7 @@ class SamplingParams:
 
     @property
     def penalized(self) -> bool:
-        """Whether what came before changes the logits."""
+        """Whether earlier tokens change the logits."""
         return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
 
     @property
@@ -130,18 +130,18 @@ class Completion:
     """One finished sample.
 
     Attributes:
-        tokens: the generated ids without the stop token. Where a stop string ended the sample, its tokens are here.
+        tokens: the generated ids without a stop token, but with the tokens of a stop string.
         text: ``tokens`` as text, cut before the stop string; empty for an engine without tokenizer.
-        logprobs: natural log-probability of each generated token under the model's full softmax at temperature 1. One
-            longer than ``tokens`` where a stop token ended the sample: the last one is the stop token's. Empty where
-            the request did not ask for them.
+        logprobs: natural log-probability of each generated token under the model's full softmax at temperature 1. If a
+            stop token ended the sample, the last entry is the stop token's, one more than ``tokens`` has. Empty if not
+            requested.
         finish_reason: "stop" for a stop token or string or a grammar's end, "length" for ``max_tokens`` or the
             model's ``max_seq_len``.
-        top_logprobs: for each entry of ``logprobs`` the most likely tokens there, the drawn one among them or not.
-            Empty where the request did not ask for them.
-        prompt_logprobs: of the prompt's tokens from the second on (nothing stands before the first), each given those
-            before it: one entry fewer than the prompt has tokens. Empty where the request did not ask for them.
-        prompt_top_logprobs: as ``prompt_logprobs``, the most likely tokens there.
+        top_logprobs: for each entry of ``logprobs`` the most likely tokens, which may not include the drawn one. Empty
+            if not requested.
+        prompt_logprobs: of the prompt's tokens from the second on, each given those before it: one entry fewer than the
+            prompt has tokens. Empty if not requested.
+        prompt_top_logprobs: for each entry of ``prompt_logprobs`` the most likely tokens.
     """
 
     tokens: list[int]
@@ -158,8 +158,8 @@ class Event:
     """News of one sample after a step of the engine.
 
     Attributes:
-        tokens, logprobs, text, top_logprobs: what came since the sample's last event. Text is held back while it may
-            still turn into a stop string or ends inside a character.
+        tokens, logprobs, text, top_logprobs: new since the sample's last event. Text is held back while it may become a
+            stop string or ends inside a character.
         completion: the whole sample, once it is finished.
     """
 

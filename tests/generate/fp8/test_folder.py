@@ -76,16 +76,16 @@ def test_each_field_is_one_that_vllm_accepts(folder: Path, path: str, accepted: 
 
 
 def test_the_library_whose_schema_vllm_applies_reads_it(folder: Path) -> None:
-    told = settings_of(folder)["quantization_config"]
-    known = {key: value for key, value in told.items() if key != "activation_scale_ub"}
+    settings = settings_of(folder)["quantization_config"]
+    known = {key: value for key, value in settings.items() if key != "activation_scale_ub"}
     read = QuantizationConfig.model_validate(known)
     group = read.config_groups["group_0"]
     assert isinstance(group.weights, QuantizationArgs)
     assert group.weights.strategy in ("channel", "tensor") and group.input_activations.dynamic is True
     # vLLM asks for the keys it knows one by one, so the cap may stand beside them.
-    assert set(told) - set(known) == {"activation_scale_ub"}
+    assert set(settings) - set(known) == {"activation_scale_ub"}
     for part in ("weights", "input_activations"):
-        QuantizationArgs.model_validate(told["config_groups"]["group_0"][part])
+        QuantizationArgs.model_validate(settings["config_groups"]["group_0"][part])
 
 
 def tensors_of(folder: Path) -> dict[str, StoredTensor]:
@@ -93,10 +93,10 @@ def tensors_of(folder: Path) -> dict[str, StoredTensor]:
 
 
 def test_each_linear_map_is_ignored_by_name_or_has_weight_and_scale(folder: Path) -> None:
-    stored, told = tensors_of(folder), settings_of(folder)["quantization_config"]
-    ignored = set(told["ignore"])
+    stored, settings = tensors_of(folder), settings_of(folder)["quantization_config"]
+    ignored = set(settings["ignore"])
     assert "lm_head" in ignored
-    strategy = told["config_groups"]["group_0"]["weights"]["strategy"]
+    strategy = settings["config_groups"]["group_0"]["weights"]["strategy"]
     linear = {n.removesuffix(".weight") for n in stored if n.endswith("_proj.weight")}
     assert ignored <= linear | {"lm_head"}  # every name is one that is there: vLLM matches them letter for letter
     for name in linear:

@@ -217,12 +217,12 @@ def test_an_answer_is_the_same_whatever_else_is_in_the_batch(name, sizes, monkey
 def test_streams_tell_what_the_completion_holds(name):
     busy = engine(max_batch=8)
     busy.submit(prompts(40)[0], ALL_OPTIONS[name])
-    told: dict[int, list[Event]] = {}
+    streams: dict[int, list[Event]] = {}
     while busy.busy:
         for event in busy.step():
-            told.setdefault(event.sample, []).append(event)
+            streams.setdefault(event.sample, []).append(event)
     finished = []
-    for _, events in sorted(told.items()):
+    for _, events in sorted(streams.items()):
         completion = events[-1].completion
         assert completion is not None
         assert [token for event in events for token in event.tokens] == completion.tokens
@@ -239,11 +239,11 @@ def test_alternatives_are_the_top_of_the_models_own_softmax():
     for completion in engine().generate([prompt], params)[0]:
         logits = logits_after(prompt + completion.tokens)[len(prompt) - 1 : -1]
         assert len(completion.top_logprobs) == len(completion.logprobs) == len(logits)
-        for told, row in zip(completion.top_logprobs, logits, strict=True):
+        for events, row in zip(completion.top_logprobs, logits, strict=True):
             expected = log_softmax(row)
             best = sorted(range(VOCABULARY), key=lambda i: -expected[i])[:5]
-            assert [token for token, _ in told] == best
-            assert [logprob for _, logprob in told] == pytest.approx([expected[i] for i in best], abs=2e-5)
+            assert [token for token, _ in events] == best
+            assert [logprob for _, logprob in events] == pytest.approx([expected[i] for i in best], abs=2e-5)
 
 
 @pytest.mark.parametrize("sizes", [{}, {"max_batch": 2, "step_tokens": 5, "page_size": 4}], ids=["whole", "chunks"])

@@ -1,4 +1,4 @@
-"""Whether a model generates with code compiled for this processor (:mod:`herdlm.generate.cpu.kernels`)."""
+"""Decides whether a model generates with code compiled for this processor (:mod:`herdlm.generate.cpu.kernels`)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from herdlm.model.config import ModelConfig
 
-SHARED_FROM = 2**18  # numbers; from here on all of torch's threads are faster than one of compiled code
-COMPILED_FROM = 10_000_000  # parameters; the seconds that compiling takes are lost on smaller models
+SHARED_FROM = 2**18  # numbers from which all of torch's threads beat one thread of compiled code
+COMPILED_FROM = 10_000_000  # parameters; smaller models do not gain back the seconds that compiling takes
 
 
 def worth_compiling(config: ModelConfig, device: torch.device, compute: torch.dtype) -> bool:
-    """Whether to compile for a model that computes in ``compute`` on ``device``: large ones on CPUs, with Numba."""
+    """Whether to compile for a model: a large one, on a CPU, with Numba installed."""
     known = device.type == "cpu" and compute in (torch.float32, torch.bfloat16)
     return known and config.parameters >= COMPILED_FROM and find_spec("numba") is not None
 

@@ -1,9 +1,8 @@
-"""What a step does beside its matrix products on a CPU, compiled by Numba.
+"""The work of a step on a CPU besides its matrix products, compiled by Numba.
 
-Decoding rows read keys and values where they lie, in their pages. Built of torch's own operations that takes twice as
-long and more: pages have to be gathered first, and rows of like length grouped. Norms, activations and draws go over
-their numbers once instead of once for each operation.
-Compiling takes some seconds (:mod:`herdlm.generate.cpu.compiled`).
+Decoding sequences read keys and values in place, in their pages. torch's operations take at least twice as long: they
+need pages gathered first and sequences grouped by length. Norms, activations and draws read their numbers once instead
+of once per operation. Compiling takes some seconds (:mod:`herdlm.generate.cpu.compiled`).
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ from herdlm.generate.sequences import Integers
 log = logging.getLogger(__name__)
 
 LOG2_E = np.float32(1.4426950408889634)
-LEAST = np.float32(-1e30)  # stands for minus infinity, of which no differences can be taken
-BLOCK = 256  # probabilities summed at once before a draw looks closer
-SPLIT_FROM = 2**20  # elements of keys read; from here on a second thread is worth waking
+LEAST = np.float32(-1e30)  # instead of minus infinity, whose differences are NaN
+BLOCK = 256  # probabilities that a draw sums before it searches among them
+SPLIT_FROM = 2**20  # elements of keys per thread; fewer are not worth waking another one
 
 
 @intrinsic
 def _wide(_context: Any, value: Any) -> Any:
-    """A stored number, or an int32 of bits, as float32."""
+    """A stored number, or the bits in an int32, as float32."""
 
     def build(_: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         (bits,) = arguments
@@ -50,7 +49,7 @@ def _wide(_context: Any, value: Any) -> Any:
 
 @intrinsic
 def _narrow(_context: Any, value: Any, like: Any) -> Any:
-    """A float32 as it is stored where ``like`` comes from: bfloat16 rounded to the nearest, ties to even."""
+    """A float32 in the storage type of ``like``; bfloat16 is rounded to nearest, ties to even."""
 
     def build(_: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         if like == types.float32:
@@ -66,7 +65,7 @@ def _narrow(_context: Any, value: Any, like: Any) -> Any:
 
 @njit(inline="always")
 def _power_of_two(x: Any) -> Any:
-    """2**x to 2e-7 of itself, 0 from 2**-126 down: loops over it can be vectorised, those over the library's not."""
+    """2**x with a relative error of 2e-7, 0 below 2**-126. Compilers vectorize it, unlike the library's function."""
     small = x < np.float32(-126.0)
     x = min(max(x, np.float32(-126.0)), np.float32(127.0))
     whole = np.floor(x + np.float32(0.5))
@@ -82,13 +81,13 @@ def _power_of_two(x: Any) -> Any:
     return np.float32(0) if small else power
 
 
-# Of what is called fast, all but the promises that nothing is NaN or infinite.
+# All of "fast" math but the promises that nothing is NaN or infinite.
 _compiled: Any = njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
 
 
 @_compiled
 def _write(pages: Any, slots: Any, keys: Any, values: Any) -> None:
-    """Keys and values [N, K, C] of tokens to their slots in pages [P, 2, K, page_size, C]."""
+    """Write keys and values [N, K, C] of tokens to their slots in pages [P, 2, K, page_size, C]."""
     _, _, heads, page_size, size = pages.shape
     for n in range(len(slots)):
         page, offset = divmod(slots[n], page_size)
@@ -100,7 +99,7 @@ def _write(pages: Any, slots: Any, keys: Any, values: Any) -> None:
 
 @_compiled
 def _score(query: Any, pages: Any, page: int, head: int, seen: int, scores: Any) -> None:
-    """Scores [G, page_size] of a head's queries for a page's keys; LEAST for keys that are not seen."""
+    """Scores [G, page_size] of a head's queries for a page's keys; LEAST for invisible keys."""
     group, size = query.shape[1:]
     for t in range(seen):
         for g in range(group):
@@ -113,7 +112,7 @@ def _score(query: Any, pages: Any, page: int, head: int, seen: int, scores: Any)
 
 @_compiled
 def _weigh(scores: Any, g: int, top: Any) -> Any:
-    """Turn a query's scores into weights under a new highest score; their sum, and what earlier weights shrink by."""
+    """Turn a query's scores into weights; returns the new highest score, their sum, and earlier weights' factor."""
     highest = top
     for t in range(scores.shape[1]):
         highest = max(highest, scores[g, t])
@@ -127,7 +126,7 @@ def _weigh(scores: Any, g: int, top: Any) -> Any:
 
 @_compiled
 def _mix(scores: Any, pages: Any, page: int, head: int, seen: int, mixed: Any) -> None:
-    """Add a page's values to the mixed ones [K, G, C], as the weights say."""
+    """Add a page's weighted values to the sums ``mixed`` [K, G, C]."""
     group, size = mixed.shape[1:]
     for t in range(seen):
         for g in range(group):
@@ -140,7 +139,7 @@ def _mix(scores: Any, pages: Any, page: int, head: int, seen: int, mixed: Any) -
 def _attend(
     pages: Any, queries: Any, at: Any, tables: Any, skipped: Any, reach: Any, out: Any, norms: Any, begin: int, end: int
 ) -> None:
-    """Rows ``begin`` to ``end`` of :meth:`DecodingRows.attend`: softmax as it comes, page by page."""
+    """Rows ``begin`` to ``end`` of :meth:`DecodingRows.attend`: online softmax, page by page."""
     _, _, heads, page_size, size = pages.shape
     group = queries.shape[1] // heads
     scale = LOG2_E / np.float32(np.sqrt(size))
@@ -166,7 +165,7 @@ def _attend(
         for h in range(heads * group):
             head, g = h // group, h % group
             share, others = np.float32(1) / total[head, g], np.float32(0)
-            if skipped[row]:  # what was left out is there already: both are parts of one softmax
+            if skipped[row]:  # combine with the skipped pages' result: both are parts of one softmax
                 norm = top[head, g] / LOG2_E + np.log(total[head, g])
                 part = np.float32(1) / (np.float32(1) + np.exp(norms[n, h] - norm))
                 share, others = share * part, np.float32(1) - part
@@ -201,7 +200,7 @@ def _gated(joined: Any, out: Any) -> None:
 
 @_compiled
 def _draw(logits: Any, temperature: Any, uniforms: Any, tokens: Any, logprobs: Any) -> None:
-    """Where sums over logits [M, V] pass the uniform number: by blocks first, then within one."""
+    """Draw where sums over logits [M, V] pass the uniform number: by blocks first, then within one."""
     vocabulary = logits.shape[1]
     blocks = (vocabulary + BLOCK - 1) // BLOCK
     sums = np.empty(blocks, np.float32)
@@ -240,11 +239,11 @@ def _draw(logits: Any, temperature: Any, uniforms: Any, tokens: Any, logprobs: A
 
 @cache
 def compile_for(dtype: torch.dtype) -> None:
-    """Compile for float32, and pages that hold ``dtype``: float32 or bfloat16. Done once in a process."""
+    """Compile for float32, and for pages of ``dtype``: float32 or bfloat16. Happens once per process."""
     started = time.perf_counter()
     stored = types.uint16 if dtype == torch.bfloat16 else types.float32
 
-    # Only these: arrays that happen to be contiguous would have forms of their own made, at the first that comes.
+    # Compile these signatures only. By default Numba would compile again for arrays that happen to be contiguous.
     def array(of: Any, dimensions: int, layout: Any = "A") -> Any:
         return types.Array(of, dimensions, layout)
 
@@ -296,7 +295,7 @@ def gated(joined: Tensor) -> Tensor:
 
 
 def draw(logits: Tensor, temperature: NDArray[np.float32], uniforms: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
-    """As :func:`herdlm.generate.sampling.sampling.draw_tokens`, for rows that have a temperature and nothing else.
+    """As :func:`herdlm.generate.sampling.sampling.draw_tokens`, for rows with no option but a temperature.
 
     Args:
         logits: [M, V] float32.
@@ -308,9 +307,9 @@ def draw(logits: Tensor, temperature: NDArray[np.float32], uniforms: NDArray[np.
 
 
 class CompiledPages:
-    """The pages of all layers, [P, 2, K, page_size, C] each, float32 or bfloat16, for compiled code to read and write.
+    """The pages of all layers, [P, 2, K, page_size, C] each, float32 or bfloat16, for compiled code.
 
-    Making one compiles what reads and writes them.
+    The constructor compiles that code.
     """
 
     def __init__(self, layers: Sequence[Tensor]) -> None:
@@ -319,18 +318,18 @@ class CompiledPages:
         self.page_size = layers[0].shape[3]
 
     def write(self, layer: int, slots: Integers, keys: Tensor, values: Tensor) -> None:
-        """Put keys and values [N, K, C] into the places of N tokens."""
+        """Write keys and values [N, K, C] to the slots of N tokens."""
         _write(self.layers[layer], slots, _numbers(keys), _numbers(values))
 
     def plan(self, at: Integers, tables: Integers, skipped: Integers, reach: Integers, elements: int) -> DecodingRows:
-        """Rows of one query each, R, to attend to every layer's pages.
+        """Plan attention of R rows, one query each, to every layer's pages.
 
         Args:
-            at: [R] which of a step's N queries each row is.
+            at: [R], the index of each row's query among a step's N.
             tables: [R, W] block tables.
-            skipped: [R] pages at the beginning of each that are left out: others have attended to them.
-            reach: [R] keys that each row sees, those left out counted.
-            elements: of the heads of a query, H * C.
+            skipped: [R], how many pages at the beginning of each to skip, because their attention is computed already.
+            reach: [R], how many keys each row sees, skipped ones included.
+            elements: in the heads of a query, H * C.
         """
         keys = np.cumsum(reach - skipped * self.page_size)
         threads = min(torch.get_num_threads(), len(at), int(keys[-1]) * elements // SPLIT_FROM + 1)
@@ -344,7 +343,7 @@ class CompiledPages:
 
 @dataclass(slots=True, eq=False)
 class DecodingRows:
-    """See :meth:`CompiledPages.plan`; ``parts`` are the rows of each thread."""
+    """See :meth:`CompiledPages.plan`; ``parts`` are each thread's rows."""
 
     layers: list[NDArray[Any]]
     arrays: tuple[Integers, ...]
@@ -355,8 +354,8 @@ class DecodingRows:
 
         Args:
             queries: [N, H, C].
-            out: [N, H, C]; the rows' mixed values are put there, joined with those there of the pages left out.
-            norms: [N, H] float32, the log-sum-exp of the scores of what is there; read for rows with pages left out.
+            out: [N, H, C]; receives the rows' results. For rows that skip pages it holds the skipped pages' result.
+            norms: [N, H] float32, the log-sum-exp of the skipped pages' scores.
         """
         share: Any = partial(_attend, self.layers[layer], _numbers(queries), *self.arrays, _numbers(out), norms.numpy())
         others = [_pool().submit(share, begin, end) for begin, end in self.parts[1:]]

@@ -1,4 +1,4 @@
-"""The recipe section of FP8: which matrices, and how finely scaled. The numbers behind it are in ``generate.fp8``."""
+"""The recipe section of FP8: which matrices are quantized, and with how many scales."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_a
 
 
 class Fp8Config(Section):
-    """Which matrices become FP8, and how finely they are scaled. Defaults: the Llama 3 report's (section 6.2)."""
+    """Which matrices become FP8, and how they are scaled. The defaults are the Llama 3 report's (section 6.2)."""
 
     matrices: tuple[FeedForward, ...] = Field(
         ("gate_up", "down"),
-        description="of the feed-forward; gate and up go together, as servers fuse them into one product",
+        description="matrices of the feed-forward; gate and up go together, because servers fuse them",
     )
-    attention: bool = Field(False, description="whether the four matrices of attention become FP8 too")
-    skip_first_layers: int = Field(1, ge=0, description="layers left alone at the input")
-    skip_last_layers: int = Field(1, ge=0, description="layers left alone at the output")
+    attention: bool = Field(False, description="quantize the four matrices of attention too")
+    skip_first_layers: int = Field(1, ge=0, description="layers at the input that stay in BF16")
+    skip_last_layers: int = Field(1, ge=0, description="layers at the output that stay in BF16")
     activation_cap: float = Field(
-        1200.0, gt=0, description="largest magnitude that enters an activation's scale; inf for none"
+        1200.0, gt=0, description="largest magnitude that enters an activation's scale; inf for no cap"
     )
-    granularity: Granularity = Field("row", description="a scale per row, or one per tensor (for contrast)")
+    granularity: Granularity = Field("row", description="a scale per row, or one per tensor (for comparison)")
 
     @field_validator("matrices")
     @classmethod
@@ -44,6 +44,6 @@ class Fp8Config(Section):
         return value
 
     def modules(self) -> tuple[str, ...]:
-        """The names, inside a layer, of the linear maps that become FP8; none in layers that are left alone."""
+        """The names, inside a layer, of the linear layers that become FP8."""
         feed_forward = tuple(name for part in FEED_FORWARD if part in self.matrices for name in FEED_FORWARD[part])
         return (ATTENTION if self.attention else ()) + feed_forward

@@ -1,7 +1,9 @@
-"""From a folder in bfloat16 or wider to one in FP8, a few rows at a time, in the ``compressed-tensors`` format.
+"""Quantizes a folder in bfloat16 or wider to FP8, a few rows at a time, in the ``compressed-tensors`` format.
 
-Memory holds some rows of one matrix, whatever the size of the model: a 405B model is quantized on a laptop whose disk
-has room for it.
+Memory holds some rows of one matrix, whatever the size of the model: a laptop with enough disk quantizes a 405B model.
+
+Weight scales are rounded up to bfloat16 before the values are rounded, so that a reader that loads scales in bfloat16
+computes with exactly these numbers.
 """
 
 from __future__ import annotations
@@ -30,21 +32,21 @@ from herdlm.model.streamed_weights import Layout, StreamedWeights
 from herdlm.model.transformer import Transformer
 from herdlm.model.weights import StoredTensor, write_json
 
-VALUES_AT_ONCE = 2**19  # 2 MB as float32, which stay in the caches; a few times that is in use
+VALUES_AT_ONCE = 2**19  # 2 MB as float32, which stay in the processor's caches
 
 
 def quantized_names(model: ModelConfig, config: Fp8Config) -> list[str]:
     """The modules of ``model`` that ``config`` turns into FP8, layer by layer.
 
     Raises:
-        InputError: that is none.
+        InputError: there are none.
     """
     layers, modules = range(config.skip_first_layers, model.layers - config.skip_last_layers), config.modules()
     if not layers:
         raise InputError(
             f"skip_first_layers {config.skip_first_layers} and skip_last_layers {config.skip_last_layers} leave none "
             f"of the model's {model.layers} layers to quantize",
-            "Skip fewer layers",
+            "Lower skip_first_layers or skip_last_layers",
         )
     if not modules:
         raise InputError("no matrix is to become FP8", "Name matrices of the feed-forward, or set attention")
@@ -61,17 +63,17 @@ def quantize_folder(
 ) -> dict[str, Any]:
     """Write the model in ``folder`` (bfloat16 or wider) to ``out`` as a ``compressed-tensors`` folder.
 
-    A reward model is quantized like a language model: its one-row head is left alone, as heads are.
+    A reward model is quantized like a language model; its head stays in bfloat16, as all heads do.
 
     Args:
-        out: made if it is not there; must hold no weights yet. config.json is written last.
-        progress: called with each count of parameters that has been written.
+        out: created if missing; must not hold weights. config.json is written last.
+        progress: called after each write with its number of parameters.
 
     Returns:
-        counts: parameters, parameters_fp8, share_fp8, bytes_before and bytes_after (of the weights alone).
+        counts: parameters, parameters_fp8, share_fp8, bytes_before and bytes_after (of the weights only).
 
     Raises:
-        InputError: ``folder`` holds no model, one that is quantized already, or one with too few layers.
+        InputError: ``folder`` holds no model, a quantized one, or one with too few layers.
         DamagedError: a file is missing or damaged, or a weight is not finite.
         HerdError: the disk is full.
     """
@@ -103,7 +105,7 @@ def quantize_folder(
 
 
 def quantization_config(config: Fp8Config, ignore: list[str]) -> dict[str, Any]:
-    """The ``quantization_config`` of config.json: every linear map but those in ``ignore``, by ``config``'s scales."""
+    """The ``quantization_config`` of config.json, for every linear layer but those in ``ignore``."""
     weights, activations = STRATEGIES[config.granularity]
     fp8 = {"num_bits": 8, "type": "float", "symmetric": True}
     cap = config.activation_cap
@@ -139,7 +141,7 @@ def _layouts(weights: dict[str, StoredTensor], chosen: set[str], config: Fp8Conf
 
 
 def _write(file: StreamedWeights, name: str, stored: StoredTensor, config: Fp8Config | None) -> Iterator[int]:
-    """Write a tensor, in FP8 where there is a ``config``; gives the count of values of each piece."""
+    """Write a tensor, in FP8 if there is a ``config``; yields the number of values of each piece."""
     whole = None
     if config and config.granularity == "tensor":
         largest = torch.stack([rows.float().abs().amax() for _, rows in _pieces(stored)]).amax()
@@ -158,7 +160,7 @@ def _write(file: StreamedWeights, name: str, stored: StoredTensor, config: Fp8Co
 
 
 def _pieces(stored: StoredTensor) -> Iterator[tuple[int, Tensor]]:
-    """The rows of a tensor some at a time, each with the number of its first row."""
+    """The rows of a tensor in pieces, each with the index of its first row."""
     rows = stored.shape[0]
     step = max(1, VALUES_AT_ONCE * rows // max(stored.count, 1))
     for first in range(0, rows, step):
@@ -166,10 +168,10 @@ def _pieces(stored: StoredTensor) -> Iterator[tuple[int, Tensor]]:
 
 
 def _finite(rows: Tensor, stored: StoredTensor, first: int) -> Tensor:
-    """``rows`` as they are.
+    """``rows`` unchanged.
 
     Raises:
-        DamagedError: a value is NaN or infinite, also once it has been narrowed to bfloat16.
+        DamagedError: a value is NaN or infinite, maybe only after it was narrowed to bfloat16.
     """
     if not bool(rows.isfinite().all()):
         row = first + int((~rows.isfinite().reshape(rows.shape[0], -1).all(1)).nonzero()[0])

@@ -27,7 +27,7 @@ from herdlm.model.weights import read_json
 
 
 def is_fp8(folder: Path) -> bool:
-    """Whether the model in ``folder`` is quantized, so that :func:`load_fp8` reads it rather than ``load_folder``."""
+    """Whether the model in ``folder`` is quantized; :func:`load_fp8` reads it then, else ``load_folder``."""
     return read_json(folder / CONFIG).get("quantization_config") is not None
 
 
@@ -67,7 +67,7 @@ class _Group(BaseModel):
 
 
 class _Scheme(BaseModel):
-    """The ``quantization_config`` of a folder, as far as it can be read; keys that change no number are passed over."""
+    """The ``quantization_config`` of a folder; keys that change no number are ignored."""
 
     quant_method: Literal["compressed-tensors"]
     format: Literal["float-quantized"]
@@ -78,10 +78,10 @@ class _Scheme(BaseModel):
 
     @property
     def granularity(self) -> Granularity:
-        """How both sides are scaled.
+        """The granularity of both sides' scales.
 
         Raises:
-            ValueError: each side differently.
+            ValueError: the sides are scaled differently.
         """
         group = next(iter(self.config_groups.values()))
         strategies = (group.weights.strategy, group.input_activations.strategy)
@@ -89,7 +89,7 @@ class _Scheme(BaseModel):
             if known == strategies:
                 return granularity
         raise ValueError(
-            f"weights scaled per {strategies[0]} with activations scaled per {strategies[1]} are not known"
+            f"weights scaled per {strategies[0]} with activations scaled per {strategies[1]} are not supported"
         )
 
     @model_validator(mode="after")
@@ -98,7 +98,7 @@ class _Scheme(BaseModel):
         return self
 
     def ignores(self, name: str) -> bool:
-        """Whether the module ``name`` is left as it is; rules are names, or patterns behind ``re:``."""
+        """Whether the module ``name`` is not quantized; rules are names, or patterns that start with ``re:``."""
         return any(re.match(rule[3:], name) if rule.startswith("re:") else rule == name for rule in self.ignore)
 
 
@@ -110,14 +110,14 @@ def load_fp8(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtyp
         dtype: of the activations and of the weights that are not FP8.
 
     Raises:
-        InputError: the folder's scheme is another one than FP8 with dynamic activations; the key is named.
-        DamagedError: a file is missing or damaged, or its tensors are not what config.json says.
+        InputError: the folder's scheme is not FP8 with dynamic activations; the message names the key.
+        DamagedError: a file is missing or damaged, or its tensors do not match config.json.
     """
     settings = read_json(folder / CONFIG)
     where = str(folder / CONFIG)
     quantization = settings.pop("quantization_config", None)
     if not isinstance(quantization, dict):
-        raise InputError(f"{where}: the model is not quantized", "Load it as an ordinary folder")
+        raise InputError(f"{where}: the model is not quantized", "Load it with load_folder")
     scheme = parse(_Scheme, quantization, f"{where}, quantization_config")
     model = _skeleton(config_from_hf(settings, where)).to(dtype)
     dense = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]

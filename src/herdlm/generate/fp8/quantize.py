@@ -1,4 +1,4 @@
-"""`herdlm quantize`: a model in FP8, published like a stage's, with what it was made from."""
+"""`herdlm quantize`: writes a model in FP8 as an artefact that records its inputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def quantize(model: Path, out: Path, config: Fp8Config, *, quiet: bool = False) 
     """Write the FP8 model artefact ``out`` from the model folder ``model``; returns its counts.
 
     Raises:
-        InputError: ``out`` exists, or ``model`` holds no model, one that is quantized, or one with too few layers.
+        InputError: ``out`` exists, or ``model`` holds no model, a quantized one, or one with too few layers.
         DamagedError: a file is missing or damaged, or a weight is not finite.
         HerdError: the disk is full.
     """

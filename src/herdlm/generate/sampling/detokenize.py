@@ -1,4 +1,4 @@
-"""Text out of a stream of tokens: characters split between tokens, and stop strings split between tokens."""
+"""Text from a stream of tokens, across which characters and stop strings may be split."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class TextStream:
     """The text of one sample while it grows.
 
     Args:
-        token_bytes: the bytes a token id stands for.
-        stop: strings that end the text. It is cut before the first of them.
-        min_tokens: a stop string that is complete before this many tokens does not count.
+        token_bytes: returns the bytes of a token id.
+        stop: strings that end the text; it is cut before the first of them.
+        min_tokens: stop strings that are complete before this many tokens are ignored.
     """
 
     def __init__(self, token_bytes: Callable[[int], bytes], stop: tuple[str, ...] = (), *, min_tokens: int = 0) -> None:
@@ -24,17 +24,17 @@ class TextStream:
         self._taken = self._pushed = 0
 
     def push(self, token: int) -> bool:
-        """Add one token; true when the text has met a stop string."""
+        """Add one token; returns whether the text has reached a stop string."""
         self._pushed += 1
         return self._extend(self._decoder.decode(self.token_bytes(token)))
 
     def close(self) -> None:
-        """No more tokens: bytes that form no whole character become the replacement character."""
+        """End the stream; an incomplete character becomes the replacement character."""
         self._extend(self._decoder.decode(b"", final=True))
         self.stopped = True
 
     def take(self) -> str:
-        """The text since the last call, without what may still become part of a stop string."""
+        """The text since the last call, except an end that may become part of a stop string."""
         end = len(self.text) - (0 if self.stopped else self._held_back())
         new, self._taken = self.text[self._taken : end], end
         return new
@@ -47,14 +47,14 @@ class TextStream:
         if self._pushed < self.min_tokens:
             return False
         # A match must end within the new piece.
-        found = [at for stop in self.stop if (at := self.text.find(stop, max(before - len(stop) + 1, 0))) >= 0]
-        if found:
-            self.text = self.text[: min(found)]
+        matches = [at for stop in self.stop if (at := self.text.find(stop, max(before - len(stop) + 1, 0))) >= 0]
+        if matches:
+            self.text = self.text[: min(matches)]
             self.stopped = True
         return self.stopped
 
     def _held_back(self) -> int:
-        """Length of the longest end of the text that begins a stop string."""
+        """The length of the longest suffix of the text that is a prefix of a stop string."""
         for length in range(min(self._longest - 1, len(self.text)), 0, -1):
             if any(stop.startswith(self.text[-length:]) for stop in self.stop):
                 return length

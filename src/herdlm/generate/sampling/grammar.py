@@ -1,7 +1,7 @@
-"""Output that a grammar describes: JSON of a schema, a regular expression, a context-free grammar.
+"""Output that follows a grammar: a JSON schema, a regular expression, or a context-free grammar.
 
-The grammars are llguidance's: it keeps a parser per sample and tells after each token which may come next. The
-tokens are taken as bytes, so a token may end inside a word of the grammar or inside a character.
+llguidance keeps a parser per sample, which computes after each token which tokens may come next. It works on bytes, so
+a token may end inside a word of the grammar or inside a character.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
     from herdlm.tokens.tokenizer import Tokenizer
 
-# Between the parts of JSON: nothing, a space, or a new line with its indent. Unlimited space would be legal JSON, and
-# a model unsure of what comes next could write nothing else.
+# Between the parts of JSON: nothing, a space, or a new line with its indent. Unlimited space is legal JSON, but an
+# unsure model might never write anything else.
 JSON_SPACE = r"( |\n {0,40})?"
 
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """A set of texts. Made by the class methods, which check it; ``text`` is its form in llguidance."""
+    """A set of texts. The class methods make and check it; ``text`` is its form in llguidance."""
 
     text: str
 
     @classmethod
     def json_schema(cls, schema: dict[str, Any] | str) -> Grammar:
-        """JSON values that ``schema`` allows, the keys of objects in the schema's order.
+        """JSON values that match ``schema``, with the keys of objects in the schema's order.
 
         Raises:
-            InputError: it is no JSON schema, allows nothing, or uses a keyword that cannot be enforced.
+            InputError: it is not a JSON schema, matches nothing, or uses a keyword that cannot be enforced.
         """
         text = schema if isinstance(schema, str) else json.dumps(schema)
         try:
@@ -45,10 +45,10 @@ class Grammar:
         except ValueError as error:
             raise InputError(f"the JSON schema is not JSON: {error}", "Give a JSON object") from error
         if not isinstance(parsed, dict):
-            raise InputError(f"the JSON schema is {_shortened(text)}, no JSON object", "Give a JSON object")
+            raise InputError(f"the JSON schema is {_shortened(text)}, not a JSON object", "Give a JSON object")
         if "x-guidance" in parsed:  # would let a schema turn its own enforcement off
             raise InputError(
-                "the JSON schema holds x-guidance", "Drop it: the options of the grammar library are fixed"
+                "the JSON schema contains x-guidance", "Drop it: the options of the grammar library are fixed"
             )
         options: Any = {"whitespace_flexible": True, "whitespace_pattern": JSON_SPACE, "lenient": False}
         return cls._checked(_matcher().grammar_from_json_schema(text, overrides=options), "JSON schema")
@@ -60,10 +60,10 @@ class Grammar:
 
     @classmethod
     def regex(cls, text: str) -> Grammar:
-        """Texts that match a regular expression as a whole; without look-around and back-references.
+        """Texts that fully match a regular expression, which has no look-around or back-references.
 
         Raises:
-            InputError: the expression cannot be read.
+            InputError: the expression is invalid.
         """
         return cls._checked(_matcher().grammar_from_regex(text), "regular expression")
 
@@ -72,7 +72,7 @@ class Grammar:
         """Texts of a context-free grammar in Lark's notation, from its rule ``start``.
 
         Raises:
-            InputError: the grammar cannot be read.
+            InputError: the grammar is invalid.
         """
         return cls._checked(_matcher().grammar_from_lark(text), "grammar")
 
@@ -85,7 +85,7 @@ class Grammar:
 
 
 class Matchers:
-    """Makes matchers for a tokenizer and a model of ``vocab_size`` entries, which may be more than the tokenizer's."""
+    """Makes matchers for a tokenizer and a model, whose ``vocab_size`` may exceed the tokenizer's."""
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
         _matcher()
@@ -93,7 +93,7 @@ class Matchers:
 
         self.vocab_size = vocab_size
         self._tokens: LLTokenizer = LLTokenizer(TokenizerWrapper(_Vocabulary(tokenizer, vocab_size)))
-        self.end: int = self._tokens.eos_token  # stands for "the text may end here" in masks
+        self.end: int = self._tokens.eos_token  # in masks: the text may end here
 
     def start(self, grammar: Grammar, stop_tokens: Sequence[int]) -> Matcher:
         """A matcher at the beginning of a text.
@@ -105,18 +105,18 @@ class Matchers:
         matcher = Matcher(self, inner, np.array(stop_tokens, dtype=np.int64))
         matcher.look()
         if matcher.failed or matcher.finished:
-            what = _shortened(inner.get_error()) or "it allows no text but the empty one"
-            raise InputError(f"the grammar cannot be used: {what}", "Change the grammar")
+            reason = _shortened(inner.get_error()) or "it allows no text but the empty one"
+            raise InputError(f"the grammar cannot be used: {reason}", "Change the grammar")
         return matcher
 
 
 class Matcher:
-    """Where one sample stands in its grammar.
+    """The position of one sample in its grammar.
 
     Attributes:
         allowed: which tokens may come next, [V].
         finished: the text is complete and nothing can follow.
-        failed: the library gave up, as on a grammar that grows too large while it is followed.
+        failed: the library gave up, for example because the grammar's state grew too large.
     """
 
     def __init__(self, matchers: Matchers, inner: LLMatcher, stop_tokens: NDArray[np.int64]) -> None:
@@ -126,41 +126,41 @@ class Matcher:
         self.finished = self.failed = False
 
     def copy(self) -> Matcher:
-        """Another at the same place, which goes its own way."""
+        """An independent copy at the same position."""
         twin = Matcher(self._matchers, self._inner.deep_copy(), self._stop_tokens)
         twin.allowed, twin.finished, twin.failed = self.allowed, self.finished, self.failed
         return twin
 
     def push(self, token: int) -> None:
-        """Go on by a drawn token that is no stop token."""
+        """Advance by a drawn token that is not a stop token."""
         if not self._inner.consume_token(token):
             self.failed = True
         else:
             self.look()
 
     def look(self) -> None:
-        """Find what may come next."""
+        """Compute which tokens may come next."""
         size = self._matchers.vocab_size
         bits = np.frombuffer(self._inner.compute_bitmask(), dtype=np.uint8)
         allowed = np.unpackbits(bits, bitorder="little")[:size].astype(np.bool_)
         complete = bool(allowed[self._matchers.end])
         allowed[self._matchers.end] = False
         allowed[self._stop_tokens] = False
-        goes_on = bool(allowed.any())
-        self.failed = self._inner.is_error() or not (goes_on or complete)
-        self.finished = complete and not goes_on
+        can_continue = bool(allowed.any())
+        self.failed = self._inner.is_error() or not (can_continue or complete)
+        self.finished = complete and not can_continue
         allowed[self._stop_tokens] = complete
         self.allowed = allowed
 
 
 class _Vocabulary:
-    """The tokenizer as llguidance asks for it."""
+    """The tokenizer in the form that llguidance expects."""
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
         known = range(min(tokenizer.vocab_size, vocab_size))
         self.tokens = [tokenizer.token_bytes(id) for id in known] + [b""] * (vocab_size - len(known))
-        # What has no bytes is no part of a text. One of these stands for the end; a tokenizer without any lends its
-        # last entry, which texts then do without.
+        # Tokens without bytes are not part of texts. One of them marks the end; a tokenizer without any gives up its
+        # last entry, which then cannot occur in texts.
         self.special_token_ids = [id for id, content in enumerate(self.tokens) if not content]
         self.eos_token_id = self.special_token_ids[0] if self.special_token_ids else vocab_size - 1
         self.bos_token_id = None
@@ -174,7 +174,7 @@ def _matcher() -> type[LLMatcher]:
     try:
         from llguidance import LLMatcher
     except ImportError as error:
-        raise InputError("output by a grammar needs llguidance", "Install it: pip install 'herdlm[grammar]'") from error
+        raise InputError("grammars need llguidance", "Install it: pip install 'herdlm[grammar]'") from error
     return LLMatcher
 
 

@@ -1,8 +1,8 @@
-"""Drawing the next token of many sequences at once.
+"""Draws the next token of many sequences at once.
 
-The random number of token i of sample j of a request with seed s is a hash of (s, j, i): no generator has a state, so
-what one sequence draws does not depend on which others are in the batch, nor on a sequence being put back and resumed.
-(The logits themselves may differ in the last bit between batch sizes, as matrix products are summed differently.)
+The random number for token i of sample j of a request with seed s is a hash of (s, j, i). No generator has a state, so
+a sequence's draws depend neither on the other sequences in the batch nor on preemption. (The logits themselves may
+differ in the last bit between batch sizes, because matrix products are summed in another order.)
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ def uniforms(keys: NDArray[np.uint64], steps: NDArray[np.int64]) -> NDArray[np.f
     return numbers
 
 
-# Logits worked on at once on a CPU: 1 MiB, so that the passes over them hit the processor's cache.
+# Bytes of logits to process at once on a CPU, so that all passes over them hit the processor's cache.
 CHUNK_BYTES = 2**20
 
 
-# Tokens that top_k, top_p and min_p look at first. Where these may not be all that can be drawn, the whole vocabulary
-# is sorted, which takes ten times as long.
+# The number of tokens that top_k, top_p and min_p consider first. If these may not be all that can be drawn, the whole
+# vocabulary is sorted, which takes ten times as long.
 RANKED = 1024
 
 
 @dataclass(slots=True, eq=False)
 class Draw:
-    """How each of M rows draws: see SamplingParams for the first four; ``uniforms`` are in [0, 1)."""
+    """The parameters of M draws: see SamplingParams for the first four; ``uniforms`` are in [0, 1)."""
 
     temperature: NDArray[np.float32]
     top_p: NDArray[np.float32]
@@ -81,7 +81,7 @@ def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
 
 
 def most_likely(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` most likely tokens [M, count] of logits [M, V] and their log-probabilities, from the top down."""
+    """The ``count`` most likely tokens [M, count] of logits [M, V] and their log-probabilities, in descending order."""
     logprobs, tokens = torch.log_softmax(logits, dim=-1).topk(count, dim=-1)
     return tokens, logprobs
 
@@ -116,7 +116,7 @@ def _draw_plain(logits: Tensor, draw: Draw) -> Tensor:
 
 
 def _draw_floored(logits: Tensor, draw: Draw) -> Tensor:
-    # As _draw_filtered with min_p alone, which needs no order.
+    # As _draw_filtered with min_p only, which needs no sorting.
     probabilities = torch.softmax(_tempered(logits, draw), dim=-1)
     floor = _column(draw.min_p, logits) * probabilities.amax(dim=-1, keepdim=True)
     return _invert(probabilities.masked_fill(probabilities < floor, 0.0), draw)
@@ -133,10 +133,10 @@ def _draw_filtered(logits: Tensor, draw: Draw) -> Tensor:
 
 
 def _draw_ranked(tempered: Tensor, draw: Draw, count: int) -> tuple[Tensor, Tensor]:
-    """Draw among the ``count`` most likely tokens, [M, 1]; and whether all that may be drawn are surely among them."""
+    """Draw among the ``count`` most likely tokens [M, 1]; returns also whether they surely include all candidates."""
     vocabulary = tempered.shape[1]
     top_k = np.where(draw.top_k > 0, np.minimum(draw.top_k, vocabulary), vocabulary)
-    # Sorted, the most likely first; equal logits keep the order of their ids, on every device.
+    # Sorted in descending order; equal logits keep the order of their ids, on every device.
     if count < vocabulary:
         ids = tempered.topk(count, dim=-1, sorted=False).indices.sort(dim=-1).values
         ranked, order = tempered.gather(1, ids).sort(dim=-1, descending=True, stable=True)
@@ -156,14 +156,14 @@ def _draw_ranked(tempered: Tensor, draw: Draw, count: int) -> tuple[Tensor, Tens
     tokens = ids.gather(1, _invert(probabilities.masked_fill(~kept, 0.0), draw))
     if count == vocabulary:
         return tokens, torch.ones(len(tokens), dtype=torch.bool, device=tempered.device)
-    # Nothing beyond the ranks may be kept, nor be equal to what is: the last rank itself would be kept then, or equal.
-    last = ranked.gather(1, kept.sum(dim=-1, keepdim=True).clamp(min=1) - 1)  # none are kept where logits are NaN
+    # If a token beyond these were a candidate, or tied with one, then so would the last of these.
+    last = ranked.gather(1, kept.sum(dim=-1, keepdim=True).clamp(min=1) - 1)  # with NaN logits none are kept
     known = torch.from_numpy((top_k <= count) | (top_k == vocabulary)).to(tempered.device)
     return tokens, (last > ranked[:, -1:]).squeeze(1) & known
 
 
 def _invert(probabilities: Tensor, draw: Draw) -> Tensor:
-    """Where the cumulative distribution passes the uniform number: indices [M, 1]. Entries of 0 are never hit."""
+    """The indices [M, 1] where the cumulative distribution passes the uniform number; never an entry of 0."""
     cumulative = probabilities.cumsum(dim=-1)
     total = cumulative[:, -1:]
     point = torch.minimum(_column(draw.uniforms, probabilities) * total, total.nextafter(torch.zeros_like(total)))

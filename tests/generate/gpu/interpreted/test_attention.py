@@ -28,7 +28,7 @@ class Step:
 
     cache: PagedCache
     other: PagedCache  # the same
-    feed: StepInput
+    step: StepInput
     q: Tensor
     k: Tensor
     v: Tensor
@@ -67,24 +67,24 @@ def step(
     positions = np.concatenate([np.arange(begin, begin + count) for begin, count in segments])
     slots = tables[owners, positions // page_size] * page_size + positions % page_size
     count = len(positions)
-    feed = StepInput(np.zeros(count, np.int32), positions, slots, begins, counts, tables, np.zeros((2, 0), np.int64))
+    inputs = StepInput(np.zeros(count, np.int32), positions, slots, begins, counts, tables, np.zeros((2, 0), np.int64))
     # Strided, as they come out of the joined product.
     joined = torch.randn(1, count, heads + 2 * kv_heads, size, generator=draw).to(dtype)
-    return Step(cache, other, feed, *joined.split((heads, kv_heads, kv_heads), dim=2))
+    return Step(cache, other, inputs, *joined.split((heads, kv_heads, kv_heads), dim=2))
 
 
 def written_out(given: Step) -> Tensor:
     """Attention in float64, token by token, of what ``other`` holds after the step's keys and values are written."""
-    cache, feed = given.other, given.feed
+    cache, step = given.other, given.step
     pages = cache.layers[0]
-    for token, slot in enumerate(feed.slots):
+    for token, slot in enumerate(step.slots):
         page, offset = divmod(int(slot), cache.page_size)
         pages[page, : cache.kv_heads, offset] = given.k[0, token]
         pages[page, cache.kv_heads :, offset] = given.v[0, token]
     out = torch.zeros_like(given.q[0], dtype=torch.float64)
-    owners = np.repeat(np.arange(len(feed.counts)), feed.counts)
-    for token, (row, position) in enumerate(zip(owners, feed.positions, strict=True)):
-        seen = [(feed.tables[row, at // cache.page_size], at % cache.page_size) for at in range(position + 1)]
+    owners = np.repeat(np.arange(len(step.counts)), step.counts)
+    for token, (row, position) in enumerate(zip(owners, step.positions, strict=True)):
+        seen = [(step.tables[row, at // cache.page_size], at % cache.page_size) for at in range(position + 1)]
         for head in range(out.shape[1]):
             mine = head // cache.group
             keys = torch.stack([pages[page, mine, offset] for page, offset in seen]).double()
@@ -95,7 +95,7 @@ def written_out(given: Step) -> Tensor:
 
 
 def check(given: Step) -> None:
-    got = KernelAttention(given.cache, given.feed)(0, given.q, given.k, given.v)
+    got = KernelAttention(given.cache, given.step)(0, given.q, given.k, given.v)
     assert got.shape == given.q.shape
     expected = written_out(given)
     assert (got[0].double() - expected).abs().max() < NEAR[given.q.dtype]
@@ -137,8 +137,8 @@ def test_any_step_is_attention_written_out(segments, page_size, group, shared):
 @pytest.mark.parametrize("segments", [[(33, 1), (17, 1), (40, 1)], [(33, 1), (8, 12), (30, 1)], [(0, 24), (12, 6)]])
 def test_the_plain_form_says_the_same_where_pages_are_shared(segments):
     given = step(segments, shared=True)
-    got = attention_type(given.cache)(given.cache, given.feed)(0, given.q, given.k, given.v)
-    expected = PagedAttention(given.other, given.feed)(0, given.q, given.k, given.v)
+    got = attention_type(given.cache)(given.cache, given.step)(0, given.q, given.k, given.v)
+    expected = PagedAttention(given.other, given.step)(0, given.q, given.k, given.v)
     assert (got - expected).abs().max() < 2e-6
     assert torch.equal(given.cache.layers[0], given.other.layers[0])
 
@@ -147,7 +147,7 @@ def test_a_prompt_of_several_runs_is_cut_and_joined(monkeypatch):
     for module in (gpu_plan, gpu_launches):
         monkeypatch.setattr(module, "prompt_rows", lambda group, dtype: (16, 16 // group))
     given = step([(3, 21), (0, 40), (7, 1)], group=3, kv_heads=1)
-    plan = plan_step(given.cache, given.feed).prompts
+    plan = plan_step(given.cache, given.step).prompts
     assert plan[:, 1].max() == 5 and plan[:, 1].sum() == 61
     ends = plan[:, 1] + plan[:, 2]
     assert bool((ends[:-1] >= ends[1:]).all())  # the longest first
@@ -156,14 +156,14 @@ def test_a_prompt_of_several_runs_is_cut_and_joined(monkeypatch):
 
 def test_a_length_is_cut_the_same_whatever_the_bound():
     given = step([(13, 1), (40, 1), (0, 1)])
-    plan = plan_step(given.cache, given.feed)
+    plan = plan_step(given.cache, given.step)
     outs = []
     for keys in (48, 10_000):
         plan.keys = keys
         outs.append(PlannedAttention(given.cache, plan)(0, given.q, given.k, given.v))
     assert torch.equal(*outs)
     short = step([(13, 1), (9, 1)])
-    plan = plan_step(short.cache, short.feed)
+    plan = plan_step(short.cache, short.step)
     plan.keys = 16
     whole = PlannedAttention(short.cache, plan)(0, short.q, short.k, short.v)
     plan.keys = 10_000
@@ -173,7 +173,7 @@ def test_a_length_is_cut_the_same_whatever_the_bound():
 @pytest.mark.parametrize("keys", [16, 10_000])  # one split, and several
 def test_rows_of_padding_give_zeros_and_disturb_nothing(keys):
     given = step([(13, 1), (9, 1)])
-    plan = plan_step(given.cache, given.feed)
+    plan = plan_step(given.cache, given.step)
     slots = torch.cat((plan.slots, torch.zeros(2, dtype=torch.int32)))
     decoding = torch.cat((plan.decoding, torch.tensor([[2, 2, 0], [3, 3, 0]], dtype=torch.int32)))
     padded = AttentionPlan(slots, plan.tables, plan.width, keys, decoding, plan.prompts)
