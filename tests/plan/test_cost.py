@@ -23,8 +23,8 @@ LAYOUTS = {"8b": (512, 1, 1), "70b": (4096, 8, 4), "405b": (16_384, 8, 16)}
 
 @pytest.mark.parametrize("size", REPORT)
 def test_the_reports_models_have_the_reports_numbers(size):
-    told = describe(read_recipe(RECIPES / f"llama3.1-{size}.toml").herd_job())
-    model = told["models"][size]
+    description = describe(read_recipe(RECIPES / f"llama3.1-{size}.toml").herd_job())
+    model = description["models"][size]
     assert model["roles"] == ["flagship"]
     assert model["parameters"] == REPORT[size]
     assert model["state_bytes"]["total"] == {
@@ -41,28 +41,28 @@ def test_the_reports_models_have_the_reports_numbers(size):
 
 
 def test_the_405bs_course_is_the_reports():
-    told = describe(read_recipe(RECIPES / "llama3.1-405b.toml").herd_job())
-    main = [part for part in told["timeline"] if part["kind"] == "main"]
+    description = describe(read_recipe(RECIPES / "llama3.1-405b.toml").herd_job())
+    main = [part for part in description["timeline"] if part["kind"] == "main"]
     assert [(p["seq_len"], p["tokens_per_step"]) for p in main[:3]] == [(4096, 2**22), (8192, 2**23), (8192, 2**24)]
     assert main[1]["first_token"] == pytest.approx(252e6, rel=0.02)
     assert main[2]["first_token"] == pytest.approx(2.87e12, rel=1e-5)
-    long = [part for part in told["timeline"] if part["kind"] == "long-context"]
+    long = [part for part in description["timeline"] if part["kind"] == "long-context"]
     assert (len(long), long[0]["seq_len"] > 8192, long[-1]["seq_len"]) == (6, True, 131_072)
     assert sum(part["tokens"] for part in long) == pytest.approx(800e9, rel=0.01)
-    assert told["timeline"][-1]["kind"] == "anneal"
+    assert description["timeline"][-1]["kind"] == "anneal"
     # The report: 3.8e25 FLOPs; with its long contexts and attention counted causal it is a little more.
-    assert told["models"]["405b"]["flops"]["causal"] == pytest.approx(3.8e25, rel=0.06)
+    assert description["models"]["405b"]["flops"]["causal"] == pytest.approx(3.8e25, rel=0.06)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.toml")))
 def test_every_recipe_is_complete_and_its_layouts_fit(name):
     recipe = read_recipe(RECIPES / f"{name}.toml")
-    told = describe(recipe.herd_job())
-    assert told["name"] == name
+    description = describe(recipe.herd_job())
+    assert description["name"] == name
     assert stages_of(recipe)[-1].name == "report"
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe  # as a worker process gets it
-    assert sum(part["steps"] for part in told["timeline"]) == next(iter(told["models"].values()))["steps"]
-    assert all(model["layout"]["processes"] >= 1 for model in told["models"].values())
+    assert sum(part["steps"] for part in description["timeline"]) == next(iter(description["models"].values()))["steps"]
+    assert all(model["layout"]["processes"] >= 1 for model in description["models"].values())
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -96,11 +96,11 @@ def test_a_ranks_share_is_what_its_layout_leaves_it():
 
 def test_flops_state_both_counts_of_attention():
     config = ModelConfig(vocab_size=128_256, dim=16_384, layers=126, heads=128, kv_heads=8, ffn_dim=53_248)
-    told = flops_per_token(config, 8192)
+    flops = flops_per_token(config, 8192)
     attention = 126 * 16_384 * 8192
     norms = (2 * 126 + 1) * 16_384
     matrices = 6 * (405_853_388_800 - 128_256 * 16_384 - norms)
-    assert told == {"causal": matrices + 6 * attention, "full": matrices + 12 * attention}
+    assert flops == {"causal": matrices + 6 * attention, "full": matrices + 12 * attention}
 
 
 def test_processes_fill_the_shards_a_layout_leaves_open():

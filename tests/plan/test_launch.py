@@ -120,7 +120,7 @@ def test_a_layout_smaller_than_a_node_takes_what_it_needs():
 @pytest.mark.parametrize(
     ("overrides", "options", "message"),
     [
-        ([], {}, r"parallel\.dp_shard = -1\)\. Say --nodes"),
+        ([], {}, r"parallel\.dp_shard = -1\)\. Give --nodes"),
         (
             ["parallel.dp_shard=12"],
             {},
@@ -129,7 +129,7 @@ def test_a_layout_smaller_than_a_node_takes_what_it_needs():
         (["parallel.dp_shard=4", "herd.tied_embeddings=false", "parallel.tp=4"], {"gpus_per_node": 2}, "across nodes"),
         (["parallel.dp_shard=8"], {"nodes": 2}, "is 8, but there are 16 processes. Layouts that work"),
         ([], {"nodes": 0}, "Give positive numbers"),
-        ([], {"nodes": 1, "out": "/data/a\nb"}, "not printed"),
+        ([], {"nodes": 1, "out": "/data/a\nb"}, "unprintable character"),
     ],
 )
 def test_a_layout_that_cannot_be_launched_is_refused(overrides, options, message):

@@ -128,7 +128,7 @@ def test_folders_runs_and_recipes_are_told(tmp_path):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Node(gpus=0), "holds nothing"),
+        (lambda: Node(gpus=0), "has no memory"),
         (lambda: Node(reserve=1.0), "reserve = 1.0"),
         (lambda: fit("8B", PUBLISHED["8B"], Node(), context=0, concurrency=1), "positive counts"),
         (lambda: fit("8B", PUBLISHED["8B"], Node(), context=200_000, concurrency=1), "up to 131,072"),

@@ -148,7 +148,7 @@ def test_what_does_not_go_is_refused_by_name(data, teacher, tokenizer, tmp_path)
     with pytest.raises(InputError, match="reward is a reward model"):
         train(data, out, TAUGHT, teacher=reward)
     alien = save_teacher(tmp_path / "alien", train_tokenizer([TEXT[::-1]], TokenizerConfig(vocab_size=400)))
-    with pytest.raises(InputError, match="alien has another tokenizer"):
+    with pytest.raises(InputError, match="alien and the student have different tokenizers"):
         train(data, out, TAUGHT, teacher=alien)
     assert not out.exists()
     with pytest.raises(InputError, match="herd.models.small.distill and --teacher go together"):

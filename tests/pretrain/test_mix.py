@@ -117,9 +117,9 @@ def test_what_no_shares_can_keep_is_refused_by_its_keys():
     config = pretraining(max_epochs={"web-anneal": 1.0, "web": 3})
     with pytest.raises(InputError) as caught:
         plan_mix(config, SIZES)
-    told = str(caught.value)
-    assert "pretrain.anneal_mix read 1,600 tokens" in told
-    assert "pretrain.max_epochs of web-anneal leaves 900" in told
+    message = str(caught.value)
+    assert "pretrain.anneal_mix read 1,600 tokens" in message
+    assert "pretrain.max_epochs of web-anneal leaves 900" in message
     with pytest.raises(InputError, match="pretrain.mix read 8,000 tokens.*of skills, web leaves 4,400"):
         plan_mix(pretraining(max_epochs={"skills": 0.6 - 1 / 3, "web": 1}), SIZES)
 
@@ -156,9 +156,9 @@ def test_a_training_says_what_its_caps_did(data, tmp_path, tokenizer):  # noqa: 
     assert plan["changed"][0]["mix"] == "pretrain.mix"
     manifest = json.loads((tmp_path / "model" / "manifest.json").read_text())
     assert manifest["counts"]["mix_plan"] == plan
-    told = describe(recipe.herd_job(), tokens=tokens)
-    assert told["timeline"][0]["mix"] == pytest.approx(plan["changed"][0]["read"])
-    assert "web-anneal           2 epochs of" in "\n".join(lines(told))
+    description = describe(recipe.herd_job(), tokens=tokens)
+    assert description["timeline"][0]["mix"] == pytest.approx(plan["changed"][0]["read"])
+    assert "web-anneal           2 epochs of" in "\n".join(lines(description))
     assert "at most 2 epochs" in "\n".join(lines(describe(recipe.herd_job())))
     refused = read_recipe(ROOT / "recipes" / "tiny.toml", [*keys, "pretrain.max_epochs={web-anneal = 2, web = 1}"])
     with pytest.raises(InputError, match="pretrain.max_epochs of web, web-anneal leaves"):

@@ -13,6 +13,11 @@ ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "recipes" / "smoke.toml"
 
 
+def toml_blocks(page: Path) -> list[str]:
+    """The TOML examples of a documentation page, in order."""
+    return [block.split("```")[0] for block in page.read_text(encoding="utf-8").split("```toml\n")[1:]]
+
+
 def herdlm(*arguments) -> subprocess.CompletedProcess:
     """The command line as a user calls it, in a process of its own."""
     return warm.run("herdlm.cli", *arguments, env={"COLUMNS": "200"})

@@ -11,25 +11,15 @@ from herdlm.run.pipeline import result_models, stages_of
 from herdlm.run.stages.report import report_stage
 from tests.curate.crawls import article
 from tests.report.made_up_run import TOML, MadeUpRun
-from tests.run.conftest import ROOT, herdlm
+from tests.run.conftest import ROOT, herdlm, toml_blocks
 
 TINY = ROOT / "recipes" / "tiny.toml"
-FOUR_SECTIONS = """
-[data]
-sources = ["pages.jsonl"]
-[curate]
-language.keep = ["en", "de"]
-[tokens]
-validation_percent = 20.0
-[pretrain]
-seq_len = 32
-rows_per_step = 2
-steps = 4
-mix = [{ source = "web", share = 1.0 }]
-anneal_mix = [{ source = "web-anneal", share = 1.0 }]
-train = { peak_lr = 1e-3, precision = "float32" }
-"""
 SMALL = [
+    "tokens.validation_percent=20.0",
+    "pretrain.seq_len=32",
+    "pretrain.rows_per_step=2",
+    "pretrain.steps=4",
+    "pretrain.train={warmup_steps = 1, anneal_steps = 1, precision = 'float32'}",
     "tokenizer.vocab_size=300",
     "herd.models.flagship={dim = 16, layers = 1, heads = 2, kv_heads = 1, ffn_dim = 32}",
     "herd.max_seq_len=64",
@@ -41,21 +31,27 @@ def told(page: Path) -> str:
     return page.read_text(encoding="utf-8").split("</nav>")[1].split("Seconds per stage")[0]
 
 
+def smallest_recipe() -> str:
+    """The first example of docs/recipes.md, which has four sections."""
+    return toml_blocks(ROOT / "docs" / "recipes.md")[0]
+
+
 def names(*overrides: str) -> list[str]:
     return [stage.name for stage in stages_of(read_recipe(TINY, overrides))]
 
 
 def test_four_sections_are_a_recipe(tmp_path):
-    (tmp_path / "four.toml").write_text(FOUR_SECTIONS)
+    (tmp_path / "four.toml").write_text(smallest_recipe())
     recipe = read_recipe(tmp_path / "four.toml")
     assert recipe.name == "four"
+    assert recipe.model_fields_set == {"name", "data", "curate", "tokens", "pretrain"}
     stages = ["curate", "tokenizer", "tokens", "pretrain-flagship", "flagship-bf16", "report"]
     assert [stage.name for stage in stages_of(recipe)] == stages
     assert result_models(recipe) == {"flagship": "flagship-bf16"}
 
 
 def test_four_sections_run_to_a_report_and_a_model(tmp_path):
-    (tmp_path / "four.toml").write_text(FOUR_SECTIONS)
+    (tmp_path / "four.toml").write_text(smallest_recipe())
     rows = [
         {"text": "\n\n".join(article("en", f"{n} {k}") for k in range(3)), "url": f"https://x.example/{n}"}
         for n in range(40)
@@ -113,6 +109,22 @@ def test_parts_that_do_not_go_together_are_refused(overrides, message):
     with pytest.raises(InputError) as caught:
         read_recipe(TINY, overrides)
     assert message in str(caught.value)
+
+
+def test_false_unsets_what_a_recipe_inherits(tmp_path):
+    (tmp_path / "mine.toml").write_text(
+        f'extends = "{TINY}"\nexperiments = false\n[herd]\nsmall = false\n[align]\nteach = false\n'
+    )
+    recipe = read_recipe(tmp_path / "mine.toml")
+    assert recipe.herd.small is None
+    assert recipe.align.teach is None
+    assert not [stage.name for stage in stages_of(recipe) if "small" in stage.name or stage.name.startswith("lesson-")]
+
+
+@pytest.mark.parametrize("override", ["pretrain=false", "herd.flagship=false", "align.rejection=false"])
+def test_false_does_not_unset_a_required_key(override):
+    with pytest.raises(InputError, match=f"key {override.split('=')[0]} = False"):
+        read_recipe(TINY, [override])
 
 
 def test_constraints_of_experiments_hold_only_with_them():

@@ -18,7 +18,7 @@ from herdlm.train.preferences import DPO
 from tests.conftest import small_model
 from tests.curate.crawls import article
 from tests.run.conftest import ROOT
-from tests.run.test_parts import FOUR_SECTIONS, SMALL
+from tests.run.test_parts import SMALL, smallest_recipe
 from tests.train.test_loop import batches
 
 SECTION = (ROOT / "docs" / "own-parts.md").read_text(encoding="utf-8").split("## Your own objective")[1]
@@ -48,7 +48,7 @@ def test_the_pages_objective_weighs_what_the_model_does_not_know(folder, tokeniz
 
 def test_a_run_trains_on_it_and_trains_again_when_its_code_changes(tmp_path):
     (tmp_path / "my_objectives.py").write_text(CODE)
-    (tmp_path / "mine.toml").write_text(FOUR_SECTIONS.replace("[pretrain]\n", KEYS))
+    (tmp_path / "mine.toml").write_text(smallest_recipe().replace("[pretrain]\n", KEYS))
     pages = [{"text": article("en", f"{n}"), "url": f"https://x.example/{n}"} for n in range(60)]
     (tmp_path / "pages.jsonl").write_text("".join(json.dumps(page) + "\n" for page in pages))
     keys = [part for change in SMALL for part in ("--set", change)]

@@ -1,1 +1,1 @@
-"""Post-training in rounds: preferences, reward, rejection sampling, fine-tuning, DPO, and a small model's lesson."""
+"""Post-training in rounds: preference data, reward model, rejection sampling, fine-tuning, DPO, and teaching."""

@@ -1,4 +1,4 @@
-"""Recipe keys of post-training. Defaults are the Llama 3 report's (section 4) where it gives a number."""
+"""Recipe keys of post-training. Where the Llama 3 report (section 4) gives a number, it is the default."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from herdlm.train.config import TrainConfig
 
 
 class BankConfig(Section):
-    """The instruction tasks: how many words they use, how many demonstrations and held-out questions there are."""
+    """The built-in instruction tasks: the size of their vocabulary and how many questions are made."""
 
-    words: int = Field(240, ge=16, description="one-token words of the corpus that instances are made of")
-    snippet_characters: int = Field(60, ge=10, description="length of pieces of text, cut at words")
-    snippets_per_language: int = Field(2000, ge=10)
-    seed_demonstrations: int = Field(780, ge=1)
-    held_out_questions: int = Field(2000, ge=1)
+    words: int = Field(240, ge=16, description="how many one-token words of the corpus the tasks use")
+    snippet_characters: int = Field(60, ge=10, description="longest piece of text in a task, cut between words")
+    snippets_per_language: int = Field(
+        2000, ge=10, description="how many pieces of text the tasks use of each language"
+    )
+    seed_demonstrations: int = Field(780, ge=1, description="how many demonstrations fine-tuning begins with")
+    held_out_questions: int = Field(2000, ge=1, description="how many questions models are examined with")
 
 
 class SftConfig(Section):
     """Supervised fine-tuning from the pre-trained model."""
 
-    seq_len: int = Field(gt=0)
-    rows_per_step: int = Field(gt=0)
-    epochs: float = Field(gt=0)
+    seq_len: int = Field(gt=0, description="tokens in a row; longer dialogs are left out")
+    rows_per_step: int = Field(gt=0, description="rows in a step; a row packs several dialogs")
+    epochs: float = Field(gt=0, description="how often the data is read")
     objective: str | None = Field(
         None, pattern=PATTERN, description="module:attribute of an objective of your own, in place of the built-in one"
     )
@@ -36,9 +38,9 @@ class SftConfig(Section):
 class PairsConfig(Section):
     """Training on preference pairs: the reward model and DPO."""
 
-    seq_len: int = Field(gt=0)
-    pairs_per_step: int = Field(gt=0)
-    epochs: int = Field(1, ge=1)
+    seq_len: int = Field(gt=0, description="tokens in a row; longer pairs are left out")
+    pairs_per_step: int = Field(gt=0, description="pairs in a step")
+    epochs: int = Field(1, ge=1, description="how often the data is read")
     objective: str | None = Field(
         None, pattern=PATTERN, description="module:attribute of an objective of your own, in place of the built-in one"
     )
@@ -48,77 +50,91 @@ class PairsConfig(Section):
 class RewardConfig(PairsConfig):
     """The reward model, trained from the current policy."""
 
-    use_edited: bool = Field(True, description="whether corrected answers count as the better side of a pair")
+    use_edited: bool = Field(True, description="also train on pairs whose chosen answer the annotator corrected")
 
 
 class DpoConfig(PairsConfig):
-    """Direct preference optimisation."""
+    """Direct preference optimization."""
 
-    beta: float = Field(0.1, gt=0)
-    nll_weight: float = Field(0.2, ge=0)
-    mask_formatting: bool = True
+    beta: float = Field(0.1, gt=0, description="strength of the pull towards the reference model")
+    nll_weight: float = Field(
+        0.2, ge=0, description="weight of the negative log-likelihood of chosen answers in the loss"
+    )
+    mask_formatting: bool = Field(True, description="leave the chat format's special tokens out of the loss")
 
 
 class PreferencesConfig(Section):
     """New preference data of a round: samples of the current model, ranked by the annotator."""
 
-    prompts: int = Field(gt=0)
-    samples: int = Field(4, ge=2)
-    temperature: float = Field(1.0, gt=0)
-    edited_percent: float = Field(6.0, ge=0, le=100, description="of prompts whose best answer the annotator corrects")
-    held_out_percent: float = Field(10.0, gt=0, lt=50, description="of prompts kept to measure the reward model")
-    max_answer_tokens: int = Field(32, gt=0)
+    prompts: int = Field(gt=0, description="how many new prompts the model answers")
+    samples: int = Field(4, ge=2, description="answers to each prompt")
+    temperature: float = Field(1.0, gt=0, description="sampling temperature")
+    edited_percent: float = Field(
+        6.0, ge=0, le=100, description="percentage of prompts to which the annotator writes a corrected answer"
+    )
+    held_out_percent: float = Field(
+        10.0, gt=0, lt=50, description="percentage of prompts held out to measure the reward model"
+    )
+    max_answer_tokens: int = Field(32, gt=0, description="longest answer, in tokens")
 
 
 class RejectionConfig(Section):
-    """Rejection sampling: K answers per prompt of which the best are kept."""
+    """Rejection sampling: the model gives several answers per prompt, and the best are kept."""
 
-    prompts: int = Field(gt=0)
-    samples: int = Field(10, ge=1, description="K; the report uses 10 to 30")
-    temperature: float = Field(0.9, gt=0)
-    keep_per_task: int = Field(200, ge=1)
-    keep_share_unverified: float = Field(0.5, gt=0, le=1, description="by reward, where no verifier may help")
-    max_answer_tokens: int = Field(32, gt=0)
+    prompts: int = Field(gt=0, description="how many new prompts the model answers")
+    samples: int = Field(10, ge=1, description="answers to each prompt; the report uses 10 to 30")
+    temperature: float = Field(0.9, gt=0, description="sampling temperature")
+    keep_per_task: int = Field(200, ge=1, description="most answers to keep of each task")
+    keep_share_unverified: float = Field(
+        0.5, gt=0, le=1, description="share of answers to keep, best reward first, in tasks without a verifier"
+    )
+    max_answer_tokens: int = Field(32, gt=0, description="longest answer, in tokens")
 
 
 class TeachConfig(Section):
-    """The flagship's filtered answers as the small model's fine-tuning data."""
+    """Fine-tunes the small model on the flagship's best answers."""
 
     answers: RejectionConfig
-    seed_repeats: int = Field(2, ge=1)
+    seed_repeats: int = Field(2, ge=1, description="how often the demonstrations appear in the fine-tuning data")
 
 
 class AlignConfig(Section):
-    """Post-training in rounds; each starts from the pre-trained model with data that the round before it wrote."""
+    """Post-training in rounds. Each starts from the pre-trained model, with data that the previous round wrote."""
 
     renamed: ClassVar = {"dpo_ablation": "experiments.dpo_nll"}
 
-    rounds: int = Field(6, ge=1)
-    remember_rounds: int = Field(2, ge=1, description="data of this many last rounds is used")
-    seed_repeats: int = Field(2, ge=1, description="times the demonstrations and edits appear in fine-tuning data")
+    rounds: int = Field(6, ge=1, description="number of rounds")
+    remember_rounds: int = Field(2, ge=1, description="how many of the latest rounds give data")
+    seed_repeats: int = Field(
+        2, ge=1, description="how often demonstrations and corrected answers appear in the fine-tuning data"
+    )
     seed_sft: SftConfig
     preferences: PreferencesConfig
     reward: RewardConfig
     rejection: RejectionConfig
     sft: SftConfig
     dpo: DpoConfig
-    teach: TeachConfig | None = Field(None, description="the flagship teaches the small model; without it none does")
+    teach: TeachConfig | None = Field(None, description="the flagship teaches the small model; not by default")
 
     @property
     def seq_lens(self) -> set[int]:
-        """The row lengths of all fine-tuning."""
+        """All row lengths of post-training."""
         return {part.seq_len for part in (self.seed_sft, self.sft, self.dpo, self.reward)}
 
 
 class DpoNllConfig(Section):
-    """DPO with and without its likelihood term, at a rate where it collapses without."""
+    """Compares DPO with and without its likelihood term, at a learning rate where it collapses without."""
 
-    peak_lr: float = Field(gt=0)
+    peak_lr: float = Field(gt=0, description="learning rate of both; replaces align.dpo.train.peak_lr")
 
 
 class ExperimentsConfig(Section):
     """Controls and ablations that measure what a part of the recipe is worth. Each trains models of its own."""
 
-    control_sft: bool = Field(False, description="the flagship on demonstrations and edits, for the rounds' steps")
-    small_control: bool = Field(False, description="the small model on demonstrations, for as many steps as taught")
-    dpo_nll: DpoNllConfig | None = Field(None, description="DPO with and without align.dpo.nll_weight")
+    control_sft: bool = Field(
+        False, description="fine-tune the flagship on demonstrations and edits alone, for the last round's steps"
+    )
+    small_control: bool = Field(
+        False, description="fine-tune the small model on demonstrations alone, for the taught model's steps"
+    )
+    dpo_nll: DpoNllConfig | None = Field(None, description="train DPO with and without align.dpo.nll_weight")

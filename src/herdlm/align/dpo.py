@@ -1,4 +1,4 @@
-"""DPO's reference: log-probabilities under the starting model, computed once and kept as columns of the data."""
+"""Computes DPO's reference log-probabilities once, under the starting model, and stores them with the pairs."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ PAIRS_AT_ONCE = 64
 def with_reference(
     model: Transformer, pairs: Sequence[Preference], batches: PreferenceBatches, precision: str = "float32"
 ) -> list[Preference]:
-    """The pairs with ``reference_chosen`` and ``reference_rejected`` under ``model``.
+    """The pairs with ``reference_chosen`` and ``reference_rejected``, sums of log-probabilities under ``model``.
 
-    ``batches`` must be of the same pairs, with the same masking, and ``precision`` that of the training that will use
-    them: at its first step policy and reference are then equal.
+    ``batches`` must have the same pairs and masking as the training, and ``precision`` must be the training's. Then
+    policy and reference are equal at its first step.
     """
     device = next(model.parameters()).device
     if precision == "fp8":
         use_fp8(model)
-    done: list[Any] = []
+    scored: list[Any] = []
     for first in range(0, len(pairs), PAIRS_AT_ONCE):
         numbers = range(first, min(first + PAIRS_AT_ONCE, len(pairs)))
         batch = batches.batch(numbers).to(device)
@@ -35,5 +35,5 @@ def with_reference(
             sums, _ = answer_logprobs(model, batch)
         chosen, rejected = (sums[batch.columns[side]].tolist() for side in ("chosen", "rejected"))
         for number, c, r in zip(numbers, chosen, rejected, strict=True):
-            done.append({**pairs[number], "reference_chosen": c, "reference_rejected": r})
-    return done
+            scored.append({**pairs[number], "reference_chosen": c, "reference_rejected": r})
+    return scored

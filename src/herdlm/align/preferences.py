@@ -1,7 +1,7 @@
-"""New preference data: the current model answers, an annotator ranks, and corrects some answers.
+"""Makes preference data: the current model answers, and an annotator ranks the answers and corrects some.
 
-The annotator here is the tasks' verifier: it knows which answers are right and prefers them. In a team it is a person;
-the files are the same.
+Here the annotator is the tasks' verifier, which knows the right answers and prefers them. Human annotators would
+produce the same files.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from herdlm.tokens.preferences import Preference
 
 
 @dataclass(slots=True)
-class Collected:
-    """What a round's annotation gives: pairs to train on, pairs to measure with, corrected answers, and counts."""
+class Annotations:
+    """A round's preference data: pairs to train on, held-out pairs, corrected answers, and counts for the manifest."""
 
     pairs: list[Preference] = field(default_factory=list)
     held_out: list[Preference] = field(default_factory=list)
@@ -47,40 +47,40 @@ def annotate(
     *,
     source: str,
     seed: int,
-) -> Collected:
-    """Rank each question's answers: chosen is right, rejected is wrong, and some get a corrected (edited) answer.
+) -> Annotations:
+    """Rank each question's answers: a right one is chosen over a wrong one, and some questions get an edited answer.
 
-    A question whose answers are all right or all wrong has no pair of its own; an edited answer ranks above a wrong one
+    A question with only right or only wrong answers gives no such pair. An edited answer is chosen over a wrong one
     (Llama 3 report, section 4.2.1: edited > chosen > rejected).
     """
     rng = stream(seed, "annotate")
-    collected = Collected()
+    annotations = Annotations()
     right_samples = 0
     for question, given in zip(questions, answers, strict=True):
         right = sorted({a for a in given if is_right(question, a)})
         wrong = sorted({a for a in given if not is_right(question, a)})
         right_samples += sum(is_right(question, a) for a in given)
         edited = rng.random() * 100 < config.edited_percent
-        measured = rng.random() * 100 < config.held_out_percent
-        destination = collected.held_out if measured else collected.pairs
+        held_out = rng.random() * 100 < config.held_out_percent
+        destination = annotations.held_out if held_out else annotations.pairs
         if right and wrong:
             destination.append(_pair(question, right[0], wrong[int(rng.integers(len(wrong)))], "better", source))
-        if edited and not measured:
+        if edited and not held_out:
             if wrong:
                 destination.append(
                     _pair(question, question.answer, wrong[int(rng.integers(len(wrong)))], "edited", source)
                 )
-            collected.edits.append(as_dialog(question, question.answer, source="edited"))
+            annotations.edits.append(as_dialog(question, question.answer, source="edited"))
     samples = sum(len(given) for given in answers)
-    collected.counts = {
+    annotations.counts = {
         "prompts": len(questions),
         "samples": samples,
         "right_share": round(right_samples / max(samples, 1), 4),
-        "pairs": len(collected.pairs),
-        "held_out_pairs": len(collected.held_out),
-        "edits": len(collected.edits),
+        "pairs": len(annotations.pairs),
+        "held_out_pairs": len(annotations.held_out),
+        "edits": len(annotations.edits),
     }
-    return collected
+    return annotations
 
 
 def _pair(question: Question, chosen: str, rejected: str, rating: str, source: str) -> Preference:

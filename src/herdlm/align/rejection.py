@@ -1,4 +1,4 @@
-"""Rejection sampling: of K answers to a prompt, keep what verifier and reward model find best."""
+"""Rejection sampling: keeps the best of several answers to a prompt, by verifier and reward model."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def best_answers(
 ) -> tuple[list[Dialog], dict[str, Any]]:
     """The answers to keep as fine-tuning data, and counts per task.
 
-    An answer ranks by its reward plus the logarithm of how often the model gave it. Where the task has a verifier only
-    right answers may stay; elsewhere the upper share by rank within the task does. Selecting inside each task keeps
-    hard tasks from vanishing behind easy ones.
+    Answers are ranked by their reward plus the logarithm of how often the model gave them. In a task with a verifier
+    only right answers are kept; in the others, the best-ranked ``keep_share_unverified``. Selecting within each task
+    keeps easy tasks from crowding out hard ones.
     """
     ranked: dict[str, list[tuple[float, int, str]]] = {}
     for number, (question, given, scores) in enumerate(zip(questions, answers, rewards, strict=True)):
@@ -40,14 +40,14 @@ def best_answers(
             ranked.setdefault(question.task, []).append((rank, number, answer))
     kept: list[Dialog] = []
     counts: dict[str, Any] = {"prompts": len(questions), "kept": 0, "tasks": {}}
-    for task, found in sorted(ranked.items()):
-        found.sort(key=lambda entry: (-entry[0], entry[1]))
+    for task, candidates in sorted(ranked.items()):
+        candidates.sort(key=lambda entry: (-entry[0], entry[1]))
         limit = config.keep_per_task
         if not BY_NAME[task].verifiable:
-            limit = min(limit, math.ceil(len(found) * config.keep_share_unverified))
-        chosen = found[:limit]
+            limit = min(limit, math.ceil(len(candidates) * config.keep_share_unverified))
+        chosen = candidates[:limit]
         right = sum(is_right(questions[number], answer) for _, number, answer in chosen)
-        counts["tasks"][task] = {"candidates": len(found), "kept": len(chosen), "right": right}
+        counts["tasks"][task] = {"candidates": len(candidates), "kept": len(chosen), "right": right}
         kept += [as_dialog(questions[number], answer, source=source) for _, number, answer in chosen]
     counts["kept"] = len(kept)
     return kept, counts

@@ -1,4 +1,4 @@
-"""The reward model: the current policy with one number for a head, trained to rank answers."""
+"""The reward model: the current policy with a scalar head, trained to rank answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROWS_AT_ONCE = 64
 
 
 def reward_model_from(policy: Transformer, seed: int) -> Transformer:
-    """A model that scores, its body the policy's."""
+    """A reward model with the policy's body and a new head."""
     config = policy.config.model_copy(update={"head": "score", "tied_embeddings": False})
     model = build(config, next(policy.parameters()).device)
     initialize(model, seed)
@@ -53,12 +53,12 @@ def score_answers(
 ) -> list[list[float]]:
     """A reward for every answer, read at the end of its turn. Equal answers to a question are scored once.
 
-    Answers too long for a row of ``seq_len`` tokens score minus infinity: they cannot be trained on either.
+    Answers too long for a row of ``seq_len`` tokens, which training could not use either, score minus infinity.
     """
     pad, device = tokenizer.special(PAD), next(model.parameters()).device
-    wanted = [(q, answer) for q, given in enumerate(answers) for answer in sorted(set(given))]
+    distinct = [(q, answer) for q, given in enumerate(answers) for answer in sorted(set(given))]
     pieces = []
-    for q, answer in wanted:
+    for q, answer in distinct:
         rendered = render(tokenizer, [*as_messages(questions[q]), {"role": "assistant", "content": answer}])
         pieces.append(Piece([*rendered.tokens, pad], [0.0] * len(rendered.tokens)))  # type: ignore[arg-type]
     fitting = [i for i, piece in enumerate(pieces) if len(piece.tokens) - 1 <= seq_len]
@@ -72,6 +72,6 @@ def score_answers(
             ends = torch.tensor([place.end for row in places for place in row])
             values = model.scores(hidden[ends]).tolist()
             for item, value in zip((i for row in some for i in row), values, strict=True):
-                scores[wanted[item]] = value
+                scores[distinct[item]] = value
             progress.advance(len(some))
     return [[scores.get((q, answer), float("-inf")) for answer in given] for q, given in enumerate(answers)]

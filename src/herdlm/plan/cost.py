@@ -1,4 +1,4 @@
-"""What a recipe's models cost: parameters, FLOPs, tokens, and bytes of state, from the recipe's numbers alone."""
+"""Describes what a recipe's models cost: parameters, FLOPs, tokens and bytes of state. Nothing is allocated."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from herdlm.model.config import ModelConfig
 from herdlm.parallel.config import ParallelConfig, Sizes, sizes_for, split_layers
@@ -15,17 +15,67 @@ from herdlm.pretrain.job import HerdJob, PretrainJob
 from herdlm.pretrain.mix import MixPlan, plan_mix, source_tokens
 
 FP32 = 4
-MOMENTS = 2  # of AdamW
+MOMENTS = 2  # that AdamW keeps of each weight
 PRODUCTS = {"float32": "FP32", "bfloat16": "BF16", "fp8": "FP8 in the matrices of the layers, BF16 elsewhere"}
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A weight: its shape [out, in] or [D], and which dimension tensor parallelism cuts, None for norms."""
+    """A weight: its shape [out, in] or [D], and the dimension that tensor parallelism shards, None for norms."""
 
     name: str
     shape: tuple[int, ...]
     cut: int | None
+
+
+class PhaseDescription(TypedDict):
+    """One phase of a run."""
+
+    kind: str
+    first_step: int
+    steps: int
+    first_token: int
+    tokens: int
+    seq_len: int
+    rows_per_step: int
+    tokens_per_step: int
+    mix: dict[str, float]
+
+
+class StateBytes(TypedDict):
+    """Bytes that training keeps between steps."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    sum: int
+
+
+class ModelDescription(TypedDict):
+    """What one model is and costs; FLOPs by how attention is counted, ``causal`` or ``full``."""
+
+    roles: list[str]
+    shape: dict[str, int]
+    parameters: int
+    body_parameters: int
+    peak_lr: float
+    precision: str
+    steps: int
+    tokens: int
+    tokens_per_parameter: float
+    flops_per_token: dict[str, dict[str, int]]
+    flops: dict[str, int]
+    layout: dict[str, int]
+    state_bytes: dict[str, StateBytes]
+
+
+class HerdDescription(TypedDict):
+    """What a recipe's models are and cost, as ``herdlm describe --json`` prints it."""
+
+    name: str
+    timeline: list[PhaseDescription]
+    mix_plan: dict[str, Any]
+    models: dict[str, ModelDescription]
 
 
 def layer_parameters(config: ModelConfig) -> Iterator[Parameter]:
@@ -43,7 +93,7 @@ def layer_parameters(config: ModelConfig) -> Iterator[Parameter]:
 
 
 def stage_parameters(config: ModelConfig, layers: range) -> Iterator[Parameter]:
-    """The weights of a pipeline stage that holds ``layers``; the first has the embedding, the last norm and head."""
+    """The weights of a pipeline stage with ``layers``. The first stage has the embedding, the last norm and head."""
     if layers.start == 0:
         yield Parameter("model.embed_tokens.weight", (config.vocab_size, config.dim), 0)
     for layer in layers:
@@ -58,8 +108,8 @@ def stage_parameters(config: ModelConfig, layers: range) -> Iterator[Parameter]:
 def values_per_rank(config: ModelConfig, parallel: ParallelConfig, sizes: Sizes) -> int:
     """Parameters on the rank that holds most.
 
-    Tensor parallelism cuts matrices and FSDP what is left along its first dimension, both rounded up; norms are whole
-    on every tensor-parallel rank. With several stages a rank, rank r of the pipeline holds stages r, r + pp and so on.
+    Tensor parallelism shards matrices, and FSDP shards the rest along its first dimension; both round up. Norms are
+    replicated on every tensor-parallel rank. With several stages per rank, pipeline rank r holds stages r, r + pp, ...
     """
     stages = split_layers(config.layers, sizes.pp * parallel.stages_per_rank, parallel.layers_per_stage)
     held = [0] * sizes.pp
@@ -71,10 +121,10 @@ def values_per_rank(config: ModelConfig, parallel: ParallelConfig, sizes: Sizes)
 
 
 def layout_of(job: PretrainJob, processes: int | None = None) -> Sizes:
-    """The layout that a model is trained in, checked against its shape and its rows.
+    """The layout that a model is trained in, checked against its shape and its row lengths.
 
     Args:
-        processes: how many there are; by default as many as the layout names.
+        processes: number of processes; by default the layout's own.
 
     Raises:
         InputError: the layout does not fit the model, its row lengths, or ``processes``.
@@ -89,16 +139,16 @@ def layout_of(job: PretrainJob, processes: int | None = None) -> Sizes:
     return sizes
 
 
-def describe(herd: HerdJob, processes: int | None = None, tokens: Path | None = None) -> dict[str, Any]:
-    """What each model of the herd is and costs.
+def describe(herd: HerdJob, processes: int | None = None, tokens: Path | None = None) -> HerdDescription:
+    """Describe what each model of the herd is and costs.
 
-    FLOPs are forward and backward. ``causal`` counts the attention that a causal mask leaves, ``full`` twice that, as
-    the whole square; published figures use either. State is what a rank keeps between steps in FP32: weights, gradients
-    and AdamW's two moments; gathered weights and activations of a step under way come on top.
+    FLOPs are of forward and backward pass. ``causal`` counts only the attention that a causal mask keeps, ``full`` the
+    whole square, which is twice as much; published figures use either. State is what a rank keeps between steps, in
+    FP32: weights, gradients and AdamW's two moments. Gathered weights and activations during a step are not included.
 
     Args:
-        processes: that train the flagship; the layout's own number where not given.
-        tokens: the folder of token shards. With it, the mixes are those that the caps on epochs leave.
+        processes: number of processes that train the flagship; by default the layout's own.
+        tokens: folder of token shards. If given, the mixes have the caps on epochs applied.
 
     Raises:
         InputError: a layout does not fit its model, or the caps leave too little to read.
@@ -114,7 +164,7 @@ def describe(herd: HerdJob, processes: int | None = None, tokens: Path | None = 
     }
 
 
-def _phase(phase: Phase) -> dict[str, Any]:
+def _phase(phase: Phase) -> PhaseDescription:
     return {
         "kind": phase.kind,
         "first_step": phase.first_step,
@@ -135,7 +185,7 @@ def _mix_plan(herd: HerdJob, planned: MixPlan | None) -> dict[str, Any]:
     return {"max_epochs": herd.pretrain.max_epochs, "lines": caps}
 
 
-def _model(herd: HerdJob, name: str, phases: list[Phase], processes: int | None) -> dict[str, Any]:
+def _model(herd: HerdJob, name: str, phases: list[Phase], processes: int | None) -> ModelDescription:
     job = herd.job(name)
     config, parallel = job.model, job.parallel
     sizes = layout_of(job, processes)
@@ -151,8 +201,8 @@ def _model(herd: HerdJob, name: str, phases: list[Phase], processes: int | None)
         "shape": config.model_dump(include={"dim", "layers", "heads", "kv_heads", "ffn_dim", "vocab_size"}),
         "parameters": config.parameters,
         "body_parameters": config.body_parameters,
-        "precision": job.pretrain.train.precision,
         "peak_lr": job.pretrain.train.peak_lr,
+        "precision": job.pretrain.train.precision,
         "steps": phases[-1].end_step,
         "tokens": tokens,
         "tokens_per_parameter": round(tokens / config.parameters, 2),
@@ -173,27 +223,27 @@ def _model(herd: HerdJob, name: str, phases: list[Phase], processes: int | None)
 
 
 def flops_per_token(config: ModelConfig, seq_len: int) -> dict[str, int]:
-    """Training FLOPs per token in rows of ``seq_len`` that hold one document each, with both counts of attention."""
+    """Training FLOPs per token in rows of ``seq_len`` with one document each, for both counts of attention."""
     return {"causal": config.flops_per_token(seq_len), "full": config.full_attention_flops_per_token(seq_len)}
 
 
-def _state(values: int) -> dict[str, int]:
-    parts = {"weights": FP32 * values, "gradients": FP32 * values, "optimizer": MOMENTS * FP32 * values}
-    return parts | {"sum": sum(parts.values())}
+def _state(values: int) -> StateBytes:
+    copy = FP32 * values
+    return {"weights": copy, "gradients": copy, "optimizer": MOMENTS * copy, "sum": (2 + MOMENTS) * copy}
 
 
-def lines(told: dict[str, Any]) -> list[str]:
-    """The description as text for people."""
-    out = [f"{told['name']}", "", "steps of a run"]
-    for part in told["timeline"]:
+def lines(description: HerdDescription) -> list[str]:
+    """The description as lines of text."""
+    out = [description["name"], "", "steps of a run"]
+    for part in description["timeline"]:
         mix = ", ".join(f"{source} {share:g}" for source, share in part["mix"].items())
         out.append(
             f"  {part['kind']:12} {part['steps']:>9,} steps x {part['rows_per_step']:,} rows of {part['seq_len']:,}"
             f" = {_short(part['tokens'])} tokens; mix: {mix}"
         )
-    if told["mix_plan"]["lines"]:
-        out += ["", "sources over the run", *(f"  {line}" for line in told["mix_plan"]["lines"])]
-    for name, model in told["models"].items():
+    if description["mix_plan"]["lines"]:
+        out += ["", "sources over the run", *(f"  {line}" for line in description["mix_plan"]["lines"])]
+    for name, model in description["models"].items():
         layout, state = model["layout"], model["state_bytes"]
         sizes = " ".join(f"{key} {layout[key]}" for key in ("tp", "cp", "pp", "dp_replicate", "dp_shard"))
         out += ["", f"{name} ({', '.join(model['roles'])})", f"  parameters      {model['parameters']:,}"]
@@ -205,11 +255,14 @@ def lines(told: dict[str, Any]) -> list[str]:
                 f"rows of {int(seq_len):,}"
             )
         out.append(f"  FLOPs in all    {model['flops']['causal']:.3e} causal, {model['flops']['full']:.3e} full")
-        out.append(f"  products        {PRODUCTS[model['precision']]}")
+        out.append(f"  precision       {PRODUCTS[model['precision']]}")
         out.append(f"  layout          {layout['processes']:,} processes: {sizes}")
         for where, key in (("in all", "total"), ("per rank", "per_rank")):
-            parts = ", ".join(f"{part} {_bytes(state[key][part])}" for part in ("weights", "gradients", "optimizer"))
-            out.append(f"  state {where:9} {_bytes(state[key]['sum'])}: {parts}")
+            each_part = state[key]
+            out.append(
+                f"  state {where:9} {_bytes(each_part['sum'])}: weights {_bytes(each_part['weights'])}, "
+                f"gradients {_bytes(each_part['gradients'])}, optimizer {_bytes(each_part['optimizer'])}"
+            )
     return out
 
 

@@ -1,8 +1,8 @@
-"""Files that start a model's training on a cluster: an sbatch file for Slurm, a manifest for Kubernetes.
+"""Writes files that train a model on a cluster: an sbatch file for Slurm, a manifest for Kubernetes.
 
-Both start ``torchrun`` once a node with a rendezvous on the first one. Slurm queues a job again that lost a node and
-Kubernetes starts a pod again that failed; either way the run goes on from its last checkpoint (the report's section
-3.3.4 tells how often that is).
+Both start ``torchrun`` on every node, with a rendezvous on the first one. If a node fails, Slurm requeues the job and
+Kubernetes restarts the pod; either way the run resumes from its last checkpoint. The report's section 3.3.4 gives the
+rate of such failures.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from herdlm.plan.cost import layout_of
 from herdlm.pretrain.job import PretrainJob
 
 PORT = 29_500
-GRACE_SECONDS = 300  # from SIGTERM to the end, in which the last checkpoint is written
+GRACE_SECONDS = 300  # between SIGTERM and SIGKILL; enough to write the last checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What is to run, and on what.
+    """A command to run on the nodes of a cluster.
 
     Attributes:
-        name: of the job; letters, digits and dashes.
-        command: of one process, after ``torchrun``'s own options.
-        restarts: how often a failed group of processes starts again before the job gives up.
+        name: name of the job; letters, digits and dashes.
+        command: arguments of one process, after ``torchrun``'s own options.
+        restarts: how often a failed group of processes is restarted before the job fails.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Job:
     restarts: int = 10
 
     def torchrun(self, *, endpoint: str, rdzv_id: str) -> list[str]:
-        """``torchrun`` and its options, each quoted for a shell but ``endpoint`` and ``rdzv_id``."""
+        """``torchrun`` and its arguments, quoted for a shell except for ``endpoint`` and ``rdzv_id``."""
         return [
             "torchrun",
             f"--nnodes={self.nodes}",
@@ -69,25 +69,25 @@ def plan_job(
     """The cluster job that trains a model in its layout.
 
     Args:
-        recipe: its name.
-        path, tokens, tokenizer, out: as every node finds them; path is the recipe's.
-        teacher: likewise; required if the model has a teacher.
-        nodes: required if the layout leaves ``dp_shard`` open.
+        recipe: the recipe's name.
+        path, tokens, tokenizer, out: paths of the recipe, token shards, tokenizer and output, as on every node.
+        teacher: path of the teacher's folder, as on every node; required if the model has a teacher.
+        nodes: number of nodes; required if ``parallel.dp_shard`` is -1.
 
     Raises:
         InputError: the layout does not fit the model or does not fill whole nodes.
     """
     model = job.name
     if gpus_per_node < 1 or (nodes is not None and nodes < 1):
-        raise InputError(f"{nodes} nodes of {gpus_per_node} GPUs", "Give positive numbers")
+        raise InputError(f"cannot use {nodes} nodes of {gpus_per_node} GPUs", "Give positive numbers")
     if (job.distill is None) != (teacher is None):
         raise InputError(
-            f"herd.models.{model}.distill and --teacher go together, and only one of them is there", "Give both or none"
+            f"herd.models.{model}.distill and --teacher go together, but only one of them is set", "Give both or none"
         )
     parallel = job.parallel
     if parallel.dp_shard == -1 and nodes is None:
         raise InputError(
-            f"the layout of {model} takes as many processes as there are (parallel.dp_shard = -1)", "Say --nodes"
+            f"the layout of {model} takes as many processes as there are (parallel.dp_shard = -1)", "Give --nodes"
         )
     sizes = layout_of(job, nodes * gpus_per_node if nodes else None)
     world = sizes.tp * sizes.cp * sizes.pp * sizes.dp
@@ -100,8 +100,8 @@ def plan_job(
     per_node = min(world, gpus_per_node)
     if per_node % sizes.tp:
         raise InputError(
-            f"parallel.tp {sizes.tp} does not divide a node's {per_node} GPUs: its partners would talk across nodes",
-            "Lower parallel.tp",
+            f"parallel.tp {sizes.tp} does not divide a node's {per_node} GPUs, so tensor parallelism would span nodes",
+            "Lower parallel.tp to a divisor",
         )
     command = ["-m", "herdlm.cli", "train", path, "--model", model]
     for option, value in (("--tokens", tokens), ("--tokenizer", tokenizer), ("--out", out)):
@@ -111,7 +111,7 @@ def plan_job(
     for override in overrides:
         command += ["--set", override]
     if broken := next((part for part in command if not part.isprintable()), None):
-        raise InputError(f"{broken!r} holds a character that is not printed", "Use another name")
+        raise InputError(f"{broken!r} contains an unprintable character", "Use another name or value")
     title = recipe if recipe.endswith(model) else f"{recipe} {model}"
     name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:50].strip("-")
     return Job(name=f"herdlm-{name}", nodes=world // per_node, gpus_per_node=per_node, command=tuple(command))
@@ -145,15 +145,17 @@ def slurm(job: Job, *, options: Sequence[str] = ()) -> str:
     """The text of an sbatch file.
 
     Args:
-        options: further ones of sbatch, such as ``--partition=gpu``.
+        options: more options of sbatch, such as ``--partition=gpu``.
 
     Raises:
         InputError: an option is not of the form ``--name`` or ``--name=value``.
     """
     for option in options:
         if not re.fullmatch(r"--[a-z][a-z-]*(=[^\n]+)?", option):
-            raise InputError(f"sbatch option {option!r} is not of the form --name=value", "Write, say, --partition=gpu")
-    words = job.torchrun(endpoint=f'"$first_node:{PORT}"', rdzv_id='"$SLURM_JOB_ID"')
+            raise InputError(
+                f"sbatch option {option!r} is not of the form --name=value", "Write --partition=gpu, for example"
+            )
+    arguments = job.torchrun(endpoint=f'"$first_node:{PORT}"', rdzv_id='"$SLURM_JOB_ID"')
     more = "".join(f"#SBATCH {option}\n" for option in options)
     return SBATCH.substitute(
         name=job.name,
@@ -161,7 +163,7 @@ def slurm(job: Job, *, options: Sequence[str] = ()) -> str:
         gpus_per_node=job.gpus_per_node,
         more=more,
         processes=f"{job.nodes * job.gpus_per_node:,}",
-        torchrun=_continued(words),
+        torchrun=_continued(arguments),
         grace=GRACE_SECONDS,
         shutdown=GRACE_SECONDS - 20,
     )
@@ -227,24 +229,26 @@ spec:
 
 
 def kubernetes(job: Job, *, image: str, claim: str, mount: str = "/data") -> str:
-    """The text of a manifest: a headless service and an indexed job, one pod a node.
+    """The text of a manifest: a headless service and an indexed job with one pod per node.
 
     Args:
-        image: with herdlm and its ``torchrun`` on the path.
-        claim: the volume claim that holds recipe, tokens, tokenizer and output, mounted at ``mount`` in every pod.
+        image: container image with herdlm and its ``torchrun`` on the path.
+        claim: volume claim with recipe, tokens, tokenizer and output, mounted at ``mount`` in every pod.
 
     Raises:
-        InputError: ``claim`` is no name, or a path of the job is not below ``mount``.
+        InputError: ``claim`` is not a valid name, or a path of the job is not below ``mount``.
     """
     if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", claim):
-        raise InputError(f"volume claim {claim!r} is no Kubernetes name", "Use lower-case letters, digits and dashes")
+        raise InputError(
+            f"volume claim {claim!r} is not a valid Kubernetes name", "Use lower-case letters, digits and dashes"
+        )
     for option in ("train", "--tokens", "--tokenizer", "--out"):
         path = job.command[job.command.index(option) + 1]
         if not PurePosixPath(path).is_relative_to(mount):
             raise InputError(
-                f"{path} is not on the volume mounted at {mount}", f"Give paths as pods see them: {mount}/..."
+                f"{path} is not on the volume mounted at {mount}", f"Give the path inside a pod: {mount}/..."
             )
-    words = job.torchrun(endpoint=f"{job.name}-0.{job.name}:{PORT}", rdzv_id=job.name)
+    arguments = job.torchrun(endpoint=f"{job.name}-0.{job.name}:{PORT}", rdzv_id=job.name)
     return MANIFEST.substitute(
         name=job.name,
         nodes=job.nodes,
@@ -255,28 +259,28 @@ def kubernetes(job: Job, *, image: str, claim: str, mount: str = "/data") -> str
         port=PORT,
         backoff=job.restarts * job.nodes,
         processes=f"{job.nodes * job.gpus_per_node:,}",
-        torchrun=_folded(words),
+        torchrun=_folded(arguments),
         grace=GRACE_SECONDS,
         shutdown=GRACE_SECONDS - 20,
     )
 
 
-def _continued(words: Sequence[str]) -> str:
-    """One shell command over several lines."""
-    return " \\\n  ".join(_lines(words))
+def _continued(arguments: Sequence[str]) -> str:
+    """One shell command on several lines."""
+    return " \\\n  ".join(_lines(arguments))
 
 
-def _folded(words: Sequence[str]) -> str:
-    """The same as a folded YAML scalar, in which a line break is a space."""
-    return "\n              ".join(_lines(words)).replace("$(", "$$(")  # a pod's $(NAME) would be filled in
+def _folded(arguments: Sequence[str]) -> str:
+    """One command as a folded YAML scalar, in which a line break is a space."""
+    return "\n              ".join(_lines(arguments)).replace("$(", "$$(")  # Kubernetes would expand $(NAME)
 
 
-def _lines(words: Sequence[str]) -> list[str]:
-    """Each option with its values on a line."""
+def _lines(arguments: Sequence[str]) -> list[str]:
+    """One line per option, with its values."""
     lines: list[str] = []
-    for word in words:
-        if lines and not word.startswith("-"):
-            lines[-1] += f" {word}"
+    for argument in arguments:
+        if lines and not argument.startswith("-"):
+            lines[-1] += f" {argument}"
         else:
-            lines.append(word)
+            lines.append(argument)
     return lines

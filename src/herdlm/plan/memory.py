@@ -1,8 +1,8 @@
-"""Does a model fit a node, and how many sequences beside it? Weights and key/value cache, counted from its shape.
+"""Computes whether a model fits a node, and with how many sequences, from the size of its weights and KV cache.
 
-Nothing is allocated. Tensor parallelism cuts the model over as many of the node's GPUs as can share its query heads
-evenly, over all of them as a rule; where that is fewer, the node holds several copies of the model. Matrices are cut,
-norms are whole on each GPU, and key and value heads are copied where there are fewer of them than GPUs.
+Nothing is allocated. Tensor parallelism shards the model over as many of the node's GPUs as divide its query heads
+evenly, usually all of them. If that is fewer, the node holds several copies of the model. Matrices are sharded, norms
+are replicated, and key and value heads are replicated if there are fewer of them than GPUs.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from herdlm.model.config import ModelConfig, RopeScaling
 from herdlm.plan.cost import Parameter, stage_parameters
 
 GIGABYTE = 10**9
-BF16, FP8 = 2, 1  # bytes
-PAGE = 16  # tokens of a page of the cache, the engine's default
+BF16, FP8 = 2, 1  # bytes per value
+PAGE = 16  # tokens in a page of the KV cache, the engine's default
 KEYS_AND_VALUES = 2
 
 
@@ -47,7 +47,7 @@ PUBLISHED = {
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What a model is to fit into. ``reserve`` is the share of memory left for activations, graphs and the runtime."""
+    """A node with GPUs. ``reserve`` is the share of memory kept free for activations, CUDA graphs and the runtime."""
 
     gpus: int = 8
     gigabytes: float = 80.0
@@ -56,27 +56,29 @@ class Node:
     def __post_init__(self) -> None:
         if self.gpus < 1 or not self.gigabytes > 0:
             raise InputError(
-                f"a node of {self.gpus} GPUs with {self.gigabytes} GB holds nothing", "Give positive numbers"
+                f"a node of {self.gpus} GPUs with {self.gigabytes} GB has no memory", "Give positive numbers"
             )
         if not 0 <= self.reserve < 1:
-            raise InputError(f"reserve = {self.reserve}", "Give a share from 0 up to 1")
+            raise InputError(f"reserve = {self.reserve} is not a share of memory", "Give a number from 0 to below 1")
 
     @property
     def usable(self) -> int:
-        """Bytes of one GPU for weights and cache."""
+        """Bytes of one GPU that weights and KV cache may use."""
         return int(self.gigabytes * GIGABYTE * (1 - self.reserve))
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """One model at one precision in one node; bytes, and sequences of ``context`` tokens.
+    """How one model fits one node at one precision. Sizes are in bytes; a sequence has ``context`` tokens.
 
     Attributes:
-        weights: of the whole model; ``weights_per_gpu`` of the GPU that holds most.
-        cache_per_token: over all GPUs that share the model, copies of heads included.
-        cache: of ``concurrency`` sequences.
-        tensor_parallel: GPUs that share the model; ``copies`` of it stand in the node.
-        most_sequences: that fit beside the weights of all copies; 0 where the weights alone do not.
+        weights: weights of the whole model.
+        weights_per_gpu: weights on the GPU that holds most.
+        cache_per_token: KV cache over all GPUs that share the model, including replicated heads.
+        cache: KV cache of ``concurrency`` sequences.
+        tensor_parallel: GPUs that share one copy of the model.
+        copies: copies of the model in the node.
+        most_sequences: sequences that fit beside the weights of all copies; 0 if the weights alone do not fit.
     """
 
     model: str
@@ -105,18 +107,20 @@ def fit(
     fp8: Collection[str] = (),
     precision: str = "BF16",
 ) -> Fit:
-    """Whether ``concurrency`` sequences of ``context`` tokens fit beside a model's weights.
+    """Compute whether ``concurrency`` sequences of ``context`` tokens fit beside a model's weights.
 
     Args:
-        fp8: names of the modules whose weights are FP8 with a scale per row; all else is BF16, the cache too.
+        fp8: names of the modules with FP8 weights and a scale per row; everything else, including the cache, is BF16.
 
     Raises:
         InputError: a count is out of range.
     """
     if context < 1 or concurrency < 1:
-        raise InputError(f"context {context} with concurrency {concurrency}", "Give positive counts")
+        raise InputError(f"context {context} with concurrency {concurrency} is impossible", "Give positive counts")
     if context > model.max_seq_len:
-        raise InputError(f"{name} knows contexts up to {model.max_seq_len:,} tokens, not {context:,}", "Ask for less")
+        raise InputError(
+            f"{name} supports contexts up to {model.max_seq_len:,} tokens, not {context:,}", "Lower --context"
+        )
     tp = math.gcd(model.heads, node.gpus)
     copies = node.gpus // tp
     weights = sum(_bytes(part, model, fp8, 1) for part in _parameters(model))
@@ -147,7 +151,7 @@ def fit(
 def both_precisions(
     name: str, model: ModelConfig, node: Node, *, context: int, concurrency: int, config: Fp8Config
 ) -> list[Fit]:
-    """A model in BF16, and in FP8 as ``config`` has it where that leaves a layer to quantise."""
+    """A model in BF16, and in FP8 by ``config`` if that quantizes at least one layer."""
     layers = range(config.skip_first_layers, model.layers - config.skip_last_layers)
     names = {f"model.layers.{layer}.{module}" for layer in layers for module in config.modules()}
     rows = [fit(name, model, node, context=context, concurrency=concurrency)]
@@ -159,7 +163,7 @@ def both_precisions(
 def fit_table(
     named: Sequence[tuple[str, ModelConfig]], node: Node, *, context: int, concurrency: int, config: Fp8Config
 ) -> dict[str, Any]:
-    """The will-it-fit table as JSON; a context beyond what a model knows is cut to that."""
+    """How each model fits the node, as JSON. The context is limited to what each model supports."""
     rows = [
         row
         for name, model in named
@@ -171,10 +175,10 @@ def fit_table(
 
 
 def named_models(paths: Sequence[Path]) -> list[tuple[str, ModelConfig]]:
-    """The models that folders, runs and recipes mean; those published where none is given.
+    """The models in folders, runs and recipes; by default the published Llama 3.1 sizes.
 
     Raises:
-        InputError: one of them is none of these.
+        InputError: a path is not a model folder, a run or a recipe.
     """
     from herdlm.generate.fp8.load import shape_of
     from herdlm.model.folders import model_folder, model_name
@@ -195,7 +199,7 @@ def named_models(paths: Sequence[Path]) -> list[tuple[str, ModelConfig]]:
 
 
 def lines(table: dict[str, Any]) -> list[str]:
-    """The table as text for people."""
+    """The table as lines of text."""
     node = table["node"]
     out = [
         f"{node['gpus']} GPUs of {node['gigabytes']:g} GB, {node['reserve']:.0%} kept free; sequences of "
@@ -220,7 +224,7 @@ def _parameters(model: ModelConfig) -> list[Parameter]:
 
 
 def _bytes(part: Parameter, model: ModelConfig, fp8: Collection[str], gpus: int) -> int:
-    """Bytes of a weight on the GPU that holds most of it; with its scales, where it is FP8."""
+    """Bytes of a weight, and of its scales if it is FP8, on the GPU that holds most of it."""
     shape = [-(-size // gpus) if place == part.cut else size for place, size in enumerate(part.shape)]
     if part.name.endswith(("k_proj.weight", "v_proj.weight")):
         shape[0] = -(-model.kv_heads // gpus) * model.head_size

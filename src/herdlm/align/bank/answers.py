@@ -1,4 +1,4 @@
-"""Has a model answer held-out questions and checks the answers."""
+"""Samples a model's answers to questions, and checks them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sample_answers(
     seed: int,
     title: str,
 ) -> list[list[str]]:
-    """``samples`` answers to each question; the last question's cache pages are shared by its samples."""
+    """``samples`` answers to each question, in the order of the questions."""
     prompts = [render_prompt(tokenizer, as_messages(question)) for question in questions]
     params = [
         SamplingParams(
@@ -41,14 +41,14 @@ def sample_answers(
         for number in range(len(prompts))
     ]
     with Progress(title, len(prompts) * samples, "samples") as progress:
-        found = engine.generate(prompts, params, progress=progress)
-    return [[completion.text.strip() for completion in completions] for completions in found]
+        results = engine.generate(prompts, params, progress=progress)
+    return [[completion.text.strip() for completion in completions] for completions in results]
 
 
 def examine(
     engine: Engine, tokenizer: Tokenizer, questions: Sequence[Question], *, max_tokens: int, title: str
 ) -> list[dict[str, Any]]:
-    """Greedy answers to ``questions``, each with whether it is right."""
+    """Greedy answers to ``questions``, each marked right or wrong."""
     given = sample_answers(
         engine, tokenizer, questions, samples=1, temperature=0.0, max_tokens=max_tokens, seed=0, title=title
     )

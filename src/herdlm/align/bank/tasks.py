@@ -1,8 +1,8 @@
 """A bank of small instruction tasks whose answers a program can check.
 
-A task makes *instances* (its words, numbers or text), and shows each in one of several *wordings* as a user would ask.
-Instances whose hash falls into the held-out share never reach training, in any wording. The same skills appear in
-pre-training as *documents* with wordings of their own, so that a model can learn a skill there and its use here.
+A task makes *instances* (its words, numbers or text) and asks for each in one of several *wordings*. Instances whose
+hash falls into the held-out share never reach training, in any wording. Pre-training has the same skills as *documents*
+in other wordings, so a model can learn a skill there and learn in post-training to use it when asked.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Slots = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Bank:
-    """What instances are made of: one-token words, and per language pieces of text for training and held out."""
+    """The material of instances: one-token words, and pieces of text by language, for training and held out."""
 
     words: Sequence[str]
     snippets: Mapping[str, Sequence[str]]
@@ -40,11 +40,11 @@ class Task:
     """One kind of instruction.
 
     Args:
-        make: draws an instance: the slots of its wordings, of which ``answer`` is the right answer.
-        prompts: wordings in which a user asks.
+        make: draws an instance: the values of its wordings' slots, and the right answer as ``answer``.
+        prompts: wordings of a user's question.
         documents: wordings of pre-training documents, up to where the answer begins.
-        verifiable: whether rejection sampling may use the verifier. For the others it has only the reward model, as
-            for most of what people ask; evaluation checks all.
+        verifiable: whether rejection sampling may use the verifier. For other tasks it has only the reward model, as
+            for most real prompts; evaluation checks all tasks.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Question:
 
 
 def is_right(question: Question, answer: str) -> bool:
-    """Whether ``answer`` is the question's answer, letter for letter but for outer and repeated spaces."""
+    """Whether ``answer`` is the question's answer exactly, apart from outer and repeated spaces."""
     return " ".join(answer.split()) == question.answer
 
 
@@ -251,7 +251,7 @@ BY_NAME = {task.name: task for task in TASKS}
 
 
 def _is_held_out(task: Task, slots: Slots) -> bool:
-    """Whether an instance belongs to the held-out share, whatever its wording; texts are split by their source."""
+    """Whether an instance belongs to the held-out share. Its wording does not matter."""
     key = "\x1f".join([task.name, *(f"{name}={slots[name]}" for name in sorted(slots))])
     return hashlib.blake2b(key.encode(), digest_size=4).digest()[0] * 100 < HELD_OUT_PERCENT * 256
 
@@ -259,15 +259,16 @@ def _is_held_out(task: Task, slots: Slots) -> bool:
 def _instance(task: Task, rng: np.random.Generator, bank: Bank, held_out: bool) -> Slots:
     for _ in range(1000):
         slots = task.make(rng, bank, held_out)
+        # Texts come from the training or the validation documents already.
         if "text" in slots or _is_held_out(task, slots) == held_out:
             return slots
-    raise InputError(f"task {task.name} has no {'held-out ' if held_out else ''}instances", "Give the bank more words")
+    raise InputError(f"task {task.name} has no {'held-out ' if held_out else ''}instances", "Raise bank.words")
 
 
 def questions(bank: Bank, count: int, *, seed: int, name: str, held_out: bool = False) -> list[Question]:
-    """``count`` different questions, the tasks in turn; ``name`` is the random stream they come from.
+    """Up to ``count`` different questions, cycling through the tasks; ``name`` names their random stream.
 
-    Small tasks run out of different questions; they then give fewer, and the others are not asked for more.
+    A task that runs out of different questions gives fewer, and the other tasks do not make up for it.
     """
     rng = stream(seed, "questions", name)
     seen: set[str] = set()
@@ -278,7 +279,7 @@ def questions(bank: Bank, count: int, *, seed: int, name: str, held_out: bool = 
         for _ in range(50):
             slots = _instance(task, rng, bank, held_out)
             prompt = task.prompts[int(rng.integers(len(task.prompts)))].format(**slots)
-            # A held-out text is asked about once, or its answers would be no independent measurements.
+            # Ask about a held-out text only once, so that answers are independent measurements.
             if prompt not in seen and not (held_out and slots.get("text") in texts):
                 seen.add(prompt)
                 if "text" in slots:
@@ -289,7 +290,7 @@ def questions(bank: Bank, count: int, *, seed: int, name: str, held_out: bool = 
 
 
 def skill_documents(bank: Bank, count: int, *, seed: int, context_share: float) -> Iterator[tuple[str, str]]:
-    """Pre-training documents as (text before, answer); a share of them stands behind a piece of web text."""
+    """Pre-training documents as (text before the answer, answer); a share of them follows a piece of web text."""
     rng = stream(seed, "skills")
     tasks = [task for task in TASKS if task.documents]
     context = [text for code in sorted(bank.snippets) for text in bank.snippets[code]]

@@ -77,11 +77,11 @@ def preferences_stage(context: Context) -> dict[str, Any]:
     """Sample the current model on new prompts and have the annotator rank the answers."""
     config = PreferencesConfig.model_validate(context.stage.settings["preferences"])
     asked, answers = _sample(context, config.prompts, config.samples, config.temperature, config.max_answer_tokens)
-    collected = annotate(asked, answers, config, source=context.stage.inputs["model"], seed=context.seed("annotate"))
-    write_json_lines(context.out / "pairs.jsonl", collected.pairs)
-    write_json_lines(context.out / "held_out_pairs.jsonl", collected.held_out)
-    write_json_lines(context.out / "edits.jsonl", collected.edits)
-    return collected.counts
+    annotations = annotate(asked, answers, config, source=context.stage.inputs["model"], seed=context.seed("annotate"))
+    write_json_lines(context.out / "pairs.jsonl", annotations.pairs)
+    write_json_lines(context.out / "held_out_pairs.jsonl", annotations.held_out)
+    write_json_lines(context.out / "edits.jsonl", annotations.edits)
+    return annotations.counts
 
 
 def reward_stage(context: Context) -> dict[str, Any]:
