@@ -43,7 +43,7 @@ def answers(engine: Engine) -> list[Any]:
     rng = np.random.default_rng(8)
     system = rng.integers(0, 97, 40).tolist()
     prompts = [system + rng.integers(0, 97, n).tolist() for n in (3, 30, 17, 1)]
-    params = [SamplingParams(max_tokens=20, n=3, seed=s, top_p=0.95, prompt_logprobs=s == 1) for s in range(4)]
+    params = [SamplingParams(max_tokens=10, n=3, seed=s, top_p=0.95, prompt_logprobs=s == 1) for s in range(4)]
     found = engine.generate(prompts, params)
     assert engine.scheduler.preemptions
     assert engine.scheduler.reused_tokens
@@ -52,7 +52,7 @@ def answers(engine: Engine) -> list[Any]:
     ]
 
 
-SIZES: dict[str, Any] = {"cache_tokens": 200, "page_size": 4, "max_batch": 7, "step_tokens": 24}
+SIZES: dict[str, Any] = {"cache_tokens": 100, "page_size": 4, "max_batch": 7, "step_tokens": 24}
 
 
 def generate(tp: int, pp: int, halves: bool) -> list[Any]:
