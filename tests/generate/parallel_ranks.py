@@ -87,7 +87,7 @@ def embed(tp: int, pp: int) -> list[list[float]]:
         return []
     engine = Engine(model(halves=False), None, mesh=mesh, **SIZES)
     first = embedding(engine.model, DOCUMENTS[0])
-    answers(engine)
+    engine.generate([DOCUMENTS[0]], SamplingParams(max_tokens=2))
     rest = [embedding(engine.model, tokens) for tokens in DOCUMENTS[1:]]
     engine.close()
     return [first, *rest]
