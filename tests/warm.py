@@ -115,6 +115,7 @@ def _become(asked: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(asked["environment"])
     sys.stdin = os.fdopen(0)
+    sys.path.insert(1, str(Path(ROOT, "benchmarks")))  # whose programs find each other as scripts do
     sys.argv = [asked["module"], *asked["arguments"]]
     runpy.run_module(asked["module"], run_name="__main__", alter_sys=True)
 

@@ -44,7 +44,7 @@ def answers(engine: Engine) -> list[Any]:
     rng = np.random.default_rng(8)
     system = rng.integers(0, 97, 40).tolist()
     prompts = [system + rng.integers(0, 97, n).tolist() for n in (3, 30, 17, 1)]
-    params = [SamplingParams(max_tokens=20, n=3, seed=s, top_p=0.95, prompt_logprobs=s == 1) for s in range(4)]
+    params = [SamplingParams(max_tokens=10, n=3, seed=s, top_p=0.95, prompt_logprobs=s == 1) for s in range(4)]
     found = engine.generate(prompts, params)
     assert engine.scheduler.preemptions
     assert engine.scheduler.reused_tokens
@@ -53,7 +53,7 @@ def answers(engine: Engine) -> list[Any]:
     ]
 
 
-SIZES: dict[str, Any] = {"cache_tokens": 200, "page_size": 4, "max_batch": 7, "step_tokens": 24}
+SIZES: dict[str, Any] = {"cache_tokens": 100, "page_size": 4, "max_batch": 7, "step_tokens": 24}
 
 
 def generate(tp: int, pp: int, halves: bool) -> list[Any]:
@@ -88,7 +88,7 @@ def embed(tp: int, pp: int) -> list[list[float]]:
         return []
     engine = Engine(model(halves=False), None, mesh=mesh, **SIZES)
     first = embedding(engine.model, DOCUMENTS[0])
-    answers(engine)
+    engine.generate([DOCUMENTS[0]], SamplingParams(max_tokens=2))
     rest = [embedding(engine.model, tokens) for tokens in DOCUMENTS[1:]]
     engine.close()
     return [first, *rest]

@@ -32,7 +32,12 @@ from tests.parallel.processes import launch
 
 
 @pytest.mark.parametrize(
-    ("tp", "pp", "halves"), [(2, 1, False), (1, 2, True), (2, 2, False), (4, 1, True), (1, 3, False)]
+    ("tp", "pp", "halves"),
+    [
+        (2, 2, True),
+        (1, 3, False),
+        *(pytest.param(*more, marks=pytest.mark.slow) for more in [(2, 1, False), (1, 2, True), (4, 1, True)]),
+    ],
 )
 def test_log_probabilities_are_those_of_one_process(tp, pp, halves):
     expected = answers(Engine(model(halves), None, **SIZES))
@@ -45,13 +50,13 @@ EVERYTHING = Fp8Config(attention=True, skip_first_layers=0, skip_last_layers=0)
 @pytest.mark.parametrize(
     ("tp", "pp", "config"),
     [
-        (2, 1, EVERYTHING),
-        (4, 1, EVERYTHING),
         (2, 1, EVERYTHING.model_copy(update={"granularity": "tensor"})),
-        (1, 3, EVERYTHING),
         (2, 2, Fp8Config()),
+        pytest.param(2, 1, EVERYTHING, marks=pytest.mark.slow),
+        pytest.param(4, 1, EVERYTHING, marks=pytest.mark.slow),
+        pytest.param(1, 3, EVERYTHING, marks=pytest.mark.slow),
     ],
-    ids=["tp2", "tp4", "tp2, a scale per tensor", "pp3", "tp2 pp2, the feed-forward of the middle layer"],
+    ids=["tp2, a scale per tensor", "tp2 pp2, the feed-forward of the middle layer", "tp2", "tp4", "pp3"],
 )
 def test_a_model_in_fp8_is_divided_like_any_other(tp, pp, config, tmp_path):
     save_folder(model(halves=True), tmp_path / "whole")

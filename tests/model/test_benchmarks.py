@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import warm
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def run(name: str, out: Path, *arguments: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / name), *arguments, "--out", str(out)],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    done = warm.run(f"benchmarks.{name}", *arguments, "--out", out)
     assert done.returncode == 0, done.stderr
     (file,) = out.glob("*.json")
     text = file.read_text(encoding="utf-8")
@@ -30,14 +23,22 @@ def run(name: str, out: Path, *arguments: str) -> dict[str, Any]:
     return report
 
 
+def cpu_arms(out: Path, *arms: str) -> dict[str, Any]:
+    report = run("train", out, "--shapes", "tiny", "--seq-len", "64", "--rounds", "1", "--arms", *arms)
+    for arm in report["shapes"]["tiny"]["arms"].values():
+        assert arm["share_of_matmul_peak"] > 0 and arm["peak_mib"] > arm["before_model_mib"] > 0
+    return report
+
+
+def test_an_arm_is_measured_on_a_cpu(tmp_path: Path) -> None:
+    assert cpu_arms(tmp_path, "herdlm")["shapes"]["tiny"]["ratios"] == []
+
+
+@pytest.mark.slow
 def test_cpu_arms_start_from_one_loss_and_are_compared(tmp_path: Path) -> None:
-    report = run(
-        "train.py", tmp_path, "--shapes", "tiny", "--seq-len", "64", "--rounds", "2", "--arms", "herdlm", "transformers"
-    )
+    report = cpu_arms(tmp_path, "herdlm", "transformers")
     arms = report["shapes"]["tiny"]["arms"]
     assert arms["herdlm"]["first_loss"] == pytest.approx(arms["transformers"]["first_loss"], rel=2e-3)
-    for arm in arms.values():
-        assert 0 < arm["share_of_matmul_peak"] < 1 and arm["peak_mib"] > arm["before_model_mib"] > 0
     (ratio,) = report["shapes"]["tiny"]["ratios"]
     speeds = [arms[name]["tokens_per_second"] for name in ("herdlm", "transformers")]
     assert ratio["wall"] == pytest.approx(speeds[0] / speeds[1], abs=1e-3)
@@ -45,7 +46,7 @@ def test_cpu_arms_start_from_one_loss_and_are_compared(tmp_path: Path) -> None:
 
 
 def test_gpu_benchmark_on_a_cpu(tmp_path: Path) -> None:
-    report = run("gpu_train.py", tmp_path, "--device", "cpu", "--tiny", "--eager")
+    report = run("gpu_train", tmp_path, "--device", "cpu", "--tiny", "--eager")
     shape = report["shapes"]["tiny"]
     kinds = [(r["precision"], r["documents"]) for r in shape["runs"]]
     assert kinds == [("bf16", "one per row"), ("bf16", "packed"), ("fp8 linear layers", "one per row")]
@@ -62,11 +63,5 @@ def test_gpu_benchmark_on_a_cpu(tmp_path: Path) -> None:
 
 
 def test_no_gpu_is_said_at_once(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "gpu_train.py"), "--out", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
-    )
+    done = warm.run("benchmarks.gpu_train", "--out", tmp_path, env={"CUDA_VISIBLE_DEVICES": ""})
     assert done.returncode == 2 and "no CUDA device" in done.stderr and not list(tmp_path.iterdir())

@@ -82,7 +82,14 @@ def test_every_step_is_taught_and_tells_how_far_the_teacher_is(whole):
     assert "teacher" in read_manifest(whole[0]).inputs
 
 
-@pytest.mark.parametrize(("key", "cut_at"), [(TAUGHT, 7), (TAUGHT, 17), (TAUGHT.replace("{", '{steps="anneal",'), 18)])
+@pytest.mark.parametrize(
+    ("key", "cut_at"),
+    [
+        (TAUGHT, 7),
+        pytest.param(TAUGHT, 17, marks=pytest.mark.slow),
+        pytest.param(TAUGHT.replace("{", '{steps="anneal",'), 18, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_cut_off_ends_with_the_same_weights(whole, data, teacher, tmp_path, monkeypatch, key, cut_at):  # noqa: F811
     if key is not TAUGHT:
         train(data, tmp_path / "whole", key, teacher=teacher)

@@ -69,7 +69,9 @@ def test_the_run_follows_its_timeline(whole):
     assert config["rope_scaling"]["original_max_position_embeddings"] == 32
 
 
-@pytest.mark.parametrize("cut_at", [3, 29, 30, 34, 35, 39, 44])
+@pytest.mark.parametrize(
+    "cut_at", [3, 35, *(pytest.param(step, marks=pytest.mark.slow) for step in (29, 30, 34, 39, 44))]
+)
 def test_a_run_cut_off_anywhere_ends_with_the_same_weights(whole, data, tmp_path, monkeypatch, cut_at):  # noqa: F811
     read = PretrainBatches.micro_batches
 

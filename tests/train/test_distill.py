@@ -142,6 +142,7 @@ def held_out_loss(model):
     return total / sum(NextToken().normalizer(batch) for batch in held_out), held_out
 
 
+@pytest.mark.slow
 def test_a_student_is_nearer_to_its_teacher_and_better_than_with_as_many_steps_of_text_alone(tmp_path):
     config = TrainConfig(peak_lr=1e-2, warmup_steps=5, precision="float32", anneal_steps=10, weight_decay=0.0)
     teacher = small_model(vocab_size=64)

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests import warm
 
 PROGRAM = Path(__file__).parents[3] / "benchmarks" / "gpu_generate.py"
 
 
 def test_all_engines_run_and_are_compared(tmp_path):
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), "--device", "cpu", "--tiny", "--out", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        check=False,
-    )
+    done = warm.run("benchmarks.gpu_generate", "--device", "cpu", "--tiny", "--out", tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     (file,) = tmp_path.glob("generate-gpu-tiny-*.json")
     report = json.loads(file.read_text(encoding="utf-8"))
@@ -55,12 +47,5 @@ def test_all_engines_run_and_are_compared(tmp_path):
 
 
 def test_no_gpu_is_said_at_once(tmp_path):
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), "--out", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
-        check=False,
-    )
+    done = warm.run("benchmarks.gpu_generate", "--out", tmp_path, env={"CUDA_VISIBLE_DEVICES": ""})
     assert done.returncode == 2 and "no CUDA device" in done.stderr and not list(tmp_path.iterdir())

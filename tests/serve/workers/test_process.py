@@ -57,7 +57,7 @@ def test_addresses_that_cannot_be_had_are_told():
         bind("127.0.0.1", 70000)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_it_listens_to_this_machine_alone_unless_told_and_returns_after_a_signal(folder, number):
     told = []
 
@@ -88,6 +88,7 @@ def test_the_servers_own_process_does_without_torch():
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_model_held_by_two_processes_answers_as_by_one(folder):
     program = PROGRAM.replace("port=0)", "port=0, dtype='float32', tensor_parallel=int(sys.argv[2]))")
     answers, vectors = [], []
