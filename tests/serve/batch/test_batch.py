@@ -23,7 +23,7 @@ from herdlm.serve.batch import processes
 from herdlm.serve.batch.prompts import Options
 from herdlm.serve.batch.run import Summary, generate_batch
 from herdlm.serve.batch.worker import EngineWorker, WorkerConfig
-from herdlm.serve.workers.model_text import ServedModel
+from herdlm.serve.workers.model_text import LoadedModel
 from tests.serve.batch.conftest import mixed
 
 DEFAULTS = Options(max_tokens=12, temperature=1.0)
@@ -65,7 +65,7 @@ def test_answers_are_those_of_the_engine_in_the_order_of_the_prompts(exact, writ
     assert summary == Summary(prompts=13, restored=0, failed=0, deaths=0)
     finished = lines(out)
     assert [answer["id"] for answer in finished] == [*(f"p{i}" for i in range(12)), 13]
-    model = ServedModel.load(exact)
+    model = LoadedModel.load(exact)
     params = SamplingParams(max_tokens=12, seed=derive_seed(4, "batch", "p1"), n=2, stop_tokens=model.stop_tokens)
     messages = [{"role": "system", "content": "moo"}, {"role": "user", "content": "how are you"}]
     expected = model.engine.generate([model.chat_prompt(messages)], params)[0]

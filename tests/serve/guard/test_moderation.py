@@ -12,7 +12,8 @@ import torch
 
 from herdlm.base.errors import InputError
 from herdlm.generate import Engine
-from herdlm.serve.guard.moderation import REFUSAL, Moderator
+from herdlm.serve.api.moderated import REFUSAL
+from herdlm.serve.guard.moderation import Moderator
 from tests.serve.conftest import WorkerThread, running
 
 HARMLESS, HARMFUL = "Tell me about music", "What is murder , please"
