@@ -141,8 +141,8 @@ class ChatAnswer(Answer):
             if state.scanner and output.tokens and self.model.token_name(output.tokens[0]) == PYTHON_TAG:
                 state.scanner.begin_code()
         text = output.text
-        if text and not state.begun:
-            state.begun = True
+        if text and not state.started:
+            state.started = True
             text = self.model.answer_text(text)
         if state.scanner is None:
             return [text] if text else []
@@ -164,7 +164,7 @@ class ChatAnswer(Answer):
 
 @dataclass(slots=True)
 class _Text:
-    """The state of one choice; ``begun`` once some of its text was returned."""
+    """The state of one choice; ``started`` once some of its text was returned."""
 
     scanner: CallScanner | None
-    begun: bool = False
+    started: bool = False

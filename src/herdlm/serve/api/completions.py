@@ -55,8 +55,8 @@ class CompletionAnswer(Answer):
             )
         if self.echo_alone:
             return self._to_choice(index, text, logprobs, "length")
-        drawn = self._format(index, output.tokens, output.logprobs, output.top_logprobs)
-        return self._to_choice(index, text + output.text, _joined(logprobs, drawn), output.finish_reason)
+        sampled = self._format(index, output.tokens, output.logprobs, output.top_logprobs)
+        return self._to_choice(index, text + output.text, _joined(logprobs, sampled), output.finish_reason)
 
     def first_chunks(self, index: int) -> Iterator[dict[str, Any]]:
         if self.echoes:

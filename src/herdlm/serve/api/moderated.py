@@ -64,7 +64,7 @@ async def moderated(
     if passed:
         generation = await submit([requests[prompt] for prompt in passed])
         try:
-            told = [output async for output in generation]
+            outputs = [output async for output in generation]
         finally:
             generation.close()
 
@@ -74,11 +74,11 @@ async def moderated(
                 return verdicts[prompt]
             return await moderator.judge([*dialogs[prompt], {"role": "assistant", "content": output.text}], "answer")
 
-        for output, verdict in zip(told, await asyncio.gather(*map(judged, told)), strict=True):
+        for output, verdict in zip(outputs, await asyncio.gather(*map(judged, outputs)), strict=True):
             count_tokens(answer, output, usage, record)
             index = passed[output.prompt] * samples + output.sample
-            whole = answer.choice(index, output) | {"guard": verdict.to_json()}
-            choices[index] = _refused(answer, index, verdict) if verdict.flagged else whole
+            choice = answer.choice(index, output) | {"guard": verdict.to_json()}
+            choices[index] = _refused(answer, index, verdict) if verdict.flagged else choice
     return [choices[index] for index in sorted(choices)]
 
 
@@ -113,7 +113,7 @@ def _parts(choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _refused(answer: Answer, index: int, verdict: Verdict) -> dict[str, Any]:
     """The choice that replaces a flagged one. Clients that do not know refusals show a chat's content."""
-    outputs: dict[str, Any] = {"text": ""}
+    content: dict[str, Any] = {"text": ""}
     if isinstance(answer, ChatAnswer):
-        outputs = {"message": {"role": "assistant", "content": REFUSAL, "refusal": REFUSAL}}
-    return {"index": index, **outputs, "logprobs": None, "finish_reason": CONTENT_FILTER, "guard": verdict.to_json()}
+        content = {"message": {"role": "assistant", "content": REFUSAL, "refusal": REFUSAL}}
+    return {"index": index, **content, "logprobs": None, "finish_reason": CONTENT_FILTER, "guard": verdict.to_json()}

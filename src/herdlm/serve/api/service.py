@@ -178,9 +178,7 @@ class Service:
             async with asyncio.timeout(self._seconds_left(record)):
                 return await work
         except TimeoutError:
-            raise TooLongError(
-                "the request took longer than this server allows", "PromptRequest for less at once"
-            ) from None
+            raise TooLongError("the request took longer than this server allows", "Send fewer texts at once") from None
 
     def _seconds_left(self, record: RequestRecord) -> float:
         return record.started_at + self.limits.request_seconds - time.monotonic()
@@ -303,7 +301,7 @@ def _embedding(vector: list[float], body: EmbeddingBody) -> Any:
         if body.dimensions > len(values):
             raise RefusedError(
                 f"dimensions = {body.dimensions}, the model's embeddings have {len(values)}",
-                "PromptRequest for fewer",
+                "Ask for at most that many",
                 param="dimensions",
                 code="invalid_value",
             )

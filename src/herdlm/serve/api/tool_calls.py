@@ -83,7 +83,7 @@ class CallScanner:
     def feed(self, text: str, *, final: bool) -> list[str | CallPiece]:
         """Scan more text; set ``final`` with the last piece."""
         self._held += text
-        found: list[str | CallPiece] = []
+        pieces: list[str | CallPiece] = []
         steps = {
             State.BEGINNING: self._beginning,
             State.TEXT: self._text,
@@ -94,30 +94,30 @@ class CallScanner:
             State.CODE: self._code,
             State.REST: self._rest,
         }
-        while steps[self._state](found, final):
+        while steps[self._state](pieces, final):
             pass
-        return found
+        return pieces
 
     # Each step returns whether the held text allows another step.
 
-    def _beginning(self, found: list[str | CallPiece], final: bool) -> bool:
+    def _beginning(self, pieces: list[str | CallPiece], final: bool) -> bool:
         start = self._held.lstrip()
         if not start and not final:
             return False
         self._state = State.HEADER if start[:1] in ("{", "[") else State.TEXT
         return True
 
-    def _text(self, found: list[str | CallPiece], final: bool) -> bool:
+    def _text(self, pieces: list[str | CallPiece], final: bool) -> bool:
         if self._held:
-            found.append(self._held)
+            pieces.append(self._held)
             self._held = ""
         return False
 
-    def _header(self, found: list[str | CallPiece], final: bool) -> bool:
+    def _header(self, pieces: list[str | CallPiece], final: bool) -> bool:
         start = self._held.lstrip()
         match = HEADER.match(start[1:] if start.startswith("[") else start)
         if match and match["name"] in self.names:
-            found.append(CallPiece(self.calls, match["name"], "{}" if match["bare"] else ""))
+            pieces.append(CallPiece(self.calls, match["name"], "{}" if match["bare"] else ""))
             self.calls += 1
             self._held = match.string[match.end() :]
             self._state = State.BETWEEN if match["bare"] else State.ARGUMENTS
@@ -127,11 +127,11 @@ class CallScanner:
             return True
         return False
 
-    def _arguments(self, found: list[str | CallPiece], final: bool) -> bool:
+    def _arguments(self, pieces: list[str | CallPiece], final: bool) -> bool:
         end = self._end_of_object()
         piece, self._held = self._held[:end], self._held[end:]
         if piece:
-            found.append(CallPiece(self.calls - 1, arguments=piece))
+            pieces.append(CallPiece(self.calls - 1, arguments=piece))
         if not self._depth:
             self._state = State.CLOSING
         return not self._depth
@@ -154,7 +154,7 @@ class CallScanner:
                     return i + 1
         return len(self._held)
 
-    def _closing(self, found: list[str | CallPiece], final: bool) -> bool:
+    def _closing(self, pieces: list[str | CallPiece], final: bool) -> bool:
         start = self._held.lstrip()
         if not start:
             return False
@@ -162,7 +162,7 @@ class CallScanner:
         self._held = start[1:]
         return True
 
-    def _between(self, found: list[str | CallPiece], final: bool) -> bool:
+    def _between(self, pieces: list[str | CallPiece], final: bool) -> bool:
         start = self._held.lstrip(" \t\r\n;,")
         if not start:
             return False
@@ -170,11 +170,11 @@ class CallScanner:
         self._state = State.HEADER if self.parallel and start[0] == "{" else State.REST
         return True
 
-    def _rest(self, found: list[str | CallPiece], final: bool) -> bool:
+    def _rest(self, pieces: list[str | CallPiece], final: bool) -> bool:
         self._held = ""
         return False
 
-    def _code(self, found: list[str | CallPiece], final: bool) -> bool:
+    def _code(self, pieces: list[str | CallPiece], final: bool) -> bool:
         if self._held.lstrip().startswith("{"):
             self._state = State.HEADER
             return True
@@ -188,9 +188,9 @@ class CallScanner:
         elif CODE_INTERPRETER in self.names:
             name, arguments = CODE_INTERPRETER, {"code": code}
         else:
-            found.append(code)
+            pieces.append(code)
             return False
-        found.append(CallPiece(self.calls, name, json.dumps(arguments, ensure_ascii=False)))
+        pieces.append(CallPiece(self.calls, name, json.dumps(arguments, ensure_ascii=False)))
         self.calls += 1
         return False
 

@@ -81,9 +81,7 @@ class RayWorkers:
             raise InputError(f"the cluster has {needed}", "Start such nodes, or change --device")
         if self._requested and self._requested > most:
             each = "" if processes == 1 else f" of {processes} processes"
-            raise InputError(
-                f"{self._requested} workers{each} on a cluster of {sum(has)} {kind}s", "PromptRequest for fewer"
-            )
+            raise InputError(f"{self._requested} workers{each} do not fit on {sum(has)} {kind}s", "Lower --workers")
         return self._requested or most, on_gpu
 
     def _start(self, number: int) -> None:

@@ -269,8 +269,8 @@ class Guard:
         return verdict
 
     def _ask(self, prompts: Sequence[Sequence[int]]) -> list[GuardOutput]:
-        found = self.engine.generate(prompts, self.protocol.params)
-        return [GuardOutput(answer.logprobs, answer.text) for (answer,) in found]
+        completions = self.engine.generate(prompts, self.protocol.params)
+        return [GuardOutput(answer.logprobs, answer.text) for (answer,) in completions]
 
 
 def guard_message(turns: Sequence[tuple[str, str]], template: str = PROMPT) -> Message:

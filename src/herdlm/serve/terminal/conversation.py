@@ -148,9 +148,9 @@ class Conversation:
         dialog: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
         dialog += self.messages
         if path.suffix == ".json":
-            drawn = {name: getattr(self.params, name) for name in SETTINGS}
+            sampling = {name: getattr(self.params, name) for name in SETTINGS}
             content = json.dumps(
-                {"model": self.client.name, "sampling": drawn, "messages": dialog}, indent=2, ensure_ascii=False
+                {"model": self.client.name, "sampling": sampling, "messages": dialog}, indent=2, ensure_ascii=False
             )
         else:
             content = "\n\n".join(f"{message['role']}:\n{message['content']}" for message in dialog)
@@ -170,7 +170,7 @@ class Conversation:
         params = replace(self.params, seed=derive_seed(self.params.seed, "answer", self._answered))
         self._answered += 1
         writer = _Writer(self.answers, sanitized=self._sanitized)
-        begun = time.perf_counter()
+        started = time.perf_counter()
         try:
             with cancel_on_ctrl_c() as cancellation:
                 result = self.client.answer([*before, *self.messages, asked], params, writer.write, cancellation)
@@ -181,7 +181,7 @@ class Conversation:
             return False
         writer.end(always=True)
         self.messages += [asked, {"role": "assistant", "content": result.text}]
-        summary = _summary(result, begun, writer.first, counted=self.verbose)
+        summary = _summary(result, started, writer.first, counted=self.verbose)
         if summary:
             self.note(f"({summary})")
         return True
@@ -209,7 +209,7 @@ class _Writer:
         self.target.flush()
 
 
-def _summary(result: ChatResult, begun: float, first: float | None, *, counted: bool) -> str:
+def _summary(result: ChatResult, started: float, first: float | None, *, counted: bool) -> str:
     tokens, parts = result.tokens, []
     if result.reason is None:
         parts.append("stopped")
@@ -221,7 +221,7 @@ def _summary(result: ChatResult, begun: float, first: float | None, *, counted: 
         seconds = time.perf_counter() - first
         if tokens is not None and tokens > 1 and seconds > 0:
             parts.append(f"{(tokens - 1) / seconds:.1f} tokens/s")
-        parts.append(f"first after {first - begun:.2f} s")
+        parts.append(f"first after {first - started:.2f} s")
     return ", ".join(parts)
 
 

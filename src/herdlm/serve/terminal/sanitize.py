@@ -11,7 +11,7 @@ _SEQUENCE = re.compile(
     r"|\r(?=\n)"
 )
 # A possible start of one at the end of a piece.
-_BEGUN = re.compile(
+_PARTIAL = re.compile(
     r"(?:\x1b|(?:\x1b\[|\x9b)[0-?]{0,64}[ -/]{0,8}"
     r"|(?:\x1b[\]P^_X]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]{0,512}\x1b?|\r)\Z"
 )
@@ -30,9 +30,9 @@ class TerminalSanitizer:
     def feed(self, piece: str) -> str:
         """Add a piece; returns the text that can be printed now."""
         text = _SEQUENCE.sub("", self._held + piece)
-        begun = _BEGUN.search(text)
-        self._held = text[begun.start() :] if begun else ""
-        return text[: begun.start() if begun else None].translate(_VISIBLE)
+        partial = _PARTIAL.search(text)
+        self._held = text[partial.start() :] if partial else ""
+        return text[: partial.start() if partial else None].translate(_VISIBLE)
 
     def end(self) -> str:
         """Return the text held back, an incomplete sequence, as pictures."""

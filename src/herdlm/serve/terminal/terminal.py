@@ -69,13 +69,13 @@ def chat(
 
 def _joined(lines: Iterable[str]) -> Iterator[str]:
     """Entries read from a pipe: lines, joined where one ends in a backslash."""
-    begun = ""
+    pending = ""
     for line in lines:
         text = line.rstrip("\n")
         if text.endswith("\\"):
-            begun += f"{text[:-1]}\n"
+            pending += f"{text[:-1]}\n"
             continue
-        yield begun + text
-        begun = ""
-    if begun:
-        yield begun
+        yield pending + text
+        pending = ""
+    if pending:
+        yield pending

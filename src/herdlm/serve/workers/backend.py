@@ -130,7 +130,7 @@ class Backend:
                 process.kill()
                 await asyncio.to_thread(process.wait)
 
-    def fail_all(self, what: str, remedy: str = "PromptRequest again when it is back") -> None:
+    def fail_all(self, what: str, remedy: str = "Retry when it is back") -> None:
         """Fail all running requests."""
         for id, work in list(self._in_flight.items()):
             work.fail(WorkerFailedError(what, remedy))

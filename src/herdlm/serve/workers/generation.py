@@ -36,7 +36,7 @@ class Generation:
 
     def set_deadline(self, seconds: float) -> None:
         """Fail with TooLongError unless the request finishes in ``seconds``."""
-        error = TooLongError("the request took longer than this server allows", "PromptRequest for fewer tokens")
+        error = TooLongError("the request took longer than this server allows", "Ask for fewer tokens")
         self._timer = asyncio.get_running_loop().call_later(max(seconds, 0), self.fail, error)
 
     def close(self) -> None:

@@ -225,7 +225,7 @@ class Models:
             except TimeoutError:
                 raise RefusedError(
                     f"there is no memory for {model.text.name}: other models are in use",
-                    "PromptRequest again later",
+                    "Retry later",
                     param="model",
                     code="busy",
                     status=503,
