@@ -231,7 +231,7 @@ def test_a_part_of_another_run_or_of_something_else_is_refused(exact, write, tmp
         generate_batch(exact, prompts, out, seed=1, quiet=True)
     assert part.read_bytes() == begun
     part.write_text("dear diary\n")
-    with pytest.raises(InputError, match="no unfinished file"):
+    with pytest.raises(InputError, match="not an unfinished file"):
         generate_batch(exact, prompts, out, quiet=True)
     assert part.read_text() == "dear diary\n"
 
@@ -279,12 +279,12 @@ def test_a_model_that_cannot_be_loaded_is_the_users_error(exact, write, tmp_path
         ),
         ("{}", ":2: the line: .*either prompt or messages"),
         ('{"messages": [{"role": "owner", "content": "b"}]}', ":2: messages.0.role"),
-        ('{"prompt": "a", "id": "first"}', ':2: id "first" is that of line 1'),
+        ('{"prompt": "a", "id": "first"}', ':2: id "first" is also on line 1'),
         ('{"prompt": "a", "top_p": 0.0}', ":2: top_p = 0.0"),
         ('{"prompt": "a", "n": "2"}', ":2: n: Input should be a valid integer"),
         ('{"prompt": "a", "logit_bias": {"cow": 1}}', ":2: logit_bias"),
         ('{"prompt": "a", "grammar": {"regex": "["}}', ":2: the regular expression"),
-        ('{"prompt": "a", "grammar": {"regex": "a", "lark": "b"}}', ":2: grammar: .*give one of"),
+        ('{"prompt": "a", "grammar": {"regex": "a", "lark": "b"}}', ":2: grammar: .*give exactly one of"),
         ('{"prompt": "a", "grammar": {"json_schema": {"not": {}}}}', ":2: the JSON schema"),
     ],
 )

@@ -172,5 +172,5 @@ def test_a_model_that_is_no_guard_stops_the_start(folder, tmp_path):
         finally:
             await moderator.stop()
 
-    with pytest.raises(InputError, match="is no guard|no room for a turn"):
+    with pytest.raises(InputError, match="is not a guard|no room for a turn"):
         asyncio.run(start())

@@ -49,7 +49,7 @@ def test_a_port_in_use_is_told_before_the_model_is_loaded(folder):
 
 
 def test_addresses_that_cannot_be_had_are_told():
-    with pytest.raises(InputError, match=r"192\.0\.2\.1 is no address of this machine"):
+    with pytest.raises(InputError, match=r"192\.0\.2\.1 is not an address of this machine"):
         bind("192.0.2.1", 8000)
     with pytest.raises(InputError, match=r"host no\.such\.host\.invalid is unknown"):
         bind("no.such.host.invalid", 8000)

@@ -118,7 +118,7 @@ class Answers:
             raise InputError(f"{self.part} is not an unfinished file of answers", "Give another --out") from error
         if differing:
             raise InputError(
-                f"{self.part} belongs to a run with a different {', '.join(differing)}",
+                f"{self.part} belongs to a run that differs in {', '.join(differing)}",
                 "Give another --out, or delete the file to start over",
             )
 
