@@ -1,1 +1,1 @@
-"""A model at work: an OpenAI-compatible server, a terminal client, and single answers, all on the one engine."""
+"""Uses of a model: an OpenAI-compatible server, terminal chat, single answers and files of prompts, on one engine."""

@@ -1,4 +1,4 @@
-"""What Prometheus reads at ``/metrics``: counters and histograms of requests, and the engines' state at that moment."""
+"""Prometheus metrics: counters and histograms of requests, and gauges of the engines' state."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ ROUTES = (
 
 
 class Metrics:
-    """The server's own registry: several servers in one process do not mix."""
+    """One server's metrics, in a registry of its own so that several servers can share a process."""
 
     def __init__(self, models: Models, concurrency: ConcurrencyLimiter) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "herdlm_requests", "Requests answered", ("route", "model", "status"), registry=self.registry
         )
-        self.prompt_tokens = self._counter("herdlm_prompt_tokens", "Tokens of prompts taken in")
-        self.cached_tokens = self._counter("herdlm_cached_prompt_tokens", "Of these, found in the prefix cache")
-        self.generated_tokens = self._counter("herdlm_generated_tokens", "Tokens drawn")
-        self.seconds = self._histogram("herdlm_request_seconds", "From request to the answer's end", SECONDS)
+        self.prompt_tokens = self._counter("herdlm_prompt_tokens", "Prompt tokens received")
+        self.cached_tokens = self._counter("herdlm_cached_prompt_tokens", "Prompt tokens found in the prefix cache")
+        self.generated_tokens = self._counter("herdlm_generated_tokens", "Tokens sampled")
+        self.seconds = self._histogram("herdlm_request_seconds", "Time from the request to its answer's end", SECONDS)
         self.first_token = self._histogram(
-            "herdlm_time_to_first_token_seconds", "From request to a stream's first token", SECONDS
+            "herdlm_time_to_first_token_seconds", "Time from the request to a stream's first token", SECONDS
         )
         self.per_token = self._histogram(
-            "herdlm_time_per_output_token_seconds", "Mean time between a streamed answer's tokens", TOKEN_SECONDS
+            "herdlm_time_per_output_token_seconds", "Mean time between tokens of a streamed answer", TOKEN_SECONDS
         )
         self.registry.register(_EngineCollector(models, concurrency))
 
     def count(self, record: RequestRecord) -> None:
-        """Count a record that has ended."""
+        """Count a request that has ended."""
         model = record.model
         self.requests.labels(_route(record.path), model, str(record.status)).inc()
         if not model:
@@ -64,7 +64,7 @@ class Metrics:
                 self.per_token.labels(model).observe(spent / (record.completion_tokens - 1))
 
     def text(self) -> bytes:
-        """All of it in Prometheus's text format."""
+        """All metrics in Prometheus's text format."""
         return generate_latest(self.registry)
 
     def _counter(self, name: str, text: str) -> Counter:
@@ -75,7 +75,7 @@ class Metrics:
 
 
 class _EngineCollector(Collector):
-    """The engines' state, read when it is asked for."""
+    """Reads the engines' state at each scrape."""
 
     def __init__(self, models: Models, concurrency: ConcurrencyLimiter) -> None:
         self.models, self.concurrency = models, concurrency
@@ -84,16 +84,16 @@ class _EngineCollector(Collector):
         """The metrics of all models."""
         yield GaugeMetricFamily("herdlm_answers_underway", "Answers running or waiting", value=self.concurrency.samples)
         yield CounterMetricFamily("herdlm_model_loads", "Models loaded", value=self.models.loads)
-        yield CounterMetricFamily("herdlm_model_evictions", "Models unloaded for others", value=self.models.evictions)
+        yield CounterMetricFamily("herdlm_model_evictions", "Models unloaded to make room", value=self.models.evictions)
         gauges = {
             "herdlm_batch_size": ("Samples in the batch", "running"),
-            "herdlm_queue_length": ("Samples that wait for room in the batch", "waiting"),
-            "herdlm_cache_pages_held": ("Cache pages that running samples hold", "held_pages"),
-            "herdlm_cache_pages": ("Cache pages in all", "total_pages"),
+            "herdlm_queue_length": ("Samples waiting for room in the batch", "waiting"),
+            "herdlm_cache_pages_held": ("Cache pages held by running samples", "held_pages"),
+            "herdlm_cache_pages": ("Cache pages in total", "total_pages"),
         }
         counters = {
-            "herdlm_preemptions": ("Samples put back because pages ran out", "preemptions"),
-            "herdlm_prefix_tokens_reused": ("Prompt tokens not computed again", "reused_tokens"),
+            "herdlm_preemptions": ("Samples preempted because pages ran out", "preemptions"),
+            "herdlm_prefix_tokens_reused": ("Prompt tokens served from the prefix cache", "reused_tokens"),
         }
         for name, (text, attribute) in gauges.items():
             gauge = GaugeMetricFamily(name, text, labels=("model",))
@@ -105,9 +105,9 @@ class _EngineCollector(Collector):
             for model in self.models:
                 counter.add_metric((model.text.name,), getattr(model.backend.stats, attribute))
             yield counter
-        use = GaugeMetricFamily("herdlm_cache_use_ratio", "Share of cache pages held", labels=("model",))
-        loaded = GaugeMetricFamily("herdlm_model_loaded", "1 where the model is loaded", labels=("model",))
-        restarts = CounterMetricFamily("herdlm_worker_restarts", "Workers started after a death", labels=("model",))
+        use = GaugeMetricFamily("herdlm_cache_use_ratio", "Fraction of cache pages held", labels=("model",))
+        loaded = GaugeMetricFamily("herdlm_model_loaded", "1 if the model is loaded", labels=("model",))
+        restarts = CounterMetricFamily("herdlm_worker_restarts", "Workers restarted after a crash", labels=("model",))
         for model in self.models:
             stats, label = model.backend.stats, (model.text.name,)
             use.add_metric(label, stats.held_pages / stats.total_pages if stats.total_pages else 0.0)
@@ -117,7 +117,7 @@ class _EngineCollector(Collector):
 
 
 def _route(path: str) -> str:
-    """The route of a path, so that what clients make up adds no series."""
+    """The route of a path; unknown paths share one, so that clients cannot add series."""
     for route in ROUTES:
         if path == route or path.startswith(f"{route}/"):
             return route

@@ -1,4 +1,4 @@
-"""The server process: its address, its log, its end."""
+"""The server process: its address, its logging and its shutdown."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from herdlm.serve.workers.models import Models
 
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 60
-CLOSE_SECONDS = 2  # for connections to close once nothing is under way
+CLOSE_SECONDS = 2  # for connections to close once no request is in flight
 
-# The access log is a line of JSON per request; prompts and answers are not in it unless asked for.
+# The access log is one line of JSON per request.
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -53,7 +53,7 @@ LOGGING: dict[str, Any] = {
 
 
 def print_line(line: str) -> None:
-    """Write a line to standard error at once."""
+    """Write a line to standard error and flush it."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
@@ -78,30 +78,28 @@ def serve(
     seed: int = 0,
     ready: Callable[[str, str], None] | None = None,
 ) -> None:
-    """Serve models until SIGTERM or Ctrl-C; the first is loaded at once, others when they are asked for.
+    """Serve models until SIGTERM or Ctrl-C. Loads the first model at once, others on demand.
 
     Args:
-        models: each a model folder or a run, whose flagship is meant then; or ``NAME=FOLDER`` to name it.
-        port: 0 for any free one.
-        tensor_parallel, pipeline_parallel: processes of this machine that hold each model between them.
-        cache_tokens: of each model's key/value cache; by default see :class:`herdlm.generate.engine.Engine`.
-        memory_gib: the most that loaded models and the guard may take; the model used longest ago is unloaded for
-            another.
+        models: model folders or runs (a run means its flagship), each as ``FOLDER`` or ``NAME=FOLDER``.
+        port: 0 for any free port.
+        tensor_parallel, pipeline_parallel: processes of this machine that share each model.
+        cache_tokens: size of each model's key/value cache; see :class:`herdlm.generate.engine.Engine` for the default.
+        memory_gib: memory limit for loaded models and the guard together. The least recently used model is unloaded to
+            make room.
         keys: a file of API keys; see :class:`herdlm.serve.access.keys.KeyFile`.
-        no_keys: let everyone in, also at addresses that other machines reach.
-        log_texts: put prompts into the access log.
-        guard: a guard model's folder; it judges prompts and answers, see :mod:`herdlm.serve.guard.moderation`.
-        guard_threshold: the least score that is refused.
+        no_keys: let everyone in, even at an address that other machines can reach.
+        log_texts: write prompts to the access log.
+        guard: folder of a guard model that judges prompts and answers; see :mod:`herdlm.serve.guard.moderation`.
+        guard_threshold: scores from this one on are refused.
         seed: see :func:`herdlm.serve.api.app.create_app`.
-        ready: called once requests are answered, with the first model's name and the base URL; by default one line
-            says so.
+        ready: called with the first model's name and the base URL when the server accepts requests; by default the
+            server prints one line.
 
     Raises:
-        InputError: there is no usable model, the address cannot be had, or it is open to others without keys.
+        InputError: a model or the address is unusable, or other machines can reach the address and there are no keys.
     """
-    texts = [
-        _read_model(model) for model in models
-    ]  # wrong paths are told before anything is loaded, as are used ports
+    texts = [_read_model(model) for model in models]  # wrong paths fail before anything is loaded
     moderator = None if guard is None else Moderator(guard, guard_threshold, device=device, dtype=dtype)
     served = Models(
         texts,
@@ -109,7 +107,7 @@ def serve(
         dtype=dtype,
         cache_tokens=cache_tokens,
         memory_gib=memory_gib,
-        guard=moderator,
+        guard_bytes=None if moderator is None else lambda: moderator.bytes,
         tensor_parallel=tensor_parallel,
         pipeline_parallel=pipeline_parallel,
     )
@@ -119,8 +117,8 @@ def serve(
     with bind(host, port) as listener:
         if key_file is None and not no_keys and not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
             raise InputError(
-                f"{host} can be reached from other machines, and there are no API keys",
-                "Give --keys FILE (herdlm keys add makes one), or --no-keys to let everyone in",
+                f"other machines can reach {host}, and there are no API keys",
+                "Give --keys FILE (herdlm keys add creates one), or --no-keys to let everyone in",
             )
         with _address_errors(host, port):
             listener.listen(BACKLOG)
@@ -147,7 +145,7 @@ def bind(host: str, port: int) -> socket.socket:
     """A socket bound to an address, not listening yet.
 
     Raises:
-        InputError: the address is in use, not this machine's, or not allowed.
+        InputError: the address is in use, belongs to another machine, or is not allowed.
     """
     if not 0 <= port <= 65535:
         raise InputError(f"port {port} is not between 0 and 65535", "Choose another with --port")
@@ -164,16 +162,16 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def base_url(listener: socket.socket) -> str:
-    """What a client is given as base URL."""
+    """The base URL for clients of a bound socket."""
     host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
 
 
 class Server(uvicorn.Server):
-    """Loads the first model, says when it is ready, and after a signal drains before it returns.
+    """Loads the first model, announces that it is ready, and drains after a signal.
 
-    Draining: new requests get status 503 with Retry-After, those under way may end within the limit, and what is left
-    then is told that the server shuts down. A second signal ends it at once.
+    While draining, new requests get status 503 with Retry-After, and running ones may finish within the limit. Then the
+    server fails the rest. A second signal ends it at once.
     """
 
     def __init__(self, app: FastAPI, announce: Callable[[], None]) -> None:
@@ -195,8 +193,8 @@ class Server(uvicorn.Server):
         self._draining: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to answer, and say so."""
-        if self._moderator:  # first, as what it takes is not there for models
+        """Load the first model, start to accept requests and announce it."""
+        if self._moderator:  # first: its memory is not available to models
             await self._moderator.start()
         (await self._models.lease(self._models.default.text.name)).close()
         await super().startup(sockets)
@@ -204,7 +202,7 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Let SIGTERM and SIGINT end the server. Uvicorn's own raises them again, as if the process had been killed."""
+        """Make SIGTERM and SIGINT drain the server. Uvicorn's own version raises them again after the shutdown."""
         self._loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -217,11 +215,11 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Take a signal. May run in the middle of anything, so the loop does the rest."""
+        """Handle a signal. It may interrupt anything, so the event loop does the rest."""
         self._loop.call_soon_threadsafe(self.end)
 
     def end(self) -> None:
-        """Begin to drain; where that has begun, end at once. Belongs to the server's asyncio thread."""
+        """Start to drain; if already draining, end at once. Call it in the asyncio thread."""
         if not self.started:
             assert self._main is not None
             self._main.cancel()
@@ -253,7 +251,7 @@ def _address_errors(host: str, port: int) -> Iterator[None]:
         if error.errno == errno.EADDRINUSE:
             raise InputError(f"{host}:{port} is in use", "Choose another port with --port") from error
         if error.errno == errno.EADDRNOTAVAIL:
-            raise InputError(f"{host} is no address of this machine", "Check --host") from error
+            raise InputError(f"{host} is not an address of this machine", "Check --host") from error
         if error.errno == errno.EACCES:
             raise InputError(f"{host}:{port} is not allowed", "Choose a port of 1024 or above with --port") from error
         raise InputError(f"{host}:{port} cannot be used: {error.strerror}", "Check --host and --port") from error

@@ -1,4 +1,4 @@
-"""Limits: of keys, of the server, of single requests; who comes too early is told when to come again."""
+"""Limits of keys, of the server and of single requests; requests over a limit get 429 with Retry-After."""
 
 import asyncio
 import json
@@ -81,7 +81,7 @@ def test_a_keys_requests_and_tokens_are_counted_by_the_minute():
 def test_a_crowd_is_bounded_and_tells_when_to_come_again():
     clock = Clock()
     concurrency = ConcurrencyLimiter(4, clock)
-    with pytest.raises(RefusedError, match="At most 4") as caught:
+    with pytest.raises(RefusedError, match="at most 4") as caught:
         concurrency.acquire(5)
     assert caught.value.status == 400
     concurrency.acquire(4)
@@ -115,7 +115,7 @@ def test_a_key_has_so_many_requests_at_once(slow):
     with slow.client_with(slow.keys["one"]) as client:
         stream = client.completions.create(**TEXT, stream=True)
         next(stream)
-        with pytest.raises(openai.RateLimitError, match="1 requests under way") as caught:
+        with pytest.raises(openai.RateLimitError, match="1 requests running") as caught:
             client.completions.create(**TEXT)
         assert caught.value.response.headers["retry-after"] == "1"
         stream.close()
@@ -136,7 +136,7 @@ def test_a_full_server_says_429_and_when_to_come_again(slow):
     with slow.client_with(slow.keys["all"]) as client:
         stream = client.completions.create(**TEXT, n=3, stream=True)
         next(stream)
-        with pytest.raises(openai.RateLimitError, match="3 answers under way") as caught:
+        with pytest.raises(openai.RateLimitError, match="3 answers running") as caught:
             client.completions.create(**TEXT)
         assert int(caught.value.response.headers["retry-after"]) >= 1
         stream.close()

@@ -196,7 +196,7 @@ def test_the_model_is_listed(client):
     assert (listed.id, listed.object, listed.max_model_len) == ("flagship", "model", 256)
     assert abs(listed.created - time.time()) < 3600
     assert client.models.retrieve("flagship") == listed
-    with pytest.raises(openai.NotFoundError, match=r"no model 'gpt-9' here\. This server has flagship"):
+    with pytest.raises(openai.NotFoundError, match=r"this server has no model 'gpt-9'\. It has flagship"):
         client.models.retrieve("gpt-9")
 
 

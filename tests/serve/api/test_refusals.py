@@ -101,17 +101,17 @@ def test_the_same_parameters_may_ask_for_nothing(post):
         ({"min_p": -0.1}, "min_p", "greater than or equal to 0"),
         ({"top_logprobs": 3}, "top_logprobs", "without logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "less than or equal to 20"),
-        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "belongs to type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "needs json_schema"),
         ({"tool_choice": "auto"}, "tool_choice", "without tools"),
         ({"tools": [TOOL], "tool_choice": NAMED}, "tool_choice", "'g', which is not among the tools"),
         ({"tools": [TOOL, TOOL]}, "tools", "two tools are called f"),
         ({"tools": [TOOL], "response_format": {"type": "json_object"}}, "response_format", "cannot call tools"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.tool_call_id", "need tool_call_id"),
         (
-            {"messages": [{"role": "tool", "content": "x"}]},
+            {"messages": [{"role": "tool", "content": "x", "tool_call_id": "c"}]},
             "messages.0.tool_call_id",
-            "belongs to messages of role tool",
+            "no earlier call",
         ),
-        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "c"}]}, "messages.0.tool_call_id", "no call"),
     ],
 )
 def test_wrong_values_are_named(post, changes, param, says):
@@ -143,9 +143,9 @@ def test_unknown_parameters_are_refused_with_the_nearest_known(post):
     [
         ({"best_of": 1, "n": 2}, "best_of", "less than n"),
         ({"best_of": 3, "stream": True}, "best_of", "set stream to false"),
-        ({"max_tokens": 0}, "max_tokens", "prompt alone with echo"),
+        ({"max_tokens": 0}, "max_tokens", "set echo to get the prompt only"),
         ({"logprobs": 21}, "logprobs", "less than or equal to 20"),
-        ({"echo": True, "logprobs": 1, "stream": True}, "stream", "told whole"),
+        ({"echo": True, "logprobs": 1, "stream": True}, "stream", "no prompt log-probabilities"),
     ],
 )
 def test_wrong_values_of_completions_are_named(post, changes, param, says):

@@ -23,7 +23,7 @@ from herdlm.serve.batch import processes
 from herdlm.serve.batch.prompts import Options
 from herdlm.serve.batch.run import Summary, generate_batch
 from herdlm.serve.batch.worker import EngineWorker, WorkerConfig
-from herdlm.serve.workers.model_text import ServedModel
+from herdlm.serve.workers.model_text import LoadedModel
 from tests.serve.batch.conftest import mixed
 
 DEFAULTS = Options(max_tokens=12, temperature=1.0)
@@ -65,7 +65,7 @@ def test_answers_are_those_of_the_engine_in_the_order_of_the_prompts(exact, writ
     assert summary == Summary(prompts=13, restored=0, failed=0, deaths=0)
     finished = lines(out)
     assert [answer["id"] for answer in finished] == [*(f"p{i}" for i in range(12)), 13]
-    model = ServedModel.load(exact)
+    model = LoadedModel.load(exact)
     params = SamplingParams(max_tokens=12, seed=derive_seed(4, "batch", "p1"), n=2, stop_tokens=model.stop_tokens)
     messages = [{"role": "system", "content": "moo"}, {"role": "user", "content": "how are you"}]
     expected = model.engine.generate([model.chat_prompt(messages)], params)[0]
@@ -231,7 +231,7 @@ def test_a_part_of_another_run_or_of_something_else_is_refused(exact, write, tmp
         generate_batch(exact, prompts, out, seed=1, quiet=True)
     assert part.read_bytes() == begun
     part.write_text("dear diary\n")
-    with pytest.raises(InputError, match="no unfinished file"):
+    with pytest.raises(InputError, match="not an unfinished file"):
         generate_batch(exact, prompts, out, quiet=True)
     assert part.read_text() == "dear diary\n"
 
@@ -279,12 +279,12 @@ def test_a_model_that_cannot_be_loaded_is_the_users_error(exact, write, tmp_path
         ),
         ("{}", ":2: the line: .*either prompt or messages"),
         ('{"messages": [{"role": "owner", "content": "b"}]}', ":2: messages.0.role"),
-        ('{"prompt": "a", "id": "first"}', ':2: id "first" is that of line 1'),
+        ('{"prompt": "a", "id": "first"}', ':2: id "first" is also on line 1'),
         ('{"prompt": "a", "top_p": 0.0}', ":2: top_p = 0.0"),
         ('{"prompt": "a", "n": "2"}', ":2: n: Input should be a valid integer"),
         ('{"prompt": "a", "logit_bias": {"cow": 1}}', ":2: logit_bias"),
         ('{"prompt": "a", "grammar": {"regex": "["}}', ":2: the regular expression"),
-        ('{"prompt": "a", "grammar": {"regex": "a", "lark": "b"}}', ":2: grammar: .*give one of"),
+        ('{"prompt": "a", "grammar": {"regex": "a", "lark": "b"}}', ":2: grammar: .*give exactly one of"),
         ('{"prompt": "a", "grammar": {"json_schema": {"not": {}}}}', ":2: the JSON schema"),
     ],
 )

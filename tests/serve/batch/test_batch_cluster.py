@@ -73,7 +73,7 @@ def test_a_cluster_answers_the_same_and_survives_the_death_of_a_worker(
 def test_what_the_cluster_cannot_do_is_refused(address: str, exact: Path, write: Write, tmp_path: Path) -> None:
     prompts = write(mixed(2))
     for wrong, message in (
-        ({"workers": 9}, "9 workers on a cluster of 2 CPUs"),
+        ({"workers": 9}, "9 workers do not fit on 2 CPUs"),
         ({"device": "cuda"}, "no GPU"),
         ({"tensor_parallel": 2}, "no node with 2 CPUs"),
         ({"dtype": "float8"}, "dtype"),
@@ -93,7 +93,7 @@ def test_a_worker_may_be_a_group_of_processes_on_a_node_that_has_room(
     node = cluster.add_node(num_cpus=3, object_store_memory=100 << 20)
     cluster.wait_for_nodes()
     try:
-        with pytest.raises(InputError, match="2 workers of 2 processes on a cluster of 5 CPUs"):
+        with pytest.raises(InputError, match="2 workers of 2 processes do not fit on 5 CPUs"):
             generate_batch(exact, prompts, tmp_path / "there", cluster=cluster.address, pipeline_parallel=2, workers=2)
         generate_batch(exact, prompts, tmp_path / "there", cluster=cluster.address, pipeline_parallel=2, quiet=True)
     finally:

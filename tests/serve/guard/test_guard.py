@@ -199,7 +199,7 @@ def test_a_guard_may_bring_its_own_wording(guard_folder: Path, tmp_path: Path) -
 def test_what_cannot_guard_is_refused(guard_folder: Path, tmp_path: Path, tokenizer: Tokenizer, guard: Guard) -> None:
     save_folder(small_model(max_seq_len=1024), tmp_path / "chat")
     tokenizer.save(tmp_path / "chat")
-    with pytest.raises(InputError, match="is no guard"):
+    with pytest.raises(InputError, match="is not a guard"):
         Guard.load(tmp_path / "chat", device="cpu", dtype="float32")
     for threshold in (0.0, -1.0, 1.5, float("nan")):
         with pytest.raises(InputError, match="guard threshold"):

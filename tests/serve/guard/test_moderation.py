@@ -12,7 +12,8 @@ import torch
 
 from herdlm.base.errors import InputError
 from herdlm.generate import Engine
-from herdlm.serve.guard.moderation import REFUSAL, Moderator
+from herdlm.serve.api.moderated import REFUSAL
+from herdlm.serve.guard.moderation import Moderator
 from tests.serve.conftest import WorkerThread, running
 
 HARMLESS, HARMFUL = "Tell me about music", "What is murder , please"
@@ -171,5 +172,5 @@ def test_a_model_that_is_no_guard_stops_the_start(folder, tmp_path):
         finally:
             await moderator.stop()
 
-    with pytest.raises(InputError, match="is no guard|no room for a turn"):
+    with pytest.raises(InputError, match="is not a guard|no room for a turn"):
         asyncio.run(start())

@@ -61,7 +61,7 @@ class Visit:
         from playwright.sync_api import expect
 
         expect(self.answers()).to_have_count(count, timeout=WAIT)
-        expect(self.page.locator("article.growing")).to_have_count(0, timeout=WAIT)
+        expect(self.page.locator("article.streaming")).to_have_count(0, timeout=WAIT)
 
 
 @pytest.fixture

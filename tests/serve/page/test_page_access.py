@@ -51,7 +51,7 @@ def fill(seen):
     """A conversation with everything that the page can show."""
     seen.say("Hello\nthere")
     seen.finished()
-    seen.page.get_by_label("Beside it").select_option("small")
+    seen.page.get_by_label("Compare with").select_option("small")
     seen.say("Both")
     seen.finished(3)
     seen.page.locator("input[name=probabilities]").evaluate("(box) => box.click()")
@@ -152,7 +152,7 @@ def test_the_whole_page_is_reached_and_left_by_tab_in_the_order_of_reading(visit
     named = [
         "Skip to the question",
         "model",
-        "beside",
+        "compare",
         "new",
         "export",
         "theme",
@@ -196,7 +196,7 @@ def test_enter_sends_and_shift_enter_begins_a_line_and_composing_does_neither(vi
 def test_nothing_sticks_out_of_the_window(visit, scripted, width):
     scripted.answer = lambda body: [f"{ANSWER}\n{'longword' * 60} `{'code' * 60}`\n\n|{'cell|' * 30}\n|{'-|' * 30}"]
     seen = visit(scripted.url, viewport={"width": width, "height": 800})
-    seen.page.get_by_label("Beside it").select_option("small")
+    seen.page.get_by_label("Compare with").select_option("small")
     seen.say("x" * 300)
     seen.finished(2)
     for selector in ("html", "#conversation", "header", "#composer"):

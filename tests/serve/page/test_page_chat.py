@@ -67,7 +67,7 @@ def test_stopping_keeps_what_came_and_frees_the_engine(visit, address, engine, h
     try:
         seen = visit(address)
         seen.say("Hello there")
-        expect(seen.page.locator(".growing .body:not(.empty)")).to_have_count(1, timeout=WAIT)
+        expect(seen.page.locator(".streaming .body:not(.empty)")).to_have_count(1, timeout=WAIT)
         if how == "button":
             seen.page.get_by_role("button", name="Stop", exact=True).first.click()
         else:
@@ -95,7 +95,7 @@ def test_an_answer_can_be_drawn_again_and_both_be_compared(visit, scripted):
     answer = seen.answers().first
     expect(answer.locator(".markdown")).to_have_text("Answer 2")
     expect(answer.locator(".versions")).to_contain_text("2 of 2")
-    seen.page.get_by_role("button", name="Answer before").click()
+    seen.page.get_by_role("button", name="Previous answer").click()
     expect(answer.locator(".markdown")).to_have_text("Answer 1")
     seen.say("Go on")
     seen.finished(2)
@@ -128,7 +128,7 @@ def test_two_models_answer_side_by_side_each_in_its_own_dialog(visit, scripted):
     seen = visit(scripted.url)
     seen.say("Alone")
     seen.finished()
-    seen.page.get_by_label("Beside it").select_option("small")
+    seen.page.get_by_label("Compare with").select_option("small")
     seen.say("Both")
     seen.finished(3)
     expect(seen.answers().nth(1)).to_contain_text("flagship 3")
@@ -145,7 +145,7 @@ def test_two_models_answer_side_by_side_each_in_its_own_dialog(visit, scripted):
 def test_one_of_two_answers_is_stopped_alone(visit, scripted):
     scripted.answer = lambda body: ["begun", 30] if body["model"] == "small" else ["done", 0.5, " fully"]
     seen = visit(scripted.url)
-    seen.page.get_by_label("Beside it").select_option("small")
+    seen.page.get_by_label("Compare with").select_option("small")
     seen.say("Both")
     expect(seen.answers().nth(1)).to_contain_text("begun")
     seen.answers().nth(1).get_by_role("button", name="Stop").click()
@@ -157,7 +157,7 @@ def test_one_of_two_answers_is_stopped_alone(visit, scripted):
 def test_the_same_model_of_a_real_server_can_stand_beside_itself(visit, address):
     seen = visit(address)
     settings_of(seen, temperature=0, max_tokens=8)
-    seen.page.get_by_label("Beside it").select_option("flagship")
+    seen.page.get_by_label("Compare with").select_option("flagship")
     seen.say("Hello")
     seen.finished(2)
     texts = seen.page.locator(".markdown").all_inner_texts()
@@ -179,7 +179,7 @@ def test_every_setting_reaches_the_server_and_empty_ones_do_not(visit, scripted)
         system=" Be kind. ",
         stop="END\n\\n\\n\n\\\\n",
     )
-    seen.page.get_by_label("Show each token's probability").check()
+    seen.page.get_by_label("Show token probabilities").check()
     seen.say("Set")
     seen.finished(2)
     plain, whole = (body for body, _ in scripted.asked)
@@ -209,13 +209,13 @@ def test_every_setting_reaches_the_server_and_empty_ones_do_not(visit, scripted)
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("temperature", "2.5", "At most 2."),
-        ("temperature", "warm", "A number"),
-        ("top_p", "0", "Above 0."),
-        ("top_k", "1.5", "A whole number"),
-        ("max_tokens", "0", "At least 1."),
-        ("seed", "9" * 20, "At most"),
-        ("stop", "x\n" * 17, "At most 16"),
+        ("temperature", "2.5", "Enter at most 2."),
+        ("temperature", "warm", "Enter a number."),
+        ("top_p", "0", "Enter a number above 0."),
+        ("top_k", "1.5", "Enter a whole number"),
+        ("max_tokens", "0", "Enter at least 1."),
+        ("seed", "9" * 20, "Enter at most"),
+        ("stop", "x\n" * 17, "Enter at most 16"),
     ],
 )
 def test_a_setting_out_of_range_is_told_beside_it_and_nothing_is_sent(visit, scripted, field, value, says):
@@ -241,7 +241,7 @@ def test_tokens_tell_their_probability_and_what_else_was_likely(visit, scripted)
     ]
     scripted.answer = lambda body: [delta(token["token"], [token]) for token in told]
     seen = visit(scripted.url)
-    seen.page.get_by_label("Show each token's probability").check()
+    seen.page.get_by_label("Show token probabilities").check()
     seen.say("Hello")
     seen.finished()
     tokens = seen.page.locator(".token")
@@ -257,7 +257,7 @@ def test_tokens_tell_their_probability_and_what_else_was_likely(visit, scripted)
     expect(facts).to_be_hidden()
     tokens.nth(0).focus()  # and by keyboard
     expect(facts.locator("tr")).to_have_text(["The97.0%", "<b>A2.0%"])
-    assert tokens.nth(0).get_attribute("aria-describedby") == "token-facts"
+    assert tokens.nth(0).get_attribute("aria-describedby") == "token-details"
     seen.page.keyboard.press("ArrowRight")
     expect(tokens.nth(1)).to_be_focused()
     seen.page.keyboard.press("End")
@@ -276,7 +276,7 @@ def test_a_server_without_alternatives_is_asked_for_the_drawn_tokens_alone(visit
 
     scripted.answer = answer
     seen = visit(scripted.url, takes=("400",))
-    seen.page.get_by_label("Show each token's probability").check()
+    seen.page.get_by_label("Show token probabilities").check()
     seen.say("Hello")
     seen.finished()
     expect(seen.page.locator(".token")).to_have_text("Hi")
@@ -285,7 +285,7 @@ def test_a_server_without_alternatives_is_asked_for_the_drawn_tokens_alone(visit
 def test_the_real_server_tells_probabilities(visit, address):
     seen = visit(address, takes=("400",))
     settings_of(seen, temperature=0, max_tokens=6)
-    seen.page.get_by_label("Show each token's probability").check()
+    seen.page.get_by_label("Show token probabilities").check()
     seen.say("Hello")
     seen.finished()
     tokens = seen.page.locator(".token")
@@ -302,8 +302,8 @@ FAILURES = {
     "broken": (failure(503, "the engine failed: out of memory"), "The engine failed: out of memory."),
     "no words": (failure(500, None), "The server answered with status 500."),
     "in the stream": (["Begun ", b'data: {"error": {"message": "the worker died"}}\n\n'], "The worker died."),
-    "cut off": (["Begun ", b"data: [DO"], "is no JSON"),
-    "no JSON": ([b"data: {\n\n"], "is no JSON"),
+    "cut off": (["Begun ", b"data: [DO"], "is not JSON"),
+    "no JSON": ([b"data: {\n\n"], "is not JSON"),
 }
 
 
@@ -371,8 +371,8 @@ def test_the_conversation_outlives_the_page_is_exported_and_cleared_with_a_way_b
     scripted.answer = lambda body: [delta("Hi **you**", [logprob("Hi", 0.5)])]
     seen = visit(scripted.url)
     settings_of(seen, system="Be kind.", temperature=0.5)
-    seen.page.get_by_label("Beside it").select_option("small")
-    seen.page.get_by_label("Show each token's probability").check()
+    seen.page.get_by_label("Compare with").select_option("small")
+    seen.page.get_by_label("Show token probabilities").check()
     seen.say("Hello")
     seen.finished(2)
     with seen.page.expect_download() as download:

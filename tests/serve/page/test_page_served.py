@@ -67,13 +67,13 @@ def test_two_real_models_answer_side_by_side_behind_a_key(two_models, visit):
     page.get_by_label("API key").fill(key)
     page.get_by_label("API key").press("Tab")
     expect(page.locator("#model option")).to_have_text(["flagship", "small"])
-    page.get_by_label("Beside it").select_option("small")
+    page.get_by_label("Compare with").select_option("small")
     page.locator("#temperature").fill("0")
     page.locator("#max_tokens").fill("12")
-    page.get_by_label("Show each token's probability").check()
+    page.get_by_label("Show token probabilities").check()
     seen.say("Hello there")
     expect(seen.answers()).to_have_count(2, timeout=WAIT)
-    expect(page.locator("article.growing")).to_have_count(0, timeout=SLOW)
+    expect(page.locator("article.streaming")).to_have_count(0, timeout=SLOW)
     client = openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
     asked = dict(messages=[{"role": "user", "content": "Hello there"}], temperature=0, max_tokens=12, logprobs=True)
     texts = []
@@ -82,8 +82,8 @@ def test_two_real_models_answer_side_by_side_behind_a_key(two_models, visit):
         tokens = seen.answers().nth(lane).locator(".token")
         expect(tokens).to_have_count(len(told))
         tokens.first.focus()
-        expect(page.locator("#token-facts tr")).to_have_count(5)
-        expect(page.locator("#token-facts tr .number").first).to_have_text(
+        expect(page.locator("#token-details tr")).to_have_count(5)
+        expect(page.locator("#token-details tr .number").first).to_have_text(
             f"{100 * pow(2.718281828459045, told[0].top_logprobs[0].logprob):.1f}%"
         )
         texts.append(tokens.all_inner_texts())
@@ -103,6 +103,6 @@ def test_every_setting_of_the_page_is_taken_by_the_real_server(two_models, visit
     seen.page.locator("#system").fill("Be brief.")
     seen.say("Hello")
     expect(seen.answers()).to_have_count(1)
-    expect(seen.page.locator("article.growing")).to_have_count(0, timeout=SLOW)
+    expect(seen.page.locator("article.streaming")).to_have_count(0, timeout=SLOW)
     expect(seen.page.get_by_role("alert").filter(has_text="not")).to_have_count(0)
     expect(seen.answers().locator(".facts")).to_contain_text("tokens")

@@ -8,7 +8,7 @@ from herdlm.base.errors import InputError
 from herdlm.generate import Engine
 from herdlm.serve.api.answers import ChatAnswer
 from herdlm.serve.terminal.once import generate_once
-from herdlm.serve.workers.model_text import ModelText, ServedModel, engine_context
+from herdlm.serve.workers.model_text import LoadedModel, ModelText, engine_context
 from herdlm.serve.workers.protocol import SampleOutput
 from herdlm.tokens.tokenizer import TokenizerConfig, train_tokenizer
 from tests.conftest import TEXT
@@ -38,13 +38,13 @@ def test_a_run_answers_with_its_flagship(tmp_path, folder):
     (run / "models").mkdir(parents=True)
     (run / "models" / "flagship").symlink_to(folder)
     (run / "recipe.json").write_text(json.dumps({"herd": {"flagship": "flagship"}}))
-    assert ServedModel.load(run).name == "flagship"
+    assert LoadedModel.load(run).name == "flagship"
     assert generate_once(run, "The", max_tokens=4) == generate_once(folder, "The", max_tokens=4)
 
 
 def test_the_space_of_the_dialog_format_is_no_part_of_an_answer(tmp_path):
     tokenizer = train_tokenizer([TEXT], TokenizerConfig(vocab_size=400, leading_space=True))
-    model = ServedModel.load(write_model(tmp_path / "m", tokenizer))
+    model = LoadedModel.load(write_model(tmp_path / "m", tokenizer))
     assert model.answer_text(" Yes") == "Yes"
     answer = ChatAnswer(model, logprobs=False)
     events = [SampleOutput(0, 0, [5], [-1.0], [], text, None, 0) for text in (" Yes", " and no")]
@@ -62,10 +62,10 @@ def test_the_context_is_what_the_cache_holds_where_that_is_less(folder):
 
 def test_end_tokens_come_from_the_dialog_format_and_the_generation_settings(tmp_path, tokenizer):
     folder = write_model(tmp_path / "m", tokenizer)
-    own = ServedModel.load(folder).stop_tokens
+    own = LoadedModel.load(folder).stop_tokens
     assert own == tuple(tokenizer.special(name) for name in ("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"))
     (folder / "generation_config.json").write_text('{"eos_token_id": [7, 398]}')
-    assert set(ServedModel.load(folder).stop_tokens) == {*own, 7, 398}
+    assert set(LoadedModel.load(folder).stop_tokens) == {*own, 7, 398}
     (folder / "generation_config.json").write_text('{"eos_token_id": 5000}')
     with pytest.raises(InputError, match="eos_token_id 5000"):
-        ServedModel.load(folder)
+        LoadedModel.load(folder)

@@ -97,7 +97,7 @@ def test_lines_from_a_pipe_are_answered_and_the_dialog_goes_on(folder, talk):
     answers = talk.answers.getvalue()
     assert answers.startswith(f"{first}\n")
     assert process.stdout == f"{answers}{first}\n"
-    assert process.stderr.count("(cut after 8 tokens)\n") == 3 and "forgotten" in process.stderr
+    assert process.stderr.count("(cut after 8 tokens)\n") == 3 and "deleted" in process.stderr
 
 
 def test_a_line_from_a_pipe_goes_on_behind_a_backslash(folder, talk):
@@ -132,14 +132,14 @@ def test_the_dialog_and_the_system_message_shape_the_prompt(talk):
 
 def test_an_unknown_command_is_no_question(talk):
     assert talk.handle("/sytem x")
-    assert "no command /sytem: /system /set" in talk.notes.getvalue()
+    assert "Unknown command /sytem. The commands are /system /set" in talk.notes.getvalue()
     assert talk.answers.getvalue() == "" and talk.messages == []
 
 
 def test_a_full_context_is_told_and_the_dialog_kept(talk):
     talk.handle("Hello")
     talk.handle("word " * 300)
-    assert "fills the context of 256 tokens: /clear" in talk.notes.getvalue()
+    assert "fills the context of 256 tokens. Use /clear" in talk.notes.getvalue()
     assert len(talk.messages) == 2 and talk.failed == 1
 
 
@@ -176,7 +176,7 @@ def test_regenerate_draws_another_answer_to_the_same_question_and_a_seed_repeats
     assert talk.messages[1]["content"] == first
     talk.handle("/clear")
     talk.handle("/regenerate")
-    assert "no answer to draw again" in talk.notes.getvalue()
+    assert "no answer to sample again" in talk.notes.getvalue()
 
 
 def test_an_answer_that_cannot_be_drawn_again_is_kept(talk):
@@ -198,7 +198,9 @@ def test_save_writes_the_dialog_and_never_over_a_file(talk, tmp_path):
     text = (tmp_path / "dialog.txt").read_text(encoding="utf-8")
     assert text.startswith("system:\nBe brief.\n\nuser:\nHello\n\nassistant:\n")
     talk.handle(f"/save {tmp_path}/dialog.txt")
-    assert "is there already" in talk.notes.getvalue() and (tmp_path / "dialog.txt").read_text(encoding="utf-8") == text
+    assert (
+        "dialog.txt exists" in talk.notes.getvalue() and (tmp_path / "dialog.txt").read_text(encoding="utf-8") == text
+    )
     talk.handle(f"/save {tmp_path}/nowhere/dialog.txt")
     assert "cannot be written" in talk.notes.getvalue()
 
@@ -246,7 +248,7 @@ def test_a_wrong_option_is_refused_before_the_model_is_loaded(folder):
         chat(folder, temperature=-1)
     with pytest.raises(InputError, match="does not exist"):
         chat(folder / "nowhere")
-    with pytest.raises(InputError, match="nobody to talk to"):
+    with pytest.raises(InputError, match="no model to chat with"):
         chat()
 
 
@@ -297,11 +299,11 @@ def test_a_servers_models_are_listed_and_chosen(scripted):
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (failure(429, "8 requests are under way", {"retry-after": "3"}), "8 requests are under way. Try again in 3 s"),
+        (failure(429, "8 requests are under way", {"retry-after": "3"}), "8 requests are under way. Retry after 3 s"),
         (failure(500, None), "answered with status 500"),
         (["Begun", b'data: {"error": {"message": "the worker died"}}\n\n'], "the worker died"),
-        ([b"data: {\n\n"], "is no JSON"),
-        ([b"data: []\n\n"], "is none of OpenAI's protocol"),
+        ([b"data: {\n\n"], "is not JSON"),
+        ([b"data: []\n\n"], "does not follow the OpenAI API"),
     ],
 )
 def test_a_servers_failure_is_told_and_the_dialog_kept(scripted, answer, says):
@@ -326,7 +328,7 @@ def test_a_server_that_cannot_be_had_is_told():
     with pytest.raises(ServerError, match="cannot be reached"):
         RemoteModels("http://127.0.0.1:9/v1")
     for wrong in ("ftp://127.0.0.1", "http://", "http://x:port"):
-        with pytest.raises(InputError, match="no address of a server"):
+        with pytest.raises(InputError, match="not the address of a server"):
             RemoteModels(wrong)
 
 

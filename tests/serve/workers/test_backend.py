@@ -13,8 +13,8 @@ from herdlm.base.errors import InputError
 from herdlm.generate import Engine, SamplingParams
 from herdlm.generate.sampling.grammar import Grammar
 from herdlm.serve.access.limits import ServerLimits
+from herdlm.serve.errors import TooLongError, WorkerFailedError
 from herdlm.serve.workers.backend import Backend
-from herdlm.serve.workers.generation import TooLongError, WorkerFailedError
 from herdlm.serve.workers.protocol import WorkerOptions, params_from_json, params_to_json
 from tests.conftest import small_model
 from tests.serve.conftest import WAIT_SECONDS, WorkerThread, running

@@ -69,9 +69,11 @@ def test_a_guard_takes_its_part_of_the_memory(folders, guard_folder, monkeypatch
     engine = Engine.load(guard_folder)
     guard = Moderator(guard_folder, launch=lambda connection: WorkerThread(engine, connection))
     with pytest.raises(InputError, match=r"one needs about .* GiB beside the guard's .*, the limit is .* --memory-gib"):
-        in_threads(folders, memory_gib=(need + guard.bytes - 1) / GIB, guard=guard)
+        in_threads(folders, memory_gib=(need + guard.bytes - 1) / GIB, guard_bytes=lambda: guard.bytes)
     estimated = guard.bytes
-    models = in_threads(folders, memory_gib=(need + estimated + 1) / GIB, guard=guard, wait_seconds=0.3)
+    models = in_threads(
+        folders, memory_gib=(need + estimated + 1) / GIB, guard_bytes=lambda: guard.bytes, wait_seconds=0.3
+    )
 
     async def work():
         await guard.start()

@@ -49,7 +49,7 @@ def test_a_port_in_use_is_told_before_the_model_is_loaded(folder):
 
 
 def test_addresses_that_cannot_be_had_are_told():
-    with pytest.raises(InputError, match=r"192\.0\.2\.1 is no address of this machine"):
+    with pytest.raises(InputError, match=r"192\.0\.2\.1 is not an address of this machine"):
         bind("192.0.2.1", 8000)
     with pytest.raises(InputError, match=r"host no\.such\.host\.invalid is unknown"):
         bind("no.such.host.invalid", 8000)
@@ -110,3 +110,30 @@ def test_a_model_held_by_two_processes_answers_as_by_one(folder):
     assert answers[0][0] == answers[1][0]
     assert answers[0][1] == pytest.approx(answers[1][1], abs=1e-5)
     assert vectors[0] == pytest.approx(vectors[1], abs=1e-6)
+
+
+WITHOUT_TORCH = """
+import sys
+from pathlib import Path
+from herdlm.serve.api.app import create_app
+from herdlm.serve.server import Server
+from herdlm.serve.guard.moderation import Moderator
+from herdlm.serve.workers.model_text import ModelText
+from herdlm.serve.workers.models import Models
+folder = Path(sys.argv[1])
+Server(create_app(Models([ModelText.read(folder)]), moderator=Moderator(folder)), lambda: None)
+assert "torch" not in sys.modules
+"""
+
+
+def test_the_server_process_does_not_import_torch(folder):
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_errors_of_serving_need_no_web_framework():
+    program = (
+        "import sys; import herdlm.serve.workers.model_text; assert not {'fastapi', 'starlette'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,1 +1,1 @@
-"""Who may ask, and how much: keys, limits, middleware, the request log."""
+"""Access: API keys, limits, the middleware that enforces them, and the request log."""

@@ -1,7 +1,7 @@
-"""API keys: made, listed and revoked in a file that a running server reads again when it changes.
+"""API keys in a file, which a running server reads again when it changes.
 
-A key is 256 random bits, and the file holds its SHA-256 alone. A slow hash such as scrypt protects what people choose,
-because that can be guessed; 256 random bits cannot, and a slow hash would cost every request its tenths of a second.
+A key is 256 random bits, and the file holds only its SHA-256. A slow hash such as scrypt protects passwords, which can
+be guessed. 256 random bits cannot, and a slow hash would add tenths of a second to every request.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PREFIX = "herdlm-"  # so that scanners for leaked secrets can find one
 
 
 class Key(BaseModel):
-    """A key's entry: whose it is, and what it may do. None stands for no limit."""
+    """A key's entry: its owner's name and its limits. None means no limit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,7 +42,7 @@ class _File(BaseModel):
 
 
 class KeyFile:
-    """The keys in a JSON file, readable and writable by its owner alone."""
+    """A JSON file of keys that only its owner can read and write."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -50,34 +50,34 @@ class KeyFile:
         self._keys: list[Key] = []
 
     def entries(self) -> list[Key]:
-        """All keys, as the file has them now.
+        """All keys that the file holds now.
 
         Raises:
-            InputError: there is no such file.
-            DamagedError: it cannot be read.
+            InputError: the file does not exist.
+            DamagedError: the file cannot be read.
         """
         try:
-            found = self.path.stat()
-            stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+            status = self.path.stat()
+            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
             if stamp != self._stamp:
                 self._keys = _File.model_validate_json(self.path.read_bytes()).keys
                 self._stamp = stamp
         except FileNotFoundError as error:
             raise InputError(
-                f"there is no key file {self.path}", "Make one: herdlm keys add NAME --file ..."
+                f"the key file {self.path} does not exist", f"Create it: herdlm keys add NAME --file {self.path}"
             ) from error
         except (OSError, ValidationError) as error:
-            raise DamagedError(f"{self.path} is no key file: {error}", "Restore it or make a new one") from error
+            raise DamagedError(f"{self.path} is not a key file: {error}", "Restore it, or create a new one") from error
         return self._keys
 
     def find(self, secret: str) -> Key | None:
-        """The entry of a key that was presented. Takes as long whether and wherever it is found."""
+        """The entry of a key, or None. Takes the same time whether and wherever the key is found."""
         digest = key_hash(secret)
-        found = None
+        match = None
         for key in self.entries():
             if hmac.compare_digest(key.sha256, digest):
-                found = key
-        return found
+                match = key
+        return match
 
     def add(
         self,
@@ -87,14 +87,14 @@ class KeyFile:
         tokens_per_minute: int | None = None,
         concurrent: int | None = None,
     ) -> str:
-        """Make a key; returns it. It is shown this once and cannot be had from the file.
+        """Create a key and return it. The file cannot give it back.
 
         Raises:
-            InputError: the name is taken or not one, or a limit is not positive.
+            InputError: the name is taken or invalid, or a limit is not positive.
         """
         keys = self.entries() if self.path.exists() else []
         if any(key.name == name for key in keys):
-            raise InputError(f"{self.path} has a key named {name}", "Revoke it first or choose another name")
+            raise InputError(f"{self.path} has a key named {name}", "Revoke it first, or choose another name")
         secret = PREFIX + secrets.token_urlsafe(32)
         try:
             key = Key(
@@ -107,15 +107,17 @@ class KeyFile:
             )
         except ValidationError as error:
             problem = error.errors()[0]
-            raise InputError(f"{problem['loc'][0]} = {problem['input']!r}: {problem['msg']}", "Give another") from error
+            raise InputError(
+                f"{problem['loc'][0]} = {problem['input']!r}: {problem['msg']}", "Change that option"
+            ) from error
         self._write([*keys, key])
         return secret
 
     def revoke(self, name: str) -> None:
-        """Take a key away; a running server refuses it from its next request on.
+        """Remove a key. A running server refuses it from the next request on.
 
         Raises:
-            InputError: there is no key of that name.
+            InputError: no key has that name.
         """
         keys = self.entries()
         if all(key.name != name for key in keys):
@@ -126,7 +128,7 @@ class KeyFile:
 
     def _write(self, keys: list[Key]) -> None:
         text = json.dumps({"keys": [key.model_dump() for key in keys]}, indent=2) + "\n"
-        # A new file renamed into place: a server that reads meanwhile sees the old or the new one, whole.
+        # Renamed into place, so that a server reading meanwhile sees the whole old or the whole new file.
         descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")  # mode 0600
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -140,5 +142,5 @@ class KeyFile:
 
 
 def key_hash(secret: str) -> str:
-    """What the file holds of a key."""
+    """The hash that the file holds of a key."""
     return hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest()

@@ -1,4 +1,4 @@
-"""How much may go on at once and how much a key may ask for: who comes too early is told when to come again."""
+"""Limits per key and for the whole server. Requests over a limit get 429 with Retry-After."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from herdlm.serve.access.keys import Key
 from herdlm.serve.errors import RefusedError
 
 RATE_WINDOW_SECONDS = 30.0
-LONGEST_RETRY = 60
+MAX_RETRY_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerLimits:
-    """What the server takes on.
+    """The server's limits.
 
     Attributes:
-        body_bytes: of one request.
-        body_seconds: for a client to send it.
-        request_seconds: from its first byte to the answer's last.
-        samples: answers under way or waiting, of all clients and models together; beyond it the server is too busy.
-        drain_seconds: after SIGTERM, for answers under way to end.
+        body_bytes: size of a request body.
+        body_seconds: time for a client to send the body.
+        request_seconds: time from a request's first byte to the last byte of its answer.
+        samples: answers running or waiting, of all clients and models together.
+        drain_seconds: time after SIGTERM for running answers to finish.
     """
 
     body_bytes: int = 8 * 2**20
@@ -35,10 +35,10 @@ class ServerLimits:
 
 
 class TokenBucket:
-    """An allowance that refills steadily up to ``per_minute``. It may be overdrawn; then it allows nothing for a while.
+    """A token bucket that refills steadily up to ``per_minute``. It may be overdrawn, and then refuses for a while.
 
-    Tokens of an answer are not known beforehand. They are taken as they are drawn, so that over time no more than
-    ``per_minute`` a minute are had, while one answer may begin with the last of the allowance.
+    The length of an answer is not known in advance. Its tokens are taken as they are sampled, so the average rate stays
+    at ``per_minute``, while a single answer may start on the last token of the allowance.
     """
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -46,7 +46,7 @@ class TokenBucket:
         self._level, self._at = float(per_minute), clock()
 
     def wait(self, amount: float = 1.0) -> float:
-        """Seconds until ``amount`` (or, where that is less, all a full bucket holds) may be taken; 0 for now."""
+        """Seconds until ``amount`` is available, 0 for now. An amount above the capacity needs a full bucket only."""
         now = self.clock()
         self._level = min(self._level + (now - self._at) * self.per_minute / 60, self.per_minute)
         self._at = now
@@ -54,14 +54,14 @@ class TokenBucket:
         return max(missing * 60 / self.per_minute, 0.0)
 
     def take(self, amount: float) -> None:
-        """Take ``amount``, whatever there is."""
+        """Take ``amount``, even if that overdraws the bucket."""
         self.wait()
         self._level -= amount
 
 
 @dataclass(slots=True)
 class KeyUsage:
-    """What a key has used of what it may."""
+    """What a key has used of its limits."""
 
     key: Key
     requests: TokenBucket | None
@@ -70,28 +70,28 @@ class KeyUsage:
 
 
 class KeyLimiter:
-    """The key_limiter of all keys. A key whose limits were changed in the file starts a new usage."""
+    """Enforces the limits of keys. A key whose limits change in the file starts over."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self._usage: dict[str, KeyUsage] = {}
 
     def admit(self, key: Key) -> KeyUsage:
-        """Let a request of ``key`` in; count it out by lowering ``running``.
+        """Admit a request of ``key``. Decrement ``running`` of the result when the request ends.
 
         Raises:
-            RefusedError: one of the key's limits is reached.
+            RefusedError: the key is at one of its limits.
         """
         usage = self._usage.get(key.sha256)
         if usage is None or usage.key != key:
             usage = KeyUsage(key, self._bucket(key.requests_per_minute), self._bucket(key.tokens_per_minute))
             self._usage[key.sha256] = usage
         if key.concurrent is not None and usage.running >= key.concurrent:
-            raise _too_many(f"key {key.name} has {usage.running} requests under way, its limit", 1)
+            raise _over_limit(f"key {key.name} has {usage.running} requests running, its limit", 1)
         if usage.requests and (wait := usage.requests.wait()):
-            raise _too_many(f"key {key.name} may send {key.requests_per_minute} requests a minute", wait)
+            raise _over_limit(f"key {key.name} may send {key.requests_per_minute} requests a minute", wait)
         if usage.tokens and (wait := usage.tokens.wait()):
-            raise _too_many(f"key {key.name} may use {key.tokens_per_minute} tokens a minute", wait)
+            raise _over_limit(f"key {key.name} may use {key.tokens_per_minute} tokens a minute", wait)
         if usage.requests:
             usage.requests.take(1)
         usage.running += 1
@@ -102,69 +102,71 @@ class KeyLimiter:
 
     @staticmethod
     def charge_prompt(usage: KeyUsage, tokens: int) -> None:
-        """Charge a prompt.
+        """Charge a prompt's tokens.
 
         Raises:
-            RefusedError: the allowance does not cover it yet.
+            RefusedError: the key's token limit does not cover the prompt yet.
         """
         if usage.tokens:
             if wait := usage.tokens.wait(tokens):
                 limit = usage.key.tokens_per_minute
-                raise _too_many(f"key {usage.key.name} may use {limit} tokens a minute, the prompt has {tokens}", wait)
+                raise _over_limit(
+                    f"key {usage.key.name} may use {limit} tokens a minute, the prompt has {tokens}", wait
+                )
             usage.tokens.take(tokens)
 
     @staticmethod
     def charge_completion(usage: KeyUsage, tokens: int) -> None:
-        """Charge tokens that were drawn."""
+        """Charge sampled tokens."""
         if usage.tokens:
             usage.tokens.take(tokens)
 
 
 @dataclass(slots=True)
 class ConcurrencyLimiter:
-    """Counts the answers under way in the whole server, and how fast they end."""
+    """Limits the answers that run or wait in the whole server, and measures how fast they finish."""
 
     limit: int
     clock: Callable[[], float] = time.monotonic
     samples: int = 0
-    _ended: deque[tuple[float, int]] = field(default_factory=deque)
+    _finished: deque[tuple[float, int]] = field(default_factory=deque)
 
     def acquire(self, samples: int) -> None:
         """Count a request's answers in.
 
         Raises:
-            RefusedError: there are too many, or the request alone has too many.
+            RefusedError: the server is at its limit, or the request alone exceeds it.
         """
         if samples > self.limit:
             raise RefusedError(
                 f"the request asks for {samples} answers at once",
-                f"At most {self.limit} are possible",
+                f"Ask for at most {self.limit}",
                 code="too_many_answers",
             )
         if self.samples + samples > self.limit:
-            raise _too_many(
-                f"the server has {self.samples} answers under way", self.retry_after(samples), "server_busy"
+            raise _over_limit(
+                f"the server has {self.samples} answers running or waiting", self.retry_after(samples), "server_busy"
             )
         self.samples += samples
 
     def release(self, samples: int) -> None:
         """Count them out."""
         self.samples -= samples
-        self._ended.append((self.clock(), samples))
-        self._forget()
+        self._finished.append((self.clock(), samples))
+        self._prune()
 
     def retry_after(self, samples: int) -> float:
-        """Seconds until so many answers will have ended, judged by how many ended lately."""
-        self._forget()
-        ended = sum(count for _, count in self._ended)
-        return samples * RATE_WINDOW_SECONDS / ended if ended else 5.0
+        """Estimated seconds until ``samples`` answers finish, from the recent rate."""
+        self._prune()
+        finished = sum(count for _, count in self._finished)
+        return samples * RATE_WINDOW_SECONDS / finished if finished else 5.0
 
-    def _forget(self) -> None:
-        before = self.clock() - RATE_WINDOW_SECONDS
-        while self._ended and self._ended[0][0] < before:
-            self._ended.popleft()
+    def _prune(self) -> None:
+        start = self.clock() - RATE_WINDOW_SECONDS
+        while self._finished and self._finished[0][0] < start:
+            self._finished.popleft()
 
 
-def _too_many(what: str, wait: float, code: str = "rate_limit_exceeded") -> RefusedError:
-    seconds = min(max(math.ceil(wait), 1), LONGEST_RETRY)
-    return RefusedError(what, f"PromptRequest again in {seconds} s", code=code, status=429, retry_after=seconds)
+def _over_limit(what: str, wait: float, code: str = "rate_limit_exceeded") -> RefusedError:
+    seconds = min(max(math.ceil(wait), 1), MAX_RETRY_SECONDS)
+    return RefusedError(what, f"Retry after {seconds} s", code=code, status=429, retry_after=seconds)

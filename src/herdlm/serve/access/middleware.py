@@ -1,6 +1,6 @@
-"""The door that every request passes: is the server open, who is it, is the request of bearable size and rate.
+"""Middleware: authentication, body size, rate limits, draining, and one line of JSON per request in the access log.
 
-What comes in is counted and, when it leaves, logged as one line of JSON. Prompts and answers are not part of it.
+The log holds no prompts unless the server was told to log them, and never answers.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,19 +18,19 @@ from herdlm.base.errors import InputError
 from herdlm.serve.access.keys import KeyFile
 from herdlm.serve.access.limits import KeyLimiter, ServerLimits
 from herdlm.serve.access.request_log import RequestRecord
-from herdlm.serve.errors import RefusedError, error_response, json_response
-from herdlm.serve.metrics import Metrics
+from herdlm.serve.access.responses import json_response
+from herdlm.serve.errors import RefusedError, error_response
 
 log = logging.getLogger(__name__)
-access = logging.getLogger("herdlm.access")
+access_log = logging.getLogger("herdlm.access")
 
-NEED_KEY = ("/v1/", "/tokenize", "/detokenize", "/tokenizer_info", "/metrics")  # need a key where there are keys
+NEED_KEY = ("/v1/", "/tokenize", "/detokenize", "/tokenizer_info", "/metrics")  # if the server has keys
 CLOSED_WHEN_DRAINING = ("/v1/", "/tokenize", "/detokenize", "/tokenizer_info")
-UNLOGGED = ("/health", "/metrics")  # asked every few seconds
+UNLOGGED = ("/health", "/metrics")  # polled every few seconds
 
 
 class Gate:
-    """Whether new requests are let in, and how many are in_flight."""
+    """Whether the server accepts new requests, and how many are in flight."""
 
     def __init__(self) -> None:
         self.draining = False
@@ -38,12 +39,12 @@ class Gate:
         self.idle.set()
 
     def enter(self) -> None:
-        """A request comes in."""
+        """Count a request in."""
         self.in_flight += 1
         self.idle.clear()
 
     def leave(self) -> None:
-        """It has been answered."""
+        """Count it out."""
         self.in_flight -= 1
         if not self.in_flight:
             self.idle.set()
@@ -53,17 +54,24 @@ class AccessMiddleware:
     """ASGI middleware around the application.
 
     Args:
-        keys: None lets everyone in.
+        keys: who may send requests; None lets everyone in.
+        count: receives the record of each request that has ended.
     """
 
     def __init__(
-        self, app: ASGIApp, *, keys: KeyFile | None, limits: ServerLimits, gate: Gate, metrics: Metrics
+        self,
+        app: ASGIApp,
+        *,
+        keys: KeyFile | None,
+        limits: ServerLimits,
+        gate: Gate,
+        count: Callable[[RequestRecord], None],
     ) -> None:
-        self.app, self.keys, self.limits, self.gate, self.metrics = app, keys, limits, gate, metrics
+        self.app, self.keys, self.limits, self.gate, self.count = app, keys, limits, gate, count
         self.key_limiter = KeyLimiter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or pass on what is none."""
+        """Handle an HTTP request; pass other events on."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -81,7 +89,7 @@ class AccessMiddleware:
             self.gate.enter()
         try:
             try:
-                self._admit(scope, record)
+                self._authorize(scope, record)
                 replayed = await self._read_body(scope, receive) if scope["method"] == "POST" else receive
             except Exception as error:
                 status, body, headers = error_response(error)
@@ -91,37 +99,37 @@ class AccessMiddleware:
                 try:
                     await self.app(scope, replayed, send_recording)
                 except Exception:
-                    record.status = record.status or 500  # length by the layer around this one
+                    record.status = record.status or 500  # the enclosing layer sends it
                     raise
         finally:
             record.ended_at = time.monotonic()
             if record.key_usage:
                 record.key_usage.running -= 1
-            self.metrics.count(record)
+            self.count(record)
             if not scope["path"].startswith(UNLOGGED):
-                access.info(json.dumps({"time": round(time.time(), 3)} | record.log_entry()))
+                access_log.info(json.dumps({"time": round(time.time(), 3)} | record.log_entry()))
             if drainable:
                 self.gate.leave()
 
-    def _admit(self, scope: Scope, record: RequestRecord) -> None:
+    def _authorize(self, scope: Scope, record: RequestRecord) -> None:
         if self.gate.draining and scope["path"].startswith(CLOSED_WHEN_DRAINING):
             raise RefusedError(
                 "the server is shutting down",
-                "PromptRequest again when it is back",
+                "Retry when it is back",
                 code="shutting_down",
                 status=503,
                 retry_after=self.limits.drain_seconds,
             )
         if self.keys is None or not scope["path"].startswith(NEED_KEY):
             return
-        kind, _, secret = _header(scope, b"authorization").partition(" ")
+        scheme, _, secret = _header(scope, b"authorization").partition(" ")
         try:
-            key = self.keys.find(secret.strip()) if kind.lower() == "bearer" else None
-        except InputError as error:  # the file is gone or damaged: nobody is let in, and it is not the client's fault
-            log.error("no API key can be checked: %s", error)  # noqa: TRY400 - it says all
+            key = self.keys.find(secret.strip()) if scheme.lower() == "bearer" else None
+        except InputError as error:  # the key file is missing or damaged, which is not the client's fault
+            log.error("no API key can be checked: %s", error)  # noqa: TRY400 - a traceback adds nothing
             raise RefusedError(
                 "the server cannot check API keys",
-                "Its log tells more",
+                "See the server's log",
                 code="keys_unavailable",
                 status=503,
                 retry_after=10,
@@ -134,7 +142,7 @@ class AccessMiddleware:
         record.key_usage = self.key_limiter.admit(key)
 
     async def _read_body(self, scope: Scope, receive: Receive) -> Receive:
-        """The whole body, read within the limits; returns a ``receive`` that gives it and then goes on."""
+        """Read the whole body within the limits; returns a ``receive`` that replays it."""
         limit = self.limits.body_bytes
         length = _header(scope, b"content-length")
         if length.isdecimal() and int(length) > limit:
@@ -152,17 +160,17 @@ class AccessMiddleware:
                         break
         except TimeoutError:
             raise RefusedError(
-                f"the body did not come within {self.limits.body_seconds:g} s",
+                f"the body did not arrive within {self.limits.body_seconds:g} s",
                 "Send it faster",
                 code="request_timeout",
                 status=408,
             ) from None
-        waiting: list[Message] = [{"type": "http.request", "body": b"".join(parts), "more_body": False}]
+        pending: list[Message] = [{"type": "http.request", "body": b"".join(parts), "more_body": False}]
         if message["type"] == "http.disconnect":
-            waiting.append(message)
+            pending.append(message)
 
         async def replay() -> Message:
-            return waiting.pop(0) if waiting else await receive()
+            return pending.pop(0) if pending else await receive()
 
         return replay
 
@@ -174,5 +182,5 @@ def _too_large(limit: int) -> RefusedError:
 
 
 def _header(scope: Scope, name: bytes) -> str:
-    found: Any = next((value for key, value in scope["headers"] if key == name), b"")
-    return str(found.decode("latin-1"))
+    value: Any = next((value for key, value in scope["headers"] if key == name), b"")
+    return str(value.decode("latin-1"))

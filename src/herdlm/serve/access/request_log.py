@@ -1,4 +1,4 @@
-"""One request's record to the server: who, what, how many tokens, when. Access log and metrics are made of it."""
+"""The record of one request: who sent it, token counts, times. The access log and the metrics are made from it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class RequestRecord:
     """Filled in while the request is answered.
 
     Attributes:
-        id: told in the header ``x-request-id``.
-        model: the name of a model of this server; empty where the request named none.
-        cached_tokens: of the prompt, found in the prefix cache.
-        first_token_at, last_token_at: of a stream, monotonic seconds.
-        error: the API's code of what went wrong.
-        texts: prompts, kept only where the log is to have them.
+        id: sent in the header ``x-request-id``.
+        model: the name of one of the server's models; empty if the request named none.
+        cached_tokens: prompt tokens that the prefix cache held.
+        first_token_at, last_token_at: monotonic seconds; set for streams only.
+        error: the API's error code.
+        texts: prompts, kept only if the log shall hold them.
     """
 
     method: str
@@ -44,17 +44,17 @@ class RequestRecord:
     texts: Any = None
 
     def add_prompt(self, tokens: int) -> None:
-        """Count the prompt.
+        """Count a prompt's tokens.
 
         Raises:
-            RefusedError: the key's allowance of tokens does not cover it.
+            RefusedError: the key's token limit does not cover them.
         """
         if self.key_usage:
             KeyLimiter.charge_prompt(self.key_usage, tokens)
         self.prompt_tokens += tokens
 
     def add_completion(self, tokens: int) -> None:
-        """Count tokens of the answer, which in a stream came now."""
+        """Count tokens of the answer; in a stream they arrived just now."""
         if not tokens:
             return
         if self.stream:
@@ -66,7 +66,7 @@ class RequestRecord:
             KeyLimiter.charge_completion(self.key_usage, tokens)
 
     def log_entry(self) -> dict[str, Any]:
-        """The line of the access log."""
+        """The request's line in the access log."""
         first = None if self.first_token_at is None else _milliseconds(self.first_token_at - self.started_at)
         entry = {
             "id": self.id,
@@ -88,7 +88,7 @@ class RequestRecord:
 
 
 def record_of(request: Request) -> RequestRecord:
-    """The record that a request belongs to."""
+    """The record of a request."""
     record: RequestRecord = request.scope["record"]
     return record
 

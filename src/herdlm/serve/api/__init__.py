@@ -1,1 +1,1 @@
-"""OpenAI's API: requests in, answers and streams out."""
+"""The OpenAI API: request bodies, responses and streams."""

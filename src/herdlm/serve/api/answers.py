@@ -1,4 +1,4 @@
-"""Answers in the exact shapes of the OpenAI API, whole or in chunks of a stream."""
+"""Responses in the exact shapes of the OpenAI API, complete or as the chunks of a stream."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from herdlm.tokens.tokenizer import PYTHON_TAG
 
 @dataclass(slots=True)
 class Usage:
-    """Counts of tokens. Those of the answer are all that were drawn, the ones that ended it included."""
+    """Token counts. ``completion_tokens`` includes the tokens that ended the answers."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """As the API has it."""
+        """The API's ``usage``."""
         total = self.prompt_tokens + self.completion_tokens
         return {
             "prompt_tokens": self.prompt_tokens,
@@ -37,7 +37,7 @@ class Usage:
 
 
 class Answer(ABC):
-    """Puts the samples of one request into words; each sample is one choice."""
+    """Formats the samples of one request; each sample is one choice."""
 
     whole_object: ClassVar[str]
     chunk_object: ClassVar[str]
@@ -50,26 +50,26 @@ class Answer(ABC):
 
     @abstractmethod
     def choice(self, index: int, output: SampleOutput) -> dict[str, Any]:
-        """The choice for a finished sample, all of which ``output`` tells."""
+        """The choice of a finished sample, from its whole output."""
 
     @abstractmethod
     def first_chunks(self, index: int) -> Iterator[dict[str, Any]]:
-        """Choices of the chunks that come before any token."""
+        """Choices of the chunks before the first token."""
 
     @abstractmethod
     def chunks(self, index: int, output: SampleOutput) -> Iterator[dict[str, Any]]:
-        """Choices of the chunks that tell of ``output``."""
+        """Choices of the chunks for an output of a stream."""
 
     def completion_tokens(self, output: SampleOutput) -> int:
-        """Tokens of ``output`` that count as drawn for the client."""
+        """The tokens of ``output`` that count for the client."""
         return len(output.logprobs)
 
     def response(self, choices: list[dict[str, Any]], usage: Usage) -> dict[str, Any]:
-        """The whole answer."""
+        """The complete response."""
         return self._envelope(self.whole_object, choices) | {"usage": usage.to_json()}
 
     def chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        """One chunk of a stream."""
+        """A chunk of a stream."""
         return self._envelope(self.chunk_object, choices)
 
     def _envelope(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
@@ -87,9 +87,9 @@ class ChatAnswer(Answer):
     """An answer of ``/v1/chat/completions``.
 
     Args:
-        logprobs: whether to tell each token's log-probability. Where a stop string ended a sample, its tokens are told.
+        logprobs: return each token's log-probability, also of tokens that a stop string cut off.
         functions: names of the functions that the answer may call.
-        parallel: whether it may hold more than one call.
+        parallel: allow more than one call.
     """
 
     whole_object, chunk_object, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
@@ -129,20 +129,20 @@ class ChatAnswer(Answer):
         for piece in pieces:
             delta = {"content": piece} if isinstance(piece, str) else {"tool_calls": [piece.to_delta()]}
             yield self._to_choice(index, delta, logprobs)
-            logprobs = None  # with the first piece alone
+            logprobs = None  # with the first piece only
         if output.finish_reason:
             yield self._to_choice(index, {}, None, self._reason(index, output))
 
     def _pieces(self, index: int, output: SampleOutput) -> list[str | CallPiece]:
-        """Text and calls that ``output`` of a choice brings."""
+        """The text and calls in an output."""
         state = self._texts.get(index)
         if state is None:
             state = self._texts[index] = _Text(CallScanner(self.functions, self.parallel) if self.functions else None)
             if state.scanner and output.tokens and self.model.token_name(output.tokens[0]) == PYTHON_TAG:
                 state.scanner.begin_code()
         text = output.text
-        if text and not state.begun:
-            state.begun = True
+        if text and not state.started:
+            state.started = True
             text = self.model.answer_text(text)
         if state.scanner is None:
             return [text] if text else []
@@ -164,7 +164,7 @@ class ChatAnswer(Answer):
 
 @dataclass(slots=True)
 class _Text:
-    """A choice of a chat so far; ``begun`` once some of its text was told."""
+    """The state of one choice; ``started`` once some of its text was returned."""
 
     scanner: CallScanner | None
-    begun: bool = False
+    started: bool = False

@@ -12,11 +12,11 @@ from herdlm import __version__
 from herdlm.serve.access.keys import KeyFile
 from herdlm.serve.access.limits import ConcurrencyLimiter, ServerLimits
 from herdlm.serve.access.middleware import AccessMiddleware, Gate
+from herdlm.serve.access.responses import json_response
 from herdlm.serve.api.chat import ChatBody
+from herdlm.serve.api.errors import install_error_handlers
 from herdlm.serve.api.requests import CompletionBody, DetokenizeBody, EmbeddingBody, TokenizeBody
 from herdlm.serve.api.service import Service
-from herdlm.serve.errors import install as install_error_handlers
-from herdlm.serve.errors import json_response
 from herdlm.serve.guard.moderation import Moderator
 from herdlm.serve.metrics import Metrics
 from herdlm.serve.page import page_router
@@ -33,13 +33,13 @@ def create_app(
     log_texts: bool = False,
     moderator: Moderator | None = None,
 ) -> FastAPI:
-    """The application; all workers end with it.
+    """Create the application. It stops all workers when it shuts down.
 
     Args:
-        seed: requests without a seed of their own draw with one that depends on this and on how many came before.
-        keys: who may ask; None for everyone.
-        log_texts: whether the access log has prompts.
-        moderator: a guard for prompts and answers; started by the server, ended with the application.
+        seed: a request without a seed samples with one derived from this and the number of such requests before it.
+        keys: who may send requests; None lets everyone in.
+        log_texts: write prompts to the access log.
+        moderator: a guard for prompts and answers. The server starts it, the application stops it.
     """
     limits = limits or ServerLimits()
     concurrency, gate = ConcurrencyLimiter(limits.samples), Gate()
@@ -57,7 +57,7 @@ def create_app(
             if moderator:
                 await moderator.stop()
 
-    # The interactive pages are left out, as they load their scripts from another host.
+    # FastAPI's interactive pages are off: they load scripts from another host.
     app = FastAPI(title="herdlm", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service, app.state.gate, app.state.limits = service, gate, limits
     install_error_handlers(app)
@@ -65,12 +65,12 @@ def create_app(
     app.include_router(_model_list(models))
     app.include_router(_operations(models, gate, metrics))
     app.include_router(page_router())
-    app.add_middleware(AccessMiddleware, keys=keys, limits=limits, gate=gate, metrics=metrics)
+    app.add_middleware(AccessMiddleware, keys=keys, limits=limits, gate=gate, count=metrics.count)
     return app
 
 
 def _api(service: Service) -> APIRouter:
-    """What costs the model work, and its tokenizer."""
+    """Routes of the models and their tokenizers."""
     router = APIRouter()
 
     @router.post("/v1/chat/completions")
@@ -85,7 +85,7 @@ def _api(service: Service) -> APIRouter:
 
     @router.post("/v1/embeddings")
     async def embeddings(body: EmbeddingBody, request: Request) -> Response:
-        """A vector of length 1 for each text: the mean of the model's last hidden states."""
+        """Embed texts: the mean of the last hidden states, scaled to length 1."""
         return await service.embed(body, request)
 
     @router.post("/tokenize")
@@ -106,17 +106,17 @@ def _model_list(models: Models) -> APIRouter:
 
     @router.get("/v1/models")
     async def every_model() -> Response:
-        """The models served here."""
+        """List the models."""
         return json_response({"object": "list", "data": [model.description() for model in models]})
 
     @router.get("/v1/models/{name:path}")
     async def one_model(name: str) -> Response:
-        """The model of that name."""
+        """Describe one model."""
         return json_response(models.find(name).description())
 
     @router.get("/tokenizer_info")
     async def tokenizer_info() -> Response:
-        """Special tokens and chat template of the default model, for clients that count tokens by this server."""
+        """Special tokens and chat template of the first model, for clients that count tokens with this server."""
         folder = models.default.text.folder
         template = folder / "chat_template.jinja"
         content = template.read_text(encoding="utf-8") if template.is_file() else None
@@ -129,13 +129,13 @@ def _model_list(models: Models) -> APIRouter:
 
 
 def _operations(models: Models, gate: Gate, metrics: Metrics) -> APIRouter:
-    """For whoever runs the server."""
+    """Routes for operators."""
     router = APIRouter()
 
     @router.get("/health")
     @router.get("/health/ready")
     async def health() -> Response:
-        """Status 200 while requests are answered; 503 while the server shuts down or its default model is not ready."""
+        """Status 200 when ready; 503 while the server drains or its first model is not ready."""
         ready = models.default.backend.ready or not models.default.resident
         status = "draining" if gate.draining else "ok" if ready else "starting"
         body = {"status": status, "models": {model.text.name: model.backend.ready for model in models}}
@@ -143,12 +143,12 @@ def _operations(models: Models, gate: Gate, metrics: Metrics) -> APIRouter:
 
     @router.get("/health/live")
     async def live() -> Response:
-        """Status 200 as long as the server process works at all."""
+        """Status 200 as long as the server process runs."""
         return json_response({"status": "ok"})
 
     @router.get("/metrics")
     async def prometheus() -> Response:
-        """For Prometheus."""
+        """Metrics for Prometheus."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router

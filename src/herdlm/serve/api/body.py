@@ -1,7 +1,7 @@
-"""How bodies of requests are read. A parameter is obeyed, or the request is refused naming it; nothing is ignored.
+"""Base of request bodies. The server obeys a parameter or refuses the request by its name; it ignores none.
 
-``None`` means "not given" for every known parameter, as in OpenAI's clients. A parameter of the API that is not offered
-here may stand at a value that asks for nothing (``store`` of false), which ``neutral`` lists.
+``None`` means "not given" for every known parameter, as in OpenAI's clients. ``neutral`` lists values without effect,
+such as ``store`` of false, that parameters may have although this server does not support them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from herdlm.serve.errors import nearest, shown
 
 
 def _valid_unicode(text: str) -> str:
-    # JSON can spell half of a surrogate pair, which no encoding of text can hold.
+    # JSON can hold half of a surrogate pair, which UTF-8 cannot.
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -32,7 +32,7 @@ Neutral = Mapping[str, tuple[Any, ...]]
 
 
 class Body(BaseModel):
-    """Knows which parameters it does not offer."""
+    """A body that refuses unknown and unsupported parameters by name."""
 
     model_config = ConfigDict(strict=True, extra="allow", json_schema_extra={"additionalProperties": False})
 
@@ -59,7 +59,7 @@ class Body(BaseModel):
 
 
 def unsupported_parameter(field: str, value: Any, remedy: str = "Drop it") -> PydanticCustomError:
-    """The error for a parameter of the API that this server does not offer."""
+    """The error for a parameter of the API that this server does not support."""
     return PydanticCustomError(
         "unsupported_parameter",
         "{name} = {value} is not supported by this server. {remedy}",
@@ -68,5 +68,5 @@ def unsupported_parameter(field: str, value: Any, remedy: str = "Drop it") -> Py
 
 
 def invalid_parameter(field: str, problem: str) -> PydanticCustomError:
-    """The error for a parameter that does not go with the others."""
-    return PydanticCustomError("faulty_parameter", "{problem}", {"field": field, "problem": problem})
+    """The error for a parameter that contradicts another."""
+    return PydanticCustomError("invalid_parameter", "{problem}", {"field": field, "problem": problem})

@@ -1,4 +1,4 @@
-"""The body of a chat: messages with text and tool calls, tools, and the form of the answer."""
+"""Request body of chats: messages with text and tool calls, tools, and the response format."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class ContentPart(Body):
 
 
 class CalledFunction(Body):
-    """A function's name and its arguments, a JSON object as a string."""
+    """A function's name, and its arguments as the string of a JSON object."""
 
     name: Text
     arguments: Text
 
     @property
     def values(self) -> dict[str, Any]:
-        """The arguments; an empty object where they are no JSON object, which the validator has refused."""
+        """The arguments. Empty if they are not a JSON object, which the validator refuses."""
         values = json.loads(self.arguments)
         return values if isinstance(values, dict) else {}
 
@@ -38,7 +38,7 @@ class CalledFunction(Body):
         except (ValueError, RecursionError) as error:
             raise invalid_parameter("arguments", f"the arguments of {shown(self.name)} are not valid JSON") from error
         if not isinstance(values, dict):
-            raise invalid_parameter("arguments", f"the arguments of {shown(self.name)} are no JSON object")
+            raise invalid_parameter("arguments", f"the arguments of {shown(self.name)} are not a JSON object")
         return self
 
 
@@ -57,8 +57,8 @@ class ChatMessage(Body):
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Text | list[ContentPart] | None = None
-    tool_calls: list[ToolCall] = Field([], description="of an assistant's message")
-    tool_call_id: Text | None = Field(None, description="of a tool's message: the call it answers")
+    tool_calls: list[ToolCall] = Field([], description="in assistant messages")
+    tool_call_id: Text | None = Field(None, description="in tool messages: the call that the message answers")
 
     @model_validator(mode="after")
     def _fits_its_role(self) -> ChatMessage:
@@ -66,7 +66,7 @@ class ChatMessage(Body):
             raise invalid_parameter("tool_calls", "tool_calls belong to messages of role assistant")
         if (self.tool_call_id is not None) != (self.role == "tool"):
             raise invalid_parameter(
-                "tool_call_id", "tool_call_id belongs to messages of role tool, and to each of them"
+                "tool_call_id", "messages of role tool need tool_call_id, and no others may have it"
             )
         if self.content is None and not self.tool_calls:
             raise invalid_parameter("content", "content is missing")
@@ -74,7 +74,7 @@ class ChatMessage(Body):
 
     @property
     def text(self) -> str:
-        """The content as one text."""
+        """The content as one string."""
         if self.content is None or isinstance(self.content, str):
             return self.content or ""
         return "".join(part.text for part in self.content)
@@ -86,9 +86,7 @@ class Function(Body):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     description: Text | None = None
     parameters: dict[str, Any] = Field(default={"type": "object", "properties": {}})
-    strict: bool = Field(
-        False, description="its arguments always obey the schema, also where the model is free to call"
-    )
+    strict: bool = Field(False, description="arguments obey the schema even when the model is free to call")
 
 
 class Tool(Body):
@@ -99,7 +97,7 @@ class Tool(Body):
 
 
 class NamedFunction(Body):
-    """A function by its name."""
+    """A function's name."""
 
     name: Text
 
@@ -112,7 +110,7 @@ class NamedTool(Body):
 
 
 class JsonSchema(Body):
-    """A JSON schema that the answer is to obey. It always does, whatever ``strict`` says."""
+    """A JSON schema for the answer, which always obeys it whatever ``strict`` says."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
     description: Text | None = None
@@ -121,7 +119,7 @@ class JsonSchema(Body):
 
 
 class ResponseFormat(Body):
-    """The form of the answer."""
+    """The format of the answer."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
@@ -129,7 +127,7 @@ class ResponseFormat(Body):
     @model_validator(mode="after")
     def _has_its_schema(self) -> ResponseFormat:
         if (self.json_schema is not None) != (self.type == "json_schema"):
-            raise invalid_parameter("json_schema", "json_schema belongs to type json_schema, and to it alone")
+            raise invalid_parameter("json_schema", "type json_schema needs json_schema, and no other type may have it")
         return self
 
 
@@ -162,20 +160,20 @@ class ChatBody(SamplingBody):
     }
 
     messages: list[ChatMessage] = Field(min_length=1)
-    max_tokens: int | None = Field(None, ge=1, description="older name of max_completion_tokens")
+    max_tokens: int | None = Field(None, ge=1, description="deprecated name of max_completion_tokens")
     max_completion_tokens: int | None = Field(None, ge=1)
-    logprobs: bool = Field(False, description="the log-probability of each token drawn")
+    logprobs: bool = Field(False, description="return the log-probability of each sampled token")
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)] = 0
     response_format: ResponseFormat | None = None
     tools: list[Tool] = Field([], max_length=128)
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
-    parallel_tool_calls: bool = Field(True, description="whether an answer may hold more than one call")
+    parallel_tool_calls: bool = Field(True, description="allow more than one call in an answer")
 
     @model_validator(mode="after")
     def _check_consistency(self) -> ChatBody:
         if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
             limits = f"max_tokens = {self.max_tokens} and max_completion_tokens = {self.max_completion_tokens}"
-            raise ValueError(f"{limits} differ: give one")
+            raise ValueError(f"{limits} differ: give only one")
         if self.top_logprobs and not self.logprobs:
             raise invalid_parameter(
                 "top_logprobs", f"top_logprobs = {self.top_logprobs} without logprobs: set logprobs to true"
@@ -193,18 +191,18 @@ class ChatBody(SamplingBody):
         if self.forms_answer and self.may_call:
             kind = self.response_format.type if self.response_format else ""
             raise unsupported_parameter(
-                "response_format", kind, "An answer in that form cannot call tools: drop one of the two"
+                "response_format", kind, "An answer in that format cannot call tools: drop one of the two"
             )
         return self
 
     @property
     def completion_limit(self) -> int | None:
-        """The limit on the answer, by whichever name it was given."""
+        """The maximum tokens of the answer, by either name."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
     def forms_answer(self) -> bool:
-        """Whether the answer is to be JSON."""
+        """Whether the answer must be JSON."""
         return self.response_format is not None and self.response_format.type != "text"
 
     @property
@@ -214,12 +212,12 @@ class ChatBody(SamplingBody):
 
     @property
     def strict(self) -> bool:
-        """Whether calls that the model is free to make must obey a schema."""
+        """Whether optional calls must obey a schema."""
         return self.may_call and not self.must_call and any(tool.function.strict for tool in self.tools)
 
     @property
     def must_call(self) -> list[Function]:
-        """The functions of which the answer must call one; none where it need not."""
+        """The functions of which the answer must call one; empty if it need not call any."""
         if isinstance(self.tool_choice, NamedTool):
             return [tool.function for tool in self.tools if tool.function.name == self.tool_choice.function.name]
         return [tool.function for tool in self.tools] if self.tool_choice == "required" else []

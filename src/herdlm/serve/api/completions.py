@@ -1,4 +1,4 @@
-"""Answers of ``/v1/completions``, with the prompt before them where ``echo`` asks for it."""
+"""Responses of ``/v1/completions``, which ``echo`` starts with the prompt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from herdlm.serve.workers.protocol import SampleOutput
 
 @dataclass(slots=True)
 class Echo:
-    """A prompt that is told before its continuation."""
+    """A prompt to return before its continuation."""
 
     text: str
     tokens: list[int]
@@ -24,10 +24,10 @@ class CompletionAnswer(Answer):
     """An answer of ``/v1/completions``.
 
     Args:
-        top: alternatives to tell beside each token's log-probability; None to tell of none at all.
-        samples: choices of each prompt.
-        echoes: one for each prompt, or none.
-        echo_alone: only the prompts are told; the one token that an engine draws at least is not.
+        top: alternatives to return with each log-probability; None for no log-probabilities.
+        samples: choices per prompt.
+        echoes: one per prompt, or none.
+        echo_alone: return only the prompts, without the one token that the engine samples at least.
     """
 
     whole_object, chunk_object, prefix = "text_completion", "text_completion", "cmpl"
@@ -55,8 +55,8 @@ class CompletionAnswer(Answer):
             )
         if self.echo_alone:
             return self._to_choice(index, text, logprobs, "length")
-        drawn = self._format(index, output.tokens, output.logprobs, output.top_logprobs)
-        return self._to_choice(index, text + output.text, _joined(logprobs, drawn), output.finish_reason)
+        sampled = self._format(index, output.tokens, output.logprobs, output.top_logprobs)
+        return self._to_choice(index, text + output.text, _joined(logprobs, sampled), output.finish_reason)
 
     def first_chunks(self, index: int) -> Iterator[dict[str, Any]]:
         if self.echoes:

@@ -1,4 +1,4 @@
-"""Log-probabilities in the two shapes the OpenAI API has for them: of chats, and the older one of completions."""
+"""Log-probabilities in the OpenAI API's two shapes: for chats, and the older one for completions."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from herdlm.serve.workers.model_text import ModelText
-from herdlm.serve.workers.protocol import SampleOutput
-
-LOWEST_LOGPROB = -9999.0  # stands for minus infinity, which JSON has not
+from herdlm.serve.workers.protocol import MIN_LOGPROB, SampleOutput
 
 Alternatives = Sequence[tuple[int, float]]
 
@@ -17,7 +15,7 @@ Alternatives = Sequence[tuple[int, float]]
 def chat_logprobs(model: ModelText, output: SampleOutput) -> dict[str, Any]:
     """The ``logprobs`` of a chat's choice."""
     content = []
-    # A stop token has the last log-probability alone.
+    # A stop token has a log-probability but is not among the tokens.
     for i, (token, logprob) in enumerate(zip(output.tokens, output.logprobs, strict=False)):
         alternatives = output.top_logprobs[i] if i < len(output.top_logprobs) else []
         content.append(
@@ -29,11 +27,11 @@ def chat_logprobs(model: ModelText, output: SampleOutput) -> dict[str, Any]:
 def _entry(model: ModelText, token: int, logprob: float) -> dict[str, Any]:
     content = model.token_bytes(token)
     text = content.decode(errors="replace") or model.token_name(token)
-    return {"token": text, "logprob": max(logprob, LOWEST_LOGPROB), "bytes": list(content)}
+    return {"token": text, "logprob": max(logprob, MIN_LOGPROB), "bytes": list(content)}
 
 
 class CompletionLogprobs:
-    """The ``logprobs`` of a completion's choice, content bit by bit; offsets count characters from its first token."""
+    """Builds the ``logprobs`` of a completion's choice in pieces. Offsets count characters from its first token."""
 
     def __init__(self, model: ModelText) -> None:
         self.model = model
@@ -47,15 +45,15 @@ class CompletionLogprobs:
         alternatives: Sequence[Alternatives | None],
         top: int,
     ) -> dict[str, Any]:
-        """The next tokens.
+        """Format the next tokens.
 
         Args:
-            logprobs, alternatives: of each token; None for a prompt's first.
-            count: alternatives to tell; 0 for none.
+            logprobs, alternatives: per token; None for a prompt's first.
+            top: number of alternatives; 0 for none.
         """
         return {
             "tokens": [completion_token(self.model, token) for token in tokens],
-            "token_logprobs": [None if each is None else max(each, LOWEST_LOGPROB) for each in logprobs[: len(tokens)]],
+            "token_logprobs": [None if each is None else max(each, MIN_LOGPROB) for each in logprobs[: len(tokens)]],
             "top_logprobs": [self._top(each) for each in alternatives[: len(tokens)]] if top else None,
             "text_offset": [self._offset(self.model.token_bytes(token)) for token in tokens],
         }
@@ -63,7 +61,7 @@ class CompletionLogprobs:
     def _top(self, alternatives: Alternatives | None) -> dict[str, float] | None:
         if alternatives is None:
             return None
-        return {completion_token(self.model, id): max(value, LOWEST_LOGPROB) for id, value in alternatives}
+        return {completion_token(self.model, id): max(value, MIN_LOGPROB) for id, value in alternatives}
 
     def _offset(self, content: bytes) -> int:
         begin = self._characters
@@ -72,7 +70,7 @@ class CompletionLogprobs:
 
 
 def completion_token(model: ModelText, token: int) -> str:
-    """A token as completions name it: its text, ``bytes:`` and hex where it is no whole text, or a special's name."""
+    """A token's name in completions: its text, ``bytes:`` and hex if that is not UTF-8, or a special token's name."""
     content = model.token_bytes(token)
     if not content:
         return model.token_name(token) or f"token:{token}"

@@ -1,4 +1,4 @@
-"""The bodies of requests for completions, embeddings and tokens, and what completions share with chats."""
+"""Request bodies of completions, embeddings and the tokenizer, and the sampling options shared with chats."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ def _prompts(prompt: Any) -> Any:
 
 
 def _token_biases(biases: Any) -> Any:
-    """JSON's keys are strings: {"token id": bias} with ids as numbers."""
+    """Convert the keys of {"token id": bias} to numbers, as JSON keys are strings."""
     if not isinstance(biases, dict) or not all(isinstance(key, str) and key.isdecimal() for key in biases):
         raise ValueError('must be an object such as {"1234": -100}, of token ids and biases')
     return {int(key): value for key, value in biases.items()}
 
 
 class StreamOptions(Body):
-    """What a stream tells besides."""
+    """Options of a stream."""
 
     neutral: ClassVar[Neutral] = {"include_obfuscation": (False,)}
 
-    include_usage: bool = Field(False, description="end the stream with a chunk that counts tokens")
+    include_usage: bool = Field(False, description="end the stream with a chunk of token counts")
 
 
 class SamplingBody(Body):
-    """What completions and chats have in common."""
+    """Sampling options of completions and chats."""
 
     neutral: ClassVar[Neutral] = {"user": ()}
 
@@ -71,22 +71,22 @@ class SamplingBody(Body):
     stop: Annotated[list[Text], BeforeValidator(_one_or_more_strings), Field(max_length=MAX_STOP_STRINGS)] = Field([])
     stream: bool = False
     stream_options: StreamOptions | None = None
-    top_k: int = Field(0, ge=0, lt=2**31, description="beyond OpenAI's API: draw from so many tokens; 0 for all")
+    top_k: int = Field(0, ge=0, lt=2**31, description="beyond the OpenAI API: sample from the k likeliest; 0 for all")
     min_p: float = Field(
         0.0,
         ge=0,
         le=1,
         allow_inf_nan=False,
-        description="beyond OpenAI's API: leave out tokens less likely than this share of the likeliest",
+        description="beyond the OpenAI API: drop tokens less likely than this fraction of the likeliest",
     )
     repetition_penalty: float = Field(
         1.0,
         ge=0.1,
         le=10,
         allow_inf_nan=False,
-        description="beyond OpenAI's API: above 1, tokens of the prompt and the answer become less likely",
+        description="beyond the OpenAI API: above 1, makes tokens of the prompt and the answer less likely",
     )
-    min_tokens: int = Field(0, ge=0, lt=2**31, description="beyond OpenAI's API: no end before so many tokens")
+    min_tokens: int = Field(0, ge=0, lt=2**31, description="beyond the OpenAI API: minimum length of the answer")
 
     @model_validator(mode="after")
     def _options_need_a_stream(self) -> SamplingBody:
@@ -98,7 +98,7 @@ class SamplingBody(Body):
 
     @property
     def include_usage(self) -> bool:
-        """Whether a stream ends with a chunk that counts tokens."""
+        """Whether a stream ends with a chunk of token counts."""
         return self.stream_options is not None and self.stream_options.include_usage
 
 
@@ -121,10 +121,10 @@ class CompletionBody(SamplingBody):
     prompt: PromptList = Field(json_schema_extra=PROMPT_SCHEMA, max_length=MAX_INPUTS)
     max_tokens: int = Field(16, ge=0)
     logprobs: int | None = Field(
-        None, ge=0, le=MAX_ALTERNATIVES, description="log-probability of each token, and of so many alternatives"
+        None, ge=0, le=MAX_ALTERNATIVES, description="log-probability of each token, and of this many alternatives"
     )
-    echo: bool = Field(False, description="begin the answer with the prompt")
-    best_of: int | None = Field(None, ge=1, le=MAX_SAMPLES, description="draw so many and give the n likeliest")
+    echo: bool = Field(False, description="start the answer with the prompt")
+    best_of: int | None = Field(None, ge=1, le=MAX_SAMPLES, description="sample this many and return the n likeliest")
 
     @model_validator(mode="after")
     def _check_consistency(self) -> CompletionBody:
@@ -134,17 +134,17 @@ class CompletionBody(SamplingBody):
             raise unsupported_parameter("best_of", self.best_of, "The best are known at the end: set stream to false")
         if self.echo and self.logprobs is not None and self.stream:
             raise unsupported_parameter(
-                "stream", self.stream, "A prompt's log-probabilities are told whole: set stream to false"
+                "stream", self.stream, "A stream has no prompt log-probabilities: set stream to false"
             )
         if not self.max_tokens and not self.echo:
             raise invalid_parameter(
-                "max_tokens", "max_tokens = 0: ask for at least 1 token, or for the prompt alone with echo"
+                "max_tokens", "max_tokens = 0: ask for at least 1 token, or set echo to get the prompt only"
             )
         return self
 
     @property
     def samples(self) -> int:
-        """Samples drawn for each prompt."""
+        """Samples per prompt."""
         return max(self.n, self.best_of or 0)
 
 
@@ -156,19 +156,19 @@ class EmbeddingBody(Body):
     model: Text
     input: PromptList = Field(json_schema_extra=PROMPT_SCHEMA, max_length=MAX_INPUTS)
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = Field(None, ge=1, description="the first so many entries, scaled to length 1 again")
+    dimensions: int | None = Field(None, ge=1, description="keep this many entries, scaled to length 1 again")
 
 
 class TokenizeBody(Body):
     """The body of ``POST /tokenize``."""
 
-    model: Text | None = Field(None, description="by default the model this server was started with, the first one")
+    model: Text | None = Field(None, description="by default the first model of the server")
     prompt: Text
-    add_special_tokens: bool = Field(True, description="begin with the begin-of-text token, as prompts do")
+    add_special_tokens: bool = Field(True, description="start with the begin-of-text token, as prompts do")
 
 
 class DetokenizeBody(Body):
     """The body of ``POST /detokenize``."""
 
-    model: Text | None = Field(None, description="by default the model this server was started with, the first one")
+    model: Text | None = Field(None, description="by default the first model of the server")
     tokens: list[TokenId]

@@ -1,4 +1,4 @@
-"""What the server does for each kind of request."""
+"""Handles each kind of request."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from herdlm.generate.request import SamplingParams
 from herdlm.generate.sampling.grammar import Grammar
 from herdlm.serve.access.limits import ConcurrencyLimiter, ServerLimits
 from herdlm.serve.access.request_log import RequestRecord, record_of
+from herdlm.serve.access.responses import json_response
 from herdlm.serve.api.answers import Answer, ChatAnswer, Usage
 from herdlm.serve.api.chat import ChatBody
 from herdlm.serve.api.completions import CompletionAnswer, Echo
+from herdlm.serve.api.moderated import as_stream, moderated
 from herdlm.serve.api.requests import CompletionBody, DetokenizeBody, EmbeddingBody, SamplingBody, TokenizeBody
 from herdlm.serve.api.stream import ClientLeftError, EventStream, count_tokens, unless_client_leaves
 from herdlm.serve.api.tools import call_schema, free_grammar, to_dialog
-from herdlm.serve.errors import RefusedError, json_response
-from herdlm.serve.guard.moderation import Moderator, as_stream, moderated
-from herdlm.serve.workers.generation import TooLongError
+from herdlm.serve.errors import RefusedError, TooLongError
+from herdlm.serve.guard.moderation import Moderator
 from herdlm.serve.workers.model_text import ModelText
 from herdlm.serve.workers.models import Lease, Models
 from herdlm.tokens.chat import Message
 
-Prompts = list[tuple[list[int], int]]  # tokens, and how many may be added
+Prompts = list[tuple[list[int], int]]  # tokens, and the maximum of new tokens
 
 Result = TypeVar("Result")
 
@@ -41,9 +42,9 @@ class Service:
     """Answers the requests for all models.
 
     Args:
-        seed: requests without a seed of their own draw with one that depends on this and on how many came before.
-        log_texts: whether records keep prompts for the access log.
-        moderator: judges prompts and answers, where there is one.
+        seed: a request without a seed samples with one derived from this and the number of such requests before it.
+        log_texts: keep prompts in the records for the access log.
+        moderator: judges prompts and answers, if given.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Service:
         dialog = to_dialog(body)
         with ExitStack() as stack:
             lease = await self._lease(stack, request, body.model, body.n)
-            # Long texts take a while to encode; others go on meanwhile.
+            # Encoding a long text takes a while and must not block other requests.
             tokens = await asyncio.to_thread(lease.text.chat_prompt, dialog)
             prompts = [(tokens, lease.text.room(tokens, body.completion_limit))]
             names = frozenset(tool.function.name for tool in body.tools) if body.may_call else frozenset[str]()
@@ -142,7 +143,7 @@ class Service:
         text = self._text(body.model)
         if wrong := next((token for token in body.tokens if token >= text.tokenizer.vocab_size), None):
             raise RefusedError(
-                f"{wrong} is no token of a vocabulary of {text.tokenizer.vocab_size}",
+                f"token id {wrong} is outside the vocabulary of {text.tokenizer.vocab_size} tokens",
                 "Check the ids",
                 param="tokens",
                 code="invalid_value",
@@ -162,7 +163,7 @@ class Service:
         return record
 
     async def _lease(self, stack: ExitStack, request: Request, name: str, samples: int) -> Lease:
-        """Room for so many samples, and the model, loaded; both until ``stack`` is closed."""
+        """Acquire room for ``samples`` and the loaded model until ``stack`` is closed."""
         record = record_of(request)
         record.model = self.models.find(name).text.name
         self.concurrency.acquire(samples)
@@ -177,9 +178,7 @@ class Service:
             async with asyncio.timeout(self._seconds_left(record)):
                 return await work
         except TimeoutError:
-            raise TooLongError(
-                "the request took longer than this server allows", "PromptRequest for less at once"
-            ) from None
+            raise TooLongError("the request took longer than this server allows", "Send fewer texts at once") from None
 
     def _seconds_left(self, record: RequestRecord) -> float:
         return record.started_at + self.limits.request_seconds - time.monotonic()
@@ -188,7 +187,7 @@ class Service:
         return await asyncio.to_thread(text.text_prompt, prompt) if isinstance(prompt, str) else prompt
 
     def _as_dialog(self, text: ModelText, prompt: str | list[int]) -> list[Message]:
-        """A text to continue as the guard sees it."""
+        """A text prompt as a dialog for the guard."""
         return [{"role": "user", "content": prompt if isinstance(prompt, str) else text.tokenizer.decode(prompt)}]
 
     def _echo(self, text: ModelText, prompt: str | list[int], encoded: tuple[list[int], int]) -> Echo:
@@ -225,7 +224,7 @@ class Service:
             try:
                 choices = await unless_client_leaves(request, self._within_limit(record, work))
             except ClientLeftError:
-                return Response(status_code=499)  # for the access log alone
+                return Response(status_code=499)  # seen by the access log only
             if body.stream:
                 return as_stream(answer, choices, usage, include_usage=body.include_usage)
             return json_response(answer.response(choices, usage))
@@ -254,7 +253,7 @@ class Service:
         try:
             by_index = await unless_client_leaves(request, collect())
         except ClientLeftError:
-            return Response(status_code=499)  # for the access log alone
+            return Response(status_code=499)  # seen by the access log only
         finally:
             generation.close()
         return json_response(answer.response([by_index[index] for index in sorted(by_index)], usage))
@@ -285,7 +284,7 @@ class Service:
 
 
 def _grammar(body: ChatBody) -> Grammar | None:
-    """What the answer must obey."""
+    """The grammar that the answer must obey."""
     if body.must_call:
         return Grammar.json_schema(call_schema(body.must_call))
     if body.strict:
@@ -302,7 +301,7 @@ def _embedding(vector: list[float], body: EmbeddingBody) -> Any:
         if body.dimensions > len(values):
             raise RefusedError(
                 f"dimensions = {body.dimensions}, the model's embeddings have {len(values)}",
-                "PromptRequest for fewer",
+                "Ask for at most that many",
                 param="dimensions",
                 code="invalid_value",
             )

@@ -1,4 +1,4 @@
-"""Answers while they grow: server-sent events, and what happens when the client leaves."""
+"""Streams of server-sent events, and the cancellation of work when the client disconnects."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Result = TypeVar("Result")
 
 
 class ClientLeftError(Exception):
-    """Nobody waits for the answer any more."""
+    """The client closed its connection."""
 
 
 class EventStream(StreamingResponse):
-    """A stream of an answer's chunks. However it ends, what was still under way is dropped.
+    """Streams an answer's chunks. Drops unfinished samples however the stream ends.
 
     Args:
-        prompts, samples: choices are numbered prompt after prompt.
-        usage: counts the prompts' tokens; the answers' are added.
-        include_usage: in a last chunk.
-        close: gives back what the request held.
+        prompts, samples: number of prompts, and of samples per prompt; choices are numbered prompt by prompt.
+        usage: holds the prompts' tokens; the stream adds the answers'.
+        include_usage: send the usage in a last chunk.
+        close: releases what the request holds.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class EventStream(StreamingResponse):
         self.answer, self.generation, self.record = answer, generation, record
         self.prompts, self.samples, self.usage, self.include_usage = prompts, samples, usage, include_usage
         self._close = close
-        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # proxies pass each event on at once
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # proxies must not buffer
         super().__init__(self._lines(), headers=headers, media_type="text/event-stream")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,29 +74,29 @@ class EventStream(StreamingResponse):
             if self.include_usage:
                 yield _line(answer.chunk([]) | {"usage": usage.to_json()})
             yield "data: [DONE]\n\n"
-        except Exception as error:  # the status has been sent: the stream itself must tell
-            _, body, _ = error_response(error)
-            record.error = body["error"]["code"] or body["error"]["type"]
-            yield _line(body)
+        except Exception as error:  # the status has been sent, so the stream must carry the error
+            response = error_response(error)
+            record.error = response.code
+            yield _line(response.body)
 
     def _chunk(self, choice: dict[str, Any]) -> str:
         return _line(self.answer.chunk([choice]) | ({"usage": None} if self.include_usage else {}))
 
 
 def count_tokens(answer: Answer, output: SampleOutput, usage: Usage, record: RequestRecord) -> None:
-    """Add what ``output`` brought to the counts of its request."""
+    """Add an output's tokens to the counts of its request."""
     usage.completion_tokens += answer.completion_tokens(output)
     record.add_completion(answer.completion_tokens(output))
-    if output.finish_reason and output.sample == 0:  # a prompt's samples share it
+    if output.finish_reason and output.sample == 0:  # once per prompt: its samples share the cache
         usage.cached_tokens += output.cached_tokens
         record.cached_tokens += output.cached_tokens
 
 
 async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of ``work``, which is cancelled when the client closes its connection.
+    """Await ``work``, and cancel it if the client disconnects.
 
     Raises:
-        ClientLeftError: it did.
+        ClientLeftError: the client disconnected.
     """
     task, left = asyncio.ensure_future(work), asyncio.ensure_future(_leaving(request))
     try:

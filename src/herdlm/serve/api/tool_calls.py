@@ -1,9 +1,9 @@
-"""Finds the tool calls in a Llama 3.1 answer while it grows.
+"""Finds tool calls in a Llama 3.1 answer as it streams.
 
-Two forms are known. A custom function is called by JSON at the beginning of the answer,
-``{"name": "f", "parameters": {...}}``, several in a row or in a list. After ``<|python_tag|>`` stand code for the
-interpreter, a built-in tool as ``brave_search.call(query="...")``, or JSON as before. What names no function on offer
-is text. What follows calls in an answer is neither told nor a call.
+There are two forms. JSON at the start of the answer calls custom functions: ``{"name": "f", "parameters": {...}}``,
+several in a row or in a list. After ``<|python_tag|>`` comes code for the interpreter, a built-in tool such as
+``brave_search.call(query="...")``, or JSON as before. A call to an unknown function is text. Text after calls is
+dropped.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ HEADER = re.compile(
     r'\s*\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*"(?P<name>[^"\\]{1,64})"\s*'
     r'(?:,\s*"(?:parameters|arguments)"\s*:\s*(?=\{)|(?P<bare>\}))'
 )
-LONGEST_HEADER = 200  # characters; what is longer is no call
+MAX_HEADER = 200  # characters; anything longer is not a call
 BUILT_IN_CALL = re.compile(r"\s*(?P<name>\w+)\.call\((?P<arguments>.*)\)\s*", re.DOTALL)
 ARGUMENT = re.compile(r'\s*(?P<name>\w+)\s*=\s*(?P<value>"(?:[^"\\]|\\.)*"|-?[\d.]+|true|false)\s*(?:,|$)', re.DOTALL)
 
 
 @dataclass(slots=True)
 class CallPiece:
-    """The beginning of a call, with its id and name, or more of its arguments."""
+    """The start of a call with its id and name, or more of its arguments."""
 
     index: int
     name: str | None = None
@@ -37,7 +37,7 @@ class CallPiece:
     id: str = field(default_factory=lambda: f"call_{secrets.token_hex(12)}")
 
     def to_delta(self) -> dict[str, Any]:
-        """As a stream's delta has it."""
+        """The piece in a stream's delta."""
         if self.name is None:
             return {"index": self.index, "function": {"arguments": self.arguments}}
         function = {"name": self.name, "arguments": self.arguments}
@@ -45,7 +45,7 @@ class CallPiece:
 
 
 class State(Enum):
-    """Where the scanner stands."""
+    """The state of the scanner."""
 
     BEGINNING = 0
     TEXT = 1
@@ -58,14 +58,14 @@ class State(Enum):
 
 
 class CallScanner:
-    """Takes an answer's text in pieces and gives text and calls as soon as they are certain.
+    """Splits an answer's text, fed in pieces, into text and calls as soon as they are certain.
 
     Args:
-        names: functions on offer.
-        parallel: whether more than the first call is told.
+        names: the functions that may be called.
+        parallel: return more than the first call.
 
     Attributes:
-        calls: found so far.
+        calls: number of calls found so far.
     """
 
     def __init__(self, names: frozenset[str], parallel: bool) -> None:
@@ -77,13 +77,13 @@ class CallScanner:
         self._quoted = self._escaped = False
 
     def begin_code(self) -> None:
-        """The answer began with ``<|python_tag|>``."""
+        """Note that the answer started with ``<|python_tag|>``."""
         self._state = State.CODE
 
     def feed(self, text: str, *, final: bool) -> list[str | CallPiece]:
-        """Take more text; ``final`` with the last."""
+        """Scan more text; set ``final`` with the last piece."""
         self._held += text
-        found: list[str | CallPiece] = []
+        pieces: list[str | CallPiece] = []
         steps = {
             State.BEGINNING: self._beginning,
             State.TEXT: self._text,
@@ -94,50 +94,50 @@ class CallScanner:
             State.CODE: self._code,
             State.REST: self._rest,
         }
-        while steps[self._state](found, final):
+        while steps[self._state](pieces, final):
             pass
-        return found
+        return pieces
 
-    # Each step returns whether another can be taken with what is held.
+    # Each step returns whether the held text allows another step.
 
-    def _beginning(self, found: list[str | CallPiece], final: bool) -> bool:
+    def _beginning(self, pieces: list[str | CallPiece], final: bool) -> bool:
         start = self._held.lstrip()
         if not start and not final:
             return False
         self._state = State.HEADER if start[:1] in ("{", "[") else State.TEXT
         return True
 
-    def _text(self, found: list[str | CallPiece], final: bool) -> bool:
+    def _text(self, pieces: list[str | CallPiece], final: bool) -> bool:
         if self._held:
-            found.append(self._held)
+            pieces.append(self._held)
             self._held = ""
         return False
 
-    def _header(self, found: list[str | CallPiece], final: bool) -> bool:
+    def _header(self, pieces: list[str | CallPiece], final: bool) -> bool:
         start = self._held.lstrip()
         match = HEADER.match(start[1:] if start.startswith("[") else start)
         if match and match["name"] in self.names:
-            found.append(CallPiece(self.calls, match["name"], "{}" if match["bare"] else ""))
+            pieces.append(CallPiece(self.calls, match["name"], "{}" if match["bare"] else ""))
             self.calls += 1
             self._held = match.string[match.end() :]
             self._state = State.BETWEEN if match["bare"] else State.ARGUMENTS
             return True
-        if match or final or len(start) > LONGEST_HEADER:
+        if match or final or len(start) > MAX_HEADER:
             self._state = State.REST if self.calls else State.TEXT
             return True
         return False
 
-    def _arguments(self, found: list[str | CallPiece], final: bool) -> bool:
+    def _arguments(self, pieces: list[str | CallPiece], final: bool) -> bool:
         end = self._end_of_object()
         piece, self._held = self._held[:end], self._held[end:]
         if piece:
-            found.append(CallPiece(self.calls - 1, arguments=piece))
+            pieces.append(CallPiece(self.calls - 1, arguments=piece))
         if not self._depth:
             self._state = State.CLOSING
         return not self._depth
 
     def _end_of_object(self) -> int:
-        """Where the object that the held text goes on with ends, or the end of what is held."""
+        """The end of the current object in the held text, or the end of the held text."""
         for i, character in enumerate(self._held):
             if self._escaped:
                 self._escaped = False
@@ -154,7 +154,7 @@ class CallScanner:
                     return i + 1
         return len(self._held)
 
-    def _closing(self, found: list[str | CallPiece], final: bool) -> bool:
+    def _closing(self, pieces: list[str | CallPiece], final: bool) -> bool:
         start = self._held.lstrip()
         if not start:
             return False
@@ -162,7 +162,7 @@ class CallScanner:
         self._held = start[1:]
         return True
 
-    def _between(self, found: list[str | CallPiece], final: bool) -> bool:
+    def _between(self, pieces: list[str | CallPiece], final: bool) -> bool:
         start = self._held.lstrip(" \t\r\n;,")
         if not start:
             return False
@@ -170,11 +170,11 @@ class CallScanner:
         self._state = State.HEADER if self.parallel and start[0] == "{" else State.REST
         return True
 
-    def _rest(self, found: list[str | CallPiece], final: bool) -> bool:
+    def _rest(self, pieces: list[str | CallPiece], final: bool) -> bool:
         self._held = ""
         return False
 
-    def _code(self, found: list[str | CallPiece], final: bool) -> bool:
+    def _code(self, pieces: list[str | CallPiece], final: bool) -> bool:
         if self._held.lstrip().startswith("{"):
             self._state = State.HEADER
             return True
@@ -188,15 +188,15 @@ class CallScanner:
         elif CODE_INTERPRETER in self.names:
             name, arguments = CODE_INTERPRETER, {"code": code}
         else:
-            found.append(code)
+            pieces.append(code)
             return False
-        found.append(CallPiece(self.calls, name, json.dumps(arguments, ensure_ascii=False)))
+        pieces.append(CallPiece(self.calls, name, json.dumps(arguments, ensure_ascii=False)))
         self.calls += 1
         return False
 
 
 def _arguments_of(text: str) -> dict[str, Any] | None:
-    """The keyword arguments of a built-in tool's call; None where they are not of that form."""
+    """The keyword arguments of a built-in tool's call; None if they cannot be parsed."""
     arguments, at = {}, 0
     while at < len(text):
         match = ARGUMENT.match(text, at)

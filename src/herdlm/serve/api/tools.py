@@ -1,8 +1,8 @@
-"""How tools, calls and their results stand in a Llama 3.1 prompt, and the grammar of a call that must be made.
+"""Tools, calls and results in a Llama 3.1 prompt, and the grammar of a required call.
 
-Functions are described to the model as JSON in the system message. Its own calls come back to it as it wrote them,
-results as messages of the role "ipython". ``Environment: ipython`` in the system message lets it use
-``<|python_tag|>``; built-in tools besides the interpreter stand behind ``Tools:``.
+The system message describes functions as JSON. The model's earlier calls appear as it wrote them, their results as
+messages of the role "ipython". ``Environment: ipython`` in the system message enables ``<|python_tag|>``; ``Tools:``
+lists the built-in tools other than the interpreter.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ HOW_TO_CALL = (
 
 
 def to_dialog(body: ChatBody) -> list[Message]:
-    """A chat's messages with its tools, as the dialog format has them.
+    """Convert a chat's messages and tools to the dialog format.
 
     Raises:
-        RefusedError: a tool's message answers no call.
+        RefusedError: a tool message answers no call.
     """
     functions = [tool.function for tool in body.tools] if body.tool_choice != "none" else []
     messages, called = list[Message](), set[str]()
@@ -35,8 +35,8 @@ def to_dialog(body: ChatBody) -> list[Message]:
         called |= {call.id for call in message.tool_calls}
         if message.role == "tool" and message.tool_call_id not in called:
             raise RefusedError(
-                f"messages.{index}: no call before it has the id {shown(message.tool_call_id)}",
-                "Give the id of a call in an assistant's tool_calls",
+                f"messages.{index}: no earlier call has the id {shown(message.tool_call_id)}",
+                "Give the id of a call in an assistant message's tool_calls",
                 param=f"messages.{index}.tool_call_id",
                 code="invalid_value",
             )
@@ -51,7 +51,7 @@ def to_dialog(body: ChatBody) -> list[Message]:
 
 
 def tools_text(functions: Sequence[Function]) -> str:
-    """What the system message tells of tools."""
+    """The system message's description of tools."""
     built_in = [function.name for function in functions if function.name in BUILT_IN]
     parts = []
     if built_in:
@@ -65,15 +65,15 @@ def tools_text(functions: Sequence[Function]) -> str:
 
 
 def call_schema(functions: Sequence[Function]) -> dict[str, Any]:
-    """The JSON schema of a call of one of ``functions``."""
+    """The JSON schema of a call to one of ``functions``."""
     calls = [_call(function.name, function.parameters) for function in functions]
     return calls[0] if len(calls) == 1 else {"anyOf": calls}
 
 
 def free_grammar(functions: Sequence[Function], parallel: bool) -> Grammar:
-    """Any text that does not look like a call, or calls; the arguments of strict functions obey their schemas.
+    """A grammar of text that does not look like a call, or of calls. Arguments of strict functions obey their schemas.
 
-    ``<|python_tag|>`` is no text, so built-in tools are called as JSON too.
+    ``<|python_tag|>`` is not text, so built-in tools are called as JSON too.
     """
     options = {"whitespace_flexible": True, "whitespace_pattern": JSON_SPACE}
     free = {"type": "object"}
@@ -90,7 +90,7 @@ def free_grammar(functions: Sequence[Function], parallel: bool) -> Grammar:
 def _message(message: ChatMessage) -> Message:
     if message.role == "tool":
         return {"role": "ipython", "content": message.text}
-    # OpenAI's "developer" is what it called "system" before.
+    # "developer" is OpenAI's newer name of "system".
     role = "system" if message.role == "developer" else message.role
     if not message.tool_calls:
         return {"role": role, "content": message.text}

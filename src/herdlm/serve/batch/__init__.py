@@ -1,1 +1,1 @@
-"""Prompts of a file answered by any number of engines: see :func:`herdlm.serve.batch.run.generate_batch`."""
+"""Answers a file of prompts with any number of engines: see :func:`herdlm.serve.batch.run.generate_batch`."""

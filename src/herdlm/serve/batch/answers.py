@@ -1,7 +1,7 @@
-"""The file of answers: a line as soon as a prompt is answered, put into the order of the prompts in the end.
+"""The file of answers: a line per answered prompt, sorted into the order of the prompts at the end.
 
-While a run goes on, its answers stand in ``OUT.part`` behind a first line that tells which run it is. A run that was
-killed leaves at most one half line there, which is cut off.
+A running job writes to ``OUT.part``, whose first line identifies the run. A killed run leaves at most one incomplete
+line, which the next run cuts off.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from herdlm.serve.batch.prompts import Id
 
 
 class Answers:
-    """The answers to prompts ``ids``, to stand at ``out``; a context that holds ``OUT.part`` for itself.
+    """The answers to prompts ``ids``, published at ``out``; a context manager that locks ``OUT.part``.
 
     Args:
-        run: what the answers depend on. A part that another run left is refused.
+        run: everything the answers depend on. A part of a different run is refused.
 
     Attributes:
         done: numbers of the prompts answered so far.
 
     Raises:
-        InputError: ``out`` exists, belongs to another run, cannot be written, or another process is writing it.
+        InputError: ``out`` exists, its part belongs to another run or process, or it cannot be written.
     """
 
     def __init__(self, out: Path, ids: Sequence[Id], run: dict[str, Any]) -> None:
         self.out, self.part, self.ids = out, out.with_name(f"{out.name}.part"), ids
         self.done: set[int] = set()
         self._run = run
-        self._at: dict[int, int] = {}  # where each answer begins in the part
+        self._at: dict[int, int] = {}  # byte offset of each answer in the part
 
     def __enter__(self) -> Answers:
         if self.out.exists():
-            raise InputError(f"{self.out} exists", "Give another --out, or delete it to generate anew")
+            raise InputError(f"{self.out} exists", "Give another --out, or delete the file to generate again")
         try:
             self._file = open(os.open(self.part, os.O_RDWR | os.O_CREAT, 0o666), "r+b")  # noqa: PTH123
         except OSError as error:
@@ -59,14 +59,14 @@ class Answers:
         self._file.close()
 
     def add(self, number: int, answer: dict[str, Any]) -> None:
-        """Write one answer; it is kept from now on, whatever becomes of this process."""
+        """Write one answer, which survives if this process is killed."""
         self._at[number] = self._file.tell()
         self.done.add(number)
         self._file.write(_line({"id": self.ids[number], **answer}))
         self._file.flush()
 
     def publish(self) -> int:
-        """Put all answers in the order of their prompts at ``out``; returns how many of them tell of an error."""
+        """Write all answers in the order of their prompts to ``out``; returns how many are errors."""
         failed, sorting = 0, self.out.with_name(f".{self.out.name}.sorting")
         with sorting.open("wb") as file:
             for number in range(len(self.ids)):
@@ -88,9 +88,9 @@ class Answers:
             raise InputError(f"another process is writing {self.part}", "Wait for it, or give another --out") from None
 
     def _restore(self) -> None:
-        """Find what an earlier process of this run answered."""
+        """Read what an earlier process of this run answered."""
         first = self._file.readline()
-        if not first.endswith(b"\n"):  # new, or killed before its first line was whole
+        if not first.endswith(b"\n"):  # new, or killed before its first line was complete
             self._file.seek(0)
             self._file.truncate()
             self._file.write(_line({"run": self._run}))
@@ -103,7 +103,7 @@ class Answers:
             try:
                 number = numbers[json.dumps(json.loads(line)["id"])]
             except (ValueError, KeyError, TypeError):
-                break  # what a machine that lost its power wrote last
+                break  # the last write before a power failure
             self._at[number] = end
             self.done.add(number)
             end = self._file.tell()
@@ -115,11 +115,11 @@ class Answers:
             run = json.loads(first)["run"]
             differing = sorted(key for key in self._run.keys() | run.keys() if self._run.get(key) != run.get(key))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{self.part} is no unfinished file of answers", "Give another --out") from error
+            raise InputError(f"{self.part} is not an unfinished file of answers", "Give another --out") from error
         if differing:
             raise InputError(
-                f"{self.part} was begun by a run that differs in {', '.join(differing)}",
-                "Give another --out, or delete it to begin anew",
+                f"{self.part} belongs to a run that differs in {', '.join(differing)}",
+                "Give another --out, or delete the file to start over",
             )
 
 

@@ -1,4 +1,4 @@
-"""Workers as actors on a Ray cluster. All nodes must have herdlm installed and see the model's folder."""
+"""Workers as actors on a Ray cluster. Every node needs herdlm installed and access to the model's folder."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from typing import Any
 from herdlm.base.errors import HerdError, InputError
 from herdlm.curate.runner.cluster import connect
 from herdlm.serve.batch.prompts import PromptRequest
-from herdlm.serve.batch.worker import EngineWorker, FinishedPrompt, WorkerConfig, error_from_json, error_to_json
+from herdlm.serve.batch.worker import EngineWorker, FinishedPrompt, WorkerConfig
+from herdlm.serve.workers.protocol import error_from_json, error_to_json
 
 
 class RayWorkers:
-    """``count`` actors, or as many as the cluster has GPUs, or else CPUs, for: one for each process of a worker.
+    """``count`` actors, by default as many as the cluster's GPUs, or else CPUs, allow at one per process.
 
-    The processes of one worker are on one node. Each computes on one thread.
+    The processes of a worker share a node. Each computes on one thread.
 
     Args:
-        config: its device decides what an actor takes: "auto" means GPUs where the cluster has any.
+        config: its device decides what an actor needs: "auto" means GPUs if the cluster has any.
     """
 
     def __init__(self, address: str, config: WorkerConfig, count: int | None) -> None:
         self.address, self.config = address, config
-        self._asked = count
+        self._requested = count
 
     def __enter__(self) -> RayWorkers:
         self._ray = ray = connect(self.address)
@@ -32,7 +33,7 @@ class RayWorkers:
             processes = self.config.processes
             self._actor = ray.remote(num_cpus=processes, num_gpus=processes * on_gpu)(_Actor)
             self._actors: list[Any] = [None] * self.count
-            self._calls: dict[Any, int] = {}  # the one call of each worker that has not answered
+            self._calls: dict[Any, int] = {}  # the open call of each worker
             for number in range(self.count):
                 self._start(number)
         except BaseException:
@@ -69,7 +70,7 @@ class RayWorkers:
         return finished
 
     def _count_workers(self, nodes: list[dict[str, float]]) -> tuple[int, bool]:
-        """The number of workers, and whether they take GPUs."""
+        """The number of workers, and whether they use GPUs."""
         device, processes = self.config.device, self.config.processes
         on_gpu = device.startswith("cuda") or (device == "auto" and any(node.get("GPU") for node in nodes))
         kind = "GPU" if on_gpu else "CPU"
@@ -77,13 +78,11 @@ class RayWorkers:
         most = sum(count // processes for count in has)
         if not most:
             needed = f"no {kind}" if processes == 1 else f"no node with {processes} {kind}s"
-            raise InputError(f"the cluster has {needed}", "Start nodes that have, or change --device")
-        if self._asked and self._asked > most:
+            raise InputError(f"the cluster has {needed}", "Start such nodes, or change --device")
+        if self._requested and self._requested > most:
             each = "" if processes == 1 else f" of {processes} processes"
-            raise InputError(
-                f"{self._asked} workers{each} on a cluster of {sum(has)} {kind}s", "PromptRequest for fewer"
-            )
-        return self._asked or most, on_gpu
+            raise InputError(f"{self._requested} workers{each} do not fit on {sum(has)} {kind}s", "Lower --workers")
+        return self._requested or most, on_gpu
 
     def _start(self, number: int) -> None:
         self._actors[number] = self._actor.remote()
@@ -91,7 +90,7 @@ class RayWorkers:
 
 
 class _Actor:
-    """An engine on a node. Answers are dictionaries, as Ray hands on what an actor returns but not what it raises."""
+    """An engine on a node. Returns errors as dictionaries, since Ray wraps what an actor raises."""
 
     def start(self, config: WorkerConfig) -> dict[str, Any]:
         try:

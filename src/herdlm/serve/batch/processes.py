@@ -15,11 +15,12 @@ from typing import Any
 from herdlm.base.errors import HerdError
 from herdlm.base.parent import end_with
 from herdlm.serve.batch.prompts import PromptRequest
-from herdlm.serve.batch.worker import EngineWorker, FinishedPrompt, WorkerConfig, error_from_json, error_to_json
+from herdlm.serve.batch.worker import EngineWorker, FinishedPrompt, WorkerConfig
+from herdlm.serve.workers.protocol import error_from_json, error_to_json
 
 
 class ProcessWorkers:
-    """``count`` processes, each with an engine; the cores are shared out between them, and so are GPUs."""
+    """``count`` processes with an engine each, which share the machine's cores and GPUs."""
 
     def __init__(self, config: WorkerConfig, count: int) -> None:
         self.count = count
@@ -39,7 +40,7 @@ class ProcessWorkers:
 
     def submit(self, worker: int, requests: Sequence[PromptRequest]) -> None:
         """See :class:`~herdlm.serve.batch.run.Workers`."""
-        with suppress(BrokenPipeError, ConnectionResetError):  # it died; news will tell
+        with suppress(BrokenPipeError, ConnectionResetError):  # it died; poll reports that
             self._workers[worker].connection.send_bytes(json.dumps(requests).encode())
 
     def poll(self) -> list[tuple[int, list[FinishedPrompt] | None]]:
@@ -76,10 +77,10 @@ class _Worker:
 
 
 def _worker_main(connection: Connection, config: dict[str, Any], parent: int) -> None:
-    """A worker's life: rounds of prompts in, answers out, until the other end closes."""
+    """The main loop of a worker: receives prompts and sends answers until the other end closes."""
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles interrupts
     end_with(parent)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
@@ -94,7 +95,7 @@ def _worker_main(connection: Connection, config: dict[str, Any], parent: int) ->
 
 
 def _device(config: WorkerConfig, number: int) -> str:
-    """A worker's GPU, or the first of as many as it has processes."""
+    """A worker's GPU, or the first of its GPUs if it has several processes."""
     if config.device not in {"auto", "cuda"}:
         return config.device
     import torch

@@ -1,4 +1,4 @@
-"""The file of prompts: every line is checked before anything is generated, and read again when its turn comes."""
+"""The file of prompts. Every line is checked before the run starts, and read again when it is submitted."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Id = str | int
 
 
 class PromptRequest(TypedDict):
-    """One prompt on its way to a worker; all of it is JSON.
+    """One prompt for a worker, as JSON.
 
-    ``number`` counts the prompts from 0, ``options`` are those of :class:`Options`. One of ``prompt`` and
-    ``messages`` is None.
+    ``number`` counts the prompts from 0, ``options`` are those of :class:`Options`. Either ``prompt`` or ``messages``
+    is None.
     """
 
     number: int
@@ -31,7 +31,7 @@ class PromptRequest(TypedDict):
 
 
 class GrammarOption(BaseModel):
-    """One of the forms of a grammar."""
+    """A grammar in one of four forms."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -43,12 +43,12 @@ class GrammarOption(BaseModel):
     @model_validator(mode="after")
     def _one(self) -> GrammarOption:
         if len(self.model_fields_set) != 1:
-            raise ValueError("give one of json_schema, json_object, regex and lark")
+            raise ValueError("give exactly one of json_schema, json_object, regex and lark")
         return self
 
 
 class Options(BaseModel):
-    """Sampling options of a line or of all; the meaning is that of SamplingParams. None: not given."""
+    """Sampling options of one line or of all lines, as in SamplingParams. None means not given."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -66,14 +66,14 @@ class Options(BaseModel):
     best_of: int | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
-    stop_tokens: list[int] | None = Field(None, description="beside those of the model")
+    stop_tokens: list[int] | None = Field(None, description="in addition to the model's")
     logprobs: bool | None = None
     top_logprobs: int | None = None
     prompt_logprobs: bool | None = None
     grammar: GrammarOption | None = None
 
     def given(self) -> dict[str, Any]:
-        """What is given, as JSON."""
+        """The given options as JSON."""
         return self.model_dump(include=set(Options.model_fields), exclude_none=True)
 
 
@@ -97,10 +97,10 @@ class _Line(Options):
 
 
 def sampling_params(options: dict[str, Any]) -> SamplingParams:
-    """The parameters that ``options`` of :class:`Options` request for; the model's own stop tokens are not among them.
+    """Sampling parameters for ``options``, without the model's own stop tokens.
 
     Raises:
-        InputError: a value is out of range, or a grammar cannot be used.
+        InputError: a value is out of range, or a grammar is invalid.
     """
     given = {"logprobs": False, **options}
     if "logit_bias" in given:
@@ -120,13 +120,13 @@ def sampling_params(options: dict[str, Any]) -> SamplingParams:
 
 
 class Prompts:
-    """The lines of ``path`` with the options they leave open from ``defaults``.
+    """The lines of ``path``, with ``defaults`` for the options they do not give.
 
     Args:
-        chat: takes a line's ``prompt`` as a user's message.
+        chat: treat a line's ``prompt`` as a user message.
 
     Raises:
-        InputError: a line is at fault, or two have one id; the message names file and line.
+        InputError: a line is invalid, or two lines share an id. The message names file and line.
     """
 
     def __init__(self, path: Path, defaults: Options, *, chat: bool = False) -> None:
@@ -145,7 +145,9 @@ class Prompts:
                 id = self._checked(raw, number)
                 key = json.dumps(id)
                 if key in lines:
-                    raise InputError(f"{path}:{number}: id {key} is that of line {lines[key]} too", "Give each its own")
+                    raise InputError(
+                        f"{path}:{number}: id {key} is also on line {lines[key]}", "Give each line its own id"
+                    )
                 lines[key] = number
                 self.ids.append(id)
                 self._offsets.append(offset)
@@ -184,7 +186,7 @@ class Prompts:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the line"
             raise InputError(
-                f"{self.path}:{number}: {where}: {first['msg']}", "See docs/generate.md for what a line may hold"
+                f"{self.path}:{number}: {where}: {first['msg']}", "See docs/generate.md for the format of a line"
             ) from error
         except HerdError as error:
             raise InputError(f"{self.path}:{number}: {error.what}", error.remedy) from error

@@ -1,4 +1,4 @@
-"""Hands the prompts of a file to workers and writes down their answers."""
+"""Distributes the prompts of a file over workers and writes their answers."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from herdlm.serve.batch.answers import Answers
 from herdlm.serve.batch.prompts import Options, PromptRequest, Prompts
 from herdlm.serve.batch.worker import FinishedPrompt, WorkerConfig
 
-# Samples a worker has in hand: an engine's batch and as many that wait, so that no row is ever idle.
+# Samples in flight per worker: an engine's batch and as many waiting, so that the batch stays full.
 SAMPLES_AHEAD = 512
-MAX_DEATHS = 3  # of workers, with nothing answered between them
+MAX_DEATHS = 3  # of workers in a row, without an answer in between
 
 
 class Workers(Protocol):
-    """Engines elsewhere, numbered from 0."""
+    """Engines in other processes, numbered from 0."""
 
     count: int
 
     def submit(self, worker: int, requests: Sequence[PromptRequest]) -> None:
-        """Hand prompts, none or more, to a worker that has reported; it reports again when some are finished."""
+        """Send prompts, possibly none, to a worker that has reported. It reports again when some are finished."""
 
     def poll(self) -> list[tuple[int, list[FinishedPrompt] | None]]:
-        """Wait for workers to report: each first when it is ready, then after each round.
+        """Wait for workers to report: when they are ready, then after each round.
 
-        None in place of answers: the worker died with all it had in hand; another has been started in its place.
+        None in place of answers means that the worker died with everything in flight and was replaced.
 
         Raises:
             HerdError: a worker cannot load the model.
@@ -43,7 +43,7 @@ class Workers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run came to: prompts answered in all, by an earlier process, and in error; workers that died."""
+    """Result of a run: prompts in total, answered by an earlier process, and failed; workers that died."""
 
     prompts: int
     restored: int
@@ -67,24 +67,24 @@ def generate_batch(
     pipeline_parallel: int = 1,
     quiet: bool = False,
 ) -> Summary:
-    """Answer every prompt of a JSONL file; see docs/generate.md for both files' lines.
+    """Answer every prompt of a JSONL file; see docs/generate.md for the formats.
 
-    What a prompt is answered depends on model, options, ``seed`` and its id alone, not on the workers. A run that was
-    killed goes on where it stopped when it is started again.
+    An answer depends only on the model, the options, ``seed`` and the prompt's id, not on the workers. A killed run
+    resumes when it is started again.
 
     Args:
-        options: for all lines that do not say otherwise.
-        chat: takes a line's ``prompt`` as a user's message.
-        workers: engines at once; where not given, 1 here and one for each CPU or GPU of a cluster.
-        cluster: a Ray cluster to run on: ``auto``, ``ray://HOST:PORT`` or the head's HOST:PORT.
-        tensor_parallel, pipeline_parallel: processes, on one machine, that hold a worker's model between them.
+        options: defaults for all lines.
+        chat: treat a line's ``prompt`` as a user message.
+        workers: number of engines; by default 1, or one per CPU or GPU of a cluster.
+        cluster: a Ray cluster: ``auto``, ``ray://HOST:PORT`` or the head's HOST:PORT.
+        tensor_parallel, pipeline_parallel: processes of one machine that share a worker's model.
 
     Raises:
-        InputError: the model, a line, an option or the place of the output is at fault.
-        HerdError: workers died again and again; what is finished is kept.
+        InputError: the model, a line, an option or the output path is invalid.
+        HerdError: workers keep dying. Finished answers are kept.
     """
     if workers is not None and workers < 1:
-        raise InputError(f"workers = {workers}", "Give at least 1")
+        raise InputError(f"--workers is {workers}", "Give at least 1")
     folder = model_folder(model)
     with closing(Prompts(prompts, options or Options(), chat=chat)) as prompt_file:
         run = {
@@ -116,7 +116,7 @@ def _open_workers(config: WorkerConfig, workers: int | None, cluster: str | None
 
 
 def _run_prompts(workers: Workers, prompts: Prompts, answers: Answers, quiet: bool) -> int:
-    """Until every prompt is answered; returns the number of workers that died."""
+    """Run until every prompt is answered; returns the number of workers that died."""
     waiting = deque(number for number in range(len(prompts)) if number not in answers.done)
     in_flight: list[dict[int, int]] = [{} for _ in range(workers.count)]  # samples of each prompt, by worker
     idle: set[int] = set()
@@ -132,8 +132,8 @@ def _run_prompts(workers: Workers, prompts: Prompts, answers: Answers, quiet: bo
                     in_flight[worker].clear()
                     if in_a_row >= MAX_DEATHS:
                         raise HerdError(
-                            f"workers died {in_a_row} times with nothing answered between",
-                            "They may have run out of memory: use fewer. Run again to go on; finished answers are kept",
+                            f"workers died {in_a_row} times in a row without an answer",
+                            "If they ran out of memory, lower --workers. Run again to resume; answers are kept",
                         )
                     continue
                 for number, answer in finished:
@@ -154,7 +154,7 @@ def _run_prompts(workers: Workers, prompts: Prompts, answers: Answers, quiet: bo
 def _next_requests(
     prompts: Prompts, waiting: deque[int], in_flight: dict[int, int], workers: int
 ) -> list[PromptRequest]:
-    """Prompts for a worker that has ``in_flight``: its share of what waits, as far as it has room."""
+    """Prompts for a worker: its share of the waiting ones, as far as it has room beside ``in_flight``."""
     requests: list[PromptRequest] = []
     share = -(-len(waiting) // workers)
     while waiting and len(requests) < share and sum(in_flight.values()) < SAMPLES_AHEAD:
@@ -165,7 +165,7 @@ def _next_requests(
 
 
 def _fingerprint(folder: Path) -> str:
-    """Tells one model from another: by its manifest, or by small files whole and large ones by size and time."""
+    """Identifies a model by its manifest, or else by the hashes of small files and size and time of large ones."""
     if manifest := read_manifest(folder):
         return manifest.content
     message: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""One engine that answers prompts as they come, in a process of its own or as an actor of a cluster."""
+"""One engine that answers prompts, in a process or as an actor of a cluster."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from herdlm.base.errors import HerdError, InputError
+from herdlm.base.errors import InputError
 from herdlm.base.seeds import derive_seed
 from herdlm.generate.request import Alternatives, Completion
 from herdlm.serve.batch.prompts import PromptRequest, sampling_params
-from herdlm.serve.workers.model_text import ServedModel
+from herdlm.serve.workers.model_text import LoadedModel
+from herdlm.serve.workers.protocol import MIN_LOGPROB
 from herdlm.tokens.chat import Message
 
 ROUND_SECONDS = 0.2
-LOWEST_LOGPROB = -9999.0  # stands for minus infinity, which JSON has not
 
 FinishedPrompt = tuple[int, dict[str, Any]]  # a prompt's number and its answer, as it is written
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """What a worker is started with; ``seed`` is the run's."""
+    """A worker's settings; ``seed`` is the run's."""
 
     model: str
     device: str
@@ -35,13 +35,13 @@ class WorkerConfig:
 
     @property
     def processes(self) -> int:
-        """How many hold a worker's model between them."""
+        """Number of processes that share the worker's model."""
         return self.tensor_parallel * self.pipeline_parallel
 
 
 @dataclass(slots=True)
 class _RunningPrompt:
-    """A prompt under way."""
+    """A running prompt."""
 
     request: PromptRequest
     tokens: list[int]
@@ -51,7 +51,7 @@ class _RunningPrompt:
 
 
 class EngineWorker:
-    """Loads the model and works on prompts in rounds, with those of earlier rounds in the same batch.
+    """Loads the model and answers prompts in rounds; prompts of earlier rounds stay in the batch.
 
     Raises:
         HerdError: the model cannot be loaded.
@@ -63,7 +63,7 @@ class EngineWorker:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.config = config
-        self.model = ServedModel.load(
+        self.model = LoadedModel.load(
             Path(config.model),
             device=config.device,
             dtype=config.dtype,
@@ -73,7 +73,7 @@ class EngineWorker:
         self._running: dict[int, _RunningPrompt] = {}  # by the engine's request id
 
     def work(self, requests: Sequence[PromptRequest]) -> list[FinishedPrompt]:
-        """Take prompts on and go on with all until some are finished; returns those."""
+        """Add prompts and run until some prompts are finished; returns those."""
         finished = [refused for request in requests if (refused := self._begin(request)) is not None]
         until = time.monotonic() + ROUND_SECONDS
         engine = self.model.engine
@@ -88,7 +88,7 @@ class EngineWorker:
         return finished
 
     def _begin(self, request: PromptRequest) -> FinishedPrompt | None:
-        """Start on a prompt; what is wrong with it becomes its answer."""
+        """Submit a prompt. An invalid prompt is answered with the error."""
         model, messages = self.model, request["messages"]
         try:
             if messages is None:
@@ -124,31 +124,21 @@ class EngineWorker:
         return answer
 
     def _completion(self, completion: Completion, options: dict[str, Any], chat: bool) -> dict[str, Any]:
-        message: dict[str, Any] = {
+        answer: dict[str, Any] = {
             "text": self.model.answer_text(completion.text) if chat else completion.text,
             "finish_reason": completion.finish_reason,
             "tokens": len(completion.tokens),
         }
         if options.get("logprobs"):
-            message |= {"token_ids": completion.tokens, "logprobs": _clamp(completion.logprobs)}
+            answer |= {"token_ids": completion.tokens, "logprobs": _clamp(completion.logprobs)}
         if options.get("top_logprobs"):
-            message["top_logprobs"] = _clamp_all(completion.top_logprobs)
-        return message
-
-
-def error_from_json(message: dict[str, Any]) -> HerdError:
-    """An error that a worker met when it started, as :func:`error_to_json` put it."""
-    return (InputError if message["input"] else HerdError)(message["what"], message["remedy"])
-
-
-def error_to_json(error: HerdError) -> dict[str, Any]:
-    """An error as JSON."""
-    return {"what": error.what, "remedy": error.remedy, "input": error.exit_code == InputError.exit_code}
+            answer["top_logprobs"] = _clamp_all(completion.top_logprobs)
+        return answer
 
 
 def _clamp(logprobs: Sequence[float]) -> list[float]:
-    return [max(logprob, LOWEST_LOGPROB) for logprob in logprobs]
+    return [max(logprob, MIN_LOGPROB) for logprob in logprobs]
 
 
 def _clamp_all(top: Sequence[Alternatives]) -> list[list[tuple[int, float]]]:
-    return [[(token, max(logprob, LOWEST_LOGPROB)) for token, logprob in alternatives] for alternatives in top]
+    return [[(token, max(logprob, MIN_LOGPROB)) for token, logprob in alternatives] for alternatives in top]

@@ -1,12 +1,12 @@
-"""A guard model's protocol, Llama Guard 3's: a dialog and categories of harm in, "safe" or "unsafe" with codes out.
+"""The protocol of Llama Guard 3: a dialog and categories of harm in, "safe" or "unsafe" with codes out.
 
-The guard is a language model of the same stack. It is asked in the chat format, in one user message that names the
-categories, shows the conversation, and asks about its last turn, the user's or the agent's. It answers "safe", or
-"unsafe" and on a second line the codes of the categories, "S1,S9". The score is the probability that the first token
-begins "unsafe" (model card of Llama Guard 3).
+The guard is a language model of the same stack. One user message in the chat format lists the categories, shows the
+conversation and asks about its last turn, the user's or the agent's. The guard answers "safe", or "unsafe" and on a
+second line the codes of the categories, "S1,S9". The score is the probability of the first token of "unsafe" (model
+card of Llama Guard 3).
 
-The wording is ours. A guard that was trained on another brings it in a file of its folder, ``guard_prompt.txt``, with
-the words {role}, {categories} and {conversation} where those go.
+The wording of the prompt is ours. A guard that was trained on another wording brings it in ``guard_prompt.txt`` in its
+folder, with the placeholders {role}, {categories} and {conversation}.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from herdlm.tokens.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from herdlm.generate.engine import Engine
 
-# The hazards of MLCommons' taxonomy, in its order, with the one that Llama Guard 3 adds.
+# The hazards of MLCommons' taxonomy in its order, and the one that Llama Guard 3 adds.
 CATEGORIES = {
     "S1": "Violent Crimes",
     "S2": "Non-Violent Crimes",
@@ -59,11 +59,11 @@ PROMPT = """Is the last {role} turn of this conversation safe under the policy b
 <END CONVERSATION>
 
 Judge only the last {role} turn. Line 1: 'safe' or 'unsafe'. Line 2, if unsafe: the codes that apply, with commas."""
-# What fences the conversation off; in a text it would end the conversation early.
+# The marks around the conversation. In a message they would end the conversation early.
 _FENCE = re.compile(r"<((?:BEGIN|END) (?:UNSAFE CONTENT CATEGORIES|CONVERSATION))>")
 PLACEHOLDERS = ("{role}", "{categories}", "{conversation}")
-ANSWER_TOKENS = 64  # all fourteen codes, whatever the tokenizer
-OVERLAP_DIVISOR = 8  # windows of a long turn share an eighth
+ANSWER_TOKENS = 64  # enough for all fourteen codes with any tokenizer
+OVERLAP_DIVISOR = 8  # windows of a long turn overlap by an eighth
 
 PROBE: list[Message] = [{"role": "user", "content": "Hello."}]
 
@@ -71,7 +71,7 @@ Subject = Literal["prompt", "answer"]
 
 
 class GuardError(HerdError):
-    """The guard answered in no form of its protocol; nothing may pass on its word."""
+    """The guard's answer does not follow the protocol. The caller must let nothing pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +84,11 @@ class GuardOutput:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the guard says of a prompt or an answer.
+    """The guard's judgment of a prompt or an answer.
 
     Attributes:
-        score: probability of "unsafe"; where the guard says "safe", what that leaves to everything else.
-        categories: codes, in their order; empty where it named none.
+        score: probability of "unsafe", or if the guard said "safe", one minus the probability of that.
+        categories: codes in their order; empty if the guard named none.
         flagged: whether the score reaches the threshold.
     """
 
@@ -98,19 +98,19 @@ class Verdict:
     flagged: bool
 
     def to_json(self) -> dict[str, object]:
-        """As a response has it."""
+        """The verdict in a response."""
         named = [{"code": code, "name": CATEGORIES[code]} for code in self.categories]
         return {"flagged": self.flagged, "of": self.subject, "score": round(self.score, 6), "categories": named}
 
 
 @dataclass(frozen=True, slots=True)
 class GuardProtocol:
-    """What is asked of a guard, and what its answers mean. Has no model: whoever has one asks it.
+    """Builds a guard's prompts and reads its answers. The caller runs the model.
 
     Attributes:
-        context: the most tokens of a question and its answer.
-        threshold: the least score that is flagged.
-        template: the wording, with the three words of :data:`PLACEHOLDERS`.
+        context: maximum tokens of a prompt and its answer.
+        threshold: scores from this one on are flagged.
+        template: the prompt's wording, with the :data:`PLACEHOLDERS`.
     """
 
     tokenizer: Tokenizer
@@ -120,16 +120,18 @@ class GuardProtocol:
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
-            raise InputError(f"guard threshold {self.threshold}", "Give a probability above 0 and at most 1")
+            raise InputError(
+                f"guard threshold {self.threshold} is not a probability", "Give a number above 0 and at most 1"
+            )
         if missing := [part for part in PLACEHOLDERS if part not in self.template]:
             raise InputError(f"the guard's prompt has no {missing[0]}", f"Put it into {PROMPT_FILE}")
 
     @classmethod
     def read(cls, folder: Path, tokenizer: Tokenizer, context: int, threshold: float) -> GuardProtocol:
-        """The protocol of the guard in ``folder``, in its own wording where it brings one.
+        """The protocol of the guard in ``folder``, with its own wording if it brings one.
 
         Raises:
-            InputError: the threshold is no probability, or the wording lacks a part.
+            InputError: the threshold is not a probability, or the wording lacks a placeholder.
         """
         own = folder / PROMPT_FILE
         template = own.read_text(encoding="utf-8").strip() if own.is_file() else PROMPT
@@ -137,23 +139,23 @@ class GuardProtocol:
 
     @property
     def params(self) -> SamplingParams:
-        """How the guard is sampled: greedily, with the log-probabilities that scores are made of."""
+        """Sampling parameters of the guard: greedy, with the log-probabilities that give the score."""
         return SamplingParams(max_tokens=ANSWER_TOKENS, temperature=0, stop_tokens=stop_tokens(self.tokenizer))
 
     def prompts(self, messages: Sequence[Message], subject: Subject) -> list[list[int]]:
-        """What to ask the guard, as tokens: one prompt, or several with windows of a turn too long for its context.
+        """The guard's prompts as tokens: one, or several with windows of a turn that exceeds its context.
 
-        All that a client sends is judged: system messages and results of tools belong to the user's side. The oldest
-        turns are left out where not all fit.
+        Everything that a client sends is judged: system messages and results of tools count as the user's. The oldest
+        turns are dropped if not all fit.
 
         Raises:
-            InputError: nothing is there to judge, or the guard's context has no room for any turn.
+            InputError: there is nothing to judge, or the guard's context has no room for any turn.
         """
         turns = turns_of(messages)
         while subject == "prompt" and turns and turns[-1][0] == "Agent":
-            turns.pop()  # the beginning of an answer that the client sent
+            turns.pop()  # the start of an answer that the client sent
         if not turns or (subject == "answer" and turns[-1][0] != "Agent"):
-            raise InputError(f"there is no {subject} to judge", "Send a message of the user's")
+            raise InputError(f"there is no {subject} to judge", "Send a user message")
         for first in range(len(turns)):
             prompt = self._prompt(turns[first:])
             if len(prompt) <= self._room:
@@ -161,12 +163,12 @@ class GuardProtocol:
         return self._windows(*turns[-1])
 
     def verdict(self, answers: Sequence[GuardOutput], subject: Subject) -> Verdict:
-        """The verdict over all windows: the worst score, and the codes of all that are unsafe.
+        """The verdict over all windows: the highest score, and the codes of all unsafe windows.
 
-        The two words differ from their first token on, whatever the tokenizer, so that token's probability tells.
+        The two words differ in their first token with any tokenizer, so that token's probability is the score.
 
         Raises:
-            GuardError: an answer is neither word.
+            GuardError: an answer is neither "safe" nor "unsafe".
         """
         scores: list[float] = []
         codes: set[str] = set()
@@ -185,33 +187,33 @@ class GuardProtocol:
 
     @staticmethod
     def needs_codes(verdict: Verdict) -> bool:
-        """Whether a verdict is flagged without a code: the guard leant to "safe", by less than the threshold asks."""
+        """Whether a verdict is flagged without codes: the guard said "safe", but its score reaches the threshold."""
         return verdict.flagged and not verdict.categories
 
     def forced_prompts(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-        """The same prompts with "unsafe" put into the guard's mouth, so that it names categories."""
+        """The same prompts followed by "unsafe", so that the guard names categories."""
         word = _answer_tokens(self.tokenizer, f"{UNSAFE}\n")
         return [[*prompt, *word] for prompt in prompts]
 
     @staticmethod
     def with_codes(verdict: Verdict, answers: Sequence[GuardOutput]) -> Verdict:
-        """The verdict with the codes that answers to :meth:`forced_prompts` name."""
+        """The verdict with the codes in the answers to :meth:`forced_prompts`."""
         codes = {code for answer in answers for code in codes_in(f"{UNSAFE}\n{answer.text}")}
         return Verdict(verdict.subject, verdict.score, _in_order(codes), verdict.flagged)
 
     @property
     def _room(self) -> int:
-        """The most tokens of a prompt: the guard's answer and the word forced_prompts on it must fit behind it."""
+        """Maximum tokens of a prompt: the forced word and the guard's answer must fit after it."""
         return self.context - 2 * ANSWER_TOKENS
 
     def _prompt(self, turns: Sequence[tuple[str, str]]) -> list[int]:
         return render_prompt(self.tokenizer, [guard_message(turns, self.template)])
 
     def _windows(self, role: str, text: str) -> list[list[int]]:
-        """Prompts with a turn's text in overlapping windows that fit."""
+        """Prompts with a turn's text in overlapping windows that fit the context."""
         tokens = self.tokenizer.encode(text)
         width = self._room - len(self._prompt([(role, "")]))
-        # A window is text again and may take some tokens more than it was cut to.
+        # A window is decoded and encoded again, which may add some tokens.
         while width >= OVERLAP_DIVISOR:
             step = width - width // OVERLAP_DIVISOR
             starts = range(0, max(len(tokens) - width // OVERLAP_DIVISOR, 1), step)
@@ -226,17 +228,17 @@ class GuardProtocol:
 
 @dataclass(slots=True)
 class Guard:
-    """A guard in this process, for one thread. The server asks a guard in a worker's process instead."""
+    """A guard in this process, for one thread. The server runs its guard in a worker process instead."""
 
     engine: Engine
     protocol: GuardProtocol
 
     @classmethod
     def load(cls, path: Path, threshold: float = 0.5, *, device: str = "auto", dtype: str = "auto") -> Guard:
-        """The guard in a model folder.
+        """Load the guard in a model folder.
 
         Raises:
-            InputError, DamagedError: there is no usable model, or it does not answer as a guard does.
+            InputError, DamagedError: the model is unusable, or does not answer as a guard.
         """
         from herdlm.generate.engine import Engine
 
@@ -248,15 +250,17 @@ class Guard:
         try:
             guard.judge(PROBE)
         except GuardError as error:
-            raise InputError(f"{folder} is no guard: {error.what}", "Give a model trained on the protocol") from error
+            raise InputError(
+                f"{folder} is not a guard: {error.what}", "Give a model trained on the protocol"
+            ) from error
         return guard
 
     def judge(self, messages: Sequence[Message], subject: Subject = "prompt") -> Verdict:
-        """What the guard says of the last user turn, or with "answer" of the assistant's answer that comes last.
+        """Judge the last user turn, or with "answer" the assistant's answer at the end.
 
         Raises:
             GuardError: it outputs neither "safe" nor "unsafe".
-            InputError: nothing is there to judge.
+            InputError: there is nothing to judge.
         """
         prompts = self.protocol.prompts(messages, subject)
         verdict = self.protocol.verdict(self._ask(prompts), subject)
@@ -265,23 +269,23 @@ class Guard:
         return verdict
 
     def _ask(self, prompts: Sequence[Sequence[int]]) -> list[GuardOutput]:
-        found = self.engine.generate(prompts, self.protocol.params)
-        return [GuardOutput(answer.logprobs, answer.text) for (answer,) in found]
+        completions = self.engine.generate(prompts, self.protocol.params)
+        return [GuardOutput(answer.logprobs, answer.text) for (answer,) in completions]
 
 
 def guard_message(turns: Sequence[tuple[str, str]], template: str = PROMPT) -> Message:
-    """The message that asks a guard about the last of some turns, (role, text) each; "User" and "Agent" are roles."""
+    """The message that asks a guard about the last of ``turns``, each (role, text) with role "User" or "Agent"."""
     shown = [(role, _FENCE.sub(r"(\1)", text.strip())) for role, text in turns]
     conversation = "\n\n".join(f"{role}: {text}" for role, text in shown)
     categories = "\n".join(f"{code}: {name}." for code, name in CATEGORIES.items())
     values = dict(zip(PLACEHOLDERS, (turns[-1][0], categories, conversation), strict=True))
-    # In one pass: a conversation may hold the words that stand for the parts.
-    text = re.sub("|".join(map(re.escape, PLACEHOLDERS)), lambda found: values[found[0]], template)
+    # In one pass, since a conversation may contain placeholders.
+    text = re.sub("|".join(map(re.escape, PLACEHOLDERS)), lambda match: values[match[0]], template)
     return {"role": "user", "content": text}
 
 
 def turns_of(messages: Sequence[Message]) -> list[tuple[str, str]]:
-    """A dialog as turns of "User" and "Agent", neighbours of one side joined."""
+    """A dialog as turns of "User" and "Agent"; joins consecutive messages of one side."""
     turns: list[tuple[str, str]] = []
     for message in messages:
         role = "Agent" if message["role"] == "assistant" else "User"
@@ -293,7 +297,7 @@ def turns_of(messages: Sequence[Message]) -> list[tuple[str, str]]:
 
 
 def codes_in(answer: str) -> set[str]:
-    """The known codes on the second line of an answer that is "unsafe"; none in any other."""
+    """The known codes on the second line of an "unsafe" answer; none for any other."""
     first, _, rest = answer.strip().partition("\n")
     if first.strip() != UNSAFE:
         return set()
@@ -306,8 +310,8 @@ def _in_order(codes: set[str]) -> tuple[str, ...]:
 
 
 def _answer_tokens(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The tokens of an assistant's message that begins with ``text``, as the chat format writes it."""
-    # The format strips what is around a content, so a mark keeps the end of the line.
+    """The tokens of an assistant message that starts with ``text``, in the chat format."""
+    # The format strips the content, so the line end is encoded separately.
     rendered = render(tokenizer, [{"role": "assistant", "content": text.strip()}])
     words = [token for token, own in zip(rendered.tokens, rendered.answer, strict=True) if own][:-1]
     ending = text[len(text.rstrip()) :]

@@ -1,25 +1,25 @@
-// One answer: what is asked for it, and how it grows.
+// One answer: its request, and its state while it streams.
 
 import { ServerError, streamChat } from "./server.js";
 
-const ALTERNATIVES = 5; // other tokens told beside each drawn one
+const ALTERNATIVES = 5; // alternatives requested for each sampled token
 
-/** An answer that has not begun. `state` becomes growing, then finished, stopped or failed. */
+/** A new answer. Its `state` is streaming, then finished, stopped or failed. */
 export function newAnswer(model) {
   return {
-    model, text: "", state: "growing", reason: null, problem: null, asksForKey: false, tokens: [], usage: null,
+    model, text: "", state: "streaming", reason: null, problem: null, asksForKey: false, tokens: [], usage: null,
     wait: null, seconds: null,
   };
 }
 
-/** Fill `answer` from the server; `changed` is called whenever there is more. Never rejects. */
-export async function fill(answer, request, { key, probabilities, signal, changed }) {
-  const begun = performance.now();
-  const asked = { ...request, model: answer.model };
+/** Streams `answer` from the server and calls `changed` after each chunk. Never rejects. */
+export async function streamAnswer(answer, request, { key, probabilities, signal, changed }) {
+  const started = performance.now();
+  const named = { ...request, model: answer.model };
   try {
-    await withProbabilities(asked, probabilities, async (body) => {
+    await withProbabilities(named, probabilities, async (body) => {
       for await (const chunk of streamChat(body, key, signal)) {
-        take(answer, chunk, begun);
+        addChunk(answer, chunk, started);
         changed();
       }
     });
@@ -33,45 +33,45 @@ export async function fill(answer, request, { key, probabilities, signal, change
       answer.asksForKey = error.asksForKey ?? false;
     }
   }
-  answer.seconds = (performance.now() - begun) / 1000;
+  answer.seconds = (performance.now() - started) / 1000;
   changed();
 }
 
-/** A server without alternatives is asked again for the drawn tokens' probabilities alone. */
-async function withProbabilities(body, wanted, ask) {
+/** Requests log-probabilities; without alternatives if the server does not support those. */
+async function withProbabilities(body, wanted, send) {
   if (!wanted) {
-    await ask(body);
+    await send(body);
     return;
   }
   try {
-    await ask({ ...body, logprobs: true, top_logprobs: ALTERNATIVES });
+    await send({ ...body, logprobs: true, top_logprobs: ALTERNATIVES });
   } catch (error) {
     if (error.param !== "top_logprobs") throw error;
-    await ask({ ...body, logprobs: true });
+    await send({ ...body, logprobs: true });
   }
 }
 
-function take(answer, chunk, begun) {
+function addChunk(answer, chunk, started) {
   if (chunk.usage) answer.usage = chunk.usage;
   const choice = chunk.choices?.[0];
   if (!choice) return;
-  const told = choice.logprobs?.content ?? [];
+  const logprobs = choice.logprobs?.content ?? [];
   const text = choice.delta?.content ?? choice.delta?.refusal ?? "";
-  if (answer.wait === null && (text || told.length)) answer.wait = (performance.now() - begun) / 1000;
+  if (answer.wait === null && (text || logprobs.length)) answer.wait = (performance.now() - started) / 1000;
   answer.text += text;
-  for (const token of told) answer.tokens.push(token);
+  for (const token of logprobs) answer.tokens.push(token);
   if (choice.finish_reason) answer.reason = choice.finish_reason;
 }
 
-/** What is to be said about a finished answer: counts, rate, waiting time, why it ended. */
+/** Facts about a finished answer: token count, rate, waiting time, and why it ended. */
 export function factsOf(answer) {
   const facts = [];
   const count = answer.usage?.completion_tokens ?? (answer.tokens.length || null);
   if (count !== null) facts.push(`${count} token${count === 1 ? "" : "s"}`);
-  const growing = answer.seconds - (answer.wait ?? 0);
-  if (count > 1 && answer.wait !== null && growing > 0) facts.push(`${rate((count - 1) / growing)} tokens/s`);
+  const streaming = answer.seconds - (answer.wait ?? 0);
+  if (count > 1 && answer.wait !== null && streaming > 0) facts.push(`${rate((count - 1) / streaming)} tokens/s`);
   if (answer.wait !== null) facts.push(`first after ${answer.wait.toFixed(2)} s`);
-  const ends = { length: "cut at the limit of tokens", content_filter: "withheld by the guard", tool_calls: "calls a tool" };
+  const ends = { length: "cut at the token limit", content_filter: "withheld by the guard", tool_calls: "calls a tool" };
   if (answer.state === "stopped") facts.push("stopped");
   else if (ends[answer.reason]) facts.push(ends[answer.reason]);
   return facts;

@@ -1,4 +1,4 @@
-// The conversation: questions and, per lane (one, or two side by side), the answers drawn so far. Kept by the browser.
+// The conversation: questions and, per lane (one, or two side by side), all answers so far. Stored in the browser.
 
 const STORED = "herdlm.conversation";
 const STATES = ["finished", "stopped", "failed"];
@@ -8,20 +8,20 @@ export function emptyConversation() {
   return { turns: [] };
 }
 
-/** A turn: a question and for each lane its answers, of which number `shown` is part of the dialog. */
+/** A turn: a question and each lane's answers, of which number `shown` is part of the dialog. */
 export function newTurn(question, lanes) {
   return { question, lanes: Array.from({ length: lanes }, () => ({ answers: [], shown: 0 })) };
 }
 
-/** The answer of a lane that is part of the dialog. */
+/** The answer of a lane that is part of the dialog, or null. */
 export function shownAnswer(turn, lane) {
   const found = turn.lanes[lane] ?? turn.lanes[0];
   return found?.answers[found.shown] ?? null;
 }
 
 /**
- * Messages that ask for the answer of `turn` number `number` in `lane`. A lane opened later takes the first lane's
- * answers for what came before; a turn that was never answered is left out.
+ * The messages that request the answer to turn `number` in `lane`. A lane that was opened later uses the first lane's
+ * earlier answers. Unanswered turns are left out.
  */
 export function messagesFor(conversation, number, lane, system) {
   const messages = system ? [{ role: "system", content: system }] : [];
@@ -34,13 +34,13 @@ export function messagesFor(conversation, number, lane, system) {
   return messages;
 }
 
-/** Keep the conversation in this browser, without probabilities, which would soon fill its store. Whether it could be. */
-export function keep(conversation) {
+/** Stores the conversation without probabilities, which would soon fill the storage. Returns whether that worked. */
+export function saveConversation(conversation) {
   const lean = conversation.turns.map((turn) => ({
     question: turn.question,
     lanes: turn.lanes.map(({ answers, shown }) => ({
       shown,
-      answers: answers.map(({ tokens, ...answer }) => (answer.state === "growing" ? { ...answer, state: "stopped" } : answer)),
+      answers: answers.map(({ tokens, ...answer }) => (answer.state === "streaming" ? { ...answer, state: "stopped" } : answer)),
     })),
   }));
   try {
@@ -51,8 +51,8 @@ export function keep(conversation) {
   }
 }
 
-/** The conversation kept in this browser. What cannot be read is left out. */
-export function kept() {
+/** The stored conversation, without turns that cannot be read. */
+export function loadConversation() {
   let stored;
   try {
     stored = JSON.parse(localStorage.getItem(STORED));
@@ -79,8 +79,8 @@ function readable(answer) {
   return typeof answer?.text === "string" && typeof answer.model === "string" && STATES.includes(answer.state);
 }
 
-/** What an export holds: everything, and each lane's dialog in the form that OpenAI's protocol takes. */
-export function exported(conversation, settings) {
+/** The content of an export: everything, and each lane's dialog as messages of the OpenAI API. */
+export function exportConversation(conversation, settings) {
   const lanes = Math.max(0, ...conversation.turns.map((turn) => turn.lanes.length));
   const dialogs = Array.from({ length: lanes }, (_, lane) => ({
     model: conversation.turns.map((turn) => turn.lanes[lane] && shownAnswer(turn, lane)?.model).filter(Boolean).at(-1) ?? null,

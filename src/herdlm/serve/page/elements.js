@@ -1,8 +1,8 @@
-// Making elements. Text enters as text nodes; there is no way from a string to markup.
+// Creates elements. Text becomes text nodes; no function turns a string into markup.
 
 /**
- * An element with attributes and children (elements, texts, or lists of them). An attribute of null is left out.
- * Names of elements and attributes are the page's own, never a model's.
+ * Creates an element with attributes and children (elements, strings, or lists of them). Null attributes are left out.
+ * Names of elements and attributes come from the page, never from a model.
  */
 export function make(name, attributes = {}, children = []) {
   const element = document.createElement(name);
@@ -11,7 +11,7 @@ export function make(name, attributes = {}, children = []) {
   return element;
 }
 
-/** The page's element of that id. */
+/** The element with that id. */
 export function byId(id) {
   return document.getElementById(id);
 }

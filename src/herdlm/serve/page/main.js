@@ -1,25 +1,25 @@
-// The page's own doings: what happens on each press, and which requests are under way.
+// The page's controller: handles buttons and keys, and keeps track of running requests.
 
-import { fill, newAnswer } from "./answer.js";
-import { emptyConversation, exported, keep, kept, messagesFor, newTurn } from "./conversation.js";
+import { newAnswer, streamAnswer } from "./answer.js";
+import { emptyConversation, exportConversation, loadConversation, messagesFor, newTurn, saveConversation } from "./conversation.js";
 import { byId, make } from "./elements.js";
 import { listModels } from "./server.js";
 import { Settings } from "./settings.js";
-import { tellTokens } from "./tokens.js";
+import { showTokenDetails } from "./tokens.js";
 import { Transcript, copyText } from "./transcript.js";
 
 const MODELS = "herdlm.models";
 const THEMES = ["system", "light", "dark"];
 const NARROW = matchMedia("(max-width: 60rem)");
-const ANNOUNCED = 2000; // characters of an answer that a screen reader is given at once
-const UNDER_WAY = new Map(); // from an answer to what stops it
+const MAX_ANNOUNCED = 2000; // characters of an answer that are announced to screen readers
+const RUNNING = new Map(); // AbortController of each streaming answer
 
 const settings = new Settings(byId("settings-form"));
 const question = byId("question");
-const pickers = [byId("model"), byId("beside")];
-let conversation = kept();
-let modelsFailed = false; // when they were last asked for
-let dropped = null; // the conversation before "New chat"
+const pickers = [byId("model"), byId("compare")];
+let conversation = loadConversation();
+let modelsFailed = false; // whether the last request for the list of models failed
+let dropped = null; // the conversation before "New chat", for Undo
 
 const transcript = new Transcript(byId("conversation"), {
   edit(number, text) {
@@ -31,7 +31,7 @@ const transcript = new Transcript(byId("conversation"), {
   regenerate: ask,
   stop(number, lane) {
     const { answers, shown } = conversation.turns[number].lanes[lane];
-    UNDER_WAY.get(answers[shown])?.abort();
+    RUNNING.get(answers[shown])?.abort();
   },
   choose(number, lane, shown) {
     conversation.turns[number].lanes[lane].shown = shown;
@@ -44,7 +44,7 @@ function send(text) {
   const turn = newTurn(text.trim(), pickers[1].value ? 2 : 1);
   conversation.turns.push(turn);
   dropped = null;
-  tell("");
+  notify("");
   refresh();
   transcript.toEnd();
   const number = conversation.turns.length - 1;
@@ -65,22 +65,22 @@ async function ask(number, lane) {
   place.answers.push(answer);
   place.shown = place.answers.length - 1;
   const stop = new AbortController();
-  UNDER_WAY.set(answer, stop);
+  RUNNING.set(answer, stop);
   refresh();
-  await fill(answer, request, {
+  await streamAnswer(answer, request, {
     key: settings.key, probabilities: settings.probabilities, signal: stop.signal,
-    changed: () => transcript.grow(number, lane),
+    changed: () => transcript.scheduleUpdate(number, lane),
   });
-  UNDER_WAY.delete(answer);
-  if (conversation.turns[number] !== turn) return; // edited or cleared meanwhile
+  RUNNING.delete(answer);
+  if (conversation.turns[number] !== turn) return; // edited or cleared in the meantime
   refresh();
   announce(answer, transcript.answer(number, lane).body);
   if (answer.state === "failed" || modelsFailed) loadModels();
 }
 
 function announce(answer, body) {
-  if (answer.state === "failed") return; // the problem is an alert of its own
-  const words = body.textContent.length > ANNOUNCED ? `${body.textContent.slice(0, ANNOUNCED)} and so on` : body.textContent;
+  if (answer.state === "failed") return; // the problem has its own alert
+  const words = body.textContent.length > MAX_ANNOUNCED ? `${body.textContent.slice(0, MAX_ANNOUNCED)}, and more` : body.textContent;
   const ended = answer.state === "stopped" ? "Stopped answer" : "Answer";
   const region = byId("announcer");
   region.append(make("p", {}, `${ended} of ${answer.model}: ${words || "empty"}`));
@@ -88,7 +88,7 @@ function announce(answer, body) {
 }
 
 function stopAll() {
-  for (const stop of UNDER_WAY.values()) stop.abort();
+  for (const stop of RUNNING.values()) stop.abort();
 }
 
 function refresh() {
@@ -97,13 +97,13 @@ function refresh() {
   byId("welcome").hidden = !empty;
   byId("new").disabled = empty;
   byId("export").disabled = empty;
-  byId("send").textContent = UNDER_WAY.size ? "Stop" : "Send";
-  byId("send").classList.toggle("main", !UNDER_WAY.size);
-  if (!keep(conversation)) tell("The conversation is too long for this browser's store: it is lost with the page. Export keeps it.");
+  byId("send").textContent = RUNNING.size ? "Stop" : "Send";
+  byId("send").classList.toggle("main", !RUNNING.size);
+  if (!saveConversation(conversation)) notify("The conversation is too long for this browser's storage and is lost when you close the page. Export it to keep it.");
 }
 
-/** A line above the question, with a button for what may be done about it. */
-function tell(text, label = null, pressed = null) {
+/** Shows a notice above the question, with an optional button. */
+function notify(text, label = null, pressed = null) {
   const notice = byId("notice");
   if (!text && !notice.firstChild) return;
   notice.replaceChildren(text);
@@ -120,12 +120,12 @@ async function loadModels() {
     modelsFailed = false;
   } catch (error) {
     modelsFailed = true;
-    if (error.asksForKey) tell(error.message, "Enter the key", enterKey);
-    else tell(error.message, "Retry", loadModels);
+    if (error.asksForKey) notify(error.message, "Enter the key", enterKey);
+    else notify(error.message, "Retry", loadModels);
     return;
   }
-  if (byId("notice").textContent) tell("");
-  if (!models.length) tell("The server has no model.", "Retry", loadModels);
+  if (byId("notice").textContent) notify("");
+  if (!models.length) notify("The server has no model.", "Retry", loadModels);
   const before = [...pickers.map((picker) => picker.value)];
   const wanted = before[0] ? before : storedModels();
   pickers[0].replaceChildren(...models.map(option));
@@ -167,13 +167,13 @@ function showTheme() {
 
 byId("composer").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (UNDER_WAY.size) {
+  if (RUNNING.size) {
     stopAll();
   } else if (!settings.check()) {
     openSettings(true);
     settings.wrong.focus();
   } else if (!pickers[0].value) {
-    tell("There is no model to ask.", "Retry", loadModels);
+    notify("There is no model to chat with.", "Retry", loadModels);
   } else if (question.value.trim()) {
     const text = question.value;
     question.value = "";
@@ -185,14 +185,14 @@ byId("composer").addEventListener("submit", (event) => {
 question.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
-  if (!UNDER_WAY.size) byId("composer").requestSubmit();
+  if (!RUNNING.size) byId("composer").requestSubmit();
 });
 
-const hideTokenFacts = tellTokens(byId("conversation"));
+const hideTokenDetails = showTokenDetails(byId("conversation"));
 
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape" || hideTokenFacts()) return;
-  if (UNDER_WAY.size) {
+  if (event.key !== "Escape" || hideTokenDetails()) return;
+  if (RUNNING.size) {
     stopAll();
   } else if (NARROW.matches && document.body.classList.contains("with-settings")) {
     openSettings(false);
@@ -210,10 +210,10 @@ byId("new").addEventListener("click", () => {
   dropped = conversation;
   conversation = emptyConversation();
   refresh();
-  tell("The conversation is cleared.", "Undo", () => {
+  notify("The conversation is cleared.", "Undo", () => {
     if (dropped) conversation = dropped;
     dropped = null;
-    tell("");
+    notify("");
     refresh();
     question.focus();
   });
@@ -221,7 +221,7 @@ byId("new").addEventListener("click", () => {
 });
 
 byId("export").addEventListener("click", () => {
-  const content = JSON.stringify(exported(conversation, settings.values()), null, 2);
+  const content = JSON.stringify(exportConversation(conversation, settings.values()), null, 2);
   const url = URL.createObjectURL(new Blob([content], { type: "application/json" }));
   const day = new Date().toISOString().slice(0, 19).replaceAll(":", "");
   make("a", { href: url, download: `herdlm-chat-${day}.json` }).click();
@@ -234,7 +234,7 @@ byId("theme").addEventListener("click", () => {
   try {
     localStorage.setItem("herdlm.theme", dataset.theme);
   } catch {
-    // It holds for this visit.
+    // Without storage it lasts until the page is closed.
   }
   showTheme();
 });
@@ -255,11 +255,11 @@ for (const picker of pickers) {
     try {
       localStorage.setItem(MODELS, JSON.stringify(pickers.map(({ value }) => value)));
     } catch {
-      // It holds for this visit.
+      // Without storage it lasts until the page is closed.
     }
   });
 }
-addEventListener("pagehide", () => keep(conversation));
+addEventListener("pagehide", () => saveConversation(conversation));
 
 openSettings(!NARROW.matches);
 showTheme();

@@ -1,8 +1,8 @@
-// The way to the server: OpenAI's protocol, and its failures in words.
+// The client of the server's OpenAI API, with errors as messages for people.
 
 const BASE = new URL("v1/", document.baseURI);
 
-/** A request that failed: `message` for people, `status` (0 where there was no answer), the API's `code` and `param`. */
+/** A failed request: a `message` for people, the `status` (0 without a response), the API's `code` and `param`. */
 export class ServerError extends Error {
   constructor(message, { status = 0, code = null, param = null } = {}) {
     super(message);
@@ -17,7 +17,7 @@ export class ServerError extends Error {
   }
 }
 
-/** The models that the server has, as /v1/models tells them. */
+/** The server's models, from /v1/models. */
 export async function listModels(key, signal) {
   const response = await send("models", { headers: headersWith(key), signal });
   const body = await readJson(response);
@@ -25,7 +25,7 @@ export async function listModels(key, signal) {
   return body.data.filter((model) => typeof model?.id === "string");
 }
 
-/** The chunks of one streamed chat completion. Aborting `signal` ends it with an AbortError. */
+/** The chunks of a streamed chat completion. Aborting `signal` throws an AbortError. */
 export async function* streamChat(request, key, signal) {
   const response = await send("chat/completions", {
     method: "POST",
@@ -42,23 +42,23 @@ export async function* streamChat(request, key, signal) {
     }
   } catch (error) {
     if (error instanceof ServerError || error.name === "AbortError") throw error;
-    throw new ServerError("The connection broke while the answer was coming.");
+    throw new ServerError("The connection broke during the answer.");
   }
   throw new ServerError("The server closed the connection before the answer was complete.");
 }
 
-/** The data of server-sent events in a stream of bytes, however it is cut into pieces. */
+/** The data of server-sent events in a stream of bytes. */
 export async function* eventsOf(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
+  let pending = "";
   let data = [];
   try {
     for (;;) {
       const { value, done } = await reader.read();
-      rest += value ?? "";
-      // A carriage return at the end may be half of a line's end: it waits.
-      const lines = rest.split(done ? /\r\n|\n|\r/ : /\r\n|\n|\r(?!$)/);
-      rest = lines.pop();
+      pending += value ?? "";
+      // A carriage return at the end may be half of a line ending, so it waits.
+      const lines = pending.split(done ? /\r\n|\n|\r/ : /\r\n|\n|\r(?!$)/);
+      pending = lines.pop();
       for (const line of lines) {
         if (line === "" && data.length) {
           yield data.join("\n");
@@ -82,25 +82,25 @@ async function send(path, options) {
     if (error.name === "AbortError") throw error;
     throw new ServerError("The server cannot be reached. Is it running, and is this machine online?");
   }
-  if (!response.ok) throw await failureOf(response);
+  if (!response.ok) throw await errorOf(response);
   return response;
 }
 
-async function failureOf(response) {
+async function errorOf(response) {
   const { status } = response;
-  let told = null;
+  let error = null;
   try {
-    told = (await response.json()).error;
+    error = (await response.json()).error;
   } catch {
-    // A proxy's page, or nothing: the status has to do.
+    // A proxy's page or an empty body: the status must do.
   }
-  return new ServerError(words(status, told, response.headers.get("retry-after")), {
-    status, code: told?.code ?? null, param: told?.param ?? null,
+  return new ServerError(messageFor(status, error, response.headers.get("retry-after")), {
+    status, code: error?.code ?? null, param: error?.param ?? null,
   });
 }
 
-function words(status, told, retryAfter) {
-  const reason = typeof told?.message === "string" ? sentence(told.message) : "";
+function messageFor(status, error, retryAfter) {
+  const reason = typeof error?.message === "string" ? sentence(error.message) : "";
   if (status === 401) return `The server asks for an API key. ${reason}`.trim();
   if (status === 403) return `The API key does not allow this. ${reason}`.trim();
   if (status === 429) {
@@ -112,7 +112,7 @@ function words(status, told, retryAfter) {
 
 function headersWith(key) {
   if (!key) return {};
-  if (!/^[\x21-\x7e]+$/.test(key)) throw new ServerError("The API key holds characters that no key has.", { status: 401 });
+  if (!/^[\x21-\x7e]+$/.test(key)) throw new ServerError("The API key holds characters that no key has. Copy the whole key and nothing else.", { status: 401 });
   return { authorization: `Bearer ${key}` };
 }
 
@@ -121,7 +121,7 @@ async function readJson(response) {
     return await response.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ServerError("The server's answer is no JSON.");
+    throw new ServerError("The server's answer is not JSON.");
   }
 }
 
@@ -129,7 +129,7 @@ function parse(data) {
   try {
     return JSON.parse(data);
   } catch {
-    throw new ServerError("A piece of the answer is no JSON.");
+    throw new ServerError("A chunk of the answer is not JSON.");
   }
 }
 

@@ -1,10 +1,10 @@
-// System prompt and sampling: from the form to a request's parameters, kept by the browser.
+// System prompt and sampling options: converts the form to request parameters and stores it in the browser.
 
 const STORED = "herdlm.settings";
 const KEY = "herdlm.key";
-const LIMIT_OF_STOPS = 16;
+const MAX_STOPS = 16;
 
-// Numbers of the form, with what the server takes each one for when it is not given.
+// The form's number fields, with the name and range of the parameter.
 const NUMBERS = {
   temperature: { name: "temperature", least: 0, most: 2, whole: false },
   top_p: { name: "top_p", least: 0, most: 1, whole: false, above: true },
@@ -16,11 +16,11 @@ const NUMBERS = {
 
 const TEXTS = [...Object.keys(NUMBERS), "stop", "system"];
 
-/** The form of settings. */
+/** The settings form. */
 export class Settings {
   constructor(form) {
     this.form = form;
-    this.wrong = null; // the first field that is out of range
+    this.wrong = null; // the first invalid field
     this.restore();
     form.addEventListener("input", (event) => {
       this.check();
@@ -42,7 +42,7 @@ export class Settings {
     return this.field("probabilities").checked;
   }
 
-  /** Parameters of a request: only what was set. */
+  /** Request parameters: only those that are set. */
   parameters() {
     const parameters = {};
     for (const [field, { name }] of Object.entries(NUMBERS)) {
@@ -54,12 +54,12 @@ export class Settings {
     return parameters;
   }
 
-  /** Everything but the key, for an export. */
+  /** All settings except the key, for an export. */
   values() {
     return { system: this.system, ...this.parameters() };
   }
 
-  /** Mark what is out of range, in words beside its field. Whether all is well. */
+  /** Marks invalid fields with a message beside them. Returns whether all fields are valid. */
   check() {
     let first = null;
     const mark = (field, problem) => {
@@ -71,12 +71,12 @@ export class Settings {
       if (problem) first ??= input;
     };
     for (const [field, bounds] of Object.entries(NUMBERS)) mark(field, problemOf(this.field(field).value.trim(), bounds));
-    mark("stop", this.stops().length > LIMIT_OF_STOPS ? `At most ${LIMIT_OF_STOPS} lines.` : null);
+    mark("stop", this.stops().length > MAX_STOPS ? `Enter at most ${MAX_STOPS} lines.` : null);
     this.wrong = first;
     return first === null;
   }
 
-  /** Back to what the server does by itself; the key stays. */
+  /** Clears all settings except the key. */
   reset() {
     for (const field of TEXTS) this.field(field).value = "";
     this.field("probabilities").checked = false;
@@ -122,17 +122,17 @@ export class Settings {
 function problemOf(text, { least, most, whole, above }) {
   if (!text) return null;
   const value = Number(text);
-  if (!Number.isFinite(value)) return "A number, please.";
-  if (whole && !Number.isInteger(value)) return "A whole number, please.";
-  if (value < least || (above && value === least)) return above ? `Above ${least}.` : `At least ${least}.`;
-  return value > most ? `At most ${most}.` : null;
+  if (!Number.isFinite(value)) return "Enter a number.";
+  if (whole && !Number.isInteger(value)) return "Enter a whole number.";
+  if (value < least || (above && value === least)) return above ? `Enter a number above ${least}.` : `Enter at least ${least}.`;
+  return value > most ? `Enter at most ${most}.` : null;
 }
 
-/** A full or forbidden store loses a setting at the next visit, and nothing now. */
+/** Runs a storage access. If storage is full or forbidden, settings last until the page is closed. */
 function attempt(store) {
   try {
     store();
   } catch (error) {
-    console.warn("not kept:", error.name);
+    console.warn("not stored:", error.name);
   }
 }

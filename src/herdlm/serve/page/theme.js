@@ -1,4 +1,4 @@
-// Light, dark, or as the system has it. A classic script in the head, so that the page never flashes in the wrong one.
+// Applies the light, dark or system theme. A classic script in the head, so that the page never flashes in the wrong one.
 "use strict";
 
 document.documentElement.dataset.theme = storedTheme();

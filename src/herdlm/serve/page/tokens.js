@@ -1,11 +1,11 @@
-// An answer as its tokens, each tinted by how likely it was, with the others that might have stood there on hover or focus.
+// An answer as its tokens, tinted by probability. Hover or focus shows a token's alternatives.
 
 import { byId, make } from "./elements.js";
 
-const HIDE_AFTER = 200; // milliseconds in which the pointer may move from a token to what is told of it
-const BOUNDS = [0.05, 0.25, 0.6, 0.9]; // probabilities between the five tints
+const HIDE_DELAY = 200; // milliseconds for the pointer to move from a token to its details
+const BOUNDS = [0.05, 0.25, 0.6, 0.9]; // probabilities that separate the five tints
 
-/** The tokens of an answer that grows. Arrow keys, Home and End move between them; Tab leaves. */
+/** Shows a streaming answer's tokens. Arrow keys, Home and End move between them; Tab leaves. */
 export class TokensView {
   constructor(root) {
     this.root = root;
@@ -33,7 +33,7 @@ export class TokensView {
   }
 }
 
-const told = new WeakMap(); // what the server told of the token that an element shows
+const tokenData = new WeakMap(); // from an element to its token's log-probabilities
 
 function tokenElement(token, first) {
   const probability = Math.exp(token.logprob);
@@ -42,13 +42,13 @@ function tokenElement(token, first) {
     class: `token tint${tint}`, role: "button", tabindex: first ? "0" : "-1",
     "aria-label": `${named(token.token)}, ${percent(probability)}`,
   }, visible(token.token));
-  told.set(element, token);
+  tokenData.set(element, token);
   return element;
 }
 
-/** Show what is known of the token under the pointer or in focus. Returns a function that hides it, if it was shown. */
-export function tellTokens(area) {
-  const panel = byId("token-facts");
+/** Shows the details of the token under the pointer or in focus. Returns a function that hides them and says if it did. */
+export function showTokenDetails(area) {
+  const panel = byId("token-details");
   let current = null;
   let timer = 0;
 
@@ -64,15 +64,15 @@ export function tellTokens(area) {
     if (element === current) return;
     hide();
     current = element;
-    panel.replaceChildren(...factsOf(told.get(element)));
+    panel.replaceChildren(...detailsOf(tokenData.get(element)));
     panel.hidden = false;
     place(panel, element);
     element.setAttribute("aria-describedby", panel.id);
   };
-  const tokenOf = (event) => (told.has(event.target) ? event.target : null);
+  const tokenOf = (event) => (tokenData.has(event.target) ? event.target : null);
   const leave = () => {
     clearTimeout(timer);
-    timer = setTimeout(hide, HIDE_AFTER);
+    timer = setTimeout(hide, HIDE_DELAY);
   };
 
   area.addEventListener("pointerover", (event) => tokenOf(event) && show(tokenOf(event)));
@@ -88,22 +88,22 @@ export function tellTokens(area) {
   return hide;
 }
 
-function factsOf({ token, logprob, bytes, top_logprobs: others }) {
-  const facts = [make("p", {}, [
+function detailsOf({ token, logprob, bytes, top_logprobs: others }) {
+  const details = [make("p", {}, [
     make("code", {}, visible(token)), ` ${percent(Math.exp(logprob))} `, make("span", { class: "quiet" }, `log ${logprob.toFixed(3).replace("-", "\u2212")}`),
   ])];
   if (token.includes("\ufffd") && bytes) {
     const hex = bytes.map((byte) => byte.toString(16).padStart(2, "0")).join(" ");
-    facts.push(make("p", { class: "quiet" }, `a part of a character: bytes ${hex}`));
+    details.push(make("p", { class: "quiet" }, `part of a character: bytes ${hex}`));
   }
   if (others?.length) {
     const rows = others.map((other) => make("tr", { class: other.token === token ? "drawn" : null }, [
       make("td", {}, make("code", {}, visible(other.token))),
       make("td", { class: "number" }, percent(Math.exp(other.logprob))),
     ]));
-    facts.push(make("table", {}, [make("caption", {}, "Most likely here"), make("tbody", {}, rows)]));
+    details.push(make("table", {}, [make("caption", {}, "Most likely tokens"), make("tbody", {}, rows)]));
   }
-  return facts;
+  return details;
 }
 
 function place(panel, element) {
@@ -121,7 +121,7 @@ function percent(probability) {
   return `${(100 * probability).toFixed(1)}%`;
 }
 
-/** A token's text with ends of lines and tabs to be seen. */
+/** A token's text with visible newlines and tabs. */
 function visible(text) {
   return text === "" ? "\u2205" : text.replaceAll("\n", "\u21b5").replaceAll("\t", "\u21e5");
 }

@@ -1,15 +1,15 @@
-// The conversation on the page: a section per turn, in it the question and one answer, or two side by side.
+// Displays the conversation: a section per turn, with the question and one answer or two side by side.
 
 import { factsOf } from "./answer.js";
 import { make } from "./elements.js";
 import { MarkdownView } from "./markdown.js";
 import { TokensView } from "./tokens.js";
 
-const NEAR_THE_END = 80; // pixels from the bottom within which the page follows a growing answer
-const BETWEEN_UPDATES = 60; // milliseconds at least; more where drawing takes long
+const NEAR_END = 80; // pixels from the bottom within which the page follows a streaming answer
+const UPDATE_INTERVAL = 60; // minimum milliseconds between updates; longer if rendering is slow
 
 /**
- * Shows a conversation. `actions` are called for what a reader asks: edit(number, text), regenerate(number, lane),
+ * Shows a conversation. `actions` handles the reader's requests: edit(number, text), regenerate(number, lane),
  * stop(number, lane), choose(number, lane, shown), enterKey().
  */
 export class Transcript {
@@ -19,9 +19,9 @@ export class Transcript {
     this.turns = [];
   }
 
-  /** Bring the page to what the conversation is now. */
+  /** Updates the page to the conversation's current state. */
   show(conversation) {
-    const follow = this.root.scrollHeight - this.root.scrollTop - this.root.clientHeight < NEAR_THE_END;
+    const follow = this.root.scrollHeight - this.root.scrollTop - this.root.clientHeight < NEAR_END;
     conversation.turns.forEach((turn, number) => {
       if (this.turns[number]?.turn === turn) return;
       const view = new TurnView(turn, number, this.actions);
@@ -34,23 +34,23 @@ export class Transcript {
     if (follow) this.toEnd();
   }
 
-  /** The view of an answer, to be told that it grew. */
+  /** The view of an answer. */
   answer(number, lane) {
     return this.turns[number]?.lanes[lane];
   }
 
-  /** Draw an answer that grew, not more often than the page can bear. */
-  grow(number, lane) {
+  /** Schedules an update of a streaming answer, at a rate that leaves the page responsive. */
+  scheduleUpdate(number, lane) {
     const view = this.answer(number, lane);
     if (!view || view.timer) return;
     view.timer = setTimeout(() => {
       view.timer = 0;
-      const follow = this.root.scrollHeight - this.root.scrollTop - this.root.clientHeight < NEAR_THE_END;
-      const begun = performance.now();
+      const follow = this.root.scrollHeight - this.root.scrollTop - this.root.clientHeight < NEAR_END;
+      const started = performance.now();
       view.refresh();
-      view.cost = performance.now() - begun;
+      view.cost = performance.now() - started;
       if (follow) this.toEnd();
-    }, Math.max(BETWEEN_UPDATES, 4 * view.cost));
+    }, Math.max(UPDATE_INTERVAL, 4 * view.cost));
   }
 
   toEnd() {
@@ -82,9 +82,9 @@ class TurnView {
   openEditor(number, actions) {
     const field = make("textarea", { "aria-label": "Edit your message", rows: "3" });
     field.value = this.turn.question;
-    const send = make("button", { type: "submit", class: "main" }, "Send again");
+    const send = make("button", { type: "submit", class: "main" }, "Send");
     const cancel = make("button", { type: "button" }, "Cancel");
-    const note = make("span", { class: "quiet" }, "What came after is dropped.");
+    const note = make("span", { class: "quiet" }, "Everything after it is deleted.");
     const editor = make("form", { class: "editor" }, [field, make("div", { class: "actions" }, [send, cancel, note])]);
     const close = () => {
       editor.replaceWith(this.text);
@@ -113,31 +113,31 @@ class AnswerView {
   constructor(lane, number, index, actions) {
     this.lane = lane;
     this.timer = 0;
-    this.cost = 0; // milliseconds that the last drawing took
+    this.cost = 0; // milliseconds that the last rendering took
     this.last = false;
-    this.asTokens = true; // wherever tokens were told
+    this.asTokens = true; // if the answer has token probabilities
     this.answer = null;
     this.name = make("h3");
     this.body = make("div", { class: "body" });
     this.problem = make("div", { class: "problem", role: "alert" });
     this.facts = make("span", { class: "facts quiet" });
-    this.again = button("", () => {
-      if (this.answer.state === "growing") actions.stop(number, index);
+    this.action = button("", () => {
+      if (this.answer.state === "streaming") actions.stop(number, index);
       else actions.regenerate(number, index);
     });
     this.copy = button("Copy", () => copyText(this.copy, this.answer.text));
-    this.kind = button("Probabilities", () => {
+    this.tokensToggle = button("Probabilities", () => {
       this.asTokens = !this.asTokens;
       this.refresh();
     });
     this.key = button("Enter the key", () => actions.enterKey());
-    this.before = button("\u2039", () => actions.choose(number, index, this.lane.shown - 1), "Answer before");
-    this.behind = button("\u203a", () => actions.choose(number, index, this.lane.shown + 1), "Next answer");
-    this.place = make("span", { class: "quiet" });
-    this.versions = make("span", { class: "versions" }, [this.before, this.place, this.behind]);
+    this.previous = button("\u2039", () => actions.choose(number, index, this.lane.shown - 1), "Previous answer");
+    this.next = button("\u203a", () => actions.choose(number, index, this.lane.shown + 1), "Next answer");
+    this.position = make("span", { class: "quiet" });
+    this.versions = make("span", { class: "versions" }, [this.previous, this.position, this.next]);
     this.element = make("article", { class: "answer" }, [
       this.name, this.body, this.problem,
-      make("div", { class: "actions" }, [this.again, this.key, this.copy, this.kind, this.versions, this.facts]),
+      make("div", { class: "actions" }, [this.action, this.key, this.copy, this.tokensToggle, this.versions, this.facts]),
     ]);
   }
 
@@ -148,25 +148,25 @@ class AnswerView {
       return;
     }
     this.element.hidden = false;
-    const growing = answer.state === "growing";
+    const streaming = answer.state === "streaming";
     this.drawBody(answer);
     setText(this.name, answer.model);
     this.element.setAttribute("aria-label", `Answer of ${answer.model}`);
-    this.element.classList.toggle("growing", growing);
-    this.body.setAttribute("aria-busy", String(growing));
+    this.element.classList.toggle("streaming", streaming);
+    this.body.setAttribute("aria-busy", String(streaming));
     setText(this.problem, answer.problem ?? "");
-    setText(this.again, growing ? "Stop" : answer.state === "failed" ? "Retry" : "Regenerate");
-    this.again.hidden = !growing && !this.last;
+    setText(this.action, streaming ? "Stop" : answer.state === "failed" ? "Retry" : "Regenerate");
+    this.action.hidden = !streaming && !this.last;
     this.key.hidden = !answer.asksForKey;
-    this.copy.hidden = growing || !answer.text;
-    this.kind.hidden = !answer.tokens.length;
-    this.kind.setAttribute("aria-pressed", String(this.asTokens));
+    this.copy.hidden = streaming || !answer.text;
+    this.tokensToggle.hidden = !answer.tokens.length;
+    this.tokensToggle.setAttribute("aria-pressed", String(this.asTokens));
     const { length } = this.lane.answers;
-    this.versions.hidden = length < 2 || growing;
-    setText(this.place, `${this.lane.shown + 1} of ${length}`);
-    this.before.disabled = this.lane.shown === 0;
-    this.behind.disabled = this.lane.shown === length - 1;
-    setText(this.facts, growing ? "" : factsOf(answer).join(" \u00b7 "));
+    this.versions.hidden = length < 2 || streaming;
+    setText(this.position, `${this.lane.shown + 1} of ${length}`);
+    this.previous.disabled = this.lane.shown === 0;
+    this.next.disabled = this.lane.shown === length - 1;
+    setText(this.facts, streaming ? "" : factsOf(answer).join(" \u00b7 "));
   }
 
   drawBody(answer) {
@@ -195,14 +195,14 @@ function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Copy a text and say so on the button. */
+/** Copies a text and confirms it on the button. */
 export async function copyText(pressed, text) {
   const label = "Copy";
   try {
     await navigator.clipboard.writeText(text);
     pressed.textContent = "Copied";
   } catch {
-    pressed.textContent = "Not allowed here";
+    pressed.textContent = "Copying is not allowed";
   }
   setTimeout(() => {
     pressed.textContent = label;

@@ -1,1 +1,1 @@
-"""Clients of the terminal: chat and generate."""
+"""``herdlm chat`` and ``herdlm generate`` in the terminal."""

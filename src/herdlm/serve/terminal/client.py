@@ -1,4 +1,4 @@
-"""Whom a chat in the terminal talks to: a model in this process, or the models of a server."""
+"""Chat clients: a model in this process, or the base class for the models of a server."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from types import FrameType
 
 from herdlm.base.errors import InputError
 from herdlm.generate.request import SamplingParams
-from herdlm.serve.workers.model_text import ServedModel
+from herdlm.serve.workers.model_text import LoadedModel
 from herdlm.tokens.chat import Message
 
 
 @dataclass(frozen=True, slots=True)
 class ChatResult:
-    """How an answer ended.
+    """A finished answer.
 
     Attributes:
-        text: the whole answer, as the model wrote it.
-        reason: "stop", "length" or what else a server says; None where the user stopped it.
-        tokens: how many were drawn; None where the server did not tell.
+        text: the answer as the model wrote it.
+        reason: "stop", "length" or another finish reason of a server; None if the user cancelled the answer.
+        tokens: number of sampled tokens; None if the server did not report it.
     """
 
     text: str
@@ -33,31 +33,31 @@ class ChatResult:
 
 
 class Cancellation:
-    """Whether the user wants an answer to end."""
+    """The user's request to end an answer."""
 
     def __init__(self) -> None:
         self._cancelled = threading.Event()
-        self._calls: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], None]] = []
 
     @property
     def cancelled(self) -> bool:
-        """Whether it was asked for."""
+        """Whether the user cancelled the answer."""
         return self._cancelled.is_set()
 
-    def on_cancel(self, call: Callable[[], None]) -> None:
-        """Have ``call`` made at that moment; it wakes what waits."""
-        self._calls.append(call)
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` upon cancellation, to wake a blocked read."""
+        self._callbacks.append(callback)
 
     def cancel(self) -> None:
-        """PromptRequest for it."""
+        """Cancel the answer."""
         self._cancelled.set()
-        for call in self._calls:
-            call()
+        for callback in self._callbacks:
+            callback()
 
 
 @contextmanager
 def cancel_on_ctrl_c() -> Iterator[Cancellation]:
-    """Ctrl-C stops an answer instead of breaking into the middle of an engine's step."""
+    """Let Ctrl-C cancel an answer instead of interrupting an engine's step."""
     cancellation = Cancellation()
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -79,18 +79,18 @@ class ChatClient(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """Whom one talks to now."""
+        """The current model's name."""
 
     @abstractmethod
     def names(self) -> list[str]:
-        """Models that :meth:`choose` takes, as far as they are known."""
+        """Known models that :meth:`choose` accepts."""
 
     @abstractmethod
     def choose(self, name: str) -> None:
-        """Talk to another model from now on.
+        """Switch to another model.
 
         Raises:
-            HerdError: it cannot be had; the one before stays.
+            HerdError: that model is unusable; the current one stays.
         """
 
     @abstractmethod
@@ -101,7 +101,7 @@ class ChatClient(ABC):
         write: Callable[[str], None],
         cancellation: Cancellation,
     ) -> ChatResult:
-        """Answer a dialog, giving each piece of text to ``write`` as it comes.
+        """Answer a dialog and pass each piece of text to ``write`` as it arrives.
 
         Args:
             params: ``max_tokens`` is cut to what the context leaves; stop tokens are filled in.
@@ -112,7 +112,7 @@ class ChatClient(ABC):
 
 
 class LocalModel(ChatClient):
-    """The model that a folder or a run means, on the engine in this process."""
+    """The model of a folder or a run, on an engine in this process."""
 
     def __init__(self, path: Path, *, device: str = "auto", dtype: str = "auto") -> None:
         self._device, self._dtype = device, dtype
@@ -120,20 +120,20 @@ class LocalModel(ChatClient):
 
     @property
     def name(self) -> str:
-        """The loaded model's."""
+        """The loaded model's name."""
         return self.model.name
 
     def names(self) -> list[str]:
-        """The one that is loaded; others are given by their folders."""
+        """The loaded model only; others are given as folders."""
         return [self.model.name]
 
     def choose(self, name: str) -> None:
         """Load the model of a folder or a run."""
         self.model = self._load(Path(name).expanduser())
 
-    def _load(self, path: Path) -> ServedModel:
-        model = ServedModel.load(path, device=self._device, dtype=self._dtype)
-        model.chat_prompt([])  # a tokenizer without a dialog format fails here
+    def _load(self, path: Path) -> LoadedModel:
+        model = LoadedModel.load(path, device=self._device, dtype=self._dtype)
+        model.chat_prompt([])  # fails early if the tokenizer has no dialog format
         return model
 
     def answer(
@@ -143,7 +143,7 @@ class LocalModel(ChatClient):
         write: Callable[[str], None],
         cancellation: Cancellation,
     ) -> ChatResult:
-        """Answer on the engine; a stopped answer's cache is freed."""
+        """Answer on the engine. A cancelled answer's cache is freed."""
         model, engine = self.model, self.model.engine
         prompt = model.chat_prompt(messages)
         room = min(model.room(prompt, None), params.max_tokens)

@@ -1,4 +1,4 @@
-"""Typing at the terminal: entries of several lines, edited and recalled, with a history that is the user's alone."""
+"""Reads entries at the terminal: several lines, editing, and a history file that only the user can read."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ PROMPT, CONTINUED = "> ", ". "
 
 
 def history_file() -> Path:
-    """Where entries are kept between sessions: below XDG_STATE_HOME, else ~/.local/state."""
+    """The history file, below XDG_STATE_HOME or ~/.local/state."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(state) / "herdlm" / "chat_history"
 
 
 def read_entries(commands: Sequence[str], note: Callable[[str], None], history: Path | None = None) -> Iterator[str]:
-    """Entries typed at the terminal until Ctrl-D. Enter ends one, Alt-Enter or a backslash before Enter begins a line.
+    """Read entries until Ctrl-D. Enter ends one; Alt-Enter, or a backslash before Enter, starts a new line.
 
     Args:
         commands: completed by Tab.
-        history: the file of former entries.
+        history: the file of earlier entries.
 
     Raises:
-        InputError: the package that edits lines is not there.
+        InputError: prompt_toolkit is not installed.
     """
     try:
         from prompt_toolkit import PromptSession
@@ -37,8 +37,7 @@ def read_entries(commands: Sequence[str], note: Callable[[str], None], history: 
         from prompt_toolkit.output import create_output
     except ModuleNotFoundError as error:
         raise InputError(
-            f"a chat at a terminal needs the package {error.name}",
-            "pip install 'herdlm[serve]', or give lines by a pipe",
+            f"a chat at a terminal needs the package {error.name}", "pip install 'herdlm[serve]', or pipe lines in"
         ) from error
 
     bindings = KeyBindings()
@@ -58,7 +57,7 @@ def read_entries(commands: Sequence[str], note: Callable[[str], None], history: 
 
     kept = private_file(history) if history else None
     if history and not kept:
-        note(f"Entries are not kept: {history} cannot be written.")
+        note(f"The history is not saved: {history} cannot be written.")
     session: PromptSession[str] = PromptSession(
         PROMPT,
         multiline=True,
@@ -67,20 +66,20 @@ def read_entries(commands: Sequence[str], note: Callable[[str], None], history: 
         history=FileHistory(str(kept)) if kept else InMemoryHistory(),
         completer=WordCompleter(list(commands), sentence=True),
         complete_while_typing=False,
-        # Where answers go to a file, it stays free of prompts.
+        # If answers go to a file, prompts must not.
         output=create_output(sys.stdout if sys.stdout.isatty() else sys.stderr),
     )
     while True:
         try:
             yield session.prompt()
-        except KeyboardInterrupt:  # drops the entry begun
+        except KeyboardInterrupt:  # drops the current entry
             continue
         except EOFError:
             return
 
 
 def private_file(path: Path) -> Path | None:
-    """``path``, made with its folders where it is missing, for its owner's eyes only; None where that fails."""
+    """Create ``path`` and its folders if missing, readable by the owner only; returns None if that fails."""
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)

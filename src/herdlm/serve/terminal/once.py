@@ -1,4 +1,4 @@
-"""One prompt answered, without a server."""
+"""Answers one prompt without a server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from herdlm.base.errors import InputError
 from herdlm.generate.request import Completion, SamplingParams
-from herdlm.serve.workers.model_text import ServedModel
+from herdlm.serve.workers.model_text import LoadedModel
 from herdlm.tokens.chat import Message
 
 
@@ -29,20 +29,20 @@ def generate_once(
     tensor_parallel: int = 1,
     pipeline_parallel: int = 1,
 ) -> list[Completion]:
-    """``n`` continuations of ``prompt``, or with ``chat`` answers to it as a user's message.
+    """Sample ``n`` continuations of ``prompt``, or with ``chat`` answers to it as a user message.
 
     Args:
-        path: a model folder or a run, whose flagship is meant then.
+        path: a model folder or a run, which means its flagship.
         system: the system message before the prompt; only with ``chat``.
-        max_tokens: at most this many new tokens; None for all that the context leaves.
-        tensor_parallel, pipeline_parallel: processes of this machine that hold the model between them.
+        max_tokens: maximum of new tokens; None for all that the context leaves.
+        tensor_parallel, pipeline_parallel: processes of this machine that share the model.
 
     Raises:
-        InputError: the model, the prompt or an option is at fault.
+        InputError: the model, the prompt or an option is invalid.
     """
     if system is not None and not chat:
-        raise InputError("a system message was given without chat", "Add --chat or drop it")
-    model = ServedModel.load(
+        raise InputError("--system needs --chat", "Add --chat, or drop --system")
+    model = LoadedModel.load(
         path, device=device, dtype=dtype, tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel
     )
     if chat:

@@ -1,6 +1,6 @@
-"""``herdlm chat``: a dialog at the terminal, with a model in this process or with a server's.
+"""``herdlm chat``: a dialog at the terminal with a model in this process or on a server.
 
-Without a terminal it answers the lines it reads, with nothing but answers on standard output.
+Without a terminal it answers the lines of standard input and writes only answers to standard output.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ def chat(
     device: str = "auto",
     dtype: str = "auto",
 ) -> None:
-    """Talk to a model: answers go to standard output, everything else to standard error.
+    """Chat with a model. Answers go to standard output, everything else to standard error.
 
     Args:
-        model: a model folder or a run, whose flagship is meant then; with ``url`` the name of one of the server's.
-        url: the base URL of a server that speaks OpenAI's protocol.
+        model: a model folder or a run, which means its flagship; with ``url`` the name of a model of the server.
+        url: the base URL of a server of the OpenAI API.
         key: the server's API key.
         system: the system message.
-        max_tokens: of one answer; less where the context ends before.
-        seed: answer number i of the session draws with a seed that depends on this and i.
+        max_tokens: maximum length of one answer, within the context.
+        seed: answer number i of the session uses a seed derived from this and i.
 
     Raises:
-        InputError: there is no usable model, or an option is out of range.
+        InputError: the model is unusable, or an option is out of range.
         HerdError: without a terminal, some lines had no answer.
     """
-    # A wrong option is told before the model is loaded.
+    # Checks the options before the model is loaded.
     params = SamplingParams(temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
     client: ChatClient
     if url is not None:
         client = RemoteModels(url, key=key, name=None if model is None else str(model))
     elif model is None:
-        raise InputError("there is nobody to talk to", "Name a model folder or a run, or a server with --url")
+        raise InputError("there is no model to chat with", "Name a model folder or a run, or give a server with --url")
     else:
         client = LocalModel(Path(model), device=device, dtype=dtype)
     at_terminal = sys.stdin.isatty()
     talk = Conversation(client, params, system=system, answers=sys.stdout, notes=sys.stderr, verbose=at_terminal)
     if at_terminal:
-        talk.note(f"Talking to {client.name}. /help shows commands; Ctrl-C stops an answer, Ctrl-D leaves.")
+        talk.note(f"Talking to {client.name}. /help lists the commands; Ctrl-C stops an answer, Ctrl-D exits.")
         entries: Iterable[str] = read_entries(list(COMMANDS), talk.note, history_file())
     else:
         entries = _joined(sys.stdin)
@@ -64,18 +64,18 @@ def chat(
         if not talk.handle(entry):
             break
     if talk.failed and not at_terminal:
-        raise HerdError(f"{talk.failed} questions had no answer", "The lines above say why")
+        raise HerdError(f"{talk.failed} questions had no answer", "See the lines above")
 
 
 def _joined(lines: Iterable[str]) -> Iterator[str]:
-    """Entries read from a pipe: lines, of which one that ends in a backslash goes on in the next."""
-    begun = ""
+    """Entries read from a pipe: lines, joined where one ends in a backslash."""
+    pending = ""
     for line in lines:
         text = line.rstrip("\n")
         if text.endswith("\\"):
-            begun += f"{text[:-1]}\n"
+            pending += f"{text[:-1]}\n"
             continue
-        yield begun + text
-        begun = ""
-    if begun:
-        yield begun
+        yield pending + text
+        pending = ""
+    if pending:
+        yield pending

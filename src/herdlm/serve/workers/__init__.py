@@ -1,1 +1,1 @@
-"""Models in processes of their own, and the way to them."""
+"""Worker processes, one per model, and the server's connection to them."""

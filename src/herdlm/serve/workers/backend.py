@@ -1,7 +1,7 @@
-"""One model's worker process from the server's side: started when needed, started anew when it dies.
+"""The server's side of one worker process: starts it on demand and restarts it when it dies.
 
-A worker that dies takes only its own requests with it: they fail with WorkerFailedError, and the next request finds a
-new worker. Where workers die again and again, each new one waits longer.
+The requests of a worker that dies fail with WorkerFailedError, and a new worker serves the next ones. When workers keep
+dying, each restart waits longer.
 """
 
 from __future__ import annotations
@@ -18,58 +18,59 @@ from typing import Any, Protocol
 
 from herdlm.base.errors import HerdError
 from herdlm.generate.request import SamplingParams
+from herdlm.serve.errors import WorkerFailedError
 from herdlm.serve.workers import protocol
-from herdlm.serve.workers.generation import EmbeddingRequest, Generation, WorkerFailedError
-from herdlm.serve.workers.protocol import EngineStats, SampleOutput, WorkerOptions
+from herdlm.serve.workers.generation import EmbeddingRequest, Generation
+from herdlm.serve.workers.protocol import EngineStats, SampleOutput, WorkerInfo, WorkerOptions
 
 log = logging.getLogger(__name__)
 
 MAX_LINE = 2**30
-STABLE_SECONDS = 60  # a worker that lived so long did not die of its start
+STABLE_SECONDS = 60  # a worker that lived longer did not die of its start
 MAX_PAUSE = 30.0
 
 Prompts = Sequence[tuple[Sequence[int], SamplingParams]]
 
 
 class Process(Protocol):
-    """What a launched worker runs in."""
+    """The process of a launched worker."""
 
     pid: int
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill it."""
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its exit code, once it has ended."""
+        """Wait for its end; returns the exit code."""
 
 
 Launch = Callable[[socket.socket], Process]
 
 
 def launch_process(connection: socket.socket) -> Process:
-    """A worker in a new process, away from the terminal's Ctrl-C: the server drains first."""
+    """Start a worker process that does not receive the terminal's Ctrl-C, since the server drains first."""
     descriptor = connection.fileno()
     command = [sys.executable, "-m", "herdlm.serve.workers.worker", str(descriptor)]
-    return subprocess.Popen(  # noqa: S603 - ourselves
+    return subprocess.Popen(  # noqa: S603 - our own module
         command, pass_fds=[descriptor], stdin=subprocess.DEVNULL, start_new_session=True
     )
 
 
 class Backend:
-    """The worker of one model. All methods belong to the asyncio thread.
+    """The worker of one model. Call all methods in the asyncio thread.
 
     Args:
         launch: starts a worker that serves one end of a socket pair.
 
     Attributes:
-        told: what the worker said of its model: context in tokens, bytes of weights and cache.
-        state: the engine's, after its last step.
-        restarts: workers started after another had died.
+        info: what the worker last reported of its model; None before the first start.
+        stats: the engine's counters after its last step.
+        restarts: workers started after a crash.
     """
 
     def __init__(self, name: str, options: WorkerOptions, launch: Launch = launch_process) -> None:
         self.name, self.options, self.launch = name, options, launch
-        self.info: dict[str, Any] = {}
+        self.info: WorkerInfo | None = None
         self.stats = EngineStats()
         self.restarts = 0
         self._process: Process | None = None
@@ -85,20 +86,20 @@ class Backend:
 
     @property
     def ready(self) -> bool:
-        """Whether a worker answers."""
+        """Whether a worker is connected."""
         return self._writer is not None
 
     @property
     def pid(self) -> int | None:
-        """The worker's process, where there is one."""
+        """The worker's process id, if there is a worker."""
         return self._process.pid if self._process else None
 
     async def start(self) -> None:
-        """Have a worker that is ready; waits for the one being started, if any.
+        """Start the worker unless it is ready; waits for a running start.
 
         Raises:
             InputError, HerdError: the model cannot be loaded.
-            WorkerFailedError: it died lately, and it is too early to try again.
+            WorkerFailedError: the worker keeps dying, and the pause before the next try is not over.
         """
         async with self._starting:
             if self.ready:
@@ -106,12 +107,12 @@ class Backend:
             pause = self._not_before - time.monotonic()
             if pause > 0:
                 raise WorkerFailedError(
-                    f"the worker of {self.name} keeps failing", "The server's log tells more", retry_after=pause
+                    f"the worker of {self.name} keeps failing", "See the server's log", retry_after=pause
                 )
             await self._start()
 
     async def stop(self) -> None:
-        """End the worker; what it was doing fails."""
+        """Stop the worker. Its requests fail."""
         if self._restarting:
             self._restarting.cancel()
         writer, process, reading = self._writer, self._process, self._reading
@@ -129,19 +130,19 @@ class Backend:
                 process.kill()
                 await asyncio.to_thread(process.wait)
 
-    def fail_all(self, what: str, remedy: str = "PromptRequest again when it is back") -> None:
-        """Fail all that is under way."""
+    def fail_all(self, what: str, remedy: str = "Retry when it is back") -> None:
+        """Fail all running requests."""
         for id, work in list(self._in_flight.items()):
             work.fail(WorkerFailedError(what, remedy))
             self._send({"op": "abort", "id": id})
         self._in_flight.clear()
 
     async def submit(self, prompts: Prompts, *, stream: bool = True) -> Generation:
-        """Start prompts together, all or none. Without ``stream`` a sample is reported only when finished.
+        """Submit all prompts or none. Without ``stream`` each sample is reported once, when it is finished.
 
         Raises:
-            InputError: a prompt or its parameters are at fault.
-            WorkerFailedError: there is no worker, or it died.
+            InputError: a prompt or its parameters are invalid.
+            WorkerFailedError: the worker died or cannot be started.
         """
         await self.start()
         id = self._next_id()
@@ -202,15 +203,14 @@ class Backend:
         self._process, self._writer = process, writer
         self._reading = asyncio.create_task(self._read(reader, process))
 
-    async def _handshake(self, reader: asyncio.StreamReader) -> dict[str, Any]:
+    async def _handshake(self, reader: asyncio.StreamReader) -> WorkerInfo:
         text = await reader.readline()
         if not text:
             raise WorkerFailedError(f"the worker of {self.name} ended while it loaded the model")
         first = json.loads(text)
         if "failed" in first:
             raise protocol.error_from_json(first["failed"])
-        ready: dict[str, Any] = first["ready"]
-        return ready
+        return WorkerInfo(**first["ready"])
 
     async def _read(self, reader: asyncio.StreamReader, process: Process) -> None:
         reason = ""
@@ -219,13 +219,13 @@ class Backend:
                 message = json.loads(text)
                 reason = message.get("broken", reason)
                 self._receive(message)
-        except OSError as error:  # how the end of a process looks from here
+        except OSError as error:  # the process ended
             log.info("the connection to the worker of %s broke: %s", self.name, error)
         except ValueError as error:
-            reason = f"it said what is no message: {error}"
+            reason = f"it sent an invalid message: {error}"
         process.kill()
         code = await asyncio.to_thread(process.wait)
-        if process is not self._process:  # stopped on purpose meanwhile
+        if process is not self._process:  # stopped on purpose
             return
         self._worker_died(reason or (f"ended by signal {-code}" if code < 0 else f"ended with code {code}"))
 
@@ -233,7 +233,7 @@ class Backend:
         if "outputs" in message:
             self.stats = EngineStats(*message["stats"])
             for id, *row in message["outputs"]:
-                work = self._in_flight.get(id)  # none where it was dropped meanwhile
+                work = self._in_flight.get(id)  # None if it was dropped meanwhile
                 if isinstance(work, Generation):
                     work.receive(SampleOutput(*row))
                     if work.finished:
@@ -269,4 +269,4 @@ class Backend:
         try:
             await self.start()
         except HerdError as error:
-            log.error("the worker of %s could not be started: %s", self.name, error)  # noqa: TRY400 - it says all
+            log.error("the worker of %s could not be started: %s", self.name, error)  # noqa: TRY400 - a traceback adds nothing

@@ -1,4 +1,4 @@
-"""What a worker will take of memory, reckoned before it is started."""
+"""Estimates a worker's memory before it is started."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from herdlm.model.folders import CONFIG
 from herdlm.serve.workers.model_text import ModelText
 from herdlm.serve.workers.protocol import WorkerOptions
 
-PROCESS_BYTES = 300 * 2**20  # a process beside weights and cache: Python, torch, activations
-CACHE_BYTES = 2**30  # the engine's limit for a cache on a CPU
-MOST_SEQUENCES = 256  # of an engine at once, for which it makes room in the cache
+PROCESS_BYTES = 300 * 2**20  # of a process without weights and cache: Python, torch, activations
+CACHE_BYTES = 2**30  # the engine's limit for the cache on a CPU
+MAX_SEQUENCES = 256  # of an engine's batch, for which it sizes the cache
 
 
 def estimate_memory(text: ModelText, options: WorkerOptions) -> int:
-    """Bytes of a worker: weights as they lie in the folder, cache, and the rest. For GPUs give ``cache_tokens``."""
+    """Bytes of a worker: its weight files, its cache and its processes. On a GPU this needs ``cache_tokens``."""
     processes = options.tensor_parallel * options.pipeline_parallel
     weights = sum(path.stat().st_size for path in text.folder.glob("*.safetensors"))
     config = json.loads((text.folder / CONFIG).read_text(encoding="utf-8"))
@@ -24,6 +24,6 @@ def estimate_memory(text: ModelText, options: WorkerOptions) -> int:
     per_token: int = (
         2 * config.get("num_hidden_layers", 0) * config.get("num_key_value_heads", heads) * head_size * width
     )
-    cache = min(MOST_SEQUENCES * text.context * per_token, CACHE_BYTES)
+    cache = min(MAX_SEQUENCES * text.context * per_token, CACHE_BYTES)
     cache = cache if options.cache_tokens is None else options.cache_tokens * per_token
     return weights + cache + processes * PROCESS_BYTES

@@ -1,4 +1,4 @@
-"""What turns requests into prompts and tokens into answers, with the engine beside it or in another process."""
+"""A model's tokenizer, dialog format and limits, with its engine in this process or in a worker."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.model.folders import CONFIG, model_folder, model_name
+from herdlm.serve.errors import ContextError
 from herdlm.tokens.chat import Message, render_prompt
 from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_MESSAGE, END_OF_TEXT, END_OF_TURN, Tokenizer
 
@@ -19,18 +20,14 @@ if TYPE_CHECKING:
 GENERATION = "generation_config.json"
 
 
-class ContextError(InputError):
-    """A prompt and what it asks for do not fit into the model's context."""
-
-
 @dataclass(slots=True)
 class ModelText:
-    """A model's texts: its tokenizer, dialog format and limits. Knows no weights.
+    """Turns requests into prompts and tokens into text: a model without its weights.
 
     Attributes:
-        stop_tokens: end an answer: the ends of turn, message and text, and what the folder's eos_token_id names.
+        stop_tokens: tokens that end an answer: the ends of turn, message and text, and the folder's eos_token_id.
         created: when the model was written, in seconds since 1970.
-        context: the most tokens of a prompt and its answer together: the model's own limit, or what the cache holds.
+        context: maximum tokens of a prompt and its answer together, by the model's limit or the size of the cache.
     """
 
     name: str
@@ -42,17 +39,19 @@ class ModelText:
 
     @classmethod
     def read(cls, path: Path, name: str | None = None) -> ModelText:
-        """The texts of the model that ``path`` (a model folder or a run) means, called ``name`` or like its folder.
+        """Read the model of a folder or a run. Its name is ``name``, or else comes from the folder.
 
         Raises:
-            InputError, DamagedError: there is no usable model.
+            InputError, DamagedError: the model is unusable.
         """
         folder = model_folder(path)
         tokenizer = Tokenizer.load(folder)
         config = _settings(folder / CONFIG)
         context, vocabulary = (config.get(key) for key in ("max_position_embeddings", "vocab_size"))
         if not isinstance(context, int) or not isinstance(vocabulary, int):
-            raise DamagedError(f"{folder / CONFIG} tells no max_position_embeddings or vocab_size", "Export it again")
+            raise DamagedError(
+                f"{folder / CONFIG} has no max_position_embeddings or vocab_size", "Export the model again"
+            )
         created = int((folder / CONFIG).stat().st_mtime)
         stop_tokens = _stop_tokens(tokenizer, folder, config, vocabulary)
         return cls(name or model_name(folder), folder, tokenizer, stop_tokens, created, context)
@@ -61,23 +60,23 @@ class ModelText:
         """A dialog as tokens, up to where the answer begins.
 
         Raises:
-            InputError: a role is unknown, or the tokenizer knows no dialogs.
+            InputError: a role is unknown, or the tokenizer has no chat tokens.
         """
         return render_prompt(self.tokenizer, messages)
 
     def text_prompt(self, text: str) -> list[int]:
-        """A text to continue, as tokens behind the begin-of-text token."""
+        """A text to continue, as tokens after the begin-of-text token."""
         return [self.tokenizer.special(BEGIN_OF_TEXT), *self.tokenizer.encode(text)]
 
     def answer_text(self, text: str) -> str:
-        """An answer without the space that the dialog format, not the model's meaning, puts first."""
+        """An answer without the leading space that the dialog format adds."""
         return text.removeprefix(" ") if self.tokenizer.leading_space else text
 
     def room(self, prompt: Sequence[int], max_tokens: int | None) -> int:
-        """How many tokens the answer may have: ``max_tokens``, or all the context leaves where it is None.
+        """The maximum tokens of the answer: ``max_tokens``, or what the context leaves if that is None.
 
         Raises:
-            ContextError: that is more than the context leaves.
+            ContextError: the context leaves less.
         """
         left = self.context - len(prompt)
         if left < 1:
@@ -93,19 +92,19 @@ class ModelText:
         return max_tokens or left
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes of a token; empty for special ones and for padding of the vocabulary."""
+        """The bytes of a token; empty for special tokens and for padding of the vocabulary."""
         return self.tokenizer.token_bytes(token) if token < self.tokenizer.vocab_size else b""
 
     def token_name(self, token: int) -> str:
-        """A special token's name; empty for others."""
+        """A special token's name; empty for other tokens."""
         if self.token_bytes(token) or token >= self.tokenizer.vocab_size:
             return ""
         return self.tokenizer.backend.id_to_token(token) or ""
 
 
 @dataclass(slots=True)
-class ServedModel(ModelText):
-    """A model's texts with its engine in this process."""
+class LoadedModel(ModelText):
+    """A model with its engine in this process."""
 
     engine: Engine = field(kw_only=True)
 
@@ -118,11 +117,11 @@ class ServedModel(ModelText):
         dtype: str = "auto",
         tensor_parallel: int = 1,
         pipeline_parallel: int = 1,
-    ) -> ServedModel:
-        """Load the model that ``path`` (a model folder or a run) means; see :meth:`Engine.load` for the rest.
+    ) -> LoadedModel:
+        """Load the model of a folder or a run; see :meth:`Engine.load` for the options.
 
         Raises:
-            InputError, DamagedError: there is no usable model, or device or dtype is unknown.
+            InputError, DamagedError: the model is unusable, or device or dtype is unknown.
         """
         from herdlm.generate.engine import Engine
 
@@ -139,7 +138,7 @@ class ServedModel(ModelText):
 
 
 def engine_context(engine: Engine) -> int:
-    """The most tokens of one sequence in ``engine``."""
+    """The maximum tokens of one sequence in ``engine``."""
     return min(engine.config.max_seq_len, engine.pool.count * engine.pool.page_size)
 
 
@@ -149,7 +148,7 @@ def _settings(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DamagedError(f"{path} cannot be read: {error}", "Restore it from its source") from error
     if not isinstance(settings, dict):
-        raise DamagedError(f"{path} is no JSON object", "Restore it from its source")
+        raise DamagedError(f"{path} is not a JSON object", "Restore it from its source")
     return settings
 
 
@@ -164,5 +163,9 @@ def _stop_tokens(tokenizer: Tokenizer, folder: Path, config: dict[str, Any], voc
     named = named if isinstance(named, list) else [] if named is None else [named]
     for id in named:
         if not isinstance(id, int) or not 0 <= id < vocabulary:
-            raise InputError(f"{folder}: eos_token_id {id!r} is no token of a vocabulary of {vocabulary}", "Mend it")
+            source = GENERATION if (folder / GENERATION).is_file() else CONFIG
+            raise InputError(
+                f"{folder / source}: eos_token_id {id!r} is outside the vocabulary of {vocabulary} tokens",
+                f"Set eos_token_id to ids from 0 to {vocabulary - 1}",
+            )
     return tuple(dict.fromkeys([*known, *named]))

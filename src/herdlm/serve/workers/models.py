@@ -1,7 +1,7 @@
-"""Several models behind one server: each with a worker of its own, loaded on demand, the least recently used unloaded.
+"""The models of a server. Each has a worker, is loaded on demand, and is unloaded when least recently used.
 
-Memory is counted before a model is loaded: its weights as they lie in the folder, its cache, and what a worker needs
-besides. Once loaded, what the worker measured replaces the estimate.
+Before a model is loaded, its memory is estimated from its weight files, its cache and the process. Then the worker's
+own measurement replaces the estimate.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from herdlm.base.errors import InputError
 from herdlm.serve.errors import RefusedError, shown
-from herdlm.serve.guard.moderation import Moderator
 from herdlm.serve.workers.backend import Backend, Launch, launch_process
 from herdlm.serve.workers.memory import estimate_memory
 from herdlm.serve.workers.model_text import ModelText
@@ -31,10 +30,10 @@ class Model:
     """One model of the server.
 
     Attributes:
-        users: requests that hold it; it is unloaded only when there are none.
-        used_at: when the last of them came or left.
-        resident: it holds memory, be it that its worker is being started anew.
-        loading: under way; not ended when those who asked for the model leave.
+        users: requests that hold it. It is unloaded only when there are none.
+        used_at: when a request last took or released it.
+        resident: whether it holds memory, even while its worker restarts.
+        loading: the running load, which goes on when the requests that wait for it are cancelled.
     """
 
     text: ModelText
@@ -46,11 +45,12 @@ class Model:
 
     @property
     def bytes(self) -> int:
-        """Memory of its worker, told or estimated."""
-        return int(self.backend.info.get("bytes") or estimate_memory(self.text, self.backend.options))
+        """Bytes of memory of its worker, measured or estimated."""
+        info = self.backend.info
+        return info.bytes if info else estimate_memory(self.text, self.backend.options)
 
     def description(self) -> dict[str, Any]:
-        """The model as ``/v1/models`` tells it; beyond OpenAI's API its context in tokens, and whether it is loaded."""
+        """The model's entry in ``/v1/models``. The context in tokens and ``loaded`` go beyond the OpenAI API."""
         return {
             "id": self.text.name,
             "object": "model",
@@ -62,14 +62,14 @@ class Model:
 
 
 class Lease:
-    """A request's hold on a loaded model; :meth:`close` it in the end."""
+    """A request's hold on a loaded model. Call :meth:`close` at the end."""
 
     def __init__(self, models: Models, model: Model) -> None:
         self.model, self.text, self.backend = model, model.text, model.backend
         self._models: Models | None = models
 
     def close(self) -> None:
-        """Give the model up. May be called twice."""
+        """Release the model. May be called twice."""
         models, self._models = self._models, None
         if models:
             models.release(self.model)
@@ -79,12 +79,12 @@ class Models:
     """All models of the server, by name.
 
     Args:
-        memory_gib: the most memory that loaded models and the guard may take together; None for no limit.
-        guard: has a worker too, which is never unloaded.
-        wait_seconds: a request waits so long for memory that others hold.
+        memory_gib: memory limit for loaded models and the guard together; None for no limit.
+        guard_bytes: gives the memory of the guard's worker, which is never unloaded.
+        wait_seconds: how long a request waits for memory that other models hold.
 
     Raises:
-        InputError: two models have the same name, or one exceeds what the guard leaves of the memory.
+        InputError: two models have the same name, or one does not fit into the memory beside the guard.
     """
 
     def __init__(
@@ -97,13 +97,13 @@ class Models:
         tensor_parallel: int = 1,
         pipeline_parallel: int = 1,
         memory_gib: float | None = None,
-        guard: Moderator | None = None,
+        guard_bytes: Callable[[], int] | None = None,
         wait_seconds: float = 60,
         launch: Launch = launch_process,
     ) -> None:
         self.wait_seconds = wait_seconds
         self.limit = None if memory_gib is None else int(memory_gib * GIB)
-        self.guard = guard
+        self._guard_bytes = guard_bytes
         self.loads = self.evictions = 0
         self._by_name: dict[str, Model] = {}
         for text in texts:
@@ -114,42 +114,42 @@ class Models:
                 )
             options = WorkerOptions(str(text.folder), device, dtype, cache_tokens, tensor_parallel, pipeline_parallel)
             model = Model(text, Backend(text.name, options, launch))
-            if self.limit is not None and model.bytes + self._guard_bytes > self.limit:
+            if self.limit is not None and model.bytes + self._reserved > self.limit:
                 raise InputError(self._too_large(model), "Raise --memory-gib or lower --cache-tokens")
             self._by_name[text.name] = model
         self._load_lock = asyncio.Lock()
-        self._released = asyncio.Event()  # set when a request gives a model up
+        self._released = asyncio.Event()  # set when a request releases a model
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self._by_name.values())
 
     @property
     def default(self) -> Model:
-        """The model named first: it is loaded when the server starts."""
+        """The first model, which is loaded when the server starts."""
         return next(iter(self._by_name.values()))
 
     def find(self, name: str) -> Model:
         """The model of that name.
 
         Raises:
-            RefusedError: there is none.
+            RefusedError: no model has that name.
         """
         try:
             return self._by_name[name]
         except KeyError:
             raise RefusedError(
-                f"there is no model {shown(name)} here",
-                f"This server has {', '.join(self._by_name)}",
+                f"this server has no model {shown(name)}",
+                f"It has {', '.join(self._by_name)}",
                 param="model",
                 code="model_not_found",
                 status=404,
             ) from None
 
     async def lease(self, name: str) -> Lease:
-        """The model of that name, loaded, for one request.
+        """Load the model of that name if needed and hold it for one request.
 
         Raises:
-            RefusedError: there is no such model, or no memory for it came free in time.
+            RefusedError: no model has that name, or no memory was freed in time.
             WorkerFailedError, HerdError: it cannot be loaded.
         """
         model = self.find(name)
@@ -164,17 +164,17 @@ class Models:
         return Lease(self, model)
 
     def release(self, model: Model) -> None:
-        """A request is done with ``model``."""
+        """End a request's hold on ``model``."""
         model.users -= 1
         model.used_at = time.monotonic()
         self._released.set()
 
     async def stop(self) -> None:
-        """End all workers."""
+        """Stop all workers."""
         await asyncio.gather(*(model.backend.stop() for model in self))
 
     def fail_all(self, what: str) -> None:
-        """Fail all that is under way."""
+        """Fail all running requests."""
         for model in self:
             model.backend.fail_all(what)
 
@@ -194,15 +194,16 @@ class Models:
             except InputError:
                 model.resident = False
                 raise
-        model.text.context = model.backend.info["context"]
+        assert model.backend.info is not None
+        model.text.context = model.backend.info.context
         self.loads += 1
 
     async def _free_memory(self, model: Model) -> None:
         if self.limit is None:
             return
         deadline = time.monotonic() + self.wait_seconds
-        while sum(each.bytes for each in (model, *self._residents)) + self._guard_bytes > self.limit:
-            if not self._residents:  # what was measured is more than was estimated
+        while sum(each.bytes for each in (model, *self._residents)) + self._reserved > self.limit:
+            if not self._residents:  # the measured size exceeds the estimate
                 raise RefusedError(
                     self._too_large(model),
                     "Raise --memory-gib or lower --cache-tokens",
@@ -223,8 +224,8 @@ class Models:
                 await asyncio.wait_for(self._released.wait(), deadline - time.monotonic())
             except TimeoutError:
                 raise RefusedError(
-                    f"there is no memory for {model.text.name}: other models are at work",
-                    "PromptRequest again later",
+                    f"there is no memory for {model.text.name}: other models are in use",
+                    "Retry later",
                     param="model",
                     code="busy",
                     status=503,
@@ -236,12 +237,12 @@ class Models:
         return [each for each in self if each.resident]
 
     @property
-    def _guard_bytes(self) -> int:
-        return self.guard.bytes if self.guard else 0
+    def _reserved(self) -> int:
+        return self._guard_bytes() if self._guard_bytes else 0
 
     def _too_large(self, model: Model) -> str:
         assert self.limit is not None
-        guard = f" beside the guard's {self._guard_bytes / GIB:.2f}" if self.guard else ""
+        guard = f" beside the guard's {self._reserved / GIB:.2f}" if self._guard_bytes else ""
         return f"{model.text.name} needs about {model.bytes / GIB:.2f} GiB{guard}, the limit is {self.limit / GIB:.4g}"
 
 

@@ -1,7 +1,8 @@
-"""What the server and a worker process say to each other: one JSON document a line, over a socket of their own.
+"""Protocol between the server and a worker process: one JSON document per line over a socket.
 
-To the worker: ``{"op": "submit" | "abort" | "embed", "id": ...}``. From it: ``ready`` or ``failed`` once, then
-``accepted``, ``refused``, ``done`` with the request's id, and after each step one ``news`` for all samples it touched.
+The server sends :class:`WorkerOptions` first, then ``{"op": "submit" | "abort" | "embed", "id": ...}``. The worker
+sends ``ready`` or ``failed`` once, then ``accepted``, ``refused`` or ``done`` with a request's id, and after each step
+one line of ``outputs`` for all samples of the step.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from herdlm.generate.request import Alternatives, SamplingParams
 from herdlm.generate.sampling.grammar import Grammar
 
 Row = list[Any]
+MIN_LOGPROB = -9999.0  # stands for minus infinity in answers, as JSON has no infinities
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """What a worker loads, and how: see :meth:`herdlm.generate.engine.Engine.load`."""
+    """What a worker loads; see :meth:`herdlm.generate.engine.Engine.load`."""
 
     folder: str
     device: str = "auto"
@@ -30,20 +32,33 @@ class WorkerOptions:
     pipeline_parallel: int = 1
 
     def to_json(self) -> dict[str, Any]:
-        """As the worker's first message has it."""
+        """The first message to the worker."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
-class SampleOutput:
-    """What became of a sample: since the last news in a stream, in all otherwise.
+class WorkerInfo:
+    """What a worker reports of its model when it is ready.
 
     Attributes:
-        prompt, sample: which sample of the request.
+        context: maximum tokens of one sequence.
+        bytes: memory of weights, cache and processes.
+    """
+
+    context: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SampleOutput:
+    """Output of one sample: in a stream since its previous output, otherwise the whole.
+
+    Attributes:
+        prompt, sample: index of the prompt in the request, and of the sample of that prompt.
         tokens, logprobs, top_logprobs, text: as in :class:`herdlm.generate.request.Event`.
-        finish_reason: once the sample has ended.
-        cached: tokens of the prompt that the prefix cache held.
-        prompt_logprobs, prompt_top_logprobs: as in :class:`herdlm.generate.request.Completion`, with the last news.
+        finish_reason: set when the sample has ended.
+        cached_tokens: prompt tokens that the prefix cache held.
+        prompt_logprobs, prompt_top_logprobs: as in :class:`herdlm.generate.request.Completion`, with the last output.
     """
 
     prompt: int
@@ -58,7 +73,7 @@ class SampleOutput:
     prompt_top_logprobs: list[Alternatives] = field(default_factory=list)
 
     def row(self, id: int) -> Row:
-        """As a message has it, with its request's id."""
+        """The output as a row of a message, with its request's id."""
         return [
             id,
             self.prompt,
@@ -76,12 +91,12 @@ class SampleOutput:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """Where an engine stands after a step.
+    """An engine's counters after a step.
 
     Attributes:
-        running, waiting: samples in the batch, and behind it.
-        held, pages: pages of the cache held by sequences, and in all.
-        preemptions, reused: rows put back, and prompt tokens found in the prefix cache, since the start.
+        running, waiting: samples in the batch and in the queue.
+        held_pages, total_pages: cache pages that sequences hold, and all.
+        preemptions, reused_tokens: preempted sequences, and prompt tokens found in the prefix cache, since the start.
     """
 
     running: int = 0
@@ -93,24 +108,24 @@ class EngineStats:
 
 
 def encode(message: Mapping[str, Any]) -> bytes:
-    """A message as it is sent. A log-probability may be minus infinity, which Python's JSON spells and reads."""
+    """A message as a line. A log-probability may be minus infinity, which Python's JSON writes and reads."""
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
 def params_to_json(params: SamplingParams) -> dict[str, Any]:
-    """Parameters as a message has them: those that differ from the default."""
+    """Sampling parameters for a message: those that differ from the defaults."""
     row = {f.name: value for f in fields(params) if (value := getattr(params, f.name)) != f.default}
     return row | {"grammar": params.grammar.text} if params.grammar else row
 
 
 def params_from_json(row: dict[str, Any]) -> SamplingParams:
-    """The parameters of a message."""
+    """The sampling parameters of a message."""
     grammar = Grammar(row["grammar"]) if "grammar" in row else None
     return SamplingParams(**{name: _to_tuples(value) for name, value in row.items()} | {"grammar": grammar})
 
 
 def error_to_json(error: Exception) -> dict[str, Any]:
-    """An error as a message has it."""
+    """An error for a message."""
     if isinstance(error, HerdError):
         return {"input": isinstance(error, InputError), "what": error.what, "remedy": error.remedy}
     return {"input": False, "what": f"{type(error).__name__}: {error}", "remedy": ""}

@@ -1,7 +1,7 @@
-"""A worker: one engine in a process of its own, driven over a socket.
+"""A worker process: one engine, driven over a socket.
 
-The engine has the main thread. Another thread reads messages into an inbox, which is emptied between steps; the outputs
-of a step leave as one line. When the socket closes, the server is gone and the process ends.
+The engine runs in the main thread. Another thread reads messages into an inbox, which is emptied between steps. The
+outputs of a step leave as one line. The process ends when the server closes the socket.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,16 @@ from herdlm.generate.request import Event
 from herdlm.generate.sequences import Request
 from herdlm.serve.workers import protocol
 from herdlm.serve.workers.model_text import engine_context
-from herdlm.serve.workers.protocol import SampleOutput, WorkerOptions
+from herdlm.serve.workers.protocol import SampleOutput, WorkerInfo, WorkerOptions
 
 log = logging.getLogger(__name__)
 
 
 class Worker:
-    """Obeys the messages of one connection with ``engine`` until it closes.
+    """Serves one connection with ``engine`` until it closes.
 
     Args:
-        on_close: called from the reading thread when the other side is gone.
+        on_close: called in the reading thread when the server is gone.
     """
 
     def __init__(self, engine: Engine, connection: socket.socket, on_close: Callable[[], None]) -> None:
@@ -50,7 +51,7 @@ class Worker:
         self._embeddings: deque[EmbeddingJob] = deque()
 
     def run(self) -> None:
-        """Work until the connection closes. Raises what the engine raises, having told it."""
+        """Work until the connection closes. Reports what the engine raises to the server, then raises it."""
         threading.Thread(target=self._read, name="reader", daemon=True).start()
         self._send({"ready": self._info()})
         try:
@@ -61,7 +62,7 @@ class Worker:
             raise
 
     def _step(self) -> bool:
-        """Wait for something to do and do a step of it; false when the other side is gone."""
+        """Wait for work and do one step; false when the server is gone."""
         with self._changed:
             while not (self._inbox or self._embeddings or self.engine.busy):
                 self._changed.wait()
@@ -100,7 +101,7 @@ class Worker:
     def _send(self, message: dict[str, Any]) -> None:
         try:
             self.connection.sendall(protocol.encode(message))
-        except OSError:  # the server is gone: the reading thread notices too
+        except OSError:  # the server is gone; the reading thread notices too
             self._enqueue(None)
 
     def _handle(self, message: dict[str, Any]) -> None:
@@ -113,7 +114,7 @@ class Worker:
                 self._abort(id)
             else:
                 self._embeddings.append(EmbeddingJob(self.engine, id, message["prompts"]))
-        except (HerdError, ValueError) as error:  # this request's fault, and nobody else's
+        except (HerdError, ValueError) as error:  # concerns this request only
             self._abort(id)
             self._send({"refused": id, "error": protocol.error_to_json(error)})
 
@@ -169,23 +170,23 @@ class Worker:
         return [running, waiting, held, pool.count, scheduler.preemptions, scheduler.reused_tokens]
 
     def _info(self) -> dict[str, Any]:
-        return {"context": engine_context(self.engine), "bytes": memory_bytes(self.engine)}
+        return asdict(WorkerInfo(engine_context(self.engine), memory_bytes(self.engine)))
 
 
 def memory_bytes(engine: Engine) -> int:
-    """Bytes that ``engine`` takes with its cache in use, of memory and of a GPU's; other processes as much as this."""
+    """Bytes of host and GPU memory of ``engine`` with a full cache, counting each process like this one."""
     try:
         resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:  # no Linux: the most it ever took, in KiB
+    except OSError:  # not Linux: the peak, in KiB
         resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if engine.device.type == "cuda":
         return engine.processes * (resident + torch.cuda.memory_allocated(engine.device))
-    # The system gives pages of the cache when they are first written.
+    # The system allocates the cache's pages when they are first written.
     return engine.processes * (resident + engine.cache_bytes)
 
 
 class EmbeddingJob:
-    """Embeds several prompts, one at a time so that the engine's steps go on between them.
+    """Embeds prompts one at a time, so that the engine's steps run between them.
 
     Raises:
         InputError: a prompt does not fit the model.
@@ -205,24 +206,24 @@ class EmbeddingJob:
 
     @property
     def finished(self) -> bool:
-        """Whether all prompts have their result."""
+        """Whether every prompt has its result."""
         return len(self.results) == len(self.prompts)
 
     def advance(self) -> None:
-        """Work on the next prompt."""
+        """Embed the next prompt."""
         self.results.append(embedding(self.engine.model, self.prompts[len(self.results)]))
 
 
 def serve_connection(
     connection: socket.socket, load: Callable[[WorkerOptions], Engine], on_close: Callable[[], None]
 ) -> None:
-    """Serve a connection, whose first line says what to load, until it closes.
+    """Load what the connection's first line asks for, then serve the connection until it closes.
 
     Args:
         on_close: see :class:`Worker`.
     """
     options = b""
-    while not options.endswith(b"\n"):  # byte by byte, as what follows the line is the worker's
+    while not options.endswith(b"\n"):  # byte by byte: the rest belongs to the worker
         options += (byte := connection.recv(1))
         if not byte:
             return
@@ -237,18 +238,18 @@ def serve_connection(
 
 
 def main(descriptor: int) -> None:
-    """A worker's process: serve the connection of that file descriptor."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the server drains first, and closes the socket in the end
+    """Serve the connection of a file descriptor in this process."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the server drains first, then closes the socket
         signal.signal(number, signal.SIG_IGN)
-    # Whatever step is under way when the server is gone, nobody waits for it any more.
+    # Nobody waits for the running step when the server is gone.
     serve_connection(socket.socket(fileno=descriptor), load_engine, on_close=lambda: os._exit(0))
 
 
 def load_engine(options: WorkerOptions) -> Engine:
-    """The engine that ``options`` mean.
+    """Load the engine.
 
     Raises:
-        InputError, DamagedError: there is no usable model, or an option is wrong.
+        InputError, DamagedError: the model is unusable, or an option is wrong.
     """
     return Engine.load(
         Path(options.folder),
