@@ -247,7 +247,7 @@ def device_reads(layouts):
         assert float(loss) > 0 and float(norm) > 0
     ranks = [None] * dist.get_world_size()
     dist.all_gather_object(ranks, reads)
-    return sum(ranks, [])
+    return [read for each in ranks for read in each]
 
 
 def several(calls):
