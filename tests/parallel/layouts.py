@@ -3,6 +3,7 @@
 import sys
 import tempfile
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -18,11 +19,13 @@ from herdlm.parallel.config import ParallelConfig
 from herdlm.parallel.gather import fill, save_whole
 from herdlm.parallel.layout import Layout
 from herdlm.parallel.linear import column_parallel
+from herdlm.tokens.batch import TENSORS, Batch
 from herdlm.train.config import TrainConfig
 from herdlm.train.fp8 import use_fp8
 from herdlm.train.loop import train
 from herdlm.train.objectives import NextToken
 from tests.parallel.parity import SEQ_LEN, make_model, token_batches
+from tests.train.test_device_reads import Device
 
 CONFIG = TrainConfig(
     peak_lr=3e-3, warmup_steps=2, precision="float32", max_grad_norm=0.5, average_last=0.5, average_count=3
@@ -221,6 +224,39 @@ def traced_files(layouts):
     ranks = [None] * dist.get_world_size()
     dist.all_gather_object(ranks, sorted(seen))
     return sorted(set().union(*ranks))
+
+
+def device_reads(layouts):
+    """What a step of each layout reads from the device before its end, on any rank."""
+    reads = []
+    for keys in layouts:
+        model = make_model(torch.float32, "lm", ())
+        parallel = Layout.make(ParallelConfig(**keys), model.config, seq_len=SEQ_LEN).apply(model)
+        device, to, to_list = Device(parallel), Batch.to, torch.Tensor.tolist
+
+        def moved(batch, where, to=to, device=device):
+            batch = to(batch, where)
+            for name in TENSORS:
+                setattr(batch, name, device.add(getattr(batch, name).clone()))
+            return batch
+
+        def listed(tensor, to_list=to_list, device=device):
+            if device.holds([tensor]):
+                device.reads.append("tolist")
+            return to_list(tensor)
+
+        Batch.to, torch.Tensor.tolist = moved, listed
+        try:
+            with device:
+                loss, _, _ = parallel.gradients(NextToken(), token_batches(0, (3, 2, 2)), nullcontext())
+                norm = parallel.clip(0.5)
+        finally:
+            Batch.to, torch.Tensor.tolist = to, to_list
+        reads += device.reads
+        assert float(loss) > 0 and float(norm) > 0
+    ranks = [None] * dist.get_world_size()
+    dist.all_gather_object(ranks, reads)
+    return [read for each in ranks for read in each]
 
 
 def several(calls):

@@ -14,6 +14,7 @@ QUICK = {
     "saved_bytes": (),
     "checkpointing_costs": (),
     "compiled": (True,),
+    "device_reads": ([dict(tp=2, pp=2), dict(cp=2)],),
     "traced_files": ([dict(tp=2, pp=2), dict(cp=2)],),
 }
 LINES = 2350
@@ -29,6 +30,10 @@ def test_a_step_in_four_dimensions_is_read_within_the_budget(quick):
     files = source_files(quick["traced_files"])
     assert {"train/loop.py", "parallel/model.py", "parallel/tensor.py", "parallel/context.py"} <= files.keys()
     check_budget(files, LINES, 27)
+
+
+def test_a_step_does_not_wait_for_the_device(quick):
+    assert quick["device_reads"] == []
 
 
 def test_training_and_export_from_layouts(quick):

@@ -1,8 +1,8 @@
-"""Matrices in the form that generation multiplies by fastest.
+"""Matrices in the form that generation multiplies fastest.
 
-Generation reads every weight once a step, so at a small batch its speed is that of memory. Most processors have no
-units for BF16. There, a matrix whose values all fit FP16 is kept in 16 bits and multiplied in float32 (FBGEMM's packed
-form, which torch brings along): half of float32's memory, and the same numbers.
+Generation reads every weight once per step, so at a small batch memory limits its speed. Most processors have no units
+for BF16. On those, a matrix whose values all fit FP16 is stored in 16 bits and multiplied in float32 (FBGEMM's packed
+form, which torch includes): half of float32's memory, and the same numbers.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch import Tensor
 from herdlm.base.processor import has_units_for
 
 TOP = 15  # the largest weight is scaled to 2**14 or more, below 2**15: in FP16's range, far above its smallest numbers
-# A weight of 2**29 times less than the largest is not held exactly; what is lost is 2**-15 of float32's rounding.
+# A weight 2**29 times smaller than the largest is not stored exactly; the error is 2**-15 of float32's rounding.
 LOST = 2.0**-25
 
 
 class Matrix(Protocol):
     """Multiplies by a weight times ``2**-exponent``; see :func:`matrix`.
 
-    ``scale`` is that power of two. It is left to the caller, who has a multiplication nearby that it costs nothing in.
+    ``scale`` is that power of two. The caller applies it, as part of a multiplication that it needs anyway.
     """
 
     scale: float
@@ -56,7 +56,7 @@ class HalfMatrix:
 
     def __init__(self, halves: Tensor, scale: float) -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch may drop it one day; `packs` looks whether it has
+            warnings.simplefilter("ignore")  # torch may drop it one day, which `packs` checks
             self.weight: Tensor = torch.fbgemm_pack_gemm_matrix_fp16(halves)
         self.scale = scale
 
@@ -80,18 +80,18 @@ def matrix(weight: Tensor, compute: torch.dtype) -> Matrix:
 
 @cache
 def packs() -> bool:
-    """Whether this torch multiplies by packed 16-bit matrices, rightly."""
+    """Whether this torch multiplies by packed 16-bit matrices correctly."""
     try:
         weight, x = torch.arange(12.0).view(4, 3) / 8, torch.arange(6.0).view(2, 3)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.equal(HalfMatrix(weight, 1.0)(x), x @ weight.t())
-    except (AttributeError, RuntimeError):  # gone from this torch, or not built for this processor
+    except (AttributeError, RuntimeError):  # removed from this torch, or not built for this processor
         return False
 
 
 def fastest_type(device: torch.device, stored: torch.dtype) -> torch.dtype:
-    """The type to compute in for weights stored as ``stored``: float32 where a processor would have to emulate it."""
+    """The type to compute in for weights stored as ``stored``: float32 if the processor would have to emulate it."""
     if device.type != "cpu" or stored.itemsize != 2 or has_units_for(stored):
         return stored
     return torch.float32
