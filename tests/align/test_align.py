@@ -134,6 +134,12 @@ def test_a_new_reward_model_has_the_policys_body_and_no_opinion(tokenizer):
     assert score_answers(model, tokenizer, [COPY], [["a", "b"]], seq_len=64, title="t") == [[0.0, 0.0]]
 
 
+def test_a_reward_model_of_a_policy_with_tied_embeddings_has_nothing_to_tie():
+    model = reward_model_from(small_model(tied_embeddings=True), seed=0)
+    assert not model.config.tied_embeddings
+    assert "lm_head.weight" not in model.state_dict()
+
+
 def test_references_are_the_starting_models_log_probabilities(tokenizer, model):
     batches = PreferenceBatches(tokenizer, PAIRS, seq_len=128, pairs_per_step=2, epochs=1, seed=0, mask_formatting=True)
     referenced = with_reference(model, PAIRS, batches)
