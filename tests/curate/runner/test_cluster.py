@@ -44,7 +44,9 @@ def test_a_cluster_makes_the_same_corpus(address: str, write: Write, tmp_path: P
 
 
 def test_a_cluster_runs_the_users_own_steps(address: str, write: Write, tmp_path: Path) -> None:
-    pages = [record(f"https://x.example/{i}", page(article("en", f"{i}"), article("en", f"{i} more"))) for i in range(6)]
+    pages = [
+        record(f"https://x.example/{i}", page(article("en", f"{i}"), article("en", f"{i} more"))) for i in range(6)
+    ]
     crawl = write("c.warc.gz", zipped(*pages))
     own = OwnStepConfig(step="tests.curate.runner.work:DropOdd", settings={"reason": "odd_page"})
     (tmp_path / "out").mkdir()
