@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from benchmarks.extract import interval, rates, read_pages, score, shingles
-from herdlm.curate.steps.extract.block_statistics import Bools, Floats, Ints, Measures, measure
+from herdlm.curate.steps.extract.block_statistics import BlockStatistics, Bools, Floats, Ints, block_statistics
 from herdlm.curate.steps.extract.blocks import Blocks, read_blocks
 from herdlm.curate.steps.extract.features import context_features, features
 from herdlm.curate.steps.extract.parse import parse
@@ -95,7 +95,7 @@ class Page:
     """A page to learn from: its blocks, those that rules leave and their rows, which are content, what it counts."""
 
     blocks: Blocks
-    measures: Measures
+    stats: BlockStatistics
     left: Ints
     rows: Floats
     content: Bools
@@ -109,7 +109,7 @@ class Page:
 
 
 def make_page(html: str, true_text: str | None, kept_html: str, counts: float, family: str) -> Page | None:
-    """A page labelled by its true text, or where that is None by the blocks that ``kept_html`` still has."""
+    """A page labeled by its true text, or where that is None by the blocks that ``kept_html`` still has."""
     source = parse(html)
     blocks = read_blocks(source.html)
     if not blocks.text or len(blocks.text) > MAX_BLOCKS:
@@ -119,9 +119,9 @@ def make_page(html: str, true_text: str | None, kept_html: str, counts: float, f
         if true_text is not None
         else in_order(blocks, read_blocks(parse(kept_html).html))
     )
-    measures = measure(blocks, [source.title], [source.description])
-    left = np.flatnonzero(~apply_rules(blocks, measures))
-    return Page(blocks, measures, left, features(blocks, measures, left), content, counts, family)
+    stats = block_statistics(blocks, [source.title], [source.description])
+    left = np.flatnonzero(~apply_rules(blocks, stats))
+    return Page(blocks, stats, left, features(blocks, stats, left), content, counts, family)
 
 
 def in_order(blocks: Blocks, kept: Blocks) -> Bools:
@@ -238,17 +238,17 @@ def train(pages: Sequence[Page]) -> tuple[Any, Any]:
         forest = fit(rest, [page.rows for page in rest], ROUNDS[0])
         seen_by_none |= {id(page): chance_by(forest, page, page.rows) for page in part}
     first = fit(pages, [page.rows for page in pages], ROUNDS[0])
-    contexts = [context_features(page.measures, page.left, page.rows, seen_by_none[id(page)]) for page in pages]
+    contexts = [context_features(page.stats, page.left, page.rows, seen_by_none[id(page)]) for page in pages]
     return first, fit(pages, contexts, ROUNDS[1])
 
 
 def chances(forests: tuple[Any, Any], page: Page) -> Floats:
     first = chance_by(forests[0], page, page.rows)
-    return chance_by(forests[1], page, context_features(page.measures, page.left, page.rows, first))
+    return chance_by(forests[1], page, context_features(page.stats, page.left, page.rows, first))
 
 
 def predicted_text(page: Page, chance: Floats, threshold: float) -> str:
-    (kept,) = choose(page.blocks, page.measures, page.left, chance, threshold)
+    (kept,) = choose(page.blocks, page.stats, page.left, chance, threshold)
     return "\n".join(page.blocks.text[block] for block in kept)
 
 

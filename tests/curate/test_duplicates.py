@@ -76,7 +76,7 @@ def test_normalize() -> None:
 
 @given(st.text(alphabet=st.one_of(st.characters(), st.sampled_from("aZ 1_-\n\r\t\x0bé\u0301Σσ漢字かาัကြ"))))
 @settings(max_examples=300)
-def test_lines_are_normalised_as_the_text_is(text: str) -> None:
+def test_lines_are_normalized_as_the_text_is(text: str) -> None:
     """Against the definition: runs of what is neither letter, digit nor mark become one space."""
 
     def is_separator(c: str) -> bool:

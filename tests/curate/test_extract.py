@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from benchmarks.extract import rates, read_pages, score, shingles
 from herdlm.curate.steps.extract import decode, extract, extract_all, main_text, main_texts, tidy
-from herdlm.curate.steps.extract.block_statistics import measure
+from herdlm.curate.steps.extract.block_statistics import block_statistics
 from herdlm.curate.steps.extract.blocks import read_blocks
 from herdlm.curate.steps.extract.features import context_features, features
 from herdlm.curate.steps.extract.model import model
@@ -280,16 +280,16 @@ def test_chances_are_the_same_to_the_bit_whatever_pages_are_judged_together() ->
 
     def judged(*numbers: int) -> list[bytes]:
         blocks = read_blocks(*(sources[n].html for n in numbers))
-        measures = measure(blocks, [sources[n].title for n in numbers], [sources[n].description for n in numbers])
-        left = np.flatnonzero(~apply_rules(blocks, measures))
-        rows = features(blocks, measures, left)
-        first = np.zeros(measures.count, np.float32)
+        stats = block_statistics(blocks, [sources[n].title for n in numbers], [sources[n].description for n in numbers])
+        left = np.flatnonzero(~apply_rules(blocks, stats))
+        rows = features(blocks, stats, left)
+        first = np.zeros(stats.count, np.float32)
         first[left] = model().first.predict(rows)
-        context = context_features(measures, left, rows, first)
-        second = np.zeros(measures.count, np.float32)
+        context = context_features(stats, left, rows, first)
+        second = np.zeros(stats.count, np.float32)
         second[left] = model().second.predict(context)
-        page = measures.page[left]
-        return [context[page == n].tobytes() + second[measures.page == n].tobytes() for n in range(len(numbers))]
+        page = stats.page[left]
+        return [context[page == n].tobytes() + second[stats.page == n].tobytes() for n in range(len(numbers))]
 
     numbers = range(len(sources))
     alone = [judged(number)[0] for number in numbers]

@@ -1,4 +1,4 @@
-"""Pages made to break parsers: each costs itself, is counted, and leaves its neighbours as they were."""
+"""Pages made to break parsers: each costs itself, is counted, and leaves its neighbors as they were."""
 
 from __future__ import annotations
 

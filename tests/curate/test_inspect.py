@@ -54,7 +54,7 @@ def test_what_is_not_there_is_told_with_what_is(corpus: Path, tmp_path: Path) ->
         ([corpus, "--dropped", "--reason", "boring"], "reasons there: http_status, no_text, not_html, other_language"),
         ([corpus, "--language", "fr"], "languages there: de, en"),
         ([corpus, "--reason", "same_text"], "Add --dropped"),
-        ([tmp_path], "is no corpus"),
+        ([tmp_path], "is not a corpus"),
     ):
         told = herdlm("inspect", *arguments)
         assert told.returncode == 2

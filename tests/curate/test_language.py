@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from herdlm.base.errors import InputError
 from herdlm.curate.orthography import LANGUAGES
 from herdlm.curate.steps import language as identification
-from herdlm.curate.steps.language import STRETCH_CHARS, STRETCHES, LanguageConfig, check_language, identify, sample
+from herdlm.curate.steps.language import EXCERPT_CHARS, EXCERPTS, LanguageConfig, check_language, identify, sample
 
 SENTENCES = {
     "en": "The package manager reads the list of files and asks the administrator what to do with those that changed. ",
@@ -63,9 +63,9 @@ def test_every_answer_is_a_known_language_with_a_probability(text: str) -> None:
 def test_the_sample_covers_start_and_end() -> None:
     text = " ".join(map(str, range(2000, 4000)))
     pieces = sample(text)
-    assert pieces.startswith(text[:STRETCH_CHARS])
-    assert pieces.endswith(text[-STRETCH_CHARS:])
-    assert len(pieces) == STRETCHES * (STRETCH_CHARS + 1) - 1
+    assert pieces.startswith(text[:EXCERPT_CHARS])
+    assert pieces.endswith(text[-EXCERPT_CHARS:])
+    assert len(pieces) == EXCERPTS * (EXCERPT_CHARS + 1) - 1
     assert sample("short") == "short"
 
 

@@ -89,7 +89,7 @@ URLS = st.builds(
 
 @given(URLS | st.text())
 @settings(max_examples=600, deadline=None)
-def test_normalising_twice_changes_nothing_more(url: str) -> None:
+def test_normalizing_twice_changes_nothing_more(url: str) -> None:
     once = normalize_url(url)
     assert normalize_url(once) == once
 
@@ -131,7 +131,7 @@ def test_normalising_twice_changes_nothing_more(url: str) -> None:
         ("", ""),
     ],
 )
-def test_each_rule_of_normalisation(given: str, normal: str) -> None:
+def test_each_rule_of_normalization(given: str, normal: str) -> None:
     assert normalize_url(given) == normal
 
 

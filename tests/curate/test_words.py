@@ -40,7 +40,7 @@ def test_words_are_counted_and_lowered_as_one_by_one(text: str) -> None:
 
 @settings(deadline=None)
 @given(st.text(st.characters(max_codepoint=0x2FF)) | st.text(st.sampled_from("AaΣςİſẞÉé_-·漢カ字 \t\n.9")))
-def test_normalising_by_a_table_is_normalising_by_the_character(text: str) -> None:
+def test_normalizing_by_a_table_is_normalizing_by_the_character(text: str) -> None:
     assert normalize(text) == slowly_normalized(text)
 
 

@@ -1,7 +1,7 @@
-"""The first pass: one shard's pages through the steps that need one page alone, into a file of what is known of them.
+"""The first pass over one shard: reads its pages, takes them through the page steps, and writes them to a file.
 
-The file is published by a rename and carries in its footer the fingerprint of what made it and the shard's counts. A
-run that was killed finds it there, and takes it if it would make the same.
+The file appears by a rename. Its footer holds the shard's counts and the fingerprint of what made it, so a resumed run
+uses the file if it would make the same one.
 """
 
 from __future__ import annotations
@@ -12,27 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from herdlm.base.artefact import hash_json
 from herdlm.curate.batch import Batch
 from herdlm.curate.config import PACE, CurateConfig
 from herdlm.curate.documents import FINGERPRINTS, PAGE_SCHEMA, RowWriter
-from herdlm.curate.duplicates.url import url_key
+from herdlm.curate.fingerprints import Fingerprints
 from herdlm.curate.sources.page import Page
 from herdlm.curate.sources.reach import Reach
-from herdlm.curate.sources.shards import NUMBER_BITS, Shard, read_shard
-from herdlm.curate.step import Ledger, run_steps, still_in
+from herdlm.curate.sources.read import read_shard
+from herdlm.curate.sources.shards import NUMBER_BITS, Shard
+from herdlm.curate.step import Ledger, run_steps
 from herdlm.curate.steps.contents import page_steps
-from herdlm.curate.steps.exact_duplicates import digest
-from herdlm.curate.steps.near_duplicates.minhash import band_keys, fingerprint
-from herdlm.curate.steps.near_duplicates.sketches import write_sketches
-from herdlm.curate.steps.older_versions import parse_date
-from herdlm.curate.steps.outliers import WordCounts, words_file
-from herdlm.curate.steps.repeated_lines import line_keys
+
+Summary = dict[str, Any]
 
 BATCH_BYTES = 4 << 20
 FINGERPRINT, SUMMARY, ACCOUNT = b"herdlm.fingerprint", b"herdlm.summary", b"herdlm.account"
@@ -40,7 +35,7 @@ FINGERPRINT, SUMMARY, ACCOUNT = b"herdlm.fingerprint", b"herdlm.summary", b"herd
 
 @dataclass(frozen=True, slots=True)
 class AnnotateTask:
-    """One shard to be worked on, and where its pages go."""
+    """A shard, and the file for its pages. ``version`` identifies the code, models and lists that the steps use."""
 
     shard: Shard
     config: CurateConfig
@@ -53,7 +48,7 @@ class AnnotateTask:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for tasks that make equal files."""
+        """The hash of what determines the task's file."""
         file, shard = self.shard.file, self.shard
         return hash_json(
             {
@@ -65,15 +60,15 @@ class AnnotateTask:
             }
         )
 
-    def finished(self) -> dict[str, Any] | None:
-        """The summary that an earlier run left, if it made the same."""
+    def finished(self) -> Summary | None:
+        """Return the summary of the file that an earlier run made, or None if there is none or it would differ."""
         try:
             metadata = pq.read_metadata(self.path).metadata or {}
         except (pa.ArrowInvalid, OSError):
             return None
         if metadata.get(FINGERPRINT) != self.fingerprint.encode():
             return None
-        summary: dict[str, Any] = json.loads(metadata[SUMMARY])
+        summary: Summary = json.loads(metadata[SUMMARY])
         return summary
 
     def account(self) -> dict[str, Any]:
@@ -82,31 +77,24 @@ class AnnotateTask:
         return account
 
 
-def annotate(task: AnnotateTask) -> dict[str, Any]:
-    """Work on one shard; tell how many pages, and where its first record and the next shard's start."""
+def annotate(task: AnnotateTask) -> Summary:
+    """Make the file of a shard. Return its page counts, and where its first record and the next shard's start."""
     config, shard = task.config, task.shard
     reach = Reach(shard.begin if shard.start is None else shard.start, shard.end, known=shard.start is not None)
     ledger, steps = Ledger(task.seed), page_steps(config)
     pages = usable = kept = 0
-    words = WordCounts()
-    rows: list[int] = []
-    sketches: list[NDArray[np.uint8]] = []
+    fingerprints = Fingerprints(config.near_duplicates)
     with RowWriter(task.path, PAGE_SCHEMA) as writer:
         for batch in _batches(shard, reach, config):
             pages += len(batch["row"])
             usable += batch["fault"].count(None)
             run_steps(batch, steps, ledger)
             kept += batch["step"].count(None)
-            with ledger.timed("word counts"):
-                for i in still_in(batch):
-                    words.add(batch["split"][i], batch["language"][i])
-            with ledger.timed("fingerprints"):
-                _fingerprint(batch, config, rows, sketches)
+            fingerprints.add(batch, ledger)
             with ledger.timed("write"):
                 writer.write(batch, range(len(batch["row"])))
-        words.write(words_file(task.path))
-        write_sketches(task.path, rows, sketches, config.near_duplicates.sketch)
-        summary = {
+        fingerprints.write(task.path)
+        summary: Summary = {
             "pages": pages,
             "usable": usable,
             "kept": kept,
@@ -123,7 +111,7 @@ def annotate(task: AnnotateTask) -> dict[str, Any]:
 
 
 def _batches(shard: Shard, reach: Reach, config: CurateConfig) -> Iterator[Batch]:
-    """The shard's pages by at most ``batch_pages``, and fewer where they are large."""
+    """Yield the shard's pages in batches of ``batch_pages``, or fewer if the pages are large."""
     pages: list[Page] = []
     held = 0
     for page in read_shard(shard, reach, config):
@@ -155,24 +143,3 @@ def _as_batch(pages: list[Page], shard: Shard) -> Batch:
             for name in ("language_score", "quality", "domain", "step", "reason", "split", *FINGERPRINTS)
         },
     }
-
-
-def _fingerprint(batch: Batch, config: CurateConfig, rows: list[int], sketches: list[NDArray[np.uint8]]) -> None:
-    """Set what the corpus steps compare by, for the pages that are still in; add their ``sketches`` and ``rows``."""
-    near, at = config.near_duplicates, still_in(batch)
-    if not at:
-        return
-    signatures: list[NDArray[np.uint32]] = []
-    for i in at:
-        words, url = batch["split"][i], batch["url"][i]
-        batch["digest"][i] = digest(" ".join(words.normalized))
-        minima, sketch = fingerprint(words.normalized, near)
-        batch["lines"][i] = line_keys(words.text, words.normalized_lines).tolist()
-        if url:
-            batch["url_key"][i], batch["time"][i] = url_key(url), parse_date(batch["date"][i])
-        rows.append(batch["row"][i])
-        signatures.append(minima)
-        sketches.append(sketch)
-    bands = band_keys(np.stack(signatures), near.bands, [batch["language"][i] for i in at])
-    for i, keys in zip(at, bands.tolist(), strict=True):
-        batch["bands"][i] = keys

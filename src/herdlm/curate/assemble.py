@@ -1,10 +1,10 @@
-"""The third pass: one shard's pages to the documents or to those dropped, each with what all steps say of it."""
+"""The third pass: applies what the second found, and writes each page to the documents or to the dropped ones."""
 
 from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,34 +15,40 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from herdlm.base.artefact import write_text_durably
+from herdlm.base.progress import Progress
 from herdlm.base.seeds import derive_seed
 from herdlm.curate import shuffle
+from herdlm.curate.annotate import AnnotateTask
 from herdlm.curate.batch import Batch, Outcome
 from herdlm.curate.config import CurateConfig
 from herdlm.curate.corpus import Corpus
 from herdlm.curate.documents import DOCUMENT_SCHEMA, DROPPED_SCHEMA, FINGERPRINTS, PAGE_SCHEMA, RowWriter
 from herdlm.curate.duplicates.index import open_index
+from herdlm.curate.job import Job
+from herdlm.curate.repeats import Repeats
 from herdlm.curate.samples import order
+from herdlm.curate.sources.file import SourceFile
 from herdlm.curate.sources.shards import MAX_NUMBER, NUMBER_BITS
 from herdlm.curate.step import Ledger, apply, run_steps, still_in
 from herdlm.curate.steps.contamination.step import DropContaminated
 from herdlm.curate.steps.contents import corpus_steps, document_steps
 
 DOCUMENTS, DROPPED, ACCOUNTS = "documents", "dropped", "accounts"
+DECISIONS, LINES, WORDS = "decisions.json", "lines.npy", "words.npz"
 _COLUMNS = [name for name in PAGE_SCHEMA.names if name not in FINGERPRINTS or name == "lines"]
 
 
 @dataclass(frozen=True, slots=True)
 class AssembleTask:
-    """One shard of the first pass, what the second found, and the folder for the result."""
+    """A shard of the first pass, the results of the second, and the folder for the documents."""
 
     number: int
     pages: Path
     repeats: tuple[tuple[str, Path], ...]  # as repeats.Repeats
-    names: Path  # of the source files, as JSON
-    decisions: Path  # of the corpus, as JSON
-    lines: Path  # that are repeated too often
-    words: Path  # of the corpus, counted
+    names: Path  # JSON: the names of the source files
+    decisions: Path  # JSON: corpus.Decisions
+    lines: Path  # the lines that are repeated too often
+    words: Path  # the corpus's word counts
     folder: Path
     config: CurateConfig
     seed: int
@@ -51,13 +57,44 @@ class AssembleTask:
         return f"part {self.number}"
 
     def part(self, kind: str) -> Path:
-        """The shard's file of documents or of dropped ones."""
+        """Return the path of the shard's documents or dropped documents."""
         return self.folder / kind / f"part-{self.number:05}.parquet"
 
     @property
     def account(self) -> Path:
-        """The shard's counts; once they are there, so are its other files."""
+        """The shard's counts, written last: if they exist, so do its other files."""
         return self.folder / ACCOUNTS / f"part-{self.number:05}.json"
+
+
+def assemble_all(
+    files: Sequence[SourceFile], tasks: Sequence[AnnotateTask], repeats: Repeats, result: Path, job: Job
+) -> list[AssembleTask]:
+    """Run the third pass over all shards, into the folder ``result``. Return the tasks, all finished."""
+    for kind in (DOCUMENTS, ACCOUNTS, *([DROPPED] if job.config.keep_dropped != "none" else [])):
+        (result / kind).mkdir(parents=True, exist_ok=True)
+    names = result / "names.json"
+    write_text_durably(names, json.dumps([file.name for file in files]))
+    parts = [
+        AssembleTask(
+            task.shard.number,
+            task.path,
+            tuple(repeats.items()),
+            names,
+            result / DECISIONS,
+            result / LINES,
+            result / WORDS,
+            result,
+            job.config,
+            job.seed,
+        )
+        for task in tasks
+    ]
+    to_do = [part for part in parts if not part.account.exists()]
+    with Progress("assemble", len(parts), "shards", quiet=job.quiet) as progress:
+        progress.restore(len(parts) - len(to_do))
+        for _ in job.runner.map(assemble, to_do):
+            progress.advance()
+    return parts
 
 
 def assemble(task: AssembleTask) -> None:
@@ -95,7 +132,7 @@ def assemble(task: AssembleTask) -> None:
 
 
 def _batches(path: Path) -> Iterator[Batch]:
-    """The pages of the first pass's file, a row group at a time."""
+    """Yield the pages of a file of the first pass, one row group at a time."""
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             batch: Batch = file.read_row_group(group, columns=_COLUMNS).to_pydict()
@@ -104,7 +141,7 @@ def _batches(path: Path) -> Iterator[Batch]:
 
 
 def _repeats(batch: Batch, name: str, path: Path, task: AssembleTask) -> Outcome:
-    """What a corpus step found of the pages that are still in."""
+    """Return what a corpus step found for the pages that no step has dropped."""
     reason = next(step.reason for step in corpus_steps(task.config) if step.name == name)
     at = still_in(batch)
     rows, firsts = shuffle.load(path)
@@ -115,7 +152,7 @@ def _repeats(batch: Batch, name: str, path: Path, task: AssembleTask) -> Outcome
 
 
 def _id(row: int, task: AssembleTask) -> str:
-    """The id of a page, of this crawl or (rows below 0) of an earlier one."""
+    """Return the id of a page of this crawl or, for a negative row, of an earlier one."""
     if row < 0:
         index = open_index(task.config.index, task.config.near_duplicates)
         return index.ids(np.array([row]))[0]
@@ -130,7 +167,7 @@ def _names(path: Path) -> list[str]:
 
 @dataclass
 class _DroppedSample:
-    """Of every step and reason the ``count`` pages of lowest pseudo-random number."""
+    """Keeps the ``count`` pages with the lowest pseudo-random numbers of each step and reason."""
 
     count: int
     seed: int
@@ -146,7 +183,7 @@ class _DroppedSample:
                 heapq.heapreplace(heap, (number, row, _row(batch, i)))
 
     def drawn(self) -> Iterator[Batch]:
-        """The pages drawn, in the order of rows, each as a batch of one."""
+        """Yield the sampled pages in the order of rows, each as a batch of one."""
         held = [(row, page) for heap in self.heaps.values() for _, row, page in heap]
         for _, page in sorted(held, key=lambda entry: entry[0]):
             yield {name: [value] for name, value in page.items()}

@@ -1,4 +1,4 @@
-"""Which lines too many documents have, bucket by bucket: keys are scattered and counted, as pages' are."""
+"""Finds the lines that too many documents of a bucket share: line keys are scattered and counted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LINE = np.dtype([("bucket", "<i8"), ("key", "<u8")])
 
 @dataclass(frozen=True, slots=True)
 class ScatterLinesTask:
-    """Some of the first pass's files, the lines of whose remaining pages go into one scattered file."""
+    """Scatters the lines of the remaining pages in some files of the first pass."""
 
     pages: tuple[Path, ...]
     dropped: tuple[Path, ...]
@@ -35,7 +35,7 @@ class ScatterLinesTask:
 
 @dataclass(frozen=True, slots=True)
 class CountLinesTask:
-    """One partition of all scattered files."""
+    """Counts the lines of one partition."""
 
     scattered: tuple[Path, ...]
     partition: int
@@ -74,7 +74,7 @@ def count_lines(task: CountLinesTask) -> None:
 def find_repeated_lines(
     pages: Sequence[Path], repeats: Repeats, decisions: Decisions, *, lines: int, result: Path, job: Job
 ) -> None:
-    """Write into ``result`` the lines (:data:`LINE`, ascending) that too many of the remaining pages have."""
+    """Write to ``result`` the lines (:data:`LINE`, ascending) that too many of the remaining pages have."""
     config = job.config
     partitions = shuffle.partitions_for(lines, config.shuffle_megabytes)
     scatters = [

@@ -1,4 +1,4 @@
-"""The Parquet files of curation: their columns, and writing that depends on the rows alone."""
+"""The Parquet files of curation: their schemas, and a writer whose output depends on the rows alone."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ import pyarrow.parquet as pq
 from herdlm.curate.batch import Batch
 
 ROWS_PER_GROUP = 1024
-TEXT_PER_GROUP = 32 << 20  # bytes: a group of long texts is closed before it has all its rows
+TEXT_PER_GROUP = 32 << 20  # bytes; a group of long texts has fewer rows
 
 _DOCUMENT = [
-    ("id", pa.string()),  # source file's name, '#', the page's offset or number in it
+    ("id", pa.string()),  # SOURCE#NUMBER, where the number is the page's offset or place in the file
     ("url", pa.string()),
     ("text", pa.large_string()),
     ("language", pa.string()),  # ISO 639, or code- and the programming language
     ("source", pa.string()),
-    ("date", pa.string()),  # as the source gives it
+    ("date", pa.string()),  # as given by the source
     ("language_score", pa.float64()),
     ("quality", pa.float64()),
-    ("domain", pa.string()),  # what it is about
+    ("domain", pa.string()),  # the topic
     ("words", pa.int64()),
     ("bytes", pa.int64()),  # of the text in UTF-8
 ]
-DOCUMENT_SCHEMA = pa.schema([*_DOCUMENT, ("contaminated", pa.list_(pa.string()))])  # benchmarks it holds examples of
+DOCUMENT_SCHEMA = pa.schema([*_DOCUMENT, ("contaminated", pa.list_(pa.string()))])  # benchmarks it has examples of
 DROPPED_SCHEMA = pa.schema(
     [
-        *_DOCUMENT,  # null where it was not found out before the document was dropped
+        *_DOCUMENT,  # columns that were not set before the document was dropped are null
         ("step", pa.string()),
         ("reason", pa.string()),
-        ("duplicate_of", pa.string()),  # the id of the document it repeats, which a later step may have dropped in turn
+        ("duplicate_of", pa.string()),  # the id of the document it repeats, which a later step may have dropped
     ]
 )
-# What the first pass hands to the others. A row is a page; its number says where it is in the sources.
+# What the first pass hands to the others: a row for each page, whose number gives its place in the sources.
 PAGE_SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
         *_DOCUMENT,
         ("kind", pa.string()),
-        ("pii", pa.int64()),  # pieces of personal data that were found
+        ("pii", pa.int64()),  # pieces of personal data
         ("dirty_words", pa.int64()),
         ("step", pa.string()),
         ("reason", pa.string()),
-        # What corpus steps compare by; null where dropped.
+        # What corpus steps compare. Null if the page was dropped.
         ("digest", pa.uint64()),
         ("bands", pa.list_(pa.uint64())),
         ("lines", pa.list_(pa.uint64())),
-        ("url_key", pa.uint64()),  # null where there is no address, like its time
+        ("url_key", pa.uint64()),  # null without an address, like the time
         ("time", pa.int64()),
     ]
 )
@@ -59,7 +59,7 @@ FINGERPRINTS = ("digest", "bands", "lines", "url_key", "time")
 
 
 class RowWriter:
-    """Writes rows to a Parquet file (zstd) in groups that depend on the rows alone, and publishes it by a rename."""
+    """Writes rows to a zstd Parquet file, in groups that depend on the rows alone. The file appears by a rename."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.path, self.schema = path, schema
@@ -87,7 +87,7 @@ class RowWriter:
             self.temporary.unlink()
 
     def write(self, batch: Batch, at: Sequence[int]) -> None:
-        """Append the pages ``at`` of a batch that has the schema's columns."""
+        """Append the pages ``at`` of a batch, which must have the schema's columns."""
         for i in at:
             for name, values in self.pending.items():
                 values.append(batch[name][i])

@@ -1,4 +1,4 @@
-"""Shows documents of a corpus: those kept, or those dropped with step and reason."""
+"""Shows documents of a corpus: those kept, or those dropped with their step and reason."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN_CHARS = 1500
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which documents to show; None takes any."""
+    """Which documents to show. None matches any."""
 
     step: str | None = None
     reason: str | None = None
@@ -27,11 +27,11 @@ class Wanted:
 
 
 def find_documents(corpus: Path, wanted: Wanted, *, dropped: bool, limit: int) -> list[dict[str, Any]]:
-    """The first ``limit`` documents of a corpus, or of a run's, that are ``wanted``.
+    """Return the first ``limit`` documents that match ``wanted``, of a corpus or of a run's corpus.
 
     Raises:
-        InputError: there is no such corpus, it did not keep what was dropped, or nothing in it is wanted: then the
-            error names what there is.
+        InputError: There is no such corpus, it did not keep what was dropped, or no document matches. The error lists
+            the values that exist.
     """
     stage = corpus / "stages" / "curate"
     folder = (stage if stage.is_dir() else corpus) / (DROPPED if dropped else DOCUMENTS)
@@ -40,7 +40,9 @@ def find_documents(corpus: Path, wanted: Wanted, *, dropped: bool, limit: int) -
     if not folder.is_dir():
         if dropped and folder.with_name(DOCUMENTS).is_dir():
             raise InputError(f"{corpus} did not keep what was dropped", "Curate with keep_dropped = all or sample")
-        raise InputError(f"{corpus} is no corpus: it has no folder {folder.name}", "Give the folder of herdlm curate")
+        raise InputError(
+            f"{corpus} is not a corpus: it has no folder {folder.name}", "Give a folder that `herdlm curate` made"
+        )
     found: list[dict[str, Any]] = []
     for table in _tables(folder, wanted):
         found += table.slice(0, limit - len(found)).to_pylist()
@@ -52,7 +54,7 @@ def find_documents(corpus: Path, wanted: Wanted, *, dropped: bool, limit: int) -
 
 
 def as_lines(documents: list[dict[str, Any]]) -> Iterator[str]:
-    """Documents for a reader at a terminal."""
+    """Yield the lines that show documents in a terminal."""
     for document in documents:
         heading = f"== {document['id']}  {document['url'] or ''}  {document['language'] or 'language unknown'}"
         yield _printable(heading)
@@ -66,7 +68,7 @@ def as_lines(documents: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _printable(text: str) -> str:
-    """Text of a web page without the control characters that a terminal would obey."""
+    """Return text of a web page without the control characters that a terminal would obey."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
@@ -81,7 +83,7 @@ def _tables(folder: Path, wanted: Wanted, columns: list[str] | None = None) -> I
                             table = table.filter(pc.equal(table[name], value))
                     yield table
         except (pa.ArrowInvalid, KeyError) as error:
-            raise DamagedError(f"{part} is no file of documents: {error}", "Curate again") from error
+            raise DamagedError(f"{part} is not a file of documents: {error}", "Curate again") from error
 
 
 def _described(wanted: Wanted) -> str:
@@ -89,7 +91,7 @@ def _described(wanted: Wanted) -> str:
 
 
 def _remedy(folder: Path, wanted: Wanted) -> str:
-    """What there is of the keys that were asked for."""
+    """Return which values there are of the keys that were asked for."""
     names = [name for name, value in asdict(wanted).items() if value is not None]
     if not names:
         return "It is empty"

@@ -1,4 +1,4 @@
-"""What every pass of a curation needs to know."""
+"""What every pass of a curation needs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from herdlm.curate.runner.interface import Runner
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One curation: how, with which seed, where to work, on what, and whether to tell of progress."""
+    """A curation: its configuration, seed, working folder and runner, and whether to show progress."""
 
     config: CurateConfig
     seed: int

@@ -1,4 +1,4 @@
-"""Repeated word n-grams of one text, for the repetition rules of Gopher (Rae et al. 2021, appendix A.1.1)."""
+"""Repeated word n-grams of a text, for the repetition rules of Gopher (Rae et al. 2021, appendix A.1.1)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """splitmix64's finaliser (Steele et al. 2014): well-spread 64-bit values of small numbers."""
+    """Return well-spread 64-bit values of small numbers, by the finalizer of splitmix64 (Steele et al. 2014)."""
     values = (values + np.uint64(1)) * _MULTIPLIER
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -17,11 +17,11 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 class NGrams:
-    """The n-grams of words numbered ``ids`` (int64[N], from 0 on) with ``lengths`` characters (int64[N]).
+    """The n-grams of words numbered ``ids`` (int64[N], from 0) with ``lengths`` characters (int64[N]).
 
-    An n-gram is known by a 64-bit polynomial hash of its words' mixed numbers: among a million n-grams, two different
-    ones meet with probability 3e-8. It occurs at most as often as its rarest word, which settles most questions before
-    anything is sorted. Ask for sizes in ascending order.
+    An n-gram is identified by a 64-bit polynomial hash of its words' mixed numbers: among a million n-grams, two
+    different ones collide with probability 3e-8. An n-gram occurs at most as often as its rarest word, which settles
+    most questions before anything is sorted. Sizes must be asked for in ascending order.
     """
 
     def __init__(self, ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
@@ -39,7 +39,7 @@ class NGrams:
         return hashes
 
     def _counts_of_rarest(self, n: int) -> NDArray[np.int64]:
-        """How often the rarest word of every n-gram occurs."""
+        """Return how often the rarest word of each n-gram occurs."""
         assert n >= self._span, "sizes must ascend"
         while self._span < n:
             self._rarest = np.minimum(self._rarest[:-1], self._counts[self._span :])
@@ -47,9 +47,9 @@ class NGrams:
         return self._rarest
 
     def top_chars_exceed(self, n: int, limit: float) -> bool:
-        """Whether the occurrences of the commonest n-gram have more than ``limit`` characters, spaces not counted.
+        """Return whether the occurrences of the most common n-gram have more than ``limit`` characters without spaces.
 
-        Of equally common n-grams the first counts; one that occurs once is no repetition.
+        Of equally common n-grams the first counts. An n-gram that occurs once is not a repetition.
         """
         if len(self._words) <= n:
             return False
@@ -71,18 +71,18 @@ class NGrams:
         return most * int(chars[first]) > limit
 
     def duplicate_chars(self, n: int) -> int:
-        """Characters of words within n-grams that occurred before, each word counted once."""
+        """Return the number of characters of the words in n-grams that occurred before, counting each word once."""
         if len(self._words) <= n:
             return 0
         rarest = self._counts_of_rarest(n)
         if self._candidates is None:
             places = np.flatnonzero(rarest > 1)
-        else:  # only what repeated at the size before can repeat at this one
+        else:  # only n-grams that repeated at the size before can repeat at this one
             places = self._candidates[self._candidates < len(rarest)]
         hashes = self._hashes_of(n, places)
         order = np.argsort(hashes)
         ordered = hashes[order]
-        begins = np.ones(len(ordered), bool)  # a run of equal ones
+        begins = np.ones(len(ordered), bool)  # runs of equal hashes
         np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])
         again = np.flatnonzero(~begins)
         if not len(again):
@@ -94,6 +94,6 @@ class NGrams:
         later[np.minimum.reduceat(order, np.flatnonzero(begins))] = False
         starts = places[later]
         edges = np.zeros(len(self._words) + 1, np.int64)
-        edges[starts] += 1  # starts are different from each other
+        edges[starts] += 1  # starts are distinct
         edges[starts + n] -= 1
         return int(self._lengths[np.cumsum(edges[:-1]) > 0].sum())

@@ -1,7 +1,7 @@
-"""The second pass: which pages repeat others, from keys and row numbers alone.
+"""The second pass: finds the pages that repeat others, by keys and row numbers alone.
 
-Each step compares the pages that the steps before it left. Its result is a file of the rows to drop, ascending, and the
-row that each repeats; a later task looks up its own rows in it by bisection.
+Each step compares the pages that the steps before it kept. Its result is a file of the rows to drop, ascending, and the
+row that each repeats. Later tasks look up their rows in it by binary search.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from herdlm.curate.steps.contents import corpus_steps
 
 FILES_PER_SCATTER = 64
 
-Repeats = dict[str, Path]  # step -> file of (2, N): rows to drop, ascending, and what each repeats
+Repeats = dict[str, Path]  # step -> file of (2, N): rows to drop, ascending, and the rows they repeat
 
 
 @dataclass(frozen=True, slots=True)
 class ScatterTask:
-    """Some of the first pass's files, whose keys for one step go into one scattered file."""
+    """Scatters the keys that one step makes of some files of the first pass."""
 
     step: CorpusStep
     pages: tuple[Path, ...]
@@ -45,7 +45,7 @@ class ScatterTask:
 
 @dataclass(frozen=True, slots=True)
 class GatherTask:
-    """One partition of all scattered files of a step."""
+    """Compares the pages of one partition for one step."""
 
     step: CorpusStep
     scattered: tuple[Path, ...]
@@ -61,9 +61,9 @@ Task = TypeVar("Task", ScatterTask, GatherTask)
 
 
 def find_repeats(pages: Sequence[Path], kept: int, made_of: str, job: Job) -> Repeats:
-    """What every step of ``corpus_steps`` drops among the pages of the first pass, of which ``kept`` are still in.
+    """Return the results of all corpus steps for the pages of the first pass, of which ``kept`` are left.
 
-    ``made_of`` tells one set of pages from another: what was found for other pages is not used.
+    ``made_of`` identifies the pages: results for other pages are not reused.
     """
     found: Repeats = {}
     for step in corpus_steps(job.config):
@@ -91,7 +91,7 @@ def find_repeats(pages: Sequence[Path], kept: int, made_of: str, job: Job) -> Re
 def _find(
     step: CorpusStep, scatters: Sequence[ScatterTask], partitions: int, result: Path, *, compared: Compared, job: Job
 ) -> None:
-    """Scatter, gather and settle one step, and tidy up."""
+    """Run one step: scatter, gather, settle, and delete the intermediate files."""
     scattered = tuple(task.path for task in scatters)
     gathers = [
         GatherTask(step, scattered, number, result.with_name(f"pairs-{number:05}.npy"), compared)
@@ -108,7 +108,7 @@ def _find(
 
 
 def _run(runner: Runner, function: Callable[[Task], None], tasks: Sequence[Task], progress: Progress) -> None:
-    """Run the tasks whose file an earlier run has not left."""
+    """Run the tasks that an earlier run did not finish."""
     to_do = [task for task in tasks if not task.path.exists()]
     progress.restore(len(tasks) - len(to_do))
     for _ in runner.map(function, to_do):

@@ -1,4 +1,4 @@
-"""Rows of the files that grading reads: corpora, labels, benchmarks. JSONL (also .gz) and Parquet."""
+"""Reads rows of corpora, labels and benchmarks from JSONL (also .gz) and Parquet files."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _PARQUET, _JSONL = (".parquet",), (".jsonl", ".ndjson", ".json")
 
 
 def corpus_files(corpus: Path) -> list[Path]:
-    """The files of a corpus: a file, or a folder with ``documents.parquet`` or ``documents/*.parquet``, in order.
+    """Return the files of a corpus in order: a file, or a folder's ``documents.parquet`` or ``documents/*.parquet``.
 
     Raises:
-        InputError: there is no such corpus.
+        InputError: There is no such corpus.
     """
     if corpus.is_file():
         return [corpus]
@@ -27,17 +27,17 @@ def corpus_files(corpus: Path) -> list[Path]:
     )
     if not files:
         raise InputError(
-            f"{corpus} is no corpus: neither documents.parquet nor documents/*.parquet is in it",
+            f"{corpus} is not a corpus: it has neither documents.parquet nor documents/*.parquet",
             "Give a folder that curation made, or a Parquet or JSONL file with the columns id and text",
         )
     return files
 
 
 def read_corpus(corpus: Path, columns: Sequence[str] = ("id", "text")) -> Iterator[dict[str, Any]]:
-    """The documents of a corpus, in order, with ``columns`` (and ``language``, "" where it has none).
+    """Yield the documents of a corpus in order, with ``columns`` and ``language`` ("" if it has none).
 
     Raises:
-        InputError: it is missing, cannot be read, or lacks a column.
+        InputError: It is missing, cannot be read, or lacks a column.
     """
     for file in corpus_files(corpus):
         for row in read_rows(file, columns, optional=("language",)):
@@ -45,10 +45,11 @@ def read_corpus(corpus: Path, columns: Sequence[str] = ("id", "text")) -> Iterat
 
 
 def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-    """The rows of a file as dicts of ``columns`` and ``optional``, the latter None where a row has none.
+    """Yield the rows of a file as dicts of ``columns`` and ``optional``, which are None if a row lacks them.
 
     Raises:
-        InputError: the file is missing, of another format, damaged, or a row lacks a column; it names file and row.
+        InputError: The file is missing, damaged or has another format, or a row lacks a column. The error names file
+            and row.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist", "Check the path")
@@ -58,7 +59,7 @@ def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) 
     elif ending in _JSONL:
         yield from _jsonl_rows(path, columns, optional)
     else:
-        raise InputError(f"{path} is neither JSONL nor Parquet by its ending", "Rename or convert it")
+        raise InputError(f"{path} is not named as a JSONL (also .gz) or Parquet file", "Rename or convert it")
 
 
 def _jsonl_rows(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -69,7 +70,7 @@ def _jsonl_rows(path: Path, columns: Sequence[str], optional: Sequence[str]) -> 
                     continue
                 row = json.loads(line)
                 if not isinstance(row, dict):
-                    raise InputError(f"{path}, line {number}: is no JSON object", "Mend that line")
+                    raise InputError(f"{path}, line {number}: is not a JSON object", "Correct or remove that line")
                 for column in columns:
                     if row.get(column) is None:
                         raise InputError(
@@ -77,9 +78,9 @@ def _jsonl_rows(path: Path, columns: Sequence[str], optional: Sequence[str]) -> 
                         )
                 yield {column: row.get(column) for column in (*columns, *optional)}
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {number}: is not JSON: {error}", "Mend that line") from error
+        raise InputError(f"{path}, line {number}: is not JSON: {error}", "Correct or remove that line") from error
     except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
-        raise InputError(f"{path} cannot be read: {error}", "It seems to be damaged or cut off") from error
+        raise InputError(f"{path} cannot be read: {error}", "It seems damaged or truncated: make it again") from error
 
 
 def _parquet_rows(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -99,7 +100,7 @@ def _parquet_rows(path: Path, columns: Sequence[str], optional: Sequence[str]) -
                     number += 1
                     for column in columns:
                         if row[column] is None:
-                            raise InputError(f"{path}, row {number}: has no {column}", "Mend that row")
+                            raise InputError(f"{path}, row {number}: has no {column}", "Correct or remove that row")
                     yield {column: row.get(column) for column in (*columns, *optional)}
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} cannot be read: {error}", "It seems to be damaged or cut off") from error
+        raise InputError(f"{path} cannot be read: {error}", "It seems damaged or truncated: make it again") from error

@@ -1,7 +1,7 @@
-"""Random samples of what each step let through and dropped, drawn from a stream of any length.
+"""Random samples of the pages that each step kept and dropped, drawn from a stream of any length.
 
-Every page has a pseudo-random number for every step, from the seed and the page's row; the pages with the lowest
-numbers are the sample. So samples of shards can be joined, and are the same however the pages were divided.
+Each page has a pseudo-random number for each step, from the seed and the page's row. The pages with the lowest numbers
+are the sample, so samples of shards can be merged and do not depend on how the pages were divided.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from herdlm.base.seeds import derive_seed
 from herdlm.curate.batch import Batch
 
-PER_STEP = 20  # let through and dropped, each
+PER_STEP = 20  # kept and dropped pages, each
 EXCERPT_CHARS = 1200
 RAW_EXCERPT_BYTES = 600
 
@@ -23,7 +23,7 @@ class Samples:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.drawn: dict[tuple[str, str], list[tuple[int, int, dict[str, Any]]]] = {}  # heaps of the highest
+        self.drawn: dict[tuple[str, str], list[tuple[int, int, dict[str, Any]]]] = {}  # max-heaps by number
         self._step_seeds: dict[str, int] = {}
 
     def offer(self, step: str, batch: Batch, at: Sequence[int], reasons: Sequence[str | None]) -> None:
@@ -39,14 +39,14 @@ class Samples:
                 _push(heap, (-number, row, _excerpt(batch, i, reason)))
 
     def add(self, samples: Iterable[Sequence[Any]]) -> None:
-        """Consider what :meth:`as_json` of another gave."""
+        """Consider what :meth:`as_json` of other samples returned."""
         for step, side, number, row, page in samples:
             heap = self.drawn.setdefault((step, side), [])
             if len(heap) < PER_STEP or -number > heap[0][0]:
                 _push(heap, (-number, row, page))
 
     def as_json(self) -> list[list[Any]]:
-        """The samples as JSON can carry them: step, side, number, row, page."""
+        """Return the samples as JSON-serializable rows: step, side, number, row, page."""
         return [
             [step, side, -number, row, page]
             for (step, side), heap in sorted(self.drawn.items())
@@ -54,7 +54,7 @@ class Samples:
         ]
 
     def as_dict(self, steps: Sequence[str]) -> dict[str, dict[str, list[dict[str, Any]]]]:
-        """For ``samples.json``: step -> "kept" and "dropped" -> pages."""
+        """Return the content of ``samples.json``: step -> "kept" and "dropped" -> pages."""
         return {
             step: {
                 side: [page for *_, page in sorted(self.drawn.get((step, side), ()), reverse=True)]
@@ -81,7 +81,7 @@ def _excerpt(batch: Batch, i: int, reason: str | None) -> dict[str, Any]:
 
 
 def order(seed: int, row: int) -> int:
-    """A pseudo-random number of 64 bits for a row: the finaliser of SplitMix64, in which every bit depends on all."""
+    """Return a pseudo-random 64-bit number for a row, by the finalizer of SplitMix64."""
     mask = (1 << 64) - 1
     number = ((row ^ seed) + 0x9E3779B97F4A7C15) & mask
     number = ((number ^ (number >> 30)) * 0xBF58476D1CE4E5B9) & mask

@@ -1,8 +1,8 @@
-"""Brings equal keys together: records are scattered into partitions by key and gathered partition by partition.
+"""Brings equal keys together: scatters records into partitions by key, and gathers them partition by partition.
 
-A record is a key (a hash) and a row number; text never travels through here. Each scatter task writes one file with the
-records of all partitions behind each other, and where each begins, so there are as many files as tasks and not as tasks
-times partitions. A gather task reads one stretch of every file. Files are published by rename: what is there is whole.
+A record is a key (a hash) and a row number; text is never moved. Each scatter task writes one file that holds the
+records of all partitions, one after another, and where each begins, so there are as many files as tasks. A gather task
+reads one range of each file. Files appear by a rename, so an existing file is complete.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ Records = NDArray[np.void]
 
 
 def as_records(keys: NDArray[Any], rows: NDArray[np.int64], dtype: np.dtype[Any]) -> Records:
-    """Keys (N,) and rows (N,) as records (N,)."""
+    """Return keys (N,) and rows (N,) as records (N,)."""
     records = np.empty(len(keys), dtype)
     records["key"], records["row"] = keys, rows
     return records
 
 
 def partitions_for(records: int, megabytes: float, record: np.dtype[Any] = RECORD) -> int:
-    """How many partitions hold that many records, each of at most about ``megabytes``."""
+    """Return how many partitions of at most about ``megabytes`` hold that many records."""
     return max(-(-records * record.itemsize // max(int(megabytes * 1e6), 1)), 1)
 
 
 def scatter(records: Records, partitions: int, path: Path) -> None:
-    """Write records ordered by partition: ``path`` holds them, and first where each partition begins."""
-    # The high bits choose the partition: keys are hashes, and a partition then holds a range of them.
+    """Write the offset of each partition, and then the records ordered by partition."""
+    # The high bits of the key choose the partition, so a partition holds a range of keys.
     at = ((records["key"] >> np.uint64(32)) * np.uint64(partitions)) >> np.uint64(32)
     order = np.argsort(at, kind="stable")
     offsets = np.zeros(partitions + 1, np.int64)
@@ -46,7 +46,7 @@ def scatter(records: Records, partitions: int, path: Path) -> None:
 
 
 def gather(paths: Sequence[Path], partition: int, record: np.dtype[Any] = RECORD) -> Records:
-    """All records of one partition, in the order of ``paths``."""
+    """Return all records of a partition, in the order of ``paths``."""
     pieces = []
     for path in paths:
         with path.open("rb") as file:
@@ -60,7 +60,7 @@ def gather(paths: Sequence[Path], partition: int, record: np.dtype[Any] = RECORD
 
 
 def save(array: NDArray[Any], path: Path) -> None:
-    """Write an array whole or not at all."""
+    """Write an array atomically."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         np.save(file, array, allow_pickle=False)
@@ -68,20 +68,20 @@ def save(array: NDArray[Any], path: Path) -> None:
 
 
 def load(path: Path) -> NDArray[Any]:
-    """An array that :func:`save` wrote, memory-mapped."""
+    """Return an array that :func:`save` wrote, memory-mapped."""
     array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     return array
 
 
 def _skip_header(file: Any) -> None:
-    """Go from the start of a saved array to its values."""
+    """Skip from the start of a saved array to its values."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     read(file)
 
 
 def find(rows: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each of ``rows`` stands in the ascending ``among``, or -1."""
+    """Return the index of each of ``rows`` in the ascending ``among``, or -1."""
     if not len(among):
         return np.full(len(rows), -1, np.int64)
     at = np.minimum(np.searchsorted(among, rows), len(among) - 1)

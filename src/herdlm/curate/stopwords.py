@@ -1,9 +1,8 @@
-"""The commonest function words of languages.
+"""The most common function words of languages.
 
-A page of running text holds several of its language's function words whatever it is about; a page of navigation, tables
-or code does not. To support one more language, add its row: its code and some twenty of its commonest words. Languages
-of ``orthography.UNSPACED`` are written without spaces between words; their "words" here are what ``words.py`` splits.
-For a language without a row the rule of stop words rests.
+Running text on any subject has several function words of its language; navigation, tables and code do not. To support
+a language better, add its code and some twenty of its most common words. For languages in ``orthography.UNSPACED``, the
+"words" are what ``words.py`` splits. Without an entry, the stop-word rule does not apply to a language.
 """
 
 # ruff: noqa: RUF001

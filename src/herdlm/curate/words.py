@@ -1,6 +1,6 @@
-"""What counts as a word: a run of non-spaces, and every character of the scripts that are written without spaces.
+"""Splits text into words: runs of non-spaces, and single characters in scripts written without spaces.
 
-In Thai, Lao, Khmer, Burmese and Tibetan a character is a letter together with the marks that belong to it.
+In Thai, Lao, Khmer, Burmese and Tibetan, a character is a letter with its marks.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-# Hiragana and Katakana, Han, Hangul left out (Korean has spaces), half-width Katakana, Han beyond the first plane
+# Hiragana, Katakana, Han, half-width Katakana, and Han beyond the first plane. Not Hangul, since Korean has spaces.
 _EAST = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003134f"
 _SOUTH_EAST = "\u0e00-\u0eff\u0f40-\u0fbc\u1000-\u109f\u1780-\u17ff"
 
 
 def _marks(first: int, last: int) -> str:
-    """The combining marks of a range of code points, as the inside of a character class."""
+    """Return the combining marks in a range of code points, for use in a character class."""
     return "".join(re.escape(chr(c)) for c in range(first, last + 1) if unicodedata.category(chr(c)).startswith("M"))
 
 
 _SOUTH_EAST_MARKS = _marks(0xE00, 0x10A0) + _marks(0x1780, 0x17FF)
 _ANY_UNSPACED = re.compile(f"[{_EAST}{_SOUTH_EAST}]")
 _WORD = re.compile(f"[{_EAST}]|[{_SOUTH_EAST}][{_SOUTH_EAST_MARKS}]*|[^\\s{_EAST}{_SOUTH_EAST}]+")
-# Neither letter, digit nor mark: to Python's ``\w`` the vowel signs of Indic and other scripts are no part of a word
+# Anything but letters, digits and marks. Python's ``\w`` excludes the vowel signs of Indic and other scripts.
 _SEPARATORS = re.compile(f"(?:(?![{_marks(0x300, 0x20FF)}])[\\W_])+")
 _ASCII = bytes(c if chr(c).isalnum() or chr(c) == "\n" else 0x20 for c in range(256))
 _ALL_ASCII = bytes(range(0x80))
@@ -35,20 +35,20 @@ _NO_ASCII_LETTERS = bytes(c for c in range(256) if not chr(c).isalpha() or c >= 
 
 
 def is_spaced(text: str) -> bool:
-    """Whether spaces stand between all words of a text."""
+    """Return whether spaces separate all words of a text."""
     return text.isascii() or not _ANY_UNSPACED.search(beyond_ascii(text))
 
 
 def split_words(text: str) -> list[str]:
-    """The words of a text in order."""
+    """Return the words of a text in order."""
     return text.split() if is_spaced(text) else _WORD.findall(text)
 
 
 class Words:
-    """A text's words and lines, split and numbered once for all steps that read the same text.
+    """The words and lines of a text, split and numbered once for all steps that read the text.
 
-    Equal words have equal numbers, the place where the word first stands. ``ids`` and ``lengths`` (characters) are
-    int64[N]; ``unique`` maps each word to its number, in order of appearance.
+    A word's number is the index of its first occurrence. ``ids`` and ``lengths`` (characters) are int64[N].
+    ``unique`` maps each word to its number, in order of appearance.
     """
 
     def __init__(self, text: str) -> None:
@@ -81,7 +81,7 @@ class Words:
 
     @cached_property
     def chars(self) -> int:
-        """Of all words together."""
+        """The number of characters in all words."""
         return int(self.lengths.sum())
 
     @cached_property
@@ -92,12 +92,12 @@ class Words:
 
     @cached_property
     def lowered(self) -> list[str]:
-        """The unique words in lower case, [U]; two may be equal."""
+        """The unique words in lower case, [U]. Two can be equal."""
         return list(map(str.lower, self.unique))
 
     @cached_property
     def lines(self) -> list[str]:
-        """The lines with anything on them, without the spaces around."""
+        """The lines that are not blank, without surrounding space."""
         return [line for raw in self.text.split("\n") if (line := raw.strip())]
 
     @cached_property
@@ -106,34 +106,34 @@ class Words:
 
     @cached_property
     def normalized_lines(self) -> list[str]:
-        """As :func:`normalize_lines` says."""
+        """The lines by :func:`normalize_lines`."""
         return list(map(" ".join, self._normalized))
 
     @property
     def normalized(self) -> list[str]:
-        """The words of the text as :func:`normalize` has it."""
+        """The words of the text by :func:`normalize`."""
         return list(chain.from_iterable(self._normalized))
 
     @cached_property
     def vocabulary(self) -> frozenset[str]:
-        """What words :attr:`normalized` has."""
+        """The different words of :attr:`normalized`."""
         return frozenset(self.normalized)
 
     def spread(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Values of the unique words -> values of the words in order."""
+        """Spread values of the unique words over all words in order."""
         table = np.zeros(self.count, np.int64)
         table[self._first] = values
         return table[self.ids]
 
 
 def beyond_ascii(text: str) -> str:
-    """The characters of a text that ASCII has not, in order."""
+    """Return the non-ASCII characters of a text in order."""
     raw = text.encode("utf-8", "surrogatepass").translate(None, _ALL_ASCII)
     return raw.decode("utf-8", "surrogatepass")
 
 
 def count_letters(text: str) -> int:
-    """How many characters of a text are letters."""
+    """Return the number of letters in a text."""
     if text.isascii():
         return len(text.encode().translate(None, _NO_ASCII_LETTERS))
     raw = text.encode("utf-8", "surrogatepass")
@@ -141,23 +141,23 @@ def count_letters(text: str) -> int:
 
 
 def normalize(text: str) -> str:
-    """Lower-case words with single spaces between, all that is neither letter, mark nor digit gone.
+    """Return the words of a text in lower case with single spaces, without anything but letters, marks and digits.
 
-    Texts that differ in case, spacing or punctuation alone become equal.
+    Texts that only differ in case, spacing or punctuation become equal.
     """
     return " ".join(filter(None, normalize_lines(text)))
 
 
 def normalize_lines(text: str) -> list[str]:
-    """Every line of a text as :func:`normalize` has it; joined by single spaces, those not empty are all of it."""
+    """Normalize each line of a text as :func:`normalize` does. The non-empty ones, joined by spaces, are all of it."""
     return list(map(" ".join, _split_lines(text)))
 
 
 def _split_lines(text: str) -> list[list[str]]:
-    """The words of every line of a text as :func:`normalize` has it."""
+    """Return the words of each line of a text by :func:`normalize`."""
     if text.isascii():
         return list(map(str.split, text.lower().encode().translate(_ASCII).decode().split("\n")))
-    # By a table: a regular expression takes ten times as long where classes are large, and so does ``str.lower``
+    # A table is ten times as fast as ``str.lower`` and a regular expression with large classes.
     codes = _normal()[_codes(text)]
     found = int(np.bitwise_or.reduce(codes))
     if found & _IN_CONTEXT:
@@ -177,13 +177,13 @@ def _codes(text: str) -> NDArray[np.uint32]:
 
 @cache
 def _normal() -> NDArray[np.uint32]:
-    """Of every code point what is left of it: its lower case, or a space if it separates words (no line end does).
+    """Map every code point to its lower case, or to a space if it separates words. Line ends stay.
 
-    ``_UNSPACED`` is set where it stands for a word by itself, ``_IN_CONTEXT`` where its lower case is no one character
-    or depends on the characters around it.
+    ``_UNSPACED`` is set if the character is a word by itself, ``_IN_CONTEXT`` if its lower case is more than one
+    character or depends on the characters around it.
     """
     everything = "".join(map(chr, range(sys.maxunicode + 1)))
-    lowered = everything.replace("\u0130", "i").lower()  # of no other one the lower case has two characters
+    lowered = everything.replace("\u0130", "i").lower()  # the only character whose lower case has two
     codes = _codes(lowered).copy()
     for found in _ANY_UNSPACED.finditer(lowered):
         codes[found.start() : found.end()] |= np.uint32(_UNSPACED)

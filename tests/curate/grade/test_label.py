@@ -46,7 +46,7 @@ def label(corpus: Path, address: str, config: LabelConfig = FAST, model: str = "
     )
 
 
-def test_every_document_is_labelled_in_order_and_several_are_under_way_at_once(tmp_path: Path) -> None:
+def test_every_document_is_labeled_in_order_and_several_are_under_way_at_once(tmp_path: Path) -> None:
     def answer(request: Request) -> Reply:
         reply = says(f"So so.\nAnswer: {number(request) % 6}")
         reply.delay = 0.2 if number(request) == 0 else 0.05
@@ -59,8 +59,8 @@ def test_every_document_is_labelled_in_order_and_several_are_under_way_at_once(t
     assert {(row["model"], row["rubric"], row["language"]) for row in rows} == {("judge", QUALITY.digest, "en")}
     assert counts == {
         "documents": 12,
-        "labelled_before": 0,
-        "labelled": 12,
+        "labeled_before": 0,
+        "labeled": 12,
         "unparsable": 0,
         "refused": 0,
         "no_answer": 0,
@@ -94,7 +94,7 @@ def test_failures_are_tried_again_and_answers_that_cannot_be_read_are_counted_an
 
     with server(answer) as running:
         counts = label(make_corpus(tmp_path), running.address)
-    assert (counts["labelled"], counts["unparsable"], counts["retries"]) == (9, 3, 14)
+    assert (counts["labeled"], counts["unparsable"], counts["retries"]) == (9, 3, 14)
     rows = read(tmp_path / "labels.jsonl")
     assert [row["id"] for row in rows if row.get("fault") == "unparsable"] == ["doc-07", "doc-08", "doc-09"]
     assert all("score" not in row for row in rows if "fault" in row)
@@ -176,7 +176,7 @@ def test_a_document_that_the_server_refuses_is_counted_and_asked_for_again_next_
         refuse, before = False, len(running.requests)
         counts = label(corpus, running.address)
         assert len(running.requests) == before + 1
-    assert (counts["labelled_before"], counts["labelled"]) == (11, 1)
+    assert (counts["labeled_before"], counts["labeled"]) == (11, 1)
 
 
 def test_a_dead_server_ends_the_run_and_a_later_run_goes_on(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_dead_server_ends_the_run_and_a_later_run_goes_on(tmp_path: Path) -> N
     with server(lambda request: says(f"Answer: {number(request) % 6}")) as running:
         counts = label(corpus, running.address)
         asked = sorted(number(request) for request in running.requests)
-    assert asked == list(range(5, 20)) and counts["labelled_before"] == 5
+    assert asked == list(range(5, 20)) and counts["labeled_before"] == 5
     assert [(row["id"], row["score"]) for row in read(labels)] == [(f"doc-{i:02}", i % 6) for i in range(20)]
 
 

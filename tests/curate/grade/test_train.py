@@ -36,9 +36,9 @@ def sentence(language: str, good: bool, draw: Random) -> str:
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def labeled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus of 1,500 English and 900 German texts and 60 French, and scores of them by id."""
-    folder = tmp_path_factory.mktemp("labelled")
+    folder = tmp_path_factory.mktemp("labeled")
     draw = Random(0)
     documents, labels = [], []
     for language, count in {"en": 1500, "de": 900, "fr": 60}.items():
@@ -54,9 +54,9 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(labelled: Path) -> tuple[Path, dict[str, Any]]:
-    out = labelled / "grader"
-    return out, train_model("grader", labelled / "labels.jsonl", labelled, out, SMALL)
+def trained(labeled: Path) -> tuple[Path, dict[str, Any]]:
+    out = labeled / "grader"
+    return out, train_model("grader", labeled / "labels.jsonl", labeled, out, SMALL)
 
 
 def test_the_report_tells_of_held_out_labels_by_language(trained: tuple[Path, dict[str, Any]]) -> None:
@@ -80,23 +80,23 @@ def test_the_report_tells_of_held_out_labels_by_language(trained: tuple[Path, di
 
 
 def test_a_published_grader_names_its_labels_scores_as_reported_and_is_made_alike_again(
-    trained: tuple[Path, dict[str, Any]], labelled: Path
+    trained: tuple[Path, dict[str, Any]], labeled: Path
 ) -> None:
     out, _ = trained
     manifest = read_manifest(out)
-    assert manifest is not None and manifest.inputs["labels"].content == hash_file(labelled / "labels.jsonl")
+    assert manifest is not None and manifest.inputs["labels"].content == hash_file(labeled / "labels.jsonl")
     draw = Random(9)
     texts = [sentence("en", good, draw) for good in [True] * 40 + [False] * 40]
     scores = Grader.load(out).score(texts, ["en"] * 80)
     assert np.mean(scores[:40] > 0.5) > 0.85 and np.mean(scores[40:] < 0.5) > 0.85
     assert np.array_equal(scores, np.round(scores, 4)) and scores.min() >= 0 and scores.max() <= 1
-    train_model("grader", labelled / "labels.jsonl", labelled, labelled / "again", SMALL)
-    again = read_manifest(labelled / "again")
+    train_model("grader", labeled / "labels.jsonl", labeled, labeled / "again", SMALL)
+    again = read_manifest(labeled / "again")
     assert again is not None and again.content == manifest.content
 
 
 def test_a_grader_that_is_missing_changed_or_of_another_kind_stops_the_run(
-    trained: tuple[Path, dict[str, Any]], labelled: Path, tmp_path: Path
+    trained: tuple[Path, dict[str, Any]], labeled: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="there is no grader in"):
         Grader.load(tmp_path)
@@ -108,7 +108,7 @@ def test_a_grader_that_is_missing_changed_or_of_another_kind_stops_the_run(
     with pytest.raises(InputError, match="holds domain classifier, not a grader"):
         Grader.load(tmp_path / "kinds")
     assert set(open_domains(DomainsConfig(model=str(tmp_path / "kinds"))).label(["x", "y"])) <= {"a", "b"}
-    train_model("grader", labelled / "labels.jsonl", labelled, tmp_path / "grader", SMALL)
+    train_model("grader", labeled / "labels.jsonl", labeled, tmp_path / "grader", SMALL)
     calibration = tmp_path / "grader" / "calibration.json"
     calibration.write_text(calibration.read_text().replace('"slope": ', '"slope": 1'))
     with pytest.raises(DamagedError, match="calibration.json is damaged"):

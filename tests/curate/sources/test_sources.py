@@ -16,7 +16,8 @@ from herdlm.curate.config import CurateConfig
 from herdlm.curate.sources.find import find_sources
 from herdlm.curate.sources.page import Page
 from herdlm.curate.sources.reach import Reach
-from herdlm.curate.sources.shards import check_pages, plan_shards, read_shard
+from herdlm.curate.sources.read import read_shard
+from herdlm.curate.sources.shards import check_pages, plan_shards
 from tests.curate.crawls import Write, page, record, small_crawl, zipped
 
 

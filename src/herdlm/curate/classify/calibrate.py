@@ -1,9 +1,9 @@
-"""From a classifier's margin to a probability that can be believed, language by language.
+"""Calibrates a classifier: turns its margins into probabilities, language by language.
 
-Platt's method (Platt 1999): ``p = 1 / (1 + exp(-(slope * margin + offset)))`` fitted by maximum likelihood to texts
-that the classifier was not trained on, with his smoothed targets, so that few labels do not make certain. It keeps the
-order within a language and needs only two numbers, which suits languages with a hundred labels; a stepwise (isotonic)
-fit needs thousands and makes ties, at which a share could not be cut.
+Platt's method (Platt 1999) fits ``p = 1 / (1 + exp(-(slope * margin + offset)))`` by maximum likelihood to texts that
+the classifier was not trained on, with smoothed targets, so that few labels do not lead to certainty. It keeps the
+order within a language and needs only two parameters, which suits languages with a hundred labels. Isotonic regression
+needs thousands, and makes ties, at which a share could not be cut.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from herdlm.base.errors import InputError
 from herdlm.base.recipe import Section
 
-ALL = "*"  # the calibration of languages without one of their own
+ALL = "*"  # the calibration of languages without their own
 MIN_OF_EACH_KIND = 10
 NEWTON_STEPS = 100
 
@@ -26,7 +26,7 @@ Bools = NDArray[np.bool_]
 
 
 class Platt(Section):
-    """The two numbers of a calibration, and on how many texts they were fitted."""
+    """The two parameters of a calibration, and the texts they were fitted to."""
 
     slope: float
     offset: float
@@ -34,21 +34,21 @@ class Platt(Section):
     good: int
 
     def __call__(self, margins: Floats) -> Floats:
-        """Probabilities (N,) of margins (N,)."""
+        """Return probabilities (N,) of margins (N,)."""
         return _sigmoid(self.slope * margins + self.offset)
 
 
 class Calibration(Section):
-    """One :class:`Platt` for all languages, named ``ALL``, and one for each with enough labels.
+    """One :class:`Platt` for all languages, named ``ALL``, and one for each language with enough labels.
 
-    ``why_not`` says of each other language in the calibration set why it uses the one for all.
+    ``why_not`` gives the reason why each other language in the calibration set uses the one for all.
     """
 
     by_language: dict[str, Platt]
     why_not: dict[str, Literal["too_few_texts", "too_few_of_a_kind", "slope_not_positive"]]
 
     def __call__(self, margins: Floats, languages: Sequence[str]) -> Floats:
-        """Probabilities (N,) of margins (N,) of texts in ``languages``."""
+        """Return probabilities (N,) of margins (N,) of texts in ``languages``."""
         chosen = [self.by_language.get(language, self.by_language[ALL]) for language in languages]
         slopes = np.fromiter((platt.slope for platt in chosen), np.float64, len(chosen))
         offsets = np.fromiter((platt.offset for platt in chosen), np.float64, len(chosen))
@@ -56,23 +56,23 @@ class Calibration(Section):
 
 
 def calibrate(margins: Floats, is_good: Bools, languages: Sequence[str], min_texts: int) -> Calibration:
-    """Fit to margins (N,) and labels (N,) of texts in ``languages``; at least ``min_texts`` for one of its own.
+    """Fit to margins (N,) and labels (N,) of texts in ``languages``. A calibration of its own takes ``min_texts``.
 
     Raises:
-        InputError: there are not ``MIN_OF_EACH_KIND`` good and bad texts, or margins do not rise with the labels.
+        InputError: There are fewer than ``MIN_OF_EACH_KIND`` good or bad texts, or margins do not rise with the labels.
     """
     names = np.array(languages)
     good, bad = int(is_good.sum()), int((~is_good).sum())
     if min(good, bad) < MIN_OF_EACH_KIND:
         raise InputError(
-            f"of the labels to calibrate on {good} are good and {bad} are not; {MIN_OF_EACH_KIND} of each are needed",
+            f"the calibration labels have {good} good and {bad} other texts; {MIN_OF_EACH_KIND} of each are needed",
             "Label more documents, or raise calibration_share",
         )
     whole = fit_platt(margins, is_good)
     if whole.slope <= 0:
         raise InputError(
-            "on held-out texts the classifier's margins do not rise with the labels: it has learnt nothing",
-            "Look at the labels, or label more documents",
+            "the classifier's margins do not rise with the held-out labels: it learned nothing",
+            "Check the labels, or label more documents",
         )
     found, why_not = {ALL: whole}, {}
     for language in sorted(set(languages)):
@@ -90,7 +90,7 @@ def calibrate(margins: Floats, is_good: Bools, languages: Sequence[str], min_tex
 
 
 def fit_platt(margins: Floats, is_good: Bools) -> Platt:
-    """The most likely slope and offset, by Newton's method with halved steps where a whole one does not help."""
+    """Return the most likely slope and offset, by Newton's method with step halving."""
     good, bad = int(is_good.sum()), int((~is_good).sum())
     targets = np.where(is_good, (good + 1) / (good + 2), 1 / (bad + 2))
     scale = max(float(np.abs(margins).max(initial=0)), 1e-12)

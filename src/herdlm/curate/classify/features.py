@@ -1,9 +1,10 @@
-"""What the linear classifiers see of a text: hashed words and word pairs, as fastText does (Joulin et al. 2016,
-arXiv 1607.01759, section 2.3), and runs of up to three characters in scripts written without spaces.
+"""Features of the linear classifiers: hashed words and word pairs, as in fastText (Joulin et al. 2016, section 2.3).
 
-A text becomes bucket numbers, ``SLOTS`` per word: the word, the pair it begins, and the triple of characters it begins.
-Where a slot has nothing to say (the last word begins no pair) it holds ``buckets``, the number of an empty bucket. Word
-hashes are remembered, so a word that was met before costs one look-up.
+In scripts written without spaces, runs of up to three characters are features as well.
+
+A text becomes bucket numbers, ``SLOTS`` per word: the word, and the pair and the triple of characters that begin with
+it. An unused slot (the last word begins no pair) holds ``buckets``, the number of an empty bucket. Word hashes are
+cached.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from herdlm.curate.classify.word_hashes import WordHashes
 SLOTS = 3
 
 # Scripts without spaces between words: Thai to Tibetan, Burmese, Khmer, Kana, Han, half-width Katakana, Han beyond the
-# first plane. Their characters stand for words here.
+# first plane. Their characters are treated as words.
 _CHARACTERS = (
     "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     "\uff66-\uff9f\U00020000-\U0003134f"
@@ -31,7 +32,7 @@ _TURN, _REST = np.uint64(23), np.uint64(41)
 
 
 class Hasher:
-    """Texts to bucket numbers; ``2 ** bits`` buckets, the first ``max_words`` words of a text."""
+    """Maps texts to bucket numbers: ``2 ** bits`` buckets, the first ``max_words`` words of a text."""
 
     def __init__(self, bits: int, max_words: int) -> None:
         self.buckets, self.max_words = 2**bits, max_words
@@ -39,9 +40,9 @@ class Hasher:
         self._words = WordHashes(_spell, _is_character)
 
     def __call__(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """``(ids, starts)``: bucket numbers (SLOTS * words of all texts) and where each text's begin (N,).
+        """Return ``ids``, bucket numbers (SLOTS * words of all texts), and ``starts``, where each text's begin (N,).
 
-        A text without a word has one row of empty buckets, so that every text has something to sum.
+        A text without words has one row of empty buckets, so that every text has something to sum.
         """
         split = [self._split(text) for text in texts]
         counts = np.fromiter((max(len(words), 1) for words in split), np.int64, len(split))
@@ -68,7 +69,7 @@ class Hasher:
 
 
 def _spell(word: str) -> str:
-    """Words that differ in case or in digits count alike."""
+    """Return the spelling that is hashed: case is ignored, and all digits are equal."""
     lower = word.lower()
     return lower if lower.isalpha() else "".join("0" if c.isdigit() else c for c in lower)
 
@@ -78,6 +79,6 @@ def _is_character(word: str) -> bool:
 
 
 def _join(first: NDArray[np.uint64], then: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One hash of two in this order."""
+    """Return one hash of two in this order."""
     mixed = (first ^ (first >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
     return (mixed << _TURN | mixed >> _REST) ^ then

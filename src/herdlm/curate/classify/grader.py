@@ -21,27 +21,27 @@ GOOD, NOT_GOOD = "good", "not good"
 
 
 class Grader:
-    """A classifier of good texts, calibrated: a score is the probability that the labeller calls the text good."""
+    """A calibrated classifier of good texts: a score is the probability that the labeler calls the text good."""
 
     def __init__(self, classifier: LinearClassifier, calibration: Calibration) -> None:
         self.classifier, self.calibration = classifier, calibration
 
     def score(self, texts: Sequence[str], languages: Sequence[str]) -> NDArray[np.float64]:
-        """The scores (N,) of texts in ``languages``, in [0, 1] and with 4 decimals."""
+        """Return the scores (N,) of texts in ``languages``, in [0, 1] with 4 decimals."""
         return np.round(self.calibration(margins(self.classifier, texts), languages), DECIMALS)
 
     def save(self, folder: Path) -> None:
-        """Write the grader's files into an existing folder."""
+        """Write the grader's files to an existing folder."""
         self.classifier.save(folder)
         write_text_durably(folder / CALIBRATION, self.calibration.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Grader:
-        """The grader that was published as ``folder``.
+        """Load the grader published in ``folder``.
 
         Raises:
-            InputError: there is no grader.
-            DamagedError: a file of it is missing or changed.
+            InputError: There is no grader.
+            DamagedError: A file is missing or changed.
         """
         require_model(folder, KIND, "herdlm grade train")
         classifier = LinearClassifier.load(folder)
@@ -53,22 +53,24 @@ class Grader:
 
 
 def margins(classifier: LinearClassifier, texts: Sequence[str]) -> NDArray[np.float64]:
-    """(N,): how far the logit of good lies above that of not good."""
+    """Return how far the logit of good is above that of not good, (N,)."""
     logits = classifier.logits(texts)
     good = classifier.labels.index(GOOD)
     return np.asarray(logits[:, good] - logits[:, 1 - good])
 
 
 def require_model(folder: Path, kind: str, command: str) -> None:
-    """Check that ``folder`` is a whole artefact of ``kind``, which ``command`` makes.
+    """Check that ``folder`` is a complete artefact of ``kind``, which ``command`` makes.
 
     Raises:
-        InputError: it is not one.
-        DamagedError: a file of it is missing or changed.
+        InputError: It is not.
+        DamagedError: A file is missing or changed.
     """
     manifest = read_manifest(folder)
     if manifest is None:
         raise InputError(f"there is no {kind} in {folder}", f"Make one with `{command}`, or name another folder")
     if manifest.kind != kind:
-        raise InputError(f"{folder} holds {manifest.kind}, not a {kind}", f"Name a folder that `{command}` made")
+        raise InputError(
+            f"{folder} is an artefact of kind {manifest.kind}, not a {kind}", f"Name a folder that `{command}` made"
+        )
     verify(folder, manifest)

@@ -1,9 +1,9 @@
-"""A linear classifier over hashed features: fastText's speed without its file format.
+"""A linear classifier over hashed features: as fast as fastText, without its file format.
 
 The probability of class c for a text with features f, each occurring n_f times and N in all, is
-``softmax_c(bias_c + sum_f weight_fc * n_f / sqrt(N))``. Training takes one text at a time, in an order drawn anew for
-each epoch, with AdaGrad (Duchi et al. 2011) per feature, and keeps the mean of the weights over all steps (Polyak and
-Juditsky 1992), which needs no schedule to settle.
+``softmax_c(bias_c + sum_f weight_fc * n_f / sqrt(N))``. Training takes one text at a time, in a new random order for
+each epoch, with AdaGrad (Duchi et al. 2011) per feature. It keeps the mean of the weights over all steps (Polyak and
+Juditsky 1992), so it needs no learning-rate schedule.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ Floats = NDArray[np.float64]
 
 
 class Shape(Section):
-    """What ``classifier.json`` says."""
+    """The content of ``classifier.json``."""
 
     labels: tuple[str, ...]
     config: ClassifierConfig
 
 
 class LinearClassifier:
-    """``labels`` name the C classes; ``table`` is (buckets + 1, C) float32, all zero in its last row; ``bias`` (C,)."""
+    """``labels`` name the C classes, ``table`` is (buckets + 1, C) float32 with a zero last row, ``bias`` is (C,)."""
 
     def __init__(self, shape: Shape, table: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
         self.shape, self.table, self.bias = shape, table, bias
@@ -52,7 +52,7 @@ class LinearClassifier:
         return self.shape.labels
 
     def logits(self, texts: Sequence[str]) -> Floats:
-        """(N, C), before the softmax. A text's do not depend on the others it is scored with."""
+        """Return logits (N, C). Those of a text do not depend on the other texts."""
         out = np.empty((len(texts), len(self.labels)))
         for at in range(0, len(texts), BATCH_TEXTS):
             ids, starts = self._hasher(texts[at : at + BATCH_TEXTS])
@@ -62,11 +62,11 @@ class LinearClassifier:
         return out
 
     def probabilities(self, texts: Sequence[str]) -> Floats:
-        """(N, C): the probability of each class."""
+        """Return the probability of each class, (N, C)."""
         return softmax(self.logits(texts))
 
     def save(self, folder: Path) -> None:
-        """Write the classifier's two files into an existing folder; buckets without a weight take no space."""
+        """Write the classifier's two files to an existing folder. Buckets without a weight take no space."""
         used = np.flatnonzero(self.table.any(axis=1))
         tensors: dict[str, NDArray[Any]] = {"buckets": used, "weights": self.table[used], "bias": self.bias}
         save_file(tensors, folder / WEIGHTS)
@@ -74,11 +74,11 @@ class LinearClassifier:
 
     @classmethod
     def load(cls, folder: Path) -> LinearClassifier:
-        """The classifier saved in ``folder``.
+        """Load the classifier saved in ``folder``.
 
         Raises:
-            InputError: there is none.
-            DamagedError: its files do not fit together or cannot be read.
+            InputError: There is none.
+            DamagedError: Its files cannot be read or do not match.
         """
         if not (folder / SHAPE).is_file():
             raise InputError(f"{folder} holds no classifier", "Give a folder that `herdlm grade train` made")
@@ -95,7 +95,7 @@ class LinearClassifier:
             or bias.shape != (len(shape.labels),)
             or not (np.isfinite(table).all() and np.isfinite(bias).all())
         ):
-            raise DamagedError(f"the classifier in {folder} has weights that fit no classifier", "Train it again")
+            raise DamagedError(f"the classifier in {folder} has weights of the wrong shape", "Train it again")
         return cls(shape, table, bias)
 
 
@@ -106,15 +106,15 @@ def softmax(logits: Floats) -> Floats:
 
 
 def train(texts: Sequence[str], labels: Sequence[str], config: ClassifierConfig, *, seed: int) -> LinearClassifier:
-    """A classifier of ``labels``, one per text; the same arguments give the same bytes.
+    """Train a classifier of ``labels``, one per text. The same arguments give the same bytes.
 
     Raises:
-        InputError: there are fewer than two different labels.
+        InputError: There are fewer than two different labels.
     """
     names = sorted(Counter(labels))
     if len(names) < 2:
         raise InputError(
-            f"all labels are {names[0]!r}" if names else "there are no labels", "A classifier needs two kinds"
+            f"all labels are {names[0]!r}" if names else "there are no labels", "Give labels of at least two kinds"
         )
     hasher = Hasher(config.bits, config.max_words)
     rows = [_counted(hasher, text) for text in texts]
@@ -153,7 +153,7 @@ def train(texts: Sequence[str], labels: Sequence[str], config: ClassifierConfig,
 
 
 def _counted(hasher: Hasher, text: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """A text's buckets, each once, and the value of each."""
+    """Return a text's buckets, each once, and the value of each."""
     ids, _ = hasher([text])
     buckets, counts = np.unique(ids[ids < hasher.buckets], return_counts=True)
     return buckets, (counts / np.sqrt(max(counts.sum(), 1))).astype(np.float32)

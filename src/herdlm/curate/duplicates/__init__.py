@@ -1,5 +1,4 @@
-"""Removal of what is repeated: older versions of pages, equal texts, near-equal texts, lines that many pages share.
+"""What several steps use to find duplicates: hashes, normalized addresses, groups of rows, an index of earlier corpora.
 
-All are pure functions on numpy arrays of 64-bit keys and row numbers; texts are never moved or compared. ``index.py``
-alone touches the disk: it remembers a corpus, so that a later crawl can be freed of what the corpus has.
+Keys are 64-bit and rows are numbers; texts are never moved or compared. Only ``index.py`` touches the disk.
 """

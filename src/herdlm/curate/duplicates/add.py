@@ -1,4 +1,4 @@
-"""Adding a curated corpus to an index, against which later crawls are de-duplicated."""
+"""Adds a curated corpus to an index, against which later crawls are deduplicated."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from herdlm.curate.words import normalize
 
 
 def add_to_index(corpus: Path, folder: Path, name: str, config: NearDuplicatesConfig) -> dict[str, Any]:
-    """Add the documents of ``corpus``, as `herdlm curate` or a run makes it, to the index ``folder`` under ``name``.
+    """Add the documents of ``corpus``, made by `herdlm curate` or a run, to the index ``folder`` under ``name``.
 
-    An index that is not there is begun, with the parameters of ``config``.
+    A new index is created with the parameters of ``config``.
 
     Raises:
-        InputError: there are no documents, the index has other parameters, or a corpus of that name.
-        DamagedError: a file of the index is not what its segment says.
+        InputError: There are no documents, or the index has other parameters or a corpus of that name.
+        DamagedError: A file of the index does not match its segment.
     """
     parts = sorted((corpus / "documents").glob("*.parquet"))
     if not parts:
-        raise InputError(f"{corpus} holds no documents/*.parquet", "Give the folder of a curated corpus")
+        raise InputError(f"{corpus} has no documents/*.parquet", "Give the folder of a curated corpus")
     index = Index.open(folder, config) if folder.exists() else Index.create(folder, config)
     ids, digests, bands, sketches = [], [], [], []
     with Progress("index", len(parts), "parts") as progress:
@@ -43,6 +43,6 @@ def add_to_index(corpus: Path, folder: Path, name: str, config: NearDuplicatesCo
                         sketches.append(sketch)
             progress.advance()
     if not ids:
-        raise InputError(f"{corpus} holds no document", "Give the folder of a curated corpus")
+        raise InputError(f"{corpus} has no documents", "Give the folder of a curated corpus")
     added = index.add(name, ids, np.array(digests, np.uint64), np.stack(bands), np.stack(sketches))
     return {"added": len(ids), "documents": added.documents, "segments": len(added.segments)}

@@ -1,4 +1,4 @@
-"""From keys to groups of rows: rows that share a key are joined, and joined rows form groups led by their first."""
+"""Turns keys into groups of rows: rows with the same key are connected, and each group is led by its first row."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 
 def edges(keys: NDArray[np.uint64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Pairs (row, first), each once and ascending: every row with the smallest row of a key that it has.
+    """Return pairs (row, first), unique and ascending: each row with the smallest row of a key that it has.
 
-    Takes ``keys`` (N,) and the ``rows`` (N,) that have them in any order; a row may have many keys. Joining to the
-    first alone makes at most N pairs, and the groups are those that all pairs would make. Keys may be split among
-    calls (by partition, say) as long as all occurrences of a key are in the same one.
+    Takes ``keys`` (N,) and the ``rows`` (N,) that have them, in any order; a row can have many keys. Connecting each
+    row only to the first makes at most N pairs, and the same groups as all pairs would. Keys can be split among calls
+    (by partition, say) if all occurrences of a key are in the same call.
     """
     order = np.lexsort((rows, keys))
     keys, rows = keys[order], rows[order]
@@ -22,7 +22,7 @@ def edges(keys: NDArray[np.uint64], rows: NDArray[np.int64]) -> NDArray[np.int64
 
 
 def unique_pairs(pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Pairs (P, 2) ascending, each once."""
+    """Return pairs (P, 2) ascending, without repetitions."""
     pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
     is_new = np.ones(len(pairs), bool)
     is_new[1:] = np.any(pairs[1:] != pairs[:-1], axis=1)
@@ -30,11 +30,11 @@ def unique_pairs(pairs: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def connect(pairs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The connected groups of ``pairs`` (P, 2): all rows in them, ascending, and for each the first row of its group.
+    """Return all rows in the connected groups of ``pairs`` (P, 2), ascending, and the first row of each one's group.
 
-    A round hands the smaller label across each pair to both ends and to the rows their labels name, then halves all
-    paths (Shiloach & Vishkin 1982, with minima). Rounds grow with the logarithm of the longest chain; a round costs
-    O(P), so the whole is nearly linear beside the sort that numbers the rows.
+    Each round passes the smaller label of a pair to both ends and to the rows that their labels name, and then halves
+    all paths (Shiloach & Vishkin 1982, with minima). The number of rounds grows with the logarithm of the longest
+    chain, and each costs O(P), so the whole is nearly linear, apart from the sort that numbers the rows.
     """
     rows, ends = np.unique(pairs, return_inverse=True)
     left, right = ends.reshape(-1, 2).T
@@ -51,7 +51,7 @@ def connect(pairs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int
 
 
 def repeats(pairs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """What to drop: of every connected group all rows but the first, ascending, and for each the first."""
+    """Return all rows but the first of each connected group, ascending, and the first row of each."""
     rows, firsts = connect(pairs)
     is_repeat = rows != firsts
     return rows[is_repeat], firsts[is_repeat]

@@ -1,4 +1,4 @@
-"""The two hashes under all keys: BLAKE2b for strings, SplitMix64's finaliser for numbers. Neither has a seed."""
+"""The two hashes that all keys use: BLAKE2b for strings, SplitMix64's finalizer for numbers. Neither has a seed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 
 
 def hash_text(text: str) -> int:
-    """64 bits of BLAKE2b of a string's UTF-8 bytes: equal for equal strings on every machine.
+    """Return 64 bits of BLAKE2b of a string in UTF-8, the same on every machine.
 
-    Among n different strings about n**2 / 2**65 pairs collide: 0.03 in a billion, 2.7 in ten billion.
+    Among n different strings, about n**2 / 2**65 pairs collide: 0.03 in a billion, 2.7 in ten billion.
     """
     return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
 
 
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64: a permutation of 64-bit numbers in which every bit depends on every bit."""
+    """Apply the finalizer of SplitMix64: a permutation of 64-bit numbers that mixes every bit into all others."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,22 +1,23 @@
-"""An index of the documents of earlier crawls, on disk, against which a new crawl is de-duplicated and then added.
+"""An on-disk index of the documents of earlier crawls, against which a new crawl is deduplicated, and then added.
 
-    INDEX/index.json              what keys mean: format and parameters; never changes
+    INDEX/index.json              format and parameters, which determine the keys; never changes
     INDEX/segment-00000/          one addition: arrays as .npy files, and segment.json with their sizes and hashes
         digests.npy  digest_rows.npy    uint64[N] ascending, uint32[N]: equal texts
-        bands.npy    band_rows.npy      uint64[N * bands] ascending, uint32[N * bands]: near-equal texts
+        bands.npy    band_rows.npy      uint64[N * bands] ascending, uint32[N * bands]: nearly equal texts
         sketches.npy                    uint8[N, sketch]
-        ids.npy      id_ends.npy        uint8[bytes], int64[N]: the documents' names in UTF-8, end to end
+        ids.npy      id_ends.npy        uint8[bytes], int64[N]: the documents' ids in UTF-8, end to end
 
-Segments never change and appear by a rename, whole or not at all. Arrays are memory-mapped and are looked into with
-sorted keys, so a look-up reads the pages it needs in order. Document d of D has the row ``d - D``: below zero and so
-before every row of the new crawl, which makes its edges fit those of :mod:`groups`.
+Segments never change, and appear atomically by a rename. Arrays are memory-mapped and looked up with sorted keys, so a
+look-up reads the pages it needs in order. Document d of D has the row ``d - D``, which is negative and so before every
+row of the new crawl. This makes its edges fit those of :mod:`groups`.
 
-**Same result as one run.** Documents A in the index and then B lose of B exactly what A and B together would lose, for
-equal and near-equal texts: whatever row of B has an edge to A is no first row of its group either way, and edges among
-rows of B are those of one run, since a key that A has joins its rows to A's first row alone. For this the index takes
-all documents that came to the step, dropped ones too: what repeats a dropped near-duplicate is dropped as well. What
-differs: A is not looked at again, so where documents of B connect two groups of A both of their first documents stay,
-and the row that a document of B is said to repeat is the first it meets, not the first of the connected group.
+**Same result as one run.** With documents A in the index, documents B lose exactly what they would lose in one run of A
+and B, for equal and nearly equal texts: a row of B with an edge to A is not the first row of its group either way, and
+edges among rows of B are those of one run, since a key in A connects its rows only to the first row of A. For this, the
+index takes all documents that reached the step, dropped ones included, so a duplicate of a dropped near-duplicate is
+dropped as well. There are two differences. A is not looked at again, so if documents of B connect two groups of A, the
+first documents of both stay. And the row that a document of B is reported to repeat is the first that it meets, not the
+first of the connected group.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from herdlm.base.errors import DamagedError, InputError
 from herdlm.curate.duplicates.groups import edges, unique_pairs
 from herdlm.curate.steps.near_duplicates.minhash import NearDuplicatesConfig
 
-FORMAT = 1  # raised whenever equal texts would get other keys: other hashes, other words
+FORMAT = 1  # raised when equal texts would get other keys, by other hashes or words
 INDEX, SEGMENT = "index.json", "segment.json"
 ARRAYS = ("digests", "digest_rows", "bands", "band_rows", "sketches", "ids", "id_ends")
 
@@ -46,17 +47,17 @@ ROWS_OF: dict[Table, str] = {"digests": "digest_rows", "bands": "band_rows"}
 
 
 def _parameters(config: NearDuplicatesConfig) -> dict[str, int]:
-    """What keys and sketches depend on. ``min_similarity`` is applied to them and may change."""
+    """Return what keys and sketches depend on. ``min_similarity`` is applied to them, and can change."""
     return {"format": FORMAT} | config.model_dump(include={"ngram_words", "bands", "rows", "sketch"})
 
 
 def open_index(folder: str, config: NearDuplicatesConfig) -> Index:
-    """Open an index in a worker whose driver has checked its files: see :meth:`Index.open`."""
+    """Open an index in a worker, after its driver has checked the files: see :meth:`Index.open`."""
     return Index.open(Path(folder), config, hashes=False)
 
 
 class Index:
-    """The documents of earlier crawls; see the top of this file. Open one with :meth:`open` or :meth:`create`."""
+    """The documents of earlier crawls. Use :meth:`open` or :meth:`create` to get one."""
 
     def __init__(self, folder: Path, config: NearDuplicatesConfig, segments: list[_Segment]) -> None:
         self.folder = folder
@@ -66,15 +67,15 @@ class Index:
 
     @property
     def documents(self) -> int:
-        """How many there are, D."""
+        """The number of documents, D."""
         return int(self.starts[-1])
 
     @classmethod
     def create(cls, folder: Path, config: NearDuplicatesConfig) -> Index:
-        """A new, empty index.
+        """Create an empty index.
 
         Raises:
-            InputError: there is something at ``folder``.
+            InputError: ``folder`` exists.
         """
         if folder.exists():
             raise InputError(f"{folder} exists already", "Open it, or give another folder for the new index")
@@ -87,13 +88,13 @@ class Index:
 
     @classmethod
     def open(cls, folder: Path, config: NearDuplicatesConfig, *, hashes: bool = True) -> Index:
-        """The index at ``folder``, which must have been made with the same parameters.
+        """Open the index at ``folder``, which must have been made with the same parameters.
 
-        ``hashes=False`` checks its files by size only, for workers that open what their driver has checked.
+        ``hashes=False`` only checks the sizes of its files, for workers whose driver has checked the hashes.
 
         Raises:
-            InputError: there is none, or a parameter differs.
-            DamagedError: a file is missing or is not what its segment says.
+            InputError: There is none, or a parameter differs.
+            DamagedError: A file is missing or does not match its segment.
         """
         theirs, ours = _read_json(folder / INDEX, f"there is no index at {folder}"), _parameters(config)
         for name, value in ours.items():
@@ -110,9 +111,9 @@ class Index:
         return cls(folder, config, [_Segment(folder / name, config, hashes=hashes) for name in names])
 
     def edges(self, table: Table, keys: NDArray[np.uint64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """As :func:`groups.edges`, with the index's documents before ``rows``, which must not be negative.
+        """Do what :func:`groups.edges` does, with the index's documents before ``rows``, which must not be negative.
 
-        ``keys`` (N,) are digests or band keys, as ``table`` says; a row with a key that the index has is joined to the
+        ``keys`` (N,) are digests or band keys, as ``table`` says. A row with a key in the index is connected to the
         first document that has it.
         """
         firsts = np.zeros(len(keys), np.int64)
@@ -126,14 +127,14 @@ class Index:
         return unique_pairs(np.concatenate([outward, edges(keys[~is_met], rows[~is_met])]))
 
     def sketches(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The sketches (N, sketch) of documents by their (negative) rows."""
+        """Return the sketches (N, sketch) of documents by their (negative) rows."""
         found = np.empty((len(rows), self.config.sketch), np.uint8)
         for segment, local, mask in self._located(rows):
             found[mask] = segment.arrays["sketches"][local]
         return found
 
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
-        """The names of documents by their (negative) rows."""
+        """Return the ids of documents by their (negative) rows."""
         found = np.empty(len(rows), object)
         for segment, local, mask in self._located(rows):
             found[mask] = [segment.id(int(row)) for row in local]
@@ -157,19 +158,19 @@ class Index:
         keys: NDArray[np.uint64],
         sketches: NDArray[np.uint8],
     ) -> Index:
-        """The index with the documents of the crawl ``name`` after those it has: ``self`` does not change.
+        """Return an index with the documents of the crawl ``name`` after the current ones. ``self`` does not change.
 
-        Takes, in the crawl's order, for N documents that came to the step (equal texts but for their first left out)
-        ``ids``, ``digests`` (N,), band ``keys`` (N, bands) and ``sketches`` (N, sketch), which may be memory-mapped.
-        The sort takes about 32 bytes of memory a key; a crawl too large for that is added in parts, in order.
+        Takes, in the crawl's order, for N documents that reached the step (only the first of equal texts): ``ids``,
+        ``digests`` (N,), band ``keys`` (N, bands) and ``sketches`` (N, sketch), which can be memory-mapped. The sort
+        takes about 32 bytes of memory per key. Add a crawl that is too large in parts, in order.
 
         Raises:
-            InputError: the index has a crawl of that name, or got another one since it was opened.
+            InputError: The index has a crawl of that name, or was added to since it was opened.
         """
         count = len(ids)
         if any(segment.name == name for segment in self.segments):
             raise InputError(
-                f"the index {self.folder} has the crawl {name!r} already", "Give the addition another name"
+                f"the index {self.folder} already has the crawl {name!r}", "Give the addition another name"
             )
         if count >= 2**32:
             raise InputError(f"{name!r} has {count:,} documents, more than a segment can hold", "Add it in parts")
@@ -199,10 +200,10 @@ class Index:
             facts = {"name": name, "documents": count, "files": files}
             write_text_durably(working / SEGMENT, json.dumps(facts, indent=2) + "\n")
             sync_folder(working)
-            working.rename(final)  # onto a folder that is not empty it fails
+            working.rename(final)  # fails if the folder exists and is not empty
         except OSError as error:
             if final.exists():
-                raise InputError(f"the index {self.folder} was added to meanwhile", "Run again against it") from error
+                raise InputError(f"the index {self.folder} was added to in the meantime", "Run again") from error
             raise
         finally:
             shutil.rmtree(working, ignore_errors=True)
@@ -212,7 +213,7 @@ class Index:
 
 
 class _Segment:
-    """One addition to an index, its arrays memory-mapped."""
+    """One addition to an index, with memory-mapped arrays."""
 
     def __init__(self, folder: Path, config: NearDuplicatesConfig, *, hashes: bool) -> None:
         facts = _read_json(folder / SEGMENT, f"{folder} has no {SEGMENT}")
@@ -234,10 +235,10 @@ class _Segment:
         count = self.documents
         shapes = {"digests": (count,), "bands": (count * config.bands,), "sketches": (count, config.sketch)}
         if any(self.arrays[each].shape != shape for each, shape in shapes.items()):
-            raise DamagedError(f"{folder} holds other arrays than its {SEGMENT} says", remedy)
+            raise DamagedError(f"{folder} has other arrays than its {SEGMENT} lists", remedy)
 
     def first_rows(self, table: Table, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """For each of ``keys``, which ascend, the first row here that has it, or -1."""
+        """Return the first row here that has each of the ascending ``keys``, or -1."""
         known, rows = self.arrays[table], self.arrays[ROWS_OF[table]]
         found = np.full(len(keys), -1, np.int64)
         if not len(known):
@@ -257,7 +258,7 @@ def _segment_name(number: int) -> str:
 
 
 def _sorted(keys: NDArray[np.uint64], rows: NDArray[np.uint32]) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
-    order = np.argsort(keys, kind="stable")  # so rows of one key ascend
+    order = np.argsort(keys, kind="stable")  # keeps the rows of a key ascending
     return keys[order], rows[order]
 
 

@@ -1,4 +1,4 @@
-"""Addresses of pages in one form, so that the same page under different spellings has the same key."""
+"""Normalizes addresses, so that the same page under different spellings has the same key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 from herdlm.curate.duplicates.hashing import hash_text
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
-# Parameters that tell a site where a visitor came from, by the tools that add them
+# Parameters that track where a visitor came from, grouped by the tools that add them
 TRACKING = frozenset(
     [
         "gclid",
@@ -61,7 +61,7 @@ SESSIONS = frozenset(
     ["jsessionid", "phpsessid", "sessionid", "session_id", "sess_id", "sessid", "zenid", "oscsid", "cfid", "cftoken"]
 )
 SESSION_PREFIXES = ("aspsessionid",)
-MAYBE_SESSIONS = frozenset(["sid", "s", "session"])  # only with the value of a session: "sid" is a story's id, too
+MAYBE_SESSIONS = frozenset(["sid", "s", "session"])  # only if the value looks like one: "sid" can be a story's id
 _TOKEN = re.compile(r"[0-9a-fA-F]{32,}|(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[0-9A-Za-z]{20,}")
 _COOKIELESS = re.compile(r"(\([A-Za-z]\([0-9A-Za-z]{20,}\)\))+|\([0-9a-z]{24}\)")  # ASP.NET's sessions in a path
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
@@ -71,17 +71,17 @@ _IN_PATH = "%!$&'()*+,;=:@/"
 _IN_QUERY = "%!$'()*+,;:@/?="
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _BARE_HOST = re.compile(r"(//)?([\w-]+\.)+\w[\w-]*(:\d+)?([/?#]|$)")
-_DOTS = re.compile("[\u3002\uff0e\uff61]")  # full stops that stand between the labels of a host name, too
+_DOTS = re.compile("[\u3002\uff0e\uff61]")  # other full stops that can separate the labels of a host name
 
 
 def normalize_url(url: str) -> str:
-    """A page's address in one form; what it gives is left as it is when given again.
+    """Return the normal form of an address. Normalizing it again changes nothing.
 
-    Of http and https addresses: scheme and host in lower case, international host names in their ASCII form (IDNA),
-    no user name, no default port, no dot at the end of a host; dot segments of the path resolved, no slash at the end
-    of a path except the root's; percent-encoding only where needed and in upper case; parameters sorted by name, those
-    of one name in their order; no parameters that track visitors and no session ids; no fragment, unless it starts with
-    ``!``, where it names a page. A host without a scheme is taken for http. Whatever else is given comes back trimmed.
+    For http and https: scheme and host in lower case, international host names in ASCII (IDNA), no user name, no
+    default port, no trailing dot of the host; dot segments of the path resolved, no trailing slash except for the root;
+    percent-encoding only where needed, in upper case; parameters sorted by name, keeping the order of equal names; no
+    tracking parameters or session ids; no fragment, unless it starts with ``!`` and so names a page. A host without a
+    scheme is taken for http. Anything else is only trimmed.
     """
     url = re.sub(r"[\t\r\n]", "", url).strip("".join(map(chr, range(33))))
     if _BARE_HOST.match(url) and not _SCHEME.match(url.split(".")[0]):
@@ -101,12 +101,12 @@ def normalize_url(url: str) -> str:
 
 
 def url_key(url: str) -> int:
-    """The 64-bit key of a page's address; http and https lead to the same page."""
+    """Return the 64-bit key of an address. http and https have the same key."""
     return hash_text(normalize_url(url).removeprefix("https:").removeprefix("http:"))
 
 
 def normalize_host(host: str) -> str:
-    """A host name in lower case, in its ASCII form, without a dot at its end; IPv6 addresses in brackets."""
+    """Return a host name in lower-case ASCII without a trailing dot. IPv6 addresses keep their brackets."""
     if ":" in host:
         return f"[{host.lower()}]"
     return ".".join(_ascii_label(label) for label in _DOTS.sub(".", host).lower().rstrip(".").split("."))
@@ -117,12 +117,12 @@ def _ascii_label(label: str) -> str:
         return label
     try:
         return label.encode("idna").decode("ascii").lower()
-    except UnicodeError:  # an emoji, say: registered before the rules of IDNA, or in spite of them
+    except UnicodeError:  # not allowed by IDNA, such as an emoji, but registered all the same
         return "xn--" + label.encode("punycode").decode("ascii").lower()
 
 
 def _encode(piece: str, safe: str) -> str:
-    """``piece`` with every character escaped that is neither unreserved nor ``safe``, and no other."""
+    """Percent-encode exactly the characters of ``piece`` that are neither unreserved nor ``safe``."""
     piece = _LONE_PERCENT.sub("%25", piece)
     piece = _ESCAPE.sub(lambda m: c if (c := chr(int(m[0][1:], 16))) in _UNRESERVED else m[0].upper(), piece)
     return quote(piece, safe=safe, errors="replace")

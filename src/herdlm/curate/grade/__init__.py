@@ -1,1 +1,1 @@
-"""Grading: how good documents are, what they are about, and whether they hold examples of benchmarks."""
+"""Labels documents with a language model, and trains and evaluates graders and domain classifiers."""

@@ -1,4 +1,4 @@
-"""Questions to a language model behind an OpenAI-compatible address, over a network and a server that may fail."""
+"""Asks a language model behind an OpenAI-compatible API, and retries what can succeed later."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from herdlm.base.errors import HerdError, InputError
 from herdlm.curate.grade.config import LabelConfig
 
 KEY_VARIABLES = ("HERDLM_API_KEY", "OPENAI_API_KEY")
-MOST_BYTES = 4 * 2**20  # of a reply
+MAX_REPLY_BYTES = 4 * 2**20
 PIECE_BYTES = 2**16
-TOLD_CHARACTERS = 200  # of a server's message
+MAX_MESSAGE_CHARS = 200  # of a server's error
 _AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _ONLY_THIS = frozenset({400, 413, 422})
 
 
 class NoAnswerError(HerdError):
-    """A question has no answer: ``fault`` is ``refused`` (by the server) or ``no_answer`` (to any try)."""
+    """A question got no answer: ``fault`` is ``refused`` (by the server) or ``no_answer`` (to any try)."""
 
     def __init__(self, fault: str, what: str) -> None:
         super().__init__(what)
@@ -34,7 +34,7 @@ class NoAnswerError(HerdError):
 
 
 class _FailedTryError(Exception):
-    """A try that may go better next time, and how long the server asks to wait."""
+    """A try failed that can be repeated. ``wait`` is how many seconds the server asked to wait."""
 
     def __init__(self, what: str, wait: float | None = None) -> None:
         super().__init__(what)
@@ -42,28 +42,30 @@ class _FailedTryError(Exception):
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirected question would hand the key to whoever it is sent on to."""
+    """Refuses redirects, which would send the key to another server."""
 
     def redirect_request(self, *arguments: Any) -> None:
-        """Never."""
+        """Return no request."""
 
 
 class Asker:
-    """Asks ``model`` at ``address`` (such as http://127.0.0.1:8000/v1); safe to use from many threads.
+    """Asks ``model`` at ``address`` (such as http://127.0.0.1:8000/v1). Can be used from many threads.
 
-    A key is taken from ``HERDLM_API_KEY`` or else ``OPENAI_API_KEY``.
+    The key is ``HERDLM_API_KEY`` or else ``OPENAI_API_KEY`` from the environment.
 
     Raises:
-        InputError: the address is none, or the key cannot be sent.
+        InputError: The address or the key is invalid.
     """
 
     def __init__(self, address: str, model: str, config: LabelConfig) -> None:
         parts = urllib.parse.urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError(f"{address} is no address of a server", "Give one like http://127.0.0.1:8000/v1")
+            raise InputError(f"{address} is not the address of a server", "Give one like http://127.0.0.1:8000/v1")
         key = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), "")
         if not key.isascii() or not key.isprintable():
-            raise InputError("the API key in the environment has characters that no header can carry", "Set it anew")
+            raise InputError(
+                "the API key in the environment has characters that are not allowed in a header", "Set it again"
+            )
         self.address, self.model, self.config = address.rstrip("/"), model, config
         self.retries = 0
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
@@ -72,15 +74,15 @@ class Asker:
         self._lock = threading.Lock()
 
     def stop(self) -> None:
-        """End all waiting: questions under way have no answer."""
+        """Stop waiting: pending questions get no answer."""
         self._stop.set()
 
     def ask(self, messages: Sequence[dict[str, str]]) -> str:
-        """The model's reply, tried up to ``config.tries`` times.
+        """Return the model's reply, after up to ``config.tries`` tries.
 
         Raises:
-            NoAnswerError: there is none.
-            InputError: no question can be answered like this: the key, the address or the model's name is wrong.
+            NoAnswerError: There is none.
+            InputError: No question can be answered, because the key, the address or the model's name is wrong.
         """
         body = json.dumps(
             {"model": self.model, "messages": messages, "max_tokens": self.config.max_tokens, "temperature": 0}
@@ -114,7 +116,7 @@ class Asker:
             raise _FailedTryError(str(getattr(error, "reason", "") or error or type(error).__name__)) from error
 
     def _failure(self, error: urllib.error.HTTPError) -> Exception:
-        """What an HTTP status means for the question."""
+        """Return the exception that an HTTP status means for the question."""
         try:
             message = _message(error.read(PIECE_BYTES))
         except (OSError, http.client.HTTPException):
@@ -131,13 +133,13 @@ class Asker:
 
 
 def _read(response: Any, ends: float) -> bytes:
-    """The body, which must be whole at the time ``ends`` however slowly it trickles in."""
+    """Read the body, which must be complete at the time ``ends``."""
     pieces, size = [], 0
     while piece := response.read1(PIECE_BYTES):
         pieces.append(piece)
         size += len(piece)
-        if size > MOST_BYTES:
-            raise _FailedTryError(f"the reply is longer than {MOST_BYTES:,} bytes")
+        if size > MAX_REPLY_BYTES:
+            raise _FailedTryError(f"the reply is longer than {MAX_REPLY_BYTES:,} bytes")
         if time.monotonic() > ends:
             raise _FailedTryError("the reply took too long")
     declared = response.headers.get("Content-Length")
@@ -147,12 +149,12 @@ def _read(response: Any, ends: float) -> bytes:
 
 
 def _content(body: bytes) -> str:
-    """The text of the first choice."""
+    """Return the text of the first choice."""
     try:
         content = json.loads(body)["choices"][0]["message"]["content"]
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise _FailedTryError(f"the reply is no chat completion: {_short(body)}") from error
-    return content if isinstance(content, str) else ""  # null where a model declines: an answer of no words
+        raise _FailedTryError(f"the reply is not a chat completion: {_short(body)}") from error
+    return content if isinstance(content, str) else ""  # null if the model declined
 
 
 def _message(body: bytes) -> str:
@@ -163,11 +165,11 @@ def _message(body: bytes) -> str:
 
 
 def _short(body: bytes) -> str:
-    return " ".join(body.decode("utf-8", "replace").split())[:TOLD_CHARACTERS]
+    return " ".join(body.decode("utf-8", "replace").split())[:MAX_MESSAGE_CHARS]
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds from a Retry-After header, given in seconds or as a date (RFC 9110, section 10.2.3)."""
+    """Return the seconds of a Retry-After header, given in seconds or as a date (RFC 9110, section 10.2.3)."""
     if value is None:
         return None
     if value.strip().isdecimal():

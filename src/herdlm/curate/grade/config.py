@@ -12,16 +12,16 @@ class GradeConfig(Section):
     """How a grader is trained and evaluated: see ``train.py``."""
 
     classifier: ClassifierConfig = ClassifierConfig()
-    good: float = Field(3.0, description="labels with a score: from which score on a text counts as good")
+    good: float = Field(3.0, description="labels with a score: the lowest score of a good text")
     good_labels: tuple[str, ...] = Field(
         ("good",), min_length=1, description="labels with a name: the names of good texts"
     )
     held_out_share: float = Field(0.2, gt=0, lt=1, description="of the labels, for the report")
     calibration_share: float = Field(0.2, gt=0, lt=1, description="of the labels, for calibration")
     min_calibration_texts: int = Field(
-        100, ge=10, description="of one language, for a calibration of its own; fewer use that of all languages"
+        100, ge=10, description="of a language, for its own calibration; with fewer, that of all languages is used"
     )
-    report_at: float = Field(0.5, gt=0, lt=1, description="the score from which the report counts a text as kept")
+    report_at: float = Field(0.5, gt=0, lt=1, description="the lowest score that the report counts as kept")
 
     @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> GradeConfig:
@@ -34,11 +34,11 @@ class LabelConfig(Section):
     """How a language model is asked for labels: see ``ask.py``."""
 
     sample: int = Field(0, ge=0, description="label this many documents, chosen by their ids; 0 for all")
-    max_chars: int = Field(6_000, ge=100, description="of a document that are shown, from its beginning")
+    max_chars: int = Field(6_000, ge=100, description="of a document that are shown, from the start")
     max_tokens: int = Field(400, ge=1, description="of an answer")
-    concurrency: int = Field(8, ge=1, description="questions under way at a time")
+    concurrency: int = Field(8, ge=1, description="pending questions at a time")
     timeout_seconds: float = Field(120.0, gt=0, description="for one try")
-    tries: int = Field(6, ge=1, description="for one document, before it is left for a later run")
-    first_wait_seconds: float = Field(1.0, ge=0, description="after a failed try; doubled after each further one")
-    max_wait_seconds: float = Field(60.0, ge=0, description="also the most that a server's Retry-After is heeded")
-    give_up_after: int = Field(20, ge=1, description="documents in a row without an answer, before the run stops")
+    tries: int = Field(6, ge=1, description="for one document, before it is left to a later run")
+    first_wait_seconds: float = Field(1.0, ge=0, description="after a failed try; doubled after each one")
+    max_wait_seconds: float = Field(60.0, ge=0, description="also the upper bound of a server's Retry-After")
+    give_up_after: int = Field(20, ge=1, description="documents in a row without an answer before the run stops")

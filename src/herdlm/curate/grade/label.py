@@ -1,8 +1,8 @@
-"""Labels written by a language model: each document of a corpus is shown with a rubric, and the answer read strictly.
+"""Has a language model label the documents of a corpus by a rubric.
 
-Labels are appended to the file in the corpus's order, answers that cannot be read among them with their fault, so a run
-that was cut off goes on where it stopped. Documents that the server refused or did not answer are counted and left out;
-the next run asks for them again.
+Labels are appended to the file in the corpus's order, including answers that could not be read, with their fault, so an
+interrupted run can resume. Documents that the server refused or did not answer are counted and left out. The next run
+asks for them again.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from herdlm.curate.grade.rubric import Rubric
 from herdlm.curate.rows import read_corpus
 
 UNPARSABLE = "unparsable"
-AHEAD = 4  # questions sent ahead of the first unanswered one, times the concurrency
+AHEAD = 4  # questions sent ahead of the first unanswered one, as a multiple of the concurrency
 KEPT_REPLY_CHARS = 2_000
 
 
 def label_corpus(
     corpus: Path, rubric: Rubric, asker: Asker, out: Path, config: LabelConfig, *, seed: int = 0, quiet: bool = False
 ) -> dict[str, Any]:
-    """Have the documents of ``corpus`` labelled into the JSONL file ``out``; returns what became of them.
+    """Have the documents of ``corpus`` labeled into the JSONL file ``out``, and return the counts of the outcomes.
 
     A row has ``id``, ``language``, ``score`` or ``label`` or ``fault``, the ``reply``, ``model`` and ``rubric``.
 
     Raises:
-        InputError: the corpus cannot be read, ``out`` holds other labels, or the server accepts no question.
-        HerdError: ``config.give_up_after`` documents in a row had no answer.
+        InputError: The corpus cannot be read, ``out`` holds other labels, or the server accepts no question.
+        HerdError: ``config.give_up_after`` documents in a row got no answer.
     """
     done = _resume(out, asker.model, rubric)
     chosen = _sample(corpus, config.sample, seed)
     total = sum(1 for row in read_corpus(corpus, ("id",)) if chosen is None or row["id"] in chosen)
-    counts: Counter[str] = Counter(labelled=0, unparsable=0, refused=0, no_answer=0)
+    counts: Counter[str] = Counter(labeled=0, unparsable=0, refused=0, no_answer=0)
     in_a_row = 0
     with ExitStack() as stack:
         file = stack.enter_context(out.open("a", encoding="utf-8"))
@@ -57,25 +57,25 @@ def label_corpus(
                 in_a_row += 1
                 if in_a_row >= config.give_up_after:
                     raise HerdError(
-                        f"{in_a_row} documents in a row had no answer; the last: {reply}", "Run it again later"
+                        f"{in_a_row} documents in a row got no answer; the last error: {reply}", "Run it again later"
                     )
             else:
                 in_a_row = 0
                 label = _label(rubric, reply)
-                counts["labelled" if "fault" not in label else UNPARSABLE] += 1
+                counts["labeled" if "fault" not in label else UNPARSABLE] += 1
                 about = {"reply": reply[:KEPT_REPLY_CHARS], "model": asker.model, "rubric": rubric.digest}
-                told = {"id": row["id"], "language": row["language"]} | label | about
-                file.write(json.dumps(told, ensure_ascii=True) + "\n")
+                label_row = {"id": row["id"], "language": row["language"]} | label | about
+                file.write(json.dumps(label_row, ensure_ascii=True) + "\n")
                 file.flush()
             progress.advance(1, f"{counts[UNPARSABLE]} unparsable")
         os.fsync(file.fileno())
-    return {"documents": total, "labelled_before": len(done), **counts, "retries": asker.retries}
+    return {"documents": total, "labeled_before": len(done), **counts, "retries": asker.retries}
 
 
 def _ask_all(
     rows: Iterator[dict[str, Any]], rubric: Rubric, asker: Asker, config: LabelConfig
 ) -> Generator[tuple[dict[str, Any], str | NoAnswerError], None, None]:
-    """Each row with its reply, in order, ``config.concurrency`` questions under way at a time."""
+    """Yield each row with its reply, in order, with ``config.concurrency`` pending questions at a time."""
     under_way: deque[tuple[dict[str, Any], Future[str]]] = deque()
     with ThreadPoolExecutor(config.concurrency) as pool:
         try:
@@ -107,7 +107,7 @@ def _label(rubric: Rubric, reply: str) -> dict[str, Any]:
 
 
 def _sample(corpus: Path, count: int, seed: int) -> set[str] | None:
-    """The ids of ``count`` documents, the same whatever their order; None for all."""
+    """Return the ids of ``count`` documents, which do not depend on their order, or None for all."""
     if not count:
         return None
     ids = (row["id"] for row in read_corpus(corpus, ("id",)))
@@ -115,11 +115,11 @@ def _sample(corpus: Path, count: int, seed: int) -> set[str] | None:
 
 
 def _resume(out: Path, model: str, rubric: Rubric) -> set[str]:
-    """The ids that ``out`` has labels of. A last line that was cut off is removed.
+    """Return the ids that ``out`` has labels of, and remove an incomplete last line.
 
     Raises:
-        InputError: its labels are by another model or rubric.
-        DamagedError: it is no file of labels.
+        InputError: The labels are by another model or rubric.
+        DamagedError: It is not a file of labels.
     """
     if not out.exists():
         return set()
@@ -129,7 +129,7 @@ def _resume(out: Path, model: str, rubric: Rubric) -> set[str]:
         rows = [json.loads(line) for line in whole[:end].splitlines()]
         done = {row["id"]: (row["model"], row["rubric"]) for row in rows}
     except (ValueError, KeyError, TypeError) as error:
-        raise DamagedError(f"{out} is no file of labels that `herdlm label` wrote", "Give another file") from error
+        raise DamagedError(f"{out} is not a file of labels that `herdlm label` wrote", "Give another file") from error
     others = set(done.values()) - {(model, rubric.digest)}
     if others:
         other, digest = min(others)

@@ -1,4 +1,4 @@
-"""How well scores tell good texts from others, on texts that nothing was fitted to."""
+"""Metrics of scores and classes on texts that nothing was fitted to."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 10
-WORST = 10  # mistakes that are listed
+WORST = 10  # in the list of mistakes
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
 def auc(scores: Floats, is_good: Bools) -> float | None:
-    """The chance that a good text scores above one that is not (ties count half); None where a kind is missing."""
+    """Return the probability that a good text scores above another (ties count half), or None if a kind is missing."""
     good, bad = int(is_good.sum()), int((~is_good).sum())
     if not good or not bad:
         return None
     _, ties, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[ties]  # from 1; tied scores share their mean rank
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[ties]  # from 1; tied scores get their mean rank
     return float((ranks[is_good].sum() - good * (good + 1) / 2) / (good * bad))
 
 
 def reliability(scores: Floats, is_good: Bools) -> list[dict[str, Any]]:
-    """Of the texts in each tenth of the scores' range: how many, their mean score, and the share that is good."""
+    """Return the number of texts, their mean score, and the share that is good, for each tenth of the scores' range."""
     bins = np.minimum((scores * BINS).astype(int), BINS - 1)
     rows = []
     for number in range(BINS):
@@ -46,10 +46,10 @@ def reliability(scores: Floats, is_good: Bools) -> list[dict[str, Any]]:
 
 
 def measure(scores: Floats, is_good: Bools, at: float) -> dict[str, Any]:
-    """Counts, precision and recall of keeping scores of ``at`` or more, AUC, Brier score and calibration error.
+    """Return counts, precision and recall of keeping scores of at least ``at``, AUC, Brier score and calibration error.
 
     The calibration error is the mean distance of score and share of good texts over tenths of the range, weighted by
-    texts (Naeini et al. 2015). What has no value, such as the precision of keeping nothing, is None.
+    texts (Naeini et al. 2015). Undefined values, such as the precision of keeping nothing, are None.
     """
     kept = scores >= at
     right = int((kept & is_good).sum())
@@ -68,7 +68,7 @@ def measure(scores: Floats, is_good: Bools, at: float) -> dict[str, Any]:
 
 
 def measure_classes(found: Sequence[str], true: Sequence[str]) -> dict[str, Any]:
-    """Share of right answers and, by class, how many there are, precision and recall."""
+    """Return the accuracy and, by class, the number of texts, precision and recall."""
     pairs = Counter(zip(true, found, strict=True))
     classes = {}
     for name in sorted(set(true) | set(found)):

@@ -1,4 +1,4 @@
-"""Graders and domain classifiers as artefacts: trained, and published with a manifest that names their labels' hash."""
+"""Trains graders and domain classifiers as artefacts, with a manifest that names the hash of their labels."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ TRAINERS = {grader.KIND: train.train_grader, domains.KIND: train.train_domains}
 def train_model(
     kind: str, labels: Path, corpus: Path | None, out: Path, config: GradeConfig, *, seed: int = 0
 ) -> dict[str, Any]:
-    """Train a model of ``kind`` (a key of ``TRAINERS``) into the new folder ``out``; returns its report.
+    """Train a model of ``kind`` (a key of ``TRAINERS``) into the new folder ``out``, and return its report.
 
     Raises:
-        InputError: labels or corpus are missing or unusable, or ``out`` exists.
+        InputError: Labels or corpus are missing or unusable, or ``out`` exists.
     """
     require_file(labels, "the file of labels")
     inputs = {"labels": InputEntry(path=str(labels), content=hash_file(labels))}
@@ -32,12 +32,12 @@ def train_model(
     out.parent.mkdir(parents=True, exist_ok=True)
     settings = config.model_dump(mode="json")
     with standalone(out, kind=kind, name="grade", settings=settings, inputs=inputs, seed=seed) as (made, _, counts):
-        told = TRAINERS[kind](labels, corpus, made, config, seed=seed)
-        counts.update(told["labels"])
-    return told
+        report = TRAINERS[kind](labels, corpus, made, config, seed=seed)
+        counts.update(report["labels"])
+    return report
 
 
 def _content(corpus: Path) -> str:
-    """The hash of a corpus: its manifest's, or that of its files."""
+    """Return the hash of a corpus: that of its manifest, or of its files."""
     manifest = read_manifest(corpus) if corpus.is_dir() else None
     return manifest.content if manifest else hash_json([hash_file(file) for file in corpus_files(corpus)])

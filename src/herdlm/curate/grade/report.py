@@ -1,4 +1,4 @@
-"""Reports of graders and domain classifiers as text that people read."""
+"""Formats the reports of graders and domain classifiers as text."""
 
 from __future__ import annotations
 
@@ -8,49 +8,49 @@ from typing import Any
 HEAD = f"{'':14}{'texts':>7}{'good':>7}{'kept':>7}{'precision':>11}{'recall':>8}{'AUC':>8}{'Brier':>8}"
 
 
-def grader_lines(told: dict[str, Any]) -> list[str]:
-    """A grader's report, line by line."""
-    return list(_grader_lines(told))
+def grader_lines(report: dict[str, Any]) -> list[str]:
+    """Return a grader's report as lines."""
+    return list(_grader_lines(report))
 
 
-def domain_lines(told: dict[str, Any]) -> list[str]:
-    """A domain classifier's report, line by line."""
-    return list(_domain_lines(told))
+def domain_lines(report: dict[str, Any]) -> list[str]:
+    """Return a domain classifier's report as lines."""
+    return list(_domain_lines(report))
 
 
-def _grader_lines(told: dict[str, Any]) -> Iterator[str]:
-    yield from _label_lines(told["labels"])
+def _grader_lines(report: dict[str, Any]) -> Iterator[str]:
+    yield from _label_lines(report["labels"])
     yield ""
-    yield f"On held-out labels, keeping scores from {told['kept_from_score']}:"
+    yield f"On held-out labels, keeping scores from {report['kept_from_score']}:"
     yield ""
     yield HEAD
-    yield _measures("all", told["held_out"])
-    for language, measures in told["by_language"].items():
+    yield _measures("all", report["held_out"])
+    for language, measures in report["by_language"].items():
         why = f" ({measures['why'].replace('_', ' ')})" if measures["why"] else ""
         yield f"{_measures(language or 'unknown', measures)}  calibration: {measures['calibration']}{why}"
-    yield _measures("(countable)", told["countable_properties"])
+    yield _measures("(countable)", report["countable_properties"])
     yield ""
     yield "The last row is the default score, by countable properties, on the same texts."
-    yield f"Calibration error: {told['held_out']['calibration_error']}"
+    yield f"Calibration error: {report['held_out']['calibration_error']}"
     yield ""
     yield f"{'scores':14}{'texts':>7}{'mean':>8}{'good':>8}"
-    for row in told["reliability"]:
+    for row in report["reliability"]:
         bounds = f"{row['from']:.1f} to {row['to']:.1f}"
         yield f"{bounds:14}{row['texts']:7}{row['mean_score']:8.3f}{row['good_share']:8.3f}"
 
 
-def _domain_lines(told: dict[str, Any]) -> Iterator[str]:
-    yield from _label_lines(told["labels"])
+def _domain_lines(report: dict[str, Any]) -> Iterator[str]:
+    yield from _label_lines(report["labels"])
     yield ""
-    yield f"On {told['held_out']['texts']} held-out labels: accuracy {told['held_out']['accuracy']}"
+    yield f"On {report['held_out']['texts']} held-out labels: accuracy {report['held_out']['accuracy']}"
     yield ""
     yield f"{'':24}{'texts':>7}{'precision':>11}{'recall':>8}"
-    for name, row in told["held_out"]["classes"].items():
+    for name, row in report["held_out"]["classes"].items():
         yield f"{name:24}{row['texts']:7}{_number(row['precision'], 11)}{_number(row['recall'], 8)}"
-    if told["held_out"]["mistakes"]:
+    if report["held_out"]["mistakes"]:
         yield ""
         yield "Commonest mistakes:"
-        for row in told["held_out"]["mistakes"]:
+        for row in report["held_out"]["mistakes"]:
             yield f"  {row['texts']} of {row['is']} taken for {row['said']}"
 
 

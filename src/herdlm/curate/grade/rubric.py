@@ -1,7 +1,7 @@
-"""Rubrics: what a language model is asked about a document, and how its answer is read.
+"""Rubrics: instructions for a language model that judges documents, and how its answer is read.
 
-A rubric is a Markdown file. Its last section, ``## Answers``, lists the answers that are allowed, each in backticks at
-the beginning of a bullet. Where all are whole numbers they are scores, else names.
+A rubric is a Markdown file. Its last section, ``## Answers``, lists the allowed answers as bullets that begin with the
+answer in backticks. If all answers are whole numbers, they are scores, else names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _RULE = "=" * 40
 
 @dataclass(frozen=True, slots=True)
 class Rubric:
-    """A rubric's text, the answers it allows, and the first 16 digits of its SHA-256."""
+    """A rubric's text, its allowed answers, and the first 16 digits of its SHA-256."""
 
     text: str
     answers: tuple[str, ...]
@@ -32,18 +32,18 @@ class Rubric:
 
     @property
     def scores(self) -> bool:
-        """Whether answers are scores."""
+        """Whether the answers are scores."""
         return all(answer.isdecimal() for answer in self.answers)
 
     def messages(self, document: str) -> list[dict[str, str]]:
-        """The chat that asks about a document."""
+        """Return the messages that ask about a document."""
         question = _DOCUMENT.format(rule=_RULE, text=document)
         return [{"role": "system", "content": self.text}, {"role": "user", "content": question}]
 
     def parse(self, reply: str) -> str | None:
-        """The answer that a reply gives, or None: it must end with the one line of the form ``Answer: X`` in it.
+        """Return the answer of a reply, which must end with its only line of the form ``Answer: X``, or None.
 
-        What a model thinks aloud before ``</think>`` is no part of its reply. Nothing is guessed.
+        Anything before ``</think>`` is not part of the reply.
         """
         lines = [line.strip() for line in reply.rpartition("</think>")[2].splitlines() if line.strip()]
         given = [match[1] if (match := _ANSWER.fullmatch(line)) else None for line in lines]
@@ -53,10 +53,10 @@ class Rubric:
 
 
 def load_rubric(name: str) -> Rubric:
-    """A rubric of a file, or one of ``SHIPPED`` by name.
+    """Load a rubric from a file, or one of ``SHIPPED`` by name.
 
     Raises:
-        InputError: there is no such file, or it lists fewer than two answers.
+        InputError: There is no such file, or it lists fewer than two answers.
     """
     if name in SHIPPED:
         text = (files("herdlm.curate.grade") / "rubrics" / f"{name}.md").read_text(encoding="utf-8")

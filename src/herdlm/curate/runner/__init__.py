@@ -1,1 +1,1 @@
-"""Two ways to run the same functions over the same shards: processes on this machine, or a Ray cluster."""
+"""Runs functions over shards in other processes: on this machine, or on a Ray cluster."""

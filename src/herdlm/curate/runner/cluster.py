@@ -1,4 +1,4 @@
-"""Runs functions on a Ray cluster. All nodes must have herdlm installed and see one folder, as by NFS or Lustre."""
+"""Runs functions on a Ray cluster, whose nodes all have herdlm installed and share one folder (NFS, Lustre)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from herdlm.base.errors import HerdError, InputError
 from herdlm.curate.runner.interface import THREADS, TRIES, Item, Result, as_error, failure
 
 CONNECT_SECONDS = 10.0
-AHEAD = 2  # tasks per CPU of the cluster that are under way or wait for an earlier one
+AHEAD = 2  # tasks per CPU of the cluster that run or wait for an earlier one
 
 
 def connect(address: str) -> Any:
-    """The module ``ray``, connected to the cluster at ``address``; call its ``shutdown`` in the end.
+    """Connect to the cluster at ``address``, and return the module ``ray``. Call its ``shutdown`` in the end.
 
     Raises:
         InputError: Ray is not installed, or the cluster cannot be reached.
@@ -28,9 +28,9 @@ def connect(address: str) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise InputError("work on a cluster needs Ray", "Install it: pip install 'herdlm[cluster]'") from error
+        raise InputError("running on a cluster needs Ray", "Install it: pip install 'herdlm[cluster]'") from error
     if ray.is_initialized():
-        raise InputError("this process is connected to a Ray cluster already", "Call ray.shutdown() before")
+        raise InputError("this process is already connected to a Ray cluster", "Call ray.shutdown() first")
     _check_reachable(address)
     try:
         environment = {"env_vars": THREADS | processor.inherited()}
@@ -41,10 +41,10 @@ def connect(address: str) -> Any:
 
 
 def _check_reachable(address: str) -> None:
-    """Knock at the address: Ray itself ends the whole process where nobody answers there."""
+    """Check that something listens at the address, since Ray ends the whole process if nothing does."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if address == "auto" or not colon or not port.isdigit():
-        return  # Ray finds it, or says what is wrong with it
+        return  # Ray finds it, or reports what is wrong with it
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
     except OSError as error:
@@ -81,7 +81,7 @@ class RayRunner:
         self._ray.shutdown()
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        """As :class:`~herdlm.curate.runner.interface.Runner` says."""
+        """Implements :meth:`~herdlm.curate.runner.interface.Runner.map`."""
         ray = self._ray
         at_once = max(int(ray.cluster_resources().get("CPU", 1)) * AHEAD, 2)
         under_way: deque[tuple[Any, Item]] = deque()
@@ -106,7 +106,7 @@ class RayRunner:
                 ray.cancel(reference, force=True)
 
     def _check_folder(self) -> None:
-        """Check that every node sees the shared folder: a node that does not would write where nobody looks."""
+        """Check that every node sees the shared folder. A node that does not would write where nobody looks."""
         ray = self._ray
         mark = self.shared / f".seen-{uuid4().hex}"
         mark.touch()
@@ -137,7 +137,7 @@ def _sees(path: str) -> bool:
 
 
 def _call(function: Callable[[Any], Any], item: Any) -> dict[str, Any]:
-    """Run a function on a worker; errors travel as text."""
+    """Run a function on a worker, and return its result or its error."""
     import pyarrow as pa
 
     pa.set_cpu_count(1)

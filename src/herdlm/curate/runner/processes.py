@@ -1,4 +1,4 @@
-"""Runs functions in processes of this machine. It knows what each is working on, so a death has an address."""
+"""Runs functions in processes of this machine, and reports which item a worker died on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from herdlm.base.errors import HerdError
 from herdlm.base.parent import end_with
 from herdlm.curate.runner.interface import THREADS, TRIES, Item, Result, as_error, failure
 
-AHEAD = 4  # results per worker that may wait for an earlier one
+AHEAD = 4  # results per worker that can wait for an earlier one
 
 
 class ProcessRunner:
@@ -36,7 +36,7 @@ class ProcessRunner:
         self._workers.clear()
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        """As :class:`~herdlm.curate.runner.interface.Runner` says."""
+        """Implements :meth:`~herdlm.curate.runner.interface.Runner.map`."""
         results: dict[int, Any] = {}
         tries = [0] * len(items)
         to_do = iter(range(len(items)))
@@ -69,7 +69,7 @@ class ProcessRunner:
                     yield results.pop(yielded)
                     yielded += 1
         finally:
-            for worker in busy:  # an error, or nobody wants the rest
+            for worker in busy:  # an error, or the caller stopped iterating
                 worker.kill()
                 if worker in self._workers:
                     self._workers.remove(worker)
@@ -85,7 +85,7 @@ class ProcessRunner:
 
 
 def _ready(busy: dict[_Worker, int]) -> list[_Worker]:
-    """The workers that have answered or died, at least one."""
+    """Wait for and return the workers that have answered or died."""
     by_handle: dict[Any, _Worker] = {}
     for worker in busy:
         by_handle |= {worker.connection: worker, worker.process.sentinel: worker}
@@ -121,11 +121,11 @@ class _Worker:
         theirs.close()
 
     def give(self, function: Callable[[Any], Any], item: Any) -> None:
-        with suppress(BrokenPipeError, ConnectionResetError):  # it died; take() will tell
+        with suppress(BrokenPipeError, ConnectionResetError):  # it died: take() returns None
             self.connection.send((function, item))
 
     def take(self) -> dict[str, Any] | None:
-        """Its answer, or None if it died."""
+        """Return its answer, or None if it died."""
         try:
             answer: dict[str, Any] = self.connection.recv()
         except (EOFError, ConnectionResetError):
@@ -146,10 +146,10 @@ class _Worker:
 
 
 def _work(connection: Connection, parent: int) -> None:
-    """A worker's life: items in, answers out, until the other end closes."""
+    """Run functions over items until the other end closes the connection."""
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles interrupts
     end_with(parent)
     import pyarrow as pa
 

@@ -1,1 +1,1 @@
-"""Where pages come from: files of many formats, planned into shards and read shard by shard."""
+"""Reads pages from files of many formats: finds the files, divides them into shards, and reads the shards."""

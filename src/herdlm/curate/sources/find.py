@@ -1,21 +1,20 @@
-"""Finds the files that a recipe's sources name: paths, globs, addresses, lists of paths, and folders of source code."""
+"""Finds the files that sources name: paths, globs, addresses, lists of paths, and folders of source code."""
 
 from __future__ import annotations
 
 import gzip
-import io
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import fsspec
 
 from herdlm.base.errors import InputError
 from herdlm.curate.config import CurateConfig
+from herdlm.curate.sources.file import SourceFile, one_line
 
 ENDINGS = {
     ".warc": "warc",
@@ -32,79 +31,18 @@ ENDINGS = {
     ".rst": "text",
 }
 LISTS = (".paths", ".paths.gz")
-PREFIX = "crawl-data/"  # how every path of a Common Crawl list begins, below the address of the crawl
-KEPT_BYTES = 1 << 20
-REQUESTS = 32  # at once, when asking for the sizes of the files of a list
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """One file of a crawl, or one folder of source code.
-
-    ``name`` is short and different for every file of the crawl; ``bytes`` is its size (0 where the server does not say)
-    and ``identity`` what tells one version of its content from another. ``seekable`` says that parts can be read.
-    """
-
-    filesystem: Any
-    path: str
-    given: str
-    name: str
-    format: str
-    bytes: int
-    identity: str
-    seekable: bool
-
-    def open(self) -> BinaryIO:
-        """The file from its start, as a binary stream."""
-        if self.seekable:
-            return cast(BinaryIO, self.filesystem.open(self.path, "rb"))
-        return cast(BinaryIO, io.BufferedReader(_Stream(self.filesystem.open(self.path, "rb", block_size=0))))
-
-
-class _Stream(io.RawIOBase):
-    """A file that can only be read from start to end, of which the first ``KEPT_BYTES`` can be read again."""
-
-    def __init__(self, file: Any) -> None:
-        self.file, self.kept, self.at, self.end = file, b"", 0, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return self.end <= KEPT_BYTES
-
-    def tell(self) -> int:
-        return self.at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        place = offset if whence == io.SEEK_SET else self.at + offset
-        if whence == io.SEEK_END or place > self.end or (place < self.end and self.end > KEPT_BYTES):
-            raise OSError("its server gives it only from start to end")
-        self.at = place
-        return place
-
-    def readinto(self, buffer: Any) -> int:
-        piece = self.kept[self.at : self.at + len(buffer)] if self.at < self.end else self.file.read(len(buffer))
-        if self.at == self.end:
-            self.end += len(piece)
-            self.kept = self.kept + piece if self.end <= KEPT_BYTES else b""
-        self.at += len(piece)
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-    def close(self) -> None:
-        self.file.close()
-        super().close()
+PREFIX = "crawl-data/"  # the start of each path in a Common Crawl list
+REQUESTS = 32  # at once, to get the sizes of the files of a list
 
 
 def find_sources(sources: Sequence[str], config: CurateConfig) -> list[SourceFile]:
-    """The files that paths, globs and addresses name, in the order given and sorted within a glob; none twice.
+    """Return the files that sources name, in the given order and sorted within a glob, without repetitions.
 
-    A name that ends in ``.paths`` or ``.paths.gz`` is a list of files, a line each, as Common Crawl publishes them. A
+    A name that ends in ``.paths`` or ``.paths.gz`` is a list of files, one per line, as Common Crawl publishes them. A
     folder is a tree of source code.
 
     Raises:
-        InputError: no source is given, a source does not exist or is empty, its format is unknown, or its kind of
+        InputError: No source is given, a source does not exist or is empty, its format is unknown, or its kind of
             address needs a package that is not installed.
     """
     if not sources:
@@ -136,11 +74,11 @@ def _source_file(
     return SourceFile(filesystem, path, given, name, form, size, f"{size} {identity}", seekable)
 
 
-_serving: dict[str, bool] = {}  # host -> whether it gives parts of files
+_serving: dict[str, bool] = {}  # host -> whether it serves parts of files
 
 
 def _serves_parts(filesystem: Any, path: str, host: str) -> bool:
-    """Whether a web server gives parts of files, asked once: many say nothing of it, and a few do not."""
+    """Return whether a web server serves parts of files. It is tested once, since headers are unreliable."""
     if host not in _serving:
         try:
             with filesystem.open(path, "rb", cache_type="none") as file:
@@ -152,11 +90,11 @@ def _serves_parts(filesystem: Any, path: str, host: str) -> bool:
 
 
 def _matches(source: str) -> Iterator[tuple[Any, str, dict[str, Any]]]:
-    """(filesystem, path, what it says of it) of every file that ``source`` names."""
+    """Yield the filesystem, path and info of every file that ``source`` names."""
     try:
         filesystem, path = fsspec.core.url_to_fs(source)
         may_be_glob = any(sign in source for sign in "*?[") and not source.startswith(("http://", "https://"))
-        is_glob = may_be_glob and not filesystem.exists(path)  # a folder may be called "d[1]"
+        is_glob = may_be_glob and not filesystem.exists(path)  # a folder can be called "d[1]"
         paths = sorted(p for p in filesystem.glob(path) if not filesystem.isdir(p)) if is_glob else [path]
         if not paths:
             raise InputError(f"source {source} matches no file", "Check the pattern")
@@ -172,7 +110,7 @@ def _matches(source: str) -> Iterator[tuple[Any, str, dict[str, Any]]]:
 
 
 def _listed(filesystem: Any, path: str, source: str) -> Iterator[tuple[Any, str, dict[str, Any]]]:
-    """The files of a list. A path in it is relative to where ``crawl-data/`` lies, or else to the list's folder."""
+    """Yield the files of a list. A path is relative to the parent of ``crawl-data/``, or else to the list's folder."""
     try:
         content = filesystem.cat_file(path)
         lines = (gzip.decompress(content) if path.lower().endswith(".gz") else content).decode().split("\n")
@@ -180,7 +118,7 @@ def _listed(filesystem: Any, path: str, source: str) -> Iterator[tuple[Any, str,
         raise InputError(f"list of files {path} cannot be read: {one_line(error)}", "Fetch it again") from error
     names = [line.strip() for line in lines if line.strip()]
     if not names:
-        raise InputError(f"list of files {path} names none", "Give a list with a path on each line")
+        raise InputError(f"list of files {path} is empty", "Give a list with a path on each line")
     above, mark, _ = source.rpartition(PREFIX)
     folder = source.rpartition("/")[0]
 
@@ -197,11 +135,6 @@ def _listed(filesystem: Any, path: str, source: str) -> Iterator[tuple[Any, str,
         yield from threads.map(locate, names)
 
 
-def one_line(error: BaseException) -> str:
-    """An error's text on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def _format(path: str, config: CurateConfig) -> str:
     if config.format != "auto":
         return config.format
@@ -210,13 +143,13 @@ def _format(path: str, config: CurateConfig) -> str:
         if lower.endswith(ending):
             return ENDINGS[ending]
     raise InputError(
-        f"source {path} has no known format: its name ends in none of {', '.join(ENDINGS)}",
+        f"source {path} has an unknown format: its name does not end in {', '.join(ENDINGS)}",
         "Rename it, or set curate.format to warc, parquet, jsonl or text",
     )
 
 
 def _short_names(paths: Sequence[str]) -> list[str]:
-    """Every path's last parts: one, and more only where files would otherwise share a name."""
+    """Return the last parts of every path: one, or as many as make the names unique."""
     parts = [PurePosixPath(path).parts for path in paths]
     length = [1] * len(paths)
     while True:

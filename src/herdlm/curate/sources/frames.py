@@ -1,8 +1,8 @@
-"""Cuts a stream of WARC bytes into records, and finds its way again after damage.
+"""Splits a stream of WARC bytes into records, and resynchronizes after damage.
 
-A record is a head of lines, an empty line, a block of Content-Length bytes, and two line ends. Where that does not hold
-the record is damaged, and the next one is looked for from the damaged block's start on, so a wrong length costs one
-record and not those that it would swallow.
+A record is a header, an empty line, a block of Content-Length bytes, and two line ends. Anything else is damaged, and
+the next record is searched for from the start of the damaged block. So a wrong length costs one record, and not those
+that it would skip.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ READ_BYTES = 1 << 17
 HEAD_BYTES = 1 << 16
 GAP = b"\r\n\r\n"
 _LENGTH = re.compile(rb"^Content-Length[ \t]*:[ \t]*(\d{1,18})[ \t]*\r?$", re.MULTILINE | re.IGNORECASE)
-SIGN = GAP + b"WARC/1."  # a record that follows another
+SIGN = GAP + b"WARC/1."  # the start of a record that follows another
 
 
 @cache
@@ -30,7 +30,7 @@ def _header(name: bytes) -> re.Pattern[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One record as it stands in the stream, at ``offset``. Where ``fault`` is set, its block may be missing."""
+    """A record at ``offset`` of the stream. If it has a ``fault``, its block can be missing."""
 
     offset: int
     head: bytes = b""
@@ -38,24 +38,24 @@ class Frame:
     fault: str | None = None
 
     def header(self, name: bytes) -> str:
-        """The value of a header of the record, "" if it has none."""
+        """Return the value of a header of the record, or ""."""
         match = _header(name).search(self.head)
         return match[1].decode("utf-8", "replace").strip() if match else ""
 
     def whole(self) -> bytes:
-        """The record's bytes."""
+        """Return the record's bytes."""
         return b"".join((self.head, GAP, self.block, GAP))
 
 
 def frames(
     read: Callable[[int], bytes], offset: int, limit: int, *, short: str, seek: Callable[[int], object] | None = None
 ) -> Iterator[Frame]:
-    """The records of a stream whose first byte is at ``offset``.
+    """Yield the records of a stream whose first byte is at ``offset``.
 
     Args:
-        limit: blocks of more bytes are passed over, never held.
-        short: the fault of a record that the stream's end cuts.
-        seek: goes to an offset, where the stream can; it helps after a length that is far too large.
+        limit: Longer blocks are skipped without holding them.
+        short: The fault of a record that the end of the stream cuts off.
+        seek: Goes to an offset, if the stream can. Needed to recover from a length that is far too large.
     """
     window = _Window(read, offset)
     while window.skip_line_ends():
@@ -89,7 +89,7 @@ def frames(
 
 
 def find_frame(file: BinaryIO, offset: int) -> int | None:
-    """Where the first record at or behind ``offset`` starts in a plain file, or None."""
+    """Return where the first record at or after ``offset`` starts in a plain file, or None."""
     begin = max(offset - len(GAP), 0)
     file.seek(begin)
     window = _Window(file.read, begin)
@@ -97,12 +97,12 @@ def find_frame(file: BinaryIO, offset: int) -> int | None:
 
 
 def _pass_over(window: _Window, length: int, short: str, seek: Callable[[int], object] | None) -> str:
-    """Pass a block that is too large to hold; the fault it stands for."""
+    """Skip a block that is too large to hold, and return its fault."""
     sign, whole = window.skip(length)
     if whole and window.ends_record(0):
         return TOO_LARGE
     if sign is not None and seek is not None:
-        with suppress(OSError):  # a stream that cannot go back
+        with suppress(OSError):  # the stream cannot seek
             seek(sign)
             window.restart(sign)
             return DAMAGED
@@ -116,7 +116,7 @@ def _content_length(head: bytes) -> int | None:
 
 
 class _Window:
-    """The part of the stream that is looked at; ``offset`` is its first byte's."""
+    """The current part of the stream, whose first byte is at ``offset``."""
 
     def __init__(self, read: Callable[[int], bytes], offset: int) -> None:
         self.read, self.offset = read, offset
@@ -135,7 +135,7 @@ class _Window:
         return bool(piece)
 
     def ensure(self, count: int) -> bool:
-        """Hold at least ``count`` bytes, unless the stream ends before."""
+        """Hold at least ``count`` bytes, and return whether the stream has as many."""
         if len(self.buffer) >= count:
             return True
         pieces, size = [self.buffer], len(self.buffer)
@@ -149,7 +149,7 @@ class _Window:
         return self.ensure(len(start)) and self.buffer.startswith(start)
 
     def skip_line_ends(self) -> bool:
-        """Pass line ends; whether anything follows."""
+        """Skip line ends, and return whether anything follows."""
         while True:
             rest = self.buffer.lstrip(b"\r\n")
             self.drop(len(self.buffer) - len(rest))
@@ -159,19 +159,19 @@ class _Window:
                 return False
 
     def index(self, sign: bytes, within: int) -> int:
-        """Where ``sign`` is in the next ``within`` bytes, or -1."""
+        """Return where ``sign`` is in the next ``within`` bytes, or -1."""
         while (at := self.buffer.find(sign, 0, within)) < 0 and len(self.buffer) < within and self.fill():
             pass
         return at
 
     def ends_record(self, at: int) -> bool:
-        """Whether a record ends ``at`` bytes on: with two line ends, or with the stream."""
+        """Return whether a record ends after ``at`` bytes: with two line ends, or with the stream."""
         self.ensure(at + len(GAP))
         after = self.buffer[at : at + len(GAP)]
         return after == GAP or (len(after) < len(GAP) and GAP.startswith(after))
 
     def find_record(self, skip: int = 0) -> bool:
-        """Go to the start of the next record that follows two line ends."""
+        """Go to the start of the next record after two line ends, and return whether there is one."""
         self.drop(skip)
         while (at := self.buffer.find(SIGN)) < 0:
             self.drop(max(len(self.buffer) - len(SIGN) + 1, 0))
@@ -182,7 +182,7 @@ class _Window:
         return True
 
     def skip(self, count: int) -> tuple[int | None, bool]:
-        """Pass ``count`` bytes; where in them a record seems to start, and whether there were as many."""
+        """Skip ``count`` bytes. Return where a record seems to start in them, and whether there were as many."""
         sign: int | None = None
         while True:
             if sign is None and (at := self.buffer.find(SIGN, 0, count + len(SIGN))) >= 0:

@@ -1,7 +1,7 @@
-"""Reading gzip that may be damaged or entered in the middle: one bad member costs that member only.
+"""Reads gzip files that can be damaged or entered in the middle: a damaged member costs only that member.
 
-Crawls are written with one gzip member per record, and a member can be read without those before it. So a file can be
-divided at any byte: a reader that starts there looks for the next member, and owns those that start in its range.
+Crawls have one gzip member per record, and a member can be read without those before it. So a file can be divided at
+any byte: a reader that starts there looks for the next member, and owns the members that start in its range.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PROBE_BYTES = 1 << 16
 
 
 class DamageError(Exception):
-    """What follows in this member cannot be decompressed."""
+    """The rest of this member cannot be decompressed."""
 
 
 class CutOffError(Exception):
@@ -24,26 +24,26 @@ class CutOffError(Exception):
 
 
 class GzipMembers:
-    """Goes through the members of a gzip file from an offset on.
+    """Reads the members of a gzip file, from an offset on.
 
-    Call :meth:`find` or :meth:`next_offset` to stand at a member's start, then :meth:`read` until it gives b"". A
-    member of at most ``held_bytes`` plain bytes is given only when it is whole and its checksum holds; a larger one in
-    pieces, so damage in it shows only after its start was given. After
-    ``DamageError`` or ``CutOffError``, :meth:`find` goes on.
+    Call :meth:`find` or :meth:`next_offset` to go to the start of a member, then :meth:`read` until it returns b"". A
+    member of at most ``held_bytes`` plain bytes is only returned if it is complete and its checksum matches. A larger
+    one is returned in pieces, so damage only shows after its start. After ``DamageError`` or ``CutOffError``,
+    :meth:`find` goes on.
     """
 
     def __init__(self, file: BinaryIO, offset: int = 0, *, held_bytes: int = HELD_BYTES) -> None:
         self._file, self._held_bytes = file, held_bytes
-        self._input = b""  # compressed bytes not passed yet
-        self.offset = offset  # of the first of them
+        self._input = b""  # compressed bytes that are still to be read
+        self.offset = offset  # the offset of the first of them
         self._member: Any = None  # the decompressor of the member being read
-        self._checked = b""  # plain bytes whose checksum held
+        self._checked = b""  # verified plain bytes
         self._at_start = True
         if offset:
             file.seek(offset)
 
     def next_offset(self) -> int | None:
-        """Pass padding; where the next member starts, or None at the end of the file."""
+        """Skip padding, and return where the next member starts, or None at the end of the file."""
         self._at_start = True
         while True:
             stripped = self._input.lstrip(b"\0")
@@ -55,7 +55,7 @@ class GzipMembers:
                 return None
 
     def find(self, prefix: bytes) -> int | None:
-        """Go to the next member whose plain bytes start with ``prefix``; its offset, or None if there is none."""
+        """Go to the next member whose plain bytes start with ``prefix``. Return its offset or None."""
         self._at_start = True
         while True:
             at = self._input.find(MAGIC)
@@ -70,17 +70,17 @@ class GzipMembers:
                     return None
 
     def starts_with(self, prefix: bytes) -> bool:
-        """Whether a member starts here whose plain bytes start with ``prefix``."""
+        """Return whether a member starts here whose plain bytes start with ``prefix``."""
         while len(self._input) < len(MAGIC) and self._fill():
             pass
         return self._input.startswith(MAGIC) and self._starts_with(prefix)
 
     def read(self, size: int) -> bytes:
-        """At most ``size`` plain bytes of the member that starts here; b"" at its end.
+        """Return at most ``size`` plain bytes of the current member, or b"" at its end.
 
         Raises:
-            DamageError: the rest of the member, or all of it, is not what was written.
-            CutOffError: the file ends within it.
+            DamageError: The member, or the rest of it, is damaged.
+            CutOffError: The file ends within it.
         """
         if self._at_start:
             self._at_start = False
@@ -91,7 +91,7 @@ class GzipMembers:
         return b"" if self._member.eof else self._decompress(size)
 
     def _begin(self) -> None:
-        """Start the member; hold all of it back until its checksum is known, if it is small."""
+        """Start the member. If it is small, hold all of it back until its checksum is verified."""
         member, parts, size, used = zlib.decompressobj(wbits=31), [], 0, 0
         while not member.eof and size <= self._held_bytes:
             if used == len(self._input) and not self._fill():
@@ -99,7 +99,7 @@ class GzipMembers:
                 raise CutOffError
             data = self._input[used : used + READ_BYTES]
             try:
-                # Bounded, so that no few bytes can blow up to more than is held.
+                # Bounded, so that a decompression bomb cannot fill the memory.
                 parts.append(member.decompress(data, self._held_bytes + 1 - size))
             except zlib.error as error:
                 self._pass(1)
@@ -110,7 +110,7 @@ class GzipMembers:
         self._member, self._checked = member, b"".join(parts)
 
     def _decompress(self, size: int) -> bytes:
-        """The next piece of a member too large to hold."""
+        """Return the next piece of a member that is too large to hold."""
         while True:
             if not self._input:
                 self._fill()
@@ -149,5 +149,5 @@ class GzipMembers:
 
 
 def _left(member: Any) -> int:
-    """How many of the bytes that a decompressor was given it has not used."""
+    """Return how many of the bytes that a decompressor was given it has not used."""
     return len(member.unused_data if member.eof else member.unconsumed_tail)

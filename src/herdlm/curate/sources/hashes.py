@@ -1,4 +1,4 @@
-"""What the sources outside a run hold: a hash, computed once and remembered while the file stays the same."""
+"""Content hashes of sources, cached while a file stays the same."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ MEMORY = ".source-hashes.json"
 
 
 def source_content(source: str, config: CurateConfig, root: Path) -> str:
-    """The content hash of a path, glob or URL: of the one file's bytes, or of all its files' hashes in order.
+    """Return the content hash of a path, glob or URL: of the file's bytes, or of all its files' hashes in order.
 
-    A remote file is told by what its store says of it (size, entity tag, time of change), without reading it.
+    A remote file is identified by what its store reports (size, entity tag, time of change), without reading it.
 
     Raises:
-        InputError: the source is missing or empty, or its kind of address needs a package that is not installed.
+        InputError: The source is missing or empty, or its kind of address needs a package that is not installed.
     """
     from herdlm.curate.sources.find import find_sources
     from herdlm.curate.sources.source_code import tree
@@ -27,11 +27,11 @@ def source_content(source: str, config: CurateConfig, root: Path) -> str:
     remembered = len(known)
     hashes = []
     for file in find_sources([source], config):
-        # A folder of source code is told by all its files.
+        # A folder of source code is identified by all its files.
         members = [file.path]
         if file.format == "code":
             names = [name for name, _ in tree(file)]
-            hashes.append(hash_bytes("\n".join(names).encode()))  # names tell languages
+            hashes.append(hash_bytes("\n".join(names).encode()))  # names determine the languages
             members = [f"{file.path}/{name}" for name in names]
         for path in members:
             local = Path(path)

@@ -1,4 +1,4 @@
-"""Pages from files with a JSON object on each line, plain, gzipped or packed by Zstandard."""
+"""Reads pages from JSON Lines files, plain, gzipped or compressed with Zstandard."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from herdlm.curate.sources.page import CUT_OFF, DAMAGED, NO_TEXT, TOO_LARGE, Pag
 from herdlm.curate.sources.reach import Reach
 
 READ_BYTES = 1 << 17
-ESCAPED = 6  # bytes of JSON that one byte of text may take, as \u0041
+ESCAPED = 6  # bytes of JSON that a byte of text can take, as \u0041
 
 
 def is_plain(path: str) -> bool:
-    """Whether a file is not compressed, so that it can be entered at any line."""
+    """Return whether a file is not compressed, so that it can be entered at any line."""
     return not path.lower().endswith((".gz", ".zst"))
 
 
 def read_jsonl(file: BinaryIO, name: str, reach: Reach, config: CurateConfig) -> Iterator[Page]:
-    """A page for each line that starts in ``reach``.
+    """Yield a page for each line that starts in ``reach``.
 
-    Its number is the line's offset in a plain file, its running number in a compressed one. A line that is no JSON
-    object with text costs that page: damaged_record, no_text, too_large; the line that a compressed file's end cuts is
-    cut_off.
+    Its number is the line's offset in a plain file, and a running number in a compressed one. A line that is not a JSON
+    object with text costs that page: damaged_record, no_text, too_large. A line that the end of a compressed file cuts
+    is cut_off.
     """
     if not is_plain(name):
         read = _gzip_reader(file) if name.lower().endswith(".gz") else _zstd_reader(file)
@@ -37,7 +37,7 @@ def read_jsonl(file: BinaryIO, name: str, reach: Reach, config: CurateConfig) ->
                 yield _page(number, line, config)
         return
     begin = reach.begin
-    if begin:  # the line that crosses into the range is the range's before
+    if begin:  # the line that crosses into the range belongs to the range before
         file.seek(begin - 1)
         lines = _lines(file.read, begin - 1, config)
         next(lines, None)
@@ -52,12 +52,12 @@ def read_jsonl(file: BinaryIO, name: str, reach: Reach, config: CurateConfig) ->
 
 
 def _lines(read: Callable[[int], bytes | str], offset: int, config: CurateConfig) -> Iterator[tuple[int, bytes | str]]:
-    """(offset, line) of a stream; a fault's name in place of a line that is none.
+    """Yield the offset and line of each line of a stream, or a fault in place of the line.
 
-    The last line may lack its end.
+    The last line can lack its line end.
     """
     limit = ESCAPED * config.max_page_bytes
-    rest, passed = b"", 0  # of the line being read: what is held, and how many bytes before that are not
+    rest, passed = b"", 0  # of the current line: the part that is held, and the number of bytes before it
     while True:
         piece = read(READ_BYTES)
         if isinstance(piece, str) or not piece:
@@ -77,8 +77,8 @@ def _lines(read: Callable[[int], bytes | str], offset: int, config: CurateConfig
 
 
 def _gzip_reader(file: BinaryIO) -> Callable[[int], bytes | str]:
-    """Reads across members; a fault's name where it can go no further."""
-    members = GzipMembers(file, held_bytes=0)  # a line stands for itself: those before the damage are good
+    """Reads across gzip members. Returns a fault where it cannot go on."""
+    members = GzipMembers(file, held_bytes=0)  # lines before the damage are good
 
     def read(size: int) -> bytes | str:
         try:
@@ -120,7 +120,7 @@ def _page(number: int, line: bytes | str, config: CurateConfig) -> Page:
 
 
 def page_of_fields(number: int, fields: dict[str, Any], config: CurateConfig) -> Page:
-    """The page of a row with named columns."""
+    """Return the page of a row with named columns."""
     text = fields.get(config.text_column)
     url, date = (str(fields.get(key) or "") for key in (config.url_column, config.date_column))
     if not isinstance(text, str):

@@ -1,4 +1,4 @@
-"""Pages from the rows of Parquet files."""
+"""Reads pages from the rows of Parquet files."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ BATCH_BYTES = 16 << 20
 
 
 def row_ranges(file: BinaryIO, name: str, size: int, config: CurateConfig) -> list[tuple[int, int, int]]:
-    """(first row, row behind the last, bytes) of runs of row groups of about ``size`` bytes.
+    """Return the first row, the end, and the bytes of runs of row groups of about ``size`` bytes.
 
     Raises:
-        InputError: the column with the text is missing or holds no text, or there are no rows.
+        InputError: The column with the text is missing or not text, or there are no rows.
     """
     parquet = pq.ParquetFile(file)
     present = parquet.schema_arrow.names
@@ -50,7 +50,7 @@ def row_ranges(file: BinaryIO, name: str, size: int, config: CurateConfig) -> li
 
 
 def read_parquet(file: BinaryIO, name: str, reach: Reach, config: CurateConfig) -> Iterator[Page]:
-    """A page for each row of ``reach``, numbered by row. The rows of a damaged row group are damaged_record each."""
+    """Yield a page for each row of ``reach``, numbered by row. Each row of a damaged row group is a damaged_record."""
     parquet = pq.ParquetFile(file)
     columns = [
         c for c in (config.text_column, config.url_column, config.date_column) if c in parquet.schema_arrow.names

@@ -1,4 +1,4 @@
-"""Pages from plain text files: a document each."""
+"""Reads pages from plain text files, one per file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from herdlm.curate.sources.reach import Reach
 
 
 def read_text(file: BinaryIO, name: str, reach: Reach, config: CurateConfig) -> Iterator[Page]:
-    """The one page of a text file, number 0; its address is the file's path."""
+    """Yield the only page of a text file, number 0. Its address is the file's path."""
     payload = file.read(config.max_page_bytes + 1)
     reach.at = len(payload)
     fault = TOO_LARGE if len(payload) > config.max_page_bytes else None

@@ -1,4 +1,4 @@
-"""The part of a file that a reader is to read, and how far it got."""
+"""The range of a file that a reader reads, and how far it got."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Reach:
-    """A reader gives the records that start in [``begin``, ``end``); ``end`` may lie far behind the file's end.
+    """A reader yields the records that start in [``begin``, ``end``); ``end`` can be beyond the end of the file.
 
-    Where a range begins within a record, its reader looks for the next record's start. Text that looks like one (a
-    crawl within a crawl) can mislead it. So each reader says where its ``first`` record starts and, having read in
-    order, where the ``next`` one behind its range does: two neighbours agree, or the second is told the place
-    (``known``).
+    If a range begins within a record, its reader searches for the start of the next one. Text that looks like a record
+    (a crawl within a crawl) can mislead it. So each reader reports where its ``first`` record starts and, having read
+    in order, where the ``next`` one after its range does. If two neighbors disagree, the second is repeated with the
+    right start (``known``).
 
-    Args:
-        known: a record is known to start at ``begin``.
-        first: set by the reader; None where no record starts in the file from ``begin`` on.
-        next: set by the reader; None where no record follows.
-        lost: set by the reader: damage took it to the end of the file, so records may follow all the same.
-        at: set by the reader: where it is, for showing progress.
+    Attributes:
+        known: A record is known to start at ``begin``.
+        first: Set by the reader. None if no record starts in the file from ``begin`` on.
+        next: Set by the reader. None if no record follows.
+        lost: Set by the reader: damage took it to the end of the file, so records can follow nevertheless.
+        at: Set by the reader: where it is, to show progress.
     """
 
     begin: int

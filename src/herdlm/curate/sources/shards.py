@@ -1,8 +1,8 @@
-"""Divides source files into shards: ranges that are read on their own, in an order that never changes.
+"""Divides source files into shards: ranges that are read independently, in a fixed order.
 
-The plan follows from the files and ``shard_megabytes`` alone, never from who does the work. A page's row number packs
-the number of its file and its own number in the file, so it is the same under any plan, and a shard's rows are one
-range of numbers: ``row = file << NUMBER_BITS | number``.
+The plan depends only on the files and ``shard_megabytes``, and not on who does the work. A page's row number combines
+the number of its file and its number in the file, so it is the same under any plan, and a shard's rows are a range:
+``row = file << NUMBER_BITS | number``.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ import pyarrow as pa
 
 from herdlm.base.errors import InputError
 from herdlm.curate.config import CurateConfig
-from herdlm.curate.sources import jsonl, parquet, plain_text, source_code, warc
-from herdlm.curate.sources.find import SourceFile, one_line
-from herdlm.curate.sources.page import Page
-from herdlm.curate.sources.reach import Reach
+from herdlm.curate.sources import jsonl, parquet, source_code
+from herdlm.curate.sources.file import SourceFile, unreadable
 
 NUMBER_BITS = 40
 MAX_FILES = 1 << (63 - NUMBER_BITS)
@@ -27,14 +25,14 @@ MAX_NUMBER = (1 << NUMBER_BITS) - 1
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """The pages of a file whose numbers lie in [``begin``, ``end``).
+    """The pages of a file whose numbers are in [``begin``, ``end``).
 
-    Args:
-        number: of the shard, in the order of all shards.
-        file_number: of the file, in the order of all files.
-        bytes: of the file that fall to this shard, for showing progress.
-        start: where its first record is known to start; None where that has to be found out.
-        members: for a folder of source code, the paths of its files in it, from number ``begin`` on.
+    Attributes:
+        number: The shard's place in the order of all shards.
+        file_number: The file's place in the order of all files.
+        bytes: The shard's part of the file, to show progress.
+        start: Where its first record is known to start, or None.
+        members: For a folder of source code, the paths of its files, from number ``begin`` on.
     """
 
     number: int
@@ -48,7 +46,7 @@ class Shard:
 
     @property
     def rows(self) -> tuple[int, int]:
-        """The first row number that can be this shard's, and the first behind them."""
+        """The range of row numbers that this shard can have."""
         base = self.file_number << NUMBER_BITS
         return base + self.begin, base + self.end
 
@@ -57,10 +55,10 @@ class Shard:
 
 
 def plan_shards(files: Sequence[SourceFile], config: CurateConfig) -> list[Shard]:
-    """The shards of all files, in order.
+    """Return the shards of all files, in order.
 
     Raises:
-        InputError: there are too many files, or a Parquet file or folder cannot be looked into.
+        InputError: There are too many files, or a Parquet file or folder cannot be read.
     """
     if len(files) > MAX_FILES:
         raise InputError(f"{len(files):,} source files are more than {MAX_FILES:,}", "Curate them in parts")
@@ -73,7 +71,7 @@ def plan_shards(files: Sequence[SourceFile], config: CurateConfig) -> list[Shard
 
 
 def _divide(file: SourceFile, size: int, config: CurateConfig) -> Iterator[tuple[int, int, int, tuple[str, ...]]]:
-    """(begin, end, bytes, members) of a file's shards; the last one reaches to the largest number there can be."""
+    """Yield (begin, end, bytes, members) of a file's shards. The last one ends at the largest possible number."""
     if file.format == "parquet":
         for begin, end, share in _row_ranges(file, size, config):
             yield begin, end, share, ()
@@ -96,47 +94,14 @@ def _row_ranges(file: SourceFile, size: int, config: CurateConfig) -> list[tuple
         with file.open() as opened:
             return parquet.row_ranges(opened, file.path, size, config)
     except (pa.ArrowInvalid, OSError) as error:
-        raise _unreadable(file, error) from error
-
-
-def read_shard(shard: Shard, reach: Reach, config: CurateConfig) -> Iterator[Page]:
-    """The pages of a shard, in order.
-
-    Raises:
-        InputError: the file is not of its format, or does not exist any more.
-    """
-    file = shard.file
-    if shard.start == shard.end:
-        return  # the record before it reaches to the end of the file
-    if file.format == "code":
-        yield from source_code.read_tree(file, shard.begin, shard.members, reach, config)
-        return
-    try:
-        with file.open() as opened:
-            if file.format == "warc":
-                yield from warc.read_warc(opened, file.path, reach, config)
-            elif file.format == "jsonl":
-                yield from jsonl.read_jsonl(opened, file.path, reach, config)
-            elif file.format == "parquet":
-                yield from parquet.read_parquet(opened, file.path, reach, config)
-            else:
-                yield from plain_text.read_text(opened, file.path, reach, config)
-    except FileNotFoundError as error:
-        raise InputError(f"source {file.path} does not exist any more", "Check the path or address") from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise _unreadable(file, error) from error
-
-
-def _unreadable(file: SourceFile, error: BaseException) -> InputError:
-    remedy = "Check that it is whole and of that format"
-    return InputError(f"source {file.path} cannot be read as {file.format}: {one_line(error)}", remedy)
+        raise unreadable(file, error) from error
 
 
 def check_pages(file: SourceFile, pages: int, usable: int, config: CurateConfig) -> None:
-    """Check what a whole file gave: ``pages``, of them ``usable`` without a fault.
+    """Check what a whole file gave: ``pages``, of which ``usable`` have no fault.
 
     Raises:
-        InputError: it holds no page of the kind its format promises.
+        InputError: It has no page of the kind that its format promises.
     """
     if file.format == "warc" and not pages:
         raise InputError(

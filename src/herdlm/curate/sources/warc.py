@@ -1,4 +1,4 @@
-"""Pages from WARC files (ISO 28500), plain or gzipped. Damage costs the records it touches and is told as a fault."""
+"""Reads pages from WARC files (ISO 28500), plain or gzipped. Damage costs the records it touches, which get a fault."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ START = b"WARC/"
 
 
 def read_warc(file: BinaryIO, name: str, reach: Reach, config: CurateConfig) -> Iterator[Page]:
-    """The pages of the ``response`` records that start in ``reach``, in their order; other records are passed over.
+    """Yield the pages of the ``response`` records that start in ``reach``, in order. Other records are skipped.
 
-    A page's number is its record's offset in the file; of records that share a gzip member, those after the first are
-    numbered on. A page that cannot be used carries a ``fault``: damaged_record, cut_off, not_http, http_status,
+    A page's number is its record's offset in the file. If records share a gzip member, those after the first get
+    successive numbers. A page that cannot be used has a ``fault``: damaged_record, cut_off, not_http, http_status,
     not_html, truncated_page or too_large.
 
     Raises:
@@ -67,7 +67,7 @@ def _read_gzipped(file: BinaryIO, name: str, reach: Reach, config: CurateConfig)
     while offset is not None and offset < reach.end:
         start = offset
         try:
-            # A whole member that is shorter than its record says was not cut: the record is wrong.
+            # If a complete member is shorter than its record states, the record is damaged, not cut off.
             for frame in frames(members.read, 0, limit, short=DAMAGED):
                 reach.at = last = max(last + 1, start)
                 if (page := _page(frame, last, config)) is not None:
@@ -82,7 +82,7 @@ def _read_gzipped(file: BinaryIO, name: str, reach: Reach, config: CurateConfig)
 
 
 def _refuse_other_content(file: BinaryIO, name: str) -> None:
-    """Raise if the file's first member is whole and no WARC; a damaged one may yet be followed by others."""
+    """Raise if the file's first member is complete and not WARC. After a damaged one, others can follow."""
     file.seek(0)
     try:
         plain = GzipMembers(file).read(8)
@@ -103,7 +103,7 @@ def _not_warc(name: str, start: bytes) -> InputError:
 
 
 def _page(frame: Frame, number: int, config: CurateConfig) -> Page | None:
-    """The page of a record, None where the record is of another kind."""
+    """Return the page of a record, or None if the record is of another type."""
     kind = frame.header(b"WARC-Type")
     if kind and kind != "response":
         return None
@@ -115,7 +115,7 @@ def _page(frame: Frame, number: int, config: CurateConfig) -> Page | None:
     if config.verify_digests and not _digest_holds(frame.block, frame.header(b"WARC-Block-Digest")):
         return Page(number, frame.block, url, date, fault=DAMAGED)
     try:
-        # The parser is a compiled one: what it makes of hostile bytes is caught whatever it is.
+        # The parser is compiled code, so anything that it raises on hostile bytes is caught.
         record = next(iter(ArchiveIterator(io.BytesIO(frame.whole()), parse_http=False, stream_detect=False)))
         record.parse_http(auto_decode="all")
         payload = record.reader.read(config.max_page_bytes + 1)
@@ -139,7 +139,7 @@ def _fault(record: WarcRecord, frame: Frame, payload: bytes, config: CurateConfi
 
 
 def _digest_holds(block: bytes, digest: str) -> bool:
-    """Whether a block has the SHA-1 its record states; other kinds of digest are not checked."""
+    """Return whether a block has the SHA-1 that its record states. Other digests are not checked."""
     algorithm, _, value = digest.partition(":")
     if algorithm.lower() != "sha1" or len(value) != BASE32_SHA1_CHARS:
         return True

@@ -1,1 +1,1 @@
-"""The steps of curation, one file each. A step is a pure function on a batch; ``contents.py`` lists them in order."""
+"""The steps of curation. Each file or folder is a step: its rule, its keys, its adapter. ``contents.py`` lists them."""

@@ -1,8 +1,8 @@
-"""Words of sexual content, by language: a page full of them is of the kind that block lists of domains missed.
+"""Counts words of sexual content, by language: pages full of them are what block lists of domains missed.
 
-The lists are ours and short on purpose: explicit words that adult sites are full of and other pages next to never use.
-Words with a common second meaning are mostly left out, and one word never drops a page: counts per page decide (Llama
-3, section 3.1.1). English words count in every language, because adult sites everywhere use them.
+The lists are our own and deliberately short: explicit words that adult sites are full of and other pages almost never
+use. Words with a common second meaning are mostly left out, and a single word never drops a page, since counts per page
+decide (Llama 3, section 3.1.1). English words count in every language, because adult sites everywhere use them.
 """
 
 # ruff: noqa: RUF001
@@ -62,7 +62,7 @@ DIRTY_WORDS: dict[str, frozenset[str]] = {
         "zh": "成人视频 色情 做爱 无码 巨乳 口交 自慰 肛交 淫水 鸡巴 裸聊 三级片 色情片 成人影片 淫荡",
     }.items()
 }
-# Scripts without spaces, and Korean with its glued particles: terms of two characters or more are looked for anywhere
+# Scripts without spaces, and Korean, which attaches particles to words: terms of two characters or more match anywhere
 ANYWHERE = frozenset({"ja", "ko", "th", "zh"})
 _SPLIT = bytes(byte if byte >= 0x80 or chr(byte).isalnum() else 0x20 for byte in range(256))
 _PUNCTUATION = "\u201c\u201d\u201e\u2018\u2019«»\u2026\u2013\u2014¡¿·•،؛؟。、\uff01\uff1f\uff08\uff09"
@@ -80,13 +80,13 @@ class DirtyWords(PageStep):
 
 
 def dirty_words(text: str, language: str, words: Words | None = None) -> int:
-    """How many words of ``text`` are in the language's list or the English one. Whole words count, not parts of words.
+    """Return how many words of ``text`` are in the list of its language or the English one.
 
-    In the languages of ``ANYWHERE`` the terms of their own list are found wherever they stand. ``words`` are the
-    text's, where they are at hand.
+    Whole words count. In the languages of ``ANYWHERE``, the terms of their own list count wherever they occur.
+    ``words`` are those of the text, if available.
     """
     words = words or Words(text)
-    # What separates words here separates them there: a listed word is a normalised one, too
+    # A listed word is also a normalized one, since the same characters separate both
     count = 0 if _listed(language).isdisjoint(words.vocabulary) else _count(text, language)
     if language in ANYWHERE:
         count += sum(map(_without_punctuation(text).count, DIRTY_WORDS[language]))

@@ -1,33 +1,33 @@
-"""Rules that tell running text from what a crawl is otherwise full of: navigation, tables, listings, spam.
+"""Drops pages that are not running text: navigation, tables, listings, spam.
 
 Origins: [G] the quality rules and [R] the repetition rules of Gopher (Rae et al. 2021, arXiv 2112.11446, appendix
 A.1.1); [C] C4 (Raffel et al. 2020, arXiv 1910.10683, section 2.2); [F] FineWeb (Penedo et al. 2024, arXiv 2406.17557,
-section 3.6); [L] Llama 3 (Llama team 2024, arXiv 2407.21783, section 3.1.1). Thresholds are ``HeuristicsConfig``'s; its
-defaults are theirs. They were chosen for English: word lengths are scaled by how long a language's words are, stop
-words and ends of sentences are the language's own (``stopwords.py``, ``orthography.py``).
+section 3.6); [L] Llama 3 (Llama team 2024, arXiv 2407.21783, section 3.1.1). The default thresholds are
+theirs. They were chosen for English, so word lengths are scaled to each language, and stop words and ends of sentences
+are the language's own (``stopwords.py``, ``orthography.py``).
 
-Programs have short lines, few stop words and as many symbols as words; formulas have words of one letter. A rule that
-such a text breaks by its nature is switched off for its domain, or given room; all others hold as they are, so that a
-page of navigation does not become a corpus because it looks like code.
+Programs have short lines, few stop words and as many symbols as words; formulas have words of one letter. Rules that
+such texts break by nature are turned off or relaxed for code and mathematics. All others apply unchanged, so that
+navigation does not pass because it looks like code.
 
 ============================== ======================= ============ ================================================
 key                            code                    mathematics  why
 ============================== ======================= ============ ================================================
 min_mean_word_chars            off                     off          operators and variables are words of one character
-max_mean_word_chars            at most 40              as it is     dotted names and calls are one word
+max_mean_word_chars            at most 40              unchanged    dotted names and calls are one word
 min_alphabetic_words           at least 0.3            at least 0.4 operators, brackets and numbers stand alone
-max_symbols_per_word           off                     as it is     comments, directives and prompts begin with #
-min_stop_words                 at least 1              as it is     a function without prose has no two of them
+max_symbols_per_word           off                     unchanged    comments, directives and prompts begin with #
+min_stop_words                 at least 1              unchanged    a function without prose has no two of them
 min_terminal_lines             off                     off          statements and equations do not end as sentences do
 max_short_lines                off                     at most 0.9  lines are short
 max_lines_per_word             at most 0.6             at most 0.5  lines have few words
-max_duplicate_lines            at most 0.5             as it is     closing brackets and returns repeat
-max_duplicate_line_chars       at most 0.3             as it is
+max_duplicate_lines            at most 0.5             unchanged    closing brackets and returns repeat
+max_duplicate_line_chars       at most 0.3             unchanged
 max_top_ngram_chars            1.5 times               1.5 times    idioms and steps of a derivation repeat
 max_duplicate_ngram_chars      2 times                 1.5 times
 ============================== ======================= ============ ================================================
 
-"At most" and "at least" relax: a threshold that is already more lenient stays.
+"At most" and "at least" only relax: a threshold that is already more lenient stays.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ from herdlm.curate.words import Words
 
 BULLETS = tuple("•‣◦▪■●○·-*\u2013")
 ELLIPSES = ("...", "…", "[...]", "[…]")
-ELLIPSIS_ENDS = ".…]"  # what those end with
+ELLIPSIS_ENDS = ".…]"  # their last characters
 PLACEHOLDERS = ("lorem ipsum", "Lorem ipsum", "Lorem Ipsum", "LOREM IPSUM")
 TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
@@ -75,13 +75,13 @@ class HeuristicsConfig(Section):
 
     min_words: int = Field(50, ge=0)
     max_words: int = Field(100_000, ge=1)
-    min_mean_word_chars: float = Field(3.0, ge=0, description="of English; other languages' scaled")
-    max_mean_word_chars: float = Field(10.0, gt=0, description="of English; other languages' scaled")
-    min_stop_words: int = Field(2, ge=0, description="different stop words of the page's own language")
+    min_mean_word_chars: float = Field(3.0, ge=0, description="for English; scaled for other languages")
+    max_mean_word_chars: float = Field(10.0, gt=0, description="for English; scaled for other languages")
+    min_stop_words: int = Field(2, ge=0, description="different stop words of the page's language")
     min_sentences: int = Field(3, ge=0, description="ends of sentences")
     drop_curly_brackets: bool = Field(False, description="as C4 does; it drops pages with code")
     min_alphabetic_words: float = Field(0.8, ge=0, le=1, description="share of words with a letter in them")
-    max_symbols_per_word: float = Field(0.1, ge=0, description="'#' and ellipses, each, per word")
+    max_symbols_per_word: float = Field(0.1, ge=0, description="'#' or ellipses per word")
     max_bullet_lines: float = Field(0.9, ge=0, le=1)
     max_ellipsis_lines: float = Field(0.3, ge=0, le=1)
     min_terminal_lines: float = Field(0.12, ge=0, le=1, description="share of lines that end as sentences do")
@@ -93,13 +93,13 @@ class HeuristicsConfig(Section):
     max_duplicate_paragraphs: float = Field(0.3, ge=0, le=1)
     max_duplicate_paragraph_chars: float = Field(0.2, ge=0, le=1)
     max_top_ngram_chars: tuple[float, float, float] = Field(
-        (0.20, 0.18, 0.16), description="share of the text in its commonest word 2-, 3- and 4-gram"
+        (0.20, 0.18, 0.16), description="share of the text in its most common word 2-, 3- and 4-gram"
     )
     max_duplicate_ngram_chars: tuple[float, float, float, float, float, float] = Field(
         (0.15, 0.14, 0.13, 0.12, 0.11, 0.10), description="share of the text in repeated word 5- to 10-grams"
     )
     max_dirty_words: float = Field(0.01, ge=0, le=1, description="share of the words; 1 turns the rule off")
-    min_dirty_words: int = Field(3, ge=1, description="fewer never drop a page")
+    min_dirty_words: int = Field(3, ge=1, description="pages with fewer are kept")
 
     @model_validator(mode="after")
     def _some_length_is_allowed(self) -> HeuristicsConfig:
@@ -121,9 +121,9 @@ class Heuristics(PageStep):
 
 
 def check_text(text: str, language: str, config: HeuristicsConfig, words: Words | None = None) -> str | None:
-    """None to keep a text, or the name of the first rule it breaks; cheap rules are asked first.
+    """Return the first rule that a text breaks, or None. Cheap rules are checked first.
 
-    ``words`` are the text's, where they are at hand.
+    ``words`` are those of the text, if available.
     """
     words = words or Words(text)
     rules = chain(
@@ -152,7 +152,7 @@ def _word_rules(text: str, words: Words, language: str, config: HeuristicsConfig
 
 
 def _lacks_letters(words: Words, least: float) -> bool:
-    """Whether fewer than ``least`` words have a letter in them; most that do begin with one."""
+    """Return whether fewer than ``least`` words have a letter. Most that do begin with one."""
     first = [word[0].isalpha() for word in words.unique]
     if int(words.often[first].sum()) >= least:
         return False
@@ -160,7 +160,7 @@ def _lacks_letters(words: Words, least: float) -> bool:
 
 
 def _lacks_stop_words(words: Words, language: str, least: int) -> bool:
-    """Whether a text has fewer than ``least`` different stop words; never where the language has no table."""
+    """Return whether a text has fewer than ``least`` different stop words, or False if its language has no list."""
     stop_words = STOP_WORDS.get(language)
     if stop_words is None or sum(map(words.unique.__contains__, stop_words)) >= least:
         return False
@@ -196,7 +196,7 @@ _line_ends = cache(line_ends)
 
 
 def _repeated(parts: Sequence[str]) -> tuple[int, int]:
-    """How many parts repeat an earlier one, and how many characters they have."""
+    """Return how many parts repeat an earlier one, and how many characters they have."""
     if len(set(parts)) == len(parts):
         return 0, 0
     extra = {part: count - 1 for part, count in Counter(parts).items() if count > 1}
@@ -213,7 +213,7 @@ def _repetition_rules(words: Words, language: str, config: HeuristicsConfig) -> 
         covered = grams.duplicate_chars(n * size)
         yield f"duplicate_{n}_grams", covered > shares[i] * words.chars  # [R]
         if covered <= min(shares[i:]) * words.chars:
-            return  # what longer n-grams cover, shorter ones cover too
+            return  # shorter n-grams cover whatever longer ones do
 
 
 def _vocabulary_rules(text: str, words: Words, language: str, config: HeuristicsConfig) -> Iterator[tuple[str, bool]]:
@@ -266,7 +266,7 @@ RELAXED: Mapping[str, Mapping[str, Relax]] = {
 
 
 def heuristics_for(domain: str, config: HeuristicsConfig) -> HeuristicsConfig:
-    """The thresholds that hold for a domain: ``config``, relaxed where the table above says so."""
+    """Return the thresholds for a domain: ``config``, relaxed as in the table above."""
     relaxed = RELAXED.get(domain, {})
     changes = {key: relax(getattr(config, key)) for key, relax in relaxed.items()}
     return type(config).model_validate(config.model_dump() | changes)

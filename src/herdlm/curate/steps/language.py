@@ -1,9 +1,9 @@
-"""Which language a page is written in, judged by its text alone: what a page declares is often wrong.
+"""Identifies the language of a page by its text alone, since what a page declares is often wrong.
 
-Untranslated pages of a translated site declare the translation's language, and manuals mix prose with code; so
-stretches from all over the text are judged together. Scripts that one language alone writes are decided by counting
-letters, all else by fastText's lid.176 (Joulin et al. 2016, arXiv 1607.01759: a linear model over hashed character
-n-grams), which knows 176 languages and stands in ``models/``.
+Untranslated pages of a translated site declare the language of the translation, and manuals mix prose with code, so
+excerpts from all over the text are judged together. Scripts that only one language uses are decided by counting
+letters, all others by fastText's lid.176 (Joulin et al. 2016, arXiv 1607.01759: a linear model over hashed character
+n-grams), which knows 176 languages.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from herdlm.curate.step import PageStep
 
 MODEL = Path(__file__).parents[1] / "models" / "lid.176.ftz"
 MODEL_SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
-STRETCHES = 10
-STRETCH_CHARS = 60
-MIN_SCRIPT_SHARE = 0.5  # of the letters, for a script to decide
-MIN_KANA_SHARE = 0.1  # of Kana and Han together, for Japanese; Chinese pages quote less of it
+EXCERPTS = 10
+EXCERPT_CHARS = 60
+MIN_SCRIPT_SHARE = 0.5  # of the letters, from which a script decides
+MIN_KANA_SHARE = 0.1  # of Kana and Han together, from which a page is Japanese; Chinese pages quote less
 
-# Languages so close to another one that even pure text is given to both: on translated manuals 34% of Norwegian pages
-# and 20% of Indonesian ones score below 0.65, at most 12% of any other language's (Croatian, with three pages, apart)
+# Languages so close to another that even pure text scores for both: on translated manuals, 34% of Norwegian pages and
+# 20% of Indonesian ones score below 0.65, but at most 12% of any other language (except Croatian, with three pages)
 CLOSE = frozenset({"bs", "da", "gl", "hr", "id", "ms", "nn", "no", "sh", "sr"})
 CLOSE_SHARE = 0.8
 
 _LABEL = "__label__"
 _LETTER = re.compile(r"[^\W\d_]")
-# Scripts that one language alone (of those the model knows) is written in, by their blocks of code points
+# Scripts that only one of the model's languages uses, by their blocks of code points
 _SCRIPTS = {
     "el": ((0x370, 0x3FF), (0x1F00, 0x1FFF)),
     "hy": ((0x530, 0x58F),),
@@ -79,9 +79,9 @@ class LanguageConfig(Section):
     """Which languages to keep, and how certain their identification must be."""
 
     keep: tuple[str, ...] = Field(
-        ("en", "de", "fr", "es"), min_length=1, description="codes to keep, ISO 639-1 where there is one"
+        ("en", "de", "fr", "es"), min_length=1, description="codes, ISO 639-1 where there is one"
     )
-    min_score: float = Field(0.5, ge=0, le=1, description="languages with close neighbors: 0.8 times this")
+    min_score: float = Field(0.5, ge=0, le=1, description="0.8 times this for languages with close neighbors")
     thresholds: dict[str, float] = Field({}, description="by language, in place of min_score")
 
     @field_validator("keep")
@@ -131,10 +131,10 @@ _SCRIPT = _script_table()
 
 @cache
 def _model() -> Any:
-    """lid.176, checked before fastText parses it.
+    """Load lid.176, after checking its hash.
 
     Raises:
-        InputError: the file is missing or is another one, or fasttext-predict is not installed.
+        InputError: The file is missing or different, or fasttext-predict is not installed.
     """
     try:
         content = MODEL.read_bytes()
@@ -152,21 +152,19 @@ def _model() -> Any:
 
 
 def sample(text: str) -> str:
-    """``STRETCHES`` stretches of ``STRETCH_CHARS`` characters from all over a text, joined; short texts whole."""
-    if len(text) <= STRETCHES * STRETCH_CHARS:
+    """Return ``EXCERPTS`` excerpts of ``EXCERPT_CHARS`` characters from all over a text, joined, or a short text."""
+    if len(text) <= EXCERPTS * EXCERPT_CHARS:
         return text
-    step = (len(text) - STRETCH_CHARS) / (STRETCHES - 1)
-    starts = [round(i * step) for i in range(STRETCHES)]
-    return " ".join([text[start : start + STRETCH_CHARS] for start in starts])
+    step = (len(text) - EXCERPT_CHARS) / (EXCERPTS - 1)
+    starts = [round(i * step) for i in range(EXCERPTS)]
+    return " ".join([text[start : start + EXCERPT_CHARS] for start in starts])
 
 
 def identify(text: str) -> tuple[str, float]:
-    """The code of a text's language, one of ``orthography.LANGUAGES``, and a score in [0, 1].
+    """Return the code of a text's language, one of ``orthography.LANGUAGES``, and a score in [0, 1].
 
-    Without letters the answer is ("", 0.0).
-
-    The score is the share of letters in the language's script, where that decides, else the model's
-    probability.
+    The score is the share of letters in the language's script, if that decides, else the model's probability. A text
+    without letters gives ("", 0.0).
     """
     piece = sample(text)
     if not piece.isascii():
@@ -181,13 +179,13 @@ def identify(text: str) -> tuple[str, float]:
 
 
 def _by_script(piece: str) -> tuple[str, float]:
-    """The language whose own script most letters are in, and their share; "" where there is none."""
+    """Return the language whose own script has most of the letters, and their share, or "" and 0."""
     codes = np.frombuffer(piece.encode("utf-16-le", "surrogatepass"), np.uint16)
     counts = np.bincount(_SCRIPT[codes], minlength=_OTHER + 1)[:_OTHER]
     letters = int(counts.sum())
     if counts[_JA] > MIN_KANA_SHARE * (counts[_JA] + counts[_HAN]):
         counts[_JA] += counts[_HAN]
-    counts[_HAN] = counts[-1] = 0  # shared by languages
+    counts[_HAN] = counts[-1] = 0  # used by several languages
     best = int(counts.argmax())
     if letters == 0 or counts[best] < MIN_SCRIPT_SHARE * letters:
         return "", 0.0
@@ -195,13 +193,13 @@ def _by_script(piece: str) -> tuple[str, float]:
 
 
 def check_language(language: str, score: float, config: LanguageConfig) -> str | None:
-    """None to keep a page, or why not: other_language, uncertain_language (a score below the language's threshold)."""
+    """Return the reason to drop a page, ``other_language`` or ``uncertain_language`` (a low score), or None."""
     if language not in config.keep:
         return "other_language"
     return "uncertain_language" if score < threshold(language, config) else None
 
 
 def threshold(language: str, config: LanguageConfig) -> float:
-    """The recipe's own threshold for a language, else the common one, lower where neighbours share the probability."""
+    """Return a language's threshold: its own, or the common one, which is lower for languages with close neighbors."""
     usual = config.min_score * (CLOSE_SHARE if language in CLOSE else 1.0)
     return config.thresholds.get(language, usual)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 UNDATED = np.iinfo(np.int64).min
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LENGTHS = {4: "%Y", 7: "%Y-%m", 14: "%Y%m%d%H%M%S"}  # WARC 1.1 allows years and months; indexes of crawls the last
+_LENGTHS = {4: "%Y", 7: "%Y-%m", 14: "%Y%m%d%H%M%S"}  # as in WARC 1.1, and in crawl indexes
 
 
 DATED = np.dtype([*RECORD.descr, ("time", "<i8")])
@@ -40,9 +40,9 @@ class OlderVersions(CorpusStep):
 
 
 def parse_date(text: str) -> int:
-    """Microseconds since 1970 of a WARC-Date or another form of ISO 8601, or ``UNDATED`` where it is none.
+    """Return the microseconds since 1970 of a WARC-Date or another form of ISO 8601, or ``UNDATED`` if it is neither.
 
-    A time without a zone is in UTC; of a year, month or day its beginning is meant.
+    Times without a zone are in UTC. A year, month or day stands for its start.
     """
     text = text.strip()
     try:
@@ -54,10 +54,10 @@ def parse_date(text: str) -> int:
 
 
 def newest(keys: NDArray[np.uint64], times: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Pairs (row, newest) (P, 2), ascending: each row of which a newer version is among them, with the newest one.
+    """Return pairs (row, newest) (P, 2), ascending: each row that has a newer version, with its newest one.
 
-    Takes the key (its address), time (:func:`parse_date`) and row of N pages in any order. An undated page is older
-    than any other; of equal times the last row is the newest, being fetched last.
+    Takes the key (of the address), time (:func:`parse_date`) and row of N pages in any order. An undated page is older
+    than any other. Of equal times, the last row is the newest, since it was fetched last.
     """
     order = np.lexsort((rows, times, keys))
     keys, rows = keys[order], rows[order]
@@ -70,6 +70,6 @@ def newest(keys: NDArray[np.uint64], times: NDArray[np.int64], rows: NDArray[np.
 
 
 def older_versions(keys: NDArray[np.uint64], dates: Sequence[str], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The rows, ascending, of which a newer version is among them, by the dates as sources give them."""
+    """Return the rows, ascending, that have a newer version, by dates as sources give them."""
     times = np.fromiter(map(parse_date, dates), np.int64, len(dates))
     return newest(keys, times, rows)[:, 0]

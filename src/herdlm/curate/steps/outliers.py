@@ -1,8 +1,8 @@
-"""How far a document's words are from the corpus's: the Kullback-Leibler divergence of their distributions.
+"""Drops documents whose words are far from the corpus's, by the Kullback-Leibler divergence of their distributions.
 
-Documents full of words that hardly occur elsewhere (identifiers, scrambled text, another language's text) are outliers
-that other rules pass (Llama 3, arXiv 2407.21783, section 3.1.1). Words are lower-cased and hashed into buckets; a
-language's counts over its documents are the reference. Counts of shards add up to those of the corpus.
+Documents full of rare words (identifiers, scrambled text, text in another language) are outliers that pass other rules
+(Llama 3, arXiv 2407.21783, section 3.1.1). Words are lower-cased and hashed into buckets. The reference is the counts
+over a language's documents. Counts of shards are added.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from herdlm.curate.step import DocumentStep
 from herdlm.curate.words import Words
 
 BUCKETS = 1 << 16
-REMEMBERED_WORDS = 1 << 17  # about 20 MB a process
+CACHED_WORDS = 1 << 17  # about 20 MB per process
 
 
 class OutliersConfig(Section):
@@ -60,7 +60,7 @@ def words_file(pages: Path) -> Path:
 
 class _Buckets(dict[str, int]):
     def __missing__(self, word: str) -> int:
-        if len(self) >= REMEMBERED_WORDS:
+        if len(self) >= CACHED_WORDS:
             self.clear()
         self[word] = bucket = zlib.crc32(word.encode("utf-8", "replace")) % BUCKETS
         return bucket
@@ -70,14 +70,14 @@ _buckets = _Buckets()
 
 
 def count_words(words: Words) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The buckets of a text's different words and how often each occurs: two int64[M]; a bucket may be there twice."""
+    """Return the buckets of a text's different words and how often each occurs, two int64[M]. Buckets can repeat."""
     lowered = words.lowered
     return np.fromiter(map(_buckets.__getitem__, lowered), np.int64, len(lowered)), words.often
 
 
 @dataclass
 class WordCounts:
-    """Counts by language, int64[BUCKETS] each, of the documents added. ``a + b`` counts what both counted."""
+    """Counts by language over documents, int64[BUCKETS] each. ``a + b`` adds the counts."""
 
     by_language: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
@@ -95,16 +95,16 @@ class WordCounts:
         )
 
     def write(self, path: Path) -> None:
-        """As a NumPy archive, one array per language; the same counts give the same bytes."""
+        """Write a NumPy archive with an array for each language. The same counts give the same bytes."""
         with path.open("wb") as file:
             np.savez(file, **{name: self.by_language[name] for name in sorted(self.by_language)})  # type: ignore[arg-type]
 
     @classmethod
     def read(cls, path: Path) -> WordCounts:
-        """What ``write`` wrote.
+        """Read what ``write`` wrote.
 
         Raises:
-            DamagedError: the file is missing, is no such archive, or holds anything but counts.
+            DamagedError: The file is missing, or is not an archive of counts.
         """
         try:
             with np.load(path, allow_pickle=False) as archive:
@@ -113,12 +113,12 @@ class WordCounts:
             raise DamagedError(f"{path} cannot be read as word counts: {error}", "Run the curation again") from error
         for name, array in counts.items():
             if array.shape != (BUCKETS,) or array.dtype != np.int64 or array.min() < 0:
-                raise DamagedError(f"{path}: {name} is no array of {BUCKETS} counts", "Run the curation again")
+                raise DamagedError(f"{path}: {name} is not an array of {BUCKETS} counts", "Run the curation again")
         return cls(counts)
 
 
 class Reference:
-    """The distribution of a language's words over the corpus, with ``prior`` words spread evenly over all buckets."""
+    """The distribution of a language's words in the corpus, with ``prior`` words spread evenly over all buckets."""
 
     def __init__(self, counts: NDArray[np.int64], prior: float = BUCKETS / 16) -> None:
         self.words = int(counts.sum())
@@ -127,17 +127,17 @@ class Reference:
 
 
 def references(counts: WordCounts, config: OutliersConfig) -> dict[str, Reference]:
-    """The references of the languages with enough words; documents of the others are not measured."""
+    """Return the references of the languages with enough words. Documents of the others are not measured."""
     found = {name: Reference(array) for name, array in sorted(counts.by_language.items())}
     return {name: reference for name, reference in found.items() if reference.words >= config.min_reference_words}
 
 
 def divergence(text: str, reference: Reference, prior_words: int = 500) -> float:
-    """KL(document || corpus) in bits: 0 for a text like the corpus, higher the more outlying its words are.
+    """Return KL(document || corpus) in bits: 0 for a text like the corpus, more the more outlying its words are.
 
     The document's distribution is shrunk towards the corpus's q by m = ``prior_words`` words of it, (c + m q) / (n + m)
-    for counts c of n words: else every short text would be an outlier for the words it has no room for. Buckets that
-    the document does not touch are summed in closed form.
+    for counts c of n words. Otherwise, every short text would be an outlier for the words it has no room for. Buckets
+    that the document does not use are summed in closed form.
     """
     buckets, counts = count_words(Words(text))
     n = int(counts.sum())
@@ -147,7 +147,7 @@ def divergence(text: str, reference: Reference, prior_words: int = 500) -> float
     counts = np.bincount(places, counts)
     q = reference.shares[buckets]
     p = (counts + prior_words * q) / (n + prior_words)
-    shrunk = prior_words / (n + prior_words)  # p' / q wherever the document has no word
+    shrunk = prior_words / (n + prior_words)  # p / q of the buckets that the document does not use
     rest = shrunk * (1.0 - float(q.sum())) * float(np.log2(shrunk))
     return max(float(np.sum(p * np.log2(p / q))) + rest, 0.0)
 
@@ -155,7 +155,7 @@ def divergence(text: str, reference: Reference, prior_words: int = 500) -> float
 def check_divergence(
     text: str, language: str, corpus: Mapping[str, Reference], config: OutliersConfig
 ) -> tuple[float, str | None]:
-    """A text's divergence (0 where its language has no reference), and outlier_words or None to keep it."""
+    """Return a text's divergence (0 if its language has no reference), and ``outlier_words`` or None."""
     reference = corpus.get(language)
     if reference is None:
         return 0.0, None

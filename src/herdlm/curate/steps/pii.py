@@ -1,10 +1,10 @@
-"""Personal data and secrets in text: found by pattern and checksum, replaced by typed placeholders, counted by kind.
+"""Masks personal data and secrets: finds them by pattern and checksum, inserts placeholders, and counts them by kind.
 
-Precision comes first: a number is a card's only with a network's prefix, its length and its check digit, an account's
-only with its country's length and check digits, a phone's only in international form or behind a word that announces
-one. What documentation invents for its readers stays: addresses of the reserved domains (RFC 2606), networks set aside
-for documentation (RFC 5737, RFC 3849) or not routed at all, numbers of card networks' test cards, IBANs of the
-registry's examples, version numbers of four parts, and the keys that vendors print as examples.
+Precision comes first. A card number needs a network's prefix, its length and its check digit; an account number its
+country's length and check digits; a phone number the international form, or a word before it that announces one. What
+documentation makes up stays: addresses of reserved domains (RFC 2606), networks that are reserved for documentation
+(RFC 5737, RFC 3849) or not routed, test cards of the networks, IBANs of the registry's examples, version numbers of
+four parts, and the keys that vendors print as examples.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from herdlm.curate.words import split_words
 KINDS = ("key", "email", "iban", "card", "ip", "phone")
 PLACEHOLDERS = {kind: f"[{kind.upper()}]" for kind in KINDS}
 
-# Patterns begin with the characters they can begin with, and look behind afterwards: the scanner skips to those
+# Patterns begin with their first character, which the scanner can skip to, and look behind afterwards.
 _DOMAIN = re.compile(r"@(?:[A-Za-z0-9](?:[\w-]{0,62})\.){1,8}[A-Za-z]{2,24}(?![\w-]|\.\w)")
 _PERSON = re.compile(r"(?<![\w.+/=-])[\w.+-]{1,64}$")
 _RESERVED_DOMAIN = re.compile(
     r"@(?:.*\.)?(?:example(?:\.\w+)?|test|invalid|localhost|local|localdomain|internal|(?:my|your)\w*\.\w+|domain\.\w+)$",
     re.IGNORECASE,
 )
-# After an "@" these are files, units of systemd and the like, not domains
+# Endings of files, systemd units and the like, which are not domains after an "@"
 _NO_DOMAIN = frozenset(
     {
         "conf",
@@ -68,7 +68,7 @@ _NO_DOMAIN = frozenset(
         "yml",
     }
 )
-# Placeholders, and offices (RFC 2142) that are no person
+# Placeholders, and role accounts (RFC 2142)
 _NO_PERSON = frozenset(
     {
         "git",
@@ -100,26 +100,28 @@ _NO_PERSON = frozenset(
         "www",
     }
 )
-_LISTS = ("lists.", "list.", "groups.")  # mailing lists, by the first part of their domain
+_LISTS = ("lists.", "list.", "groups.")  # mailing lists, by the start of their domain
 
 _IPV4_INSIDE = re.compile(r"\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]")
 _IPV4 = re.compile(r"[0-9](?<![\w.-].)[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?![\w-]|[./][0-9])")
 _IPV6_INSIDE = re.compile(r":[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]")
-# All that is given to anybody begins with 2 or 3 and three more digits
+# All assigned addresses begin with 2 or 3 and three more digits
 _IPV6 = re.compile(r"[23](?<![\w:.].)[0-9A-Fa-f]{3}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{1,4}(?![\w:])")
-_IP_CUE = re.compile(r"\b(?:ip|ipv4|address|host|server|client|from|inet|login|adresse|addr)\b\W{0,3}$", re.IGNORECASE)
-_VERSION_CUE = re.compile(
+_IP_CONTEXT = re.compile(
+    r"\b(?:ip|ipv4|address|host|server|client|from|inet|login|adresse|addr)\b\W{0,3}$", re.IGNORECASE
+)
+_VERSION_CONTEXT = re.compile(
     r"(?:\bv\.?|\bver(?:sion(?:en|e|s)?|sión|são|sione|sie|ze|zione)?\.?|\brelease|\bchapter|\bsection|[<>=~^§#])\s{0,2}$",
     re.IGNORECASE,
 )
-MAX_VERSION_PART = 31  # dotted quads of parts up to this are taken for versions or section numbers
+MAX_VERSION_PART = 31  # dotted quads with parts up to this are taken for versions or section numbers
 
 _CARD = re.compile(
     r"[2-6](?<![\w.,/+=-].)(?<![0-9][ ].)"
     r"(?:[0-9]{12,18}|[0-9]{3}(?:[ -][0-9]{4}){2}[ -][0-9]{1,7}|[0-9]{3}[ -][0-9]{6}[ -][0-9]{4,5})"
     r"(?![\w-]|[ .,][0-9])"
 )
-# Bytes as capitals, digits, blanks and dashes, and others, and how a card's number looks then
+# Maps bytes to classes: capitals, digits, blanks and dashes, others. Below is what card numbers look like then.
 _SHAPE = bytes(
     ord("0" if chr(c) in "0123456789" else "A" if "A" <= chr(c) <= "Z" else " " if chr(c) in " -" else "x")
     for c in range(256)
@@ -198,17 +200,17 @@ _EXAMPLE_IBANS = frozenset(
 
 _PHONE = re.compile(r"[+(0-9](?<![\w.,:/+=#-].)\+?[0-9]?(?:[ ()./\u2011-]{0,3}[0-9]){6,14}(?![\w]|[.,:/-][0-9])")
 _PHONE_FILLERS = bytes([*b" ()./-", *range(0x80, 0x100)])
-_PHONE_CUE = re.compile(
+_PHONE_CONTEXT = re.compile(
     r"(?:\b(?:tel|telephone|t[eé]l[eé]phone|tel[eé]fono|telefone|telefon(?:nummer|as|u)?|phone|mobile|mobil|handy|"
     r"fax|t[eé]l|fon|whatsapp|puh|telefoon|тел|телефон|факс)\b|電話|电话|전화|☎|📞)[^\w\n]{0,4}(?:\w{1,8}[^\w\n]{1,3})?$",
     re.IGNORECASE,
 )
-_CUE_CHARS = 32
+_CONTEXT_CHARS = 32
 
 _PRIVATE_KEY = re.compile(
     r"-----BEGIN (?P<kind>[A-Z ]*PRIVATE KEY(?: BLOCK)?)-----[\s\S]{16,20000}?-----END (?P=kind)-----"
 )
-# A literal that must be in the text before the pattern is tried
+# Each pattern, after a literal that must be in the text for it to be tried
 _KEYS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("PRIVATE KEY", _PRIVATE_KEY),
     *(
@@ -236,14 +238,14 @@ _KEYS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ),
 )
 _VALUE = re.compile(r"[:=](?:>|=)?[ ]{0,2}[\"']?(?P<secret>[A-Za-z0-9+/_.=-]{20,200})")
-_SECRET_CUE = re.compile(
+_SECRET_CONTEXT = re.compile(
     r"(?:secret|token|passw(?:or)?d|api[_-]?key|access[_-]?key|private[_-]?key)\w{0,12}[\"']?\s{0,2}:?$", re.IGNORECASE
 )
 MIN_KEY_CHARS = 20
 _KEY_SHAPE = bytes(ord("k" if re.fullmatch("[A-Za-z0-9+/_.=-]", chr(c)) else " ") for c in range(256))
 _KEY_RUN = b"k" * MIN_KEY_CHARS
 MIN_SECRET_DIGITS = 3
-MIN_SECRET_BITS = 3.5  # Shannon entropy per character; random hexadecimals have up to 4, random base64 up to 6
+MIN_SECRET_BITS = 3.5  # Shannon entropy per character; at most 4 for random hexadecimal digits, 6 for random base64
 
 
 class PiiRule(Section):
@@ -279,10 +281,10 @@ class Pii(PageStep):
 
 
 def mask_pii(text: str, config: PiiConfig) -> tuple[str, dict[str, int], str | None]:
-    """The text with placeholders, what was found by kind (kinds with none left out), and why to drop it or None.
+    """Return the text with placeholders, the counts by kind (without zeros), and the reason to drop it or None.
 
-    Reasons are ``too_many_emails`` and the like. Kinds whose action is ``keep`` are counted, too. Placeholders contain
-    nothing that a second run would find.
+    Reasons are ``too_many_emails`` and the like. Kinds with the action ``keep`` are counted as well. Placeholders
+    contain nothing that a second run would find.
     """
     counts: dict[str, int] = {}
     words = 0
@@ -307,10 +309,10 @@ def mask_pii(text: str, config: PiiConfig) -> tuple[str, dict[str, int], str | N
 
 
 def _possible(text: str) -> set[str]:
-    """The kinds of which a text may hold any, by the shape of its bytes; a mask never adds to them."""
+    """Return the kinds that a text can contain, by the shape of its bytes. Masking never adds to them."""
     raw = text.encode("utf-8", "replace")
     shape = raw.translate(_SHAPE)
-    found = {"key", "email", "ip"}  # these look for what is rare by themselves
+    found = {"key", "email", "ip"}  # these check for rare characters themselves
     if b"AA00" in shape:
         found.add("iban")
     if any(card in shape for card in _CARD_SHAPES):
@@ -323,7 +325,7 @@ def _possible(text: str) -> set[str]:
 def _replace(
     pattern: re.Pattern[str], kind: str, text: str, is_one: Callable[[re.Match[str]], bool], group: str | int = 0
 ) -> tuple[str, int]:
-    """Replace the matches of a pattern (or a group of it) that pass the check; the text and how many there were."""
+    """Replace the matches of a pattern (or of a group) that pass the check. Return the text and their number."""
     spans = [match.span(group) for match in pattern.finditer(text) if is_one(match)]
     return _put(PLACEHOLDERS[kind], text, spans), len(spans)
 
@@ -354,7 +356,7 @@ def _keys(text: str) -> tuple[str, int]:
 
 
 def _long_runs(text: str) -> list[str]:
-    """The runs of at least ``MIN_KEY_CHARS`` characters that keys are made of; every key but a PEM block is in one."""
+    """Return the runs of at least ``MIN_KEY_CHARS`` characters of keys. Every key except a PEM block is in one."""
     raw = text.encode("utf-8", "replace")
     shape = raw.translate(_KEY_SHAPE) + b" "
     runs, end = [], 0
@@ -369,12 +371,12 @@ def _is_key(match: re.Match[str]) -> bool:
 
 
 def _is_secret(match: re.Match[str]) -> bool:
-    before = match.string[max(match.start() - _CUE_CHARS, 0) : match.start()]
-    return bool(_SECRET_CUE.search(before)) and _is_random(match["secret"])
+    before = match.string[max(match.start() - _CONTEXT_CHARS, 0) : match.start()]
+    return bool(_SECRET_CONTEXT.search(before)) and _is_random(match["secret"])
 
 
 def _is_random(secret: str) -> bool:
-    """Whether characters look drawn by chance: letters and digits mixed, high entropy, no example, no path, no code."""
+    """Return whether a string looks random: letters and digits mixed, high entropy, not an example, path or code."""
     if "EXAMPLE" in secret.upper() or secret.count(".") > 1 or "://" in secret or secret.count("/") > len(secret) // 8:
         return False
     if sum(map(str.isdigit, secret)) < MIN_SECRET_DIGITS or sum(map(str.isalpha, secret)) < 3:
@@ -383,7 +385,7 @@ def _is_random(secret: str) -> bool:
 
 
 def entropy(text: str) -> float:
-    """Shannon entropy of a text's characters, in bits per character."""
+    """Return the Shannon entropy of a text's characters, in bits per character."""
     return -sum(n / len(text) * math.log2(n / len(text)) for n in Counter(text).values())
 
 
@@ -399,7 +401,7 @@ def _emails(text: str) -> tuple[str, int]:
 
 
 def _is_personal(person: str, domain: str) -> bool:
-    """Whether an address may be somebody's; ``domain`` begins with "@"."""
+    """Return whether an address can be a person's; ``domain`` begins with "@"."""
     if domain.rsplit(".", 1)[1].lower() in _NO_DOMAIN or person.lower() in _NO_PERSON:
         return False
     return not domain[1:].lower().startswith(_LISTS) and not _RESERVED_DOMAIN.search(domain)
@@ -422,14 +424,14 @@ def _is_public_ipv4(match: re.Match[str]) -> bool:
         return False
     if not address.is_global or address.is_multicast or _is_made_up(match[0].split(".")):
         return False
-    before = match.string[max(match.start() - _CUE_CHARS, 0) : match.start()]
-    if _IP_CUE.search(before):
+    before = match.string[max(match.start() - _CONTEXT_CHARS, 0) : match.start()]
+    if _IP_CONTEXT.search(before):
         return True
-    return max(address.packed) > MAX_VERSION_PART and not _VERSION_CUE.search(before)
+    return max(address.packed) > MAX_VERSION_PART and not _VERSION_CONTEXT.search(before)
 
 
 def _is_made_up(parts: Sequence[str]) -> bool:
-    """Whether somebody typed the first address that came to mind, like 111.22.33.44 or 123.123.123.123."""
+    """Return whether an address looks made up, like 111.22.33.44 or 123.123.123.123."""
     return all(len(part) > 1 for part in parts) and (len(set(parts)) == 1 or all(len(set(part)) == 1 for part in parts))
 
 
@@ -438,7 +440,7 @@ def _is_public_ipv6(match: re.Match[str]) -> bool:
         address = ipaddress.IPv6Address(match[0])
     except ValueError:
         return False
-    return address.is_global and address.packed[0] >> 5 == 1  # 2000::/3, all that is given to anybody
+    return address.is_global and address.packed[0] >> 5 == 1  # 2000::/3, all assigned addresses
 
 
 def _cards(text: str) -> tuple[str, int]:
@@ -451,7 +453,7 @@ def _is_card(match: re.Match[str]) -> bool:
 
 
 def luhn(number: str) -> bool:
-    """Whether the last digit is the check digit of the others (ISO/IEC 7812-1, annex B)."""
+    """Return whether the last digit is the check digit of the others (ISO/IEC 7812-1, annex B)."""
     digits = [int(digit) for digit in reversed(number)]
     return sum(digits[::2] + [sum(divmod(2 * digit, 10)) for digit in digits[1::2]]) % 10 == 0
 
@@ -466,7 +468,7 @@ def _is_iban(match: re.Match[str]) -> bool:
 
 
 def mod_97(iban: str) -> bool:
-    """Whether an account number's check digits are right (ISO 13616, by ISO/IEC 7064 MOD 97-10)."""
+    """Return whether an account number's check digits are right (ISO 13616, by ISO/IEC 7064 MOD 97-10)."""
     return int("".join(str(int(character, 36)) for character in iban[4:] + iban[:4])) % 97 == 1
 
 
@@ -477,12 +479,12 @@ def _phones(text: str) -> tuple[str, int]:
 def _is_phone(match: re.Match[str]) -> bool:
     number = match[0]
     digits = "".join(filter(str.isdigit, number))
-    if not 7 <= len(digits) <= 15 or len(set(digits)) < 3 or "55501" in digits:  # 555-01xx are for fiction
+    if not 7 <= len(digits) <= 15 or len(set(digits)) < 3 or "55501" in digits:  # 555-01xx is reserved for fiction
         return False
     if "+" in number[:2]:
         return len(digits) >= 8 and digits[0] != "0"
-    before = match.string[max(match.start() - _CUE_CHARS, 0) : match.start()]
-    return bool(_PHONE_CUE.search(before))
+    before = match.string[max(match.start() - _CONTEXT_CHARS, 0) : match.start()]
+    return bool(_PHONE_CONTEXT.search(before))
 
 
 _FINDERS: dict[str, Callable[[str], tuple[str, int]]] = {

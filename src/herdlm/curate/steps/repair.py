@@ -1,21 +1,21 @@
-"""Text repair: undoes wrong decodings, brings text to one Unicode form and takes out what nobody can see.
+"""Repairs text: undoes wrong decodings, normalizes Unicode, and removes invisible characters.
 
-What is done, in order, until nothing changes any more (so that repairing twice is repairing once):
+The following is repeated in order until nothing changes, so repairing twice is the same as repairing once:
 
 1. UTF-8 that was read as Latin-1 or Windows-1252, once or several times over, is decoded again, line by line, where
-   the line gives strong evidence (``_repair_line``). Other confusions of tables are left alone.
-2. Remaining C1 controls become the Windows-1252 characters that were meant, as HTML reads them. Line, paragraph and
-   form separators become line ends. All other controls, private-use characters, lone surrogates, non-characters,
-   replacement characters, byte order marks, bidirectional marks and soft hyphens go.
-3. Zero-width joiners and non-joiners stay after letters of the scripts whose spelling uses them (Arabic, Indic,
-   South-East Asian) and after pictographs; zero-width spaces stay between letters of South-East Asian scripts, where
-   they part words. Elsewhere they go.
+   there is strong evidence for it (``_repair_line``). Text read with other wrong tables is left alone.
+2. Remaining C1 controls become the Windows-1252 characters that were meant, as in HTML. Line, paragraph and form
+   separators become line ends. All other controls, private-use characters, lone surrogates, non-characters,
+   replacement characters, byte order marks, bidirectional marks and soft hyphens are removed.
+3. Zero-width joiners and non-joiners stay after letters of scripts that are spelled with them (Arabic, Indic,
+   South-East Asian) and after pictographs. Zero-width spaces stay between letters of South-East Asian scripts, where
+   they separate words. Elsewhere, they are removed.
 4. Every horizontal space becomes U+0020; tabs stay.
 5. Latin, Armenian and Arabic presentation forms (the ligature "fi" as one character) become plain letters; full-width
-   letters and digits become ASCII; half-width Katakana becomes full-width. Full-width punctuation stays: it is how
-   Chinese and Japanese are written. Superscripts, fractions, units and mathematical letters stay: they carry meaning.
+   letters and digits become ASCII; half-width Katakana becomes full-width. Full-width punctuation stays, since Chinese
+   and Japanese use it. Superscripts, fractions, units and mathematical letters stay, since they carry meaning.
 6. NFC.
-7. No space at line ends, at most one empty line in a row, none around the text.
+7. Spaces at line ends, repeated empty lines, and space around the text are removed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from herdlm.curate.step import PageStep
 
 
 def _windows_1252() -> dict[int, str]:
-    """What bytes 0x80 to 0x9F show in Windows-1252; the five it leaves open are not in it."""
+    """Return what bytes 0x80 to 0x9F show in Windows-1252, except for the five that it leaves undefined."""
     table = {}
     for byte in range(0x80, 0xA0):
         try:
@@ -47,18 +47,18 @@ _SHOWN = _windows_1252()
 _TO_BYTE = {code: code for code in range(0x80, 0x100)} | {ord(shown): byte for byte, shown in _SHOWN.items()}
 _TAIL = "\x80-\xbf" + "".join(_SHOWN.values())  # what the bytes after the first of a UTF-8 sequence show
 _SEQUENCE = re.compile(f"[\xc2-\xdf][{_TAIL}]|[\xe0-\xef][{_TAIL}]{{2}}|[\xf0-\xf4][{_TAIL}]{{3}}")
-# Punctuation that proper text puts after an accented letter: a sequence made of it alone proves little
+# Punctuation that correct text has after accented letters, so a sequence of it alone proves little
 _PUNCTUATION = frozenset(
     "\xa0«»·°¹²³ªº©®§\u2013\u2014\u2018\u2019\u201a\u201c\u201d\u201e\u2022\u2026\u2039\u203a\u2122"
 )
-_SIGNS = frozenset("«°¹²³ªº©®§")  # the part of it that does not follow a capital A with tilde
-_LETTERS = frozenset("\u0160\u017d\u0152\u0178\u0161\u017e\u0153")  # proper words have these side by side
+_SIGNS = frozenset("«°¹²³ªº©®§")  # those that do not follow a capital A with tilde
+_LETTERS = frozenset("\u0160\u017d\u0152\u0178\u0161\u017e\u0153")  # correct words can have these side by side
 _LATIN_LEADS = "\xc4\xc5"  # first bytes of further Latin letters with marks
 _STRAY = re.compile("[\xc0-\xff]")
 _LOST_SPACE = re.compile(
     "[\xc2\xc3](?: (?= )|(?= |$))"
 )  # "à" and the no-break space after their second byte became a space
-MAX_STRAY_SHARE = 0.25  # accented letters that are no damage, per strong piece of damage
+MAX_STRAY_SHARE = 0.25  # accented letters outside of sequences, per strong sequence
 
 _JOINED = (
     "\u0600-\u08ff\u0900-\u0dff\u0f00-\u109f\u1780-\u18af\u1a20-\u1aaf\ua840-\ua87f\ua8e0-\ua8ff\U00011000-\U000114ff"
@@ -80,7 +80,7 @@ def _spans(*bounds: tuple[int, int]) -> Iterable[int]:
 
 
 def _needs() -> tuple[NDArray[np.uint8], dict[int, list[int]]]:
-    """What each of the 0x110000 code points needs, and the code points of each need."""
+    """Return the needs of each of the 0x110000 code points, and the code points of each need."""
     members = {
         LINE_END: [0xB, 0xC, 0xD, 0x2028, 0x2029],
         INVISIBLE: [
@@ -121,7 +121,7 @@ class Repair(PageStep):
 
 
 def repair(text: str) -> str:
-    """``text`` as its author saw it, in NFC; the policy stands above. Clean text comes back as it is."""
+    """Return ``text`` as its author saw it, in NFC, by the policy above. Clean text is returned unchanged."""
     while (repaired := _repair_once(text)) != text:
         text = repaired
     return text
@@ -156,7 +156,7 @@ def _codes(text: str) -> NDArray[np.uint32]:
 
 
 def _find(text: str) -> int:
-    """The needs of a text's characters; ``LEAD`` only where a ``TAIL`` follows."""
+    """Return the needs of a text's characters, with ``LEAD`` only if a ``TAIL`` follows."""
     needs = _NEEDS[_codes(text)]
     damage = needs[:-1] & (needs[1:] >> 1) & LEAD
     return int(np.bitwise_or.reduce(needs)) & ~LEAD | (LEAD if damage.any() else 0)
@@ -193,9 +193,9 @@ def _repair_line(line: str) -> str:
 
 
 def _decode_line(line: str) -> str:
-    """Decode the UTF-8 sequences of a line once, if they are what its letters beyond ASCII are made of.
+    """Decode the UTF-8 sequences of a line once, if its non-ASCII letters consist of them.
 
-    At least one sequence must be strong, and accented letters outside of sequences may be a quarter of the strong ones:
+    At least one sequence must be strong, and accented letters outside of sequences can be a quarter of the strong ones:
     in a line that was read with the wrong table, every such letter is part of a sequence.
     """
     strong = 0
@@ -221,7 +221,7 @@ def _decode_line(line: str) -> str:
 
 
 def _decode(sequence: str) -> str:
-    """The character that a sequence was before, or "" where text contains no such character, not even once decoded."""
+    """Return the character that a sequence encodes, or "" if it is one that text does not contain."""
     try:
         character = bytes(_TO_BYTE[ord(shown)] for shown in sequence).decode()
     except UnicodeDecodeError:
@@ -230,10 +230,10 @@ def _decode(sequence: str) -> str:
 
 
 def _is_strong(sequence: str, before: str, after: str, in_run: bool) -> bool:
-    """Whether proper text would hardly ever have these characters side by side.
+    """Return whether correct text would hardly ever have these characters side by side.
 
-    An accented capital before a closing quotation mark is proper ("CAF\xc9\u201d"), so punctuation proves nothing
-    unless it stands inside a word. Letters of other scripts come in words: they count from the second in a row on.
+    An accented capital before a closing quotation mark is correct ("CAF\xc9\u201d"), so punctuation proves nothing
+    unless it is inside a word. Letters of other scripts come in words, so they count from the second in a row.
     """
     lead, tail = sequence[0], sequence[1:]
     if len(sequence) == 4:

@@ -1,15 +1,15 @@
-"""Lines that many documents share (menus, notices, cookie banners): removed where they do not tear code or prose.
+"""Removes lines that many documents share (menus, notices, cookie banners), without tearing code or prose apart.
 
-A line's key is of its words in lower case without punctuation (``words.normalize``). Digits count: tables, versions and
-headings differ by them alone. A document counts a line once, however often it has it.
+A line's key is the hash of its normalized words (``words.normalize``). Digits count, since tables, versions and
+headings only differ by them. Each line of a document counts once.
 
-A line is **removed** when its key is frequent and it is long, at least ``LONG_WORDS`` words and ``LONG_BYTES`` bytes
-(three bytes for a Chinese character). A shorter one is as likely a heading ("See also") as part of a menu, so it goes
-only in a run of at least ``MENU_LINES`` frequent lines, blank lines between them passed over.
+A line is **removed** if its key is frequent and it has at least ``LONG_WORDS`` words and ``LONG_BYTES`` bytes (a
+Chinese character has three). A shorter line is as likely a heading ("See also") as part of a menu, so it is only
+removed in a run of at least ``MENU_LINES`` frequent lines, not counting blank ones.
 
-**Code** is neither counted nor touched, for programs rightly begin and end alike. A line is code if it is indented by a
-tab or four spaces or looks like a statement. So is every line of a block, the lines between two blank ones, of which
-half are; there an indent of two spaces or a ``#`` in front counts as well, once a line is code without it.
+**Code** is neither counted nor touched, since programs rightly begin and end alike. A line is code if it is indented by
+a tab or four spaces, or looks like a statement. So is every line of a block (between two blank lines) if at least half
+of its lines are. Once one line of the block is code, an indent of two spaces or a leading ``#`` counts as well.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ _BLANK_LINES = re.compile(r"\n{3,}")
 class RepeatedLinesConfig(Section):
     """When a line is repeated too often."""
 
-    max_documents: int = Field(6, ge=1, description="a line in more documents of a bucket than this is removed")
-    bucket_documents: int = Field(30_000_000, ge=1, description="documents that lines are counted over")
-    max_removed: float = Field(0.5, ge=0, le=1, description="share of a text; where more is removed, the rest goes too")
+    max_documents: int = Field(6, ge=1, description="lines in more documents of a bucket are removed")
+    bucket_documents: int = Field(30_000_000, ge=1, description="documents over which lines are counted")
+    max_removed: float = Field(0.5, ge=0, le=1, description="share of a text; if more is removed, the rest is dropped")
 
 
 class RepeatedLines(DocumentStep):
@@ -77,9 +77,9 @@ class RepeatedLines(DocumentStep):
 
 
 def line_keys(text: str, normalized: Sequence[str] | None = None) -> NDArray[np.uint64]:
-    """The keys of a document's lines that are not blank and not code, ascending and each once.
+    """Return the keys of a document's lines that are neither blank nor code, ascending and each once.
 
-    ``normalized`` are its lines by ``words.normalize_lines``, where they are at hand.
+    ``normalized`` are its lines by ``words.normalize_lines``, if available.
     """
     normalized = normalize_lines(text) if normalized is None else normalized
     different = {normalized[number] for number in _prose_lines(text.split("\n"), normalized)}
@@ -87,19 +87,19 @@ def line_keys(text: str, normalized: Sequence[str] | None = None) -> NDArray[np.
 
 
 def frequent(keys: NDArray[np.uint64], more_than: int) -> NDArray[np.uint64]:
-    """The keys that occur more than ``more_than`` times, ascending.
+    """Return the keys that occur more than ``more_than`` times, ascending.
 
-    ``keys`` are the :func:`line_keys` of all documents of a bucket in one array, in any order, so that their number is
-    that of documents; or those keys of them that fall into one partition.
+    ``keys`` are the :func:`line_keys` of all documents of a bucket, or of one partition of it, in any order. They count
+    documents, since each document has a key once.
     """
     found, counts = np.unique(keys, return_counts=True)
     return found[counts > more_than]
 
 
 def remove_lines(text: str, frequent: NDArray[np.uint64]) -> str:
-    """A document without its lines that are ``frequent`` (ascending keys) by the rule at the top of this file.
+    """Remove the ``frequent`` lines (ascending keys) of a document, by the rule at the top of this file.
 
-    Lines that stay are not changed; more than one blank line in a row is left only where nothing was removed.
+    The other lines are not changed. Repeated blank lines are only left if nothing was removed.
     """
     if not len(frequent):
         return text
@@ -124,10 +124,10 @@ def remove_lines(text: str, frequent: NDArray[np.uint64]) -> str:
 
 
 def check_remainder(before: str, after: str, max_removed: float) -> str | None:
-    """Why a document is dropped once its repeated lines are gone, or None.
+    """Return the reason to drop a document once its repeated lines are removed, or None.
 
-    ``only_repeated_lines``: nothing is left; ``mostly_repeated_lines``: more than ``max_removed`` of its characters,
-    spaces apart, were removed.
+    ``only_repeated_lines``: nothing is left. ``mostly_repeated_lines``: more than ``max_removed`` of its characters
+    without spaces were removed.
     """
     if not after.strip():
         return ONLY_REPEATED
@@ -142,7 +142,7 @@ def _is_long(words: str) -> bool:
 
 
 def _prose_lines(lines: list[str], normalized: Sequence[str]) -> list[int]:
-    """The numbers of the lines that have words and are not code."""
+    """Return the indices of the lines that have words and are not code."""
     found: list[int] = []
     block: list[int] = []
     for number, line in enumerate([*lines, ""]):

@@ -50,7 +50,7 @@ def repetitive_lines(text: str, language: str, config: RepetitiveLinesConfig) ->
         chars = sum(map(len, words))
         limit = config.max_ngram_chars * chars
         if chars - sum(map(len, set(words))) <= limit:
-            continue  # only words that stood before can be in n-grams that did
+            continue  # only repeated words can be in repeated n-grams
         numbered = Words(line)
         if NGrams(numbered.ids, numbered.lengths).duplicate_chars(NGRAM_WORDS * size) > limit:
             found.append(line)

@@ -1,13 +1,13 @@
-"""Examples of benchmarks that stand in the corpus, found by word n-grams that they share with documents.
+"""Finds examples of benchmarks in documents, by the word n-grams that they share.
 
-As in section 5.1.4 of the Llama 3 report, an example's overlap is the share of its words that lie in an n-gram (8 words
-by default) which the text holds too, and each benchmark has its own threshold. Two overlaps matter: that of a document
-decides what happens to it, that of the whole corpus says which examples are contaminated. Common phrases alone do not
-count: an example needs its share of words, and an n-gram that many examples of a benchmark have in common is its
-template and is left out of the share on both sides.
+As in section 5.1.4 of the Llama 3 report, an example's overlap is the share of its words in an n-gram (of 8 words by
+default) that the text has as well, and each benchmark has its own threshold. The overlap with a document decides
+whether it is flagged or dropped. The overlap with the whole corpus decides which examples are contaminated. Common
+phrases alone do not count: an n-gram that many examples of a benchmark share is part of its template, and is left out
+of the share on both sides.
 
-N-grams are 64-bit hashes in a sorted array. A document's hashes first meet a table of one bit per bucket, which almost
-all fail; the few that are left are searched for.
+N-grams are 64-bit hashes in a sorted array. A document's hashes are first looked up in a bit table, which rejects
+almost all of them. The rest are searched for.
 """
 
 from __future__ import annotations
@@ -39,13 +39,11 @@ class BenchmarkConfig(Section):
     path: str = Field(description="a JSONL (also .gz) or Parquet file")
     fields: tuple[str, ...] = Field(("text",), min_length=1, description="columns whose texts, joined, are an example")
     ngram_words: int = Field(8, ge=2)
-    min_overlap: float = Field(
-        0.5, gt=0, le=1, description="share of an example's words from which it counts as leaked"
-    )
+    min_overlap: float = Field(0.5, gt=0, le=1, description="lowest share of an example's words that counts as leaked")
     max_examples_per_ngram: int = Field(
-        10, ge=1, description="an n-gram of more examples than this is the benchmark's template and counts for nothing"
+        10, ge=1, description="n-grams of more examples are the benchmark's template and do not count"
     )
-    action: Literal["flag", "drop"] = Field("drop", description="what to do with a document that holds an example")
+    action: Literal["flag", "drop"] = Field("drop", description="what to do with a document that has an example")
 
 
 class ContaminationConfig(Section):
@@ -56,7 +54,7 @@ class ContaminationConfig(Section):
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """What a text shares with one benchmark: the numbers of the n-grams, and the overlap of each example they touch."""
+    """What a text shares with a benchmark: the numbers of the n-grams, and the overlap of each example they are in."""
 
     ngrams: NDArray[np.int64]
     examples: NDArray[np.int64]
@@ -64,7 +62,7 @@ class Hits:
 
 
 def ngram_hashes(words: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
-    """The hash of every run of ``n`` words: (W,) word hashes -> (max(W - n + 1, 0),)."""
+    """Return the hash of every run of ``n`` words: (W,) word hashes -> (max(W - n + 1, 0),)."""
     count = len(words) - n + 1
     if count < 1:
         return np.empty(0, np.uint64)
@@ -78,10 +76,10 @@ def ngram_hashes(words: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
 
 
 class Benchmark:
-    """One benchmark's n-grams, ready for look-ups.
+    """The n-grams of a benchmark, ready for look-up.
 
-    ``texts`` are its examples. One without an n-gram that counts (shorter than n words, or nothing but template) cannot
-    be judged: ``judged`` (E,) says which can.
+    ``texts`` are its examples. An example without an n-gram that counts (shorter than n words, or only template) cannot
+    be judged. ``judged`` (E,) tells which can.
     """
 
     def __init__(self, name: str, texts: Sequence[str], config: BenchmarkConfig) -> None:
@@ -90,7 +88,7 @@ class Benchmark:
         words = [hashes.of(normalize(text).split()) for text in texts]
         grams = [ngram_hashes(each, config.ngram_words) for each in words]
         firsts = list(accumulate(map(len, words), initial=0))
-        # Of every n-gram: its hash, its example, and where its first word is in all examples' words put together.
+        # For each n-gram: its hash, its example, and the index of its first word among the words of all examples.
         keys = np.concatenate([np.empty(0, np.uint64), *grams])
         examples = np.repeat(np.arange(len(texts)), list(map(len, grams)))
         begins = (first + np.arange(len(each)) for first, each in zip(firsts, grams, strict=False))
@@ -110,17 +108,17 @@ class Benchmark:
 
     @classmethod
     def load(cls, name: str, config: BenchmarkConfig) -> Benchmark:
-        """The benchmark of a file.
+        """Load the benchmark of a file.
 
         Raises:
-            InputError: the file is missing or damaged, lacks a field, or has no example long enough to be found.
+            InputError: The file is missing or damaged, lacks a field, or has no example that is long enough.
         """
         rows = read_rows(Path(config.path), config.fields)
         benchmark = cls(name, ["\n".join(str(row[field]) for field in config.fields) for row in rows], config)
         if not benchmark.judged.any():
             raise InputError(
-                f"benchmark {name}: no example in {config.path} has {config.ngram_words} words of its own",
-                "Name other fields, or take a smaller ngram_words",
+                f"benchmark {name}: no example in {config.path} has {config.ngram_words} words that count",
+                "Name other fields, or lower ngram_words",
             )
         return benchmark
 
@@ -128,7 +126,7 @@ class Benchmark:
         return self._examples
 
     def find(self, grams: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """The numbers of those of the benchmark's n-grams that are among ``grams``, ascending."""
+        """Return the numbers of the benchmark's n-grams that are in ``grams``, ascending."""
         likely = grams[self._filter[grams >> self._shift]]
         if not len(likely):
             return np.empty(0, np.int64)
@@ -136,13 +134,13 @@ class Benchmark:
         return np.unique(at[self.keys[at] == likely])
 
     def overlap(self, found: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """``(examples, overlaps)`` of the examples that the n-grams with numbers ``found`` touch."""
+        """Return the examples that have the n-grams numbered ``found``, and their overlaps."""
         covered = self._covered_words(found)
         examples = np.flatnonzero(covered)
         return examples, covered[examples] / self._countable_words[examples]
 
     def _covered_words(self, found: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Per example, its words that lie in an n-gram of ``found``."""
+        """Return for each example the number of its words in an n-gram of ``found``."""
         often = self._often[found]
         within = np.arange(often.sum()) - np.repeat(np.cumsum(often) - often, often)
         places = self._places[np.repeat(self._first[found], often) + within]
@@ -151,7 +149,7 @@ class Benchmark:
 
 
 def _of_many_examples(keys: NDArray[np.uint64], examples: NDArray[np.int64], most: int) -> NDArray[np.bool_]:
-    """For each n-gram, whether it occurs in more than ``most`` different examples."""
+    """Return for each n-gram whether it occurs in more than ``most`` examples."""
     if not len(keys):
         return np.empty(0, bool)
     numbers = np.unique(keys, return_inverse=True)[1]
@@ -160,7 +158,7 @@ def _of_many_examples(keys: NDArray[np.uint64], examples: NDArray[np.int64], mos
 
 
 class Contamination:
-    """All benchmarks of a recipe against one text at a time."""
+    """All benchmarks of a recipe, which look at one text at a time."""
 
     def __init__(self, benchmarks: Sequence[Benchmark]) -> None:
         self.benchmarks = tuple(benchmarks)
@@ -171,24 +169,24 @@ class Contamination:
         """Read the files of ``benchmarks``, by name.
 
         Raises:
-            InputError: one is missing, damaged or unusable.
+            InputError: One is missing, damaged or unusable.
         """
         return cls([Benchmark.load(name, config) for name, config in benchmarks.items()])
 
     def hits(self, text: str) -> dict[str, Hits]:
-        """By benchmark, what ``text`` shares with it; benchmarks of which it holds no n-gram are left out."""
+        """Return what ``text`` shares with each benchmark that it has an n-gram of."""
         words = self._hashes.of(normalize(text).split())
         grams = {n: ngram_hashes(words, n) for n in {b.config.ngram_words for b in self.benchmarks}}
         found = {b: b.find(grams[b.config.ngram_words]) for b in self.benchmarks}
         return {b.name: Hits(numbers, *b.overlap(numbers)) for b, numbers in found.items() if len(numbers)}
 
     def overlaps(self, text: str) -> dict[str, float]:
-        """By benchmark, the highest overlap that one example has with ``text``; 0 where they share no n-gram."""
+        """Return for each benchmark the highest overlap of one example with ``text``, 0 if they share no n-gram."""
         hits = self.hits(text)
         return {b.name: float(hits[b.name].overlaps.max()) if b.name in hits else 0.0 for b in self.benchmarks}
 
     def check(self, hits: Mapping[str, Hits]) -> tuple[list[str], str | None]:
-        """``(names, reason)``: the benchmarks of which a text holds an example, and why to drop it, or None."""
+        """Return the benchmarks of which a text has an example, and the reason to drop it or None."""
         leaked = [b for b in self.benchmarks if b.name in hits and hits[b.name].overlaps.max() >= b.config.min_overlap]
         dropped = any(b.config.action == "drop" for b in leaked)
         return [b.name for b in leaked], CONTAMINATED if dropped else None
@@ -197,18 +195,16 @@ class Contamination:
 def read_config(
     files: Sequence[str], fields: Sequence[str], ngram_words: int, min_overlap: float
 ) -> ContaminationConfig:
-    """The configuration that checks the benchmarks ``files``, each NAME=FILE, alike and only flags.
+    """Return a configuration that flags examples of the benchmarks ``files``, each given as NAME=FILE.
 
     Raises:
-        InputError: one is not of this form, a name comes twice, or a value is out of range.
+        InputError: One has another form, a name is used twice, or a value is out of range.
     """
     benchmarks: dict[str, dict[str, object]] = {}
     for item in files:
         name, _, path = item.partition("=")
         if not name or not path or name in benchmarks:
-            raise InputError(
-                f"--benchmark {item} is not NAME=FILE with a name of its own", "Say, for one, gsm8k=a.jsonl"
-            )
+            raise InputError(f"--benchmark {item} is not NAME=FILE with a new name", "Write, say, gsm8k=gsm8k.jsonl")
         benchmarks[name] = {
             "path": path,
             "fields": list(fields),

@@ -1,4 +1,4 @@
-"""What a corpus holds of benchmarks: found shard by shard, added up, and told benchmark by benchmark."""
+"""Reports which examples of each benchmark a corpus holds: counted by shard, and added up."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from herdlm.base.progress import Progress
 from herdlm.curate.rows import read_corpus
 from herdlm.curate.steps.contamination.benchmarks import Contamination, Hits
 
-SHOWN_DOCUMENTS = 5  # ids told per contaminated example
+SHOWN_DOCUMENTS = 5  # ids per contaminated example
 
 
 class ContaminationCounts:
-    """Counts of the documents of one shard or of many."""
+    """Counts over the documents of one or many shards."""
 
     def __init__(self, contamination: Contamination) -> None:
         self.contamination = contamination
@@ -28,7 +28,7 @@ class ContaminationCounts:
         self._where: dict[str, dict[int, list[str]]] = {b.name: {} for b in contamination.benchmarks}
 
     def add(self, id_: str, hits: Mapping[str, Hits]) -> None:
-        """Count one document with its hits, which may be none."""
+        """Count a document with its hits, if any."""
         self.documents += 1
         for benchmark in self.contamination.benchmarks:
             if (hit := hits.get(benchmark.name)) is None:
@@ -45,7 +45,7 @@ class ContaminationCounts:
         shown.extend(ids[: SHOWN_DOCUMENTS - len(shown)])
 
     def as_json(self) -> dict[str, Any]:
-        """The counts as JSON can carry them from one process to another."""
+        """Return the counts as JSON-serializable values."""
         return {
             "documents": self.documents,
             "found": {name: np.flatnonzero(found).tolist() for name, found in self._found.items()},
@@ -54,26 +54,26 @@ class ContaminationCounts:
             "where": {name: [[e, ids] for e, ids in where.items()] for name, where in self._where.items()},
         }
 
-    def merge(self, told: Mapping[str, Any]) -> None:
-        """Add a later shard's counts, as its :meth:`as_json` gave them.
+    def merge(self, counts: Mapping[str, Any]) -> None:
+        """Add the counts of a later shard, as its :meth:`as_json` returned them.
 
         Raises:
-            DamagedError: they are of other benchmarks.
+            DamagedError: They are of other benchmarks.
         """
-        if told["found"].keys() != self._found.keys():
+        if counts["found"].keys() != self._found.keys():
             raise DamagedError("a shard's contamination counts are of other benchmarks", "Curate it again")
-        self.documents += told["documents"]
+        self.documents += counts["documents"]
         for name, found in self._found.items():
-            found[np.array(told["found"][name], np.int64)] = True
-            self._touched[name] += told["touched"][name]
-            self._leaked[name] += told["leaked"][name]
-            for example, ids in told["where"][name]:
+            found[np.array(counts["found"][name], np.int64)] = True
+            self._touched[name] += counts["touched"][name]
+            self._leaked[name] += counts["leaked"][name]
+            for example, ids in counts["where"][name]:
                 self._show(name, example, ids)
 
     def report(self) -> dict[str, Any]:
-        """By benchmark: its examples, those contaminated, and the documents that hold one.
+        """Return for each benchmark its examples, the contaminated ones, and the documents that hold one.
 
-        An example's ``overlap`` is with the whole corpus, which may be above that with any one document.
+        An example's ``overlap`` is with the whole corpus, which can be more than with any one document.
         """
         return {
             "documents": self.documents,
@@ -107,7 +107,7 @@ def scan(corpus: Path, contamination: Contamination, *, quiet: bool = False) -> 
     """Count what a whole corpus holds.
 
     Raises:
-        InputError: there is no such corpus.
+        InputError: There is no such corpus.
     """
     counts = ContaminationCounts(contamination)
     with Progress("contamination", None, "documents", quiet=quiet) as progress:
@@ -118,7 +118,7 @@ def scan(corpus: Path, contamination: Contamination, *, quiet: bool = False) -> 
 
 
 def report_lines(report: Mapping[str, Any]) -> list[str]:
-    """The report as text."""
+    """Return the report as lines of text."""
     lines = [
         f"{report['documents']:,} documents",
         "",

@@ -1,4 +1,4 @@
-"""The step: every document is compared with the benchmarks, and counted for the report."""
+"""The step: compares each document with the benchmarks, and counts it for the report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class DropContaminated(DocumentStep):
 
     @cached_property
     def counts(self) -> ContaminationCounts:
-        """The benchmarks, and what the batches so far hold of them."""
+        """The benchmarks, and the counts over all batches so far."""
         return ContaminationCounts(Contamination.load(self.settings.benchmarks))
 
     def run(self, batch: Batch, corpus: Corpus) -> Outcome:

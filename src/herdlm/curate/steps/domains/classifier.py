@@ -1,7 +1,7 @@
-"""What a document is about: by a classifier trained on labels, or by rules that know code and mathematics.
+"""Labels what a document is about: by a classifier trained on labels, or by rules for code and mathematics.
 
-``DOMAINS`` are the kinds of knowledge that the shipped rubric (``rubrics/domains.md``) asks a language model to choose
-from. A classifier may be trained on other names just as well.
+``DOMAINS`` are the kinds of knowledge in the shipped rubric (``rubrics/domains.md``). A classifier can be trained on
+other names.
 """
 
 from __future__ import annotations
@@ -57,63 +57,66 @@ class DomainsConfig(Section):
 
 
 class DomainLabels(Protocol):
-    """What every way to find domains does."""
+    """A way to label domains."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The domains it tells apart."""
+        """The domains that it can return."""
         ...
 
     def label(self, texts: Sequence[str]) -> list[str]:
-        """The domain of each text."""
+        """Return the domain of each text."""
         ...
 
 
 class DomainRules:
-    """Code, mathematics and general, by ``domain_rules.py``."""
+    """Labels code, mathematics and general text by rules (``rules.py``)."""
 
     names = (CODE, MATHEMATICS, GENERAL)
 
     def label(self, texts: Sequence[str]) -> list[str]:
-        """As :class:`DomainLabels` says."""
+        """Implements :class:`DomainLabels`."""
         return [domain_of(text) for text in texts]
 
 
 class DomainClassifier:
-    """The likeliest of the domains a classifier was trained on."""
+    """Labels the most likely of the domains that a classifier was trained on."""
 
     def __init__(self, classifier: LinearClassifier) -> None:
         self.classifier = classifier
 
     @property
     def names(self) -> tuple[str, ...]:
-        """As :class:`DomainLabels` says."""
+        """Implements :class:`DomainLabels`."""
         return self.classifier.labels
 
     def label(self, texts: Sequence[str]) -> list[str]:
-        """As :class:`DomainLabels` says."""
+        """Implements :class:`DomainLabels`."""
         return [self.names[best] for best in self.classifier.logits(texts).argmax(axis=1).tolist()]
 
     @classmethod
     def load(cls, folder: Path) -> DomainClassifier:
-        """The classifier that was published as ``folder``.
+        """Load the classifier published in ``folder``.
 
         Raises:
-            InputError: there is none.
-            DamagedError: a file of it is missing or changed.
+            InputError: There is none.
+            DamagedError: A file is missing or changed.
         """
         require_model(folder, KIND, "herdlm grade train-domains")
         return cls(LinearClassifier.load(folder))
 
 
 def open_domains(config: DomainsConfig) -> DomainLabels:
-    """What a recipe asks for.
+    """Return the labeler that a recipe asks for.
 
     Raises:
-        InputError: it names a model that is not there, or caps a domain that is never found.
+        InputError: Its model does not exist, or it caps a domain that is never labeled.
     """
-    found: DomainLabels = DomainClassifier.load(Path(config.model)) if config.model else DomainRules()
-    unknown = sorted(set(config.max_share) - set(found.names))
+    labels: DomainLabels = DomainClassifier.load(Path(config.model)) if config.model else DomainRules()
+    unknown = sorted(set(config.max_share) - set(labels.names))
     if unknown:
-        raise InputError(f"max_share caps {unknown[0]}, which is no domain here", f"There are {', '.join(found.names)}")
-    return found
+        raise InputError(
+            f"curate.domains.max_share caps {unknown[0]}, which is not a domain",
+            f"Choose from {', '.join(labels.names)}",
+        )
+    return labels

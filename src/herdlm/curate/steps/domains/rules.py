@@ -1,11 +1,11 @@
-"""Code and mathematics told from prose by what can be counted, in any language and without labels.
+"""Rules that recognize code and mathematics in any language, without labels.
 
-A text is **code** when at least ``MIN_CODE`` of its characters stand on lines that read like a program's: an import, a
-definition, an assignment or a call on a line of its own, a line that ends in a brace or in a semicolon behind a bracket
-or a name, a prompt, markup; and indented lines that follow such a line. It is **mathematics** when it has at least
-``MIN_MARKS`` marks of it per word: a LaTeX command, a MathML tag left in the text, a symbol of Unicode's mathematical
-blocks, an equation, arithmetic on numbers, a word such as theorem. Code is asked first: programs are full of equations.
-All else is **general**.
+A text is **code** if at least ``MIN_CODE`` of its characters are on lines that read like a program: an import, a
+definition, an assignment or a call on its own line, a line that ends in a brace or in a semicolon after a bracket or a
+name, a prompt, markup, or indented lines that follow such a line. It is **mathematics** if it has at least
+``MIN_MARKS`` marks per word: a LaTeX command, a MathML tag, a symbol of Unicode's mathematical blocks, an equation,
+arithmetic on numbers, or a word such as theorem. Code is checked first, since programs are full of equations. All else
+is **general**.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FEWEST_MARKS = 3
 READ_CHARS = 20_000
 LONGEST_CODE_LINE = 240
 
-# A line of code by its beginning, spaces left out.
+# The start of a line of code, without leading spaces.
 _BEGINS = re.compile(
     r"""(?:async\ )?(?:def|func|fn|function)\ +\w+\ ?\(
       | (?:class|interface|struct|enum|namespace)\ +[\w.:]+[^.!?]*[:{(]$
@@ -57,7 +57,7 @@ _GREEK = re.compile(
     "(?<![\\w\u0370-\u03ff])[\u03b1-\u03c9\u0393\u0394\u0398\u039b\u03a0\u03a3\u03a6\u03a8\u03a9](?![\\w\u0370-\u03ff])"
 )
 _ANY_GREEK = re.compile("[\u03b1-\u03c9\u0393\u0394\u0398\u039b\u03a0\u03a3\u03a6\u03a8\u03a9]")
-# Each begins at its operator, which is quick to find: 3 * 4, x = 2, f(x) = 2, a^2.
+# Each pattern begins at its operator, which is quick to find: 3 * 4, x = 2, f(x) = 2, a^2.
 _EQUATION = re.compile(
     r"""[+*^](?:(?<=\d.)|(?<=\d[ ].))[ ]?\$?[\d(]
       | [-/](?<=\d[ ].)[ ]\$?\d
@@ -67,7 +67,7 @@ _EQUATION = re.compile(
     """,
     re.VERBOSE,
 )
-_OPERATORS = ("=", "^", "+", "*", " - ", " / ")  # one stands in whatever that finds
+_OPERATORS = ("=", "^", "+", "*", " - ", " / ")  # every match of the pattern contains one
 _STEMS = (
     "theorem",
     "théorème",
@@ -88,7 +88,7 @@ _STEMS = (
 
 
 def code_share(text: str) -> float:
-    """The share of a text's characters, spaces around lines apart, that stand on lines of code."""
+    """Return the share of a text's characters, without spaces around lines, on lines of code."""
     total = code = 0
     inside = False
     for raw in text.split("\n"):
@@ -113,7 +113,7 @@ def _is_code(line: str) -> bool:
 
 
 def _quick_marks(text: str) -> int:
-    """The marks that are quick to find or that few texts can have: commands, tags, symbols."""
+    """Count the marks that are quick to find or that few texts have: commands, tags, symbols."""
     found = 0
     if "\\" in text:
         found += len(_LATEX.findall(text))
@@ -128,9 +128,9 @@ def _quick_marks(text: str) -> int:
 
 
 def domain_of(text: str, words: Words | None = None) -> str:
-    """``code``, ``mathematics`` or ``general``, judged by the first ``READ_CHARS`` characters.
+    """Return ``code``, ``mathematics`` or ``general``, judged by the first ``READ_CHARS`` characters.
 
-    ``words`` are the whole text's, where they are at hand.
+    ``words`` are those of the whole text, if available.
     """
     words = words or Words(text)
     count = words.count if words.spaced and len(text) <= READ_CHARS else len(text[:READ_CHARS].split())
@@ -147,7 +147,7 @@ def domain_of(text: str, words: Words | None = None) -> str:
 
 
 def _is_mostly_code(text: str) -> bool:
-    """Whether :func:`code_share` is at least ``MIN_CODE``; what follows the line that rules it out is not read."""
+    """Return whether :func:`code_share` is at least ``MIN_CODE``, reading no further than needed."""
     lines = [(raw, line) for raw in text.split("\n") if (line := raw.strip())]
     total = left = sum([len(line) for _, line in lines])
     inside = False

@@ -1,7 +1,7 @@
-"""Down-sampling of domains that have too large a share of the corpus, by a hash of each document's id.
+"""Down-samples domains with too large a share of the corpus, by a hash of each document's id.
 
-Which documents stay depends on their ids and on the corpus's words by domain, not on order or workers, and a document
-that stays at some share stays at every larger one.
+Which documents stay depends on their ids and on the corpus's words by domain, not on order or workers. A document that
+stays at one share stays at every larger one.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ TOO_COMMON = "domain_too_common"
 
 
 def keep_shares(words: Mapping[str, int], max_share: Mapping[str, float]) -> dict[str, float]:
-    """By domain the share of its documents to keep, so that no domain has more than its ``max_share`` of what is kept.
+    """Return the share of each domain's documents to keep, so that no domain exceeds its ``max_share`` of what is kept.
 
-    ``words`` are the corpus's by domain. A domain at its cap has ``cap`` of a total that the other domains fix:
-    ``total = words of the others / (1 - sum of caps)``. Capping one domain shrinks the total, so further ones may reach
-    their caps; each is looked at again until none does.
+    ``words`` are the corpus's by domain. A capped domain has ``cap`` of a total that the other domains determine:
+    ``total = words of the others / (1 - sum of caps)``. Capping one domain lowers the total, so others can reach their
+    caps. This repeats until none does.
 
     Raises:
-        InputError: every domain with words would be capped, so that there is no total.
+        InputError: Every domain with words would be capped, so there is no total.
     """
     capped: set[str] = set()
     while True:
@@ -30,8 +30,8 @@ def keep_shares(words: Mapping[str, int], max_share: Mapping[str, float]) -> dic
         rest = 1 - sum(max_share[domain] for domain in capped)
         if capped and (free == 0 or rest <= 0):
             raise InputError(
-                f"the caps on {', '.join(sorted(capped))} cannot be kept: too little else is in the corpus",
-                "Raise max_share, or leave one domain without a cap",
+                f"the caps on {', '.join(sorted(capped))} cannot be met: the corpus has too little else",
+                "Raise curate.domains.max_share, or leave one domain without a cap",
             )
         total = free / rest if rest > 0 else 0.0
         over = {d for d, cap in max_share.items() if d not in capped and words.get(d, 0) > cap * total}
@@ -41,6 +41,6 @@ def keep_shares(words: Mapping[str, int], max_share: Mapping[str, float]) -> dic
 
 
 def check_share(id_: str, domain: str, shares: Mapping[str, float], seed: int) -> str | None:
-    """None to keep a document, or ``domain_too_common``."""
+    """Return the reason to drop a document, ``domain_too_common``, or None."""
     drawn = derive_seed(seed, "curate", "domain", id_) / 2**63
     return TOO_COMMON if drawn >= shares[domain] else None

@@ -1,4 +1,4 @@
-"""The step, in two halves: each page is labeled on its own, and the corpus is down-sampled to the caps."""
+"""The step's two halves: each page is labeled on its own, and the corpus is down-sampled to the caps."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""From a page's bytes to its main text: the right encoding, the page's own content, no boilerplate, no markers.
+"""Extracts the main text of a page from its bytes: decodes it, and leaves out boilerplate and markup.
 
-The way of a page: ``decode`` finds its encoding, ``parse`` makes it well-formed HTML by lexbor, ``blocks`` cuts that
-into runs of text in one pass, ``features`` describes each block and its surroundings, ``model`` says which are
-content, ``select`` leaves out copies, ``render`` writes the text. No step recurses, and none takes longer than in
-proportion to the page.
+``decode`` finds the encoding, ``parse`` makes well-formed HTML with lexbor, ``blocks`` splits it into runs of text in
+one pass, ``features`` describes each block and its surroundings, ``model`` predicts which blocks are content,
+``select`` leaves out copies, and ``render`` writes the text. No step recurses, and each takes time in proportion to the
+page.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from herdlm.curate.steps.extract.render import render
 from herdlm.curate.steps.extract.select import select
 
 MAX_BYTES = 16 << 20  # HTML; Common Crawl cuts at 1 to 5 MiB
-NEXT_TO_NOTHING = 200  # characters
-AT_ONCE = 1 << 20  # characters of pages that are judged together; bounds the memory
+SHORT_TEXT = 200  # characters
+GROUP_CHARS = 1 << 20  # characters of pages that are processed together, which bounds the memory
 _TRAILING_SPACE = re.compile(r"[ \t\xa0]+$", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n{3,}")
 _TABS = re.compile(r"(?<=\S)[ \t]*\t[ \t]*")
@@ -54,17 +54,17 @@ def _code(payload: bytes) -> tuple[str, str | None]:
 
 
 def main_text(html: str) -> str:
-    """The main content of a page as plain text; "" where it has none. For pages that are not ``excessive``."""
+    """Return the main content of a page as plain text, or "". The page must not be ``excessive``."""
     return main_texts([html])[0]
 
 
 def main_texts(pages: Sequence[str]) -> list[str]:
-    """The main content of each page, which does not depend on the others: one after another only takes longer.
+    """Return the main content of each page, which does not depend on the other pages.
 
-    A page that gives next to nothing is read again with what stands in ``<nav>`` and ``<footer>``.
+    A page that gives almost no text is read again with its ``<nav>`` and ``<footer>``.
     """
     texts = _contents(pages, keep_navigation=False)
-    again = [number for number, text in enumerate(texts) if len(text) < NEXT_TO_NOTHING]
+    again = [number for number, text in enumerate(texts) if len(text) < SHORT_TEXT]
     for number, text in zip(again, _contents([pages[n] for n in again], keep_navigation=True), strict=True):
         texts[number] = max(texts[number], text, key=len)
     return [
@@ -79,36 +79,36 @@ def _contents(pages: Sequence[str], keep_navigation: bool) -> list[str]:
     for html in pages:
         sources.append(parse(html, keep_navigation))
         size += len(sources[-1].html)
-        if size >= AT_ONCE:
-            texts += _judge(sources)
+        if size >= GROUP_CHARS:
+            texts += _select_and_render(sources)
             sources, size = [], 0
-    return texts + _judge(sources)
+    return texts + _select_and_render(sources)
 
 
-def _judge(sources: Sequence[Source]) -> list[str]:
+def _select_and_render(sources: Sequence[Source]) -> list[str]:
     blocks = read_blocks(*(source.html for source in sources))
     titles, descriptions = [source.title for source in sources], [source.description for source in sources]
     return [render(blocks, kept) for kept in select(blocks, titles, descriptions, model())]
 
 
 def tidy(text: str) -> str:
-    """Plain text: NFC, no controls, no space at line ends, one tab between cells, at most one blank line in a row."""
+    """Tidy plain text: NFC, no controls or trailing space, one tab between cells, at most one blank line in a row."""
     text = CONTROLS.sub("", unicodedata.normalize("NFC", text.replace("\r\n", "\n")))
     text = _TABS.sub("\t", text)
     return _BLANK_LINES.sub("\n\n", _TRAILING_SPACE.sub("", text)).strip()
 
 
 def extract(payload: bytes, charset: str, html: bool) -> tuple[str, str | None]:
-    """A page's main text and None, or "" and why there is none.
+    """Return a page's main text and None, or "" and the reason why there is none.
 
-    Reasons: ``too_large`` (HTML over 16 MiB), ``wrong_encoding`` (no encoding fits: binary data, for one),
-    ``excessive_markup`` (tags nested a thousand deep or with thousands of attributes), ``no_text``.
+    Reasons: ``too_large`` (HTML over 16 MiB), ``wrong_encoding`` (no encoding fits, as for binary data),
+    ``excessive_markup`` (tags nested a thousand deep, or with thousands of attributes), ``no_text``.
     """
     return extract_all([(payload, charset, html)])[0]
 
 
 def extract_all(pages: Iterable[tuple[bytes, str, bool]]) -> list[tuple[str, str | None]]:
-    """What :func:`extract` gives for each page, in less time."""
+    """Return what :func:`extract` returns for each page, in less time."""
     found: list[tuple[str, str | None]] = []
     waiting: dict[int, str] = {}
     for payload, charset, html in pages:

@@ -1,4 +1,4 @@
-"""What can be counted about a page's blocks and containers, as arrays: the ground for rules and features alike."""
+"""Statistics of a page's blocks and containers, as arrays, from which rules and features are computed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from herdlm.curate.steps.extract.blocks import Blocks
-from herdlm.curate.steps.extract.signals import BIT, word_cues
+from herdlm.curate.steps.extract.signals import BIT, word_signals
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -50,8 +50,8 @@ TAG_CODE = {
         1,
     )
 }
-LONGEST_WITH_CUES = 300  # characters; set words mean nothing in a longer block
-# Ends of sentences of many scripts, escaped where they look like ASCII.
+MAX_SIGNAL_CHARS = 300  # keywords mean nothing in a longer block
+# Ends of sentences of many scripts, escaped if they look like ASCII.
 ENDS = frozenset('.!?。\uff01\uff1f…।؟\u06d4:”"\u2019»)')
 SIGNS = {sign: code for code, sign in enumerate(".!?:,;)]”\"'…([“-\u2013—•*|>©#@。\uff01\uff1f\uff1a」", 1)}
 LONGEST_TITLE = 250
@@ -59,20 +59,20 @@ OPENING = 24  # characters
 
 
 @dataclass(slots=True)
-class Measures:
+class BlockStatistics:
     """Arrays over blocks (``at``: a block's container), containers (``parent`` to ``box``) and pages (``document`` on).
 
-    Sums of words, also of words outside links, are exact: these are multiples of 2^-24 (a float32 share of 1 taken from
-    1), of which a float64 holds 2^53. So a page's figures do not depend on the pages beside it.
+    Sums of words, also of words outside links, are exact: they are multiples of 2^-24 (a float32 share of 1 subtracted
+    from 1), of which a float64 holds 2^53. So the statistics of a page do not depend on the pages beside it.
 
-    The rules fill in ``good``, a block's words where they look like running text in no forbidden place, else 0, and
-    ``cues`` and ``opening``, which are 0 for the blocks that are ruled out.
+    The rules fill in ``good``, a block's words if it looks like running text in an allowed place, else 0, and
+    ``signals`` and ``opening``, which are 0 for the blocks that are ruled out.
     """
 
     count: int
     at: Ints
     page: Ints
-    here: Ints  # a block's own number
+    here: Ints  # a block's own index
     words: Floats
     size: Floats
     link_share: Floats
@@ -82,8 +82,8 @@ class Measures:
     ends: Bools
     stops: Ints
     preformatted: Bools
-    cues: Ints  # of set words, in blocks short enough
-    opening: Ints  # of the first few
+    signals: Ints  # of keywords, in short blocks
+    opening: Ints  # of the first few characters
     repeats: Ints
     in_title: Floats
     headline: Floats
@@ -95,29 +95,29 @@ class Measures:
     last: Ints
     depth: Ints
     path: Ints
-    box: Ints  # numbers of the containers
+    box: Ints  # indices of the containers
     box_page: Ints
     good: Floats
     document: Ints
     start: Ints  # blocks of a page: start <= b < stop
     stop: Ints
-    headline_at: Ints  # -1 where a page has none
-    described_at: Ints  # the block most like the description, -1 where none is like it
+    headline_at: Ints  # -1 if a page has none
+    described_at: Ints  # the block most like the description, or -1
 
     def page_sums(self, values: npt.NDArray[np.generic]) -> Sums:
-        """``[pages]``: sums over the blocks of each page."""
+        """Return sums over the blocks of each page, ``[pages]``."""
         sums: Sums = np.bincount(self.page, weights=values, minlength=len(self.start)).astype(np.float64, copy=False)
         return sums
 
     def page_maxima(self, values: npt.NDArray[Any]) -> Sums:
-        """``[pages]``: the largest over the blocks of each page; 0 where it has none."""
+        """Return maxima over the blocks of each page, ``[pages]``; 0 if it has none."""
         maxima = np.zeros(len(self.start))
         filled = self.start < self.stop
         maxima[filled] = np.maximum.reduceat(values, self.start[filled])
         return maxima
 
     def summed(self, *values: npt.NDArray[np.generic]) -> Sums:
-        """``[values, containers]``: sums over the blocks of each container."""
+        """Return sums over the blocks of each container, ``[values, containers]``."""
         total = np.zeros((len(values), self.count + 1))
         for row, one in zip(total, values, strict=True):
             np.cumsum(one, dtype=np.float64, out=row[1:])
@@ -126,12 +126,12 @@ class Measures:
 
 
 def running(values: npt.NDArray[np.generic]) -> Sums:
-    """``[n + 1]``: sums of the first 0, 1, ... n values."""
+    """Return sums of the first 0, 1, ... n values, ``[n + 1]``."""
     return np.concatenate(([0.0], np.cumsum(values, dtype=np.float64)))
 
 
-def measure(page: Blocks, titles: Sequence[str], descriptions: Sequence[str]) -> Measures:
-    """Measure pages that together have at least one block."""
+def block_statistics(page: Blocks, titles: Sequence[str], descriptions: Sequence[str]) -> BlockStatistics:
+    """Compute the statistics of pages that together have at least one block."""
     text, count = page.text, len(page.text)
     at, parent, own = np.array(page.container), np.array(page.parent), np.array(page.own)
     first, last, document = np.array(page.first), np.array(page.last), np.array(page.document)
@@ -153,7 +153,7 @@ def measure(page: Blocks, titles: Sequence[str], descriptions: Sequence[str]) ->
         descriptions_in.append(_described(own_text, page.words[low:high], description))
     headline_at = np.array([at for _, _, at in headlines])
     described_at = np.array([at for _, at in descriptions_in])
-    return Measures(
+    return BlockStatistics(
         count=count,
         at=at,
         page=np.repeat(np.arange(len(document)), stop - start),
@@ -176,7 +176,7 @@ def measure(page: Blocks, titles: Sequence[str], descriptions: Sequence[str]) ->
             ]
         ),
         preformatted=np.array(page.preformatted),
-        cues=np.zeros(count, np.int64),
+        signals=np.zeros(count, np.int64),
         opening=np.zeros(count, np.int64),
         repeats=np.array(repeats),
         in_title=np.concatenate([shares for shares, _, _ in headlines]),
@@ -186,7 +186,7 @@ def measure(page: Blocks, titles: Sequence[str], descriptions: Sequence[str]) ->
         near=own[at] | own[parent[at]],
         parent=parent,
         first=first,
-        last=np.maximum(last, first),  # a container that damaged markup closed early holds nothing
+        last=np.maximum(last, first),  # a container that damaged markup closed early is empty
         depth=np.array(page.depth),
         path=np.array(page.path),
         box=np.arange(len(parent)),
@@ -200,16 +200,16 @@ def measure(page: Blocks, titles: Sequence[str], descriptions: Sequence[str]) ->
     )
 
 
-def read_words(page: Blocks, m: Measures, out: Bools) -> None:
-    """Fill in the set words of the short blocks that are still in."""
-    short = np.flatnonzero(~out & (m.size <= LONGEST_WITH_CUES))
-    m.cues[short] = m.opening[short] = word_cues([page.text[block] for block in short.tolist()])
-    longer = short[(m.cues[short] != 0) & (m.size[short] > OPENING)]
-    m.opening[longer] = word_cues([page.text[block][:OPENING] for block in longer.tolist()])
+def read_words(page: Blocks, stats: BlockStatistics, out: Bools) -> None:
+    """Fill in the signals of the short blocks that are not ruled out."""
+    short = np.flatnonzero(~out & (stats.size <= MAX_SIGNAL_CHARS))
+    stats.signals[short] = stats.opening[short] = word_signals([page.text[block] for block in short.tolist()])
+    longer = short[(stats.signals[short] != 0) & (stats.size[short] > OPENING)]
+    stats.opening[longer] = word_signals([page.text[block][:OPENING] for block in longer.tolist()])
 
 
 def _headline(text: list[str], tags: Ints, likely: Bools, title: str) -> tuple[Floats, Floats, int]:
-    """Of a page: each block's share of words in the title, how well it would do as headline, and the best one."""
+    """Return, for a page, each block's share of words in the title, its score as a headline, and the best headline."""
     in_title, headline = np.zeros(len(text), np.float32), np.zeros(len(text), np.float32)
     title_words = set(title.lower().split())
     li, h1, h6 = TAG_CODE["li"], TAG_CODE["h1"], TAG_CODE["h6"]
@@ -227,9 +227,9 @@ def _headline(text: list[str], tags: Ints, likely: Bools, title: str) -> tuple[F
 
 
 def _described(text: list[str], words: list[int], description: str) -> tuple[Floats, int]:
-    """The share of the description's words that a block of a page has; 0 for all where the description is short.
+    """Return each block's share of the description's words (0 if the description is short), and the best block.
 
-    And the block that has most, -1 where that is not over half.
+    The best block is -1 if it has no more than half of the words.
     """
     described = np.zeros(len(text), np.float32)
     wanted = set(description.lower().split())
@@ -242,7 +242,7 @@ def _described(text: list[str], words: list[int], description: str) -> tuple[Flo
 
 
 def bits(masks: Ints, names: tuple[str, ...]) -> Floats:
-    """``[blocks, names]``: 1 where a mask has the cue."""
+    """Return 1 if a mask has the signal, ``[blocks, names]``."""
     wanted = np.array([BIT[name] for name in names])
     found: Floats = ((masks[:, None] & wanted) != 0).astype(np.float32)
     return found

@@ -1,11 +1,11 @@
-"""From serialised HTML to blocks: runs of text between borders of block-level elements, with what surrounds them."""
+"""Splits serialized HTML into blocks: runs of text between borders of block-level elements, with their surroundings."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
 
-from herdlm.curate.steps.extract.signals import TAG_BIT, attribute_cues
+from herdlm.curate.steps.extract.signals import TAG_BIT, attribute_signals
 
 TOKEN = re.compile(r'<(/?)([a-zA-Z][^\s/>]*)([^">]*+(?:"[^"]*+"[^">]*+)*+)>([^<]*)')
 _INLINE, _CONTAINER, _LINK, _BREAK, _IMAGE, _BOLD, _PRE, _RULE = range(8)
@@ -73,7 +73,7 @@ KIND = {
     "hr": _RULE,
 }
 TITLED = frozenset(["section", "h1", "h2", "h3", "h4", "h5", "h6", "dt", "dd", "p", "li"])  # ids from titles
-ANCHOR_SIGNS = frozenset("¶#§🔗")  # texts of links from headings to themselves
+ANCHOR_SIGNS = frozenset("¶#§🔗")  # texts of the links from headings to themselves
 BREAK = "\x00"  # cannot occur in parsed text
 _WIDE = (
     "\u2e80-\u2fff\u3001-\u30ff\u3400-\u9fff\uf900-\ufaff\uff01-\uffef"  # scripts written without spaces between words
@@ -89,11 +89,11 @@ LONGEST_INLINE_ALT = 40
 
 @dataclass(slots=True)
 class Blocks:
-    """The blocks of pages in order, a list entry for each, and the containers in order of their opening tags.
+    """The blocks of pages in order, an entry in each list, and the containers in order of their opening tags.
 
-    A page's first container is its ``document``, which is its own parent; the ``parent`` of any other comes before it.
-    A container's blocks are first <= b < last. Containers have the same ``path`` where they are alike on one page.
-    ``link`` and ``bold`` count characters, ``words`` words, or two characters of a script without spaces for one.
+    A page's first container is its ``document``, which is its own parent. The ``parent`` of any other comes before it.
+    The blocks of a container are first <= b < last. Containers have the same ``path`` if they are alike on one page.
+    ``link`` and ``bold`` count characters. ``words`` counts words, or two characters of a script without spaces as one.
     """
 
     text: list[str] = field(default_factory=list)
@@ -114,7 +114,7 @@ class Blocks:
     path: list[int] = field(default_factory=list)
 
     def add(self, raw: str, container: int, link: int, bold: int, preformatted: bool) -> None:
-        """Append a block unless it is blank; ``raw`` is serialised text with BREAK for line breaks."""
+        """Append a block unless it is blank. ``raw`` is serialized text with BREAK for line breaks."""
         if "&" in raw:
             raw = raw.replace("&nbsp;", "\xa0").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
         unspaced = 0
@@ -145,7 +145,7 @@ class Blocks:
 
 
 def read_blocks(*pages: str) -> Blocks:
-    """Blocks of pages, which the parser must have serialised: tags closed, attributes in double quotes."""
+    """Return the blocks of pages, which the parser must have serialized: tags closed, attributes in double quotes."""
     blocks = Blocks()
     paths: dict[tuple[int, str, int], int] = {}
     for html in pages:
@@ -183,7 +183,7 @@ def _read_page(html: str, page: Blocks, paths: dict[tuple[int, str, int], int]) 
                 buffer.append(alt)
         elif kind == 3 and not (buffer and buffer[-1] == BREAK):
             buffer.append(BREAK)
-        else:  # a border: of a container, a rule, or an empty line
+        else:  # a border of a container, a rule, or an empty line
             if buffer:
                 raw = "".join(buffer)
                 buffer.clear()
@@ -193,14 +193,14 @@ def _read_page(html: str, page: Blocks, paths: dict[tuple[int, str, int], int]) 
             if kind in (3, 7):
                 pass
             elif closing:
-                if len(stack) > 1:  # a quote in an attribute's name hides tags from the pattern, rarely
+                if len(stack) > 1:  # rarely, a quote in an attribute's name hides tags from the pattern
                     last[stack.pop()] = len(done)
                 pre -= kind == 6
             else:
                 above = stack[-1]
                 mask = bit_of(tag, 0)
                 if attributes:
-                    mask |= attribute_cues(attributes, tag not in TITLED)
+                    mask |= attribute_signals(attributes, tag not in TITLED)
                 stack.append(len(parent))
                 parent.append(above)
                 first.append(len(done))
@@ -224,7 +224,7 @@ def _read_page(html: str, page: Blocks, paths: dict[tuple[int, str, int], int]) 
 
 
 def _alt(attributes: str, before: list[str]) -> str:
-    """The alternative text of an image that stands for text: a formula, an emoji, or a sign inside a line."""
+    """Return the alternative text of an image that stands for text: a formula, an emoji, or an inline sign."""
     found = _ALT.search(attributes)
     if not found or not found[1]:
         return ""

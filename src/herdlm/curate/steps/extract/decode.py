@@ -1,4 +1,4 @@
-"""From bytes to text: the encoding a page is really in."""
+"""Decodes pages: finds the encoding that a page is really in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ META_BYTES = 1024
 DETECT_BYTES = 1 << 16
 _META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
-# Encodings that browsers take for the names that pages give (WHATWG Encoding Standard, section 4.2).
+# The encodings that browsers use for declared names (WHATWG Encoding Standard, section 4.2).
 _BROWSERS = {
     "iso-8859-1": "cp1252",
     "latin1": "cp1252",
@@ -29,7 +29,7 @@ _BROWSERS = {
     "euc-kr": "cp949",
     "x-x-big5": "big5",
 }
-# signs of a text decoded with the wrong table: controls other than tab and line ends, and the replacement character
+# signs of text decoded with the wrong table: controls except tab and line ends, and the replacement character
 CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffd\ufffe\uffff]")
 _RIGHT = re.compile("[^\x00-\x7f\ufffd]")
 MAX_CONTROL_SHARE = 0.001
@@ -37,11 +37,11 @@ MAX_WRONG_SHARE = 0.0005
 
 
 def decode(payload: bytes, charset: str) -> str | None:
-    """A page's text, or None where no encoding fits.
+    """Return a page's text, or None if no encoding fits.
 
-    Tried in order: a byte order mark; UTF-8, when the bytes are valid UTF-8 whatever the page declares (other encodings
-    produce such sequences next to never); the HTTP header's ``charset``; the ``<meta>`` tag's; detection. Last, UTF-8
-    with a few wrong bytes, such as a cut character, at most one in two thousand; they are left out.
+    Tried in order: a byte order mark; UTF-8, if the bytes are valid UTF-8 whatever the page declares (other encodings
+    almost never produce such sequences); the ``charset`` of the HTTP header; that of the ``<meta>`` tag; detection.
+    Last, UTF-8 without a few wrong bytes, such as a cut character, at most one in two thousand.
     """
     for bom, encoding in _BOMS:
         if payload.startswith(bom):
@@ -49,7 +49,7 @@ def decode(payload: bytes, charset: str) -> str | None:
     declared = [charset] if charset else []
     if meta := _META_CHARSET.search(payload[:META_BYTES]):
         declared.append(meta[1].decode("ascii", "replace"))
-    seven_bit = any(name.lower().startswith(("iso-2022", "hz")) for name in declared)  # would pass for ASCII
+    seven_bit = any(name.lower().startswith(("iso-2022", "hz")) for name in declared)  # would be valid ASCII
     for encoding in [*([] if seven_bit else ["utf-8"]), *declared]:
         if (text := _try(payload, encoding)) is not None:
             return text

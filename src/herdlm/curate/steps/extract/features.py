@@ -1,7 +1,7 @@
-"""What the model sees of a block: itself, its neighbours, its containers, and its place on the page, as numbers.
+"""The features of a block: numbers about the block, its neighbors, its containers, and its place on the page.
 
-Everything is arithmetic on arrays over the blocks of pages. Sums over a container are differences of running sums, as a
-container's blocks follow each other. Nothing reaches over the border between two pages.
+All features are array arithmetic over the blocks of pages. Sums over a container are differences of running sums, since
+a container's blocks are consecutive. Nothing crosses the border between two pages.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from herdlm.curate.steps.extract.block_statistics import (
-    LONGEST_WITH_CUES,
+    MAX_SIGNAL_CHARS,
     SIGNS,
+    BlockStatistics,
     Bools,
     Floats,
     Ints,
-    Measures,
     Sums,
     bits,
     running,
@@ -29,10 +29,10 @@ LEVELS = 3
 SURE = 0.7
 MAIN_SHARES = (0.4, 0.65, 0.9)
 WINDOW = 6
-FAR = 1 << 40  # blocks; further than any
+FAR = 1 << 40  # blocks; more than any distance
 ROUNDING = 1 << 24
 COMMENT_OR_RELATED = word_bits("related", "comment")
-OWN_CUES = (
+OWN_SIGNALS = (
     "article",
     "body",
     "comment",
@@ -58,8 +58,8 @@ OWN_CUES = (
     "paragraph",
     "answer",
 )
-UNDER_CUES = (
-    *OWN_CUES,
+UNDER_SIGNALS = (
+    *OWN_SIGNALS,
     "<article>",
     "<main>",
     "<section>",
@@ -83,49 +83,58 @@ UNDER_CUES = (
 Column = npt.NDArray[np.generic]
 
 
-def features(page: Blocks, m: Measures, left: Ints) -> Floats:
-    """``[left, features]``: rows of the blocks that rules leave, by their numbers ``left``."""
-    sums = m.summed(m.words, m.words * (1 - m.link_share), m.good, m.heading)
+def features(page: Blocks, stats: BlockStatistics, left: Ints) -> Floats:
+    """Return the features of the blocks ``left`` by the rules, ``[left, features]``."""
+    sums = stats.summed(stats.words, stats.words * (1 - stats.link_share), stats.good, stats.heading)
     columns = [
-        *_own(page, m, left),
-        *_mains(m, sums, left),
-        *_paths(m, left),
-        *_containers(m, sums, left),
-        *_neighbours(m, left),
-        *_places(m, left),
+        *_own(page, stats, left),
+        *_mains(stats, sums, left),
+        *_paths(stats, left),
+        *_containers(stats, sums, left),
+        *_neighbors(stats, left),
+        *_places(stats, left),
     ]
-    before = np.where(left > m.start[m.page[left]], m.cues[left - 1], 0)
+    before = np.where(left > stats.start[stats.page[left]], stats.signals[left - 1], 0)
     return np.hstack(
         [
             np.array(columns, np.float32).T,
-            bits(m.near[left], OWN_CUES),
-            bits(m.under[left], UNDER_CUES),
-            _word_bits(m.cues[left]),
+            bits(stats.near[left], OWN_SIGNALS),
+            bits(stats.under[left], UNDER_SIGNALS),
+            _word_bits(stats.signals[left]),
             _word_bits(before),
-            _word_bits(m.opening[left]),
+            _word_bits(stats.opening[left]),
         ]
     )
 
 
-def _own(page: Blocks, m: Measures, left: Ints) -> list[Column]:
-    """The block itself; what takes reading its text only where rules leave it in."""
+def _own(page: Blocks, stats: BlockStatistics, left: Ints) -> list[Column]:
+    """Features of the block itself, and what needs its text, only for the blocks left by the rules."""
     text = [page.text[block] for block in left.tolist()]
-    short = [t if len(t) <= LONGEST_WITH_CUES else "" for t in text]
+    short = [t if len(t) <= MAX_SIGNAL_CHARS else "" for t in text]
 
     capitals, digits = _capitals_and_digits(short)
-    words, size = m.words[left], m.size[left]
+    words, size = stats.words[left], stats.size[left]
     return [
         np.log1p(words),
         *(
             one[left]
-            for one in (m.link_share, m.bold_share, m.tags, m.ends, m.stops, m.preformatted, m.repeats, m.in_title)
+            for one in (
+                stats.link_share,
+                stats.bold_share,
+                stats.tags,
+                stats.ends,
+                stats.stops,
+                stats.preformatted,
+                stats.repeats,
+                stats.in_title,
+            )
         ),
         np.array([t.isupper() for t in text]),
         np.array([t[0].islower() for t in text]),
         digits / size,
         np.array([t.count("\n") for t in text]),
         size / np.maximum(words, 1),
-        m.depth[m.at[left]],
+        stats.depth[stats.at[left]],
         capitals / size,
         np.array([SIGNS.get(t[-1], 0) for t in text]),
         np.array([SIGNS.get(t[0], 0) for t in text]),
@@ -134,7 +143,7 @@ def _own(page: Blocks, m: Measures, left: Ints) -> list[Column]:
 
 
 def _capitals_and_digits(texts: list[str]) -> tuple[Ints, Ints]:
-    """How many of each text's characters are Latin, Greek or Cyrillic capitals, and how many European digits."""
+    """Count the Latin, Greek and Cyrillic capitals and the European digits of each text."""
     characters = np.frombuffer("".join(text + "\n" for text in texts).encode("utf-32-le", "replace"), np.uint32)
     starts = np.cumsum([0, *(len(text) + 1 for text in texts[:-1])])
     capital = (
@@ -144,59 +153,59 @@ def _capitals_and_digits(texts: list[str]) -> tuple[Ints, Ints]:
     return np.add.reduceat(capital, starts, dtype=np.int64), np.add.reduceat(digit, starts, dtype=np.int64)
 
 
-def _mains(m: Measures, sums: Sums, left: Ints) -> list[Column]:
-    """Where a block stands in the innermost containers that hold most of the good text, and in which branch of them."""
-    page, depth = m.page[left], m.depth[m.at[left]]
+def _mains(stats: BlockStatistics, sums: Sums, left: Ints) -> list[Column]:
+    """The block's place in the innermost containers with most of the good text, and its branch of them."""
+    page, depth = stats.page[left], stats.depth[stats.at[left]]
     box_words, box_plain, box_good, _ = sums
-    all_good = box_good[m.document]
+    all_good = box_good[stats.document]
     total = np.maximum(all_good, 1)
-    is_document = m.parent == m.box
+    is_document = stats.parent == stats.box
     columns: list[Column] = []
     for share in MAIN_SHARES:
-        holds = is_document | ((box_good >= share * total[m.box_page]) & (all_good[m.box_page] >= 1))
-        main = np.maximum.reduceat(np.where(holds, m.box, 0), m.document)
-        low, high = m.first[main][page], m.last[main][page]
+        holds = is_document | ((box_good >= share * total[stats.box_page]) & (all_good[stats.box_page] >= 1))
+        main = np.maximum.reduceat(np.where(holds, stats.box, 0), stats.document)
+        low, high = stats.first[main][page], stats.last[main][page]
         columns += [
             (left >= low) & (left < high),
-            depth - m.depth[main][page],
+            depth - stats.depth[main][page],
             (left - low) / np.maximum(high - low, 1),
         ]
         if share == MAIN_SHARES[-1]:
             continue
         branch = main[page]
-        children = m.box[(m.parent == main[m.box_page]) & ~is_document]
+        children = stats.box[(stats.parent == main[stats.box_page]) & ~is_document]
         if len(children):
-            child = children[np.clip(np.searchsorted(m.first[children], left, "right") - 1, 0, None)]
-            branch = np.where((left >= m.first[child]) & (left < m.last[child]), child, branch)
+            child = children[np.clip(np.searchsorted(stats.first[children], left, "right") - 1, 0, None)]
+            branch = np.where((left >= stats.first[child]) & (left < stats.last[child]), child, branch)
         columns += [
             box_good[branch] / total[page],
             box_plain[branch] / np.maximum(box_words[branch], 1),
             np.log1p(box_words[branch]),
-            (m.last - m.first)[branch],
+            (stats.last - stats.first)[branch],
         ]
     return columns
 
 
-def _paths(m: Measures, left: Ints) -> list[Column]:
-    """How much good text stands on the block's path of tags and names, and beside it."""
-    page, path, above = m.page[left], m.path[m.at], m.parent[m.at]
-    total = np.maximum(m.page_sums(m.good), 1)[page]
+def _paths(stats: BlockStatistics, left: Ints) -> list[Column]:
+    """The good text on the block's path of tags and names, and beside it."""
+    page, path, above = stats.page[left], stats.path[stats.at], stats.parent[stats.at]
+    total = np.maximum(stats.page_sums(stats.good), 1)[page]
     columns: list[Column] = []
     for groups in (path, above):
-        good = np.bincount(groups, weights=m.good)[groups]
-        columns += [good[left] / total, good[left] / np.maximum(m.page_maxima(good), 1)[page]]
+        good = np.bincount(groups, weights=stats.good)[groups]
+        columns += [good[left] / total, good[left] / np.maximum(stats.page_maxima(good), 1)[page]]
     columns.insert(2, np.log1p(np.bincount(path)[path[left]]))
     return columns
 
 
-def _containers(m: Measures, sums: Sums, left: Ints) -> list[Column]:
+def _containers(stats: BlockStatistics, sums: Sums, left: Ints) -> list[Column]:
     """The block's container and the ones around it; articles."""
     box_words, box_plain, box_good, box_heads = sums
-    blocks = np.maximum(m.last - m.first, 1)
-    total = np.maximum(box_good[m.document], 1)[m.page[left]]
-    children = np.bincount(m.parent, minlength=len(m.parent))
+    blocks = np.maximum(stats.last - stats.first, 1)
+    total = np.maximum(box_good[stats.document], 1)[stats.page[left]]
+    children = np.bincount(stats.parent, minlength=len(stats.parent))
     columns: list[Column] = []
-    box = m.at[left]
+    box = stats.at[left]
     for _ in range(LEVELS):
         columns += [
             np.log1p(box_words[box]),
@@ -206,18 +215,20 @@ def _containers(m: Measures, sums: Sums, left: Ints) -> list[Column]:
             np.log1p(children[box]),
             box_heads[box] / blocks[box],
         ]
-        box = m.parent[box]
+        box = stats.parent[box]
     return columns
 
 
-def _neighbours(m: Measures, left: Ints) -> list[Column]:
-    """The two blocks before and after, and the words, plain and good, of the six before and after."""
+def _neighbors(stats: BlockStatistics, left: Ints) -> list[Column]:
+    """The two blocks before and after, and the words and good words of the six before and after."""
     columns: list[Column] = []
-    log_words, good = np.log1p(m.words), m.good > 0
-    start, stop = m.start[m.page[left]], m.stop[m.page[left]]
+    log_words, good = np.log1p(stats.words), stats.good > 0
+    start, stop = stats.start[stats.page[left]], stats.stop[stats.page[left]]
     for distance in (-2, -1, 1, 2):
-        columns += _at_distance(distance, left, start, stop, (log_words, m.link_share, m.ends, m.tags, good))
-    for values in (m.words * (1 - m.link_share), m.words, m.good):
+        columns += _at_distance(
+            distance, left, start, stop, (log_words, stats.link_share, stats.ends, stats.tags, good)
+        )
+    for values in (stats.words * (1 - stats.link_share), stats.words, stats.good):
         total = running(values)
         columns += [
             np.log1p(total[left] - total[np.maximum(left - WINDOW, start)]),
@@ -226,19 +237,19 @@ def _neighbours(m: Measures, left: Ints) -> list[Column]:
     return columns
 
 
-def _places(m: Measures, left: Ints) -> list[Column]:
-    """Place on the page: by blocks, words and good text; from headline, headings, the described block, good blocks."""
-    page = m.page[left]
-    start, stop = m.start[page], m.stop[page]
+def _places(stats: BlockStatistics, left: Ints) -> list[Column]:
+    """The place on the page: by blocks, words and good text; from headline, headings, described block, good blocks."""
+    page = stats.page[left]
+    start, stop = stats.start[page], stats.stop[page]
     count = stop - start
-    words, good = running(m.words), running(m.good)
-    total = np.maximum(m.page_sums(m.words), 1)[page]
-    total_good = np.maximum(m.page_sums(m.good), 1)[page]
-    heading_at = np.maximum.accumulate(np.where(m.heading, m.here, -1))[left]
+    words, good = running(stats.words), running(stats.good)
+    total = np.maximum(stats.page_sums(stats.words), 1)[page]
+    total_good = np.maximum(stats.page_sums(stats.good), 1)[page]
+    heading_at = np.maximum.accumulate(np.where(stats.heading, stats.here, -1))[left]
     headed = heading_at >= start
-    heading_cues = np.where(headed, m.cues[heading_at], 0)
-    since, until = _to_nearest(m.good > 0, m, left)
-    headline_at, described_at = m.headline_at[page], m.described_at[page]
+    heading_signals = np.where(headed, stats.signals[heading_at], 0)
+    since, until = _to_nearest(stats.good > 0, stats, left)
+    headline_at, described_at = stats.headline_at[page], stats.described_at[page]
     return [
         (left - start) / count,
         (words[left + 1] - words[start]) / total,
@@ -247,41 +258,41 @@ def _places(m: Measures, left: Ints) -> list[Column]:
         total_good / total,
         np.log1p(count),
         np.where(headed, np.log1p(np.maximum(left - heading_at, 0)), -1),
-        (heading_cues & COMMENT_OR_RELATED) != 0,
-        m.headline[left],
+        (heading_signals & COMMENT_OR_RELATED) != 0,
+        stats.headline[left],
         left == headline_at,
         np.where(headline_at < 0, -100, np.clip(left - headline_at, -60, 60)),
-        m.described[left],
+        stats.described[left],
         np.where(described_at < 0, -100, np.clip(left - described_at, -50, 50)),
         np.log1p(np.minimum(np.minimum(since, left - start + 1), 100)),
         np.log1p(np.minimum(np.where(until < stop - left, until, stop - left + count), 100)),
     ]
 
 
-def context_features(m: Measures, left: Ints, rows: Floats, chance: Floats) -> Floats:
-    """What the second forest sees: the first one's ``chance`` of a block and all around it, and rows of features.
+def context_features(stats: BlockStatistics, left: Ints, rows: Floats, chance: Floats) -> Floats:
+    """Return features for the second forest: ``rows``, and the first forest's ``chance`` of a block and what is around.
 
-    The weight of a block is its words; "around" leaves the block itself out. Weighted chances are rounded to multiples
-    of 2^-24, so that their sums are exact like those of words.
+    The weight of a block is its words. Surroundings leave the block itself out. Weighted chances are rounded to
+    multiples of 2^-24, so that their sums are as exact as those of words.
     """
-    page = m.page[left]
-    start, stop = m.start[page], m.stop[page]
-    path = m.path[m.at]
-    all_words = m.words.astype(np.float64)
+    page = stats.page[left]
+    start, stop = stats.start[page], stats.stop[page]
+    path = stats.path[stats.at]
+    all_words = stats.words.astype(np.float64)
     all_mass = np.rint(chance * all_words * ROUNDING) / ROUNDING
     words, mass, chances = all_words[left], all_mass[left], chance[left]
     sum_words, sum_mass = running(all_words), running(all_mass)
-    box_words, box_mass = sum_words[m.last] - sum_words[m.first], sum_mass[m.last] - sum_mass[m.first]
-    total = np.maximum(box_mass[m.document], 1)[page]
-    columns: list[Column] = [chances, chances / np.maximum(m.page_maxima(chance), 1e-3)[page]]
-    box = m.at[left]
+    box_words, box_mass = sum_words[stats.last] - sum_words[stats.first], sum_mass[stats.last] - sum_mass[stats.first]
+    total = np.maximum(box_mass[stats.document], 1)[page]
+    columns: list[Column] = [chances, chances / np.maximum(stats.page_maxima(chance), 1e-3)[page]]
+    box = stats.at[left]
     for _ in range(LEVELS + 1):
         columns += [
             box_mass[box] / np.maximum(box_words[box], 1),
             box_mass[box] / total,
             (box_mass[box] - mass) / np.maximum(box_words[box] - words, 1),
         ]
-        box = m.parent[box]
+        box = stats.parent[box]
     path_words = np.bincount(path, weights=all_words)[path[left]]
     path_mass = np.bincount(path, weights=all_mass)[path[left]]
     columns += [(path_mass - mass) / np.maximum(path_words - words, 1), path_mass / total]
@@ -296,25 +307,25 @@ def context_features(m: Measures, left: Ints, rows: Floats, chance: Floats) -> F
         before / total,
         (total - before - mass) / total,
         np.log1p(total),
-        total / np.maximum(box_words[m.document], 1)[page],
+        total / np.maximum(box_words[stats.document], 1)[page],
     ]
     for distance in (-3, -2, -1, 1, 2, 3):
         columns += _at_distance(distance, left, start, stop, (chance,))
-    since, until = _to_nearest(chance > SURE, m, left)
+    since, until = _to_nearest(chance > SURE, stats, left)
     for distances, inside in ((since, left - start), (until, stop - left - 1)):
         columns.append(np.log1p(np.where(distances <= inside, np.minimum(distances, 50), 50)))
     return np.hstack([np.array(columns, np.float32).T, rows])
 
 
-def _to_nearest(marked: Bools, m: Measures, left: Ints) -> tuple[Ints, Ints]:
-    """How many blocks before and after each the nearest marked one is, 0 for itself; it may be on another page."""
-    before = np.maximum.accumulate(np.where(marked, m.here, -FAR))
-    after = np.minimum.accumulate(np.where(marked, m.here, FAR)[::-1])[::-1]
+def _to_nearest(marked: Bools, stats: BlockStatistics, left: Ints) -> tuple[Ints, Ints]:
+    """Return the distances to the nearest marked block before and after each, which can be on another page."""
+    before = np.maximum.accumulate(np.where(marked, stats.here, -FAR))
+    after = np.minimum.accumulate(np.where(marked, stats.here, FAR)[::-1])[::-1]
     return left - before[left], after[left] - left
 
 
 def _at_distance(distance: int, left: Ints, start: Ints, stop: Ints, columns: Sequence[Column]) -> list[Column]:
-    """What the blocks so far on have in ``columns``, -1 beyond the page."""
+    """Return ``columns`` of the blocks at an offset, -1 beyond the page."""
     other = left + distance
     inside = (other >= start) & (other < stop)
     other = np.where(inside, other, 0)

@@ -1,8 +1,8 @@
-"""The block model: two short boosted forests; the second sees what the first thought of a block's surroundings.
+"""The block model: two short boosted forests, of which the second sees the first's predictions around a block.
 
-A tree has at most eight comparisons. All comparisons of all trees are made at once, the first of every tree, then the
-second, and so on; the eight bits of a tree are the index into its table of 256 answers, which is written out when the
-weights are read (after QuickScorer, Lucchese et al., SIGIR 2015, section 3, with a table in place of the leaf masks).
+A tree has at most eight comparisons. The first comparisons of all trees are made at once, then the second, and so on.
+The eight bits of a tree are the index into its table of 256 answers, which is computed when the weights are read (after
+QuickScorer, Lucchese et al., SIGIR 2015, section 3, with a table in place of the leaf masks).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
-SPLITS = 8  # of a tree at the most, as a byte has eight bits
-ROWS_AT_ONCE = 256  # so that their comparisons stay in the cache
+SPLITS = 8  # at most per tree, since a byte has eight bits
+ROWS_AT_ONCE = 256  # at a time, so that their comparisons stay in the cache
 
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """``feature`` and ``threshold`` ``[8 * trees]``; ``table`` ``[trees * 256]``: the answer by pattern of bits."""
+    """A forest: ``feature`` and ``threshold`` ``[8 * trees]``, and the answers by bit pattern, ``[trees * 256]``."""
 
     feature: npt.NDArray[np.int64]
     threshold: Floats
@@ -32,7 +32,7 @@ class Forest:
 
     @classmethod
     def read(cls, stored: dict[str, Any]) -> Forest:
-        """Write out tables of trees stored as nested lists ``[feature, threshold, low, high]``; leaves are numbers."""
+        """Compute the tables of trees given as nested ``[feature, threshold, low, high]``, whose leaves are numbers."""
         feature, threshold, tables = [], [], []
         for tree in stored["trees"]:
             splits: list[tuple[int, float]] = []
@@ -68,14 +68,14 @@ class Forest:
         )
 
     def predict(self, rows: Floats) -> Floats:
-        """``[blocks, features]`` -> the probability of being content, ``[blocks]``, each for itself."""
+        """Return each block's probability of being content: ``[blocks, features]`` -> ``[blocks]``."""
         parts = [self._predict(rows[at : at + ROWS_AT_ONCE]) for at in range(0, len(rows), ROWS_AT_ONCE)]
         return np.concatenate([np.zeros(0, np.float32), *parts])
 
     def _predict(self, rows: Floats) -> Floats:
-        if len(rows) == 1:  # the sum over the trees of a single row would be taken in another order
+        if len(rows) == 1:  # a single row would be summed in another order
             return self._predict(np.repeat(rows, 2, axis=0))[:1]
-        columns = np.take(np.ascontiguousarray(rows.T), self.feature, axis=0)  # whole columns: a copy each
+        columns = np.take(np.ascontiguousarray(rows.T), self.feature, axis=0)  # copies of whole columns
         low = (columns <= self.threshold[:, None]).view(np.uint8).reshape(SPLITS, -1, len(rows))
         bits = low[0]
         for split in range(1, SPLITS):
@@ -88,7 +88,7 @@ class Forest:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The two forests, and the probability from which a block is content."""
+    """The two forests, and the lowest probability of content."""
 
     first: Forest
     second: Forest
@@ -97,6 +97,6 @@ class Model:
 
 @cache
 def model() -> Model:
-    """The shipped model."""
+    """Return the shipped model."""
     stored = json.loads((files("herdlm.curate.steps.extract") / "weights.json").read_text())
     return Model(Forest.read(stored["first"]), Forest.read(stored["second"]), stored["threshold"])

@@ -1,4 +1,4 @@
-"""Parsing by lexbor: a page's markup, however broken, becomes well-formed HTML without scripts and other non-text."""
+"""Parses pages with lexbor: any markup becomes well-formed HTML without scripts and other non-text."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ FORMULAS = 'math, script[type^="math/tex"]'
 FORMULA_COPIES = ".katex-html, .MathJax_Preview, .mwe-math-fallback-image-inline, .mwe-math-fallback-image-display"
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _DESCRIPTION = 'meta[property="og:description"], meta[name="description"]'
-# Nesting and attributes cost the parser time that grows with their square; real pages stay far below these bounds.
+# The parser's time grows with the square of nesting and attributes. Real pages are far below these bounds.
 MAX_DEPTH = 1_000
 MAX_ATTRIBUTES = 2_000
 CHECKED_TAGS = 8_000
-# Not counted: what the parser closes by itself or never opens, and the parts of drawings.
+# Not counted: elements that the parser closes itself or never opens, and the parts of drawings.
 _NESTING = re.compile(
     r"<(/?)(?!(?:a|p|li|d[dt]|t[dhr]|tbody|thead|tfoot|option"
     r"|br|hr|img|input|link|meta|area|base|col|embed|param|source|track|wbr"
@@ -55,7 +55,7 @@ _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A page's body as well-formed HTML without what is no text; its title and description, "" where it has none."""
+    """A page's body as well-formed HTML without non-text, and its title and description or ""."""
 
     html: str
     title: str
@@ -63,7 +63,7 @@ class Source:
 
 
 def excessive(html: str) -> bool:
-    """Whether parsing could take long: tags nested beyond MAX_DEPTH, or a tag with more than MAX_ATTRIBUTES attributes.
+    """Return whether parsing can take long: tags nested beyond MAX_DEPTH, or with more than MAX_ATTRIBUTES attributes.
 
     Elements that close each other (``<p>``, ``<li>``, ``<a>``) and the parts of drawings do not count as nesting.
     """
@@ -81,7 +81,7 @@ def excessive(html: str) -> bool:
 
 
 def _long_tags(html: str) -> Iterator[str]:
-    """Tags of LONG_TAG characters or more: such a tag fills a window of half that length, in which is no ``>``."""
+    """Yield tags of LONG_TAG characters or more: each fills a window of half that length without a ``>``."""
     window = LONG_TAG // 2
     end = 0
     for at in range(0, len(html) - window, window):
@@ -97,12 +97,11 @@ def _long_tags(html: str) -> Iterator[str]:
 
 
 def parse(html: str, keep_navigation: bool = False) -> Source:
-    """Parse a page on which :func:`excessive` is false.
+    """Parse a page for which :func:`excessive` is false.
 
-    What stands in ``<nav>`` and ``<footer>`` goes unless it is asked for: it is a third of an average page's markup.
-
-    Formulas become LaTeX between dollar signs where the page has it (annotation, ``alttext``, MathJax script), else the
-    text of their MathML; copies made for display go, as do line numbers beside code.
+    ``<nav>`` and ``<footer>``, which are a third of an average page's markup, are removed by default. Formulas become
+    LaTeX between dollar signs if the page has it (annotation, ``alttext``, MathJax script), else the text of their
+    MathML. Copies made for display and line numbers beside code are removed.
     """
     tree = LexborHTMLParser(html)
     title = tree.css_first("title")
@@ -132,7 +131,7 @@ def _write_formulas(tree: LexborHTMLParser) -> None:
         node.decompose()
     for node in scripts:
         _replace(node, node.text(), "mode=display" in (node.attributes.get("type") or ""))
-    if tree.css_first("math math") is not None:  # no page has that but to take our time
+    if tree.css_first("math math") is not None:  # only pages made to slow us down have that
         return
     for node in tree.css("math"):
         display = node.attributes.get("display") == "block"
@@ -154,7 +153,7 @@ def _replace(node: LexborNode, tex: str, display: bool) -> None:
 
 
 def _linear(math: LexborNode) -> str:
-    """MathML on one line: ``x^2``, ``a_i``, ``1/2``."""
+    """Return MathML on one line: ``x^2``, ``a_i``, ``1/2``."""
     for node in math.css("annotation, annotation-xml"):
         node.decompose()
     for tag, sign in (("msup", "^"), ("msub", "_"), ("mfrac", "/")):

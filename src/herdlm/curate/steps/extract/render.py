@@ -1,4 +1,4 @@
-"""From blocks that are content to text: paragraphs apart, list items and lines together, a row's cells on one line."""
+"""Renders content blocks as text: paragraphs apart, list items and lines together, a row's cells on one line."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from herdlm.curate.steps.extract.blocks import Blocks
 
 LISTS = frozenset(("ul", "ol", "dl", "menu", "dir"))
 CELLS = frozenset(("td", "th"))
-LONGEST_CELL = 60  # words; a cell with more is a column of a page laid out by a table
+LONGEST_CELL = 60  # words; longer cells are columns of a page laid out as a table
 INDENT = "  "
 _PARAGRAPH, _LINE, _CELL, _SPACE = "\n\n", "\n", "\t", " "
 
 
 def render(page: Blocks, kept: Sequence[int]) -> str:
-    """The text of the blocks of one page numbered ``kept``, in order, without markers of any kind.
+    """Return the text of a page's blocks ``kept``, in order, without markers.
 
-    Items of nested lists are indented by two spaces a level, cells of a table row are parted by tabs, preformatted text
-    keeps its space and line ends.
+    Items of nested lists are indented by two spaces per level, cells of a table row are separated by tabs, and
+    preformatted text keeps its spaces and line ends.
     """
     places = [_Place(page, block) for block in kept]
     pieces: list[str] = []
@@ -43,7 +43,7 @@ def _between(before: _Place, here: _Place) -> str:
 
 
 class _Place:
-    """Where a block stands: containers of its cell, row, table and outermost list, 0 for none; its list's depth."""
+    """A block's containers: its cell, row, table and outermost list (0 for none), and the depth of its list."""
 
     __slots__ = ("cell", "level", "outer_list", "preformatted", "row", "table")
 

@@ -1,6 +1,6 @@
-"""Rules that hold whatever a model thinks: where main content does not stand, by the standard's own words or by habit.
+"""Rules that override the model: places where, by the HTML standard or by habit, main content never is.
 
-Each rule gives way where it would throw out most of a page's running text: a page may be all one ``<form>``.
+A rule that would remove most of a page's running text is not applied: a whole page can be one ``<form>``.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from itertools import groupby
 import numpy as np
 
 from herdlm.curate.steps.extract.block_statistics import (
-    LONGEST_WITH_CUES,
+    MAX_SIGNAL_CHARS,
     TAG_CODE,
+    BlockStatistics,
     Bools,
     Floats,
     Ints,
-    Measures,
     Sums,
     read_words,
 )
@@ -25,7 +25,7 @@ from herdlm.curate.steps.extract.signals import BIT, word_bits
 
 PLACES = ("<nav>", "<aside>", "<footer>", "<form>", "<address>", "hidden")
 MAX_LOST = 0.4  # of the running text
-MAX_LOST_BESIDE_HEADLINE = 0.85  # where the headline stays
+MAX_LOST_BESIDE_HEADLINE = 0.85  # the headline stays there
 SURE_HEADLINE = 1.2
 TEXT_WORDS = 12
 OUTER_WORDS = 60
@@ -56,64 +56,78 @@ _SERVICE = re.compile(
     r"|\bcontributed to this (?:report|story|article)|^\(?(?:additional )?reporting by\b|^\(?writing by\b",
     re.IGNORECASE,
 )
-# groups of set words one of which each pattern needs; looking for the words first saves most searches
-_PROMOTION_CUES = word_bits("related", "share", "subscribe", "advert", "view")
-_CAPTION_CUES = word_bits("rights")
-_SERVICE_CUES = word_bits("share", "subscribe", "contact", "rights")
+# each pattern needs a keyword of one of these groups; checking for keywords first saves most searches
+_PROMOTION_SIGNALS = word_bits("related", "share", "subscribe", "advert", "view")
+_CAPTION_SIGNALS = word_bits("rights")
+_SERVICE_SIGNALS = word_bits("share", "subscribe", "contact", "rights")
 LONGEST_COOKIE_NOTICE = 2_000  # characters
 LONGEST_COMMENT_HEADING = 60  # characters
 
 
-def apply_rules(page: Blocks, m: Measures) -> Bools:
-    """The blocks that are ruled out; also sets ``m.good``, ``m.cues`` and ``m.opening``."""
-    plain = m.words * (1 - m.link_share)
+def apply_rules(page: Blocks, stats: BlockStatistics) -> Bools:
+    """Return the blocks that are ruled out. Sets ``stats.good``, ``stats.signals`` and ``stats.opening``."""
+    plain = stats.words * (1 - stats.link_share)
     running = np.where(
-        (m.words >= TEXT_WORDS) & (m.link_share < 0.35) & (m.ends | (m.stops >= 2) | m.preformatted), plain, 0
+        (stats.words >= TEXT_WORDS)
+        & (stats.link_share < 0.35)
+        & (stats.ends | (stats.stops >= 2) | stats.preformatted),
+        plain,
+        0,
     )
-    total = m.page_sums(running)
-    out = np.zeros(m.count, bool)
+    total = stats.page_sums(running)
+    out = np.zeros(stats.count, bool)
 
     def rule_out(blocks: Bools, max_lost: float | Sums = MAX_LOST) -> None:
         nonlocal out
         if blocks.any():
-            out |= blocks & (m.page_sums(np.where(blocks & ~out, running, 0)) <= max_lost * total)[m.page]
+            out |= blocks & (stats.page_sums(np.where(blocks & ~out, running, 0)) <= max_lost * total)[stats.page]
 
-    notices = np.zeros(m.count, bool)
+    notices = np.zeros(stats.count, bool)
     for place in PLACES:
-        inside = (m.under & BIT[place]) != 0
-        at_stake = (m.headline_at < 0) | inside[m.headline_at]
+        inside = (stats.under & BIT[place]) != 0
+        at_stake = (stats.headline_at < 0) | inside[stats.headline_at]
         rule_out(inside, np.where(at_stake, MAX_LOST, MAX_LOST_BESIDE_HEADLINE))
     captions = (
-        ((m.under & (BIT["<figcaption>"] | BIT["<figure>"])) != 0) & ~m.preformatted & ((m.under & BIT["<table>"]) == 0)
+        ((stats.under & (BIT["<figcaption>"] | BIT["<figure>"])) != 0)
+        & ~stats.preformatted
+        & ((stats.under & BIT["<table>"]) == 0)
     )
     rule_out(captions)
-    rule_out(_other_articles(page, m, running), MAX_LOST_BESIDE_HEADLINE)
-    rule_out(_after_comment_headings(page, m, running), MAX_LOST_BESIDE_HEADLINE)
-    sure = (m.tags == TAG_CODE["h1"]) | (m.heading & (m.headline > SURE_HEADLINE))
-    before = m.here < np.where((m.headline_at >= 0) & sure[m.headline_at], m.headline_at, -1)[m.page]
-    rule_out(
-        before & ((m.link_share > 0.2) | ((m.tags == TAG_CODE["li"]) & (m.link_share > 0))), MAX_LOST_BESIDE_HEADLINE
+    rule_out(_other_articles(page, stats, running), MAX_LOST_BESIDE_HEADLINE)
+    rule_out(_after_comment_headings(page, stats, running), MAX_LOST_BESIDE_HEADLINE)
+    sure = (stats.tags == TAG_CODE["h1"]) | (stats.heading & (stats.headline > SURE_HEADLINE))
+    before = (
+        stats.here < np.where((stats.headline_at >= 0) & sure[stats.headline_at], stats.headline_at, -1)[stats.page]
     )
-    rule_out((m.repeats > 1) & (m.words >= 8) & (m.tags == TAG_CODE["div"]))  # captions of galleries, teasers
-    read_words(page, m, out)
-    short = ~out & (m.size <= LONGEST_WITH_CUES) & ~m.heading & ~m.preformatted
+    rule_out(
+        before & ((stats.link_share > 0.2) | ((stats.tags == TAG_CODE["li"]) & (stats.link_share > 0))),
+        MAX_LOST_BESIDE_HEADLINE,
+    )
+    rule_out(
+        (stats.repeats > 1) & (stats.words >= 8) & (stats.tags == TAG_CODE["div"])
+    )  # captions of galleries, teasers
+    read_words(page, stats, out)
+    short = ~out & (stats.size <= MAX_SIGNAL_CHARS) & ~stats.heading & ~stats.preformatted
     for suspects, is_notice in (
-        (((m.link_share > 0.3) | (m.words <= 3)) & ((m.cues & _PROMOTION_CUES) != 0), _PROMOTION.match),
-        ((m.link_share > 0.8) & (m.words >= 2), _shouts),
-        ((m.cues & _CAPTION_CUES) != 0, _CAPTION.search),
-        ((m.words < 60) & ((m.cues & _SERVICE_CUES) != 0), _SERVICE.search),
+        (
+            ((stats.link_share > 0.3) | (stats.words <= 3)) & ((stats.signals & _PROMOTION_SIGNALS) != 0),
+            _PROMOTION.match,
+        ),
+        ((stats.link_share > 0.8) & (stats.words >= 2), _shouts),
+        ((stats.signals & _CAPTION_SIGNALS) != 0, _CAPTION.search),
+        ((stats.words < 60) & ((stats.signals & _SERVICE_SIGNALS) != 0), _SERVICE.search),
     ):
         for block in np.flatnonzero(short & suspects).tolist():
             notices[block] = notices[block] or bool(is_notice(page.text[block]))
     rule_out(notices)
-    m.good = np.where(out, 0, running).astype(np.float32)
-    main = _main(m)
-    inside = (m.here >= m.first[main][m.page]) & (m.here < m.last[main][m.page])
-    outside = ~out & ~inside & (m.size < LONGEST_COOKIE_NOTICE)
+    stats.good = np.where(out, 0, running).astype(np.float32)
+    main = _main(stats)
+    inside = (stats.here >= stats.first[main][stats.page]) & (stats.here < stats.last[main][stats.page])
+    outside = ~out & ~inside & (stats.size < LONGEST_COOKIE_NOTICE)
     for block in np.flatnonzero(outside).tolist():
         if "cookie" in page.text[block].lower():
             out[block] = True
-    m.good[out] = 0
+    stats.good[out] = 0
     return out
 
 
@@ -121,53 +135,59 @@ def _shouts(text: str) -> bool:
     return 2 * sum(map(str.isupper, text)) > len(text)
 
 
-def _main(m: Measures) -> Ints:
-    """Of each page: the innermost container with most of the good text."""
-    box_good = m.summed(m.good)[0]
-    least = 0.65 * np.maximum(box_good[m.document], 1e-3)
-    holds = box_good >= least[m.box_page]
-    holds[m.document] = True
-    return np.maximum.reduceat(np.where(holds, m.box, 0), m.document)
+def _main(stats: BlockStatistics) -> Ints:
+    """Return, for each page, the innermost container with most of the good text."""
+    box_good = stats.summed(stats.good)[0]
+    least = 0.65 * np.maximum(box_good[stats.document], 1e-3)
+    holds = box_good >= least[stats.box_page]
+    holds[stats.document] = True
+    return np.maximum.reduceat(np.where(holds, stats.box, 0), stats.document)
 
 
-def _other_articles(page: Blocks, m: Measures, running: Floats) -> Bools:
-    """Articles inside an article that has text of its own, by the HTML standard (4.3.2) comments and the like, and
-    articles beside the one that has the page's headline and text."""
-    out = np.zeros(m.count, bool)
+def _other_articles(page: Blocks, stats: BlockStatistics, running: Floats) -> Bools:
+    """Rule out articles inside an article with text of its own, and beside the one with the headline and text.
+
+    By the HTML standard (4.3.2), nested articles are comments and the like.
+    """
+    out = np.zeros(stats.count, bool)
     articles = [number for number, tag in enumerate(page.name) if tag == "article"]
-    for of_page, group in groupby(articles, lambda number: int(m.box_page[number])):
+    for of_page, group in groupby(articles, lambda number: int(stats.box_page[number])):
         numbers = list(group)[:MAX_ARTICLES]
-        headline = int(m.headline_at[of_page])
+        headline = int(stats.headline_at[of_page])
         for outer in numbers:
-            low, high = int(m.first[outer]), int(m.last[outer])
+            low, high = int(stats.first[outer]), int(stats.last[outer])
             inside = np.zeros(high - low, bool)
             for inner in numbers:
-                if inner > outer and m.last[inner] <= high:
-                    inside[m.first[inner] - low : m.last[inner] - low] = True
+                if inner > outer and stats.last[inner] <= high:
+                    inside[stats.first[inner] - low : stats.last[inner] - low] = True
             if float(running[low:high][~inside].sum()) >= OUTER_WORDS:
                 out[low:high] |= inside
-                if low <= headline < high and m.tags[headline] == TAG_CODE["h1"]:
+                if low <= headline < high and stats.tags[headline] == TAG_CODE["h1"]:
                     for other in numbers:
-                        if m.first[other] >= high:
-                            out[m.first[other] : m.last[other]] = True
+                        if stats.first[other] >= high:
+                            out[stats.first[other] : stats.last[other]] = True
     return out
 
 
-def _after_comment_headings(page: Blocks, m: Measures, running: Floats) -> Bools:
-    """From a heading such as "3 comments" to the end of the container it heads, if an article comes before it.
+def _after_comment_headings(page: Blocks, stats: BlockStatistics, running: Floats) -> Bools:
+    """Rule out what follows a heading such as "3 comments" in the container that it heads, if an article precedes it.
 
-    A heading may be wrapped up alone: the container it heads is the innermost with more behind the heading. Where that
-    goes on under another heading of the same rank, the heading is one of a document's own.
+    A heading can be wrapped alone, so the container is the innermost one with more after the heading. If that has
+    another heading of the same rank with text, the heading is part of the document.
     """
-    out = np.zeros(m.count, bool)
-    for block in np.flatnonzero(m.heading & (m.size <= LONGEST_COMMENT_HEADING)).tolist():
-        if not _COMMENTS.match(page.text[block]) or running[m.start[m.page[block]] : block].sum() < OUTER_WORDS:
+    out = np.zeros(stats.count, bool)
+    for block in np.flatnonzero(stats.heading & (stats.size <= LONGEST_COMMENT_HEADING)).tolist():
+        if not _COMMENTS.match(page.text[block]) or running[stats.start[stats.page[block]] : block].sum() < OUTER_WORDS:
             continue
-        container = int(m.at[block])
-        while container != m.parent[container] and m.last[container] <= block + 1:
-            container = int(m.parent[container])
-        end = int(m.last[container])
-        others = np.flatnonzero(m.heading[block + 1 : end] & (m.tags[block + 1 : end] <= m.tags[block])) + block + 1
+        container = int(stats.at[block])
+        while container != stats.parent[container] and stats.last[container] <= block + 1:
+            container = int(stats.parent[container])
+        end = int(stats.last[container])
+        others = (
+            np.flatnonzero(stats.heading[block + 1 : end] & (stats.tags[block + 1 : end] <= stats.tags[block]))
+            + block
+            + 1
+        )
         if not len(others) or running[others[0] : end].sum() < OUTER_WORDS:
             out[block:end] = True
     return out

@@ -1,4 +1,4 @@
-"""Which blocks are content: the model's choice within the rules, without what the page says twice."""
+"""Selects content blocks: the model's choice within the rules, without copies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from herdlm.curate.steps.extract.block_statistics import Bools, Floats, Ints, Measures, measure
+from herdlm.curate.steps.extract.block_statistics import BlockStatistics, Bools, Floats, Ints, block_statistics
 from herdlm.curate.steps.extract.blocks import Blocks
 from herdlm.curate.steps.extract.features import context_features, features
 from herdlm.curate.steps.extract.model import Model
@@ -14,54 +14,57 @@ from herdlm.curate.steps.extract.rules import apply_rules
 from herdlm.curate.steps.extract.signals import word_bits
 
 FEW_WORDS = 30
-REPEATED_WORDS = 50  # a block of so many words that stands on the page again is a copy, a shorter one may be meant
+REPEATED_WORDS = 50  # a repeated block of so many words is a copy; a shorter one can be intended
 WHOLES = frozenset(("table", "dl"))
 WHOLE_BLOCKS, MOST = 4, 0.6
 WHOLE_WORDS, WHOLE_SHARE, COVERED_SHARE = 100, 0.2, 0.4
 
 
 def select(pages: Blocks, titles: Sequence[str], descriptions: Sequence[str], model: Model) -> list[list[int]]:
-    """Each page's content blocks by number, in order; none where no block passes for content or running text."""
+    """Return the indices of each page's content blocks, in order; none if the page has no content or running text."""
     if not pages.text:
         return [[] for _ in pages.document]
-    measures = measure(pages, titles, descriptions)
-    left = np.flatnonzero(~apply_rules(pages, measures))
+    stats = block_statistics(pages, titles, descriptions)
+    left = np.flatnonzero(~apply_rules(pages, stats))
     if not len(left):
         return [[] for _ in pages.document]
-    rows = features(pages, measures, left)
+    rows = features(pages, stats, left)
     chance = np.zeros(len(pages.text), np.float32)
     chance[left] = model.first.predict(rows)
-    chance[left] = model.second.predict(context_features(measures, left, rows, chance))
-    return choose(pages, measures, left, chance, model.threshold)
+    chance[left] = model.second.predict(context_features(stats, left, rows, chance))
+    return choose(pages, stats, left, chance, model.threshold)
 
 
-def choose(pages: Blocks, m: Measures, left: Ints, chance: Floats, threshold: float) -> list[list[int]]:
-    """The blocks whose ``chance`` is above ``threshold``; a table or list of definitions as a whole, if most of it is.
+def choose(pages: Blocks, stats: BlockStatistics, left: Ints, chance: Floats, threshold: float) -> list[list[int]]:
+    """Return the blocks whose ``chance`` exceeds ``threshold``; tables and definition lists as a whole, if most does.
 
-    A page of few words, such as one function's reference, is unlike the articles that the model has seen: where next to
-    nothing passes, a third of the threshold does, and after that whatever is no link from the headline on.
+    Pages of few words, such as the reference of a function, differ from the articles that the model was trained on. If
+    almost nothing passes, a third of the threshold is used, and then all blocks from the headline on that are not
+    links.
     """
     chosen = chance > threshold
 
     def on_pages_of_few_words() -> Bools:
-        return (m.page_sums(np.where(chosen, m.words, 0)) < FEW_WORDS)[m.page]
+        return (stats.page_sums(np.where(chosen, stats.words, 0)) < FEW_WORDS)[stats.page]
 
     chosen |= on_pages_of_few_words() & (chance > threshold / 3)
-    rest = on_pages_of_few_words()[left] & (left >= m.headline_at[m.page[left]]) & (m.link_share[left] < 0.5)
-    chosen[left[rest & ((m.cues[left] & word_bits("rights")) == 0)]] = True
+    rest = (
+        on_pages_of_few_words()[left] & (left >= stats.headline_at[stats.page[left]]) & (stats.link_share[left] < 0.5)
+    )
+    chosen[left[rest & ((stats.signals[left] & word_bits("rights")) == 0)]] = True
     for number in [number for number, tag in enumerate(pages.name) if tag in WHOLES]:
-        low, high = np.searchsorted(left, (m.first[number], m.last[number]))
+        low, high = np.searchsorted(left, (stats.first[number], stats.last[number]))
         inside = left[low:high]
-        if len(inside) >= WHOLE_BLOCKS and m.words[inside][chosen[inside]].sum() > MOST * m.words[inside].sum():
+        if len(inside) >= WHOLE_BLOCKS and stats.words[inside][chosen[inside]].sum() > MOST * stats.words[inside].sum():
             chosen[inside] = True
     return [
         without_copies(pages, (np.flatnonzero(chosen[low:high]) + low).tolist())
-        for low, high in zip(m.start.tolist(), m.stop.tolist(), strict=True)
+        for low, high in zip(stats.start.tolist(), stats.stop.tolist(), strict=True)
     ]
 
 
 def without_copies(page: Blocks, kept: list[int]) -> list[int]:
-    """Drop long blocks that repeat, and a block that says as a whole what others say by paragraphs."""
+    """Drop repeated long blocks, and blocks that contain as a whole what other blocks say by paragraphs."""
     long = [block for block in kept if page.words[block] >= REPEATED_WORDS]
     total = sum(page.words[block] for block in kept)
     dropped: set[int] = set()

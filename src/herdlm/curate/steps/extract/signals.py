@@ -1,7 +1,7 @@
-"""What names tell: the classes, ids and roles of elements, and the set words of boilerplate, in several languages.
+"""Signals in names and words: classes, ids and roles of elements, and keywords of boilerplate in several languages.
 
-Every group of cues is one bit of a mask. An element's mask is of its own attributes; what stands inside it inherits
-the bit. Which bit speaks for or against content is not said here: the model learnt it (``weights.json``).
+Each group of signals is a bit of a mask. An element's mask comes from its own attributes, and its content inherits it.
+Whether a bit speaks for or against content is learned by the model (``weights.json``).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-# Groups of names, as patterns for one lower-case word of a class, id, role or itemprop ("relatedPosts" has two).
+# Groups of names, as patterns for a lower-case word of a class, id, role or itemprop ("relatedPosts" has two).
 NAMES: dict[str, str] = {
     "article": r"article|story|^posts?$|entry|artikel|articulo|artigo|noticia|materia|^blog|^news$",
     "body": r"body|content|^text|main|inhalt|contenido|conteudo|contenu|corpo|prose|markdown|^rich|^copy$",
@@ -43,7 +43,7 @@ NAMES: dict[str, str] = {
     "answer": r"answer|question|message|usertext|^msg",
     "hidden": r"hidden|^sr$|reader$|noprint",
 }
-# Words of boilerplate in English, German, French, Spanish, Portuguese, Italian, Dutch, Indonesian, Russian.
+# Keywords of boilerplate in English, German, French, Spanish, Portuguese, Italian, Dutch, Indonesian, Russian.
 WORDS: dict[str, str] = {
     "share": "share shares tweet facebook twitter whatsapp pinterest linkedin instagram telegram email mail "
     "print teilen partager "
@@ -111,8 +111,8 @@ TAGS = (
     "h6",
     "td",
 )
-CUES = (*NAMES, *(f"<{tag}>" for tag in TAGS), "articleBody", "main")
-BIT = {name: 1 << number for number, name in enumerate(CUES)}
+SIGNALS = (*NAMES, *(f"<{tag}>" for tag in TAGS), "articleBody", "main")
+BIT = {name: 1 << number for number, name in enumerate(SIGNALS)}
 TAG_BIT = {tag: BIT[f"<{tag}>"] for tag in TAGS}
 ROLES = {
     "main": "main",
@@ -136,18 +136,18 @@ for _number, _words in enumerate(WORDS.values()):
         WORD_BIT[_word] = WORD_BIT.get(_word, 0) | 1 << _number
 _SET_WORDS = frozenset(WORD_BIT)
 _SET_ASCII_WORDS = frozenset(word.encode() for word in WORD_BIT if word.isascii())
-# Bytes of ASCII text to lower-case letters and space; it has no zero bytes.
+# Maps ASCII text without zero bytes to lower-case letters and spaces.
 _LETTERS = bytes(ord(c.lower()) if c.isalpha() or c == "\0" else ord(" ") for c in map(chr, range(128))) + b" " * 128
 LONGEST_NAME = 24
 
 
 def word_bits(*groups: str) -> int:
-    """The mask of groups of set words."""
+    """Return the mask of groups of keywords."""
     return sum(1 << list(WORDS).index(group) for group in groups)
 
 
 @lru_cache(maxsize=1 << 16)
-def _name_cues(name: str) -> int:
+def _name_signals(name: str) -> int:
     lower = name.lower()
     mask = 0
     for bit, pattern in _PATTERNS:
@@ -157,10 +157,10 @@ def _name_cues(name: str) -> int:
 
 
 @lru_cache(maxsize=1 << 14)
-def attribute_cues(attributes: str, with_id: bool) -> int:
-    """The mask of an element's attributes, as they stand in its serialised tag.
+def attribute_signals(attributes: str, with_id: bool) -> int:
+    """Return the mask of an element's attributes, given as in its serialized tag.
 
-    Documentation gives sections and headings ids made from their titles; without ``with_id`` those do not count.
+    Documentation makes the ids of sections and headings from their titles; without ``with_id``, ids do not count.
     """
     mask = 0
     for key, value in _ATTRIBUTE.findall(attributes):
@@ -180,12 +180,12 @@ def attribute_cues(attributes: str, with_id: bool) -> int:
             mask |= BIT["articleBody"]
         for name in _NAME.findall(value[:200]):
             if 2 <= len(name) <= LONGEST_NAME:
-                mask |= _name_cues(name)
+                mask |= _name_signals(name)
     return mask
 
 
-def word_cues(texts: Sequence[str]) -> list[int]:
-    """The mask of set words in each of some short texts."""
+def word_signals(texts: Sequence[str]) -> list[int]:
+    """Return the masks of keywords in short texts."""
     plain = iter("\0".join(filter(str.isascii, texts)).encode().translate(_LETTERS).split(b"\0"))
     masks = []
     for text in texts:

@@ -1,18 +1,18 @@
-"""Near-equal texts by MinHash with banding (Broder 1997), checked before they are joined.
+"""Finds nearly equal texts by MinHash with banding (Broder 1997), and verifies them before they are connected.
 
-Two texts are as similar as the sets of their word n-grams: Jaccard similarity s. A signature of minima is cut into
-bands; texts that agree in a whole band are candidates, with probability ``1 - (1 - s**rows)**bands``. That curve is
-flat (14 x 8 takes one pair in five at s = 0.6), and groups chain what it joins, so a candidate counts only if a longer
-sketch puts its similarity at ``min_similarity`` or more.
+The similarity of two texts is the Jaccard similarity s of their sets of word n-grams. A signature of minima is cut into
+bands, and texts that agree in a whole band become candidates, with probability ``1 - (1 - s**rows)**bands``. That curve
+is flat (14 x 8 takes one pair in five at s = 0.6), and groups chain what it connects, so a candidate only counts if a
+longer sketch puts its similarity at ``min_similarity`` or more.
 
-**Hashes.** A word is hashed by BLAKE2b (64 bits, remembered per process), an n-gram as the polynomial of its words'
-hashes with an odd multiplier modulo 2**64, and a minimum orders n-grams by SplitMix64 of that number.
+**Hashes.** A word is hashed by BLAKE2b (64 bits, cached per process), an n-gram by the polynomial of its words' hashes
+with an odd multiplier modulo 2**64, and minima order n-grams by SplitMix64 of that number.
 
-**Minima** are those of Fast Similarity Sketching (Dahlgaard, Knudsen & Thorup 2017). In round r every n-gram is hashed
-to one of the positions and a value; a position keeps the smallest value of the first round that reached it. The n-gram
-kept is uniform over the set, as with one permutation per position, so equal positions estimate s without bias; but
-n-grams are shared out among positions almost without replacement, which makes the variance smaller, and a text of n
-n-grams takes O(n + k log k) steps for k positions instead of O(n k).
+**Minima** are those of Fast Similarity Sketching (Dahlgaard, Knudsen & Thorup 2017). In round r, every n-gram is hashed
+to one of the positions and a value. A position keeps the smallest value of the first round that reached it. The kept
+n-gram is uniform over the set, as with one permutation per position, so equal positions estimate s without bias. But
+n-grams are distributed over positions almost without replacement, which lowers the variance, and a text of n n-grams
+takes O(n + k log k) steps for k positions instead of O(n k).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from pydantic import Field
 from herdlm.base.recipe import Section
 from herdlm.curate.duplicates.hashing import hash_text, mix
 
-REMEMBERED_WORDS = 1 << 18  # about 50 MB a process
-HASHES_PER_POSITION = 8  # hashed at a time: all positions are then filled but one in 3,000
+REMEMBERED_WORDS = 1 << 18  # about 50 MB per process
+HASHES_PER_POSITION = 8  # hashed at a time, which fills all but one position in 3,000
 EMPTY = np.uint64(2**64 - 1)
 NGRAM_MULTIPLIER = np.uint64(0xD1342543DE82EF95)
 PAIRS_AT_A_TIME = 1 << 15
@@ -45,24 +45,24 @@ _word_hashes = _WordHashes()
 
 
 class NearDuplicatesConfig(Section):
-    """MinHash with banding: two texts meet in a band when all its rows of their signatures agree.
+    """MinHash with banding: two texts meet in a band if all rows of the band agree in their signatures.
 
     Texts whose word n-grams have Jaccard similarity s become candidates with probability
-    ``1 - (1 - s**rows)**bands``: with 14 x 8 half of the pairs at s = 0.7 and 94% at 0.85. A candidate is joined to
+    ``1 - (1 - s**rows)**bands``: with 14 x 8, half of the pairs at s = 0.7 and 94% at 0.85. A candidate is connected to
     the first text it met if a sketch of both puts their similarity at ``min_similarity`` or more.
     """
 
     ngram_words: int = Field(5, ge=1)
     bands: int = Field(14, ge=1)
     rows: int = Field(8, ge=1)
-    min_similarity: float = Field(0.8, ge=0, le=1, description="0: candidates are joined unchecked")
-    sketch: int = Field(512, ge=1, description="minima that texts are compared by, a byte each")
+    min_similarity: float = Field(0.8, ge=0, le=1, description="0: candidates are not verified")
+    sketch: int = Field(512, ge=1, description="minima by which texts are compared, a byte each")
 
 
 def ngram_hashes(words: Sequence[str], n: int) -> NDArray[np.uint64]:
-    """The hashes of all n-grams of ``words`` in order, (max(len(words) - n, 0) + 1,).
+    """Return the hashes of all n-grams of ``words`` in order, (max(len(words) - n, 0) + 1,).
 
-    A text shorter than n is one n-gram of all its words; so is a text of none.
+    A text of fewer than n words, or none, is a single n-gram.
     """
     if not words:
         return np.zeros(1, np.uint64)
@@ -77,9 +77,9 @@ def ngram_hashes(words: Sequence[str], n: int) -> NDArray[np.uint64]:
 
 
 def minima(ngrams: NDArray[np.uint64], positions: int) -> NDArray[np.uint32]:
-    """The smallest value at each of ``positions``; two sets agree at a position with probability s.
+    """Return the smallest value at each of ``positions``. Two sets agree at a position with probability s.
 
-    ``ngrams`` (N,), N > 0, are hashes of which repeated ones count once.
+    ``ngrams`` (N,), N > 0, are hashes; repeated ones count once.
     """
     rounds_at_a_time = max(1, HASHES_PER_POSITION * positions // len(ngrams))
     smallest = np.full(positions, EMPTY)
@@ -91,14 +91,14 @@ def minima(ngrams: NDArray[np.uint64], positions: int) -> NDArray[np.uint32]:
         values = (rounds << np.uint64(32)) | (hashes & np.uint64(0xFFFFFFFF))
         np.minimum.at(smallest, at.ravel().view(np.int64), values.ravel())
         if not np.any(smallest == EMPTY):
-            return smallest.astype(np.uint32)  # the value; the round goes
+            return smallest.astype(np.uint32)  # the value without the round
         begin += rounds_at_a_time
 
 
 def fingerprint(words: Sequence[str], config: NearDuplicatesConfig) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
-    """The signature (bands * rows,) that finds a text's candidates, and the sketch (sketch,) that compares it to them.
+    """Return the signature (bands * rows,) that finds candidates, and the sketch (sketch,) that verifies them.
 
-    ``words`` are those of a normalised text: runs between spaces, and single characters of scripts written without
+    ``words`` are those of a normalized text: runs between spaces, and single characters of scripts written without
     spaces. The sketch keeps 8 bits of each minimum (Li & König 2010).
     """
     hashes = config.bands * config.rows
@@ -107,15 +107,15 @@ def fingerprint(words: Sequence[str], config: NearDuplicatesConfig) -> tuple[NDA
 
 
 def signature(words: Sequence[str], config: NearDuplicatesConfig) -> NDArray[np.uint32]:
-    """The first part of :func:`fingerprint`."""
+    """Return the first result of :func:`fingerprint`."""
     return fingerprint(words, config)[0]
 
 
 def band_keys(signatures: NDArray[np.uint32], bands: int, languages: Sequence[str] | None = None) -> NDArray[np.uint64]:
-    """The key of every band of every signature: (N, bands * rows) minima -> (N, bands) keys.
+    """Return the keys of all bands of all signatures: (N, bands * rows) minima -> (N, bands) keys.
 
-    Keys are equal where all rows of a band are. A key also says which band it is of and, with ``languages`` (N,), in
-    which language, so that texts in different ones never meet.
+    Keys are equal if all rows of a band are. A key also depends on the band's number and, with ``languages`` (N,), on
+    the language, so texts in different languages never meet.
     """
     count = len(signatures)
     values = signatures.reshape(count, bands, -1).astype(np.uint64)
@@ -129,9 +129,9 @@ def band_keys(signatures: NDArray[np.uint32], bands: int, languages: Sequence[st
 
 
 def similarity(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """The estimated Jaccard similarity of texts by their sketches, (N, sketch) each -> (N,).
+    """Return the estimated Jaccard similarity of texts by their sketches, (N, sketch) each -> (N,).
 
-    Unbiased: one position in 256 agrees by chance and is discounted. Its standard deviation is at most
+    It is unbiased: one position in 256 agrees by chance, which is corrected for. Its standard deviation is at most
     ``sqrt(s * (1 - s) / sketch)``, 0.018 at s = 0.8 with 512.
     """
     return np.asarray((np.mean(left == right, axis=1) - 1 / 256) / (1 - 1 / 256))
@@ -140,9 +140,9 @@ def similarity(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.
 def verified(
     pairs: NDArray[np.int64], sketches_of: Callable[[NDArray[np.int64]], NDArray[np.uint8]], min_similarity: float
 ) -> NDArray[np.int64]:
-    """Those of ``pairs`` (P, 2) whose texts are estimated to be at least that similar.
+    """Return those of ``pairs`` (P, 2) whose texts are estimated to be at least that similar.
 
-    ``sketches_of`` gives the sketches (N, sketch) of given rows; it is asked for few at a time, so they may lie in a
+    ``sketches_of`` returns the sketches (N, sketch) of given rows. It is asked for few at a time, so they can be in a
     memory-mapped file.
     """
     if not min_similarity:

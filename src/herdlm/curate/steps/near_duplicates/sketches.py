@@ -1,4 +1,4 @@
-"""Sketches of the pages of a crawl, beside the first pass's files, found by row number."""
+"""Stores the sketches of a crawl's pages beside the files of the first pass, by row."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 
 def sketch_files(pages: Path) -> tuple[Path, Path]:
-    """Where the rows (N,) and sketches (N, sketch) of a file of pages are."""
+    """Return the paths of the rows (N,) and sketches (N, sketch) of a file of pages."""
     return pages.with_suffix(".rows.npy"), pages.with_suffix(".sketches.npy")
 
 
 def write_sketches(pages: Path, rows: Sequence[int], sketches: Sequence[NDArray[np.uint8]], size: int) -> None:
-    """Write the sketches of pages with ascending ``rows``, each file whole or not at all."""
+    """Write the sketches of pages with ascending ``rows``, each file atomically."""
     stacked = np.stack(sketches) if sketches else np.empty((0, size), np.uint8)
     arrays: tuple[NDArray[Any], ...] = (np.array(rows, np.int64), stacked)
     for path, array in zip(sketch_files(pages), arrays, strict=True):
@@ -28,9 +28,9 @@ def write_sketches(pages: Path, rows: Sequence[int], sketches: Sequence[NDArray[
 
 
 class Sketches:
-    """The sketches of all pages that were still in after the first pass, memory-mapped.
+    """The memory-mapped sketches of all pages that the first pass kept.
 
-    ``pages`` are the first pass's files in the order of their rows, ``size`` bytes a sketch has.
+    ``pages`` are the files of the first pass in the order of rows, and ``size`` the bytes of a sketch.
     """
 
     def __init__(self, pages: Sequence[Path], size: int) -> None:
@@ -42,7 +42,7 @@ class Sketches:
         self._firsts = np.array([each[0] for each in self._rows], np.int64)
 
     def of(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The sketches (N, sketch) of pages by their rows."""
+        """Return the sketches (N, sketch) of pages by their rows."""
         at = np.searchsorted(self._firsts, rows, side="right") - 1
         found = np.empty((len(rows), self.size), np.uint8)
         for number in np.unique(at).tolist():

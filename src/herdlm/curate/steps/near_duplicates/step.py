@@ -1,4 +1,4 @@
-"""The step: candidates by MinHash bands, checked by their sketches."""
+"""The step: finds candidates by MinHash bands, and verifies them by their sketches."""
 
 from __future__ import annotations
 

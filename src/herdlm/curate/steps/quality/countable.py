@@ -1,7 +1,7 @@
-"""How much a text reads like careful prose: a score in [0, 1] from countable properties, to rank by and not to filter.
+"""Scores how much a text reads like careful prose, in [0, 1], by countable properties: to rank by, not to filter.
 
-The score is the geometric mean of five parts, so that no strength makes up for a missing one. Each part rises linearly
-from 0 to 1 between two values:
+The score is the geometric mean of five parts, so no strength makes up for a missing one. Each part rises linearly from
+0 to 1 between two values:
 
 ========== ================================================================================ ==============
 part       property                                                                         0 at, 1 at
@@ -9,11 +9,11 @@ part       property                                                             
 sentences  share of characters on lines of at least 6 words that end as sentences do         0.0, 1.0
 function   share of words that are stop words of the text's language                         0.05, 0.45
 letters    share of the characters other than spaces that are letters                        0.60, 0.95
-variety    different words per word, the mean over stretches of 200 words                    0.20, 0.70
+variety    different words per word, the mean over segments of 200 words                     0.20, 0.70
 length     logarithm of the number of words                                                  ln 40, ln 2,000
 ========== ================================================================================ ==============
 
-A part never counts for less than ``FLOOR``, which keeps bad texts in order among themselves.
+Each part is at least ``FLOOR``, which keeps bad texts in order among themselves.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from herdlm.curate.stopwords import STOP_WORDS
 from herdlm.curate.words import Words, count_letters, split_words
 
 FLOOR = 0.01
-STRETCH_WORDS = 200
+SEGMENT_WORDS = 200
 SENTENCE_WORDS = 6
 
 
 def quality(text: str, language: str, words: Words | None = None) -> float:
-    """The score of a text, rounded to 4 places; 0 for an empty one. ``words`` are the text's, if they are at hand."""
+    """Return the score of a text with 4 decimals, 0 if it is empty. ``words`` are those of the text, if available."""
     words = words or Words(text)
     if not words.count:
         return 0.0
-    number: dict[str, int] = {}  # of each word in lower case: its place among the unique words
+    number: dict[str, int] = {}  # the index of each lower-case word among the unique words
     unique = np.fromiter(map(number.setdefault, words.lowered, range(len(words.lowered))), np.int64)
     often = np.bincount(unique, words.often)
     visible = int(words.often @ np.fromiter(map(len, words.lowered), np.int64))
@@ -54,7 +54,7 @@ def quality(text: str, language: str, words: Words | None = None) -> float:
 
 
 def _prose_chars(words: Words, language: str) -> int:
-    """The characters on lines of running text."""
+    """Return the number of characters on lines of running text."""
     ends = _line_ends(language)
     lines = [line for line in words.lines if line[-1] in ends]
     if words.spaced:
@@ -68,9 +68,9 @@ def _line_ends(language: str) -> frozenset[str]:
 
 
 def _variety(ids: NDArray[np.int64]) -> float:
-    """Different words per word, the mean over stretches of the words numbered ``ids`` (N,), N > 0."""
-    if len(ids) > STRETCH_WORDS:  # the last stretch may be short and would look more varied than it is
-        ids = ids[: (len(ids) - 1) // STRETCH_WORDS * STRETCH_WORDS].reshape(-1, STRETCH_WORDS)
+    """Return the different words per word, averaged over segments of the words numbered ``ids`` (N,), N > 0."""
+    if len(ids) > SEGMENT_WORDS:  # the last segment can be short, and would look too varied
+        ids = ids[: (len(ids) - 1) // SEGMENT_WORDS * SEGMENT_WORDS].reshape(-1, SEGMENT_WORDS)
     ordered = np.sort(np.atleast_2d(ids))
     different = 1 + np.count_nonzero(ordered[:, 1:] != ordered[:, :-1], axis=1)
     shares: list[float] = (different / ordered.shape[1]).tolist()

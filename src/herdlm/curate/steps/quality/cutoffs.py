@@ -1,7 +1,7 @@
-"""Which documents are good enough, language by language: from a score on, or the best share of the language's.
+"""Cutoffs of quality by language: a lowest score, or the best share of the language's documents.
 
-A share can only be cut when all scores are known. Scores have four decimals, so counting how often each occurs says
-exactly where the cut is, in memory that does not grow with the corpus; counts of shards are added.
+A share can only be cut when all scores are known. Scores have four decimals, so counting each one gives the exact
+cutoff, in memory that does not grow with the corpus. Counts of shards are added.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import Field
 
 from herdlm.base.recipe import Section
 
-STEPS = 10_000  # a score is a number of these
+STEPS = 10_000  # a score is a multiple of 1 / STEPS
 LOW_QUALITY = "low_quality"
 
 
@@ -29,11 +29,11 @@ class QualityConfig(CutoffConfig):
     """How documents are scored, and which are kept. Without a model, countable properties decide (``countable.py``)."""
 
     model: str = Field("", description="a grader's folder, as `herdlm grade train` makes")
-    languages: dict[str, CutoffConfig] = Field({}, description="other limits for some languages, by ISO 639-1 code")
+    languages: dict[str, CutoffConfig] = Field({}, description="limits of single languages, by ISO 639-1 code")
 
 
 class ScoreCounts:
-    """How often each score occurs in each language."""
+    """Counts how often each score occurs in each language."""
 
     def __init__(self) -> None:
         self.by_language: dict[str, NDArray[np.int64]] = {}
@@ -53,21 +53,21 @@ class ScoreCounts:
             of_language += counts
 
     def of(self, language: str) -> NDArray[np.int64]:
-        """The counts of a language, by score: (STEPS + 1,)."""
+        """Return the counts of a language by score, (STEPS + 1,)."""
         return self.by_language.setdefault(language, np.zeros(STEPS + 1, np.int64))
 
 
 def cutoffs(counts: ScoreCounts, config: QualityConfig) -> dict[str, float]:
-    """By language, the lowest score that stays.
+    """Return the lowest score that stays, by language.
 
-    It is ``min_score`` or, where higher, the highest score at which at least ``keep_share`` of the language's documents
-    stay: documents of equal score stay or go together.
+    It is ``min_score`` or, if higher, the highest score at which at least ``keep_share`` of the language's documents
+    stay. Documents of equal score stay or go together.
     """
     return {language: _cutoff(each, limits(language, config)) for language, each in counts.by_language.items()}
 
 
 def limits(language: str, config: QualityConfig) -> CutoffConfig:
-    """The limits of a language: its own, or those for all."""
+    """Return the limits of a language: its own, or those for all."""
     return config.languages.get(language, config)
 
 
@@ -78,5 +78,5 @@ def _cutoff(counts: NDArray[np.int64], config: CutoffConfig) -> float:
 
 
 def check_quality(score: float, language: str, cuts: Mapping[str, float]) -> str | None:
-    """None to keep a document, or ``low_quality``."""
+    """Return the reason to drop a document, ``low_quality``, or None."""
     return LOW_QUALITY if score < cuts[language] else None

@@ -1,4 +1,4 @@
-"""The step, in two halves: each page is scored on its own, and low scores are dropped once all are known."""
+"""The step's two halves: each page is scored on its own, and low scores are dropped once all are known."""
 
 from __future__ import annotations
 
