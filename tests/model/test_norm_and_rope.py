@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from herdlm.model.transformer import RMSNorm, _turned, rotate
+from herdlm.model.transformer import RMSNorm, _rotated, rotate
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -55,7 +55,7 @@ def test_norm_of_types_it_does_not_take_is_torchs() -> None:
 def test_a_rotations_gradient_is_that_of_its_arithmetic(dtype: torch.dtype) -> None:
     angles = random(2, 5, 1, 4, seed=3)
     results = []
-    for function in (rotate, _turned):
+    for function in (rotate, _rotated):
         x = random(2, 5, 3, 8).to(dtype).requires_grad_()
         out = function(x, angles.cos(), angles.sin())
         assert out.dtype == dtype

@@ -1,8 +1,8 @@
 """The one Transformer of herdlm: dense, decoder-only, pre-norm, SwiGLU, grouped-query attention, RoPE.
 
 Shape letters: B batch, T sequence, D model, F feed-forward, H query heads, K key/value heads, C head size, V
-vocabulary. Parameter names follow Hugging Face's Llama, so that import and export are a change of file, not of name.
-The design is section 3.2 of the Llama 3 report (arXiv 2407.21783).
+vocabulary. Parameters have the names of Hugging Face's Llama, so import and export rename nothing. The design follows
+section 3.2 of the Llama 3 report (arXiv 2407.21783).
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from herdlm.model.config import ModelConfig, RopeScaling
 
 
 class RMSNorm(nn.RMSNorm):
-    """torch's RMSNorm, with a forward and backward of its own for float32 streams on a CPU outside torch.compile.
+    """RMSNorm (Zhang and Sennrich, arXiv 1910.07467) that costs a CPU half of what torch's costs.
 
-    There, torch's is a chain of general operations whose results are all kept. This one keeps its input and one number
-    a token, and gives its result in the autocast type at once, where torch's would be cast for each matrix that reads
-    it.
+    On a CPU, outside of torch.compile, torch's is a chain of general operations whose results are all kept. This one
+    keeps its input and one number per token, and returns the autocast type, so that no matrix after it casts again.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,17 +60,17 @@ class _RMSNorm(torch.autograd.Function):
 
 
 def inverse_frequencies(config: ModelConfig) -> Tensor:
-    """The turning rate of each channel pair in radians per position, [C/2] float32."""
+    """RoPE's rotation rate of each channel pair (Su et al., arXiv 2104.09864), radians per position, [C/2] float32."""
     exponents = torch.arange(0, config.head_size, 2, dtype=torch.int64).float() / config.head_size
     frequencies = 1.0 / (config.rope_theta**exponents)
     return scale_frequencies(frequencies, config.rope_scaling) if config.rope_scaling else frequencies
 
 
 def scale_frequencies(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
-    """Slow the pairs that turn less than once per original context, keep the fast ones, blend between.
+    """Llama 3.1's scaling: slow the pairs that turn less than once per original context, and keep the fast ones.
 
-    A pair whose wavelength is above ``original / low_freq_factor`` is slowed by ``factor``; one below
-    ``original / high_freq_factor`` is left as it is.
+    Pairs with wavelengths above ``original / low_freq_factor`` are slowed by ``factor``, those below
+    ``original / high_freq_factor`` not at all, those between by a blend of both.
     """
     original = scaling.original_max_position_embeddings
     wavelengths = 2 * math.pi / frequencies
@@ -87,35 +86,35 @@ def rotation(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turn the channel pairs (i, i + C/2) of ``x`` [B, T, heads, C]; the half-split order of Hugging Face weights."""
+    """Rotate the channel pairs (i, i + C/2) of ``x`` [B, T, heads, C]: the half-split order of Hugging Face weights."""
     if torch.compiler.is_compiling() or type(x) is not Tensor:
-        return _turned(x, cosine, sine)
+        return _rotated(x, cosine, sine)
     out: Tensor = _Rotation.apply(x, cosine, sine)  # type: ignore[no-untyped-call]
     return out
 
 
 class _Rotation(torch.autograd.Function):
-    """Keeps nothing but the angles: the gradient is turned back by the same angles."""
+    """Keeps only the angles: the backward pass rotates the gradient back."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         ctx.save_for_backward(cosine, sine)
-        return _turned(x, cosine, sine)
+        return _rotated(x, cosine, sine)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         cosine, sine = ctx.saved_tensors
-        return _turned(gradient, cosine, -sine), None, None
+        return _rotated(gradient, cosine, -sine), None, None
 
 
-def _turned(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+def _rotated(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     first, second = x.float().chunk(2, dim=-1)
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1).to(x.dtype)
 
 
 class Attention(nn.Module):
-    """Grouped-query attention; the attending itself is the caller's slot."""
+    """Grouped-query attention; the caller's ``attend`` computes the attention itself."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -150,7 +149,7 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward, each behind a norm and added to the stream."""
+    """Attention and feed-forward, each after a norm and added to the residual stream."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -177,10 +176,9 @@ class Body(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A Llama-class model; ``forward`` gives hidden states, :meth:`logits` and :meth:`scores` read them out.
+    """A Llama-class model: ``forward`` returns hidden states, :meth:`logits` and :meth:`scores` apply the head.
 
-    Weights are uninitialized until :func:`initialize` or a load fills them; build on the ``meta`` device for shapes
-    without memory.
+    Weights are uninitialized until :func:`initialize` or a load fills them. On the ``meta`` device they take no memory.
     """
 
     frequencies: Tensor
@@ -198,13 +196,13 @@ class Transformer(nn.Module):
         self.register_buffer("frequencies", inverse_frequencies(config), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """As in every module, but RoPE's frequencies stay float32: in bfloat16 they are off by whole turns far out."""
+        """As in every module, but RoPE's frequencies stay float32: bfloat16 is off by whole turns at far positions."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.frequencies = inverse_frequencies(self.config).to(self.frequencies.device)
         return self
 
     def set_rope_scaling(self, scaling: RopeScaling) -> None:
-        """Give the model a RoPE scaling; its weights stay as they are."""
+        """Set the RoPE scaling; weights do not change."""
         self.config = self.config.model_copy(update={"rope_scaling": scaling})
         self.frequencies = inverse_frequencies(self.config).to(self.frequencies.device)
 
@@ -229,14 +227,14 @@ class Transformer(nn.Module):
 
 
 def build(config: ModelConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Transformer:
-    """A model with memory for its weights but no values in them; fill it before use."""
+    """A model whose weights have memory but no values; fill it before use."""
     with torch.device("meta"):
         model = Transformer(config)
     return materialize(model.to(dtype), device)
 
 
 def materialize(model: Transformer, device: torch.device | str) -> Transformer:
-    """Give a model built on the ``meta`` device memory for its weights, with no values in them; ties the head again."""
+    """Allocate the weights of a model built on the ``meta`` device, without values, and tie the head again."""
     model = model.to_empty(device=device)
     if model.config.head == "lm" and model.config.tied_embeddings:
         model.lm_head.weight = model.model.embed_tokens.weight
@@ -247,12 +245,12 @@ def materialize(model: Transformer, device: torch.device | str) -> Transformer:
 def initialize(
     model: Transformer, seed: int, *, std: float = 0.02, embedding_std: float | None = None, zero_residual: bool = False
 ) -> None:
-    """Fill the weights from ``seed``; each tensor draws from a stream of its own name, so layouts never change values.
+    """Fill the weights from ``seed``. Each tensor has a random stream of its own, so layouts do not change values.
 
     Args:
-        std: standard deviation of matrices. Those that write into the stream are scaled by 1 / sqrt(2 * layers).
-        embedding_std: of the embedding and of an untied head; ``std`` where not given.
-        zero_residual: start the matrices that write into the stream at zero instead: every layer starts as identity.
+        std: standard deviation of matrices; for those that add to the residual stream, times 1 / sqrt(2 * layers).
+        embedding_std: of the embedding and of an untied head; None: ``std``.
+        zero_residual: set the matrices that add to the residual stream to zero, so that every layer starts as identity.
     """
     residual_std = 0.0 if zero_residual else std / (2 * model.config.layers) ** 0.5
     for name, parameter in model.named_parameters():
@@ -264,7 +262,7 @@ def initialize(
         elif name.endswith(("o_proj.weight", "down_proj.weight")):
             spread = residual_std
         elif name == "score.weight":
-            spread = 0.0  # a new reward model starts by scoring every answer alike
+            spread = 0.0  # a new reward model scores every answer the same
         else:
             spread = std
         generator = torch.Generator().manual_seed(derive_seed(seed, name))

@@ -1,11 +1,11 @@
-"""Training state on disk: each process writes its part, any layout reads it, a rename publishes it.
+"""Checkpoints of the training state: each process writes its part, a rename publishes it, and any layout reads it.
 
 A checkpoint is a folder ``step-N`` with a safetensors file per process (torch's distributed checkpoint in its Hugging
-Face form, which knows each part's place in the whole tensor), the hashes of those files, and ``state.json``, which is
+Face form, which records each part's place in the whole tensor), the hashes of those files, and ``state.json``, which is
 written last. Nothing is ever unpickled.
 
-The state is copied while the run stands still and written by a thread while it goes on, over a process group of its
-own. One checkpoint is being written at a time.
+The run pauses while the state is copied; a thread then writes the copy, over a process group of its own. One checkpoint
+is written at a time.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ CHECKPOINTS, STATE = "checkpoints", "state.json"
 
 
 class HasParameters(Protocol):
-    """What a checkpoint is of: a model, or this process's part of one under the names of the whole."""
+    """A model, or this process's part of one, with the parameter names of the whole model."""
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Names and values."""
+        """Names and parameters."""
         ...
 
 
@@ -53,7 +53,7 @@ class Average:
 
     @torch.no_grad()
     def add(self, model: HasParameters) -> None:
-        """Count the model's present weights in."""
+        """Add the model's current weights to the mean."""
         self.count += 1
         for name, value in model.named_parameters():
             mean = self.weights.setdefault(name, torch.zeros_like(value, dtype=torch.float32))
@@ -61,7 +61,7 @@ class Average:
 
     @torch.no_grad()
     def apply(self, model: HasParameters) -> None:
-        """Put the mean into the model."""
+        """Copy the mean into the model."""
         for name, value in model.named_parameters():
             value.copy_(self.weights[name])
 
@@ -86,7 +86,7 @@ class Checkpointer:
         self._writing: threading.Thread | None = None
         self._failure: BaseException | None = None
         if _rank() == 0:
-            for torn in folder.glob(".step-*.tmp"):  # of a process that was killed as it wrote
+            for torn in folder.glob(".step-*.tmp"):  # of a process that was killed while it wrote
                 shutil.rmtree(torn)
 
     def __enter__(self) -> Checkpointer:
@@ -95,7 +95,7 @@ class Checkpointer:
     def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
         if kind is None:
             self.wait()
-        elif self._writing:  # the error that ends the run is told, not one of the writing beside it
+        elif self._writing:  # the error that ends the run is raised, not one of the writing
             self._writing.join()
         if self.group is not None and kind is None:
             dist.destroy_process_group(self.group)
@@ -107,9 +107,9 @@ class Checkpointer:
         return step % self.config.checkpoint_every_steps == 0
 
     def save(self, step: int) -> None:
-        """Copy the state after ``step`` finished steps and begin to write it.
+        """Copy the state after ``step`` finished steps and start writing it.
 
-        Until the first process renames the folder at the end, the checkpoint does not exist.
+        The checkpoint does not exist until the first process renames its folder at the end.
 
         Raises:
             HerdError: the checkpoint before this one could not be written.
@@ -122,7 +122,7 @@ class Checkpointer:
         self._writing.start()
 
     def wait(self) -> None:
-        """Wait until what is being written is published.
+        """Wait until the checkpoint that is being written is published.
 
         Raises:
             HerdError: it could not be written. All processes raise it.
@@ -135,22 +135,22 @@ class Checkpointer:
             raise failure
 
     def restore(self) -> tuple[int, dict[str, str]]:
-        """Go back to the newest checkpoint that can be read.
+        """Restore the newest checkpoint that can be read.
 
         Returns:
-            The number of steps it stands for, 0 where there is none; and what was wrong with newer ones, by name.
+            The number of finished steps, 0 if there is no checkpoint; and the problems of newer ones, by name.
 
         Raises:
-            DamagedError: there are some, and none can be read.
+            DamagedError: there are checkpoints, and none can be read.
         """
         self.wait()
         damaged: dict[str, str] = {}
-        found = checkpoints(self.folder)
-        for path in reversed(found):
+        saved = checkpoints(self.folder)
+        for path in reversed(saved):
             try:
                 return load_checkpoint(path, self.model, self.optimizer, self.average), damaged
             except DamagedError as error:
-                if path == found[0]:
+                if path == saved[0]:
                     raise
                 damaged[path.name] = error.what
         return 0, damaged
@@ -167,14 +167,14 @@ class Checkpointer:
             self._failure = error
 
     def _together(self, act: Callable[[], None]) -> None:
-        """Act, then wait for all processes; where one of them could not, all raise."""
+        """Act, then wait for all processes. If one of them failed, all raise."""
         problem: str | None = None
         try:
             act()
         except (OSError, CheckpointException, RuntimeError, SafetensorError) as error:
-            problem = _told(error)
-        if found := problem_of_any(problem, self.group):
-            raise HerdError(found, "Free space or mend the disk and run again: the checkpoints before it are whole")
+            problem = _message(error)
+        if problem := problem_of_any(problem, self.group):
+            raise HerdError(problem, "Free space or repair the disk, and run again: earlier checkpoints are whole")
 
     def _make(self, working: Path) -> None:
         if _rank() == 0:
@@ -213,43 +213,43 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def step_of(path: Path) -> int:
-    """The number of finished steps that a checkpoint's folder is named after."""
+    """The number of finished steps, from the name of a checkpoint's folder."""
     return int(path.name.removeprefix("step-"))
 
 
 def load_checkpoint(path: Path, model: HasParameters, optimizer: torch.optim.Optimizer, average: Average) -> int:
-    """Put a checkpoint's state into model, optimizer and average; returns the number of finished steps.
+    """Load a checkpoint's state into model, optimizer and average; returns the number of finished steps.
 
-    A call for all processes at the same time; their layout need not be that which saved.
+    All processes call this together, in any layout.
 
     Raises:
-        DamagedError: a file is missing, cannot be read, or is not what was saved. All processes raise it.
+        DamagedError: a file is missing, cannot be read, or differs from what was saved. All processes raise it.
     """
-    remedy = f"Delete {path} to go on from the checkpoint before it"
+    remedy = f"Delete {path} to resume from the checkpoint before it"
     problem, state = _find_damage(path)
-    if found := problem_of_any(problem):
-        raise DamagedError(found, remedy)
+    if problem := problem_of_any(problem):
+        raise DamagedError(problem, remedy)
     _prepare(model, optimizer, average, state["average_count"])
     try:
         _load(path, _tensors(model, optimizer, average))
     except (CheckpointException, OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise DamagedError(f"checkpoint {path} does not fit this model: {_told(error)}", remedy) from error
+        raise DamagedError(f"checkpoint {path} does not fit this model: {_message(error)}", remedy) from error
     return int(state["step"])
 
 
 def load_weights(path: Path, model: HasParameters) -> None:
-    """Put the weights of a checkpoint, saved in any layout, into a model.
+    """Load the weights of a checkpoint, saved in any layout, into a model.
 
     Raises:
         DamagedError: as :func:`load_checkpoint`.
     """
-    if found := problem_of_any(_find_damage(path)[0]):
-        raise DamagedError(found, "Take another checkpoint")
+    if problem := problem_of_any(_find_damage(path)[0]):
+        raise DamagedError(problem, "Use another checkpoint")
     try:
         _load(path, {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()})
     except (CheckpointException, OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        told = f"checkpoint {path} does not fit this model: {_told(error)}"
-        raise DamagedError(told, "Give the model it was saved from") from error
+        problem = f"checkpoint {path} does not fit this model: {_message(error)}"
+        raise DamagedError(problem, "Use the model that it was saved from") from error
 
 
 def _load(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -258,23 +258,23 @@ def _load(path: Path, tensors: dict[str, Tensor]) -> None:
         load(tensors, storage_reader=HuggingFaceStorageReader(str(path)))
 
 
-def _told(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _tensors(model: HasParameters, optimizer: torch.optim.Optimizer, average: Average) -> dict[str, Tensor]:
-    """All tensors of the state, named; values are shared, not copied."""
+    """All tensors of the state by name; values are shared, not copied."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         tensors[f"model.{name}"] = parameter.detach()
         for key, value in optimizer.state.get(parameter, {}).items():
-            # A single number is kept as a list of one: the file format places parts by their offsets.
+            # A scalar is kept as a list of one: the file format places parts by their offsets.
             tensors[f"optimizer.{name}.{key}"] = value.view(1) if value.ndim == 0 else value
     return tensors | {f"average.{name}": value for name, value in average.weights.items()}
 
 
 def _prepare(model: HasParameters, optimizer: torch.optim.Optimizer, average: Average, averaged: int) -> None:
-    """Make room for the state that a checkpoint of AdamW and an average holds."""
+    """Allocate the state of AdamW and of the average, for a checkpoint to fill."""
     average.count, average.weights = averaged, {}
     for name, parameter in model.named_parameters():
         optimizer.state[parameter] = {
@@ -287,7 +287,7 @@ def _prepare(model: HasParameters, optimizer: torch.optim.Optimizer, average: Av
 
 
 def _find_damage(path: Path) -> tuple[str | None, dict[str, Any]]:
-    """What is wrong with the part of a checkpoint's files that this process checks, and the checkpoint's state."""
+    """The problem of the files that this process checks, None if they are whole; and the checkpoint's state."""
     try:
         state: dict[str, Any] = json.loads((path / STATE).read_text(encoding="utf-8"))
         for saver in range(_rank(), state["processes"], _world()):

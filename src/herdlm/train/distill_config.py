@@ -10,17 +10,19 @@ from herdlm.base.recipe import Section
 
 
 class DistillConfig(Section):
-    """How a model learns from a teacher's distribution of the next token, beside the token itself."""
+    """How a model learns a teacher's distribution of the next token in addition to the token itself."""
 
     teacher: str | None = Field(
-        None, description="the model of the herd that teaches in a whole run; `herdlm train` is given a folder instead"
+        None, description="the herd model that teaches, in a whole run; `herdlm train` takes a folder instead"
     )
-    steps: Literal["all", "anneal"] = Field("all", description="which steps of pre-training the teacher is read in")
+    steps: Literal["all", "anneal"] = Field("all", description="the steps of pre-training that use the teacher")
     top_k: int = Field(
         64,
         ge=1,
-        description="tokens of the teacher's that are kept at every target, 6 or 8 bytes each; what it "
-        "leaves to all others is kept as their sum. As many as the vocabulary has keep all",
+        description="how many of the teacher's most likely tokens are stored per target, 6 or 8 bytes each; the "
+        "probability of all others is stored as their sum",
     )
-    weight: float = Field(0.5, gt=0, le=1, description="of the teacher in the loss; the token itself has the rest")
-    temperature: float = Field(1.0, gt=0, description="of both distributions where they are compared")
+    weight: float = Field(
+        0.5, gt=0, le=1, description="share of the teacher in the loss; the token itself has the rest"
+    )
+    temperature: float = Field(1.0, gt=0, description="applied to both distributions where they are compared")

@@ -34,8 +34,8 @@ def export_checkpoint(path: Path, out: Path, dtype: str = "bfloat16") -> dict[st
     """Write ``MODEL/checkpoints/step-N``, saved in any layout, as a Hugging Face folder.
 
     Raises:
-        InputError: the model it belongs to is not above it, ``out`` exists, or ``dtype`` is unknown.
-        DamagedError: a file of the checkpoint is not what was saved.
+        InputError: its model is not in the folder above ``checkpoints``, ``out`` exists, or ``dtype`` is unknown.
+        DamagedError: a file of the checkpoint differs from what was saved.
     """
     if dtype not in EXPORTS:
         raise InputError(f"dtype {dtype!r} is unknown", f"Use {' or '.join(EXPORTS)}")

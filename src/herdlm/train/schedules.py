@@ -8,15 +8,15 @@ from herdlm.train.config import TrainConfig
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
-    """Rate of step 0 <= ``step`` < ``steps``: linear warm-up, decay to the floor, linear anneal to zero.
+    """The rate at ``step``, counted from 0 to ``steps`` - 1: linear warm-up, decay to the floor, linear anneal to zero.
 
-    The schedule spans ``config.horizon_steps`` where given, else ``steps``. Its last ``anneal_steps`` fall linearly to
-    zero from where the decay left off. Before them the rate goes from the warm-up
+    The schedule spans ``config.horizon_steps`` if given, else ``steps``. In its last ``anneal_steps`` the rate falls
+    linearly from the decay's end to zero. Between warm-up and anneal it
 
-    - ``cosine``, ``linear``: at once down to the floor, in ``decay_steps`` or by the anneal;
-    - ``warmup-stable-decay``: on at its peak and down linearly in the last ``decay_steps`` (Hu et al.,
+    - falls to the floor at once, in ``decay_steps`` or by the anneal (``cosine``, ``linear``);
+    - stays at its peak, then falls linearly in the last ``decay_steps`` (``warmup-stable-decay``; Hu et al.,
       arXiv 2404.06395);
-    - ``constant``: on at its peak.
+    - stays at its peak (``constant``).
     """
     steps = config.horizon_steps or steps
     main = steps - config.anneal_steps
@@ -26,7 +26,7 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
 
 
 def _decayed(step: int, main: int, config: TrainConfig) -> float:
-    """The rate as a share of its peak, in a schedule whose anneal begins at step ``main``."""
+    """The rate as a share of its peak, if the anneal begins at step ``main``."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     if config.decay == "constant":

@@ -1,4 +1,4 @@
-"""What a step's speed is held against: the device's peak, and its memory."""
+"""The peak speed of a device, which MFU is relative to, and its peak memory."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import torch
 
 # Dense BF16 products, FLOP/s, from NVIDIA's data sheets (SXM modules).
 KNOWN_PEAKS = {"H100": 989e12, "H200": 989e12, "H800": 989e12, "A100": 312e12, "B200": 2250e12}
-PROBE = 512  # side of the product that is timed where the peak is not known
-PROBE_SECONDS = 0.1  # after which no further one is: processors without BF16 units take long
+PROBE = 512  # size of the matrix product that is timed if the peak is unknown
+PROBE_SECONDS = 0.1  # stop timing after this long: processors without BF16 units are slow
 TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """FLOP/s of matrix products in one process, and where the number is from."""
+    """FLOP/s of matrix products in one process, and the source of the number."""
 
     flops: float
     source: str
 
 
 def device_peak(device: torch.device, dtype: torch.dtype) -> Peak:
-    """The peak of a device in ``dtype``: a known GPU's from its data sheet, any other measured now."""
+    """The peak of a device in ``dtype``: from the data sheet of a known GPU, otherwise measured now."""
     if device.type == "cuda" and dtype == torch.bfloat16:
         name = torch.cuda.get_device_name(device)
         for part, flops in KNOWN_PEAKS.items():
@@ -53,7 +53,7 @@ def _measured(device: torch.device, dtype: torch.dtype, threads: int) -> Peak:
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """The most memory the process has held so far: the GPU's allocations, or on a CPU the resident set."""
+    """The most memory that the process held so far: allocations on a GPU, the resident set on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,4 +1,4 @@
-"""A run's log, live, in TensorBoard and Weights & Biases. ``events.jsonl`` stays the record."""
+"""A run's figures, live, in TensorBoard and Weights & Biases. ``events.jsonl`` remains the record."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ FOLDER = "tensorboard"
 
 
 class Tracker:
-    """Passes on what a run logs; use as a context manager, on the process that leads.
+    """Shows what a run logs; use as a context manager, on the leading process.
 
     Args:
         work: the run's folder; TensorBoard's files go into ``tensorboard`` there.
-        title: of the run.
-        done: steps that are finished: what was shown of later ones is taken back.
+        title: the run's name.
+        done: the number of finished steps; what was shown of later ones is dropped.
 
     Raises:
-        InputError: a library that is asked for is not installed.
+        InputError: a library that ``config`` asks for is not installed.
     """
 
     def __init__(self, config: TrackConfig, work: Path, title: str, done: int) -> None:
@@ -62,7 +62,7 @@ class Tracker:
 
 
 def _id(work: Path) -> str:
-    """One run of Weights & Biases for one folder, so that a run that goes on continues its curves."""
+    """The id of the folder's Weights & Biases run, so that a resumed run continues its curves."""
     import uuid
 
     path = work / "wandb-run"
