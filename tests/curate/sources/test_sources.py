@@ -187,13 +187,13 @@ def test_records_within_a_page_are_not_records_of_the_crawl(write: Write) -> Non
         packed = b"".join(gzip.compress(one, compresslevel=0, mtime=0) for one in outer)  # stored as it is
         path = write(name, packed if name.endswith("gz") else b"".join(outer))
         results = []
-        for number, size in enumerate((1e6, len(packed) / 9, len(packed) / 23)):
+        for number, size in enumerate((1e6, len(packed) / 13)):
             out = path.parent / f"{name}-{number}"
             out.mkdir()
             config = CurateConfig(workers=1, shard_megabytes=size / 1e6)
             results.append(curate([str(path)], out, config, quiet=True))
         assert results[0]["input"]["documents"] == 21
-        assert results[1:] == [results[0]] * 2, name
+        assert results[1] == results[0], name
 
 
 @pytest.mark.parametrize(
