@@ -316,7 +316,7 @@ def test_same_folder_same_bytes_with_its_tokenizer(tmp_path: Path) -> None:
     assert fp8.is_fp8(tmp_path / "a") and not fp8.is_fp8(tmp_path / "m")
     with pytest.raises(InputError, match="holds weights already"):
         fp8_folder.quantize_folder(tmp_path / "m", tmp_path / "a", ROW)
-    with pytest.raises(InputError, match=r"quantised \(compressed-tensors\)"):
+    with pytest.raises(InputError, match=r"quantized \(compressed-tensors\)"):
         fp8_folder.quantize_folder(tmp_path / "a", tmp_path / "c", ROW)
     with pytest.raises(InputError, match="not quantised"):
         fp8.load_fp8(tmp_path / "m")
