@@ -126,7 +126,7 @@ def test_a_layout_smaller_than_a_node_takes_what_it_needs():
             {},
             r"12 processes do not fill whole nodes of 8 GPUs. .* a divisor \(2, 3, 4, 6, 12",
         ),
-        (["parallel.dp_shard=4", "herd.tied_embeddings=false", "parallel.tp=4"], {"gpus_per_node": 2}, "would span nodes"),
+        (["parallel.dp_shard=4", "herd.tied_embeddings=false", "parallel.tp=4"], {"gpus_per_node": 2}, "across nodes"),
         (["parallel.dp_shard=8"], {"nodes": 2}, "is 8, processes are 16. Layouts that work"),
         ([], {"nodes": 0}, "Give positive numbers"),
         ([], {"nodes": 1, "out": "/data/a\nb"}, "unprintable character"),

@@ -34,8 +34,8 @@ def test_a_second_run_does_nothing_and_says_so_at_once(smoke_run):
     assert time.monotonic() - started < 5
     assert done.returncode == 0
     assert "Nothing to do" in done.stdout
-    result = json.loads(herdlm("run", SMOKE, "--out", smoke_run[0], "--json").stdout)
-    assert result["made"] == []
+    told = json.loads(herdlm("run", SMOKE, "--out", smoke_run[0], "--json").stdout)
+    assert told["made"] == []
 
 
 @pytest.mark.parametrize(
@@ -156,9 +156,9 @@ def test_a_run_killed_in_its_first_seconds_leaves_no_worker_behind(tmp_path):
 def test_an_interrupt_is_told_and_nothing_half_done_is_kept(tmp_path):
     process = begin_curation(tmp_path / "run", "working/curate", stderr=subprocess.PIPE, text=True)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: to the run and its workers alike
-    _, errors = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Interrupted".lower() in errors.lower()
+    assert "Interrupted".lower() in told.lower()
     assert not (tmp_path / "run" / "stages" / "curate").exists()
 
 
@@ -188,9 +188,7 @@ def test_trace_leads_back_to_the_crawls_hash(smoke_run):
     import hashlib
 
     crawl = ROOT / "sample" / "starter.warc.gz"
-    lineage = json.loads(
-        herdlm("trace", smoke_run[0] / "models" / "flagship-fp8" / "model.safetensors", "--json").stdout
-    )
+    told = json.loads(herdlm("trace", smoke_run[0] / "models" / "flagship-fp8" / "model.safetensors", "--json").stdout)
     sources = []
 
     def walk(origin):
@@ -198,7 +196,7 @@ def test_trace_leads_back_to_the_crawls_hash(smoke_run):
         for below in origin["origins"]:
             walk(below)
 
-    walk(lineage)
+    walk(told)
     assert [s["content"] for s in sources] == [hashlib.sha256(crawl.read_bytes()).hexdigest()]
     assert herdlm("trace", smoke_run[0] / "models" / "small").stdout.startswith("stages/small-bf16")
 

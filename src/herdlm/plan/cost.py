@@ -16,7 +16,7 @@ from herdlm.pretrain.mix import MixPlan, plan_mix, source_tokens
 
 FP32 = 4
 MOMENTS = 2  # that AdamW keeps of each weight
-PRECISIONS = {"float32": "FP32", "bfloat16": "BF16", "fp8": "FP8 in the matrices of the layers, BF16 elsewhere"}
+PRODUCTS = {"float32": "FP32", "bfloat16": "BF16", "fp8": "FP8 in the matrices of the layers, BF16 elsewhere"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +255,7 @@ def lines(description: HerdDescription) -> list[str]:
                 f"rows of {int(seq_len):,}"
             )
         out.append(f"  FLOPs in all    {model['flops']['causal']:.3e} causal, {model['flops']['full']:.3e} full")
-        out.append(f"  precision       {PRECISIONS[model['precision']]}")
+        out.append(f"  precision       {PRODUCTS[model['precision']]}")
         out.append(f"  layout          {layout['processes']:,} processes: {sizes}")
         for where, key in (("in all", "total"), ("per rank", "per_rank")):
             each_part = state[key]

@@ -100,7 +100,7 @@ def plan_job(
     per_node = min(world, gpus_per_node)
     if per_node % sizes.tp:
         raise InputError(
-            f"parallel.tp {sizes.tp} does not divide a node's {per_node} GPUs, so tensor parallelism would span nodes",
+            f"parallel.tp {sizes.tp} does not divide a node's {per_node} GPUs, so it would run across nodes",
             "Lower parallel.tp to a divisor",
         )
     command = ["-m", "herdlm.cli", "train", path, "--model", model]

@@ -114,7 +114,7 @@ def _common_words(documents: Path, split: Split, tokenizer: Tokenizer, wanted: i
         if len(words) == wanted:
             return words
     raise InputError(
-        f"the English training documents have {len(words)} common one-token words, but bank.words is {wanted}",
+        f"the English training documents hold {len(words)} common one-token words, bank.words asks for {wanted}",
         "Lower bank.words, give more text, or put en into curate.languages",
     )
 
