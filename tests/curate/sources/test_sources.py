@@ -206,7 +206,7 @@ def test_records_within_a_page_are_not_records_of_the_crawl(write: Write) -> Non
         ("c.warc", b"", "is empty"),
         ("c.warc", small_crawl()[0], "no response record"),
         ("c.warc.gz", zipped(small_crawl()[0]), "no response record"),
-        ("c.zip", b"PK", "no known format"),
+        ("c.zip", b"PK", "an unknown format"),
         ("c.parquet", b"PAR1 but not really", "cannot be read as parquet"),
         ("c.jsonl", b"not json\n[1]\n", "no line is a JSON object with text"),
         ("c.jsonl.gz", b"not gzip", "no line is a JSON object with text"),
