@@ -13,16 +13,16 @@ ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "recipes" / "smoke.toml"
 
 
-def herdlm(*arguments) -> subprocess.CompletedProcess:
+def herdlm(*arguments, **more) -> subprocess.CompletedProcess:
     """The command line as a user calls it, in a process of its own."""
-    return warm.run("herdlm.cli", *arguments, env={"COLUMNS": "200"})
+    return warm.run("herdlm.cli", *arguments, env={"COLUMNS": "200"}, **more)
 
 
 @pytest.fixture(scope="session")
 def smoke_run(tmp_path_factory):
     """The folder of a finished smoke run. Tests that change it take :func:`smoke_copy`."""
     folder = tmp_path_factory.mktemp("smoke") / "run"
-    done = herdlm("run", SMOKE, "--out", folder)
+    done = herdlm("run", SMOKE, "--out", folder, seconds=1500)
     assert done.returncode == 0, done.stderr
     return folder
 
