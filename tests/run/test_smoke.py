@@ -16,7 +16,7 @@ from herdlm.recipe import read_recipe
 from herdlm.run.pipeline import stages_of
 from tests.run.conftest import ROOT, SMOKE, herdlm, manifest
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 
 def test_every_stage_is_made(smoke_run):
