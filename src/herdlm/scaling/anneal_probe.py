@@ -109,7 +109,7 @@ def anneal_probe(
                 which: row_losses(model, folder, seq_len=mixture.seq_len, pad=pad) for which, folder in sets.items()
             }
             new_epochs = mixture.epochs(steps * rows_per_step).get(NEW)
-        told = {
+        result = {
             "model": job.name,
             "half_step": half,
             "steps": steps,
@@ -120,20 +120,20 @@ def anneal_probe(
             "held_out": {which: _compared(losses["default"][which], losses["new"][which]) for which in sets},
         }
         if is_first():
-            write_text_durably(made / "probe.json", json.dumps(told, indent=2) + "\n")
+            write_text_durably(made / "probe.json", json.dumps(result, indent=2) + "\n")
             made.rename(out)
             shutil.rmtree(work)
         meet()
-        return told if is_first() else {}
+        return result if is_first() else {}
 
 
-def lines(told: dict[str, Any]) -> list[str]:
+def lines(result: dict[str, Any]) -> list[str]:
     """The result as text for the terminal."""
     out = [
-        f"{told['model']}, half-trained ({told['half_step']:,} steps), annealed over {told['tokens']:,} tokens: "
-        f"nats per token with {told['new_share']:.0%} of the new set and without"
+        f"{result['model']}, half-trained ({result['half_step']:,} steps), annealed over {result['tokens']:,} tokens: "
+        f"nats per token with {result['new_share']:.0%} of the new set and without"
     ]
-    for which, found in told["held_out"].items():
+    for which, found in result["held_out"].items():
         out.append(
             f"  {which:20} {found['default']:.4f} -> {found['new']:.4f}, {found['difference']:+.4f} "
             f"[{found['low']:+.4f}, {found['high']:+.4f}] over {found['rows']:,} rows: {found['verdict']}"

@@ -96,18 +96,18 @@ def mix_search(
     )
     with published as (made, _, _):
         losses = bench.measure(tried, [herd.job(name) for name in names])
-        told = _ranked(herd, tried, names, weights, losses)
+        result = _ranked(herd, tried, names, weights, losses)
         if confirm:
-            best = next(row["name"] for row in told["candidates"] if row["name"] != DEFAULT)
+            best = next(row["name"] for row in result["candidates"] if row["name"] != DEFAULT)
             pair = [0, next(number for number, candidate in enumerate(tried) if candidate.name == best)]
             small = {domain: part[:, pair] for domain, part in losses.items()}
             large = bench.measure([tried[number] for number in pair], [herd.job(confirm)])
-            told["confirm"] = _confirmed(herd, best, names, confirm, weights=weights, small=small, large=large)
-        told["runs"] = dict(sorted(bench.contents.items()))
-        write_text_durably(made / "search.json", json.dumps(told, indent=2) + "\n")
-        write_text_durably(made / "search.txt", "\n".join(lines(told)) + "\n")
-        counts |= {"candidates": len(tried), "models": len(bench.contents), "winner": told["candidates"][0]["name"]}
-    return told
+            result["confirm"] = _confirmed(herd, best, names, confirm, weights=weights, small=small, large=large)
+        result["runs"] = dict(sorted(bench.contents.items()))
+        write_text_durably(made / "search.json", json.dumps(result, indent=2) + "\n")
+        write_text_durably(made / "search.txt", "\n".join(lines(result)) + "\n")
+        counts |= {"candidates": len(tried), "models": len(bench.contents), "winner": result["candidates"][0]["name"]}
+    return result
 
 
 def _ranked(
