@@ -17,4 +17,4 @@ def test_a_part_of_an_epoch_reads_that_part_of_the_dialogs(tokenizer, epochs, re
     batches = DialogBatches(tokenizer, DIALOGS, seq_len=64, rows_per_step=2, epochs=epochs, seed=5)
     times = Counter(item for rows in batches.plan for row in rows for item in row)
     assert times.total() == read
-    assert max(times.values()) - min((times[item] for item in range(10))) <= 1
+    assert max(times.values()) - min(times[item] for item in range(10)) <= 1
