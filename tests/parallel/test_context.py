@@ -31,7 +31,7 @@ def test_every_ranks_attention_is_that_of_the_whole_rows(ranks, mask_below, monk
     held = [places_of(rank, ranks, LENGTH) for rank in range(ranks)]
     sent = torch.cat([torch.cat((k, v), dim=2)[:, places] for places in held], dim=1)
     monkeypatch.setattr(context, "MASK_BELOW", mask_below)
-    monkeypatch.setattr(context, "gathered", lambda part, group: sent)
+    monkeypatch.setattr(context, "autograd_all_gather", lambda part, group: sent)
     for rank, places in enumerate(held):
         attend = ContextAttention(documents, Group(rank, ranks))
         assert bool(attend.masks) == (mask_below > 0)
