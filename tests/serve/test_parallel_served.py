@@ -18,7 +18,7 @@ def test_a_pipeline_gives_the_answers_and_embeddings_of_one_process(folder, engi
             for _ in range(2)
         ]
         vector = server.client.embeddings.create(model="flagship", input=prompt).data[0].embedding
-        assert models.default.backend.info["bytes"] > 0
+        assert models.default.backend.info.bytes > 0
     ((expected,),) = engine_apart.generate([prompt], SamplingParams(max_tokens=12, temperature=0))
     assert [answer.choices[0].text for answer in answers] == [expected.text] * 2
     np.testing.assert_allclose(vector, embedding(engine_apart.model, prompt), atol=1e-6)

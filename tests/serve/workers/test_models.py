@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import threading
+from dataclasses import replace
 
 import openai
 import pytest
@@ -81,7 +82,7 @@ def test_a_guard_takes_its_part_of_the_memory(folders, guard_folder, monkeypatch
         for name in ("one", "two"):
             (await models.lease(name)).close()
         assert loaded(models) == ["one", "two"]  # in what the guard left
-        guard.backend.info["bytes"] = need + estimated  # as if it had been measured above its estimate
+        guard.backend.info = replace(guard.backend.info, bytes=need + estimated)  # above the estimate
         with pytest.raises(RefusedError, match="three needs about .* beside the guard's") as caught:
             await models.lease("three")
         assert (caught.value.status, caught.value.code) == (503, "no_memory")
