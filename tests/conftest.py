@@ -11,12 +11,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch
+from hypothesis import settings
 
 from herdlm.model.config import ModelConfig
 from herdlm.model.transformer import Transformer, build, initialize
 from herdlm.tokens.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
 
 torch.set_num_threads(1)
+settings.register_profile("any machine", deadline=None)  # by default 200 ms an example
+settings.load_profile("any machine")
 # Shells start what they run in the background without it, and tests of Ctrl-C would press in vain.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
