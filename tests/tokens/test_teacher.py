@@ -98,7 +98,7 @@ def test_processes_share_the_work_and_a_part_of_the_run_may_be_taught(batches, t
 def test_another_teacher_or_another_reading_of_it_is_refused(tmp_path, name):
     TeacherColumns(tmp_path, KEY)
     other = {"teacher": "another", "vocab_size": 401, "top_k": 8, "temperature": 1.0, "precision": "bfloat16"}
-    with pytest.raises(InputError, match=f"columns with {name} .*, wanted is {other[name]}"):
+    with pytest.raises(InputError, match=f"columns with {name} .*, but this run needs {other[name]}"):
         TeacherColumns(tmp_path, replace(KEY, **{name: other[name]}))
 
 

@@ -1,8 +1,8 @@
-"""Folders that exist whole or not at all, each with a manifest that says what made it.
+"""Artefacts: folders that exist whole or not at all, each with a manifest that records how it was made.
 
-A stage writes into a working folder next to the final one; :func:`publish` hashes its files, writes ``manifest.json``
-and renames the folder into place. A folder without a manifest does not exist for herdlm. A manifest names its inputs
-by content hash, which makes lineage a walk over manifests.
+A stage writes into a working folder beside the final one; :func:`publish` hashes its files, writes ``manifest.json``
+and renames the folder into place. herdlm ignores folders without a manifest. A manifest names its inputs by content
+hash; see :mod:`herdlm.base.lineage`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from herdlm.base.errors import DamagedError, InputError
 
 MANIFEST = "manifest.json"
-VOLATILE = ("events.jsonl", "timing.json", "tensorboard/")  # hold times, so equal results differ in them
+VOLATILE = ("events.jsonl", "timing.json", "tensorboard/")  # contain times, so they differ between equal results
 
 
 class FileEntry(BaseModel):
@@ -31,14 +31,14 @@ class FileEntry(BaseModel):
 
 
 class InputEntry(BaseModel):
-    """One input of an artefact: where it was, and the content hash it had."""
+    """One input of an artefact: its path and its content hash at that time."""
 
     path: str
     content: str
 
 
 class Manifest(BaseModel):
-    """What an artefact is and what made it."""
+    """What an artefact is, and what it was made from."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -47,7 +47,7 @@ class Manifest(BaseModel):
     fingerprint: str
     content: str
     inputs: dict[str, InputEntry]
-    after: dict[str, str] = {}  # content of what was finished before, without being an input
+    after: dict[str, str] = {}  # content hashes of stages that had to finish before, but are not inputs
     recipe: dict[str, Any]
     code: dict[str, str]
     seeds: dict[str, int]
@@ -62,7 +62,7 @@ def hash_bytes(data: bytes) -> str:
 
 
 def hash_json(value: Any) -> str:
-    """SHA-256 of a value's canonical JSON: equal for equal values, whatever the order of keys."""
+    """SHA-256 of a value's canonical JSON, which does not depend on the order of keys."""
     return hash_bytes(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
 
 
@@ -73,7 +73,7 @@ def hash_file(path: Path) -> str:
 
 
 def artefact_files(folder: Path) -> Iterator[Path]:
-    """The files of an artefact in a fixed order, its manifest left out."""
+    """The files of an artefact, except its manifest, in a fixed order."""
     return (p for p in sorted(folder.rglob("*")) if p.is_file() and p != folder / MANIFEST)
 
 
@@ -93,10 +93,10 @@ def publish(
     code: dict[str, str],
     volatile: tuple[str, ...] = (),
 ) -> Manifest:
-    """Seal ``working`` with a manifest and rename it to ``final``, replacing an older artefact there.
+    """Write the manifest of ``working`` and rename it to ``final``, replacing an older artefact there.
 
-    Files named in ``volatile`` (logs with times in them; the name of a folder ends with "/") are kept and hashed but
-    left out of the content hash, so that equal results hash equally.
+    Files named in ``volatile`` (logs that contain times; the name of a folder ends with "/") are published and hashed,
+    but not part of the content hash, so that equal results have equal hashes.
     """
     files = {
         str(path.relative_to(working)): FileEntry(bytes=path.stat().st_size, sha256=hash_file(path))
@@ -134,10 +134,10 @@ def publish(
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of an artefact, or None where there is no artefact.
+    """The manifest of an artefact, or None if there is no artefact.
 
     Raises:
-        DamagedError: the manifest is there but cannot be read.
+        DamagedError: the manifest exists but cannot be read.
     """
     path = folder / MANIFEST
     if not path.exists():
@@ -149,12 +149,12 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def verify(folder: Path, manifest: Manifest, *, hashes: bool = True) -> None:
-    """Check that an artefact's files are all there and unchanged (``hashes=False``: presence and size only).
+    """Check that all files of an artefact exist and are unchanged (``hashes=False``: existence and size only).
 
     Raises:
-        DamagedError: naming the first file that differs, and what to do.
+        DamagedError: with the first file that differs.
     """
-    remedy = f"Delete {folder} and run the recipe again to make it anew"
+    remedy = f"Delete {folder} and run the recipe again"
     for name, entry in manifest.files.items():
         path = folder / name
         if not path.is_file():
@@ -167,7 +167,7 @@ def verify(folder: Path, manifest: Manifest, *, hashes: bool = True) -> None:
 
 
 def write_text_durably(path: Path, text: str) -> None:
-    """Write a file whole: to a temporary name, flushed to disk, then renamed."""
+    """Write a file atomically: under a temporary name, flushed to disk, then renamed."""
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -177,7 +177,7 @@ def write_text_durably(path: Path, text: str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to disk, so that a rename in it survives a power cut."""
+    """Flush a folder's entries to disk, so that a rename in it survives a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -186,10 +186,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def require_file(path: Path, what: str) -> Path:
-    """``path`` if it is a file.
+    """Return ``path`` if it is a file.
 
     Raises:
-        InputError: it is not there.
+        InputError: it does not exist.
     """
     if not path.is_file():
         raise InputError(f"{what} {path} does not exist", "Check the path")

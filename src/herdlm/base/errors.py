@@ -1,7 +1,7 @@
 """Errors that a user can act on.
 
-Every error says what happened, where (file, key or address) and what to do about it. The command line prints it on
-one line and exits with ``exit_code``; ``--debug`` shows the traceback.
+Every error states what happened, where (file, key or address), and the remedy. The command line prints it on one line
+and exits with ``exit_code``; ``--debug`` shows the traceback.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ class HerdError(Exception):
 
 
 class InputError(HerdError):
-    """The user's input is at fault: a recipe key, a file, an address."""
+    """The user's input is wrong: a recipe key, a file, an address."""
 
     exit_code = 2
 
 
 class DamagedError(InputError):
-    """An artefact is missing, incomplete or not what its manifest says."""
+    """A file is missing, incomplete, or differs from what its manifest or format states."""
 
 
 def storage_error(error: OSError) -> HerdError:

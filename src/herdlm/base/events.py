@@ -1,4 +1,4 @@
-"""Append-only logs of what happened, one JSON object per line."""
+"""Append-only event logs, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class EventLog:
-    """Writes ``events.jsonl``. Each line is flushed whole, so a killed process leaves at most one torn last line."""
+    """Writes an event log. Each line is flushed whole, so a killed process leaves at most one torn last line."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -23,7 +23,7 @@ class EventLog:
             file.write(line + "\n")
 
     def truncate_after(self, kind: str, field: str, last: int) -> None:
-        """Drop events of ``kind`` whose ``field`` exceeds ``last``: a resumed run then logs no step twice."""
+        """Drop events of ``kind`` whose ``field`` exceeds ``last``, so that a resumed run logs no step twice."""
         if not self.path.exists():
             return
         kept = [e for e in read_events(self.path) if e["kind"] != kind or e[field] <= last]
@@ -33,7 +33,7 @@ class EventLog:
 
 
 def read_events(path: Path, kind: str | None = None) -> Iterator[dict[str, Any]]:
-    """The events of a log in order, of one ``kind`` if given. A torn last line is passed over."""
+    """Yield the events of a log, of one ``kind`` if given. A torn last line is skipped."""
     if not path.exists():
         return
     with path.open(encoding="utf-8") as file:

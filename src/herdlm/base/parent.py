@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them, however it ended."""
+"""Ends a process when its parent is gone, however the parent ended."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ CHECK_SECONDS = 0.5
 
 
 def end_with(parent: int) -> None:
-    """End this process soon after ``parent``, the number of the process that started it, is gone.
+    """End this process soon after ``parent``, the id of the process that started it, is gone.
 
-    One that went on would write beside the next run, or hold memory for nobody.
+    Otherwise it would write into the next run's files, or keep memory without use.
     """
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 

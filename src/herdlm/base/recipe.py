@@ -1,7 +1,7 @@
-"""The mechanism of recipes: TOML with ``extends``, ``--set`` overrides, strict schemas, errors that name the key.
+"""Reads recipes: TOML with ``extends``, ``--set`` overrides, strict schemas, and errors that name the key.
 
-Each layer keeps the schema of its own section beside the code that reads it, as a :class:`Section`; ``run.recipe`` puts
-the sections together.
+Each package keeps the schema of its section as a :class:`Section` beside the code that reads it; :mod:`herdlm.recipe`
+puts the sections together.
 """
 
 from __future__ import annotations
@@ -62,19 +62,19 @@ Localize = Callable[[dict[str, Any], Path], None]
 
 
 def read_toml(path: Path, *, localize: Localize | None = None) -> dict[str, Any]:
-    """A recipe's tables, merged over those it ``extends`` (a path relative to the recipe, or a list of them).
+    """A recipe's tables, merged over those it ``extends`` (a path relative to the recipe, or a list of paths).
 
-    ``localize`` may rewrite each file's own tables, given its folder: paths mean what they mean where they are written.
+    ``localize`` may rewrite each file's own tables, given its folder, to resolve relative paths.
 
     Raises:
-        InputError: a file is missing, is not TOML, or recipes extend each other in a circle.
+        InputError: a file is missing, is not TOML, or extends itself.
     """
     return _read(path, (), localize)
 
 
 def _read(path: Path, above: tuple[Path, ...], localize: Localize | None) -> dict[str, Any]:
     if path.resolve() in above:
-        raise InputError(f"{path} extends itself through {' -> '.join(p.name for p in above)}", "Break the circle")
+        raise InputError(f"{path} extends itself: {' -> '.join(p.name for p in above)}", "Remove one of these extends")
     try:
         with path.open("rb") as file:
             tables = tomllib.load(file)
@@ -83,10 +83,10 @@ def _read(path: Path, above: tuple[Path, ...], localize: Localize | None) -> dic
         hint = f"Did you mean {path.parent / nearby[0]}?" if nearby else "Check the path"
         raise InputError(f"recipe {path} does not exist", hint) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"recipe {path} is not valid TOML: {error}", "Mend that line") from error
+        raise InputError(f"recipe {path} is not valid TOML: {error}", "Correct that line") from error
     bases = tables.pop("extends", [])
     if not isinstance(bases, str) and not (isinstance(bases, list) and all(isinstance(b, str) for b in bases)):
-        raise InputError(f"recipe {path}: extends = {bases!r} names no recipe", "Give a path, or a list of them")
+        raise InputError(f"recipe {path}: extends = {bases!r} is not a path", "Write a path, or a list of paths")
     if localize:
         localize(tables, path.parent)
     merged: dict[str, Any] = {}
@@ -96,7 +96,7 @@ def _read(path: Path, above: tuple[Path, ...], localize: Localize | None) -> dic
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """``above`` laid over ``below``: tables merge key by key, everything else is replaced."""
+    """``above`` merged over ``below``: tables merge key by key, other values are replaced."""
     merged = dict(below)
     for key, value in above.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
@@ -105,7 +105,7 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def apply_overrides(tables: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Lay ``--set a.b=value`` overrides over a recipe's tables; values are TOML, bare words are strings.
+    """Apply ``--set a.b=value`` overrides to a recipe's tables. Values are TOML; anything else is a string.
 
     Raises:
         InputError: an override is not of the form key=value.
@@ -114,7 +114,8 @@ def apply_overrides(tables: dict[str, Any], overrides: Iterable[str]) -> dict[st
         key, equals, text = override.partition("=")
         if not equals or not key.strip():
             raise InputError(
-                f"--set {override} is not of the form key=value", "Write, say, --set pretrain.peak_lr=3e-4"
+                f"--set {override} is not of the form key=value",
+                "Write, for example, --set pretrain.train.peak_lr=3e-4",
             )
         try:
             value = tomllib.loads(f"value = {text}")["value"]
@@ -127,10 +128,10 @@ def apply_overrides(tables: dict[str, Any], overrides: Iterable[str]) -> dict[st
 
 
 def parse(schema: type[Schema], tables: dict[str, Any], source: str) -> Schema:
-    """Check ``tables`` against ``schema``; ``source`` (a file) is named in errors.
+    """Check ``tables`` against ``schema``; errors name ``source``, the file.
 
     Raises:
-        InputError: naming file, key, value, what is allowed, and the nearest valid key for an unknown one.
+        InputError: with file, key, value and what is allowed; for an unknown key, the new or the nearest one.
     """
     try:
         return schema.model_validate(tables)
@@ -160,7 +161,7 @@ def _describe(schema: type[BaseModel], problem: ErrorDetails) -> tuple[str, str]
 
 
 def _new_key(schema: type[BaseModel], problem: ErrorDetails) -> str | None:
-    """The full key that replaced an unknown one, or None where it was never a key."""
+    """The full key that replaced an unknown one, or None if it was never a key."""
     if problem["type"] != "extra_forbidden":
         return None
     *path, key = map(str, problem["loc"])
@@ -169,7 +170,7 @@ def _new_key(schema: type[BaseModel], problem: ErrorDetails) -> str | None:
 
 
 def _section_at(schema: type[BaseModel], path: list[str]) -> type[BaseModel]:
-    """The section at a dotted path; tables keyed by name and lists are stepped through."""
+    """The section at a dotted path, through lists and tables that are keyed by name."""
     current = schema
     for part in path:
         models = _models_in(current.model_fields[part].annotation) if part in current.model_fields else [current]

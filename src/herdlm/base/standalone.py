@@ -1,4 +1,4 @@
-"""One stage's work on its own, outside a run: resumable and published like a stage's, wherever the user wants it."""
+"""Runs one stage's work outside of a run: resumable, and published as an artefact where the user wants it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from herdlm.base.errors import InputError
 
 
 def input_folder(folder: Path) -> InputEntry:
-    """A folder (or file) as an input: by its manifest's content where a stage made it, else by its files.
+    """A folder or file as an input: identified by its manifest's content hash if it has one, else by its files.
 
     Raises:
         InputError: it does not exist.
@@ -53,18 +53,18 @@ def standalone(
     counts: dict[str, Any] | None = None,
     free: Collection[str] = (),
 ) -> Iterator[tuple[Path, Path, dict[str, Any]]]:
-    """Gives (an empty folder to write into, a folder kept for a later try, counts to fill in); then publishes ``out``.
+    """Yields an empty folder to write into, a folder that survives interruptions, and counts to fill in.
 
-    A try that was cut off goes on only where it was making the same thing.
+    Publishes ``out`` at the end. An interrupted call resumes if kind, name, inputs, seed and settings are the same.
 
     Args:
-        free: keys of ``settings`` that may differ from those of the try that goes on.
+        free: keys of ``settings`` that may differ when a call resumes.
 
     Raises:
-        InputError: ``out`` exists, or another process is making it.
+        InputError: ``out`` exists, or another process is writing it.
     """
     if out.exists():
-        raise InputError(f"{out} exists", "Give a new folder")
+        raise InputError(f"{out} exists", "Choose a new folder")
     work = out.with_name(f".{out.name}.working")
     work.mkdir(parents=True, exist_ok=True)
     contents = {role: entry.content for role, entry in inputs.items()}
@@ -76,7 +76,7 @@ def standalone(
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"another process is making {out}", "Wait for it, or give another folder") from None
+            raise InputError(f"another process is writing {out}", "Wait for it, or choose another folder") from None
         if not (mark.is_file() and mark.read_text(encoding="utf-8") == same):
             shutil.rmtree(work)
             work.mkdir()

@@ -1,4 +1,4 @@
-"""The shape of a model, with Hugging Face's Llama rules and the counts that follow from it."""
+"""The shape of a model, with the rules of Hugging Face's Llama, and its counts of parameters and FLOPs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class RopeScaling(BaseModel):
-    """Llama 3.1's stretch of RoPE to long contexts (report, section 3.2; factors of the released checkpoints)."""
+    """Llama 3.1's scaling of RoPE for long contexts (report, section 3.2; factors of the released checkpoints)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,7 +40,7 @@ class ModelConfig(BaseModel):
     heads: int = Field(gt=0, description="H, query heads")
     kv_heads: int = Field(gt=0, description="K, key/value heads; a divisor of heads")
     ffn_dim: int = Field(gt=0, description="F, the feed-forward dimension")
-    head_dim: int | None = Field(None, gt=0, description="C, the head size; dim / heads where not given")
+    head_dim: int | None = Field(None, gt=0, description="C, the head size; default: dim / heads")
     max_seq_len: int = Field(8192, gt=0)
     rope_theta: float = Field(500_000.0, gt=0)
     rope_scaling: RopeScaling | None = None
@@ -50,12 +50,12 @@ class ModelConfig(BaseModel):
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> ModelConfig:
-        if self.dim % self.heads:  # with head_dim given as well: Hugging Face's Llama refuses it, so would every reader
+        if self.dim % self.heads:  # even with head_dim: Hugging Face's Llama refuses it
             raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}: change one")
         if self.heads % self.kv_heads:
             raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
         if self.head_size % 2:
-            raise ValueError(f"the head size {self.head_size} is odd: RoPE turns pairs of channels")
+            raise ValueError(f"the head size {self.head_size} is odd: RoPE rotates pairs of channels")
         return self
 
     @property
@@ -65,7 +65,7 @@ class ModelConfig(BaseModel):
 
     @property
     def layer_parameters(self) -> int:
-        """Parameters of one layer: attention, feed-forward and its two norms."""
+        """Parameters of one layer: attention, feed-forward and two norms."""
         attention = self.dim * self.head_size * (2 * self.heads + 2 * self.kv_heads)
         return attention + 3 * self.dim * self.ffn_dim + 2 * self.dim
 
@@ -76,7 +76,7 @@ class ModelConfig(BaseModel):
 
     @property
     def parameters(self) -> int:
-        """All parameters; a tied head counts once."""
+        """All parameters; a tied head and embedding count once."""
         embedding = self.vocab_size * self.dim
         if self.head == "score":
             return self.body_parameters + embedding + self.dim
@@ -85,13 +85,13 @@ class ModelConfig(BaseModel):
     def flops_per_token(self, context: int) -> int:
         """Training FLOPs per token, forward and backward, with causal attention over ``context`` tokens.
 
-        6 per matrix weight (the head included, the embedding look-up not) and 6 * L * H * C * context for attention
-        counted causal (LLAMA report, section 3.3; doubled when counted in full).
+        6 per matrix weight (with the head, without the embedding lookup), and 6 * L * H * C * context for causal
+        attention (Llama 3 report, section 3.3; twice that for full attention).
         """
         norms = self.layers * 2 * self.dim + self.dim
         head = self.vocab_size * self.dim if self.head == "lm" else self.dim
         return 6 * (self.body_parameters - norms + head) + 6 * self.layers * self.heads * self.head_size * context
 
     def full_attention_flops_per_token(self, context: int) -> int:
-        """As :meth:`flops_per_token` with attention counted in full, as most published MFU does."""
+        """As :meth:`flops_per_token`, with attention counted in full, as in most published MFU."""
         return 2 * self.flops_per_token(context) - self.flops_per_token(0)

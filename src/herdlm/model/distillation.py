@@ -1,13 +1,12 @@
 """The loss of a student that learns a teacher's distribution, row by row, from any part of the vocabulary.
 
-A teacher is given by its k most likely tokens and their log-probabilities; with k the vocabulary that is all of it.
-What it leaves to all other tokens together is one more outcome, the tail: the student is to leave them as much, and
-how it deals that out is its own. Taking the k tokens as the whole distribution instead teaches that nothing else ever
-comes, which is biased and leaves the student overconfident (Anshumann et al., arXiv 2503.16870). Putting outcomes
-together never raises a Kullback-Leibler divergence, so this one is a lower bound of the whole and zero where student
-and teacher are equal.
+The teacher is given by its k most likely tokens and their log-probabilities. The probability of all other tokens is
+one more outcome, the tail: the student learns its sum, not how it is divided. Renormalizing the k tokens instead would
+teach that no other token ever follows, which is biased and makes the student overconfident (Anshumann et al., arXiv
+2503.16870). Merging outcomes never raises a Kullback-Leibler divergence, so this one is a lower bound of the full
+divergence, and zero if student and teacher are equal.
 
-Everything is a function of sums over the vocabulary, so ranks that hold parts of it add up theirs and go on alone.
+The loss is a function of sums over the vocabulary, so ranks that hold parts of it only have to add up these sums.
 """
 
 from __future__ import annotations
@@ -26,25 +25,25 @@ from herdlm.model.transformer import Transformer
 class Distillation:
     """(1 - weight) x cross-entropy with the target + weight x temperature ** 2 x cross-entropy with the teacher.
 
-    Both distributions of the second are softmax(logits / temperature); its factor keeps its gradient's size from
-    falling with the temperature (Hinton et al., arXiv 1503.02531, section 2).
+    The second term compares softmax(logits / temperature) of both; its factor keeps the size of its gradient from
+    falling as the temperature rises (Hinton et al., arXiv 1503.02531, section 2).
 
-    Every method takes rows' logits [n, V'] over this part of the vocabulary and three columns of theirs: targets [n]
-    and the teacher's tokens [n, k], both as places in the part and -1 where they are in another, and the teacher's
-    log-probabilities [n, k] at this temperature. A row's tokens differ from each other.
+    Every method takes logits [n, V'] over this part of the vocabulary and three columns: targets [n] and the teacher's
+    tokens [n, k], both as indices in the part, -1 in any other part, and the teacher's log-probabilities [n, k] at this
+    temperature. The tokens of a row are distinct.
     """
 
     weight: float
     temperature: float = 1.0
 
     def log_normalizers(self, logits: Tensor, *columns: Tensor) -> Tensor:
-        """Logarithms of sums of exponentials, [n, 3]: of logits, of logits / temperature, and of those of the tail."""
+        """Log-sum-exps, [n, 3]: of logits, of logits / temperature, and of those in the tail."""
         _, ids, _ = columns
         scores = logits / self.temperature
         return torch.stack((logits.logsumexp(1), scores.logsumexp(1), _tail(scores, ids).logsumexp(1)), 1)
 
     def gathered_logits(self, logits: Tensor, *columns: Tensor) -> Tensor:
-        """Sums, [n, 2]: of the target's logit, and of logits / temperature weighed by the teacher's probabilities."""
+        """[n, 2]: the target's logit, and the sum of logits / temperature weighted by the teacher's probabilities."""
         targets, ids, logprobs = columns
         target = _at(logits, targets[:, None])[:, 0]
         return torch.stack((target, (logprobs.exp() * _at(logits, ids)).sum(1) / self.temperature), 1)
@@ -81,31 +80,31 @@ class Distillation:
         return grad
 
     def _left(self, log_normalizers: Tensor, given: Tensor) -> Tensor:
-        """The teacher's probability of the tail, [n]; nothing where there is no tail."""
+        """The teacher's probability of the tail, [n]; 0 without a tail."""
         return torch.where(log_normalizers[:, 2].isfinite(), (1 - given.sum(1)).clamp(min=0), 0.0)
 
 
 def _tail(scores: Tensor, ids: Tensor) -> Tensor:
-    """Scores [n, V'] without those at ``ids``: minus infinity there."""
+    """Scores [n, V'] with minus infinity at ``ids``."""
     named = torch.zeros(scores.shape, dtype=torch.int8, device=scores.device)
     named.scatter_add_(1, ids.clamp(min=0), (ids >= 0).to(torch.int8))
     return scores.masked_fill(named > 0, -torch.inf)
 
 
 def _at(logits: Tensor, ids: Tensor) -> Tensor:
-    """Logits at ``ids``, zero for those that are in another part, [n, k]."""
+    """Logits at ``ids``, zero for ids of another part, [n, k]."""
     return logits.gather(1, ids.clamp(min=0)).masked_fill(ids < 0, 0.0)
 
 
 def _add(grad: Tensor, ids: Tensor, values: Tensor) -> None:
-    """Add ``values`` [n, k] at ``ids``, those in another part left out."""
+    """Add ``values`` [n, k] at ``ids``, except for ids of another part."""
     grad.scatter_add_(1, ids.clamp(min=0), values.masked_fill(ids < 0, 0.0))
 
 
 def distilled(
     model: Transformer, hidden: Tensor, targets: Tensor, ids: Tensor, logprobs: Tensor, *, loss: Distillation
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As :func:`linear_distilled`, of a model's head, with the exception that :func:`target_logprobs` names."""
+    """As :func:`linear_distilled`, with a model's head; one that is not a plain matrix is called as a module."""
     if is_plain_head(model.lm_head, hidden):
         return linear_distilled(hidden, model.lm_head.weight, targets, ids, logprobs, loss=loss)
     logits = at_least_float(model.logits(hidden))
@@ -125,21 +124,22 @@ def linear_distilled(
     loss: Distillation,
     way: Way = "auto",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Minus the loss of every row of hidden states [N, D] with head [V, D], each [N]; types as in the plain loss.
+    """Minus the loss, the target's log-probability, and the divergence from the teacher, [N] each.
 
-    Also the target's log-probability and the divergence from the teacher; these two have no gradient.
+    Only the first has a gradient. Types are those of :func:`herdlm.model.losses.linear_logprobs`.
 
     Args:
+        hidden, weight: hidden states [N, D] and head [V, D].
         targets: [N].
-        ids: the teacher's tokens, [N, K], different ones in a row.
-        logprobs: the teacher's log-probabilities of them, [N, K].
+        ids: the teacher's tokens, [N, K], distinct in each row.
+        logprobs: the teacher's log-probabilities of these tokens, [N, K].
     """
-    found = from_logits(hidden, weight, partial(_distilled, loss), (targets, ids, logprobs), way)
-    return found[0], found[1], found[2]
+    values = from_logits(hidden, weight, partial(_distilled, loss), (targets, ids, logprobs), way)
+    return values[0], values[1], values[2]
 
 
 def _distilled(loss: Distillation, logits: Tensor, *columns: Tensor, overwrite: bool) -> Tensor:
-    """``loss.values`` [N, 3] of logits [N, V]; with ``overwrite``, these become its slopes."""
+    """``loss.values`` [N, 3] of logits [N, V]; with ``overwrite``, the logits become its gradient."""
     wide = torch.promote_types(logits.dtype, torch.float32)
     values = torch.empty((len(logits), 3), dtype=wide, device=logits.device)
     for block, out, targets, ids, logprobs in blocks(block_rows(logits), logits, values, *columns):

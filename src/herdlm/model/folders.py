@@ -1,4 +1,4 @@
-"""From what a user names, a run or a model, to the folder of one model."""
+"""Finds the model folder that a path means: the path itself, or a run's flagship."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from herdlm.base.errors import DamagedError, InputError
 
-CONFIG = "config.json"  # what makes a folder a Hugging Face model; spelt here to keep torch out of the server process
+CONFIG = "config.json"  # marks a Hugging Face model; repeated here, so that the server process does not import torch
 EITHER = f"Give a model folder (it holds {CONFIG}) or the folder of a finished run"
 
 
@@ -16,7 +16,7 @@ def model_folder(path: Path) -> Path:
     """The model folder that ``path`` means: itself, or the flagship of a run.
 
     Raises:
-        InputError: there is no model, naming what was looked for.
+        InputError: there is no model.
         DamagedError: the run's recipe.json cannot be read.
     """
     if (path / CONFIG).is_file():
@@ -35,11 +35,11 @@ def model_folder(path: Path) -> Path:
     inside = sorted(folder.name for folder in path.iterdir() if (folder / CONFIG).is_file())
     if inside:
         raise InputError(f"{path} holds several models", f"Name one: {', '.join(str(path / name) for name in inside)}")
-    raise InputError(f"{path} is no model and no run: looked for {CONFIG} and recipe.json", EITHER)
+    raise InputError(f"{path} is neither a model nor a run: it has no {CONFIG} and no recipe.json", EITHER)
 
 
 def model_name(folder: Path) -> str:
-    """What a model is called: its folder's name. A run's ``models/flagship`` is "flagship", whatever it links to."""
+    """A model's name: that of its folder. A run's ``models/flagship`` is "flagship", whatever it links to."""
     return Path(os.path.abspath(folder)).name  # noqa: PTH100 - Path.resolve would follow the link
 
 

@@ -1,11 +1,11 @@
-"""Hugging Face Llama folders, both directions, without the transformers library.
+"""Reads and writes Hugging Face Llama folders without the transformers library.
 
-A folder holds config.json, safetensors weights, and beside them tokenizer and generation settings. Parameter names are
-the Transformer's own, so only the configuration is translated. Whatever a Transformer cannot represent exactly is
-refused by name. config.json states RoPE both the older way (``rope_theta``, ``rope_scaling``) and the newer
+A folder holds config.json, safetensors weights, and settings of tokenizer and generation. Parameters have the
+Transformer's names, so only the configuration is translated. A model that a Transformer cannot represent exactly is
+refused, with the reason. config.json states RoPE in the old form (``rope_theta``, ``rope_scaling``) and in the new one
 (``rope_parameters``), so that transformers 4 and 5 and vLLM read the same numbers.
 
-config.json is written last: a folder without it is no model.
+config.json is written last: a folder without it is not a model.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 MAX_SHARD_BYTES = 5_000_000_000
 EXPORTS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
-# What Llama does when config.json does not say; every other number must be there.
+# Llama's values of optional keys; all other numbers are required.
 DEFAULTS = {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "tie_word_embeddings": False, "rope_theta": 10_000.0}
-# Key, the values a Transformer stands for, and what any other value would mean.
+# Key, the values that a Transformer supports, and the meaning of any other value.
 FIXED: tuple[tuple[str, tuple[Any, ...], str], ...] = (
     ("attention_bias", (None, False), "biases in attention"),
     ("mlp_bias", (None, False), "biases in the feed-forward"),
@@ -50,7 +50,7 @@ SCALING = ("factor", "low_freq_factor", "high_freq_factor", "original_max_positi
 
 
 def config_to_hf(config: ModelConfig, dtype: torch.dtype, generation: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The content of config.json for weights of ``dtype``; ``generation`` gives bos, eos and pad token ids."""
+    """The content of config.json for weights of ``dtype``; ``generation`` has the bos, eos and pad token ids."""
     name = str(dtype).removeprefix("torch.")
     scaling = config.rope_scaling and {"rope_type": "llama3", **config.rope_scaling.model_dump()}
     labels = {} if config.head == "lm" else {"id2label": {"0": "score"}, "label2id": {"score": 0}}
@@ -83,16 +83,16 @@ def config_to_hf(config: ModelConfig, dtype: torch.dtype, generation: dict[str, 
 
 
 def config_from_hf(config: dict[str, Any], where: str) -> ModelConfig:
-    """The shape that a config.json describes; ``where`` (a file) is named in errors.
+    """The shape that a config.json describes; ``where``, its path, appears in errors.
 
     Raises:
-        InputError: a key is missing or out of range, or the model is one that a Transformer cannot represent exactly.
+        InputError: a key is missing or out of range, or a Transformer cannot represent the model exactly.
     """
     head = _head(config, where)
     quantization = config.get("quantization_config")
     if quantization is not None:
         method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
-        raise InputError(f"{where}: the weights are quantised ({method})", "Use the folder it was quantised from")
+        raise InputError(f"{where}: the weights are quantized ({method})", "Use the folder from which it was quantized")
     for key, known, meaning in FIXED:
         if config.get(key) not in known:
             raise InputError(
@@ -150,8 +150,8 @@ def _head(config: dict[str, Any], where: str) -> str:
 
 
 def _rope(config: dict[str, Any], where: str) -> tuple[Any, dict[str, Any] | None]:
-    """RoPE's base and its scaling, from the older keys, the newer ones, or both when they agree."""
-    found = []
+    """RoPE's base and scaling, from the old keys, the new ones, or both if they agree."""
+    stated = []
     for key in ("rope_scaling", "rope_parameters"):
         rope = config.get(key)
         if rope is None:
@@ -167,12 +167,12 @@ def _rope(config: dict[str, Any], where: str) -> tuple[Any, dict[str, Any] | Non
         if absent:
             raise InputError(f"{where}: {key}.{absent[0]} is missing", FETCH_AGAIN)
         theta = rope.get("rope_theta", config.get("rope_theta", DEFAULTS["rope_theta"]))
-        found.append((theta, {name: rope[name] for name in SCALING} if kind == "llama3" else None))
-    if len(found) == 2 and found[0] != found[1]:
+        stated.append((theta, {name: rope[name] for name in SCALING} if kind == "llama3" else None))
+    if len(stated) == 2 and stated[0] != stated[1]:
         raise InputError(
             f"{where}: rope_scaling and rope_parameters disagree", "Keep the one the model was trained with"
         )
-    theta, scaling = found[0] if found else (config.get("rope_theta", DEFAULTS["rope_theta"]), None)
+    theta, scaling = stated[0] if stated else (config.get("rope_theta", DEFAULTS["rope_theta"]), None)
     if config.get("rope_theta", theta) != theta:
         raise InputError(
             f"{where}: rope_theta {config['rope_theta']} and rope_parameters' {theta} disagree",
@@ -185,7 +185,7 @@ def read_config(folder: Path) -> ModelConfig:
     """The shape of the model in ``folder``, FP8 folders excepted.
 
     Raises:
-        InputError: the folder is not there, or its model cannot be represented exactly.
+        InputError: the folder does not exist, or its model cannot be represented exactly.
         DamagedError: its config.json cannot be read.
     """
     return config_from_hf(read_json(folder / CONFIG), str(folder / CONFIG))
@@ -194,11 +194,11 @@ def read_config(folder: Path) -> ModelConfig:
 def checked_weights(folder: Path, model: Transformer) -> dict[str, StoredTensor]:
     """The stored tensor of each entry of ``model``'s state (which may be on the ``meta`` device), in its order.
 
-    A tied head need not be stored; where it is, it must equal the embedding. Stored RoPE frequencies are left out,
-    since they follow from the configuration.
+    A tied head may be missing; if it is stored, it must equal the embedding. Stored RoPE frequencies are ignored, since
+    the configuration determines them.
 
     Raises:
-        DamagedError: a tensor is missing, left over, or of another shape or kind; or a file is damaged.
+        DamagedError: a tensor is missing, unexpected, or of another shape or kind; or a file is damaged.
         InputError: there are no safetensors files.
     """
     stored = {name: t for name, t in open_weights(folder).items() if not name.endswith(".rotary_emb.inv_freq")}
@@ -222,7 +222,7 @@ def checked_weights(folder: Path, model: Transformer) -> dict[str, StoredTensor]
             )
         if (found.dtype.itemsize == 1) != (tensor.dtype.itemsize == 1):
             raise DamagedError(
-                f"{found.path}: {name} is stored as {found.dtype}, which config.json does not say", FETCH_AGAIN
+                f"{found.path}: {name} is stored as {found.dtype}, which config.json does not state", FETCH_AGAIN
             )
     surplus = next((t for name, t in stored.items() if name not in expected), None)
     if surplus is not None:
@@ -238,14 +238,14 @@ def _shape_only(config: ModelConfig) -> Transformer:
 
 
 def _widest(weights: dict[str, StoredTensor]) -> torch.dtype:
-    """The narrowest type that holds every stored value exactly."""
+    """The narrowest of bfloat16, float32 and float64 that holds every stored value exactly."""
     widest = torch.bfloat16 if all(t.dtype == torch.bfloat16 for t in weights.values()) else torch.float32
     return torch.float64 if any(t.dtype == torch.float64 for t in weights.values()) else widest
 
 
 @torch.no_grad()
 def load_folder(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Transformer:
-    """The model in ``folder``, in ``dtype`` or, where not given, the narrowest of bfloat16 and up that loses nothing.
+    """Load the model in ``folder``, in ``dtype``; None: the narrowest type from bfloat16 up that loses nothing.
 
     Raises:
         InputError, DamagedError: see :func:`read_config` and :func:`checked_weights`.
@@ -259,7 +259,7 @@ def load_folder(folder: Path, device: torch.device | str = "cpu", dtype: torch.d
 
 @torch.no_grad()
 def fill(model: Transformer, weights: dict[str, StoredTensor]) -> None:
-    """Copy stored values into a model that has memory for them."""
+    """Copy stored values into an allocated model."""
     state = model.state_dict()
     for name, tensor in weights.items():
         state[name].copy_(tensor.read())
@@ -276,9 +276,9 @@ def save_folder(
     """Write ``model`` as a Hugging Face folder; the same model gives the same bytes.
 
     Args:
-        folder: made if it is not there; must hold no weights yet.
-        generation: the content of generation_config.json (bos_token_id, eos_token_id, sampling defaults...); its token
-            ids go into config.json as well.
+        folder: created if missing; must not hold weights.
+        generation: the content of generation_config.json (bos_token_id, eos_token_id, sampling defaults, ...); its
+            token ids are also written to config.json.
 
     Raises:
         InputError: the folder holds weights, or the model holds FP8 ones.
@@ -288,7 +288,9 @@ def save_folder(
     if model.config.tied_embeddings:
         state.pop("lm_head.weight", None)
     if any(tensor.dtype.itemsize == 1 for tensor in state.values()):
-        raise InputError("a model with FP8 weights cannot be saved in another type", "Save the model it was made from")
+        raise InputError(
+            "a model with FP8 weights cannot be saved in another type", "Save the model from which it was quantized"
+        )
     _write(
         folder,
         ((n, t.to(dtype)) for n, t in state.items()),
@@ -320,7 +322,7 @@ def copy_companions(folder: Path, out: Path) -> list[str]:
     """Copy the tokenizer, chat template and generation settings that ``folder`` has; returns their names.
 
     Raises:
-        DamagedError: one of them is not the JSON it should be.
+        DamagedError: one of them is not valid JSON.
     """
     present = [name for name in COMPANIONS if (folder / name).is_file()]
     for name in present:
@@ -331,7 +333,7 @@ def copy_companions(folder: Path, out: Path) -> list[str]:
 
 
 def generation_of(folder: Path) -> dict[str, Any] | None:
-    """A folder's generation settings; where it has no such file, the token ids of its config.json, if any."""
+    """A folder's generation settings or, without such a file, the token ids of its config.json, if any."""
     if (folder / GENERATION).is_file():
         return read_json(folder / GENERATION)
     config = read_json(folder / CONFIG)
@@ -340,7 +342,7 @@ def generation_of(folder: Path) -> dict[str, Any] | None:
 
 
 def import_hf(folder: Path, out: Path) -> dict[str, Any]:
-    """Check a Hugging Face folder and copy it, normalised, into the model artefact ``out``; loses no precision.
+    """Check a Hugging Face folder and copy it, normalized and without loss, into the model artefact ``out``.
 
     Returns:
         counts: parameters, bytes, dtype.
@@ -373,9 +375,9 @@ def import_hf(folder: Path, out: Path) -> dict[str, Any]:
 
 
 def export_hf(folder: Path, out: Path, dtype: str = "bfloat16") -> dict[str, Any]:
-    """Write the model artefact ``folder`` as a plain Hugging Face folder of "bfloat16" or "float32" for other tools.
+    """Write the model artefact ``folder`` as a plain Hugging Face folder, in "bfloat16" or "float32".
 
-    Returns and raises as :func:`import_hf`.
+    Returns and raises what :func:`import_hf` does.
     """
     if dtype not in EXPORTS:
         raise InputError(f"dtype {dtype!r} is unknown", f"Use {' or '.join(EXPORTS)}")
@@ -385,9 +387,9 @@ def export_hf(folder: Path, out: Path, dtype: str = "bfloat16") -> dict[str, Any
 
 
 def _rewrite(folder: Path, out: Path, dtype: torch.dtype | None) -> tuple[Path, dict[str, Any]]:
-    """Stream ``folder`` into a working folder beside ``out``, in ``dtype`` or one that loses nothing."""
+    """Stream ``folder`` into a working folder beside ``out``, in ``dtype``; None: the narrowest that loses nothing."""
     if out.exists():
-        raise InputError(f"{out} exists already", "Name another folder, or remove it")
+        raise InputError(f"{out} exists already", "Choose another folder, or remove this one")
     config = read_config(folder)
     weights = checked_weights(folder, _shape_only(config))
     dtype = dtype or _widest(weights)

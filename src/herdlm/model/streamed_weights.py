@@ -1,7 +1,7 @@
-"""Weights written to safetensors files row by row: memory does not grow with the model, nor with its largest matrix.
+"""Writes weights to safetensors files row by row, in memory that grows neither with the model nor with a matrix.
 
-What is to be written is known before any value is: names, types and shapes fix every offset. So each file gets its
-header first, and rows then go to their places in any order.
+Names, types and shapes determine every offset before any value is known. So each file gets its header first, and rows
+are then written to their places in any order.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from herdlm.base.errors import HerdError, InputError
 from herdlm.model.weights import DTYPES, INDEX, WHOLE, write_json
 
 KINDS = {dtype: kind for kind, dtype in DTYPES.items()}
-HEADER_MULTIPLE = 8  # values begin at an aligned offset, as readers map files into memory
+HEADER_MULTIPLE = 8  # values start at an aligned offset, since readers map files into memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +53,20 @@ class _Place:
 
 
 class StreamedWeights:
-    """Files of weights under way, whole or in shards of at most ``max_shard_bytes``, in a folder that has none yet.
+    """Weight files that are being written, whole or in shards of at most ``max_shard_bytes``; use as a context manager.
 
-    Tensors keep their order over the shards; inside one, wider types come first, which keeps all of them aligned. Use
-    it as a context: at its end every row must have come, and the files take their final names.
+    Tensors keep their order across shards; in a shard, wider types come first, which aligns all of them. When the
+    context ends, every row must have been written, and the files get their final names.
 
     Raises:
-        InputError: the folder holds weights already.
+        InputError: the folder already holds weights.
         HerdError: the disk is full or cannot be written.
     """
 
     def __init__(self, folder: Path, tensors: Mapping[str, Layout], max_shard_bytes: int) -> None:
         stale = next(folder.glob("*.safetensors*"), None)
         if stale is not None:
-            raise InputError(f"{folder} holds weights already: {stale.name}", "Name another folder, or remove it")
+            raise InputError(f"{folder} holds weights already: {stale.name}", "Choose another folder, or remove them")
         self.folder, self.bytes = folder, sum(layout.bytes for layout in tensors.values())
         self._shards = _shards(tensors, max_shard_bytes)
         self._places: dict[str, _Place] = {}
@@ -111,10 +111,12 @@ class StreamedWeights:
                 raise self._failure(error) from error
 
     def _begin(self, file: FileIO, shard: dict[str, Layout]) -> None:
-        """Write a file's header and note where its tensors go."""
+        """Write a file's header and record the places of its tensors."""
         header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
         offset = 0
-        ordered = sorted(shard.items(), key=lambda item: -item[1].dtype.itemsize)  # stable: else in the order given
+        ordered = sorted(
+            shard.items(), key=lambda item: -item[1].dtype.itemsize
+        )  # stable: otherwise in the given order
         for name, layout in ordered:
             end = offset + layout.bytes
             header[name] = {"dtype": KINDS[layout.dtype], "shape": list(layout.shape), "data_offsets": [offset, end]}
@@ -129,7 +131,7 @@ class StreamedWeights:
         file.truncate(start + offset)
 
     def _name(self) -> None:
-        """Give the finished files their names, and shards an index."""
+        """Rename the finished files, and write an index for shards."""
         if len(self._shards) == 1:
             self._partial(0).rename(self.folder / WHOLE)
             return
@@ -151,13 +153,13 @@ class StreamedWeights:
 
 
 def _put(file: FileIO, content: memoryview) -> None:
-    """Write all of ``content``; a write may take a part of it."""
+    """Write all of ``content``; one write may take only a part of it."""
     while content:
         content = content[file.write(content) :]
 
 
 def _shards(tensors: Mapping[str, Layout], max_shard_bytes: int) -> list[dict[str, Layout]]:
-    """The tensors in order, cut where a shard would become too large; one larger than a shard is alone in its own."""
+    """The tensors in order, split into shards; a tensor larger than a shard has one of its own."""
     shards: list[dict[str, Layout]] = [{}]
     size = 0
     for name, layout in tensors.items():

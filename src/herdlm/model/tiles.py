@@ -1,13 +1,13 @@
 """Exact attention inside documents on a CPU, tile by tile.
 
-All rows of a batch are laid end to end and cut into tiles of at most ``TILE`` queries. A tile is a run of whole short
-documents, or a part of one long document; it sees the keys from its first document's start to its own end, so work
-grows with the documents' lengths and not with the row's, and a batch of many short documents takes few calls. Scores,
-softmax and the gradient of the weights are float32 (float64 for float64 inputs), other products of the input's type.
-Attention weights are kept for the backward pass while a query sees ``KEPT_KEYS`` keys or fewer on average, and computed
-again otherwise, so memory grows with the number of tokens alone.
+All rows of a batch are laid end to end and split into tiles of at most ``TILE`` queries. A tile is several whole short
+documents, or a part of one long document. It sees the keys from its first document's start to its own end, so work
+grows with the lengths of documents, not of rows, and many short documents take few calls. Scores, softmax and the
+gradient of the weights are float32 (float64 for float64 inputs); other products have the input's type. Attention
+weights are kept for the backward pass if a query sees at most ``KEPT_KEYS`` keys on average, and computed again
+otherwise, so memory grows only with the number of tokens.
 
-torch's own CPU kernel converts every block to float32 and back on its way back, which costs it half of its time.
+torch's CPU kernel spends half of its backward pass on converting every block to float32 and back.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Tiles = list[tuple[int, int, int, int]]
 
 
 class TilePlan:
-    """Tiles of one batch as tensors, so that a compiled layer takes any batch: see :func:`plan_tiles`."""
+    """Tiles of one batch as tensors, so that a compiled layer accepts any batch; see :func:`plan_tiles`."""
 
     def __init__(self, tiles: Tiles, documents: Tensor) -> None:
-        """``documents`` [N] numbers the documents of all tokens, no number twice."""
+        """``documents`` [N] is each token's document, numbered through the batch."""
         self.tiles = torch.tensor(tiles)
         self.masks = tile_masks(tiles, documents)
         self.keep = self.masks.numel() <= KEPT_KEYS * len(documents)
@@ -44,9 +44,9 @@ class TilePlan:
 
 
 def plan_tiles(starts: list[int]) -> Tiles:
-    """Cut documents into tiles (first query, end of queries, first key, end of keys).
+    """Split documents into tiles (first query, end of queries, first key, end of keys).
 
-    ``starts`` are the documents' first tokens, numbered through the batch, then the number of tokens.
+    ``starts`` are the indices of the documents' first tokens in the batch, followed by the number of tokens.
     """
     tiles: Tiles = []
     open_from = starts[0]
@@ -66,9 +66,9 @@ def plan_tiles(starts: list[int]) -> Tiles:
 
 
 def tile_masks(tiles: Tiles, documents: Tensor) -> Tensor:
-    """What each tile adds to its scores (0 or -inf), [queries, keys] of one tile after the other in one flat tensor.
+    """The masks (0 or -inf) that tiles add to their scores, [queries, keys] each, one after the other in a flat tensor.
 
-    ``documents`` [N] numbers the documents of all tokens, no number twice.
+    ``documents`` [N] is each token's document, numbered through the batch.
     """
     parts = []
     for begin, end, first, last in tiles:
@@ -82,7 +82,7 @@ def tile_masks(tiles: Tiles, documents: Tensor) -> Tensor:
 def tiled_attention(  # noqa: PLR0917
     q: Tensor, k: Tensor, v: Tensor, tiles: Tensor, masks: Tensor, keep: bool
 ) -> tuple[Tensor, Tensor]:
-    """The output [N, H, C] and the attention weights of all tiles in one flat tensor, empty without ``keep``."""
+    """The output [N, H, C], and the attention weights of all tiles in a flat tensor, empty without ``keep``."""
     heads, groups = k.shape[1], q.shape[1] // k.shape[1]
     out = torch.empty(q.shape, dtype=q.dtype)
     grouped = _unflatten(out, heads).transpose(0, 1)  # [K, N, G, C]
@@ -102,7 +102,7 @@ def tiled_attention(  # noqa: PLR0917
 def tiled_attention_backward(  # noqa: PLR0917
     gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, kept: Tensor, tiles: Tensor, masks: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q [N, H, C], k and v [N, K, C] from that of the output.
+    """Gradients of q [N, H, C], k and v [N, K, C] from the output's gradient.
 
     With weights P = softmax(S) and output O: dV = P^T dO, dS = P * (dO V^T - sum(dO * O)), dQ = dS K, dK = dS^T Q.
     """
@@ -153,12 +153,12 @@ tiled_attention.register_autograd(_backward, setup_context=_save)
 
 
 def _unflatten(x: Tensor, heads: int) -> Tensor:
-    """[N, H, C] seen as [N, K, G, C]."""
+    """A view of [N, H, C] as [N, K, G, C]."""
     return x.view(x.shape[0], heads, -1, x.shape[2])
 
 
 def _by_key_head(x: Tensor, heads: int) -> Tensor:
-    """[N, H, C] as contiguous [K, N, G, C]: the G query heads of a key head beside each other."""
+    """[N, H, C] as contiguous [K, N, G, C]: the G query heads of a key head lie together."""
     return _unflatten(x.contiguous(), heads).transpose(0, 1).contiguous()
 
 
@@ -168,10 +168,10 @@ def _widened(x: Tensor) -> Tensor:
 
 @contextmanager
 def _own_precision(dtype: torch.dtype) -> Iterator[None]:
-    """No autocast; and float32 products of bfloat16 inputs taken from the bfloat16 units where the CPU has them.
+    """Turn autocast off, and let float32 products of bfloat16 inputs use the CPU's bfloat16 units, if it has them.
 
-    That loses nothing, as every factor fits bfloat16 and the units add in float32, and it is twice as fast. The
-    setting is the process's: float32 products of another thread would be taken the same way meanwhile.
+    That is exact, since every factor fits bfloat16 and the units add in float32, and twice as fast. The setting is
+    global: meanwhile, it applies to float32 products of other threads as well.
     """
     settings: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = settings.fp32_precision
@@ -195,7 +195,7 @@ def _weights(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
 def _tiles(
     tiles: Tensor, masks: Tensor, kept: Tensor, heads: int
 ) -> Iterator[tuple[int, int, int, int, Tensor, Tensor | None]]:
-    """Each tile with its mask [queries, 1, keys] and the place of its kept weights [K, queries * G, keys]."""
+    """Yield each tile with its mask [queries, 1, keys] and the place of its kept weights [K, queries * G, keys]."""
     at, per_pair = 0, kept.numel() // max(masks.numel(), 1)
     for begin, end, first, last in tiles.tolist():
         size = (end - begin) * (last - first)

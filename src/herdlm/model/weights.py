@@ -1,7 +1,7 @@
-"""Weights in safetensors files, whole or in shards: every file checked when opened, the same bytes every time written.
+"""Weights in safetensors files, whole or in shards. Files are checked when opened; equal weights give equal bytes.
 
-The layout is Hugging Face's: ``model.safetensors``, or ``model-00001-of-00003.safetensors`` and so on with
-``model.safetensors.index.json`` naming the shard of each tensor.
+The layout is Hugging Face's: ``model.safetensors``, or ``model-00001-of-00003.safetensors`` and so on, with the shard
+of each tensor in ``model.safetensors.index.json``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from herdlm.base.errors import DamagedError, HerdError, InputError
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-FETCH_AGAIN = "Fetch or make the folder again"
+FETCH_AGAIN = "Download or create the folder again"
 
 DTYPES = {
     "F64": torch.float64,
@@ -37,7 +37,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor in a file: its shape and type are known, its values are read when asked for."""
+    """A tensor in a file. Shape and type are known; values are read on request."""
 
     path: Path
     name: str
@@ -54,7 +54,7 @@ class StoredTensor:
         """The values, on the CPU.
 
         Raises:
-            DamagedError: the file cannot be read any more.
+            DamagedError: the file can no longer be read.
         """
         return self._checked(lambda: self.file.get_tensor(self.name))
 
@@ -62,7 +62,7 @@ class StoredTensor:
         """Entries ``first`` up to ``end`` along the first dimension, on the CPU.
 
         Raises:
-            DamagedError: the file cannot be read any more.
+            DamagedError: the file can no longer be read.
         """
         return self._checked(lambda: self.file.get_slice(self.name)[first:end])
 
@@ -92,16 +92,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write an object as JSON, indented, in the order of its keys."""
+    """Write an object as indented JSON, in the order of its keys."""
     write_text_durably(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def open_weights(folder: Path) -> dict[str, StoredTensor]:
-    """All tensors of a folder by name, with every file opened and its header checked against its length.
+    """All tensors of a folder by name. Every file is opened, and its header checked against its length.
 
     Raises:
-        InputError: the folder has no safetensors files (pickled ones are never read), or both layouts at once.
-        DamagedError: naming the file that is missing, truncated, or not what the index says.
+        InputError: the folder has no safetensors files (pickled ones are never read), or has both layouts.
+        DamagedError: a file is missing, truncated, or contradicts the index.
     """
     whole, index = folder / WHOLE, folder / INDEX
     if whole.is_file() and index.is_file():
@@ -130,12 +130,12 @@ def _open_shards(folder: Path, index: Path) -> dict[str, StoredTensor]:
         for tensor in _open(folder / shard):
             if places.get(tensor.name) != shard:
                 raise DamagedError(
-                    f"{folder / shard} holds {tensor.name}, which {index.name} does not put there", FETCH_AGAIN
+                    f"{folder / shard} holds {tensor.name}, which {index.name} lists elsewhere", FETCH_AGAIN
                 )
             tensors[tensor.name] = tensor
     lost = next((name for name in places if name not in tensors), None)
     if lost is not None:
-        raise DamagedError(f"{folder / places[lost]} does not hold {lost}, which {index.name} puts there", FETCH_AGAIN)
+        raise DamagedError(f"{folder / places[lost]} does not hold {lost}, which {index.name} lists there", FETCH_AGAIN)
     return tensors
 
 
@@ -155,17 +155,17 @@ def _open(path: Path) -> Iterator[StoredTensor]:
 
 
 def write_weights(folder: Path, tensors: Iterable[tuple[str, Tensor]], max_shard_bytes: int) -> int:
-    """Write named tensors in the order given, into one file or shards of at most ``max_shard_bytes``; returns bytes.
+    """Write named tensors, in order, into one file or shards of at most ``max_shard_bytes``; returns the bytes written.
 
-    Holds one shard in memory. A tensor larger than the limit has a shard of its own.
+    One shard is in memory at a time. A tensor larger than the limit gets a shard of its own.
 
     Raises:
-        InputError: the folder holds weights already.
+        InputError: the folder already holds weights.
         HerdError: the disk is full or cannot be written.
     """
     stale = next(folder.glob("*.safetensors*"), None)
     if stale is not None:
-        raise InputError(f"{folder} holds weights already: {stale.name}", "Name another folder, or remove it")
+        raise InputError(f"{folder} holds weights already: {stale.name}", "Choose another folder, or remove them")
     try:
         return _write(folder, tensors, max_shard_bytes)
     except (SafetensorError, OSError) as error:
@@ -185,7 +185,7 @@ def _write(folder: Path, tensors: Iterable[tuple[str, Tensor]], max_shard_bytes:
         path.touch()
         mode = path.stat().st_mode
         save_file(waiting, path, metadata={"format": "pt"})
-        path.chmod(mode)  # save_file leaves a file that only its owner can read
+        path.chmod(mode)  # save_file makes a file that only its owner can read
         with path.open("rb") as file:
             os.fsync(file.fileno())
         shards.append(list(waiting))
@@ -212,5 +212,5 @@ def _write(folder: Path, tensors: Iterable[tuple[str, Tensor]], max_shard_bytes:
 
 
 def _unnumbered(folder: Path, number: int) -> Path:
-    """A shard before the number of shards is known."""
+    """The path of a shard until the number of shards is known."""
     return folder / f".shard-{number:05}.partial"

@@ -35,10 +35,10 @@ class Message(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A dialog as tokens, with what training may learn from each.
+    """A dialog as tokens.
 
-    ``answer[i]`` is true where token i is the model's own to write: the words and the end of assistant messages, never
-    their headers. ``formatting[i]`` is true for header and end tokens, which DPO leaves out of its loss.
+    ``answer[i]`` is true if the model is to write token i: the words and the end of assistant messages, not their
+    headers. ``formatting[i]`` is true for header and end tokens, which DPO leaves out of its loss.
     """
 
     tokens: list[int]
@@ -68,7 +68,7 @@ def render(tokenizer: Tokenizer, messages: Sequence[Message]) -> Rendered:
 
 
 def render_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
-    """A dialog as tokens, up to where the assistant's next message begins."""
+    """A dialog as tokens, up to the start of the assistant's next message."""
     return render(tokenizer, messages).tokens + _header(tokenizer, "assistant")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def chat_template(leading_space: bool) -> str:
-    """The template; with ``leading_space``, the contents of messages start with a space."""
+    """The template. With ``leading_space``, the contents of messages start with a space."""
     space = " ' ' +" if leading_space else ""
     return (
         "{{- bos_token }}"

@@ -1,4 +1,4 @@
-"""Reads curated documents and decides which become training, validation and annealing text."""
+"""Reads curated documents and splits them into training, validation and annealing text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GENERAL = "general"
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A curated document. Its knowledge domain is "general" where curation gave it none."""
+    """A curated document. Its knowledge domain is "general" if curation assigned none."""
 
     id: str
     text: str
@@ -25,11 +25,11 @@ class Document:
 
 
 def read_documents(path: Path) -> Iterator[Document]:
-    """The documents of a Parquet file, or of a folder of them in the order of their names, a batch at a time.
+    """Yield the documents of a Parquet file, or of a folder of them in the order of their names.
 
     Raises:
-        InputError: it is missing, or a folder without a Parquet file.
-        DamagedError: a file in it is no Parquet file or lacks a column.
+        InputError: ``path`` is missing, or a folder without a Parquet file.
+        DamagedError: a file is not Parquet, or lacks a column.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -51,10 +51,13 @@ def read_documents(path: Path) -> Iterator[Document]:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Ids of the documents of each set; ``anneal`` is the better part of ``train``.
+    """The ids of the documents in each set.
 
-    ``cut`` counts, by language, the documents left out of all of them by the language's limit. Where the recipe has
-    sources, ``source`` names each document's and ``outside`` counts, by domain and language, those of none.
+    Attributes:
+        anneal: the part of ``train`` with the best quality.
+        cut: by language, how many documents the language's limit removed.
+        source: each document's source, if the recipe has sources.
+        outside: by domain and language, how many documents belong to no source.
     """
 
     train: frozenset[str]
@@ -65,7 +68,7 @@ class Split:
     outside: dict[str, int] = field(default_factory=dict)
 
     def shards(self, id: str) -> list[str]:
-        """The names of the shards a document belongs to."""
+        """The names of the shards that a document belongs to."""
         name = self.source.get(id, WEB)
         if id in self.validation:
             return list(dict.fromkeys([f"{WEB}{VALIDATION}", f"{name}{VALIDATION}"]))
@@ -83,14 +86,14 @@ def split_documents(
     max_text_megabytes: dict[str, float],
     sources: Mapping[str, SourceConfig] | None = None,
 ) -> Split:
-    """Divide documents by hashes of their ids.
+    """Split documents by hashes of their ids.
 
-    A language keeps its documents with the lowest hashes, as many as its ``max_text_megabytes`` hold. The validation
-    set takes ``validation_percent`` by a second hash, and at least one document of each language that has two. The
-    annealing set takes the best by quality of all.
+    A language keeps its documents with the lowest hashes, up to its ``max_text_megabytes``. The validation set takes
+    ``validation_percent`` by a second hash, and at least one document of each language that has two. The annealing set
+    takes the documents with the best quality.
 
-    With ``sources``, both are done within each domain and language of each source, whose scores alone compare well,
-    and documents of no source are in no set.
+    With ``sources``, both sets are drawn within each domain and language of a source, since only these scores compare
+    well. Documents of no source are in no set.
 
     Raises:
         InputError: a set would be empty.
@@ -150,8 +153,8 @@ def _refuse_empty(
     training = sum(map(len, train.values()))
     if not training or not validation:
         raise InputError(
-            f"{path} holds too few documents for training and validation ({training} and {len(validation)})",
-            "Give more pages, or raise tokens.validation_percent and tokens.max_text_megabytes",
+            f"{path} has too few documents for training and validation ({training} and {len(validation)})",
+            "Add pages, or raise tokens.validation_percent and tokens.max_text_megabytes",
         )
     for name in sources:
         count = sum(len(found) for group, found in train.items() if group[0] == name)
@@ -159,7 +162,7 @@ def _refuse_empty(
         if not count or not held_out:
             raise InputError(
                 f"tokens.sources.{name} takes {count} documents of {path} for training and {held_out} for validation",
-                "Mend its languages and domains, give more pages, or drop it",
+                "Correct its languages and domains, add pages, or remove the source",
             )
 
 

@@ -1,14 +1,14 @@
-"""Shares of a run's data mixes when no source may be read more often than its cap.
+"""Shares of a run's data mixes under caps on how often each source is read.
 
-A run reads several mixes one after the other: main part, phases, anneal. Where a source would be read too often, the
-shares that come nearest to the wanted ones are taken, near in the sense of relative entropy weighted by tokens:
+A run reads several mixes in sequence: main part, phases, anneal. If a source would be read too often, the run uses the
+nearest shares that the caps allow, measured by relative entropy weighted by tokens:
 
-    minimise  sum_m T_m sum_s x_ms ln(x_ms / w_ms)   over  sum_s x_ms = 1  and  sum_m T_m x_ms <= C_s
+    minimize  sum_m T_m sum_s x_ms ln(x_ms / w_ms)   over  sum_s x_ms = 1  and  sum_m T_m x_ms <= C_s
 
-with T_m the tokens of mix m, w the wanted shares and C_s the tokens that the cap leaves to source s. Its solution is
-x_ms = r_m g_s w_ms with g_s = 1 for every source below its cap: a source at its cap gives up the same fraction of its
-share in every mix, and what it gives up goes to the others of the mix in proportion to their shares. For one mix that
-is water-filling.
+where T_m are the tokens of mix m, w the configured shares and C_s the tokens that the cap allows of source s. The
+solution is x_ms = r_m g_s w_ms, with g_s = 1 for every source below its cap: a source at its cap loses the same
+fraction of its share in every mix, and the mix's other sources gain it in proportion to their shares. For one mix,
+this is water-filling.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ SWEEPS = 200_000
 def capped_shares(
     tokens: NDArray[np.float64], wanted: NDArray[np.float64], supply: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The shares nearest to ``wanted`` that no source's supply forbids. They exist where :func:`scarce` finds nothing.
+    """The shares nearest to ``wanted`` that every source's supply allows. They exist if :func:`scarce` returns None.
 
     Args:
         tokens: read under each mix, [mixes].
         wanted: shares, [mixes, sources]; a mix's add up to 1.
-        supply: tokens that may be read of each source, infinite where nothing limits it, [sources].
+        supply: tokens that may be read of each source, infinite without a limit, [sources].
 
     Returns:
-        shares, [mixes, sources]; ``wanted`` itself where no supply falls short.
+        shares, [mixes, sources]; ``wanted`` itself if every supply suffices.
     """
     amounts = tokens[:, None] * wanted
     kept = np.ones(len(supply))
@@ -51,10 +51,10 @@ def capped_shares(
 def scarce(
     tokens: NDArray[np.float64], wanted: NDArray[np.float64], supply: NDArray[np.float64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
-    """Mixes that need more tokens than all the sources they read may give, and those sources; None where none does.
+    """Mixes that need more tokens than their sources may supply, and those sources; None if there are none.
 
-    A largest flow of tokens from sources to mixes tells; where it falls short, its smallest cut names the culprits.
-    The arguments are those of :func:`capped_shares`.
+    Computed by a maximum flow of tokens from sources to mixes; if it falls short, the minimum cut gives the result.
+    Arguments are those of :func:`capped_shares`.
     """
     mixes, sources = wanted.shape
     total = float(tokens.sum())
@@ -85,7 +85,7 @@ def scarce(
 
 
 def _search(room: NDArray[np.float64], begin: int, least: float) -> NDArray[np.int64]:
-    """Breadth first over edges with room: the node before each, -1 where none leads to it."""
+    """Breadth-first search over edges with room: the predecessor of each node, -1 if it is not reached."""
     came_from = np.full(len(room), -1, np.int64)
     came_from[begin] = begin
     queue = [begin]

@@ -1,7 +1,7 @@
 """The pre-training loader: an endless, deterministic stream of packed rows from a weighted mixture of shards.
 
-Row number r of a run is a pure function of seed and r. The loader's whole state is therefore the number of rows
-already read, whatever the number of ranks, and any row can be made without those before it.
+Row number r of a run is a pure function of seed and r. So the number of rows read is the loader's whole state, for any
+number of ranks, and any row can be made without the ones before it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from herdlm.tokens.rows import Source, open_rows
 
 
 class Mixture:
-    """Rows drawn from several sources so that at any moment each has had its share.
+    """Rows of several sources, each of which has had its share, to within one row, at every point.
 
-    That holds to within one row in the first ``PERIOD`` rows; from there on the choice of sources repeats, so that any
-    row of any run is found at once.
+    The choice of sources repeats after ``PERIOD`` rows, so that any row of any run is found at once.
 
     Args:
-        read: rows of each source that were read before this mixture begins; it goes on from there.
+        read: how many rows of each source were read before this mixture, which continues after them.
     """
 
     PERIOD = 1 << 16
@@ -51,30 +50,30 @@ class Mixture:
         return assemble(picked, self.seq_len, self.pad)
 
     def epochs(self, rows: int) -> dict[str, float]:
-        """How often each source is read in the mixture's first ``rows`` rows."""
+        """The epochs of each source in the mixture's first ``rows`` rows."""
         return {
             r.source.name: round(r.epoch_of(int(first + count)) - r.epoch_of(int(first)), 3)
             for r, first, count in zip(self.rows, self._first, self._dealt(rows), strict=True)
         }
 
     def read_after(self, rows: int) -> dict[str, int]:
-        """Rows read of each source after ``rows`` rows of the mixture, those before it included."""
+        """How many rows of each source were read after ``rows`` rows of the mixture, and before it."""
         dealt = zip(self.rows, self._first, self._dealt(rows), strict=True)
         return self.read | {r.source.name: int(first + count) for r, first, count in dealt}
 
     def after(self, rows: int, sources: Sequence[Source]) -> Mixture:
-        """A mixture of ``sources`` that reads each on from where ``rows`` rows of this one left it."""
+        """A mixture of ``sources`` that continues each of them after ``rows`` rows of this mixture."""
         return Mixture(sources, seq_len=self.seq_len, seed=self.seed, pad=self.pad, read=self.read_after(rows))
 
     def _dealt(self, rows: int) -> NDArray[np.int64]:
-        """How many of the first ``rows`` rows each source gives, [sources]."""
+        """How many of the first ``rows`` rows come from each source, [sources]."""
         periods, rest = divmod(rows, self.PERIOD)
         self._choose(self.PERIOD if periods else rest)
         dealt: NDArray[np.int64] = periods * self._counts[-1] + self._counts[rest] if periods else self._counts[rest]
         return dealt
 
     def _choose(self, rows: int) -> None:
-        """Decide which source each row comes from, up to ``rows``: always the one furthest behind its share."""
+        """Choose the source of each row up to ``rows``: always the one furthest behind its share."""
         if len(self._choices) >= rows:
             return
         upto = min(max(rows, 2 * len(self._choices), 1024), self.PERIOD)
@@ -89,13 +88,13 @@ class Mixture:
 
 
 class PretrainBatches:
-    """The batches of a pre-training run whose mixture changes on the way: (mixture, steps) after (mixture, steps).
+    """The batches of a pre-training run in phases, each a mixture and its number of steps.
 
-    What a step reads is a pure function of its number.
+    The batches of a step are a pure function of its number.
 
     Args:
-        rows_per_step: of each optimizer step; one number, or one for each phase.
-        rows_per_micro_batch: a step is read in micro-batches of at most so many rows.
+        rows_per_step: rows of each optimizer step; one number, or one per phase.
+        rows_per_micro_batch: the most rows of a micro-batch; None: those of the step.
     """
 
     def __init__(
@@ -116,23 +115,23 @@ class PretrainBatches:
         return sum(steps for _, steps in self.phases)
 
     def micro_batches(self, step: int) -> list[Batch]:
-        """The rows of one step, of the phase it falls into."""
+        """The rows of one step, in micro-batches."""
         mixture, first, rows = self.find(step)
         micro = self.micro or rows
         return [mixture.batch(first + at, min(micro, rows - at)) for at in range(0, rows, micro)]
 
     def rows_of(self, step: int) -> int:
-        """How many rows a step reads."""
+        """The number of rows of a step."""
         return self.find(step)[2]
 
     def rows(self, step: int, first: int, count: int) -> Batch:
-        """``count`` rows of a step from its row number ``first``: what a rank needs, without the others' rows."""
+        """``count`` rows of a step from its row number ``first``: one rank's rows without those of others."""
         mixture, begin, rows = self.find(step)
         assert 0 <= first <= first + count <= rows
         return mixture.batch(begin + first, count)
 
     def find(self, step: int) -> tuple[Mixture, int, int]:
-        """A step's mixture, the number of its first row there, and how many rows it reads."""
+        """A step's mixture, the number of its first row in it, and its number of rows."""
         for (mixture, steps), rows in zip(self.phases, self.rows_per_step, strict=True):
             if step < steps:
                 return mixture, step * rows, rows

@@ -1,4 +1,4 @@
-"""The rows of one source of a mixture: endless, shuffled anew each epoch, any of them made without the others."""
+"""The rows of one source of a mixture: endless, shuffled each epoch, each made without the others."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Source:
     """One part of a mixture.
 
     Args:
-        share: of the rows, relative to the other sources.
-        loss_weight: what each target token of this source weighs in the loss.
+        share: its share of the rows, relative to the other sources.
+        loss_weight: the weight in the loss of each of its target tokens.
     """
 
     name: str
@@ -31,11 +31,11 @@ class Source:
 
 
 class RunningRows:
-    """Rows of prose, every token of which is a target: documents run on over row ends.
+    """Rows of text in which every token is a target: documents continue across row ends.
 
-    The shard is read as one ring of tokens, cut into rows from a point that each epoch draws anew, and the rows are
-    shuffled: neighbours in the file do not meet in a step, however long a document is. Every token is read once an
-    epoch. Nothing is kept in memory but the shard's map.
+    The shard is a ring of tokens. Each epoch draws a point, cuts the ring into rows from there, and shuffles the rows,
+    so that neighbors in the file do not meet in a step, however long a document is. Every token is read once per epoch.
+    Only the shard's memory map is kept.
     """
 
     def __init__(self, source: Source, shard: Shard, seq_len: int, seed: int) -> None:
@@ -43,7 +43,7 @@ class RunningRows:
         self.rows_per_epoch = -(-shard.index.tokens // seq_len)
 
     def row(self, number: int) -> list[Piece]:
-        """The documents, or parts of documents, in row ``number``; an epoch's last row may be shorter."""
+        """The documents, or parts of documents, of row ``number``; an epoch's last row may be shorter."""
         epoch, place = divmod(number, self.rows_per_epoch)
         total = self.shard.index.tokens
         cut = derive_seed(self.seed, "cut", self.source.name, epoch) % total
@@ -60,14 +60,14 @@ class RunningRows:
         return pieces
 
     def epoch_of(self, number: int) -> float:
-        """How many times the source has been read when row ``number`` begins."""
+        """The epochs of the source that were read before row ``number``."""
         return number / self.rows_per_epoch
 
 
 class WholeRows:
-    """Rows of documents of which only some tokens are targets: each whole, so that no answer loses its question.
+    """Rows of whole documents in which only some tokens are targets, so that no answer loses its question.
 
-    The order and packing of an epoch is kept in memory, so this is for sources that fit there many times over.
+    The order and packing of an epoch are kept in memory, so the source must be much smaller than memory.
     """
 
     def __init__(self, source: Source, shard: Shard, seq_len: int, seed: int) -> None:
@@ -82,7 +82,7 @@ class WholeRows:
         self._first_row: list[int] = [0]
 
     def row(self, number: int) -> list[Piece]:
-        """The documents in row ``number``."""
+        """The documents of row ``number``."""
         epoch, place = self._find(number)
         return [
             make_piece(
@@ -96,12 +96,12 @@ class WholeRows:
         ]
 
     def epoch_of(self, number: int) -> float:
-        """How many times the source has been read when row ``number`` begins."""
+        """The epochs of the source that were read before row ``number``."""
         epoch, place = self._find(number)
         return epoch + place / len(self._rows_of_epoch(epoch))
 
     def _find(self, number: int) -> tuple[int, int]:
-        """Epochs differ in their number of rows, so the rows of those before are counted."""
+        """The epoch of a row and its place in it. The number of rows differs by epoch, so earlier ones are counted."""
         while self._first_row[-1] <= number:
             self._first_row.append(self._first_row[-1] + len(self._rows_of_epoch(len(self._first_row) - 1)))
         epoch = int(np.searchsorted(self._first_row, number, side="right")) - 1
@@ -118,22 +118,22 @@ class WholeRows:
 
 
 def open_rows(source: Source, seq_len: int, seed: int) -> RunningRows | WholeRows:
-    """The rows of a source, whole documents where its shard says which tokens are targets.
+    """The rows of a source: of whole documents if its shard marks targets.
 
     Raises:
-        InputError: the shard is empty, or holds a document longer than a row that has to stay whole.
-        DamagedError: a file of the shard is missing or cut.
+        InputError: the shard is empty, or a document that must stay whole is longer than a row.
+        DamagedError: a file of the shard is missing or truncated.
     """
     shard = Shard(source.folder)
     if not shard.index.documents:
-        raise InputError(f"{source.folder} holds no documents", "Give more data or drop it from the mix")
+        raise InputError(f"{source.folder} holds no documents", "Add data, or remove the source from the mix")
     return (RunningRows if shard.targets is None else WholeRows)(source, shard, seq_len, seed)
 
 
 def make_piece(shard: Shard, begin: int, take: int, *, is_end: bool, weight: float) -> Piece:
     """Tokens ``begin`` to ``begin + take`` of a shard as input, with the token after each as target.
 
-    ``is_end``: the last of them ends its document and has nothing to predict.
+    ``is_end``: the last token ends its document, so it has no target.
     """
     tokens = np.asarray(shard.tokens[begin : begin + take + (not is_end)])
     weights = np.full(take, weight, np.float32)

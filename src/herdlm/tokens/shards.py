@@ -1,8 +1,8 @@
-"""Tokens on disk: one flat little-endian file, document offsets, an index; memory-mapped when read.
+"""Tokens on disk: one flat little-endian file, document offsets and an index; memory-mapped when read.
 
-A shard folder holds ``tokens.bin`` (uint16 or uint32 by vocabulary), ``offsets.bin`` (uint64, one more than documents),
-optionally ``targets.bin`` (uint8, 1 where a token is to be predicted; without it every token but a document's first
-is), and ``index.json``.
+A shard folder holds ``tokens.bin`` (uint16 or uint32, by vocabulary), ``offsets.bin`` (uint64, one more than
+documents), optionally ``targets.bin`` (uint8, 1 for each token that is a target; without it, all but a document's
+first), and ``index.json``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from herdlm.base.errors import DamagedError, InputError
 
 @dataclass(frozen=True, slots=True)
 class ShardIndex:
-    """What a shard holds. ``text_bytes`` is the UTF-8 size of the documents' text, for bits per byte."""
+    """The contents of a shard. ``text_bytes`` is the UTF-8 size of the documents' text, for bits per byte."""
 
     documents: int
     tokens: int
@@ -32,7 +32,7 @@ class ShardIndex:
 
 
 class ShardWriter:
-    """Appends tokenised documents to a shard folder; :meth:`close` completes it."""
+    """Appends tokenized documents to a shard folder; :meth:`close` completes it."""
 
     def __init__(self, folder: Path, *, vocab_size: int, tokenizer: str, with_targets: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ class ShardWriter:
         self._text_bytes = 0
 
     def add(self, tokens: Sequence[int], *, text_bytes: int, targets: Sequence[bool] | None = None) -> None:
-        """Append one document; ``targets`` is given exactly when the writer was opened ``with_targets``."""
+        """Append one document. ``targets`` is required if the writer was opened ``with_targets``, else not allowed."""
         assert (targets is None) == (self._targets is None)
         self._tokens.write(np.asarray(tokens, self.dtype).tobytes())
         self._offsets.append(self._offsets[-1] + len(tokens))
@@ -58,7 +58,7 @@ class ShardWriter:
             self._target_tokens += len(tokens) - 1
 
     def close(self) -> ShardIndex:
-        """Write offsets and index; the shard can be read from here on."""
+        """Write offsets and index; only then can the shard be read."""
         self._tokens.close()
         if self._targets is not None:
             self._targets.close()
@@ -80,8 +80,8 @@ class Shard:
     """A shard opened for reading; ``tokens`` and ``offsets`` are memory maps.
 
     Raises:
-        InputError: the folder is no shard.
-        DamagedError: a file is missing or not of the size the index says.
+        InputError: the folder is not a shard.
+        DamagedError: a file is missing, or its size is not that of the index.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -91,7 +91,7 @@ class Shard:
         try:
             self.index = ShardIndex(**json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
-            raise DamagedError(f"{path} is not a valid shard index: {error}", "Make the tokens anew") from error
+            raise DamagedError(f"{path} is not a valid shard index: {error}", "Make the tokens again") from error
         self.folder = folder
         dtype = np.dtype(self.index.dtype)
         self.tokens = self._map("tokens.bin", dtype, self.index.tokens)
@@ -104,11 +104,11 @@ class Shard:
         size, expected = (path.stat().st_size if path.is_file() else -1), count * dtype.itemsize
         if size != expected:
             found = "is missing" if size < 0 else f"has {size:,} bytes where the index says {expected:,}"
-            raise DamagedError(f"{path} {found}", "Make the tokens anew")
+            raise DamagedError(f"{path} {found}", "Make the tokens again")
         return np.memmap(path, dtype, "r", shape=(count,)) if count else np.zeros(0, dtype)
 
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each document, [documents]."""
+        """The number of tokens of each document, [documents]."""
         offsets = self.offsets.astype(np.int64)
         lengths: NDArray[np.int64] = offsets[1:] - offsets[:-1]
         return lengths

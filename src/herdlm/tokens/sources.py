@@ -1,4 +1,4 @@
-"""Which documents make which token source: by language, by knowledge domain, or by both."""
+"""Token sources: which documents belong to each, by language, by knowledge domain, or by both."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ SKILLS = "skills"
 
 
 class SourceConfig(Section):
-    """The documents of one source. One that names neither languages nor domains takes what the others leave."""
+    """The documents of one source. A source without languages and domains takes what the others leave."""
 
-    languages: tuple[str, ...] = Field((), description="as curation names them; any where not given")
-    domains: tuple[str, ...] = Field((), description="of knowledge, as curation names them; any where not given")
+    languages: tuple[str, ...] = Field((), description="as curation names them; default: any")
+    domains: tuple[str, ...] = Field((), description="knowledge domains, as curation names them; default: any")
     anneal_percent: float | None = Field(
-        None, gt=0, le=100, description="takes the place of tokens.anneal_percent for this source"
+        None, gt=0, le=100, description="overrides tokens.anneal_percent for this source"
     )
 
     @property
     def is_rest(self) -> bool:
-        """Whether it takes what no other source does."""
+        """Whether it takes what no other source takes."""
         return not (self.languages or self.domains)
 
     @model_validator(mode="after")
@@ -37,13 +37,13 @@ class SourceConfig(Section):
         return self
 
     def takes(self, language: str, domain: str) -> bool:
-        """Whether a document of this language and domain is one of the source's, the rest aside."""
+        """Whether the source names a document's language and domain."""
         fits_language = not self.languages or language in self.languages
         return not self.is_rest and fits_language and (not self.domains or domain in self.domains)
 
 
 def source_of(sources: Mapping[str, SourceConfig], language: str, domain: str) -> str | None:
-    """The one source that takes such a document; None where none does."""
+    """The source that a document of this language and domain belongs to, or None."""
     for name, source in sources.items():
         if source.takes(language, domain):
             return name
@@ -51,10 +51,10 @@ def source_of(sources: Mapping[str, SourceConfig], language: str, domain: str) -
 
 
 def check_sources(sources: Mapping[str, SourceConfig]) -> None:
-    """Make sure that no document can belong to two sources and that the names of their shards are free.
+    """Check that no document can belong to two sources, and that no name of a shard is used twice.
 
     Raises:
-        ValueError: naming the sources and what both would take.
+        ValueError: with the sources and what both would take.
     """
     for name in sources:
         taken = name in (WEB, SKILLS) or name.startswith(f"{WEB}-") or name.endswith((ANNEAL, VALIDATION))
@@ -80,12 +80,12 @@ def check_sources(sources: Mapping[str, SourceConfig]) -> None:
 
 
 def _overlap(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...] | None:
-    """What both name; () means any, None nothing."""
+    """The values that both name; () means any, None nothing."""
     if not one or not other:
         return one or other
     return tuple(value for value in one if value in other) or None
 
 
 def shard_names(sources: Mapping[str, SourceConfig]) -> tuple[str, ...]:
-    """The shards of text that a mix can read."""
+    """The text shards that a mix can read."""
     return tuple(f"{name}{part}" for name in sources or (WEB,) for part in ("", ANNEAL))

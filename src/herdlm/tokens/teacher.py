@@ -1,9 +1,9 @@
-"""A teacher's distribution as columns of the data: computed once, kept beside the data, read step by step.
+"""A teacher's distribution as columns of the data: computed once, stored beside the data, read step by step.
 
-A folder holds ``teacher.json``, which says whose columns these are, and a safetensors file per optimizer step with
-``ids`` and ``logprobs`` [targets, K] in the order of the step's targets. Each file knows the rows it was made for by
-their hash, and its own values by theirs. Files appear whole by a rename, so a computation that was cut off goes on with
-the steps that are missing, and several processes may each make some.
+A folder holds ``teacher.json``, which identifies the teacher, and a safetensors file per optimizer step with ``ids``
+and ``logprobs`` [targets, K] in the order of the step's targets. Each file stores a hash of its rows and one of its
+values. A rename publishes a file, so an interrupted computation resumes with the missing steps, and several processes
+can share the work.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Values = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class TeacherKey:
-    """What decides a teacher's columns beside the rows: the model's content hash and how it is read."""
+    """What a teacher's columns depend on besides the rows: the model's content hash, and how it is run."""
 
     teacher: str
     vocab_size: int
@@ -42,10 +42,10 @@ class TeacherKey:
 
 
 class TeacherColumns:
-    """The columns of one teacher in a folder, made where it is not there.
+    """The columns of one teacher in a folder, which is created if it does not exist.
 
     Raises:
-        InputError: the folder holds another teacher's columns, or the same teacher's read in another way.
+        InputError: the folder holds columns of another teacher, or of the same teacher run in another way.
         DamagedError: the folder's key cannot be read.
     """
 
@@ -57,14 +57,14 @@ class TeacherColumns:
             folder.mkdir(parents=True, exist_ok=True)
             write_text_durably(path, json.dumps(asdict(key), indent=2) + "\n")
         try:
-            found = TeacherKey(**json.loads(path.read_text(encoding="utf-8")))
+            stored = TeacherKey(**json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise DamagedError(f"{path} cannot be read: {error}", f"Delete {folder}") from error
-        for name, value in asdict(found).items():
+        for name, value in asdict(stored).items():
             if value != (wanted := getattr(key, name)):
                 raise InputError(
-                    f"{folder} holds a teacher's columns with {name} {value}, wanted is {wanted}",
-                    f"Give another folder, or delete {folder}",
+                    f"{folder} holds a teacher's columns with {name} {value}, but this run needs {wanted}",
+                    f"Choose another folder, or delete {folder}",
                 )
 
     def path(self, step: int) -> Path:
@@ -72,7 +72,7 @@ class TeacherColumns:
         return self.folder / f"step-{step:08d}.safetensors"
 
     def has(self, step: int, batches: Sequence[Batch]) -> bool:
-        """Whether a step's columns are there, whole, and of these rows."""
+        """Whether a step's columns exist, are whole, and belong to these rows."""
         try:
             self.read(step, batches)
         except (DamagedError, InputError):
@@ -80,7 +80,7 @@ class TeacherColumns:
         return True
 
     def write(self, step: int, batches: Sequence[Batch], ids: Values, logprobs: Values) -> None:
-        """Keep the columns [targets, K] of a step's targets."""
+        """Store the columns [targets, K] of a step's targets."""
         tensors = {"ids": ids.astype(self.id_type), "logprobs": logprobs.astype("<f4")}
         path = self.path(step)
         writing = path.with_name(f".{path.name}.tmp")
@@ -91,7 +91,7 @@ class TeacherColumns:
         """A step's columns, [targets, K] each.
 
         Raises:
-            InputError: they are not there, or were made for other rows than ``batches``.
+            InputError: they do not exist, or belong to other rows than ``batches``.
             DamagedError: the file is not what was written.
         """
         path = self.path(step)
@@ -99,23 +99,23 @@ class TeacherColumns:
             raise InputError(f"{self.folder} has no columns of step {step}", "Run the teacher over the data first")
         try:
             with safe_open(path, framework="np") as file:
-                told = file.metadata() or {}
+                metadata = file.metadata() or {}
                 ids, logprobs = file.get_tensor("ids"), file.get_tensor("logprobs")
         except (SafetensorError, OSError) as error:
             raise DamagedError(f"{path} cannot be read: {error}", "Delete it and run the teacher again") from error
-        if told.get("values") != _hash(ids, logprobs):
+        if metadata.get("values") != _hash(ids, logprobs):
             raise DamagedError(f"{path} is not what was written", "Delete it and run the teacher again")
-        if told.get("rows") != _hash_rows(batches):
+        if metadata.get("rows") != _hash_rows(batches):
             raise InputError(
                 f"{path} was made for other rows than those of step {step}",
-                "Give the data, seed and batch size that the teacher read, or another folder",
+                "Use the data, seed and batch size that the teacher read, or another folder",
             )
         return ids, logprobs
 
 
 @dataclass(frozen=True, slots=True)
 class TaughtBatches:
-    """The same batches with a teacher's columns, [B, T, K]; places without a target have zeros there."""
+    """Batches with a teacher's columns, [B, T, K], zero at places without a target."""
 
     batches: Batches
     columns: TeacherColumns
@@ -126,7 +126,7 @@ class TaughtBatches:
         return self.batches.steps
 
     def micro_batches(self, step: int) -> list[Batch]:
-        """The batches of a step; see :meth:`TeacherColumns.read` for what is refused."""
+        """The batches of a step; raises as :meth:`TeacherColumns.read`."""
         batches = self.batches.micro_batches(step)
         ids, logprobs = (torch.from_numpy(values) for values in self.columns.read(step, batches))
         taught, first = [], 0
@@ -149,7 +149,7 @@ def with_columns(batch: Batch, ids: torch.Tensor, logprobs: torch.Tensor) -> Bat
 
 
 def _hash_rows(batches: Sequence[Batch]) -> str:
-    """Of everything that decides what a teacher says at a step's targets, and where these are."""
+    """Hash of all that a teacher's output at a step's targets depends on, and of the targets' places."""
     fields = (getattr(b, name).numpy() for b in batches for name in ("tokens", "targets", "weights", "documents"))
     return _hash(*fields)
 

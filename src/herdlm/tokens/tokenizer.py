@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer by the Llama 3 rule, kept as a Hugging Face ``tokenizer.json``."""
+"""A byte-level BPE tokenizer with Llama 3's split rule, stored as a Hugging Face ``tokenizer.json``."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 class TokenizerConfig(Section):
     """How the tokenizer is trained."""
 
-    vocab_size: int = Field(128_256, ge=272, description="entries in all: bytes, merges and special tokens")
-    single_digits: bool = Field(False, description="each digit a token; the Llama 3 rule groups up to three")
-    training_megabytes: float = Field(100.0, gt=0, description="train on this much text, sampled evenly")
+    vocab_size: int = Field(128_256, ge=272, description="all entries: bytes, merges and special tokens")
+    single_digits: bool = Field(False, description="one token per digit; the Llama 3 rule groups up to three digits")
+    training_megabytes: float = Field(100.0, gt=0, description="how much text to train on, sampled evenly")
     leading_space: bool = Field(
-        False, description="chat contents start with a space, so that a word is one token wherever it stands"
+        False, description="start chat contents with a space, so that a word is the same token everywhere"
     )
 
 
 def split_pattern(single_digits: bool = False) -> str:
-    """The pre-tokenisation rule of Llama 3: contractions, words with one mark before them, digits, marks, spaces."""
+    """The pre-tokenization rule of Llama 3: contractions, words with one mark before them, digits, marks, spaces."""
     digits = r"\p{N}" if single_digits else r"\p{N}{1,3}"
     return (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -53,10 +53,10 @@ def split_pattern(single_digits: bool = False) -> str:
 
 
 class Tokenizer:
-    """Encodes text and decodes ids. Text never turns into special tokens; those are asked for by name."""
+    """Encodes text and decodes ids. Text never encodes to special tokens; :meth:`special` returns them by name."""
 
     def __init__(self, backend: Backend, *, leading_space: bool = False) -> None:
-        # A page or a user that writes "<|eot_id|>" means those characters, not the end of a turn.
+        # If a page or a user writes "<|eot_id|>", these are characters, not the end of a turn.
         backend.encode_special_tokens = True
         self.backend = backend
         self.leading_space = leading_space
@@ -73,7 +73,10 @@ class Tokenizer:
         try:
             return self._special[name]
         except KeyError:
-            raise InputError(f"the tokenizer has no special token {name}", "Use a tokenizer with Llama 3's") from None
+            raise InputError(
+                f"the tokenizer has no special token {name}",
+                "Use a tokenizer.json whose added_tokens include those of Llama 3, or one that herdlm trained",
+            ) from None
 
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text``, without begin or end tokens."""
@@ -81,16 +84,16 @@ class Tokenizer:
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of many texts at once, on all cores the process may use."""
+        """Token ids of many texts at once, on all cores that the process may use."""
         return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Sequence[int], *, keep_special: bool = False) -> str:
-        """Text of ``ids``; bytes that form no whole character become the replacement character."""
+        """Text of ``ids``; bytes of an incomplete character become the replacement character."""
         text: str = self.backend.decode(list(ids), skip_special_tokens=not keep_special)
         return text
 
     def token_bytes(self, id: int) -> bytes:
-        """The bytes a token stands for; empty for special tokens."""
+        """The bytes of a token; empty for special tokens."""
         if id in self._special_ids:
             return b""
         token = self.backend.id_to_token(id)
@@ -99,12 +102,12 @@ class Tokenizer:
         return bytes(_BYTE_OF_CHARACTER[character] for character in token)
 
     def content(self) -> str:
-        """Hash of the tokenizer's definition, to tell whether tokens and model belong together."""
+        """Hash of the tokenizer's definition, to check that tokens and model belong together."""
         return hash_bytes(self.backend.to_str().encode())
 
     def save(self, folder: Path) -> None:
-        """Write the files by which transformers, vLLM and herdlm load this tokenizer."""
-        self.backend.encode_special_tokens = False  # other tools expect their usual reading of the file
+        """Write the files from which transformers, vLLM and herdlm load this tokenizer."""
+        self.backend.encode_special_tokens = False  # what other tools expect in the file
         try:
             self.backend.save(str(folder / "tokenizer.json"))
         finally:
@@ -123,7 +126,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
-        """The tokenizer of a model or tokenizer folder.
+        """Load the tokenizer of a model or tokenizer folder.
 
         Raises:
             InputError: the folder holds no ``tokenizer.json``.
@@ -135,12 +138,14 @@ class Tokenizer:
         try:
             backend = Backend.from_str(path.read_text(encoding="utf-8"))
         except Exception as error:  # the backend raises bare Exception
-            raise DamagedError(f"{path} is not a valid tokenizer: {error}", "Restore it from its source") from error
+            raise DamagedError(
+                f"{path} is not a valid tokenizer: {error}", "Restore the file from its source"
+            ) from error
         settings = Path(folder) / "tokenizer_config.json"
         try:
             leading_space = settings.is_file() and json.loads(settings.read_text(encoding="utf-8")).get("leading_space")
         except (ValueError, AttributeError) as error:
-            raise DamagedError(f"{settings} is not valid JSON: {error}", "Restore it from its source") from error
+            raise DamagedError(f"{settings} is not valid JSON: {error}", "Restore the file from its source") from error
         return cls(backend, leading_space=bool(leading_space))
 
 
@@ -148,7 +153,7 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
     """Train BPE merges on ``texts``. The same texts in the same order give the same tokenizer.
 
     Raises:
-        InputError: the texts hold too few distinct pieces for ``vocab_size``.
+        InputError: the texts have too few distinct pieces for ``vocab_size``.
     """
     backend = Backend(models.BPE(ignore_merges=True))
     backend.pre_tokenizer = pre_tokenizers.Sequence(
@@ -165,7 +170,7 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
     backend.train_from_iterator(texts, trainer)
     if backend.get_vocab_size() < wanted:
         raise InputError(
-            f"the text holds only {backend.get_vocab_size()} distinct pieces, tokenizer.vocab_size asks for {wanted}",
+            f"the text has only {backend.get_vocab_size()} distinct pieces, but tokenizer.vocab_size needs {wanted}",
             "Give more text or lower tokenizer.vocab_size",
         )
     backend.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIAL_TOKENS])
@@ -184,7 +189,7 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
 
 
 def _byte_characters() -> dict[str, int]:
-    """The printable stand-in of each byte in byte-level BPE files (GPT-2's table)."""
+    """The byte of each printable character that represents one in byte-level BPE files (GPT-2's table)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     table = {chr(byte): byte for byte in printable}
     for shift, byte in enumerate(b for b in range(256) if b not in set(printable)):

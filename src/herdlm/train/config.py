@@ -79,7 +79,7 @@ class TrainConfig(Section):
             raise ValueError("decay 'warmup-stable-decay' needs decay_steps: the number of steps of the decay")
         if self.milestone_every_steps and self.milestone_every_steps % self.checkpoint_every_steps:
             raise ValueError(
-                f"milestone_every_steps {self.milestone_every_steps} is not a multiple of checkpoint_every_steps "
+                f"milestone_every_steps {self.milestone_every_steps} is no multiple of checkpoint_every_steps "
                 f"{self.checkpoint_every_steps}"
             )
         return self
