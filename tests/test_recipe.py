@@ -37,7 +37,7 @@ def test_sources_are_relative_to_the_recipe_that_names_them(tmp_path):
         ("pretrain.steps=many", "key pretrain.steps = 'many': input should be a valid integer"),
         ("pretrain.train.decay=square", "'cosine', 'linear', 'constant' or 'warmup-stable-decay'"),
         ("pretrain.train.decay=warmup-stable-decay", "needs decay_steps"),
-        ("pretrain.train={peak_lr = 1e-3, decay = 'constant', decay_steps = 9}", "decay_steps means nothing"),
+        ("pretrain.train={peak_lr = 1e-3, decay = 'constant', decay_steps = 9}", "decay_steps has no meaning"),
         ("pretrain.train.horizon_steps=9", "horizon_steps is pretrain.steps"),
         ("pretrain.ramp=[{from_tokens = 9, seq_len = 128, tokens_per_step = 200}]", "take 128 or 256"),
         (

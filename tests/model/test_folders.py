@@ -44,7 +44,7 @@ def test_what_is_no_model_is_refused_with_what_was_looked_for(run, tmp_path):
         model_folder(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"recipe\.json is a file"):
         model_folder(run / "recipe.json")
-    with pytest.raises(InputError, match=r"no model and no run: looked for config\.json and recipe\.json"):
+    with pytest.raises(InputError, match=r"neither a model nor a run: it has no config\.json and no recipe\.json"):
         model_folder(tmp_path)
     with pytest.raises(InputError, match=r"several models.*models/big.*models/small"):
         model_folder(run / "models")

@@ -70,7 +70,7 @@ def test_training_twice_gives_the_same_file():
 
 
 def test_too_little_text_for_the_vocabulary_is_refused():
-    with pytest.raises(InputError, match="tokenizer.vocab_size asks for"):
+    with pytest.raises(InputError, match="tokenizer.vocab_size needs"):
         train_tokenizer(["a b"], TokenizerConfig(vocab_size=5000))
 
 
