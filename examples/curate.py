@@ -13,7 +13,7 @@ from herdlm.tokens.documents import read_documents
 def main(source: str = "sample/starter.warc.gz", out: str = "corpus") -> None:
     folder = Path(out)
     folder.mkdir(parents=True)
-    funnel = curate([source], folder, CurateConfig(languages=["en"], workers=2))
+    funnel = curate([source], folder, CurateConfig(language={"keep": ["en"]}, workers=2))
     for step in funnel["steps"]:
         for reason, count in step["dropped"].items():
             print(f"dropped by {step['step']}: {reason}, {count['documents']} documents")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from herdlm.model.config import ModelConfig
 from herdlm.model.hf import save_folder
-from herdlm.model.transformer import build, initialise
+from herdlm.model.transformer import build, initialize
 from herdlm.tokens.documents import read_documents
 from herdlm.tokens.mixture import Mixture, PretrainBatches
 from herdlm.tokens.rows import Source
@@ -27,7 +27,7 @@ def main(corpus: str = "corpus", out: str = "model", steps: str = "300") -> None
     writer.close()
     shape = {"dim": 96, "layers": 3, "heads": 4, "kv_heads": 2, "ffn_dim": 256, "max_seq_len": 256}
     model = build(ModelConfig(vocab_size=tokenizer.vocab_size, **shape))
-    initialise(model, seed=0)
+    initialize(model, seed=0)
     mixture = Mixture([Source("web", Path(out) / "tokens", share=1.0)], seq_len=128, seed=0, pad=tokenizer.special(PAD))
     batches = PretrainBatches([(mixture, int(steps))], rows_per_step=8)
     result = train(model, NextToken(), batches, TrainConfig(peak_lr=5e-3, warmup_steps=5, precision="float32"))

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from threading import Lock, Timer
@@ -28,6 +29,7 @@ def run(
     module: str,
     *arguments: object,
     env: dict[str, str] | None = None,
+    text: str = "",
     shared: tuple[str, ...] = (),
     seconds: float = 280,
 ) -> subprocess.CompletedProcess[str]:
@@ -35,15 +37,18 @@ def run(
 
     Args:
         env: added to the environment. What libraries read when they load has been read already.
+        text: what the program reads from standard input.
         shared: modules to import before forking, for this and later calls.
     """
     with _one_at_a_time, tempfile.TemporaryDirectory() as folder:
-        out, err = Path(folder, "out"), Path(folder, "err")
+        given, out, err = (Path(folder, name) for name in ("in", "out", "err"))
+        given.write_text(text)
         asked = {
             "module": module,
             "arguments": [str(argument) for argument in arguments],
             "environment": dict(os.environ) | (env or {}),
             "shared": shared,
+            "in": str(given),
             "out": str(out),
             "err": str(err),
         }
@@ -83,7 +88,8 @@ def _server() -> subprocess.Popen[str]:
 
 
 def _end(server: subprocess.Popen[str]) -> None:
-    server.kill()
+    with suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)  # with a program that an interrupted test left behind
     server.wait()
 
 
@@ -109,7 +115,7 @@ def main() -> None:
 
 def _become(asked: dict[str, Any]) -> None:
     """The program: what it raises ends this process as it would end any."""
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(os.open(asked["in"], os.O_RDONLY), 0)
     for stream, path in ((1, asked["out"]), (2, asked["err"])):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
     os.environ.clear()

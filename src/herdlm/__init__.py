@@ -5,7 +5,7 @@ from typing import Any
 
 from herdlm.base.processor import limit_instructions
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 limit_instructions()  # before torch or Numba computes anything
 

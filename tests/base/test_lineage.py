@@ -77,5 +77,5 @@ def test_an_ancestor_that_is_gone_or_made_again_is_an_error(run):
 def test_a_path_in_no_artefact_is_refused(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         trace(tmp_path / "nothing")
-    with pytest.raises(InputError, match=r"is in no artefact: no manifest\.json there or above"):
+    with pytest.raises(InputError, match=r"is not in an artefact: there is no manifest\.json in it or above"):
         trace(tmp_path)

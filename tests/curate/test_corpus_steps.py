@@ -177,7 +177,7 @@ def test_a_crawl_is_deduplicated_against_an_index_of_an_earlier_one(tmp_path: Pa
     repeats = {row["url"]: row["duplicate_of"] for row in pq.read_table(out / "dropped").to_pylist()}
     ids = {row["url"]: row["id"] for row in pq.read_table(tmp_path / "out/documents").to_pylist()}
     assert repeats["https://new.example/1"] == ids[first[7]["url"]]
-    with pytest.raises(InputError, match="has the crawl 'first' already"):
+    with pytest.raises(InputError, match="already has the crawl 'first'"):
         add_to_index(tmp_path / "second", tmp_path / "index", "first", config.near_duplicates)
     with pytest.raises(InputError, match=r"bands = 14, this run has 20"):
         run(tmp_path, second, "third", index=str(tmp_path / "index"), near_duplicates={"bands": 20})

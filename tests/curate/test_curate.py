@@ -204,6 +204,30 @@ def test_config_errors_name_the_key() -> None:
 def test_the_schema_loads_without_the_curation_libraries() -> None:
     code = (
         "import sys, herdlm.curate.config; "
-        "print([m for m in ('pyarrow', 'fastwarc', 'resiliparse', 'py3langid') if m in sys.modules])"
+        "heavy = ('pyarrow', 'fastwarc', 'resiliparse', 'selectolax', 'fasttext_pybind'); "
+        "print([module for module in heavy if module in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("tables", "old", "new"),
+    [
+        ({"languages": ["en"]}, "languages", "curate.language.keep"),
+        ({"min_language_score": 0.4}, "min_language_score", "curate.language.min_score"),
+        ({"language_thresholds": {"de": 0.4}}, "language_thresholds", "curate.language.thresholds"),
+        (
+            {"heuristics": {"max_line_ngram_chars": 0.4}},
+            "heuristics.max_line_ngram_chars",
+            "curate.repetitive_lines.max_",
+        ),
+        (
+            {"heuristics": {"repetitive_line_words": 9}},
+            "heuristics.repetitive_line_words",
+            "curate.repetitive_lines.min_",
+        ),
+    ],
+)
+def test_renamed_keys_are_refused_with_the_new_name(tables: dict[str, Any], old: str, new: str) -> None:
+    with pytest.raises(InputError, match=f"recipe: key {old} was renamed to {new}"):
+        parse(CurateConfig, tables, "recipe")

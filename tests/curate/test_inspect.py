@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import warm
 from tests.curate.crawls import small_crawl, zipped
 
 
 def herdlm(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "herdlm.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=250)
+    return warm.run("herdlm.cli", *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from herdlm.curate.steps.pii import KINDS, PLACEHOLDERS, PiiConfig, PiiRule, luhn, mask_pii, mod_97
+from herdlm.curate.steps.pii.finders import luhn, mod_97
+from herdlm.curate.steps.pii.spans import KINDS, PLACEHOLDERS
+from herdlm.curate.steps.pii.step import PiiConfig, PiiRule, mask_pii
 
 DEFAULT = PiiConfig()
 KEY = "-----BEGIN RSA PRIVATE KEY-----\n" + "MIIEowIBAAKCAQEAx5Zk3\n" * 4 + "-----END RSA PRIVATE KEY-----"

@@ -9,7 +9,7 @@ from collections import Counter
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from herdlm.curate.steps.pii import _FINDERS, _possible
+from herdlm.curate.steps.pii.step import _FINDERS, _possible
 from herdlm.curate.words import Words, beyond_ascii, count_letters, normalize, split_words
 
 TEXTS = st.text() | st.lists(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from herdlm.generate.matrix import HalfMatrix, WholeMatrix, fastest_type, matrix, packs
+from herdlm.generate.matrix import HalfMatrix, WholeMatrix, matrix, packs
 
 needs_packing = pytest.mark.skipif(not packs(), reason="this torch has no packed 16-bit matrices")
 
@@ -49,16 +49,3 @@ def test_other_types_are_computed_in_as_they_are(compute):
 
 def test_a_matrix_of_zeros():
     assert torch.equal(matrix(torch.zeros(3, 4), torch.float32)(torch.ones(2, 4)), torch.zeros(2, 3))
-
-
-def test_the_fastest_type_is_float32_only_where_the_processor_lacks_the_stored_one(monkeypatch):
-    cpu = torch.device("cpu")
-    monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    for has, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has=has: has)
-        assert fastest_type(cpu, torch.bfloat16) == expected
-    assert fastest_type(cpu, torch.float16) == torch.float32
-    assert fastest_type(cpu, torch.float64) == torch.float64
-    assert fastest_type(torch.device("cuda"), torch.bfloat16) == torch.bfloat16
-    monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    assert fastest_type(cpu, torch.bfloat16) == torch.bfloat16

@@ -40,6 +40,11 @@ def test_a_released_prefix_is_found_again_until_its_room_is_needed():
     pool.check()
 
 
+def test_pages_asked_for_together_are_neighbors_in_memory():
+    pool = PagePool(6, page_size=2)
+    assert [pool.allocate(count).tolist() for count in (2, 3)] == [[1, 2], [3, 4, 5]]
+
+
 def test_forgetting_contents_frees_idle_pages_and_hides_held_ones():
     pool = PagePool(2, page_size=2)
     digests = digest_chain([1, 2], [3, 4])

@@ -19,6 +19,7 @@ from herdlm.parallel.config import ParallelConfig
 from herdlm.parallel.gather import fill, save_whole
 from herdlm.parallel.layout import Layout
 from herdlm.parallel.linear import column_parallel
+from herdlm.parallel.schedule import make_schedule
 from herdlm.tokens.batch import TENSORS, Batch
 from herdlm.train.config import TrainConfig
 from herdlm.train.fp8 import use_fp8
@@ -209,6 +210,7 @@ def compiled(breaks):
 def traced_files(layouts):
     """The files whose code runs in a training step of these layouts, on any rank."""
     seen, before = set(), sys.gettrace()
+    make_schedule.cache_clear()
 
     def trace(frame, event, argument):
         seen.add(frame.f_code.co_filename)
@@ -218,7 +220,13 @@ def traced_files(layouts):
         parallel = Layout.make(ParallelConfig(**keys), model.config, seq_len=SEQ_LEN).apply(model)
         sys.settrace(trace)
         try:
-            train(parallel, NextToken(), OneStep(), TrainConfig(precision="float32", prefetch_steps=0), quiet=True)
+            train(
+                parallel,
+                NextToken(),
+                OneStep(),
+                TrainConfig(peak_lr=1e-3, precision="float32", prefetch_steps=0),
+                quiet=True,
+            )
         finally:
             sys.settrace(before)
     ranks = [None] * dist.get_world_size()

@@ -126,7 +126,11 @@ def test_a_layout_smaller_than_a_node_takes_what_it_needs():
             {},
             r"12 processes do not fill whole nodes of 8 GPUs. .* a divisor \(2, 3, 4, 6, 12",
         ),
-        (["parallel.dp_shard=4", "herd.tied_embeddings=false", "parallel.tp=4"], {"gpus_per_node": 2}, "across nodes"),
+        (
+            ["parallel.dp_shard=4", "herd.tied_embeddings=false", "parallel.tp=4"],
+            {"gpus_per_node": 2},
+            "would span nodes",
+        ),
         (["parallel.dp_shard=8"], {"nodes": 2}, "is 8, but there are 16 processes. Layouts that work"),
         ([], {"nodes": 0}, "Give positive numbers"),
         ([], {"nodes": 1, "out": "/data/a\nb"}, "unprintable character"),
@@ -143,7 +147,7 @@ def test_bad_names_are_refused():
         job(model="2b")
     with pytest.raises(InputError, match="is not of the form --name=value"):
         slurm(job(nodes=1), options=["--partition=gpu\nrm -rf /"])
-    with pytest.raises(InputError, match="no Kubernetes name"):
+    with pytest.raises(InputError, match="not a valid Kubernetes name"):
         kubernetes(job(nodes=1), image="i", claim="My Claim")
     with pytest.raises(InputError, match="/lustre/t is not on the volume mounted at /data"):
         kubernetes(job(nodes=1, tokens="/lustre/t"), image="i", claim="herd")

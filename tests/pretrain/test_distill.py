@@ -165,7 +165,7 @@ def test_what_does_not_go_is_refused_by_name(data, teacher, tokenizer, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "message"),
     [
         ([TAUGHT.replace("16", "401")], "top_k 401 exceeds tokenizer.vocab_size 400"),
         ([TAUGHT.replace("0.6", "1.5")], "weight = 1.5"),
@@ -180,8 +180,8 @@ def test_what_does_not_go_is_refused_by_name(data, teacher, tokenizer, tmp_path)
         (['herd.models.small.distill={steps = "anneal"}', "pretrain.train.average_last=0.5"], "before the anneal"),
     ],
 )
-def test_recipes_that_cannot_be_are_refused(keys, told):
-    with pytest.raises(InputError, match=told):
+def test_recipes_that_cannot_be_are_refused(keys, message):
+    with pytest.raises(InputError, match=message):
         recipe(*keys)
 
 

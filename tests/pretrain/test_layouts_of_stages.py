@@ -77,8 +77,8 @@ def test_a_probe_on_two_processes_tells_what_one_tells(data, found):  # noqa: F8
     expected = probe(data, folder / "probe-whole", more=[FLOAT32, SELDOM, *UNTIED])
     for which, values in expected["held_out"].items():
         for key, value in values.items():
-            told = first["held_out"][which][key]
-            assert told == (value if isinstance(value, str) else pytest.approx(value, abs=2e-4)), (which, key)
+            loss = first["held_out"][which][key]
+            assert loss == (value if isinstance(value, str) else pytest.approx(value, abs=2e-4)), (which, key)
     assert {k: v for k, v in first.items() if k != "held_out"} == {k: v for k, v in expected.items() if k != "held_out"}
     assert (folder / "probe" / "new" / "tokenizer.json").exists()
 

@@ -296,7 +296,7 @@ ANSWER = '{"task": "copy", "prompt": "p", "answer": "a", "given": "a", "right": 
         ("forecast", drop_key("forecast.json", "parameters", "forecast"), "key parameters.forecast"),
         ("forecast", write("forecast.json", "{"), "forecast.json is not valid JSON"),
         ("examine-control-sft", write("answers.jsonl", ANSWER), "answers other questions than the other models"),
-        ("examine-seeds-sft", write("answers.jsonl", ""), "answers.jsonl holds no answer"),
+        ("examine-seeds-sft", write("answers.jsonl", ""), "answers.jsonl has no answers"),
         ("examine-small-taught", write("answers.jsonl", ANSWER.replace('"right"', '"left"')), "line 1: key right"),
         ("round-1-reward", drop_count("held_out_accuracy"), "no held_out_accuracy"),
         ("flagship-fp8", drop_count("parameters_fp8"), "flagship-fp8/manifest.json, counts: key parameters_fp8"),

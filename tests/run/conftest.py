@@ -18,16 +18,16 @@ def toml_blocks(page: Path) -> list[str]:
     return [block.split("```")[0] for block in page.read_text(encoding="utf-8").split("```toml\n")[1:]]
 
 
-def herdlm(*arguments) -> subprocess.CompletedProcess:
+def herdlm(*arguments, **more) -> subprocess.CompletedProcess:
     """The command line as a user calls it, in a process of its own."""
-    return warm.run("herdlm.cli", *arguments, env={"COLUMNS": "200"})
+    return warm.run("herdlm.cli", *arguments, env={"COLUMNS": "200"}, **more)
 
 
 @pytest.fixture(scope="session")
 def smoke_run(tmp_path_factory):
     """The folder of a finished smoke run. Tests that change it take :func:`smoke_copy`."""
     folder = tmp_path_factory.mktemp("smoke") / "run"
-    done = herdlm("run", SMOKE, "--out", folder)
+    done = herdlm("run", SMOKE, "--out", folder, seconds=1500)
     assert done.returncode == 0, done.stderr
     return folder
 

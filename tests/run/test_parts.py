@@ -26,7 +26,7 @@ SMALL = [
 ]
 
 
-def told(page: Path) -> str:
+def sections(page: Path) -> str:
     """A report's sections up to the times, which name stages, and the recipe."""
     return page.read_text(encoding="utf-8").split("</nav>")[1].split("Seconds per stage")[0]
 
@@ -61,7 +61,7 @@ def test_four_sections_run_to_a_report_and_a_model(tmp_path):
     done = herdlm("run", tmp_path / "four.toml", "--out", tmp_path / "run", *keys)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in (tmp_path / "run" / "models").iterdir()] == ["flagship"]
-    page = told(tmp_path / "run" / "report.html")
+    page = sections(tmp_path / "run" / "report.html")
     assert "Pre-training" in page
     for absent in ("Forecast against truth", "Pass rates", "FP8", "claims are shown"):
         assert absent not in page
@@ -145,7 +145,7 @@ def test_the_report_tells_of_the_parts_that_are_there(tmp_path, overrides, absen
     path.write_text(TOML, encoding="utf-8")
     context = MadeUpRun(tmp_path / "run", read_recipe(path, overrides)).build()
     counts = report_stage(context)
-    page = told(context.out / "report.html")
+    page = sections(context.out / "report.html")
     assert counts["checks"] == page.count('class="card"')
     for words in absent:
         assert words not in page, words

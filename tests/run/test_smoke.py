@@ -16,7 +16,7 @@ from herdlm.recipe import read_recipe
 from herdlm.run.pipeline import stages_of
 from tests.run.conftest import ROOT, SMOKE, herdlm, manifest
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 
 def test_every_stage_is_made(smoke_run):
@@ -31,8 +31,8 @@ def test_a_second_run_does_nothing_and_says_so(smoke_run):
     done = herdlm("run", SMOKE, "--out", smoke_run)
     assert done.returncode == 0
     assert "Nothing to do" in done.stdout
-    told = json.loads(herdlm("run", SMOKE, "--out", smoke_run, "--json").stdout)
-    assert told["made"] == []
+    result = json.loads(herdlm("run", SMOKE, "--out", smoke_run, "--json").stdout)
+    assert result["made"] == []
 
 
 @pytest.mark.parametrize(
@@ -158,9 +158,9 @@ def test_a_run_killed_in_its_first_seconds_leaves_no_worker_behind(tmp_path):
 def test_an_interrupt_is_told_and_nothing_half_done_is_kept(tmp_path):
     process = begin_curation(tmp_path / "run", "working/curate", stderr=subprocess.PIPE, text=True)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: to the run and its workers alike
-    _, told = process.communicate()
+    _, errors = process.communicate()
     assert process.returncode == 130
-    assert "Interrupted".lower() in told.lower()
+    assert "Interrupted".lower() in errors.lower()
     assert not (tmp_path / "run" / "stages" / "curate").exists()
 
 
@@ -188,7 +188,7 @@ def test_trace_leads_back_to_the_crawls_hash(smoke_run):
     import hashlib
 
     crawl = ROOT / "sample" / "starter.warc.gz"
-    told = json.loads(herdlm("trace", smoke_run / "models" / "flagship-fp8" / "model.safetensors", "--json").stdout)
+    lineage = json.loads(herdlm("trace", smoke_run / "models" / "flagship-fp8" / "model.safetensors", "--json").stdout)
     sources = []
 
     def walk(origin):
@@ -196,7 +196,7 @@ def test_trace_leads_back_to_the_crawls_hash(smoke_run):
         for below in origin["origins"]:
             walk(below)
 
-    walk(told)
+    walk(lineage)
     assert [s["content"] for s in sources] == [hashlib.sha256(crawl.read_bytes()).hexdigest()]
     assert herdlm("trace", smoke_run / "models" / "small").stdout.startswith("stages/small-bf16")
 

@@ -167,7 +167,7 @@ def test_the_paired_interval_covers_what_it_says():
 def test_what_cannot_be_probed_is_refused(data, tmp_path, tokenizer):
     with pytest.raises(InputError, match="share is 1.5"):
         probe(data, tmp_path / "out", new_share=1.5)
-    with pytest.raises(InputError, match="an anneal of 1 steps"):
+    with pytest.raises(InputError, match="annealing takes 2 steps or more, not 1"):
         probe(data, tmp_path / "out", steps=1)
     with pytest.raises(InputError, match="new is not a token shard|holds no index"):
         probe(data, tmp_path / "out", new=tmp_path / "new")

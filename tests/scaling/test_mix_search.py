@@ -239,7 +239,10 @@ def test_drawn_candidates_lie_around_the_recipes_mix(data):
         ("[candidates.default]\nmix = { prose = 1 }", "candidates.default is the recipe's own mix"),
         ("[draw]\ncount = 2\nfixed = ['web']", "draw.fixed names web"),
         ("[draw]\ncount = 2\nfixed = ['prose']", "draw has 1 free sources"),
-        ("[draw]\ncount = 2\n[weights]\nmaths = 1", "weights.maths is of no held-out set. The sets are prose, numbers"),
+        (
+            "[draw]\ncount = 2\n[weights]\nmaths = 1",
+            "weights.maths does not name a held-out set. The sets are prose, numbers",
+        ),
         ("[draw]\ncount = 2\nkount = 2", "unknown key draw.kount. Did you mean draw.count?"),
     ],
 )
@@ -252,7 +255,7 @@ def test_a_file_of_candidates_that_cannot_be_tried_is_refused(data, tmp_path, te
 def test_what_cannot_be_searched_is_refused(data, tmp_path, told):
     with pytest.raises(InputError, match="no model giant"):
         search(data, tmp_path / "out", models=("ladder-1", "giant"))
-    with pytest.raises(InputError, match="models of one size alone"):
+    with pytest.raises(InputError, match="models of a single size"):
         search(data, tmp_path / "out", models=("ladder-1",))
     with pytest.raises(InputError, match="ladder-2 is one of the models that forecast"):
         search(data, tmp_path / "out", confirm="ladder-2")

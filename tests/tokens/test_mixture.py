@@ -149,6 +149,16 @@ def test_a_mixture_gives_each_source_its_share_at_every_moment(tmp_path):
             assert abs(mixture._counts[rows, number] - rows * share) <= 1.0
 
 
+def test_epochs_are_counted_from_where_the_mixture_begins(tmp_path):
+    for name in ("a", "b"):
+        write_shard(tmp_path / name, make_documents([40, 50, 38]))  # 16 rows of 8
+    sources = [Source("a", tmp_path / "a", 0.75), Source("b", tmp_path / "b", 0.25)]
+    for read in ({}, {"a": 5, "b": 300}):
+        mixture = Mixture(sources, seq_len=8, seed=1, pad=PAD, read=read)
+        assert mixture.epochs(64) == {"a": 3.0, "b": 1.0}
+        assert mixture.epochs(0) == {"a": 0.0, "b": 0.0}
+
+
 def test_a_batch_does_not_depend_on_how_it_is_reached(tmp_path):
     for name in ("a", "b"):
         write_shard(tmp_path / name, make_documents([40, 50, 33]))

@@ -44,8 +44,10 @@ def drawn(purpose, id):
 
 def test_hashes_of_ids_decide_what_is_held_out_and_what_a_limit_cuts(corpus):
     path, rows = corpus
-    split = split_documents(path, **SPLIT)
-    assert split.validation == {id for id in rows if 100 * drawn("validation", id) < 10}
+    percent = 100.2 * sorted(drawn("validation", id) for id in rows)[40]  # a hair above that document's own
+    split = split_documents(path, **SPLIT | {"validation_percent": percent})
+    assert split.validation == {id for id in rows if 100 * drawn("validation", id) < percent}
+    assert len(split.validation) >= 41
     assert split.train == rows.keys() - split.validation
     assert not split.cut
     limit = 0.002  # of the 3.7 kB of German text

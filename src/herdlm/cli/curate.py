@@ -14,7 +14,7 @@ from herdlm.cli.output import say, say_json
 app = typer.Typer()
 
 
-@app.command(epilog=example('herdlm curate "crawl/*.warc.gz" --out corpus --set curate.workers=8'))
+@app.command(**example('herdlm curate "crawl/*.warc.gz" --out corpus --set curate.workers=8'))
 def curate(
     sources: Annotated[
         list[str],
@@ -71,7 +71,7 @@ def curate(
         say(f"See what was dropped, and why: {out / PAGE}, or herdlm inspect {out} --dropped")
 
 
-@app.command(epilog=example("herdlm inspect corpus --dropped --language de --limit 5"))
+@app.command(**example("herdlm inspect corpus --dropped --language de --limit 5"))
 def inspect(
     corpus: Annotated[Path, typer.Argument(help="A curated corpus, or a run.", show_default=False)],
     dropped: Annotated[bool, typer.Option("--dropped", help="Show documents that were dropped.")] = False,
@@ -93,7 +93,7 @@ def inspect(
             say(line)
 
 
-@app.command(epilog=example("herdlm index corpus --index seen --name january"))
+@app.command(**example("herdlm index corpus --index seen --name january"))
 def index(
     corpus: Annotated[Path, typer.Argument(help="A curated corpus.", show_default=False)],
     folder: Annotated[Path, typer.Option("--index", help="The index; a new one is created if missing.")],
@@ -115,7 +115,7 @@ def index(
 
 
 @app.command(
-    epilog=example(
+    **example(
         "herdlm label corpus --rubric quality --model judge --out labels.jsonl", "--address http://127.0.0.1:8000/v1"
     )
 )
@@ -149,7 +149,7 @@ def label(
         say(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()) + f". See {out}")
 
 
-@app.command(epilog=example("herdlm contamination corpus --benchmark gsm8k=gsm8k.jsonl --field question"))
+@app.command(**example("herdlm contamination corpus --benchmark gsm8k=gsm8k.jsonl --field question"))
 def contamination(
     corpus: Annotated[Path, typer.Argument(help="A curated corpus, or a Parquet or JSONL file.", show_default=False)],
     benchmark: Annotated[list[str], typer.Option(help="A benchmark in JSONL or Parquet: NAME=FILE. May be repeated.")],
@@ -183,7 +183,7 @@ LabelsOption = Annotated[
 CorpusOption = Annotated[Path | None, typer.Option(help="The corpus that the labels' ids refer to.")]
 
 
-@grade.command("train", epilog=example("herdlm grade train --labels labels.jsonl --corpus corpus --out grader"))
+@grade.command("train", **example("herdlm grade train --labels labels.jsonl --corpus corpus --out grader"))
 def grade_train(
     labels: LabelsOption,
     out: Annotated[Path, typer.Option(help="A new folder for the grader and its report.")],
@@ -197,7 +197,7 @@ def grade_train(
 
 
 @grade.command(
-    "train-domains", epilog=example("herdlm grade train-domains --labels labels.jsonl --corpus corpus --out domains")
+    "train-domains", **example("herdlm grade train-domains --labels labels.jsonl --corpus corpus --out kinds")
 )
 def grade_train_domains(
     labels: LabelsOption,

@@ -26,7 +26,7 @@ from herdlm.cli.output import remark, say, say_json
 app = typer.Typer()
 
 
-@app.command(epilog=example("herdlm chat runs/tiny --temperature 0.7"))
+@app.command(**example("herdlm chat runs/tiny --temperature 0.7"))
 def chat(
     model: Annotated[
         str | None,
@@ -48,7 +48,7 @@ def chat(
     talk(model, url=url, key=key, system=system, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
 
 
-@app.command(epilog=example('herdlm generate runs/tiny --chat --prompt "What is 3 + 4?"'))
+@app.command(**example('herdlm generate runs/tiny --chat --prompt "What is 3 + 4?"'))
 def generate(
     model: ModelArgument,
     prompt: Annotated[str | None, typer.Option(help="The text to continue; with --chat, the user's message.")] = None,

@@ -21,7 +21,7 @@ from herdlm.cli.output import say, say_json
 app = typer.Typer()
 
 
-@app.command("import-hf", epilog=example("herdlm import-hf downloads/Llama-3.2-1B --out models/llama-1b"))
+@app.command("import-hf", **example("herdlm import-hf downloads/Llama-3.2-1B --out models/llama-1b"))
 def import_hf(
     folder: Annotated[Path, typer.Argument(help="A folder of safetensors with the Llama architecture.")],
     out: Annotated[Path, typer.Option(help="A new folder for the model.")],
@@ -33,7 +33,7 @@ def import_hf(
     say(f"Model: {out}")
 
 
-@app.command("export-hf", epilog=example("herdlm export-hf runs/tiny --out export --dtype float32"))
+@app.command("export-hf", **example("herdlm export-hf runs/tiny --out export --dtype float32"))
 def export_hf(
     model: ModelArgument,
     out: Annotated[Path, typer.Option(help="A new folder for the exported model.")],
@@ -51,7 +51,7 @@ def export_hf(
     say(f"Hugging Face folder: {out}")
 
 
-@app.command(epilog=example("herdlm quantize runs/tiny --out models/tiny-fp8 --skip-first-layers 0"))
+@app.command(**example("herdlm quantize runs/tiny --out models/tiny-fp8 --skip-first-layers 0"))
 def quantize(
     model: ModelArgument,
     out: Annotated[Path, typer.Option(help="A new folder for the FP8 model.")],
@@ -105,7 +105,7 @@ def quantize(
         )
 
 
-@app.command(epilog=example("herdlm compare runs/tiny models/tiny-fp8 --out comparison"))
+@app.command(**example("herdlm compare runs/tiny models/tiny-fp8 --out comparison"))
 def compare(
     original: ModelArgument,
     changed: Annotated[Path, typer.Argument(help="A model made from it, such as its FP8 version.", show_default=False)],

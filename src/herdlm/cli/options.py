@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from textwrap import indent
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 RecipeArgument = Annotated[Path, typer.Argument(help="A recipe, such as recipes/tiny.toml.", show_default=False)]
 ModelArgument = Annotated[
@@ -31,6 +33,24 @@ HeldOutOption = Annotated[
 ]
 
 
-def example(*lines: str) -> str:
-    """The end of a command's help: one command, whose ``lines`` are short enough for a terminal."""
-    return "\n\n".join(("Example:", *(f"{line} \\" for line in lines[:-1]), lines[-1]))
+class ExampleCommand(TyperCommand):
+    """A command whose help ends with its epilog, an example, line by line as it is written.
+
+    typer would fold the lines, or put blank lines between them, by its version. Neither could be pasted into a shell.
+    """
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help, then the example."""
+        text, self.epilog = self.epilog, None
+        super().format_help(ctx, formatter)
+        self.epilog = text
+        shown = f" Example:\n\n{indent(text or '', '  ')}\n"
+        if formatter.buffer:
+            formatter.write(f"\n{shown}")
+        else:
+            typer.echo(shown)  # typer has printed the rest through rich
+
+
+def example(*lines: str) -> dict[str, Any]:
+    """The options of a command's decorator that end its help with an example: one command on several ``lines``."""
+    return {"cls": ExampleCommand, "epilog": " \\\n  ".join(lines)}

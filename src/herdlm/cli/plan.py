@@ -15,7 +15,7 @@ from herdlm.cli.output import say, say_json
 app = typer.Typer()
 
 
-@app.command(epilog=example("herdlm describe recipes/llama3.1-405b.toml --processes 16384"))
+@app.command(**example("herdlm describe recipes/llama3.1-405b.toml --processes 16384"))
 def describe(
     recipe: RecipeArgument,
     processes: Annotated[
@@ -38,7 +38,7 @@ def describe(
 
 
 @app.command(
-    epilog=example(
+    **example(
         "herdlm launch recipes/1b.toml --slurm --nodes 4 --out /data/1b",
         "--tokens /data/tokens --tokenizer /data/tokenizer > train.sbatch",
     )
@@ -97,7 +97,7 @@ def launch(
     sys.stdout.write(text)
 
 
-@app.command(epilog=example("herdlm fit recipes/1b.toml --gpus 1 --context 4096 --concurrency 64"))
+@app.command(**example("herdlm fit recipes/1b.toml --gpus 1 --context 4096 --concurrency 64"))
 def fit(
     models: Annotated[
         list[Path] | None, typer.Argument(help="Model folders, runs or recipes; by default the sizes of Llama 3.1.")

@@ -14,7 +14,7 @@ from herdlm.cli.output import say, say_json
 app = typer.Typer()
 
 
-@app.command(epilog=example("herdlm run recipes/tiny.toml --out runs/tiny --set pretrain.steps=400"))
+@app.command(**example("herdlm run recipes/tiny.toml --out runs/tiny --set pretrain.steps=400"))
 def run(
     recipe: RecipeArgument,
     out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/NAME.")] = None,
@@ -43,7 +43,7 @@ def run(
             say(f"Report: {root / 'report.html'}. Talk to the flagship: herdlm chat {root}")
 
 
-@app.command(epilog=example("herdlm stages runs/tiny"))
+@app.command(**example("herdlm stages runs/tiny"))
 def stages(run: Annotated[Path, typer.Argument(help="A run's folder.")], json_: JsonOption = False) -> None:
     """Show the state of each stage of a run: finished, started, out of date or to come."""
     from herdlm.run.status import status
@@ -57,7 +57,7 @@ def stages(run: Annotated[Path, typer.Argument(help="A run's folder.")], json_: 
             say(f"{row.state:12} {seconds}  {row.name}")
 
 
-@app.command(epilog=example("herdlm trace runs/tiny/models/flagship"))
+@app.command(**example("herdlm trace runs/tiny/models/flagship"))
 def trace(
     path: Annotated[Path, typer.Argument(help="An artefact of a run, such as RUN/models/flagship.")],
     json_: JsonOption = False,

@@ -20,7 +20,7 @@ from herdlm.cli.output import say, say_json
 app = typer.Typer()
 
 
-@app.command(epilog=example("herdlm serve runs/tiny --port 8000 --keys keys.json"))
+@app.command(**example("herdlm serve runs/tiny --port 8000 --keys keys.json"))
 def serve(
     models: Annotated[
         list[str], typer.Argument(help="Model folders or runs; NAME=FOLDER sets a name.", metavar="MODEL...")
@@ -90,7 +90,7 @@ app.add_typer(keys_app, name="keys")
 KeyFileOption = Annotated[Path, typer.Option("--file", help="The file of API keys.", show_default=False)]
 
 
-@keys_app.command("add", epilog=example("herdlm keys add alice --file keys.json --requests-per-minute 60"))
+@keys_app.command("add", **example("herdlm keys add alice --file keys.json --requests-per-minute 60"))
 def keys_add(
     name: Annotated[str, typer.Argument(help="The key's name, which the access log shows.")],
     file: KeyFileOption,
@@ -110,7 +110,7 @@ def keys_add(
     )
 
 
-@keys_app.command("list", epilog=example("herdlm keys list --file keys.json"))
+@keys_app.command("list", **example("herdlm keys list --file keys.json"))
 def keys_list(file: KeyFileOption, json_: JsonOption = False) -> None:
     """List the names and limits of all keys."""
     from herdlm.serve.access.keys import KeyFile
@@ -126,7 +126,7 @@ def keys_list(file: KeyFileOption, json_: JsonOption = False) -> None:
         say(f"{key['name']}: {limits or 'no limits'}")
 
 
-@keys_app.command("revoke", epilog=example("herdlm keys revoke alice --file keys.json"))
+@keys_app.command("revoke", **example("herdlm keys revoke alice --file keys.json"))
 def keys_revoke(name: Annotated[str, typer.Argument(help="The key's name.")], file: KeyFileOption) -> None:
     """Revoke an API key; a running server refuses it from the next request on."""
     from herdlm.serve.access.keys import KeyFile

@@ -16,7 +16,7 @@ app = typer.Typer()
 
 
 @app.command(
-    epilog=example(
+    **example(
         "herdlm train recipes/tiny.toml --model small --out models/small",
         "--tokens runs/tiny/stages/tokens --tokenizer runs/tiny/stages/tokenizer",
     )
@@ -57,7 +57,7 @@ def train(
 
 @app.command(
     "anneal-probe",
-    epilog=example(
+    **example(
         "herdlm anneal-probe recipes/tiny.toml --new shards/math --out probe",
         "--tokens runs/tiny/stages/tokens --tokenizer runs/tiny/stages/tokenizer",
     ),
@@ -119,7 +119,7 @@ app.add_typer(mix, name="mix")
 
 @mix.command(
     "search",
-    epilog=example(
+    **example(
         "herdlm mix search recipes/tiny.toml --candidates mixes.toml --out search",
         "--tokens runs/tiny/stages/tokens --tokenizer runs/tiny/stages/tokenizer",
     ),

@@ -18,7 +18,7 @@ from herdlm.curate.steps.language import LanguageConfig
 from herdlm.curate.steps.near_duplicates.minhash import NearDuplicatesConfig
 from herdlm.curate.steps.outliers import OutliersConfig
 from herdlm.curate.steps.own import NAME, OwnStepConfig, PageStepName, identify
-from herdlm.curate.steps.pii import PiiConfig
+from herdlm.curate.steps.pii.step import PiiConfig
 from herdlm.curate.steps.quality.cutoffs import QualityConfig
 from herdlm.curate.steps.repeated_lines import RepeatedLinesConfig
 from herdlm.curate.steps.repetitive_lines import RepetitiveLinesConfig

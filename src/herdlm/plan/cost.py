@@ -16,7 +16,7 @@ from herdlm.pretrain.mix import MixPlan, plan_mix, source_tokens
 
 FP32 = 4
 MOMENTS = 2  # that AdamW keeps of each weight
-PRODUCTS = {"float32": "FP32", "bfloat16": "BF16", "fp8": "FP8 in the matrices of the layers, BF16 elsewhere"}
+PRECISIONS = {"float32": "FP32", "bfloat16": "BF16", "fp8": "FP8 in the matrices of the layers, BF16 elsewhere"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,8 @@ class ModelDescription(TypedDict):
     shape: dict[str, int]
     parameters: int
     body_parameters: int
-    peak_lr: float
     precision: str
+    peak_lr: float
     steps: int
     tokens: int
     tokens_per_parameter: float
@@ -201,8 +201,8 @@ def _model(herd: HerdJob, name: str, phases: list[Phase], processes: int | None)
         "shape": config.model_dump(include={"dim", "layers", "heads", "kv_heads", "ffn_dim", "vocab_size"}),
         "parameters": config.parameters,
         "body_parameters": config.body_parameters,
-        "peak_lr": job.pretrain.train.peak_lr,
         "precision": job.pretrain.train.precision,
+        "peak_lr": job.pretrain.train.peak_lr,
         "steps": phases[-1].end_step,
         "tokens": tokens,
         "tokens_per_parameter": round(tokens / config.parameters, 2),
@@ -255,7 +255,7 @@ def lines(description: HerdDescription) -> list[str]:
                 f"rows of {int(seq_len):,}"
             )
         out.append(f"  FLOPs in all    {model['flops']['causal']:.3e} causal, {model['flops']['full']:.3e} full")
-        out.append(f"  precision       {PRODUCTS[model['precision']]}")
+        out.append(f"  precision       {PRECISIONS[model['precision']]}")
         out.append(f"  layout          {layout['processes']:,} processes: {sizes}")
         for where, key in (("in all", "total"), ("per rank", "per_rank")):
             each_part = state[key]

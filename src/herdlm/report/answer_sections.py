@@ -13,12 +13,12 @@ VERDICTS = {"shown": "✓ shown", "not shown": "○ not shown", "contrary": "✗
 
 
 def verdict_badge(check: Check) -> Html:
-    """A check's verdict as sign and word; its colour says nothing more."""
+    """A check's verdict as a sign and a word; its color adds nothing."""
     return tag("span", VERDICTS[check.verdict], class_=f"verdict {check.verdict.replace(' ', '-')}")
 
 
 def checks_table(caption: str, checks: Sequence[Check]) -> Html:
-    """Claims with what was measured in words, verdict, figure and interval; two columns, to fit a narrow window."""
+    """Claims with measurements, verdict, figure and interval, in two columns to fit a narrow window."""
     return table(
         caption,
         ("Claim, and what was measured", "Verdict, figure and 95% interval"),
@@ -38,7 +38,7 @@ def checks_table(caption: str, checks: Sequence[Check]) -> Html:
 
 
 def pass_rate_section(data: ReportData, start_stage: str) -> list[Html]:
-    """Round by round, then every examined model, then task by task."""
+    """Pass rates by round, by model and by task."""
     asked = data.examinations[0].asked
     start, end = data.examination(start_stage), data.examination(f"round-{len(data.rounds)}-dpo")
     control = data.examination(data.control) if data.control else None
@@ -58,7 +58,7 @@ def pass_rate_section(data: ReportData, start_stage: str) -> list[Html]:
         _rounds_table(data),
         _models_table(data.examinations, control),
         tag("h3", "Step by step"),
-        tag("p", "Paired differences on the same questions. A step whose interval holds 0 is not shown to do good."),
+        tag("p", "Paired differences on the same questions. A step whose interval contains 0 is not shown to help."),
         checks_table("What each step did", data.further_checks),
         *(_ablation(data.ablation) if data.ablation else []),
         tag("h3", "Task by task"),
@@ -125,7 +125,7 @@ def _reward_row(difference: Interval | None) -> list[tuple[str, str, str]]:
 def dialogs_section(dialogs: Iterable[Dialog]) -> list[Html]:
     """The same questions answered by several models, side by side."""
     return [
-        tag("p", "The first held-out question of every task, picked without a look at the answers."),
+        tag("p", "The first held-out question of every task, chosen before any answer was seen."),
         *(_dialog(dialog) for dialog in dialogs),
     ]
 
@@ -174,14 +174,14 @@ def _rounds_chart(data: ReportData, start: Examination, control: Examination | N
         against = f" Control: {format.rate(band)}."
         rules = [charts.Rule("y", 100 * band.value, "control", (100 * band.low, 100 * band.high))]
     ticks = [(0.0, "demos"), *((float(r.number), str(r.number)) for r in data.rounds)]
-    told = "; ".join(f"round {r.number}: {format.rate(i)}" for r, (_, i) in zip(data.rounds, dpo, strict=True))
+    rounds = "; ".join(f"round {r.number}: {format.rate(i)}" for r, (_, i) in zip(data.rounds, dpo, strict=True))
     return charts.chart(
         [
             series("after SFT", sft, 2, "open", False),
             series("after DPO, the round's result", [(0.0, start.pass_rate), *dpo], 1, "filled", True),
         ],
         title=title,
-        alt=f"Pass rate per round. Demonstrations: {format.rate(start.pass_rate)}; {told}.{against}",
+        alt=f"Pass rate per round. Demonstrations: {format.rate(start.pass_rate)}; {rounds}.{against}",
         x="round",
         y="% of held-out questions right",
         x_scale=Scale(-0.35, len(data.rounds) + 0.35),
@@ -242,14 +242,14 @@ def _models_table(examinations: Sequence[Examination], control: Examination | No
 
 
 def _ablation(drifts: Sequence[Drift]) -> list[Html]:
-    series, told = [], []
+    series, changes = [], []
     for look, drift in enumerate(drifts, 1):
         for name, curve, number in (("chosen", drift.chosen, look), ("rejected", drift.rejected, look + 2)):
             points = list(zip(curve.steps, curve.values, strict=True))
             series.append(charts.Series(f"{name}, {drift.label}", points, number))
         chosen, rejected = format.signed(drift.chosen_late, 2), format.signed(drift.rejected_late, 2)
-        told.append(f"{drift.label} {chosen} for chosen and {rejected} for rejected answers")
-    text = "; ".join(told)
+        changes.append(f"{drift.label} {chosen} for chosen and {rejected} for rejected answers")
+    text = "; ".join(changes)
     return [
         tag("h3", "DPO at a high rate, with and without NLL"),
         tag(
@@ -259,7 +259,7 @@ def _ablation(drifts: Sequence[Drift]) -> list[Html]:
         ),
         charts.chart(
             series,
-            title="Log-probability of answers against where DPO started, averaged over short stretches",
+            title="Log-probability of answers against where DPO started, averaged over groups of steps",
             alt=f"Change of log-probability over the steps of DPO. Mean over the last quarter: {text}.",
             x="step",
             y="nats per answer",

@@ -69,7 +69,7 @@ def _claims_section(data: ReportData) -> list[Html]:
     return [
         tag(
             "p",
-            "A claim is shown when its whole 95% interval lies where the claim puts it; else it is not shown. "
+            "A claim is shown only if its whole 95% interval is on the claimed side. "
             "Differences are paired: both models answered the same held-out questions. Upright lines mark 0.",
         ),
         tag("ul", [tag("li", _card(check, scale), class_="card") for check in data.checks], class_="cards"),

@@ -1,4 +1,4 @@
-"""What a person sees while stages run: a bar per stage on a terminal, otherwise a line now and then."""
+"""Shows progress while stages run: a bar per stage on a terminal, otherwise a line from time to time."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ class Display:
         self.bars.stop()
 
     def count(self, stages: int) -> None:
-        """That many stages need no work."""
+        """Count ``stages`` that need no work as done."""
         self.done += stages
 
     def started(self, stage: str) -> None:
-        """A stage begins."""
+        """Record that a stage has begun."""
         self.begun[stage] = time.monotonic()
 
     def finished(self, stage: str) -> None:
-        """A stage is done: one line that stays."""
+        """Record that a stage is done, and print a line that stays."""
         self.done += 1
         if not self.quiet:
             seconds = time.monotonic() - self.begun[stage]

@@ -1,7 +1,7 @@
-"""The stages of a recipe, in order: what each needs, which part of the recipe it depends on, and what it makes.
+"""Lists the stages of a recipe in order: the inputs of each, the part of the recipe it depends on, and its function.
 
-Curation, tokenizer, tokens and the flagship's pre-training are always there. The ladder with its forecast, the small
-model, post-training, FP8 and the experiments are parts that a recipe has if it has their section or key.
+Every recipe has curation, tokenizer, tokens and the flagship's pre-training. The ladder with its forecast, the small
+model, post-training, FP8 and the experiments are optional: a recipe has them if it has their section or key.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ DATA, PRETRAIN, ALIGN, MODELS, REPORT = (
 )
 SFT, DPO, SAMPLES, SELECT = (f"{ALIGN}:{name}_stage" for name in ("sft", "dpo", "samples", "select"))
 
-SELECTION_KEYS = ("keep_per_task", "keep_share_unverified")  # of rejection sampling: read after the samples are drawn
+SELECTION_KEYS = ("keep_per_task", "keep_share_unverified")  # of rejection sampling; used only after sampling
 
 
 def stages_of(recipe: Recipe) -> list[Stage]:
-    """All stages of a recipe; a stage comes after those it needs."""
+    """All stages of a recipe, each after those it needs."""
     stages = [
         *_data(recipe),
         *_pretraining(recipe),
         *_post_training(recipe),
         *_experiments(recipe),
-        *_lesson(recipe),
+        *_teaching(recipe),
         *_results(recipe),
     ]
     stages += [_examination(recipe, name) for name in examined(recipe)]
@@ -38,7 +38,7 @@ def stages_of(recipe: Recipe) -> list[Stage]:
 
 
 def finished_flagship(recipe: Recipe) -> str:
-    """The stage that makes the finished flagship: the last round, or pre-training in a recipe without rounds."""
+    """The stage that makes the finished flagship: the last round's DPO, or pre-training without [align]."""
     return f"round-{recipe.align.rounds}-dpo" if recipe.align else f"pretrain-{recipe.herd.flagship}"
 
 
@@ -48,7 +48,7 @@ def finished_small(recipe: Recipe) -> str:
 
 
 def result_models(recipe: Recipe) -> dict[str, str]:
-    """The models a run is for, by the name a user calls them, and the stages that make them."""
+    """The resulting models of a run: the name of each under ``models/``, and the stage that makes it."""
     flagship, small = recipe.herd.flagship, recipe.herd.small
     models = {flagship: "flagship-bf16"}
     if recipe.quantize:
@@ -59,7 +59,7 @@ def result_models(recipe: Recipe) -> dict[str, str]:
 
 
 def examined(recipe: Recipe) -> dict[str, str]:
-    """Stages whose model answers the held-out questions, each with its label in the report; none without [align]."""
+    """The stages with a model to examine on the held-out questions, and its label in the report. Needs [align]."""
     align, experiments, small = recipe.align, recipe.experiments, recipe.herd.small
     if align is None:
         return {}
@@ -100,7 +100,7 @@ def _tuning(name: str, section: SftConfig | PairsConfig, key: str) -> dict[str, 
 
 
 def _without(section: Any, *keys: str) -> Any:
-    """A section without the keys that change how its work is done, but not what comes of it."""
+    """A section without keys that affect how its work is done but not the result."""
     return {key: value for key, value in _dump(section).items() if key not in keys}
 
 
@@ -194,7 +194,7 @@ def _pretraining(recipe: Recipe) -> list[Stage]:
                 },
             )
         )
-    # The forecast is written down before the flagship trains; that is an order, not an input.
+    # The forecast is recorded before the flagship trains, but the flagship does not read it.
     stages.append(pretrain(herd.flagship, after=("forecast",) if herd.ladder else ()))
     if herd.small and herd.small not in herd.ladder:
         stages.append(pretrain(herd.small))
@@ -202,7 +202,7 @@ def _pretraining(recipe: Recipe) -> list[Stage]:
 
 
 def _in_order(stages: list[Stage]) -> list[Stage]:
-    """The same stages, a teacher before its students."""
+    """The same stages with each teacher before its students."""
     by_name, placed = {stage.name: stage for stage in stages}, dict[str, Stage]()
 
     def place(stage: Stage) -> None:
@@ -217,7 +217,7 @@ def _in_order(stages: list[Stage]) -> list[Stage]:
 
 
 def _post_training(recipe: Recipe) -> list[Stage]:
-    """Demonstrations, then rounds; each round starts from the pre-trained model with what the round before wrote."""
+    """Demonstrations, then rounds. Each starts from the pre-trained model, with data that the previous round wrote."""
     align, base = recipe.align, f"pretrain-{recipe.herd.flagship}"
     if align is None:
         return []
@@ -239,7 +239,7 @@ def _post_training(recipe: Recipe) -> list[Stage]:
 
 
 def _round(align: AlignConfig, r: int, base: str, current: str) -> list[Stage]:
-    """Round ``r``, whose data the model of stage ``current`` writes."""
+    """The stages of round ``r``. The model of stage ``current`` writes its data."""
     remembered = range(max(1, r - align.remember_rounds + 1), r + 1)
     preferences = {f"preferences-{k}": f"round-{k}-preferences" for k in remembered}
     all_preferences = {f"preferences-{k}": f"round-{k}-preferences" for k in range(1, r + 1)}
@@ -295,7 +295,7 @@ def _round(align: AlignConfig, r: int, base: str, current: str) -> list[Stage]:
 
 
 def _experiments(recipe: Recipe) -> list[Stage]:
-    """Controls of the rounds: as many steps without them, and DPO without its likelihood term."""
+    """The control of the rounds, trained for as many steps, and DPO with and without its likelihood term."""
     align, experiments = recipe.align, recipe.experiments
     stages: list[Stage] = []
     if align is None:
@@ -334,8 +334,8 @@ def _experiments(recipe: Recipe) -> list[Stage]:
     return stages
 
 
-def _lesson(recipe: Recipe) -> list[Stage]:
-    """The flagship's filtered answers teach the small model; its control has as many steps on demonstrations."""
+def _teaching(recipe: Recipe) -> list[Stage]:
+    """Fine-tunes the small model on the flagship's best answers; its control takes as many steps on demonstrations."""
     align, base = recipe.align, f"pretrain-{recipe.herd.small}"
     if align is None or align.teach is None:
         return []
@@ -381,7 +381,7 @@ def _lesson(recipe: Recipe) -> list[Stage]:
 
 
 def _results(recipe: Recipe) -> list[Stage]:
-    """The models to hand over: in BF16, and the flagship in FP8, compared with what it was made from."""
+    """Exports the resulting models in BF16, and the flagship in FP8 with a comparison of the two."""
     stages = []
     if recipe.herd.small:
         stages.append(Stage("small-bf16", "model", f"{MODELS}:export_stage", inputs={"model": finished_small(recipe)}))
@@ -423,7 +423,7 @@ def _examination(recipe: Recipe, model: str) -> Stage:
 
 
 def _report(recipe: Recipe, stages: list[Stage]) -> Stage:
-    """The page at the end reads the manifests of everything before it."""
+    """The report, which reads the artefacts of all other stages."""
     return Stage(
         "report",
         "report",

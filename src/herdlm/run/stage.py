@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a stage's function gets: its part of the recipe, its inputs as folders, and where to write.
+    """The arguments of a stage's function.
 
     Args:
-        out: empty; becomes the stage's artefact when the function returns.
-        work: kept when a run is cut off and the same stage is started again; for checkpoints.
+        inputs: role -> folder of the input.
+        out: empty folder; its files become the stage's artefact when the function returns.
+        work: folder for checkpoints; it survives an interruption and is there when the same stage starts again.
     """
 
     stage: Stage
@@ -33,13 +34,13 @@ class Context:
 
     @property
     def device(self) -> str:
-        """Where this stage computes: "cpu" or "cuda"."""
+        """The device that this stage computes on: "cpu" or "cuda"."""
         from herdlm.generate.load import pick_device
 
         return pick_device(self.recipe.compute.device).type
 
     def seed(self, *names: str | int) -> int:
-        """A seed of this stage's own, from the recipe's."""
+        """A seed for this stage and ``names``, derived from the recipe's."""
         return derive_seed(self.recipe.seed, *self.stage.seed_names, *names)
 
 
@@ -47,7 +48,7 @@ Work = Callable[[Context], dict[str, Any]]
 
 
 def load_work(name: str) -> Work:
-    """The function behind ``module:function``; stages name theirs so that planning a run loads none of them."""
+    """Import the function that ``module:function`` names. Stages name it so that planning imports none of them."""
     module, _, function = name.partition(":")
     work: Work = getattr(importlib.import_module(module), function)
     return work
@@ -58,17 +59,17 @@ class Stage:
     """One step of a run.
 
     Args:
-        name: of its folder under ``stages/``.
-        kind: of artefact it makes.
-        work: "module:function" that does it and returns counts for the manifest.
-        inputs: role -> name of the stage that makes it. Their content decides, not their age.
-        settings: the part of the recipe it depends on, and nothing else of it.
-        files: the paths outside the run it reads.
-        aids: files and folders outside the run that say how, such as a trained grader.
-        after: stages that must be finished before, without being an input.
-        options: fixed arguments of ``work`` that tell stages of one kind apart.
-        version: raised when the code of ``work`` changes what it makes.
-        seed_names: the random stream it draws from; its name unless stages are to draw alike.
+        name: name of the stage and of its folder under ``stages/``.
+        kind: kind of the artefact.
+        work: "module:function" of the function that makes the artefact and returns counts for the manifest.
+        inputs: role -> name of the stage that makes the input. A stage is out of date if their content changes.
+        settings: the part of the recipe that the artefact depends on.
+        files: source paths outside the run.
+        aids: files and folders outside the run that affect how sources are processed, such as a trained grader.
+        after: stages that must finish before this one but are not inputs.
+        options: fixed arguments of ``work``, which distinguish stages with the same function.
+        version: increased when ``work`` changes in a way that changes the artefact.
+        seed_names: names to derive the seed from; by default the stage's name. Stages that share them share a seed.
     """
 
     name: str
@@ -92,7 +93,7 @@ class Stage:
         return {*self.inputs.values(), *self.after}
 
     def fingerprint(self, seed: int, contents: dict[str, str]) -> str:
-        """What would be made: equal fingerprints make equal artefacts. ``contents`` are the inputs' hashes by role."""
+        """Hash of everything the artefact depends on. ``contents`` maps each input's role to its content hash."""
         return hash_json(
             {
                 "kind": self.kind,
@@ -107,7 +108,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Where a run keeps things."""
+    """The layout of a run's folder."""
 
     root: Path
 
@@ -116,26 +117,26 @@ class RunFolder:
         return self.root / "stages" / name
 
     def working(self, name: str) -> Path:
-        """Where a stage works until it is finished."""
+        """The folder that an unfinished stage works in."""
         return self.root / "working" / name
 
     @property
     def models(self) -> Path:
-        """Links to the models that are the run's result."""
+        """The folder of links to the resulting models."""
         return self.root / "models"
 
     @property
     def recipe(self) -> Path:
-        """The recipe as it was run, every key resolved."""
+        """The recipe that was last run, with every key resolved."""
         return self.root / "recipe.json"
 
     @property
     def report(self) -> Path:
-        """The page that tells what happened."""
+        """The report, an HTML page."""
         return self.root / "report.html"
 
     def manifest(self, name: str) -> Manifest | None:
-        """The manifest of a stage, None while it is not finished."""
+        """The manifest of a stage; None if it is not finished."""
         return read_manifest(self.stage(name))
 
     def finished(self) -> dict[str, Manifest]:

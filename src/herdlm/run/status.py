@@ -1,4 +1,4 @@
-"""What a run's folder holds, stage by stage, without running anything."""
+"""Reports the state of each stage in a run's folder, without running anything."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from herdlm.run.stage import RunFolder
 
 @dataclass(frozen=True, slots=True)
 class StageStatus:
-    """A stage's state: "finished", "out of date" (an input was made anew), "started" or "to come"."""
+    """A stage's state: "finished", "out of date" (an input or setting has changed), "started" or "to come"."""
 
     name: str
     state: str
@@ -24,26 +24,26 @@ def status(root: Path) -> list[StageStatus]:
     """The stages of the recipe that was last run in ``root``.
 
     Raises:
-        InputError: the folder holds no run.
-        DamagedError: its recipe cannot be read.
+        InputError: the folder contains no run.
+        DamagedError: the run's recipe cannot be read.
     """
     folder = RunFolder(root)
     if not folder.recipe.is_file():
-        raise InputError(f"{root} holds no run: there is no {folder.recipe.name}", "Give the --out of a herdlm run")
+        raise InputError(f"{root} contains no run: there is no {folder.recipe.name}", "Give the --out of a herdlm run")
     try:
         recipe = Recipe.model_validate_json(folder.recipe.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DamagedError(f"{folder.recipe} cannot be read: {error}", "Run the recipe again") from error
-    found = folder.finished()
+    finished = folder.finished()
     rows, current = [], set[str]()
     for stage in stages_of(recipe):
-        manifest = found.get(stage.name)
+        manifest = finished.get(stage.name)
         if manifest is None:
             state = "started" if folder.working(stage.name).exists() else "to come"
         else:
             contents = {
-                entry: found[name].content if (name := stage.inputs.get(entry)) in current and name else old.content
-                for entry, old in manifest.inputs.items()
+                role: finished[name].content if (name := stage.inputs.get(role)) in current and name else old.content
+                for role, old in manifest.inputs.items()
             }
             inputs_current = all(name in current for name in stage.inputs.values())
             sources = {f"source-{number}": path for number, path in enumerate(stage.files, 1)}

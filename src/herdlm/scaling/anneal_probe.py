@@ -54,19 +54,19 @@ def anneal_probe(
     steps: int | None = None,
     new_share: float = NEW_SHARE,
 ) -> dict[str, Any]:
-    """Measure what the shard ``new`` does for the job's model; returns what is in ``out/probe.json``.
+    """Measure what the shard ``new`` is worth to the job's model; returns the content of ``out/probe.json``.
 
     Under torchrun, models are trained and measured in the recipe's layout, and the first process returns the result.
 
     Args:
-        tokens: the recipe's token shards, ``web-validation`` among them, on which the arms are always compared.
-        held_out: further shards to compare on, by name; text like the new set's that is not in it belongs here.
-        half_trained: a model folder to start from; where not given, the first half of the recipe's run is trained.
-        steps: of the annealing; where not given, the recipe's ``anneal_steps``.
-        new_share: of the rows, for the new set.
+        tokens: the recipe's token shards, including ``web-validation``, on which the arms are always compared.
+        held_out: further shards to compare on, by name, such as held-out text of the new set's kind.
+        half_trained: a model folder to start from; by default the first half of the recipe's run is trained.
+        steps: of the annealing; by default the recipe's ``anneal_steps``.
+        new_share: the share of rows from the new set.
 
     Raises:
-        InputError: model, shards or steps are not usable, or a shard was made with another tokenizer.
+        InputError: the model or the steps cannot be used, or a shard was made with another tokenizer.
     """
     with process_group(pick_device(job.device).type):
         training, words = _training(job), Tokenizer.load(tokenizer)
@@ -76,7 +76,10 @@ def anneal_probe(
         from_first(lambda: _check(job.pretrain, steps, half, new_share, out, trains_half=half_trained is None))
         for folder in (new, *sets.values()):
             if Shard(folder).index.tokenizer != words.content():
-                raise InputError(f"{folder} was made with another tokenizer than {tokenizer}", "Make its tokens anew")
+                raise InputError(
+                    f"{folder} was made with another tokenizer than {tokenizer}",
+                    "Tokenize its text again with that one",
+                )
         work = out.with_name(f".{out.name}.working")
         made = work / "out"
         if is_first():
@@ -99,7 +102,7 @@ def anneal_probe(
             whole = load_folder(half_trained, pick_device(job.device))
             if whole.config.vocab_size < words.vocab_size:
                 raise InputError(
-                    f"{half_trained} knows fewer tokens than {tokenizer}", "Give the model's own tokenizer"
+                    f"{half_trained} has a smaller vocabulary than {tokenizer}", "Give the model's own tokenizer"
                 )
             model = job.lay_out(whole, {mixture.seq_len})
             rows = PretrainBatches([(mixture, steps)], rows_per_step=rows_per_step, rows_per_micro_batch=batches.micro)
@@ -109,7 +112,7 @@ def anneal_probe(
                 which: row_losses(model, folder, seq_len=mixture.seq_len, pad=pad) for which, folder in sets.items()
             }
             new_epochs = mixture.epochs(steps * rows_per_step).get(NEW)
-        told = {
+        result = {
             "model": job.name,
             "half_step": half,
             "steps": steps,
@@ -120,20 +123,20 @@ def anneal_probe(
             "held_out": {which: _compared(losses["default"][which], losses["new"][which]) for which in sets},
         }
         if is_first():
-            write_text_durably(made / "probe.json", json.dumps(told, indent=2) + "\n")
+            write_text_durably(made / "probe.json", json.dumps(result, indent=2) + "\n")
             made.rename(out)
             shutil.rmtree(work)
         meet()
-        return told if is_first() else {}
+        return result if is_first() else {}
 
 
-def lines(told: dict[str, Any]) -> list[str]:
+def lines(result: dict[str, Any]) -> list[str]:
     """The result as text for the terminal."""
     out = [
-        f"{told['model']}, half-trained ({told['half_step']:,} steps), annealed over {told['tokens']:,} tokens: "
-        f"nats per token with {told['new_share']:.0%} of the new set and without"
+        f"{result['model']}, half-trained ({result['half_step']:,} steps), annealed over {result['tokens']:,} tokens: "
+        f"nats per token with {result['new_share']:.0%} of the new set and without"
     ]
-    for which, found in told["held_out"].items():
+    for which, found in result["held_out"].items():
         out.append(
             f"  {which:20} {found['default']:.4f} -> {found['new']:.4f}, {found['difference']:+.4f} "
             f"[{found['low']:+.4f}, {found['high']:+.4f}] over {found['rows']:,} rows: {found['verdict']}"
@@ -144,7 +147,7 @@ def lines(told: dict[str, Any]) -> list[str]:
 def _training(job: PretrainJob) -> TrainConfig:
     if job.distill is not None:
         raise InputError(
-            f"herd.models.{job.name}.distill: a probe trains without a teacher", "Probe a model without one"
+            f"herd.models.{job.name}.distill: a probe trains without a teacher", "Probe a model that has no distill key"
         )
     return job.pretrain.train
 
@@ -155,17 +158,19 @@ def _check(pretrain: PretrainConfig, steps: int, half: int, new_share: float, ou
     if not 0 < new_share < 1:
         raise InputError(f"the new set's share is {new_share}", "Give a number between 0 and 1, such as 0.3")
     if steps < 2:
-        raise InputError(f"an anneal of {steps} steps", "Say --steps, or set pretrain.train.anneal_steps")
+        raise InputError(
+            f"annealing takes 2 steps or more, not {steps}", "Give --steps, or set pretrain.train.anneal_steps"
+        )
     if half < 1:
-        raise InputError(f"pretrain.steps {pretrain.steps} have no half", "Train for longer")
+        raise InputError(f"pretrain.steps = {pretrain.steps} cannot be halved", "Set pretrain.steps to 2 or more")
     if trains_half and any(s.kind == "long-context" and s.first_step < half for s in timeline(pretrain)):
         raise InputError(
-            f"the middle of the run, step {half:,}, is in its long-context stages", "Give a model with --half-trained"
+            f"the middle of the run, step {half:,}, is in a long-context stage", "Give a model with --half-trained"
         )
 
 
 def _train_half(job: PretrainJob, batches: FirstSteps, *, seed: int, work: Path, tokenizer: Path) -> Path:
-    """The recipe's own run as far as its middle, or what an earlier try left of it."""
+    """Train the first half of the recipe's run, or resume it; returns the model's folder."""
     folder = work / "half-trained"
     if from_first(folder.exists):
         return folder

@@ -62,9 +62,9 @@ class Candidate:
     """A mix to try.
 
     Args:
-        asked: its shares of the main part.
-        plan: of the whole run, with the caps on epochs applied to it.
-        pretrain: the run in small that tries what the caps leave.
+        asked: the shares asked for in the main part.
+        plan: of the whole run, after the caps on epochs.
+        pretrain: the scaled-down run of the planned mix.
     """
 
     name: str
@@ -85,15 +85,15 @@ def read_candidates(path: Path) -> CandidatesConfig:
 def make_candidates(
     herd: HerdJob, config: CandidatesConfig, tokens: Path, *, steps: int | None, source: str
 ) -> list[Candidate]:
-    """The recipe's own mix, those of the file, and those drawn, in this order.
+    """The recipe's own mix, the mixes of the file, and those drawn, in this order.
 
     Args:
         tokens: the folder of token shards.
-        steps: of the run in small; the recipe's, without its long-context stages, where not given.
+        steps: of the scaled-down run; by default the recipe's without its long-context stages.
         source: the file's name, for errors.
 
     Raises:
-        InputError: a candidate names no source, or cannot be read within the caps on epochs.
+        InputError: a candidate names an unknown source, or exceeds the caps on epochs.
     """
     shares = {part.source: part.share for part in herd.pretrain.mix}
     asked: dict[str, CandidateConfig] = {DEFAULT: CandidateConfig(mix=shares), **config.candidates}
@@ -118,7 +118,7 @@ def _draw(herd: HerdJob, config: DrawConfig, source: str) -> dict[str, Candidate
         )
     free = [name for name in shares if name not in config.fixed]
     if len(free) < 2:
-        raise InputError(f"{source}: draw has {len(free)} free sources", "Leave two or more out of draw.fixed")
+        raise InputError(f"{source}: draw has {len(free)} free sources", "Leave two or more sources out of draw.fixed")
     room = sum(shares[name] for name in free)
     rng = stream(herd.seed, "mix search", "draw")
     drawn = {}
@@ -158,12 +158,12 @@ def _with_candidate(herd: HerdJob, candidate: CandidateConfig, where: str) -> Pr
 
 
 def in_small(plan: MixPlan, steps: int | None, where: str) -> PretrainConfig:
-    """The mixes as planned in a run of ``steps`` whose parts have the proportions of the whole.
+    """The planned mixes in a run of ``steps`` whose parts keep their proportions.
 
     Long-context stages are omitted: they change the length of rows, not the mix.
 
     Raises:
-        InputError: so few steps do not hold the run's parts.
+        InputError: ``steps`` is too small for the run's parts.
     """
     config = plan.config
     whole = config.steps - sum(s.steps for s in timeline(config) if s.kind == "long-context")

@@ -40,19 +40,19 @@ def mix_search(
     held_out: Mapping[str, Path] | None = None,
     runs: Path | None = None,
 ) -> dict[str, Any]:
-    """Search the mix that gives the flagship the lowest loss; returns what is in ``out/search.json``.
+    """Search for the mix that gives the flagship the lowest loss; returns the content of ``out/search.json``.
 
     Args:
-        models: of the recipe, trained on each candidate; the ladder where not given.
-        steps: of each training; the recipe's where not given. Forecasts are for the flagship after as many tokens.
+        models: names of the models to train on each candidate; by default the ladder.
+        steps: of each training; by default the recipe's. Forecasts are for the flagship after as many tokens.
         seeds: trainings of each model on each candidate, whose losses are averaged.
-        confirm: a larger model, on which the winner and the default mix are trained to see whether the ranking holds.
-        held_out: shards to measure on, by domain, beside the validation text of each of the recipe's sources.
-        runs: where the trained models are kept; ``out``-models where not given. Searches with the same folder share
-            what they have in common, and one that was cut off goes on from there.
+        confirm: a larger model, trained on the best mix and on the default to check the ranking.
+        held_out: shards to measure on, by domain, besides the validation text of each source of the recipe.
+        runs: a folder that keeps the trained models; by default ``out``-models. Searches with the same folder share
+            models, and an interrupted one resumes from there.
 
     Raises:
-        InputError: models, candidates or shards are not usable; names what and where.
+        InputError: models, candidates or shards cannot be used.
     """
     names = tuple(models) or herd.ladder
     domains = _domains(herd, tokens, held_out or {})
@@ -63,7 +63,7 @@ def mix_search(
     config = read_candidates(require_file(candidates, "the file of candidates"))
     if unknown := sorted(set(config.weights) - set(domains)):
         raise InputError(
-            f"{candidates}: weights.{unknown[0]} is of no held-out set", f"The sets are {', '.join(domains)}"
+            f"{candidates}: weights.{unknown[0]} does not name a held-out set", f"The sets are {', '.join(domains)}"
         )
     weights = dict(config.weights) or dict.fromkeys(domains, 1.0)
     tried = make_candidates(herd, config, tokens, steps=steps, source=str(candidates))
@@ -96,18 +96,18 @@ def mix_search(
     )
     with published as (made, _, _):
         losses = bench.measure(tried, [herd.job(name) for name in names])
-        told = _ranked(herd, tried, names, weights, losses)
+        result = _ranked(herd, tried, names, weights, losses)
         if confirm:
-            best = next(row["name"] for row in told["candidates"] if row["name"] != DEFAULT)
+            best = next(row["name"] for row in result["candidates"] if row["name"] != DEFAULT)
             pair = [0, next(number for number, candidate in enumerate(tried) if candidate.name == best)]
             small = {domain: part[:, pair] for domain, part in losses.items()}
             large = bench.measure([tried[number] for number in pair], [herd.job(confirm)])
-            told["confirm"] = _confirmed(herd, best, names, confirm, weights=weights, small=small, large=large)
-        told["runs"] = dict(sorted(bench.contents.items()))
-        write_text_durably(made / "search.json", json.dumps(told, indent=2) + "\n")
-        write_text_durably(made / "search.txt", "\n".join(lines(told)) + "\n")
-        counts |= {"candidates": len(tried), "models": len(bench.contents), "winner": told["candidates"][0]["name"]}
-    return told
+            result["confirm"] = _confirmed(herd, best, names, confirm, weights=weights, small=small, large=large)
+        result["runs"] = dict(sorted(bench.contents.items()))
+        write_text_durably(made / "search.json", json.dumps(result, indent=2) + "\n")
+        write_text_durably(made / "search.txt", "\n".join(lines(result)) + "\n")
+        counts |= {"candidates": len(tried), "models": len(bench.contents), "winner": result["candidates"][0]["name"]}
+    return result
 
 
 def _ranked(
@@ -207,7 +207,7 @@ def _held(forecast: MixForecast, measured: MixForecast) -> str:
 
 
 def _settings(herd: HerdJob) -> dict[str, Any]:
-    """What of the herd changes a search's result."""
+    """The settings of the herd that affect a search's result."""
     any_job = next(iter(herd.models.values()))
     return {
         "pretrain": herd.pretrain.model_dump(mode="json"),
@@ -224,7 +224,7 @@ def _settings(herd: HerdJob) -> dict[str, Any]:
 
 
 def _domains(herd: HerdJob, tokens: Path, further: Mapping[str, Path]) -> dict[str, Path]:
-    """Held-out text by domain: of each source of the recipe, and what else is to be measured on."""
+    """Held-out shards by domain: those of the recipe's sources, and ``further`` ones."""
     own = {name: tokens / f"{name}{VALIDATION}" for name in herd.domains}
     if twice := sorted(set(own) & set(further)):
         raise InputError(f"the held-out set {twice[0]} is a source of the recipe", "Give it another name")
@@ -235,15 +235,19 @@ def _check_models(herd: HerdJob, names: Sequence[str], confirm: str | None) -> N
     for name in (*names, *((confirm,) if confirm else ())):
         herd.job(name)
     if len(set(herd.sizes(names))) < 2:
-        raise InputError(f"models of one size alone ({', '.join(names)}) give no forecast", "Give two sizes or more")
+        raise InputError(f"models of a single size ({', '.join(names)}) give no forecast", "Give two sizes or more")
     if len(set(names)) < len(names):
-        raise InputError(f"a model is named twice: {', '.join(names)}", "Name each once; for repeats, raise seeds")
+        raise InputError(
+            f"a model is named twice: {', '.join(names)}", "Name each once; for several trainings, raise seeds"
+        )
     if confirm in names:
-        raise InputError(f"{confirm} is one of the models that forecast", "Confirm on a larger one")
+        raise InputError(f"{confirm} is one of the models that forecast", "Confirm on a larger model")
 
 
 def _check_shards(domains: Mapping[str, Path], tokenizer: Path) -> None:
     content = Tokenizer.load(tokenizer).content()
     for folder in domains.values():
         if Shard(folder).index.tokenizer != content:
-            raise InputError(f"{folder} was made with another tokenizer than {tokenizer}", "Make its tokens anew")
+            raise InputError(
+                f"{folder} was made with another tokenizer than {tokenizer}", "Tokenize its text again with that one"
+            )

@@ -112,6 +112,6 @@ def test_spaces_do_not_matter_but_letters_do():
 
 def test_the_secret_stays_one():
     (question,) = [q for q in questions(BANK, 14, seed=6, name="s") if q.task == "secret"]
-    told = re.search(r"secret is (\w+)", question.prompt)[1]
-    assert told not in question.answer
+    secret = re.search(r"secret is (\w+)", question.prompt)[1]
+    assert secret not in question.answer
     assert not BY_NAME["secret"].verifiable

@@ -195,10 +195,10 @@ def test_an_addition_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
     assert sorted(path.name for path in index.folder.iterdir()) == files
     assert Index.open(index.folder, CONFIG).documents == index.documents
 
-    with pytest.raises(InputError, match="has the crawl 'first' already"):
+    with pytest.raises(InputError, match="already has the crawl 'first'"):
         index.add("first", *part.take(np.arange(3)))
     index.add("second", *part.take(np.arange(3)))
     assert index.documents + 3 == Index.open(index.folder, CONFIG).documents
-    with pytest.raises(InputError, match="was added to meanwhile"):  # by one who had not seen the second
+    with pytest.raises(InputError, match="was added to in the meantime"):  # by one who had not seen the second
         index.add("third", *part.take(np.arange(3)))
     assert len(Index.open(index.folder, CONFIG).segments) == 2

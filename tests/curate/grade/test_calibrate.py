@@ -70,7 +70,7 @@ def test_each_language_with_enough_labels_has_its_own_calibration() -> None:
 
 def test_labels_that_margins_do_not_follow_stop_the_training() -> None:
     margins, good = drawn(-2.0, 0.0, 500)
-    with pytest.raises(InputError, match="learnt nothing"):
+    with pytest.raises(InputError, match="learned nothing"):
         calibrate(margins, good, ["en"] * 500, 100)
     with pytest.raises(InputError, match="10 of each"):
         calibrate(margins, np.arange(500) < 9, ["en"] * 500, 100)

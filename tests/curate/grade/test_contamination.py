@@ -148,7 +148,7 @@ def test_files_are_read_and_faults_in_them_named(tmp_path: Path) -> None:
         "cut.jsonl.gz": "cannot be read",
         "bad.jsonl": "line 2: is not JSON",
         "short.jsonl": "no example",
-        "a.txt": "neither JSONL nor Parquet",
+        "a.txt": "not named as a JSONL",
     }.items():
         with pytest.raises(InputError, match=message):
             Benchmark.load("x", BenchmarkConfig(path=str(tmp_path / name), fields=("question",)))

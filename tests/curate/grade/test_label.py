@@ -187,7 +187,7 @@ def test_a_dead_server_ends_the_run_and_a_later_run_goes_on(tmp_path: Path) -> N
 
     corpus = make_corpus(tmp_path, 20)
     config = LabelConfig(tries=2, first_wait_seconds=0, concurrency=2, give_up_after=4)
-    with server(answer) as running, pytest.raises(HerdError, match="4 documents in a row had no answer.*HTTP 502"):
+    with server(answer) as running, pytest.raises(HerdError, match="4 documents in a row got no answer.*HTTP 502"):
         label(corpus, running.address, config)
     labels = tmp_path / "labels.jsonl"
     assert len(read(labels)) == 6
@@ -213,7 +213,7 @@ def test_labels_of_another_model_or_file_are_not_added_to(tmp_path: Path) -> Non
         with pytest.raises(InputError, match="holds labels by model judge"):
             label(corpus, running.address, model="another")
         (tmp_path / "labels.jsonl").write_text('{"key": "value"}\n')
-        with pytest.raises(DamagedError, match="no file of labels"):
+        with pytest.raises(DamagedError, match="not a file of labels"):
             label(corpus, running.address)
 
 
@@ -241,5 +241,5 @@ def test_the_key_comes_from_the_environment_and_is_sent_as_a_bearers(monkeypatch
     monkeypatch.setenv("HERDLM_API_KEY", "two\nlines")
     with pytest.raises(InputError, match="API key"):
         Asker("http://127.0.0.1/v1", "judge", FAST)
-    with pytest.raises(InputError, match="no address"):
+    with pytest.raises(InputError, match="not the address"):
         Asker("file:///etc/hostname", "judge", FAST)

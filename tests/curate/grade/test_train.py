@@ -105,7 +105,7 @@ def test_a_grader_that_is_missing_changed_or_of_another_kind_stops_the_run(
     ]
     (tmp_path / "kinds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     train_model("domain classifier", tmp_path / "kinds.jsonl", None, tmp_path / "kinds", SMALL)
-    with pytest.raises(InputError, match="holds domain classifier, not a grader"):
+    with pytest.raises(InputError, match="of kind domain classifier, not a grader"):
         Grader.load(tmp_path / "kinds")
     assert set(open_domains(DomainsConfig(model=str(tmp_path / "kinds"))).label(["x", "y"])) <= {"a", "b"}
     train_model("grader", labeled / "labels.jsonl", labeled, tmp_path / "grader", SMALL)

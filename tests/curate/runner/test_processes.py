@@ -56,7 +56,7 @@ def test_errors_come_back_as_what_they_were(tmp_path: Path) -> None:
     with ProcessRunner(2) as runner:
         with pytest.raises(InputError) as found:
             list(runner.map(do, [Item(0, tmp_path, error="input")]))
-        assert (found.value.what, found.value.remedy) == ("item 0 is wrong", "Mend it")
+        assert (found.value.what, found.value.remedy) == ("item 0 is wrong", "Fix it")
         with pytest.raises(HerdError, match="item 1 failed: ValueError: no luck") as other:
             list(runner.map(do, [Item(1, tmp_path, error="no luck"), Item(2, tmp_path, seconds=60)]))
         assert "raise ValueError(item.error)" in other.value.__notes__[0]

@@ -36,7 +36,7 @@ def do(item: Item) -> tuple[int, str]:
     if len(log.read_text().splitlines()) <= item.deaths:
         os.kill(os.getpid(), signal.SIGKILL)
     if item.error == "input":
-        raise InputError(f"{item} is wrong", "Mend it")
+        raise InputError(f"{item} is wrong", "Fix it")
     if item.error:
         raise ValueError(item.error)
     time.sleep(item.seconds)

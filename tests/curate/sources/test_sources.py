@@ -187,13 +187,13 @@ def test_records_within_a_page_are_not_records_of_the_crawl(write: Write) -> Non
         packed = b"".join(gzip.compress(one, compresslevel=0, mtime=0) for one in outer)  # stored as it is
         path = write(name, packed if name.endswith("gz") else b"".join(outer))
         results = []
-        for number, size in enumerate((1e6, len(packed) / 9, len(packed) / 23)):
+        for number, size in enumerate((1e6, len(packed) / 13)):
             out = path.parent / f"{name}-{number}"
             out.mkdir()
             config = CurateConfig(workers=1, shard_megabytes=size / 1e6)
             results.append(curate([str(path)], out, config, quiet=True))
         assert results[0]["input"]["documents"] == 21
-        assert results[1:] == [results[0]] * 2, name
+        assert results[1] == results[0], name
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_records_within_a_page_are_not_records_of_the_crawl(write: Write) -> Non
         ("c.warc", b"", "is empty"),
         ("c.warc", small_crawl()[0], "no response record"),
         ("c.warc.gz", zipped(small_crawl()[0]), "no response record"),
-        ("c.zip", b"PK", "no known format"),
+        ("c.zip", b"PK", "an unknown format"),
         ("c.parquet", b"PAR1 but not really", "cannot be read as parquet"),
         ("c.jsonl", b"not json\n[1]\n", "no line is a JSON object with text"),
         ("c.jsonl.gz", b"not gzip", "no line is a JSON object with text"),

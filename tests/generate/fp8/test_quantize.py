@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from herdlm.base.artefact import read_manifest, verify
 from herdlm.base.errors import DamagedError, InputError
-from herdlm.cli.app import app as cli
+from herdlm.cli.app import main
 from herdlm.generate import Engine, SamplingParams
 from herdlm.generate.fp8.config import Fp8Config
 from herdlm.generate.fp8.quantize import quantize
@@ -47,7 +47,7 @@ def herdlm(monkeypatch, capsys):
     def command(*arguments) -> Done:
         monkeypatch.setattr(sys, "argv", ["herdlm", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main()
         out, err = capsys.readouterr()
         return Done(ended.value.code or 0, out, err)
 

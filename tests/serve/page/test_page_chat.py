@@ -44,7 +44,7 @@ def test_an_answer_of_the_real_server_is_the_models_own(visit, address, client):
     answer = seen.answers().first
     assert answer.locator(".markdown").evaluate("(e) => e.cloneNode(true).innerText.trim() === window.expected")
     expect(answer.locator(".facts")).to_have_text(
-        re.compile(r"^24 tokens · .*tokens/s · first after .* s · cut at the limit")
+        re.compile(r"^24 tokens · .*tokens/s · first after .* s · cut at the token limit")
     )
     seen.say("And again")
     seen.finished(2)

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import stat
-import subprocess
 import sys
 import threading
 import time
@@ -25,6 +24,7 @@ from herdlm.serve.terminal.once import generate_once
 from herdlm.serve.terminal.remote import RemoteModels, ServerError
 from herdlm.serve.terminal.sanitize import TerminalSanitizer, sanitize
 from herdlm.serve.terminal.terminal import chat
+from tests import warm
 from tests.serve.scripted import Scripted, event, failure, served
 
 PROGRAM = """
@@ -38,15 +38,7 @@ main()
 
 
 def piped(lines, *arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM, "chat", *map(str, arguments)],
-        input=lines,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-        env=os.environ | environment,
-    )
+    return warm.run("herdlm.cli", "chat", *arguments, env=environment, text=lines)
 
 
 PROMPT = r"\[0m>"  # and a cursor behind it

@@ -16,7 +16,7 @@ from herdlm.curate.steps.near_duplicates.step import NearDuplicates
 from herdlm.curate.steps.older_versions import OlderVersions
 from herdlm.curate.steps.outliers import Outliers
 from herdlm.curate.steps.own import OwnStep
-from herdlm.curate.steps.pii import Pii
+from herdlm.curate.steps.pii.step import Pii
 from herdlm.curate.steps.quality.step import DropLowQuality, ScoreQuality
 from herdlm.curate.steps.read import Read
 from herdlm.curate.steps.repair import Repair

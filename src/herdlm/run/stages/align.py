@@ -1,4 +1,4 @@
-"""Stages of post-training: demonstrations, rounds, their controls, and the small model's lesson."""
+"""Stages of post-training: demonstrations, rounds, their controls, and teaching the small model."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ SEQUENCES_AT_ONCE = 512  # the engine's throughput on a CPU levels off here
 
 
 def sft_stage(context: Context) -> dict[str, Any]:
-    """Fine-tune on the demonstrations and whatever else the stage is given, from its base model.
+    """Fine-tune the base model on the demonstrations and the stage's other data.
 
-    Inputs whose role begins with "like" are runs whose steps, added up, this one is to match: it is their control.
+    A control trains for as many steps as the stages in the inputs whose roles begin with "like-", added up.
     """
     options = context.stage.options
     config = SftConfig.model_validate(context.stage.settings["sft"])
@@ -43,10 +43,10 @@ def sft_stage(context: Context) -> dict[str, Any]:
     dialogs, parts, too_long = [], {}, 0
     for role, file, repeats in options["data"]:
         rows = read_json_lines(context.inputs[role] / file)
-        found = [row for row in rows if fits(tokenizer, row["messages"], config.seq_len)]
-        too_long += len(rows) - len(found)
-        parts[f"{role}/{file}"] = len(found)
-        dialogs += found * repeats
+        fitting = [row for row in rows if fits(tokenizer, row["messages"], config.seq_len)]
+        too_long += len(rows) - len(fitting)
+        parts[f"{role}/{file}"] = len(fitting)
+        dialogs += fitting * repeats
     like = [folder for role, folder in context.inputs.items() if role.startswith("like-")]
     steps = sum(map(_steps_of, like)) if like else None
     batches = DialogBatches(
@@ -109,7 +109,7 @@ def reward_stage(context: Context) -> dict[str, Any]:
         track=context.recipe.track,
     )
     save_model(model, context.out, tokenizer=context.inputs["model"], work=context.work)
-    # A prompt that another round asked too and that was trained on there is no longer held out.
+    # Another round may have trained on a prompt that this round holds out: it is no longer held out.
     trained = {pair["prompt"][-1]["content"] for pair in given}
     measured_with, _ = _fitting(tokenizer, _gather(context, "preferences", "held_out_pairs.jsonl"), config.seq_len)
     held_out = [pair for pair in measured_with if pair["prompt"][-1]["content"] not in trained]
@@ -123,7 +123,7 @@ def reward_stage(context: Context) -> dict[str, Any]:
 
 
 def samples_stage(context: Context) -> dict[str, Any]:
-    """Sample the current model K times on new prompts for rejection sampling."""
+    """Sample several answers of the current model to new prompts, for rejection sampling."""
     config = RejectionConfig.model_validate(context.stage.settings["rejection"])
     asked, answers = _sample(context, config.prompts, config.samples, config.temperature, config.max_answer_tokens)
     rows = [
@@ -151,7 +151,7 @@ def select_stage(context: Context) -> dict[str, Any]:
 
 
 def dpo_stage(context: Context) -> dict[str, Any]:
-    """Direct preference optimisation from the round's fine-tuned model; its reference is where it starts."""
+    """Train the round's fine-tuned model with DPO; the model it starts from is the reference."""
     config = DpoConfig.model_validate(context.stage.settings["dpo"])
     tokenizer = Tokenizer.load(context.inputs["model"])
     model = load_folder(context.inputs["model"], context.device)
@@ -206,13 +206,13 @@ def _sample(
 
 
 def _gather(context: Context, role: str, file: str) -> list[Any]:
-    """The rows of a file in every input whose role is ``role`` or begins with it and a number."""
+    """The rows of a file in every input with the role ``role`` or ``role``-NUMBER."""
     folders = [folder for name, folder in context.inputs.items() if name.split("-")[0] == role]
     return [row for folder in folders for row in read_json_lines(folder / file)]
 
 
 def _fitting(tokenizer: Tokenizer, pairs: list[Any], seq_len: int) -> tuple[list[Any], int]:
-    """The pairs whose answers both go into a row with their prompt, and how many do not."""
+    """The pairs whose answers both fit into a row with their prompt, and the number of those left out."""
     kept = [
         pair
         for pair in pairs

@@ -28,7 +28,7 @@ WORD = re.compile(r"[a-z]{3,9}")
 
 
 def curate_stage(context: Context) -> dict[str, Any]:
-    """Raw pages to clean, unique documents."""
+    """Turn raw pages into clean, unique documents."""
     recipe = context.recipe
     funnel = curate(recipe.data.sources, context.out, recipe.curate, seed=context.seed(), work=context.work / "curate")
     write_corpus_page(context.out)
@@ -63,18 +63,18 @@ def tokenizer_stage(context: Context) -> dict[str, Any]:
 
 
 def bank_stage(context: Context) -> dict[str, Any]:
-    """The instruction tasks' words, snippets, seed demonstrations and held-out questions."""
+    """Make the instruction tasks' words, snippets, demonstrations and held-out questions."""
     config, split = context.recipe.bank, _split(context)
     documents = context.inputs["documents"] / "documents"
     words = _common_words(documents, split, Tokenizer.load(context.inputs["tokenizer"]), config.words)
     snippets, lines = _training_snippets(documents, split, config.snippet_characters)
     held_out_snippets = _held_out_snippets(documents, split, config.snippet_characters, lines)
-    for name, found in (("training", snippets), ("validation", held_out_snippets)):
-        if not found:
+    for name, texts_by_language in (("training", snippets), ("validation", held_out_snippets)):
+        if not texts_by_language:
             raise InputError(
-                f"no {name} document in {', '.join(LANGUAGES.values())} has a line of {config.snippet_characters} "
+                f"no {name} document in {', '.join(LANGUAGES.values())} has a line with {config.snippet_characters} "
                 "characters of prose",
-                "Lower bank.snippet_characters, raise tokens.validation_percent or give more pages",
+                "Lower bank.snippet_characters, raise tokens.validation_percent, or give more pages",
             )
     rng = stream(context.seed(), "snippets")
     for part in (snippets, held_out_snippets):
@@ -101,20 +101,20 @@ def bank_stage(context: Context) -> dict[str, Any]:
 
 
 def _common_words(documents: Path, split: Split, tokenizer: Tokenizer, wanted: int) -> list[str]:
-    """The corpus's most common English words that are one token and in no task's wording."""
+    """The most common English words of the corpus that are one token and not in any task's wording."""
     counts: Counter[str] = Counter()
     for document in read_documents(documents):
         if document.id in split.train and document.language == "en":
             counts.update(WORD.findall(document.text))
-    said = {part for task in TASKS for wording in (*task.prompts, *task.documents) for part in wording.lower().split()}
+    used = {part for task in TASKS for wording in (*task.prompts, *task.documents) for part in wording.lower().split()}
     words = []
     for word, _ in sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])):
-        if word not in said and len(tokenizer.encode(f" {word}")) == 1:
+        if word not in used and len(tokenizer.encode(f" {word}")) == 1:
             words.append(word)
         if len(words) == wanted:
             return words
     raise InputError(
-        f"the English training documents hold {len(words)} common one-token words, bank.words asks for {wanted}",
+        f"the English training documents have {len(words)} common one-token words, but bank.words is {wanted}",
         "Lower bank.words, give more text, or add en to curate.language.keep",
     )
 
@@ -125,28 +125,28 @@ def _training_snippets(documents: Path, split: Split, size: int) -> tuple[dict[s
     lines: set[str] = set()
     for document in read_documents(documents):
         if document.id in split.train:
-            lines.update(map(_normalised, document.text.splitlines()))
+            lines.update(map(_normalized, document.text.splitlines()))
             if document.language in LANGUAGES:
                 snippets.setdefault(document.language, []).extend(piece for piece, _ in _snippets(document.text, size))
     return {code: texts for code, texts in snippets.items() if texts}, lines
 
 
 def _held_out_snippets(documents: Path, split: Split, size: int, known: set[str]) -> dict[str, list[str]]:
-    """Pieces of validation documents' prose by language, each once, from no line that training holds too."""
+    """Distinct pieces of validation documents' prose by language, without lines that are in training documents too."""
     snippets: dict[str, dict[str, None]] = {}
     for document in read_documents(documents):
         if document.id in split.validation and document.language in LANGUAGES:
-            fresh = (piece for piece, line in _snippets(document.text, size) if _normalised(line) not in known)
+            fresh = (piece for piece, line in _snippets(document.text, size) if _normalized(line) not in known)
             snippets.setdefault(document.language, {}).update(dict.fromkeys(fresh))
     return {code: list(texts) for code, texts in snippets.items() if texts}
 
 
-def _normalised(line: str) -> str:
+def _normalized(line: str) -> str:
     return " ".join(line.lower().split())
 
 
 def tokens_stage(context: Context) -> dict[str, Any]:
-    """Documents to token shards: the text of each source for training, annealing and validation; skill documents."""
+    """Write token shards: each source's text for training, annealing and validation, and the skill documents."""
     config, split = context.recipe.tokens, _split(context)
     tokenizer = Tokenizer.load(context.inputs["tokenizer"])
     begin, end = tokenizer.special(BEGIN_OF_TEXT), tokenizer.special(END_OF_TEXT)
@@ -189,20 +189,20 @@ def tokens_stage(context: Context) -> dict[str, Any]:
             "bytes_per_token": round(index.text_bytes / max(index.tokens, 1), 3),
         }
     if config.sources:
-        told = {"documents_of_no_source": dict(sorted(split.outside.items()))}
+        left_out = {"documents_of_no_source": dict(sorted(split.outside.items()))}
         (context.out / "sources.json").write_text(
-            json.dumps(told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+            json.dumps(left_out, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
         )
     return counts
 
 
 def load_bank(folder: Path) -> Bank:
-    """The bank as the bank stage wrote it."""
+    """Read the bank that the bank stage wrote."""
     return Bank(**json.loads((folder / "bank.json").read_text(encoding="utf-8")))
 
 
 def _split(context: Context) -> Split:
-    """Which document belongs where: the same in every stage that asks."""
+    """The division of documents into sets. It is the same in every stage."""
     config = context.recipe.tokens
     return split_documents(
         context.inputs["documents"] / "documents",
@@ -215,7 +215,7 @@ def _split(context: Context) -> Split:
 
 
 def _snippets(text: str, size: int) -> Iterator[tuple[str, str]]:
-    """Beginnings of a document's prose lines, of whole words and at most ``size`` characters, each with its line."""
+    """The first whole words, at most ``size`` characters, of each of a document's prose lines, with the line."""
     for line in text.splitlines():
         if len(line) < size or sum(c.isalpha() or c.isspace() for c in line) < 0.9 * len(line):
             continue

@@ -1,4 +1,4 @@
-"""Stages that export, quantise and examine models."""
+"""Stages that export, quantize, examine and compare models."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ COMPARED_QUESTIONS, COMPARED_ROWS = 256, 1024
 
 
 def export_stage(context: Context) -> dict[str, Any]:
-    """A finished model in BF16, ready for any tool that reads Hugging Face folders."""
+    """Export a finished model in BF16 as a Hugging Face folder."""
     model = load_folder(context.inputs["model"])
     tokenizer = Tokenizer.load(context.inputs["model"])
     generation = {"bos_token_id": tokenizer.special(BEGIN_OF_TEXT), "eos_token_id": list(stop_tokens(tokenizer))}
@@ -42,22 +42,22 @@ def export_stage(context: Context) -> dict[str, Any]:
 
 
 def quantize_stage(context: Context) -> dict[str, Any]:
-    """The flagship's feed-forward matrices in FP8."""
+    """Quantize the flagship's feed-forward matrices to FP8."""
     config = Fp8Config.model_validate(context.stage.settings["quantize"])
     return quantize_folder(context.inputs["model"], context.out, config)
 
 
 def examine_stage(context: Context) -> dict[str, Any]:
-    """Held-out questions answered greedily, and the loss on held-out text."""
+    """Have a model answer the held-out questions greedily, and measure its loss on held-out text."""
     model = load_model(context.inputs["model"], context.device, torch.float32)
     tokenizer = Tokenizer.load(context.inputs["model"])
     engine = Engine(model, tokenizer, max_batch=512)
     rows = read_json_lines(context.inputs["bank"] / "held_out.jsonl")
     asked = [Question(row["task"], row["prompt"], row["answer"]) for row in rows]
-    found = examine(engine, tokenizer, asked, max_tokens=MAX_ANSWER_TOKENS, title=context.stage.name)
-    write_json_lines(context.out / "answers.jsonl", found)
+    answers = examine(engine, tokenizer, asked, max_tokens=MAX_ANSWER_TOKENS, title=context.stage.name)
+    write_json_lines(context.out / "answers.jsonl", answers)
     by_task: dict[str, list[bool]] = defaultdict(list)
-    for row in found:
+    for row in answers:
         by_task[row["task"]].append(row["right"])
     loss = text_loss(
         model,
@@ -66,8 +66,8 @@ def examine_stage(context: Context) -> dict[str, Any]:
         pad=tokenizer.special(PAD),
     )
     return {
-        "questions": len(found),
-        "pass_rate": asdict(pass_rate([row["right"] for row in found])),
+        "questions": len(answers),
+        "pass_rate": asdict(pass_rate([row["right"] for row in answers])),
         "tasks": {task: round(sum(right) / len(right), 4) for task, right in sorted(by_task.items())},
         "validation": asdict(loss),
     }

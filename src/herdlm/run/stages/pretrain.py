@@ -1,4 +1,4 @@
-"""Stages that pre-train the herd and forecast its flagship."""
+"""Stages that pre-train the models and forecast the flagship's loss."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AXES = ("parameters", "body_parameters")
 
 
 def pretrain_stage(context: Context) -> dict[str, Any]:
-    """Train one model of the herd from nothing."""
+    """Pre-train one model of the herd."""
     return pretrain_into(
         context.recipe.job(context.stage.options["model"]),
         tokens=context.inputs["tokens"],
@@ -29,7 +29,7 @@ def pretrain_stage(context: Context) -> dict[str, Any]:
 
 
 def forecast_stage(context: Context) -> dict[str, Any]:
-    """Fit the ladder and write down the flagship's loss before it trains."""
+    """Fit a power law to the ladder and record the flagship's forecast loss, before the flagship trains."""
     recipe = context.recipe
     ladder = {
         name: json.loads((context.inputs[name] / "training.json").read_text(encoding="utf-8"))
@@ -37,7 +37,7 @@ def forecast_stage(context: Context) -> dict[str, Any]:
     }
     flagship = recipe.model_config_of(recipe.herd.flagship)
     losses = [point["validation_nats_per_token"] for point in ladder.values()]
-    told: dict[str, Any] = {
+    forecast: dict[str, Any] = {
         "axis": recipe.forecast.axis,
         "ladder": {
             name: {axis: point[axis] for axis in AXES} | {"loss": point["validation_nats_per_token"]}
@@ -47,7 +47,7 @@ def forecast_stage(context: Context) -> dict[str, Any]:
     }
     for axis in AXES:
         law = fit_power_law([point[axis] for point in ladder.values()], losses)
-        told[axis] = asdict(law) | {"forecast": law(getattr(flagship, axis))}
-    told["forecast"] = told[told["axis"]]["forecast"]
-    (context.out / "forecast.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    return {"axis": told["axis"], "forecast": told["forecast"]}
+        forecast[axis] = asdict(law) | {"forecast": law(getattr(flagship, axis))}
+    forecast["forecast"] = forecast[forecast["axis"]]["forecast"]
+    (context.out / "forecast.json").write_text(json.dumps(forecast, indent=2) + "\n", encoding="utf-8")
+    return {"axis": forecast["axis"], "forecast": forecast["forecast"]}

@@ -1,4 +1,4 @@
-"""The last stage: gathers what all others measured, holds the run's claims against it, and writes the report."""
+"""The last stage: gathers what the others measured, tests the run's claims, and writes the report."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def report_stage(context: Context) -> dict[str, Any]:
     """Write ``report.html`` and ``report.json``; the counts are the verdicts of the run's claims.
 
     Raises:
-        DamagedError: a stage's file or count that the report needs is missing or of another form.
+        DamagedError: a file or count that the report needs is missing or malformed.
     """
     data = gather_report(context.recipe, context.inputs)
     numbers = json.dumps(asdict(data), indent=2, ensure_ascii=False, allow_nan=False)
@@ -89,7 +89,7 @@ def gather_report(recipe: Recipe, folders: Mapping[str, Path]) -> ReportData:
 
 
 def _roles(recipe: Recipe) -> dict[str, str]:
-    """What each model that a run trains is for; the flagship comes last."""
+    """The role of each model that the run trains; the flagship comes last."""
     flagship, small = recipe.herd.flagship, recipe.herd.small
     roles = dict.fromkeys(recipe.herd.ladder, "ladder")
     if small:
@@ -105,14 +105,14 @@ class _Answers:
         self._read: dict[str, list[AnswerRecord]] = {}
         first: list[tuple[str, str, str]] | None = None
         for stage in labels:
-            found = records[f"examine-{stage}"].lines("answers.jsonl", AnswerRecord)
-            asked = [(row.task, row.prompt, row.answer) for row in found]
+            answers = records[f"examine-{stage}"].lines("answers.jsonl", AnswerRecord)
+            asked = [(row.task, row.prompt, row.answer) for row in answers]
             if not asked or (first is not None and asked != first):
-                what = "answers other questions than the other models" if asked else "holds no answer"
+                what = "answers other questions than the other models" if asked else "has no answers"
                 folder = records[f"examine-{stage}"].folder
                 raise DamagedError(f"{folder / 'answers.jsonl'} {what}", f"Delete {folder} and run the recipe again")
             first = asked
-            self._read[stage] = found
+            self._read[stage] = answers
 
     def of(self, stage: str) -> Sequence[AnswerRecord]:
         return self._read[stage]
@@ -144,7 +144,7 @@ class _Answers:
 
 
 def _claims(answers: _Answers, recipe: Recipe) -> list[Check]:
-    """The claims that the recipe's experiments and its FP8 model put to the test."""
+    """Checks of the claims that the recipe's experiments and its FP8 model test."""
     experiments, checks = recipe.experiments, []
     if experiments.control_sft:
         checks.append(
@@ -194,7 +194,7 @@ def _claims(answers: _Answers, recipe: Recipe) -> list[Check]:
 
 
 def _steps(answers: _Answers, recipe: Recipe) -> list[Check]:
-    """What each step of post-training did, whether or not it was expected to show."""
+    """Checks of what each step of post-training achieved, also where no effect is claimed."""
     if recipe.align is None:
         return []
     last, rounds = finished_flagship(recipe), range(1, recipe.align.rounds + 1)

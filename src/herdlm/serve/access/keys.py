@@ -66,8 +66,13 @@ class KeyFile:
             raise InputError(
                 f"the key file {self.path} does not exist", f"Create it: herdlm keys add NAME --file {self.path}"
             ) from error
-        except (OSError, ValidationError) as error:
-            raise DamagedError(f"{self.path} is not a key file: {error}", "Restore it, or create a new one") from error
+        except OSError as error:
+            raise DamagedError(f"{self.path} cannot be read: {error.strerror}", "Give a readable file") from error
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(map(str, problem["loc"])) or "the file"
+            what = f"{self.path} is not a key file: {where}: {problem['msg']}"
+            raise DamagedError(what, "Restore it, or create a new one") from error
         return self._keys
 
     def find(self, secret: str) -> Key | None:

@@ -1,0 +1,1 @@
+"""Masks personal data and secrets, and drops pages full of them."""
