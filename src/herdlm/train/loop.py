@@ -255,10 +255,9 @@ class OneProcess:
         return torch.nn.utils.clip_grad_norm_(self.model.parameters(), max_norm)
 
 
-def read_scalars(*values: Tensor | float) -> list[float]:
+def read_scalars(*values: Tensor) -> list[float]:
     """The values of scalars, read from the device at once."""
-    device = next((value.device for value in values if isinstance(value, Tensor)), None)
-    return torch.stack([torch.as_tensor(v, dtype=torch.float64, device=device) for v in values]).tolist()
+    return torch.stack([value.double() for value in values]).tolist()
 
 
 def make_optimizer(model: Transformer | ParallelModel, config: TrainConfig) -> torch.optim.AdamW:
