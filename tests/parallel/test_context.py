@@ -33,6 +33,6 @@ def test_every_ranks_attention_is_that_of_the_whole_rows(ranks, mask_below, monk
     monkeypatch.setattr(context, "MASK_BELOW", mask_below)
     monkeypatch.setattr(context, "autograd_all_gather", lambda part, group: sent)
     for rank, places in enumerate(held):
-        attend = ContextAttention(documents, Group(rank, ranks))
+        attend = ContextAttention(documents, Group(rank, ranks), q.device)
         assert bool(attend.masks) == (mask_below > 0)
         torch.testing.assert_close(attend(0, q[:, places], k[:, places], v[:, places]), whole[:, places])

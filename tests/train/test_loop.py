@@ -243,7 +243,7 @@ def test_what_a_killed_process_left_half_written_is_removed_and_gets_into_no_che
     optimizer = make_optimizer(model, CONFIG)
     torn, again = tmp_path / ".step-00000003.tmp", tmp_path / ".step-00000007.tmp"
     torn.mkdir()
-    with Checkpointer(tmp_path, model, optimizer, Average()) as checkpointer:
+    with Checkpointer(tmp_path, model, optimizer, Average(), CONFIG) as checkpointer:
         assert not torn.exists()
         again.mkdir()
         (again / "shard-00001-stale.safetensors").write_bytes(b"of a process that was killed")
