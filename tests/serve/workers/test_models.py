@@ -18,8 +18,7 @@ from herdlm.serve.workers import worker
 from herdlm.serve.workers.memory import PROCESS_BYTES, estimate_memory
 from herdlm.serve.workers.model_text import ModelText
 from herdlm.serve.workers.models import GIB, Models
-from herdlm.serve.workers.protocol import WorkerInfo
-from herdlm.serve.workers.protocol import WorkerOptions
+from herdlm.serve.workers.protocol import WorkerInfo, WorkerOptions
 from tests.serve.conftest import WorkerThread, running, write_model
 from tests.serve.workers.test_backend import eventually, within
 
