@@ -423,13 +423,14 @@ LONG = {
 
 
 @pytest.mark.parametrize("name", LONG)
-def test_no_text_takes_long(module_visit, name):
-    took = module_visit.evaluate(
+def test_long_texts_are_shown(module_visit, name):
+    """A parser that backtracks would run into the time-out of the test."""
+    shown = module_visit.evaluate(
         """(text) => {
-            const begun = performance.now();
-            new window.markdown.MarkdownView(document.createElement("div")).update(text);
-            return performance.now() - begun;
+            const element = document.createElement("div");
+            new window.markdown.MarkdownView(element).update(text);
+            return element.textContent.length;
         }""",
         LONG[name],
     )
-    assert took < 5000
+    assert shown > 0

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import threading
-from dataclasses import replace
 
 import openai
 import pytest
@@ -18,7 +17,7 @@ from herdlm.serve.workers import worker
 from herdlm.serve.workers.memory import PROCESS_BYTES, estimate_memory
 from herdlm.serve.workers.model_text import ModelText
 from herdlm.serve.workers.models import GIB, Models
-from herdlm.serve.workers.protocol import WorkerOptions
+from herdlm.serve.workers.protocol import WorkerInfo, WorkerOptions
 from tests.serve.conftest import WorkerThread, running, write_model
 from tests.serve.workers.test_backend import eventually, within
 
@@ -82,7 +81,7 @@ def test_a_guard_takes_its_part_of_the_memory(folders, guard_folder, monkeypatch
         for name in ("one", "two"):
             (await models.lease(name)).close()
         assert loaded(models) == ["one", "two"]  # in what the guard left
-        guard.backend.info = replace(guard.backend.info, bytes=need + estimated)  # above the estimate
+        guard.backend.info = WorkerInfo(guard.backend.info.context, need + estimated)  # above the estimate
         with pytest.raises(RefusedError, match="three needs about .* beside the guard's") as caught:
             await models.lease("three")
         assert (caught.value.status, caught.value.code) == (503, "no_memory")
