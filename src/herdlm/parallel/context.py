@@ -31,10 +31,11 @@ class ContextAttention:
 
     Args:
         documents: [B, T] of the whole rows, as for :class:`herdlm.model.attention.DocumentAttention`, on the CPU.
-        device: that of queries, keys and values.
+        device: that of queries, keys and values; None: the documents' own.
     """
 
-    def __init__(self, documents: Tensor, group: dist.ProcessGroup, device: torch.device) -> None:
+    def __init__(self, documents: Tensor, group: dist.ProcessGroup, device: torch.device | None = None) -> None:
+        device = documents.device if device is None else device
         rank, ranks, length = group.rank(), group.size(), documents.shape[1]
         self.group, self.chunk = group, length // (2 * ranks)
         self.order = torch.cat([places_of(r, ranks, length) for r in range(ranks)]).argsort().to(device)
