@@ -102,6 +102,8 @@ def test_normalizing_twice_changes_nothing_more(url: str) -> None:
         ("http://example.com:443/", "http://example.com:443/"),
         ("http://example.com.:0080/a/b/../c/./d/", "http://example.com/a/c/d"),
         ("http://example.com/../../a", "http://example.com/a"),
+        ("http://example.com/a/b/c/../d", "http://example.com/a/b/d"),
+        ("http://example.com/a/../b", "http://example.com/b"),
         ("http://user:secret@example.com/", "http://example.com/"),
         ("http://example.com/%7euser/%c3%a9/é/%2f/a b", "http://example.com/~user/%C3%A9/%C3%A9/%2F/a%20b"),
         ("http://example.com/100%", "http://example.com/100%25"),
