@@ -84,7 +84,7 @@ TINY = Shape(SMALL, (1, 3), 9, 3, 2, 24, 3, 20, 4, 2**16)
 WARM, CHECKED, CHECKED_TOKENS = 3, 4, 16  # steps, prompts, and tokens of each
 
 
-def synchronise(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Wait for the device."""
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -95,11 +95,11 @@ def seconds(work: Callable[[], Any], device: torch.device, *, calls: int = 1, re
     work()
     taken = []
     for _ in range(repeats):
-        synchronise(device)
+        synchronize(device)
         started = time.perf_counter()
         for _ in range(calls):
             work()
-        synchronise(device)
+        synchronize(device)
         taken.append((time.perf_counter() - started) / calls)
     return statistics.median(taken)
 

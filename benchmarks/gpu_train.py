@@ -1,4 +1,4 @@
-"""Training speed on one NVIDIA Hopper GPU: model FLOP utilisation, where the time goes, and what FP8 adds.
+"""Training speed on one NVIDIA Hopper GPU: model FLOP utilization, where the time goes, and what FP8 adds.
 
     python benchmarks/gpu_train.py [--out benchmarks/results]           under 9 minutes on one GPU
     python benchmarks/gpu_train.py --device cpu --tiny                  the same code on small shapes, a test of it
@@ -84,7 +84,7 @@ def packed(shape: Shape, seed: int, *, whole: bool) -> Batch:
     return assemble(rows, shape.seq_len, 0)
 
 
-def synchronise(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Wait for the device."""
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -94,10 +94,10 @@ def seconds(work: Callable[[], Any], device: torch.device, repeats: int = 5) -> 
     """Median wall time of ``work`` after one warm call."""
     taken = []
     for _ in range(repeats + 1):
-        synchronise(device)
+        synchronize(device)
         started = time.perf_counter()
         work()
-        synchronise(device)
+        synchronize(device)
         taken.append(time.perf_counter() - started)
     return statistics.median(taken[1:])
 
@@ -129,13 +129,13 @@ def step_time(shape: Shape, device: torch.device, *, compiled: bool, fp8: bool, 
         torch.cuda.reset_peak_memory_stats()
     losses, taken = [], []
     for number in range(WARM_STEPS + STEPS):
-        synchronise(device)
+        synchronize(device)
         started = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
         loss, *_ = run.gradients(objective, [batches[number % 4]], torch.autocast(device.type, torch.bfloat16))
         run.clip(1.0)
         optimizer.step()
-        synchronise(device)
+        synchronize(device)
         taken.append(time.perf_counter() - started)
         losses.append(float(loss))
     step = statistics.median(taken[WARM_STEPS:])

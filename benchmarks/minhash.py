@@ -4,7 +4,7 @@
 
 Pages of the web archives are sampled with their natural near-duplicates: a page drawn at random brings along all pages
 that share half of its or their word 5-grams, until there are enough. All pairs of the sample are compared exactly (sets
-of 5-grams of normalised words; texts that are equal once normalised are taken once, being the exact step's business).
+of 5-grams of normalized words; texts that are equal once normalized are taken once, being the exact step's business).
 
 Recall is the share of pairs with Jaccard >= 0.8 that end in one group. Precision is the share of pairs in one group
 with Jaccard >= a bound, stated for several: a group is closed transitively, so all of its pairs count, not only those
@@ -59,7 +59,7 @@ Ids = NDArray[np.int64]
 
 
 def read_pages(data: Path) -> tuple[list[list[str]], list[str]]:
-    """The words of every page with text, texts that are equal once normalised once, and the pages' languages."""
+    """The words of every page with text, texts that are equal once normalized once, and the pages' languages."""
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
     found: dict[str, str] = {}

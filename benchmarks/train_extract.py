@@ -211,7 +211,7 @@ def split(pages: Sequence[Page], folds: int, seed: int) -> list[list[Page]]:
 
 
 def fit(pages: Sequence[Page], rows: Sequence[Floats], rounds: int) -> Any:
-    """A forest; blocks that rules exclude are not learnt from."""
+    """A forest; blocks that rules exclude are not learned from."""
     import lightgbm
 
     data = lightgbm.Dataset(

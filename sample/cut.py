@@ -1,7 +1,7 @@
 """Cut the starter crawl from larger crawls: ``python sample/cut.py IN.warc.gz [IN.warc.gz ...] OUT.warc.gz``.
 
 Pages are copied byte for byte, in the order they stand in. ``RULES`` say which: the first rule whose prefix a page's
-address has keeps every n-th of the pages that fall to it; a page without a rule is left out. The rules favour prose in
+address has keeps every n-th of the pages that fall to it; a page without a rule is left out. The rules favor prose in
 English, German, French and Spanish, keep translations whose untranslated pages fall back to English (so that there are
 real near-duplicates), and leave in some of what a curation pipeline exists to drop: other languages, indexes, pages of
 source code, navigation without text. The output is the same bytes for the same input.

@@ -1,10 +1,10 @@
-"""The lineage of an artefact: a diamond of stages back to a file outside, and what breaks it."""
+"""The lineage of an artifact: a diamond of stages back to a file outside, and what breaks it."""
 
 import shutil
 
 import pytest
 
-from herdlm.base.artefact import InputEntry, publish
+from herdlm.base.artifact import InputEntry, publish
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.run.lineage import as_json, lines, trace
 
@@ -74,8 +74,8 @@ def test_an_ancestor_that_is_gone_or_made_again_is_an_error(run):
         trace(run / "stages" / "token")
 
 
-def test_a_path_in_no_artefact_is_refused(tmp_path):
+def test_a_path_in_no_artifact_is_refused(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         trace(tmp_path / "nothing")
-    with pytest.raises(InputError, match=r"is not in an artefact: there is no manifest\.json in it or above"):
+    with pytest.raises(InputError, match=r"is not in an artifact: there is no manifest\.json in it or above"):
         trace(tmp_path)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from herdlm.base.artefact import read_manifest, verify
+from herdlm.base.artifact import read_manifest, verify
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.compare.compare import compare, lines
 from herdlm.compare.data import ComparisonData, read_prompts, read_texts
@@ -68,7 +68,7 @@ def result(folders):
     )
 
 
-def test_the_report_is_an_artefact_with_numbers_answers_and_a_page(folders, result):
+def test_the_report_is_an_artifact_with_numbers_answers_and_a_page(folders, result):
     manifest = read_manifest(folders / "report")
     verify(folders / "report", manifest)
     assert set(manifest.files) == {"answers.jsonl", "comparison.html", "comparison.json"}

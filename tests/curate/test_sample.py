@@ -24,14 +24,14 @@ def test_the_crawl_is_the_one_described() -> None:
 
 
 def test_every_package_of_the_crawl_has_its_licence() -> None:
-    licences = (SAMPLE / "LICENCES.md").read_text()
+    licenses = (SAMPLE / "LICENSES.md").read_text()
     with (SAMPLE / "starter.warc.gz").open("rb") as file:
         records = ArchiveIterator(file, record_types=WarcRecordType.response, parse_http=False)
         hosts = {record.headers["WARC-Target-URI"].split("/")[2] for record in records}
     for host in hosts:
-        assert host.removesuffix(".example") in licences
-    for text in (SAMPLE / "licences").iterdir():
-        assert f"(licences/{text.name})" in licences
+        assert host.removesuffix(".example") in licenses
+    for text in (SAMPLE / "licenses").iterdir():
+        assert f"(licenses/{text.name})" in licenses
 
 
 def test_cutting_copies_the_pages_that_the_rules_name(write: Write, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_pairing_narrows_the_interval_of_equal_answers_but_never_to_nothing():
 
 
 def test_paired_interval_by_hand():
-    # 10 gained, 4 lost of 100: centre 6/102, half 1.96 * sqrt(15 - 36/102) / 102.
+    # 10 gained, 4 lost of 100: center 6/102, half 1.96 * sqrt(15 - 36/102) / 102.
     before = [False] * 10 + [True] * 4 + [True] * 86
     after = [True] * 10 + [False] * 4 + [True] * 86
     estimate = paired_difference(before, after)

@@ -20,7 +20,7 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
-from herdlm.base.artefact import read_manifest, verify
+from herdlm.base.artifact import read_manifest, verify
 from herdlm.base.errors import DamagedError, HerdError, InputError
 from herdlm.model import hf
 from herdlm.model.attention import DocumentAttention
@@ -477,7 +477,7 @@ TOKENIZER = {
 }
 
 
-def test_import_makes_an_artefact_that_loses_nothing(folder: Path, tmp_path: Path) -> None:
+def test_import_makes_an_artifact_that_loses_nothing(folder: Path, tmp_path: Path) -> None:
     for name, text in TOKENIZER.items():
         (folder / name).write_text(text)
     (folder / "README.md").write_text("left behind")

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from herdlm.base.artefact import read_manifest
+from herdlm.base.artifact import read_manifest
 from herdlm.base.errors import InputError
 from herdlm.base.events import read_events
 from herdlm.evaluate.divergence import divergence

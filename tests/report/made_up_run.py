@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from herdlm.base.artefact import VOLATILE, InputEntry, publish, read_manifest
+from herdlm.base.artifact import VOLATILE, InputEntry, publish, read_manifest
 from herdlm.recipe import Recipe
 from herdlm.run.pipeline import stages_of
 from herdlm.run.stage import Context, Stage

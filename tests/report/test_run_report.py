@@ -63,9 +63,9 @@ def paired(run: MadeUpRun, after: str, before: str) -> tuple[float, float, float
     n, gained, lost = len(pairs), sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
     # Agresti and Min 2005: half an answer more in each of the four outcomes.
     more, share_gained, share_lost = n + 2, (gained + 0.5) / (n + 2), (lost + 0.5) / (n + 2)
-    centre = share_gained - share_lost
-    half = Z * math.sqrt((share_gained + share_lost - centre**2) / more)
-    return 100 * (gained - lost) / n, 100 * (centre - half), 100 * (centre + half)
+    center = share_gained - share_lost
+    half = Z * math.sqrt((share_gained + share_lost - center**2) / more)
+    return 100 * (gained - lost) / n, 100 * (center - half), 100 * (center + half)
 
 
 def wilson(run: MadeUpRun, stage: str) -> str:

@@ -110,7 +110,7 @@ def test_the_larger_model_says_whether_the_ranking_held(told):
     assert of["error"] == pytest.approx(of["forecast"]["value"] / of["measured"]["value"] - 1)
 
 
-def test_the_result_is_an_artefact_that_names_its_inputs(told, data):
+def test_the_result_is_an_artifact_that_names_its_inputs(told, data):
     out, result = told
     assert json.loads((out / "search.json").read_text()) == result
     manifest = json.loads((out / "manifest.json").read_text())

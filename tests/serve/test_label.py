@@ -38,7 +38,7 @@ def test_a_models_nonsense_is_counted_and_too_long_questions_are_refused(server,
 
     label("flagship", "labels.jsonl")
     counts = json.loads(capsys.readouterr().out)
-    assert (counts["unparsable"], counts["refused"], counts["labelled"]) == (2, 1, 0)
+    assert (counts["unparsable"], counts["refused"], counts["labeled"]) == (2, 1, 0)
     written = (tmp_path / "labels.jsonl").read_text().splitlines()
     assert [json.loads(line)["fault"] for line in written] == ["unparsable"] * 2
     with pytest.raises(InputError, match="nobody"):

@@ -1,4 +1,4 @@
-"""The Llama 3 pre-tokenisation rule, losslessness, special tokens, and agreement with transformers."""
+"""The Llama 3 pre-tokenization rule, losslessness, special tokens, and agreement with transformers."""
 
 import pytest
 import regex
@@ -112,8 +112,8 @@ def test_answers_and_formatting_are_told_apart(tokenizer):
     rendered = render(
         tokenizer, [{"role": "user", "content": "a file"}, {"role": "assistant", "content": "the package"}]
     )
-    learnt = [t for t, own in zip(rendered.tokens, rendered.answer, strict=True) if own]
-    assert learnt == [*tokenizer.encode("the package"), tokenizer.special("<|eot_id|>")]
+    learned = [t for t, own in zip(rendered.tokens, rendered.answer, strict=True) if own]
+    assert learned == [*tokenizer.encode("the package"), tokenizer.special("<|eot_id|>")]
     words = [t for t, form in zip(rendered.tokens, rendered.formatting, strict=True) if not form]
     assert words == tokenizer.encode("a file") + tokenizer.encode("the package")
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from herdlm.base.artefact import read_manifest
+from herdlm.base.artifact import read_manifest
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.model.hf import load_folder
 from herdlm.pretrain.pretrain import pretrain

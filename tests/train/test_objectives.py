@@ -71,9 +71,9 @@ def assert_same_gradients(one, two):
 
 def test_sft_learns_the_assistants_words_and_turn_ends_and_nothing_else(tokenizer):
     piece = dialog_piece(tokenizer, DIALOGS[2]["messages"])
-    learnt = [int(t) for t, w in zip(piece.tokens[1:], piece.weights, strict=True) if w]
+    learned = [int(t) for t, w in zip(piece.tokens[1:], piece.weights, strict=True) if w]
     end = tokenizer.special("<|eot_id|>")
-    assert learnt == [*tokenizer.encode("two"), end, *tokenizer.encode("four files"), end]
+    assert learned == [*tokenizer.encode("two"), end, *tokenizer.encode("four files"), end]
 
 
 def test_sft_loss_and_gradients_equal_a_dialog_at_a_time(tokenizer, model):

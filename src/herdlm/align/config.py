@@ -56,7 +56,7 @@ class RewardConfig(PairsConfig):
 class DpoConfig(PairsConfig):
     """Direct preference optimization."""
 
-    beta: float = Field(0.1, gt=0, description="strength of the pull towards the reference model")
+    beta: float = Field(0.1, gt=0, description="strength of the pull toward the reference model")
     nll_weight: float = Field(
         0.2, ge=0, description="weight of the negative log-likelihood of chosen answers in the loss"
     )

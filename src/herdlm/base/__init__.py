@@ -1,1 +1,1 @@
-"""What every layer stands on: errors, artefacts, events, progress, seeds, the recipe."""
+"""What every layer stands on: errors, artifacts, events, progress, seeds, the recipe."""

@@ -1,4 +1,4 @@
-"""Where an artefact came from: a walk over manifests, each of which names its inputs by content hash."""
+"""Where an artifact came from: a walk over manifests, each of which names its inputs by content hash."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from herdlm.base.artefact import Manifest
+from herdlm.base.artifact import Manifest
 from herdlm.base.errors import DamagedError
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A stage's artefact with what it was made from, or a file from outside the run, which has no manifest."""
+    """A stage's artifact with what it was made from, or a file from outside the run, which has no manifest."""
 
     path: str
     content: str
@@ -32,13 +32,13 @@ def stage_of(path: str) -> str | None:
 
 
 def walk(stage: str, manifest_of: Callable[[str], Manifest | None]) -> Origin:
-    """The artefact of ``stage`` and all its ancestors. One that several artefacts were made from is the same object.
+    """The artifact of ``stage`` and all its ancestors. One that several artifacts were made from is the same object.
 
     Args:
-        manifest_of: the manifest of a stage by name; None where the run has no such artefact.
+        manifest_of: the manifest of a stage by name; None where the run has no such artifact.
 
     Raises:
-        DamagedError: an ancestor is gone, or was made again after an artefact was made from it.
+        DamagedError: an ancestor is gone, or was made again after an artifact was made from it.
     """
     walked: dict[str, Origin] = {}
 

@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from herdlm.base.artefact import hash_file
+from herdlm.base.artifact import hash_file
 from herdlm.base.errors import InputError
 
 PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"

@@ -1,4 +1,4 @@
-"""Runs one stage's work outside of a run: resumable, and published as an artefact where the user wants it."""
+"""Runs one stage's work outside of a run: resumable, and published as an artifact where the user wants it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import herdlm
-from herdlm.base.artefact import (
+from herdlm.base.artifact import (
     VOLATILE,
     InputEntry,
-    artefact_files,
+    artifact_files,
     hash_file,
     hash_json,
     publish,
@@ -37,7 +37,7 @@ def input_folder(folder: Path) -> InputEntry:
     manifest = read_manifest(folder)
     if manifest:
         return InputEntry(path=str(folder), content=manifest.content)
-    files = {str(path.relative_to(folder)): hash_file(path) for path in artefact_files(folder)}
+    files = {str(path.relative_to(folder)): hash_file(path) for path in artifact_files(folder)}
     return InputEntry(path=str(folder), content=hash_json(files))
 
 

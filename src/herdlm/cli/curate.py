@@ -35,7 +35,7 @@ def curate(
 
     Keys are those of the recipe's section `curate`: --set curate.KEY=VALUE.
     """
-    from herdlm.base.artefact import InputEntry
+    from herdlm.base.artifact import InputEntry
     from herdlm.base.recipe import apply_overrides, parse
     from herdlm.base.standalone import standalone
     from herdlm.curate.config import CurateConfig

@@ -59,10 +59,10 @@ def stages(run: Annotated[Path, typer.Argument(help="A run's folder.")], json_: 
 
 @app.command(**example("herdlm trace runs/tiny/models/flagship"))
 def trace(
-    path: Annotated[Path, typer.Argument(help="An artefact of a run, such as RUN/models/flagship.")],
+    path: Annotated[Path, typer.Argument(help="An artifact of a run, such as RUN/models/flagship.")],
     json_: JsonOption = False,
 ) -> None:
-    """Print what an artefact was made from, back to the hash of the crawl."""
+    """Print what an artifact was made from, back to the hash of the crawl."""
     from herdlm.run import lineage
 
     origin = lineage.trace(path)

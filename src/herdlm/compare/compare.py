@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from herdlm.base.artefact import InputEntry, write_text_durably
+from herdlm.base.artifact import InputEntry, write_text_durably
 from herdlm.base.errors import InputError
 from herdlm.base.json_lines import write_json_lines
 from herdlm.base.progress import Progress
@@ -46,7 +46,7 @@ def compare(
     device: str = "auto",
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Publish a comparison of ``changed`` with ``original`` as the artefact ``out``.
+    """Publish a comparison of ``changed`` with ``original`` as the artifact ``out``.
 
     Args:
         original, changed: model folders, or runs, which mean their flagships. If ``original`` is a run, it supplies

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from herdlm.align.bank.tasks import Question
-from herdlm.base.artefact import require_file
+from herdlm.base.artifact import require_file
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.base.json_lines import json_lines
 from herdlm.tokens.documents import read_documents

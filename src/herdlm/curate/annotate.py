@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from herdlm.base.artefact import hash_json
+from herdlm.base.artifact import hash_json
 from herdlm.curate.batch import Batch
 from herdlm.curate.config import PACE, CurateConfig
 from herdlm.curate.documents import FINGERPRINTS, PAGE_SCHEMA, RowWriter

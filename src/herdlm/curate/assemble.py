@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from herdlm.base.artefact import write_text_durably
+from herdlm.base.artifact import write_text_durably
 from herdlm.base.progress import Progress
 from herdlm.base.seeds import derive_seed
 from herdlm.curate import shuffle

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from herdlm.base.artefact import write_text_durably
+from herdlm.base.artifact import write_text_durably
 from herdlm.curate import shuffle
 
 

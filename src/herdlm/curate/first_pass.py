@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import herdlm
-from herdlm.base.artefact import hash_json
+from herdlm.base.artifact import hash_json
 from herdlm.base.progress import Progress
 from herdlm.curate.annotate import AnnotateTask, Summary, annotate
 from herdlm.curate.config import CurateConfig

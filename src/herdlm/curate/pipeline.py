@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from herdlm.base.artefact import hash_json, write_text_durably
+from herdlm.base.artifact import hash_json, write_text_durably
 from herdlm.base.errors import InputError
 from herdlm.curate.assemble import DECISIONS, DOCUMENTS, DROPPED, LINES, WORDS, assemble_all
 from herdlm.curate.config import CurateConfig

@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 import pyarrow.parquet as pq
 
-from herdlm.base.artefact import hash_json
+from herdlm.base.artifact import hash_json
 from herdlm.base.progress import Progress
 from herdlm.curate import shuffle
 from herdlm.curate.duplicates.groups import unique_pairs

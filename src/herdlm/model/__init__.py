@@ -1,1 +1,1 @@
-"""The one Transformer: plain PyTorch that knows nothing of distribution, caches, quantisation or objectives."""
+"""The one Transformer: plain PyTorch that knows nothing of distribution, caches, quantization or objectives."""

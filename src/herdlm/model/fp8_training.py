@@ -1,4 +1,4 @@
-"""Linear layers that train in FP8: row-wise scales, FP8 forward and towards the input, BF16 towards the weight.
+"""Linear layers that train in FP8: row-wise scales, FP8 forward and toward the input, BF16 toward the weight.
 
 Activations and gradients have a scale for each token, weights one for each output channel (forward) or each input
 channel (backward). All scales are recomputed at every step, so there is no history to keep or save. The weight's

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from herdlm import __version__
-from herdlm.base.artefact import InputEntry, hash_file, hash_json, publish
+from herdlm.base.artifact import InputEntry, hash_file, hash_json, publish
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.base.recipe import parse
 from herdlm.model.config import ModelConfig
@@ -342,7 +342,7 @@ def generation_of(folder: Path) -> dict[str, Any] | None:
 
 
 def import_hf(folder: Path, out: Path) -> dict[str, Any]:
-    """Check a Hugging Face folder and copy it, normalized and without loss, into the model artefact ``out``.
+    """Check a Hugging Face folder and copy it, normalized and without loss, into the model artifact ``out``.
 
     Returns:
         counts: parameters, bytes, dtype.
@@ -375,7 +375,7 @@ def import_hf(folder: Path, out: Path) -> dict[str, Any]:
 
 
 def export_hf(folder: Path, out: Path, dtype: str = "bfloat16") -> dict[str, Any]:
-    """Write the model artefact ``folder`` as a plain Hugging Face folder, in "bfloat16" or "float32".
+    """Write the model artifact ``folder`` as a plain Hugging Face folder, in "bfloat16" or "float32".
 
     Returns and raises what :func:`import_hf` does.
     """

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from herdlm.base.artefact import write_text_durably
+from herdlm.base.artifact import write_text_durably
 from herdlm.base.errors import DamagedError, HerdError, InputError
 
 WHOLE = "model.safetensors"

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from herdlm.base.artefact import write_text_durably
+from herdlm.base.artifact import write_text_durably
 from herdlm.base.errors import DamagedError, HerdError
 from herdlm.evaluate.needle import Retrieval
 from herdlm.model.config import RopeScaling

@@ -239,7 +239,7 @@ class StageTime:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """An artefact or source file in the lineage; ``made_from`` are the names of other nodes."""
+    """An artifact or source file in the lineage; ``made_from`` are the names of other nodes."""
 
     name: str
     kind: str

@@ -10,7 +10,7 @@ from herdlm.report.data import Lineage, Node
 from herdlm.report.read import Records
 
 SOURCE = "source file"
-# Of several inputs, the one that the artefact continues: a model before tokens, tokens before documents.
+# Of several inputs, the one that the artifact continues: a model before tokens, tokens before documents.
 _CONTINUES = ("model", "tokens", "documents", SOURCE)
 
 
@@ -27,7 +27,7 @@ def lineage(records: Records, final: str) -> Lineage:
     """All ancestors of the stage ``final``, sources first.
 
     Raises:
-        DamagedError: an ancestor is gone, or was made again after an artefact was made from it.
+        DamagedError: an ancestor is gone, or was made again after an artifact was made from it.
     """
     nodes: dict[str, Node] = {}
 

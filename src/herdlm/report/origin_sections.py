@@ -73,16 +73,16 @@ def lineage_section(lineage: Lineage) -> list[Html]:
             "p",
             f"The final model {lineage.final} has {len(lineage.nodes) - 1} ancestors, down to "
             f"{len(sources)} source file{'' if len(sources) == 1 else 's'}. Each names what it was made from by the "
-            "SHA-256 of its content; each of these hashes is the one in that artefact's own manifest. The main line:",
+            "SHA-256 of its content; each of these hashes is the one in that artifact's own manifest. The main line:",
         ),
         tag("ol", chain, class_="chain"),
         tag("p", f"{first.name}: SHA-256 ", tag("code", first.content, class_="hash foreign"), class_="quiet"),
         tag(
             "details",
-            tag("summary", f"All {len(lineage.nodes)} artefacts and sources with their hashes"),
+            tag("summary", f"All {len(lineage.nodes)} artifacts and sources with their hashes"),
             table(
                 f"Lineage of {lineage.final}",
-                ("Artefact", "Kind", "SHA-256 of its content", "Made from"),
+                ("Artifact", "Kind", "SHA-256 of its content", "Made from"),
                 (_lineage_row(node) for node in lineage.nodes),
                 text_columns=(0, 1, 2, 3),
             ),

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
-from herdlm.base.artefact import Manifest, read_manifest
+from herdlm.base.artifact import Manifest, read_manifest
 from herdlm.base.errors import DamagedError
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -210,11 +210,11 @@ class StageRecord:
         return _checked(schema, self.manifest.counts, f"{self.folder / 'manifest.json'}, counts", self.folder)
 
     def json(self, file: str, schema: type[Schema]) -> Schema:
-        """A JSON file of the artefact."""
+        """A JSON file of the artifact."""
         return _checked(schema, _loads(self._text(file), self.folder / file), str(self.folder / file), self.folder)
 
     def lines(self, file: str, schema: type[Schema]) -> list[Schema]:
-        """A JSON Lines file of the artefact."""
+        """A JSON Lines file of the artifact."""
         path = self.folder / file
         return [
             _checked(schema, _loads(line, path), f"{path}, line {number}", self.folder)

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from herdlm.base.artefact import InputEntry, verify, write_text_durably
+from herdlm.base.artifact import InputEntry, verify, write_text_durably
 from herdlm.base.errors import HerdError, InputError, storage_error
 from herdlm.base.standalone import input_folder
 from herdlm.curate.sources.hashes import source_content
@@ -203,7 +203,7 @@ class _Scheduler:
         return all(name in self.contents for name in stage.needs & self.names)
 
     def _inputs(self, stage: Stage) -> tuple[dict[str, InputEntry], str]:
-        """A stage's inputs by role, and the fingerprint of the artefact it would make from them."""
+        """A stage's inputs by role, and the fingerprint of the artifact it would make from them."""
         entries = {
             role: InputEntry(path=f"stages/{name}", content=self.contents[name]) for role, name in stage.inputs.items()
         }

@@ -1,4 +1,4 @@
-"""Finds the lineage of an artefact, back to the files outside the run, and prints it for ``herdlm trace``."""
+"""Finds the lineage of an artifact, back to the files outside the run, and prints it for ``herdlm trace``."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from herdlm.base.artefact import MANIFEST, read_manifest
+from herdlm.base.artifact import MANIFEST, read_manifest
 from herdlm.base.errors import InputError
 from herdlm.base.lineage import Origin, walk
 
 
 def trace(path: Path) -> Origin:
-    """The lineage of an artefact, or of a file in one.
+    """The lineage of an artifact, or of a file in one.
 
     Raises:
-        InputError: the path is not in an artefact.
-        DamagedError: an ancestor is missing, or was remade after an artefact was made from it.
+        InputError: the path is not in an artifact.
+        DamagedError: an ancestor is missing, or was remade after an artifact was made from it.
     """
     resolved = path.resolve()
     if not resolved.exists():
@@ -26,7 +26,7 @@ def trace(path: Path) -> Origin:
     folder = next((p for p in (resolved, *resolved.parents) if (p / MANIFEST).is_file()), None)
     if folder is None:
         raise InputError(
-            f"{path} is not in an artefact: there is no {MANIFEST} in it or above",
+            f"{path} is not in an artifact: there is no {MANIFEST} in it or above",
             "Give a path like RUN/models/flagship",
         )
     manifest = read_manifest(folder)
@@ -36,7 +36,7 @@ def trace(path: Path) -> Origin:
 
 
 def lines(origin: Origin) -> Iterator[str]:
-    """A lineage as indented text, one artefact per line. Ancestors are listed under its first occurrence only."""
+    """A lineage as indented text, one artifact per line. Ancestors are listed under its first occurrence only."""
     return _lines(origin, 0, set())
 
 
@@ -50,7 +50,7 @@ def _lines(origin: Origin, depth: int, listed: set[str]) -> Iterator[str]:
 
 
 def as_json(origin: Origin, listed: set[str] | None = None) -> dict[str, Any]:
-    """A lineage as JSON, with full hashes. ``seen`` marks an artefact whose ancestors were listed before."""
+    """A lineage as JSON, with full hashes. ``seen`` marks an artifact whose ancestors were listed before."""
     listed = set() if listed is None else listed
     seen = origin.path in listed
     if origin.manifest:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from herdlm.base.artefact import InputEntry
+from herdlm.base.artifact import InputEntry
 from herdlm.base.errors import HerdError, InputError
 from herdlm.recipe import Recipe
 
@@ -17,7 +17,7 @@ class StageRequest(BaseModel):
 
     Args:
         inputs: role -> where the input is and its content hash.
-        fingerprint: of the artefact to make.
+        fingerprint: of the artifact to make.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,7 +53,7 @@ class StageFailure(BaseModel):
 
 
 class StageReply(BaseModel):
-    """A worker's answer to a :class:`StageRequest`; without a failure, the artefact is published."""
+    """A worker's answer to a :class:`StageRequest`; without a failure, the artifact is published."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

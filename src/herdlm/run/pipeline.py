@@ -423,7 +423,7 @@ def _examination(recipe: Recipe, model: str) -> Stage:
 
 
 def _report(recipe: Recipe, stages: list[Stage]) -> Stage:
-    """The report, which reads the artefacts of all other stages."""
+    """The report, which reads the artifacts of all other stages."""
     return Stage(
         "report",
         "report",

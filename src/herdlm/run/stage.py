@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from herdlm.base.artefact import MANIFEST, Manifest, hash_json, read_manifest
+from herdlm.base.artifact import MANIFEST, Manifest, hash_json, read_manifest
 from herdlm.base.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class Context:
 
     Args:
         inputs: role -> folder of the input.
-        out: empty folder; its files become the stage's artefact when the function returns.
+        out: empty folder; its files become the stage's artifact when the function returns.
         work: folder for checkpoints; it survives an interruption and is there when the same stage starts again.
     """
 
@@ -60,15 +60,15 @@ class Stage:
 
     Args:
         name: name of the stage and of its folder under ``stages/``.
-        kind: kind of the artefact.
-        work: "module:function" of the function that makes the artefact and returns counts for the manifest.
+        kind: kind of the artifact.
+        work: "module:function" of the function that makes the artifact and returns counts for the manifest.
         inputs: role -> name of the stage that makes the input. A stage is out of date if their content changes.
-        settings: the part of the recipe that the artefact depends on.
+        settings: the part of the recipe that the artifact depends on.
         files: source paths outside the run.
         aids: files and folders outside the run that affect how sources are processed, such as a trained grader.
         after: stages that must finish before this one but are not inputs.
         options: fixed arguments of ``work``, which distinguish stages with the same function.
-        version: increased when ``work`` changes in a way that changes the artefact.
+        version: increased when ``work`` changes in a way that changes the artifact.
         seed_names: names to derive the seed from; by default the stage's name. Stages that share them share a seed.
     """
 
@@ -93,7 +93,7 @@ class Stage:
         return {*self.inputs.values(), *self.after}
 
     def fingerprint(self, seed: int, contents: dict[str, str]) -> str:
-        """Hash of everything the artefact depends on. ``contents`` maps each input's role to its content hash."""
+        """Hash of everything the artifact depends on. ``contents`` maps each input's role to its content hash."""
         return hash_json(
             {
                 "kind": self.kind,
@@ -113,7 +113,7 @@ class RunFolder:
     root: Path
 
     def stage(self, name: str) -> Path:
-        """The artefact of a finished stage."""
+        """The artifact of a finished stage."""
         return self.root / "stages" / name
 
     def working(self, name: str) -> Path:

@@ -17,7 +17,7 @@ from typing import Any
 
 import herdlm
 from herdlm.base import progress
-from herdlm.base.artefact import VOLATILE, InputEntry, publish, write_text_durably
+from herdlm.base.artifact import VOLATILE, InputEntry, publish, write_text_durably
 from herdlm.base.errors import HerdError, storage_error
 from herdlm.base.parent import end_with
 from herdlm.recipe import Recipe
@@ -27,9 +27,9 @@ from herdlm.run.stage import Context, RunFolder, Stage, load_work
 
 
 def run_stage(stage: Stage, recipe: Recipe, folder: RunFolder, inputs: dict[str, InputEntry], fingerprint: str) -> None:
-    """Do a stage's work and publish its artefact under ``stages/``.
+    """Do a stage's work and publish its artifact under ``stages/``.
 
-    If an interrupted attempt at the same artefact left checkpoints in the working folder, the work resumes from them;
+    If an interrupted attempt at the same artifact left checkpoints in the working folder, the work resumes from them;
     anything else there is removed.
     """
     started = time.monotonic()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from herdlm.base.artefact import hash_json, read_manifest, verify
+from herdlm.base.artifact import hash_json, read_manifest, verify
 from herdlm.base.progress import Progress
 from herdlm.base.seeds import derive_seed
 from herdlm.evaluate.paired import row_losses

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from herdlm.base.artefact import InputEntry, hash_file, require_file, write_text_durably
+from herdlm.base.artifact import InputEntry, hash_file, require_file, write_text_durably
 from herdlm.base.errors import InputError
 from herdlm.base.standalone import input_folder, standalone
 from herdlm.pretrain.config import tokens_in

@@ -10,7 +10,7 @@ from pydantic import Field
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Backend
 
-from herdlm.base.artefact import hash_bytes
+from herdlm.base.artifact import hash_bytes
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.base.recipe import Section
 from herdlm.tokens.chat_template import chat_template

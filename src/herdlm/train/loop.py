@@ -271,7 +271,7 @@ def make_optimizer(model: Transformer | ParallelModel, config: TrainConfig) -> t
 
 
 def averaging_steps(steps: int, config: TrainConfig) -> set[int]:
-    """After which numbers of finished steps the weights count towards the average; the last step is one of them."""
+    """After which numbers of finished steps the weights count toward the average; the last step is one of them."""
     if not config.average_last:
         return set()
     first = steps * (1 - config.average_last)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from herdlm.base.artefact import hash_file, read_manifest
+from herdlm.base.artifact import hash_file, read_manifest
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.curate.classify.config import ClassifierConfig
 from herdlm.curate.classify.grader import Grader

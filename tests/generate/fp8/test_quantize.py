@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from herdlm.base.artefact import read_manifest, verify
+from herdlm.base.artifact import read_manifest, verify
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.cli.app import main
 from herdlm.generate import Engine, SamplingParams

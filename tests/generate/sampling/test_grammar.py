@@ -1,4 +1,4 @@
-"""Output by grammar: every finished text is one, by another library's judgement, and every cut one begins one."""
+"""Output by grammar: every finished text is one, by another library's judgment, and every cut one begins one."""
 
 from __future__ import annotations
 

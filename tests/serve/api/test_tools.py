@@ -206,11 +206,11 @@ def streamed(client, **options):
 
 @pytest.fixture(scope="module")
 def folder_for_tools(tmp_path_factory, tokenizer):
-    """A model with room for tools in its context that has learnt one answer to one question: a call."""
+    """A model with room for tools in its context that has learned one answer to one question: a call."""
     folder = tmp_path_factory.mktemp("tools") / "flagship"
     model = small_model(max_seq_len=2048, dim=64, ffn_dim=128)
     prompt = render_prompt(tokenizer, dialog(ASK["messages"], BARE))
-    answer = [*tokenizer.encode(f"{LEARNT[0]}; {LEARNT[1]}"), tokenizer.special("<|eot_id|>")]
+    answer = [*tokenizer.encode(f"{LEARNED[0]}; {LEARNED[1]}"), tokenizer.special("<|eot_id|>")]
     code = render_prompt(tokenizer, dialog(ASK["messages"], CODE))
     coded = render(tokenizer, [{"role": "assistant", "content": "print(7)", "code": True}]).tokens[-9:]
     coded = coded[coded.index(tokenizer.special("<|python_tag|>")) :]
@@ -221,7 +221,7 @@ def folder_for_tools(tmp_path_factory, tokenizer):
         yield server
 
 
-LEARNT = ['{"name": "get_weather", "parameters": {"city": "Bern"}}', '{"name": "add", "parameters": {"a": 1}}']
+LEARNED = ['{"name": "get_weather", "parameters": {"city": "Bern"}}', '{"name": "add", "parameters": {"a": 1}}']
 BARE = [{"type": "function", "function": {"name": name}} for name in ("get_weather", "add")]
 CODE = [tool("code_interpreter", code=SHORT)]
 

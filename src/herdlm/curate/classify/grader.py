@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from herdlm.base.artefact import read_manifest, verify, write_text_durably
+from herdlm.base.artifact import read_manifest, verify, write_text_durably
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.curate.classify.calibrate import Calibration
 from herdlm.curate.classify.linear import LinearClassifier
@@ -60,7 +60,7 @@ def margins(classifier: LinearClassifier, texts: Sequence[str]) -> NDArray[np.fl
 
 
 def require_model(folder: Path, kind: str, command: str) -> None:
-    """Check that ``folder`` is a complete artefact of ``kind``, which ``command`` makes.
+    """Check that ``folder`` is a complete artifact of ``kind``, which ``command`` makes.
 
     Raises:
         InputError: It is not.
@@ -71,6 +71,6 @@ def require_model(folder: Path, kind: str, command: str) -> None:
         raise InputError(f"there is no {kind} in {folder}", f"Make one with `{command}`, or name another folder")
     if manifest.kind != kind:
         raise InputError(
-            f"{folder} is an artefact of kind {manifest.kind}, not a {kind}", f"Name a folder that `{command}` made"
+            f"{folder} is an artifact of kind {manifest.kind}, not a {kind}", f"Name a folder that `{command}` made"
         )
     verify(folder, manifest)

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from herdlm.base.artefact import write_text_durably
+from herdlm.base.artifact import write_text_durably
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.base.recipe import Section
 from herdlm.base.seeds import stream

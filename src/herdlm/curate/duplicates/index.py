@@ -33,7 +33,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from herdlm.base.artefact import hash_file, sync_folder, write_text_durably
+from herdlm.base.artifact import hash_file, sync_folder, write_text_durably
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.curate.duplicates.groups import edges, unique_pairs
 from herdlm.curate.steps.near_duplicates.minhash import NearDuplicatesConfig

@@ -1,11 +1,11 @@
-"""Trains graders and domain classifiers as artefacts, with a manifest that names the hash of their labels."""
+"""Trains graders and domain classifiers as artifacts, with a manifest that names the hash of their labels."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from herdlm.base.artefact import InputEntry, hash_file, hash_json, read_manifest, require_file
+from herdlm.base.artifact import InputEntry, hash_file, hash_json, read_manifest, require_file
 from herdlm.base.standalone import standalone
 from herdlm.curate.classify import grader
 from herdlm.curate.grade import train

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from herdlm.base.artefact import hash_bytes
+from herdlm.base.artifact import hash_bytes
 from herdlm.base.errors import InputError
 
 SHIPPED = ("quality", "domains")

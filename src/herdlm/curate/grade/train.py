@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from herdlm.base.artefact import write_text_durably
+from herdlm.base.artifact import write_text_durably
 from herdlm.base.errors import InputError
 from herdlm.base.seeds import derive_seed
 from herdlm.curate.classify.calibrate import Calibration, calibrate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from herdlm.base.artefact import hash_bytes, hash_file, write_text_durably
+from herdlm.base.artifact import hash_bytes, hash_file, write_text_durably
 from herdlm.curate.config import CurateConfig
 
 MEMORY = ".source-hashes.json"

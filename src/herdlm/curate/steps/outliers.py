@@ -135,7 +135,7 @@ def references(counts: WordCounts, config: OutliersConfig) -> dict[str, Referenc
 def divergence(text: str, reference: Reference, prior_words: int = 500) -> float:
     """Return KL(document || corpus) in bits: 0 for a text like the corpus, more the more outlying its words are.
 
-    The document's distribution is shrunk towards the corpus's q by m = ``prior_words`` words of it, (c + m q) / (n + m)
+    The document's distribution is shrunk toward the corpus's q by m = ``prior_words`` words of it, (c + m q) / (n + m)
     for counts c of n words. Otherwise, every short text would be an outlier for the words it has no room for. Buckets
     that the document does not use are summed in closed form.
     """

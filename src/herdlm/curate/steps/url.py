@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import Field
 
-from herdlm.base.artefact import require_file
+from herdlm.base.artifact import require_file
 from herdlm.base.errors import InputError
 from herdlm.base.recipe import Section
 from herdlm.curate.batch import Batch, Outcome

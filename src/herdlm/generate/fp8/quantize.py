@@ -1,4 +1,4 @@
-"""`herdlm quantize`: writes a model in FP8 as an artefact that records its inputs."""
+"""`herdlm quantize`: writes a model in FP8 as an artifact that records its inputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from herdlm.model.hf import read_config
 
 
 def quantize(model: Path, out: Path, config: Fp8Config, *, quiet: bool = False) -> dict[str, Any]:
-    """Write the FP8 model artefact ``out`` from the model folder ``model``; returns its counts.
+    """Write the FP8 model artifact ``out`` from the model folder ``model``; returns its counts.
 
     Raises:
         InputError: ``out`` exists, or ``model`` holds no model, a quantized one, or one with too few layers.

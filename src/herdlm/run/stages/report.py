@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from herdlm.base.artefact import write_text_durably
+from herdlm.base.artifact import write_text_durably
 from herdlm.base.errors import DamagedError
 from herdlm.evaluate.intervals import Estimate, paired_difference, pass_rate
 from herdlm.recipe import Recipe

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from herdlm.base.artefact import sync_folder
+from herdlm.base.artifact import sync_folder
 from herdlm.base.errors import InputError
 from herdlm.serve.batch.prompts import Id
 

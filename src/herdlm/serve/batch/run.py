@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from herdlm.base.artefact import hash_file, hash_json, read_manifest
+from herdlm.base.artifact import hash_file, hash_json, read_manifest
 from herdlm.base.errors import HerdError, InputError
 from herdlm.base.progress import Progress
 from herdlm.model.folders import model_folder

@@ -1,10 +1,10 @@
-"""Artefacts exist whole or not at all; logs survive being cut off; seeds are streams of their own."""
+"""Artifacts exist whole or not at all; logs survive being cut off; seeds are streams of their own."""
 
 import json
 
 import pytest
 
-from herdlm.base.artefact import publish, read_manifest, verify
+from herdlm.base.artifact import publish, read_manifest, verify
 from herdlm.base.errors import DamagedError
 from herdlm.base.events import EventLog, read_events
 from herdlm.base.seeds import derive_seed, stream

@@ -1,4 +1,4 @@
-"""Artefacts: folders that exist whole or not at all, each with a manifest that records how it was made.
+"""Artifacts: folders that exist whole or not at all, each with a manifest that records how it was made.
 
 A stage writes into a working folder beside the final one; :func:`publish` hashes its files, writes ``manifest.json``
 and renames the folder into place. herdlm ignores folders without a manifest. A manifest names its inputs by content
@@ -24,21 +24,21 @@ VOLATILE = ("events.jsonl", "timing.json", "tensorboard/")  # contain times, so 
 
 
 class FileEntry(BaseModel):
-    """One file of an artefact: its size in bytes and the SHA-256 of its content."""
+    """One file of an artifact: its size in bytes and the SHA-256 of its content."""
 
     bytes: int
     sha256: str
 
 
 class InputEntry(BaseModel):
-    """One input of an artefact: its path and its content hash at that time."""
+    """One input of an artifact: its path and its content hash at that time."""
 
     path: str
     content: str
 
 
 class Manifest(BaseModel):
-    """What an artefact is, and what it was made from."""
+    """What an artifact is, and what it was made from."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -72,8 +72,8 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def artefact_files(folder: Path) -> Iterator[Path]:
-    """The files of an artefact, except its manifest, in a fixed order."""
+def artifact_files(folder: Path) -> Iterator[Path]:
+    """The files of an artifact, except its manifest, in a fixed order."""
     return (p for p in sorted(folder.rglob("*")) if p.is_file() and p != folder / MANIFEST)
 
 
@@ -93,14 +93,14 @@ def publish(
     code: dict[str, str],
     volatile: tuple[str, ...] = (),
 ) -> Manifest:
-    """Write the manifest of ``working`` and rename it to ``final``, replacing an older artefact there.
+    """Write the manifest of ``working`` and rename it to ``final``, replacing an older artifact there.
 
     Files named in ``volatile`` (logs that contain times; the name of a folder ends with "/") are published and hashed,
     but not part of the content hash, so that equal results have equal hashes.
     """
     files = {
         str(path.relative_to(working)): FileEntry(bytes=path.stat().st_size, sha256=hash_file(path))
-        for path in artefact_files(working)
+        for path in artifact_files(working)
     }
     folders = tuple(name for name in volatile if name.endswith("/"))
     lasting = {name: entry for name, entry in files.items() if name not in volatile and not name.startswith(folders)}
@@ -134,7 +134,7 @@ def publish(
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of an artefact, or None if there is no artefact.
+    """The manifest of an artifact, or None if there is no artifact.
 
     Raises:
         DamagedError: the manifest exists but cannot be read.
@@ -149,7 +149,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def verify(folder: Path, manifest: Manifest, *, hashes: bool = True) -> None:
-    """Check that all files of an artefact exist and are unchanged (``hashes=False``: existence and size only).
+    """Check that all files of an artifact exist and are unchanged (``hashes=False``: existence and size only).
 
     Raises:
         DamagedError: with the first file that differs.
