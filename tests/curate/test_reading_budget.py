@@ -18,7 +18,7 @@ from herdlm.curate.config import CurateConfig
 from herdlm.curate.documents import RowWriter
 from herdlm.curate.step import PageStep, run_steps
 from herdlm.curate.steps.heuristics import Heuristics
-from tests.train.test_reading_budget import code_lines
+from tests.reading_budget import code_lines
 
 SOURCE = Path(herdlm.__file__).parent
 LINES, FILES = 1120, 16

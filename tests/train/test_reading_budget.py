@@ -1,35 +1,16 @@
 """One whole training step, the model included, is read in at most 10 files and 1,500 lines, 1,000 of them code."""
 
-import ast
-import io
 import sys
-import tokenize
 from pathlib import Path
 
-import herdlm
 from herdlm.train.config import TrainConfig
 from herdlm.train.loop import train
 from herdlm.train.objectives import NextToken
 from tests.conftest import small_model
+from tests.reading_budget import SOURCE, code_lines
 from tests.train.test_loop import batches
 
-SOURCE = Path(herdlm.__file__).parent
 FILES, LINES, CODE_LINES = 10, 1500, 1000
-
-
-def code_lines(path: Path) -> int:
-    """Lines with code on them: no blank ones, comments or docstrings."""
-    text = path.read_text(encoding="utf-8")
-    docstrings = set()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            docstrings |= set(range(node.lineno, node.end_lineno + 1))
-    skipped = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
-    lines = set()
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type not in skipped:
-            lines |= set(range(token.start[0], token.end[0] + 1))
-    return len(lines - docstrings)
 
 
 def test_a_step_is_read_within_the_budget(tokenizer):
