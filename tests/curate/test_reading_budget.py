@@ -88,9 +88,9 @@ def test_a_batch_is_followed_through_a_step_within_the_budget(tmp_path: Path, mo
     page = tmp_path / "page.txt"  # repeats itself, which is the last that the heuristics look for
     page.write_text("\n".join(f"{sentence} {letter}{sentence}" for letter in "abcdefghij"))
     (tmp_path / "out").mkdir()
-    seen: set[str] = set()
+    seen, config = set[str](), CurateConfig()
     with traced(seen), pytest.raises(FirstPassDoneError):
-        pipeline.curate([str(page)], tmp_path / "out", CurateConfig(), quiet=True)
+        pipeline.curate([str(page)], tmp_path / "out", config, quiet=True)
     files = {path: code_lines(path) for path in map(Path, sorted(seen)) if path.is_relative_to(SOURCE)}
     names = {str(path.relative_to(SOURCE)) for path in files}
     assert {f"curate/{name}.py" for name in ("pipeline", "annotate", "step", "funnel", "ngrams", "documents")} <= names

@@ -269,4 +269,4 @@ def heuristics_for(domain: str, config: HeuristicsConfig) -> HeuristicsConfig:
     """Return the thresholds for a domain: ``config``, relaxed as in the table above."""
     relaxed = RELAXED.get(domain, {})
     changes = {key: relax(getattr(config, key)) for key, relax in relaxed.items()}
-    return type(config).model_validate(config.model_dump() | changes)
+    return config.model_copy(update=changes)
