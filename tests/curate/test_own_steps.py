@@ -190,7 +190,7 @@ def test_a_step_that_only_annotates_drops_nothing() -> None:
     [
         ({"quality": {"step": "a:B"}}, "'quality' is the name of a built-in step"),
         ({"No Recipes": {"step": "a:B"}}, "'No Recipes' is not a step name"),
-        ({"mine": {"step": "a.B"}}, "key steps.mine.step = 'a.B'"),
+        ({"mine": {"step": "a.B"}}, "steps.mine.step: 'a.B' is not module:attribute"),
         ({"mine": {"step": "a:B", "after": "hosts"}}, "key steps.mine.after = 'hosts'"),
     ],
 )
