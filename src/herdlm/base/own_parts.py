@@ -20,8 +20,8 @@ from herdlm.base.artifact import hash_file
 from herdlm.base.errors import InputError
 
 PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
-HERDLM = Path(herdlm.__file__).parent
-INSTALLED = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platlib"))
+PACKAGES = Path(sysconfig.get_path("platlib"))
+NOT_OWN = (Path(herdlm.__file__).parent, Path(sysconfig.get_path("stdlib")))
 
 
 def _check_reference(text: str) -> str:
@@ -73,9 +73,9 @@ def describe_error(error: BaseException) -> str:
     """Return an error's type and text on one line, and the last line of the user's code that led to it, if any."""
     text = " ".join(str(error).split())
     places = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    places = [place for place in places if place[0].is_file() and not place[0].is_relative_to(HERDLM)]
-    own = [place for place in places if not any(place[0].is_relative_to(folder) for folder in INSTALLED)]
-    where = f" ({own[-1][0]}, line {own[-1][1]})" if (own := own or places) else ""
+    others = [place for place in places if place[0].is_file() and not any(map(place[0].is_relative_to, NOT_OWN))]
+    own = [place for place in others if not place[0].is_relative_to(PACKAGES)] or others
+    where = f" ({own[-1][0]}, line {own[-1][1]})" if own else ""
     return f"{type(error).__name__}: {text}{where}" if text else f"{type(error).__name__}{where}"
 
 
