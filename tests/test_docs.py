@@ -69,3 +69,53 @@ def test_the_example_of_unset_keys_leaves_parts_out(tmp_path):
     (tmp_path / "mine.toml").write_text(text.replace("tiny.toml", str(ROOT / "recipes" / "tiny.toml")))
     recipe = read_recipe(tmp_path / "mine.toml")
     assert (recipe.quantize, recipe.align.teach, recipe.herd.small, recipe.herd.ladder) == (None, None, None, ())
+
+
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+SOURCE = ROOT / "src" / "herdlm"
+REFERENCE = re.compile(r":(?:mod|class|func|meth|attr|data):`~?herdlm\.([\w.]+)`")
+
+
+def named_files(page: str) -> set[tuple[str, str]]:
+    """Python files and folders in backquotes, each with the name after a colon, if any."""
+    return set(re.findall(r"`((?:\w+/)*\w+\.py|(?:[a-z]\w*/)+)(?:: (\w+))?`", page))
+
+
+def is_file_with(path: str, name: str) -> bool:
+    """Whether a file or folder is below ``src/herdlm`` or in the repository and, if a file, defines ``name``."""
+    places = [ROOT / path, *SOURCE.rglob(path.rstrip("/"))]
+    definition = re.compile(rf"^(?:def|class) {name}\b" if name else "", re.M)
+    return any(p.is_dir() or (p.is_file() and definition.search(p.read_text(encoding="utf-8"))) for p in places)
+
+
+def leads_somewhere(reference: str) -> bool:
+    """Whether ``package.module.name`` is a file or folder of the source and, after it, names that occur in the file."""
+    path, *names = SOURCE, *reference.split(".")
+    while names and (path / names[0]).is_dir():
+        path /= names.pop(0)
+    if not names:
+        return True
+    file = path / f"{names[0]}.py" if (path / f"{names[0]}.py").is_file() else path / "__init__.py"
+    text = file.read_text(encoding="utf-8")
+    later = names[1:] if file.stem == names[0] else names
+    return all(re.search(rf"^ *(?:def |class |self\.)?{name}\b", text, re.M) for name in later)
+
+
+def test_files_and_names_of_the_architecture_exist():
+    named = named_files(ARCHITECTURE.read_text(encoding="utf-8"))
+    assert {("run/worker.py", "run_stage"), ("run/stages/", "")} <= named
+    assert [name for name in sorted(named) if not is_file_with(*name)] == []
+
+
+def test_references_in_docstrings_lead_somewhere():
+    files = {file.relative_to(SOURCE): file.read_text(encoding="utf-8") for file in SOURCE.rglob("*.py")}
+    references = [(str(file), name) for file, text in files.items() for name in REFERENCE.findall(text)]
+    assert len(references) > 50
+    assert [found for found in references if not leads_somewhere(found[1])] == []
+
+
+def test_a_wrong_file_or_name_would_be_found():
+    assert not is_file_with("run/plan.py", "") and not is_file_with("rooms/", "")
+    assert not is_file_with("run/worker.py", "run_stages")
+    assert leads_somewhere("run.worker.run_stage") and not leads_somewhere("run.worker.run_stages")
+    assert not leads_somewhere("run.plan") and not leads_somewhere("model.losses.linear_distilled")

@@ -136,12 +136,14 @@ def test_the_fingerprint_covers_settings_version_and_source() -> None:
         ("json:JSONDecoder", r"'json:JSONDecoder' is not a step. Name a subclass of herdlm.curate.step.PageStep"),
         ("herdlm.curate.step:PageStep", "does not define run"),
         ("broken:Mine", r"importing it failed with ZeroDivisionError: division by zero \(.*broken.py, line 5\)"),
+        ("unreadable:Mine", r"SyntaxError: '\(' was never closed \(unreadable.py, line 5\)\. Fix that module"),
         ("settings:Mine", r"curate.steps.mine.settings: unknown key limit. Allowed here: most"),
         ("bare:Mine", r"its Settings is not a section"),
     ],
 )
 def test_a_step_that_cannot_be_loaded_is_refused_before_anything_is_read(step: str, error: str) -> None:
     write_module("1 / 0\n", name="broken")
+    write_module("def run(\n", name="unreadable")
     settings = (
         "class Mine(PageStep):\n    class Settings({}):\n        most: int = 1\n\n    def run(self, batch): ...\n"
     )
@@ -190,7 +192,7 @@ def test_a_step_that_only_annotates_drops_nothing() -> None:
     [
         ({"quality": {"step": "a:B"}}, "'quality' is the name of a built-in step"),
         ({"No Recipes": {"step": "a:B"}}, "'No Recipes' is not a step name"),
-        ({"mine": {"step": "a.B"}}, "key steps.mine.step = 'a.B'"),
+        ({"mine": {"step": "a.B"}}, "steps.mine.step: 'a.B' is not module:attribute"),
         ({"mine": {"step": "a:B", "after": "hosts"}}, "key steps.mine.after = 'hosts'"),
     ],
 )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from herdlm.base.errors import InputError
 from herdlm.curate.duplicates.url import normalize_url, url_key
-from herdlm.curate.steps.older_versions import UNDATED, older_versions, parse_date
+from herdlm.curate.steps.older_versions import UNDATED, newest, parse_date
 from herdlm.curate.steps.url import BlockLists
 from tests.curate.crawls import Write
 
@@ -211,13 +211,16 @@ DATES = ["2024-01-01T00:00:00Z", "2024-01-01T01:00:00+01:00", "2023-12-31T23:59:
 @given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from(DATES)), max_size=30), st.randoms(use_true_random=False))
 @settings(deadline=None)
 def test_of_every_page_the_newest_version_is_left(pages: list[tuple[int, str]], rng) -> None:
-    newest: dict[int, int] = {}
+    last: dict[int, int] = {}
     for row, (key, date) in enumerate(pages):
-        if key not in newest or parse_date(date) >= parse_date(pages[newest[key]][1]):
-            newest[key] = row
-    expected = sorted(set(range(len(pages))) - set(newest.values()))
+        if key not in last or parse_date(date) >= parse_date(pages[last[key]][1]):
+            last[key] = row
+    expected = sorted(set(range(len(pages))) - set(last.values()))
     order = list(range(len(pages)))
     rng.shuffle(order)
     keys = np.array([pages[row][0] for row in order], np.uint64)
-    found = older_versions(keys, [pages[row][1] for row in order], np.array(order, np.int64))
-    assert found.tolist() == expected
+    times = np.array([parse_date(pages[row][1]) for row in order], np.int64)
+    found = newest(keys, times, np.array(order, np.int64))
+    assert found[:, 0].tolist() == expected
+    assert [pages[row][0] for row in found[:, 0]] == [pages[row][0] for row in found[:, 1]]
+    assert set(found[:, 1].tolist()) <= set(last.values())

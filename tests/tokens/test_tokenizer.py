@@ -70,8 +70,12 @@ def test_training_twice_gives_the_same_file():
 
 
 def test_too_little_text_for_the_vocabulary_is_refused():
-    with pytest.raises(InputError, match="tokenizer.vocab_size needs"):
-        train_tokenizer(["a b"], TokenizerConfig(vocab_size=5000))
+    with pytest.raises(InputError, match="tokenizer.vocab_size is 5000") as caught:
+        train_tokenizer([TEXT], TokenizerConfig(vocab_size=5000))
+    most = int(str(caught.value).split()[-1])
+    assert train_tokenizer([TEXT], TokenizerConfig(vocab_size=most)).vocab_size == most
+    with pytest.raises(InputError):
+        train_tokenizer([TEXT], TokenizerConfig(vocab_size=most + 1))
 
 
 @pytest.mark.parametrize("leading_space", [False, True])

@@ -12,6 +12,8 @@ import torch
 from herdlm.base.errors import InputError
 from herdlm.recipe import read_recipe
 from herdlm.run.pipeline import stages_of
+from herdlm.train.config import TrainConfig
+from herdlm.train.loop import train
 from herdlm.train.objectives import NextToken
 from herdlm.train.own_objective import open_objective
 from herdlm.train.preferences import DPO
@@ -74,7 +76,7 @@ def test_a_run_trains_on_it_and_trains_again_when_its_code_changes(tmp_path):
     [
         ("no_such_module:Focal", "there is no module no_such_module"),
         ("herdlm.train.objectives:Focul", "has no Focul"),
-        ("herdlm.train.objectives:answer_logprobs", "is no objective"),
+        ("herdlm.train.preferences:answer_logprobs", "is no objective"),
     ],
 )
 def test_what_is_no_objective_is_refused(reference, message):
@@ -87,6 +89,56 @@ def test_an_objective_that_needs_arguments_is_refused(folder):
     (folder / "needy.py").write_text(CODE + "\n    def __init__(self, gamma): self.gamma = gamma\n")
     with pytest.raises(InputError, match="missing 1 required positional argument"):
         open_objective("needy:Focal", "pretrain.objective", NextToken())
+
+
+FAULTY = """
+import torch
+from herdlm.train.objectives import NextToken
+
+class Raises(NextToken):
+    def read(self, head, hidden, batch):
+        return torch.zeros(2) + torch.zeros(3)
+
+class NoNormalizer(NextToken):
+    def normalizer(self, batch): pass
+
+class OnlyLoss(NextToken):
+    def read(self, head, hidden, batch): return hidden.sum()
+
+class ByToken(NextToken):
+    def read(self, head, hidden, batch): return hidden.sum(-1), {}
+
+class Number(NextToken):
+    def read(self, head, hidden, batch): return 1.0, {}
+
+class LogsList(NextToken):
+    def read(self, head, hidden, batch): return hidden.sum(), {"norms": [1.0]}
+
+class NoGradient(NextToken):
+    def read(self, head, hidden, batch): return hidden.detach().sum(), {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Raises", r"read raised RuntimeError: .*faulty\.py, line 7\)\. Fix the objective"),
+        ("NoNormalizer", "normalizer raised TypeError"),
+        ("OnlyLoss", "returned Tensor, not a loss and a dictionary"),
+        ("ByToken", r"returned Tensor of shape \[\d+\] as the loss"),
+        ("Number", "returned float as the loss"),
+        ("LogsList", "returned list as norms"),
+        ("NoGradient", "has no gradient"),
+    ],
+)
+def test_an_objective_that_fails_names_its_key(folder, tokenizer, monkeypatch, name, message):
+    (folder / "faulty.py").write_text(FAULTY)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "faulty", raising=False)
+    objective = open_objective(f"faulty:{name}", "pretrain.objective", NextToken())
+    with pytest.raises(InputError, match=message) as caught:
+        train(small_model(), objective, batches(tokenizer, epochs=1), TrainConfig(peak_lr=1e-3))
+    assert str(caught.value).startswith(f"pretrain.objective (faulty:{name}): ")
 
 
 def test_instances_and_defaults_are_taken_as_they_are():

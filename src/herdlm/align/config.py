@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from herdlm.base.own_parts import PATTERN
+from herdlm.base.own_parts import Reference
 from herdlm.base.recipe import Section
 from herdlm.train.config import TrainConfig
 
@@ -29,8 +29,8 @@ class SftConfig(Section):
     seq_len: int = Field(gt=0, description="tokens in a row; longer dialogs are left out")
     rows_per_step: int = Field(gt=0, description="rows in a step; a row packs several dialogs")
     epochs: float = Field(gt=0, description="how often the data is read")
-    objective: str | None = Field(
-        None, pattern=PATTERN, description="module:attribute of an objective of your own, in place of the built-in one"
+    objective: Reference | None = Field(
+        None, description="module:attribute of an objective of your own, in place of the built-in one"
     )
     train: TrainConfig
 
@@ -41,8 +41,8 @@ class PairsConfig(Section):
     seq_len: int = Field(gt=0, description="tokens in a row; longer pairs are left out")
     pairs_per_step: int = Field(gt=0, description="pairs in a step")
     epochs: int = Field(1, ge=1, description="how often the data is read")
-    objective: str | None = Field(
-        None, pattern=PATTERN, description="module:attribute of an objective of your own, in place of the built-in one"
+    objective: Reference | None = Field(
+        None, description="module:attribute of an objective of your own, in place of the built-in one"
     )
     train: TrainConfig
 

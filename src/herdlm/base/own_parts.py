@@ -6,15 +6,32 @@ import difflib
 import importlib
 import inspect
 import os
+import re
 import sys
+import sysconfig
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import AfterValidator
+
+import herdlm
 from herdlm.base.artifact import hash_file
 from herdlm.base.errors import InputError
 
-PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
+PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+PACKAGES = Path(sysconfig.get_path("platlib"))
+NOT_OWN = (Path(herdlm.__file__).parent, Path(sysconfig.get_path("stdlib")))
+
+
+def _check_reference(text: str) -> str:
+    if not PATTERN.fullmatch(text):
+        raise ValueError(f"{text!r} is not module:attribute, such as my_module:MyClass")
+    return text
+
+
+Reference = Annotated[str, AfterValidator(_check_reference)]
+"""A recipe's value that names a part of the user's own, as ``module:attribute``."""
 
 
 def load_part(reference: str, key: str) -> Any:
@@ -53,11 +70,13 @@ def code_hash(part: Any) -> str | None:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return an error's type and text on one line, and the line of code that raised it."""
+    """Return an error's type and text on one line, and the last line of the user's code that led to it, if any."""
     text = " ".join(str(error).split())
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"
+    places = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    others = [place for place in places if place[0].is_file() and not any(map(place[0].is_relative_to, NOT_OWN))]
+    own = [place for place in others if not place[0].is_relative_to(PACKAGES)] or others
+    where = f" ({own[-1][0]}, line {own[-1][1]})" if own else ""
+    return f"{type(error).__name__}: {text}{where}" if text else f"{type(error).__name__}{where}"
 
 
 def _failed(reference: str, key: str, error: BaseException) -> InputError:

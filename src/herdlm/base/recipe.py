@@ -22,7 +22,8 @@ from herdlm.base.errors import InputError
 class Section(BaseModel):
     """A part of a recipe. Unknown keys are errors, and values never change after reading.
 
-    ``false`` unsets a key or section that may be None, so that a recipe can drop one that it inherits.
+    ``false`` unsets a key or section that may be None, and empties a list that is empty by default, so that a recipe
+    can drop one that it inherits.
 
     A section whose keys were renamed lists them, old key to new key, and :func:`parse` refuses an old key by giving the
     new one. A new key that contains a dot is a full key, for what moved to another section::
@@ -47,13 +48,23 @@ class Section(BaseModel):
     def _false_unsets(cls, tables: Any) -> Any:
         if not isinstance(tables, dict):
             return tables
-        return {key: None if value is False and cls._may_be_unset(key) else value for key, value in tables.items()}
+        return {key: cls._unset(key) if value is False else value for key, value in tables.items()}
 
     @classmethod
-    def _may_be_unset(cls, key: str) -> bool:
-        types = get_args(cls.model_fields[key].annotation) if key in cls.model_fields else ()
-        return NoneType in types and bool not in types
+    def _unset(cls, key: str) -> Any:
+        """What ``false`` stands for as the value of a key: None, the empty list, or itself."""
+        field = cls.model_fields.get(key)
+        types = get_args(field.annotation) if field else ()
+        if NoneType in types and bool not in types:
+            return None
+        return () if field and field.default == () else False
 
+
+EXPECTED = {
+    **dict.fromkeys(("model_type", "dict_type"), "input should be a table"),
+    **dict.fromkeys(("tuple_type", "list_type"), "input should be a list"),
+}
+"""Types of pydantic's errors whose own text speaks of Python's types, and a text that speaks of TOML's."""
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -157,7 +168,8 @@ def _describe(schema: type[BaseModel], problem: ErrorDetails) -> tuple[str, str]
         return f"key {key} is missing", "Add it"
     if problem["type"] == "value_error":
         return f"{key or 'recipe'}: {problem['ctx']['error']!s}", ""
-    return f"key {key} = {problem['input']!r}: {problem['msg'].lower()}", ""
+    expected = EXPECTED.get(problem["type"]) or problem["msg"][:1].lower() + problem["msg"][1:]
+    return f"key {key} = {problem['input']!r}: {expected}", ""
 
 
 def _new_key(schema: type[BaseModel], problem: ErrorDetails) -> str | None:

@@ -81,7 +81,7 @@ def inspect(
     limit: Annotated[int, typer.Option(min=1, help="Show at most this many documents.")] = 10,
     json_: JsonOption = False,
 ) -> None:
-    """Show documents of a corpus: those kept or, with --dropped, those dropped, with step and reason."""
+    """Show a corpus's documents; with --dropped, those that were dropped, with step and reason."""
     from herdlm.curate import inspect as inspection
 
     wanted = inspection.Wanted(step, reason, language)
@@ -156,7 +156,7 @@ def contamination(
     field: Annotated[list[str], typer.Option(help="A field of each example to search for. May be repeated.")],
     ngram_words: Annotated[int, typer.Option(min=2, help="Words in an n-gram.")] = 8,
     min_overlap: Annotated[
-        float, typer.Option(help="Count an example as leaked from this share of its words on.")
+        float, typer.Option(help="An example counts as leaked if at least this share of its words is found.")
     ] = 0.5,
     quiet: QuietOption = False,
     json_: JsonOption = False,

@@ -39,7 +39,7 @@ def chat(
     system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
     temperature: TemperatureOption = 0.0,
     top_p: TopPOption = 1.0,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 256,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens in an answer.")] = 256,
     seed: SeedOption = 0,
 ) -> None:
     """Chat with a model in the terminal; /help lists its commands."""
@@ -61,7 +61,7 @@ def generate(
         str | None, typer.Option(help="With --batch: run on a Ray cluster: auto or ray://HOST:PORT.")
     ] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Apply the chat template.")] = False,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 128,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens in an answer.")] = 128,
     temperature: TemperatureOption = 0.0,
     top_p: TopPOption = 1.0,
     n: Annotated[int, typer.Option("--n", min=1, help="Answers to each prompt.")] = 1,

@@ -59,7 +59,7 @@ def quantize(
         Path | None, typer.Option(help="Use the section `quantize` of this recipe; options override it.")
     ] = None,
     activation_cap: Annotated[
-        float | None, typer.Option(help="Cap of a token's scaling magnitude; 1200 by default, inf for none.")
+        float | None, typer.Option(help="Clip activations to this magnitude; 1200 by default, inf for no cap.")
     ] = None,
     matrices: Annotated[
         str | None, typer.Option(help="Feed-forward matrices to quantize: gate_up,down by default; either, or none.")
@@ -123,7 +123,7 @@ def compare(
     max_prompts: Annotated[int, typer.Option(min=1, help="Use at most this many prompts.")] = 256,
     max_rows: Annotated[int, typer.Option(min=1, help="Use at most this many rows of text.")] = 256,
     seq_len: Annotated[int, typer.Option(min=2, help="Tokens in each row of text.")] = 1024,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 128,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens in an answer.")] = 128,
     samples: Annotated[int, typer.Option(min=1, help="Answers to each prompt; more than one need a temperature.")] = 1,
     temperature: TemperatureOption = 0.0,
     seed: SeedOption = 0,

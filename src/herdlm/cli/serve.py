@@ -43,7 +43,7 @@ def serve(
     ] = False,
     max_body_mib: Annotated[float, typer.Option(min=0.001, help="Largest request body in MiB.")] = 8,
     max_answers: Annotated[
-        int, typer.Option(min=1, help="Answers running or waiting at most; further requests get 429.")
+        int, typer.Option(min=1, help="Maximum number of answers running or waiting; further requests get 429.")
     ] = 2048,
     request_seconds: Annotated[float, typer.Option(min=0.1, help="Longest time for a request, in seconds.")] = 600,
     drain_seconds: Annotated[

@@ -132,9 +132,10 @@ def vocabulary_distilled(
     start: int,
     group: dist.ProcessGroup,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As :func:`herdlm.model.losses.linear_distilled`; ``start`` and ``group`` as for :func:`vocabulary_logprobs`.
+    """As :func:`herdlm.model.distillation.linear_distilled`, with the head's rows sharded over ``group``.
 
-    Each rank computes the teacher's tokens and the tail among its own entries.
+    ``start`` and ``group`` are as for :func:`vocabulary_logprobs`. Each rank computes the teacher's tokens and the tail
+    among its own entries.
     """
     given = logprobs.to(torch.promote_types(hidden.dtype, torch.float32))
     places = (_places(targets, start, weight), _places(ids, start, weight))

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 
-from herdlm.base.own_parts import PATTERN
+from herdlm.base.own_parts import Reference
 from herdlm.base.recipe import Section
 from herdlm.model.config import RopeScaling
 from herdlm.train.config import TrainConfig
@@ -98,8 +98,8 @@ class PretrainConfig(Section):
     max_epochs: dict[str, PositiveFloat] = Field(
         default_factory=dict, description="by source: the most epochs over the whole run; shares are reduced to keep it"
     )
-    objective: str | None = Field(
-        None, pattern=PATTERN, description="module:attribute of an objective of your own, in place of the built-in one"
+    objective: Reference | None = Field(
+        None, description="module:attribute of an objective of your own, in place of the built-in one"
     )
     init: InitConfig = InitConfig()
     train: TrainConfig

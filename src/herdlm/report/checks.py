@@ -31,68 +31,41 @@ def verdict_within(interval: Interval, margin: float) -> Verdict:
 
 def above(name: str, claim: str, better: tuple[str, float], worse: tuple[str, float], difference: Interval) -> Check:
     """The claim that one model passes more held-out questions than another; models are (label, pass rate)."""
-    verdict = verdict_above(difference)
-    ending = {
+    endings: dict[Verdict, str] = {
         "shown": "The interval lies above 0.",
         "not shown": "The interval holds 0, so no difference is shown.",
         "contrary": "The interval lies below 0: this run shows the opposite.",
-    }[verdict]
-    return Check(
-        name,
-        claim,
-        "difference",
-        difference.value,
-        difference.low,
-        difference.high,
-        verdict,
-        "the paired interval lies above 0",
-        _compared(better, worse) + ending,
-    )
+    }
+    verdict = verdict_above(difference)
+    rule = "the paired interval lies above 0"
+    return _paired(name, claim, difference, verdict, rule=rule, text=_compared(better, worse) + endings[verdict])
 
 
 def below(name: str, claim: str, worse: tuple[str, float], better: tuple[str, float], difference: Interval) -> Check:
     """The claim that one model passes fewer held-out questions than another."""
-    verdict = verdict_below(difference)
-    ending = {
+    endings: dict[Verdict, str] = {
         "shown": "The interval lies below 0.",
         "not shown": "The interval holds 0, so no loss is shown.",
         "contrary": "The interval lies above 0: this run shows the opposite.",
-    }[verdict]
-    return Check(
-        name,
-        claim,
-        "difference",
-        difference.value,
-        difference.low,
-        difference.high,
-        verdict,
-        "the paired interval lies below 0",
-        _compared(worse, better) + ending,
-    )
+    }
+    verdict = verdict_below(difference)
+    rule = "the paired interval lies below 0"
+    return _paired(name, claim, difference, verdict, rule=rule, text=_compared(worse, better) + endings[verdict])
 
 
 def lossless(
     name: str, claim: str, changed: tuple[str, float], original: tuple[str, float], difference: Interval
 ) -> Check:
     """The claim that a changed model's pass rate is within 2 points of the original's."""
-    verdict = verdict_within(difference, FP8_MARGIN)
     margin = f"{100 * FP8_MARGIN:g} points"
-    ending = {
+    endings: dict[Verdict, str] = {
         "shown": f"The interval lies within {margin} of 0.",
         "not shown": f"The interval reaches beyond {margin}, so equality within {margin} is not shown.",
         "contrary": f"The interval lies more than {margin} from 0: the change matters.",
-    }[verdict]
-    return Check(
-        name,
-        claim,
-        "difference",
-        difference.value,
-        difference.low,
-        difference.high,
-        verdict,
-        f"the paired interval lies within {margin} of 0",
-        _compared(changed, original) + ending,
-    )
+    }
+    verdict = verdict_within(difference, FP8_MARGIN)
+    rule = f"the paired interval lies within {margin} of 0"
+    return _paired(name, claim, difference, verdict, rule=rule, text=_compared(changed, original) + endings[verdict])
 
 
 def expected_loss(forecast: Forecast) -> Check:
@@ -145,6 +118,10 @@ def beats_chance(number: int, accuracy: Interval) -> Check:
 def axis_label(name: str) -> str:
     """The name of a forecast's axis for readers."""
     return {"parameters": "all parameters", "body_parameters": "parameters without embeddings"}.get(name, name)
+
+
+def _paired(name: str, claim: str, difference: Interval, verdict: Verdict, *, rule: str, text: str) -> Check:
+    return Check(name, claim, "difference", difference.value, difference.low, difference.high, verdict, rule, text)
 
 
 def _compared(one: tuple[str, float], other: tuple[str, float]) -> str:

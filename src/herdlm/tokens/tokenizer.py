@@ -153,7 +153,7 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
     """Train BPE merges on ``texts``. The same texts in the same order give the same tokenizer.
 
     Raises:
-        InputError: the texts have too few distinct pieces for ``vocab_size``.
+        InputError: the texts yield fewer than ``vocab_size`` tokens.
     """
     backend = Backend(models.BPE(ignore_merges=True))
     backend.pre_tokenizer = pre_tokenizers.Sequence(
@@ -169,9 +169,10 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
     )
     backend.train_from_iterator(texts, trainer)
     if backend.get_vocab_size() < wanted:
+        most = backend.get_vocab_size() + len(SPECIAL_TOKENS)
         raise InputError(
-            f"the text has only {backend.get_vocab_size()} distinct pieces, but tokenizer.vocab_size needs {wanted}",
-            "Give more text or lower tokenizer.vocab_size",
+            f"tokenizer.vocab_size is {config.vocab_size}, but the text yields only {most} tokens",
+            f"Give more text, or set tokenizer.vocab_size to at most {most}",
         )
     backend.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIAL_TOKENS])
     begin = backend.token_to_id(BEGIN_OF_TEXT)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from herdlm.base.errors import InputError
 from herdlm.curate.grade.rubric import load_rubric
 from herdlm.curate.steps.domains.classifier import DOMAINS, DomainRules, DomainsConfig, open_domains
-from herdlm.curate.steps.domains.rules import CODE, FEWEST_MARKS, GENERAL, MATHEMATICS, code_share, domain_of
+from herdlm.curate.steps.domains.rules import CODE, FEWEST_MARKS, GENERAL, MATHEMATICS, domain_of
 from herdlm.curate.steps.domains.shares import TOO_COMMON, check_share, keep_shares
 from herdlm.curate.steps.heuristics import RELAXED, HeuristicsConfig, check_text, heuristics_for
 from tests.curate.crawls import article
@@ -61,7 +61,6 @@ def test_programs_formulas_and_prose_are_told_apart() -> None:
 def test_a_program_within_prose_makes_code_from_a_share_on() -> None:
     assert domain_of(article("en", "a") + "\n\n" + PROGRAM) == GENERAL
     assert domain_of(article("en", "a")[:200] + "\n\n" + PROGRAM) == CODE
-    assert code_share(PROGRAM) == 1.0 and 0 < code_share(article("en", "a") + "\n" + PROGRAM) < 0.5
 
 
 def test_marks_of_mathematics_are_counted_one_by_one() -> None:

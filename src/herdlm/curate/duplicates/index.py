@@ -9,7 +9,7 @@
 
 Segments never change, and appear atomically by a rename. Arrays are memory-mapped and looked up with sorted keys, so a
 look-up reads the pages it needs in order. Document d of D has the row ``d - D``, which is negative and so before every
-row of the new crawl. This makes its edges fit those of :mod:`groups`.
+row of the new crawl. This makes its edges fit those of :mod:`herdlm.curate.duplicates.groups`.
 
 **Same result as one run.** With documents A in the index, documents B lose exactly what they would lose in one run of A
 and B, for equal and nearly equal texts: a row of B with an edge to A is not the first row of its group either way, and
@@ -111,10 +111,10 @@ class Index:
         return cls(folder, config, [_Segment(folder / name, config, hashes=hashes) for name in names])
 
     def edges(self, table: Table, keys: NDArray[np.uint64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Do what :func:`groups.edges` does, with the index's documents before ``rows``, which must not be negative.
+        """Do what :func:`herdlm.curate.duplicates.groups.edges` does, with the index's documents before ``rows``.
 
-        ``keys`` (N,) are digests or band keys, as ``table`` says. A row with a key in the index is connected to the
-        first document that has it.
+        ``rows`` must not be negative. ``keys`` (N,) are digests or band keys, as ``table`` says. A row with a key in
+        the index is connected to the first document that has it.
         """
         firsts = np.zeros(len(keys), np.int64)
         order = np.argsort(keys, kind="stable")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -67,9 +66,3 @@ def newest(keys: NDArray[np.uint64], times: NDArray[np.int64], rows: NDArray[np.
     of_row = rows[ends[np.searchsorted(ends, np.arange(len(rows)))]] if len(rows) else rows
     pairs = np.stack([rows, of_row], axis=1)[~is_newest]
     return pairs[np.argsort(pairs[:, 0])]
-
-
-def older_versions(keys: NDArray[np.uint64], dates: Sequence[str], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the rows, ascending, that have a newer version, by dates as sources give them."""
-    times = np.fromiter(map(parse_date, dates), np.int64, len(dates))
-    return newest(keys, times, rows)[:, 0]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from herdlm.base.errors import HerdError, InputError
-from herdlm.base.own_parts import PATTERN, code_hash, describe_error, load_part
+from herdlm.base.own_parts import Reference, code_hash, describe_error, load_part
 from herdlm.base.recipe import Section, parse
 from herdlm.curate.batch import Batch, Outcome
 from herdlm.curate.step import PageStep
@@ -35,7 +35,7 @@ COLUMNS = {"text": str, "language": str, "domain": str, "language_score": float,
 class OwnStepConfig(Section):
     """A step of the user's own."""
 
-    step: str = Field(pattern=PATTERN, description="MODULE:ATTRIBUTE, a subclass of herdlm.curate.step.PageStep")
+    step: Reference = Field(description="MODULE:ATTRIBUTE, a subclass of herdlm.curate.step.PageStep")
     after: PageStepName = Field("heuristics", description="the built-in step that it follows")
     settings: dict[str, Any] = Field({}, description="the step's own keys")
 

@@ -18,13 +18,15 @@ from herdlm.base.json_lines import read_json_lines, write_json_lines
 from herdlm.evaluate.intervals import pass_rate
 from herdlm.generate import Engine
 from herdlm.model.hf import load_folder
+from herdlm.model.transformer import Transformer
 from herdlm.pretrain.pretrain import save_model
 from herdlm.run.stage import Context
 from herdlm.run.stages.data import load_bank
+from herdlm.tokens.batch import Batches
 from herdlm.tokens.dialogs import DialogBatches, fits
 from herdlm.tokens.preferences import PreferenceBatches
 from herdlm.tokens.tokenizer import Tokenizer
-from herdlm.train.loop import train
+from herdlm.train.loop import TrainResult, train
 from herdlm.train.objectives import NextToken, Objective
 from herdlm.train.own_objective import open_objective
 from herdlm.train.preferences import DPO, Reward
@@ -59,15 +61,7 @@ def sft_stage(context: Context) -> dict[str, Any]:
         steps=steps,
     )
     model = load_folder(context.inputs["base"], context.device)
-    result = train(
-        model,
-        _objective(context, config.objective, NextToken()),
-        batches,
-        config.train,
-        work=context.work,
-        title=context.stage.name,
-        track=context.recipe.track,
-    )
+    result = _train(context, model, config, NextToken(), batches)
     save_model(model, context.out, tokenizer=context.inputs["base"], work=context.work)
     counts = {"steps": result.steps, "dialogs": len(dialogs), "parts": parts, "too_long": too_long}
     return _training_counts(context, counts)
@@ -99,15 +93,7 @@ def reward_stage(context: Context) -> dict[str, Any]:
     )
     model = reward_model_from(load_folder(context.inputs["model"], context.device), context.seed("head"))
     training = batches(pairs=pairs, epochs=config.epochs, seed=context.seed("batches"))
-    train(
-        model,
-        _objective(context, config.objective, Reward()),
-        training,
-        config.train,
-        work=context.work,
-        title=context.stage.name,
-        track=context.recipe.track,
-    )
+    _train(context, model, config, Reward(), training)
     save_model(model, context.out, tokenizer=context.inputs["model"], work=context.work)
     # Another round may have trained on a prompt that this round holds out: it is no longer held out.
     trained = {pair["prompt"][-1]["content"] for pair in given}
@@ -169,22 +155,28 @@ def dpo_stage(context: Context) -> dict[str, Any]:
         )
 
     pairs = with_reference(model, pairs, batches(pairs), config.train.precision)
-    objective = _objective(context, config.objective, DPO(beta=config.beta, nll_weight=config.nll_weight))
-    result = train(
+    result = _train(context, model, config, DPO(beta=config.beta, nll_weight=config.nll_weight), batches(pairs))
+    save_model(model, context.out, tokenizer=context.inputs["model"], work=context.work)
+    return _training_counts(context, {"steps": result.steps, "pairs": len(pairs), "too_long": too_long})
+
+
+def _train(
+    context: Context,
+    model: Transformer,
+    config: SftConfig | RewardConfig | DpoConfig,
+    default: Objective,
+    batches: Batches,
+) -> TrainResult:
+    """Train the stage's model on the objective that ``config`` names, or on ``default``."""
+    return train(
         model,
-        objective,
-        batches(pairs),
+        open_objective(config.objective, f"objective of stage {context.stage.name}", default),
+        batches,
         config.train,
         work=context.work,
         title=context.stage.name,
         track=context.recipe.track,
     )
-    save_model(model, context.out, tokenizer=context.inputs["model"], work=context.work)
-    return _training_counts(context, {"steps": result.steps, "pairs": len(pairs), "too_long": too_long})
-
-
-def _objective(context: Context, reference: str | None, default: Objective) -> Objective:
-    return open_objective(reference, f"objective of stage {context.stage.name}", default)
 
 
 def _sample(

@@ -118,7 +118,7 @@ class LoadedModel(ModelText):
         tensor_parallel: int = 1,
         pipeline_parallel: int = 1,
     ) -> LoadedModel:
-        """Load the model of a folder or a run; see :meth:`Engine.load` for the options.
+        """Load the model of a folder or a run; see :meth:`herdlm.generate.engine.Engine.load` for the options.
 
         Raises:
             InputError, DamagedError: the model is unusable, or device or dtype is unknown.

@@ -87,21 +87,6 @@ _STEMS = (
 )
 
 
-def code_share(text: str) -> float:
-    """Return the share of a text's characters, without spaces around lines, on lines of code."""
-    total = code = 0
-    inside = False
-    for raw in text.split("\n"):
-        line = raw.strip()
-        if not line:
-            continue
-        total += len(line)
-        inside = _is_code(line) or (inside and raw[:1].isspace())
-        if inside:
-            code += len(line)
-    return code / total if total else 0.0
-
-
 def _is_code(line: str) -> bool:
     if len(line) > LONGEST_CODE_LINE:
         return False
@@ -147,7 +132,10 @@ def domain_of(text: str, words: Words | None = None) -> str:
 
 
 def _is_mostly_code(text: str) -> bool:
-    """Return whether :func:`code_share` is at least ``MIN_CODE``, reading no further than needed."""
+    """Return whether a share of ``MIN_CODE`` of a text's characters is on lines of code.
+
+    Spaces around lines do not count. It reads no further than needed.
+    """
     lines = [(raw, line) for raw in text.split("\n") if (line := raw.strip())]
     total = left = sum([len(line) for _, line in lines])
     inside = False
