@@ -39,7 +39,7 @@ def found(data, tmp_path_factory):  # noqa: F811
 def test_a_gate_that_fails_ends_every_process_with_the_same_error_and_leaves_one_folder(found):
     _, (failed, *_) = found
     assert failed["ended"][0] == failed["ended"][1]
-    assert failed["ended"][0].startswith("HerdError 1: long-context stage 1 ends at step 35, but it finds 0.0% of need")
+    assert failed["ended"][0].startswith("HerdError 1: the gate of long-context stage 1 at step 35 failed: it finds 0.0")
     assert not failed["published"]
     assert {path.split("/")[0] for path in failed["failed"]} == {"failed-gate-1"}
     names = {path.split("/")[1] for path in failed["failed"]}
@@ -117,7 +117,7 @@ def test_the_command_line_ends_with_1_where_a_gate_fails_on_two_processes(data, 
     folders = ("--tokens", data / "tokens", "--tokenizer", data / "tokenizer", "--out", tmp_path / "model")
     done = on_two("train", "recipes/tiny.toml", "--model", "small", *folders, *keys)
     assert done.returncode == 1
-    assert "herdlm: long-context stage 1 ends at step 35" in done.stderr
+    assert "herdlm: the gate of long-context stage 1 at step 35 failed" in done.stderr
     (failed,) = (tmp_path / ".model.working").glob("failed-gate-*")
     assert load_folder(failed).config.rope_scaling is not None
     assert json.loads((failed / "gate.json").read_text())["stage"] == 1

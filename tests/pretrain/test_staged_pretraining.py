@@ -92,7 +92,7 @@ def test_a_run_cut_off_anywhere_ends_with_the_same_weights(whole, data, tmp_path
 
 
 def test_a_gate_that_fails_leaves_evidence_and_a_model_that_loads(data, tmp_path):  # noqa: F811
-    with pytest.raises(HerdError, match=r"stage 1 ends at step 35, but it finds 0\.0% of needles in 64 tokens"):
+    with pytest.raises(HerdError, match=r"stage 1 at step 35 failed: it finds 0\.0% of needles in 64 tokens"):
         staged(data, tmp_path / "model", "pretrain.gate.needle_rate=0.5")
     assert not (tmp_path / "model").exists()
     failed = tmp_path / ".model.working" / "failed-gate-1"
