@@ -34,7 +34,7 @@ demo: install
 # Processors with units for BF16 compute in it, others in float32: the second run takes the other way (HERDLM_CPU).
 NUMERIC = tests/align tests/generate tests/model --ignore-glob "*benchmark*" --ignore-glob "*interpreted*"
 OTHER_CPU = $(shell grep -qsw avx512_bf16 /proc/cpuinfo && echo avx2 || echo bf16)
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test: $(VENV)/.installed-dev
 	$(PYTEST)

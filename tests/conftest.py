@@ -2,7 +2,6 @@
 
 import os
 import signal
-from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -29,18 +28,6 @@ TEXT = (
     "Each server keeps a log. When the disk is full the service stops, and the administrator has to free some space "
     "before it starts again. It's simple: don't let the disk fill up, they'd say, and we'll all sleep well.\n"
 )
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under pytest-xdist the tests of a file share a process, and with it what the file sets up.
-
-    So do the files of generation, whose kernels are compiled once a process.
-    """
-    for item in items:
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        compiles = folder == "generate" and item.path.name != "test_parallel.py"
-        item.add_marker(pytest.mark.xdist_group("compiled kernels" if compiles else str(item.path)))
 
 
 @pytest.fixture(scope="session")
