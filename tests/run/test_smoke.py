@@ -112,6 +112,7 @@ def test_two_runs_on_one_folder_are_refused(smoke_copy):
     assert f"another herdlm run works on {smoke_copy}" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_half_a_stage_is_not_a_stage(smoke_copy, tmp_path):
     small = tmp_path / "small"
     small.mkdir()
@@ -146,6 +147,7 @@ def begin_curation(folder, until, **more):
     return process
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_its_first_seconds_leaves_no_worker_behind(tmp_path):
     process = begin_curation(tmp_path / "run", ".workers.lock", stderr=subprocess.DEVNULL)
     process.kill()
