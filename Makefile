@@ -1,7 +1,7 @@
 # make demo      raise a tiny herd from the sample crawl: minutes on two cores
 # make install   set up .venv with the herdlm command
 # make test      the quick tests, those of numerics a second time as on another kind of processor
-# make lint      formatting, rules, types, layers
+# make lint      formatting, rules, types, layers, spelling
 
 PYTHON ?= python3
 VENV ?= .venv
