@@ -170,13 +170,20 @@ def _train(
     """Train the stage's model on the objective that ``config`` names, or on ``default``."""
     return train(
         model,
-        open_objective(config.objective, f"objective of stage {context.stage.name}", default),
+        open_objective(config.objective, f"{_section_of(context)}.objective", default),
         batches,
         config.train,
         work=context.work,
         title=context.stage.name,
         track=context.recipe.track,
     )
+
+
+def _section_of(context: Context) -> str:
+    """The section of the recipe that a fine-tuning stage follows."""
+    if context.stage.name == "seeds-sft":
+        return "align.seed_sft"
+    return next(f"align.{name}" for name in ("sft", "reward", "dpo") if name in context.stage.settings)
 
 
 def _sample(
