@@ -153,7 +153,7 @@ def test_mischief_loses_nothing(stages, undisturbed, tmp_path):
             assert "was asked to stop; its state after step" in told
         elif way == "stop one":
             assert "finished no step for 20 s" in told
-            assert "take_step" in told  # the stack of a rank that waited
+            assert "train_step" in told  # the stack of a rank that waited
         elif way in ("kill and flip a bit", "kill and truncate"):
             damage(saved(out)[-1], way, rng)
     process = start(stages, out)
