@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -55,7 +55,16 @@ def main() -> None:
             traceback.print_exception(error)
         if not reported:
             remark(str(known))
-        sys.exit(known.exit_code if isinstance(known, HerdError) else 1)
+        _exit(known.exit_code if isinstance(known, HerdError) else 1)
+
+
+def _exit(code: int) -> NoReturn:
+    """End this process. A rank of a group skips the interpreter's clean-up, in which gloo's threads can abort it."""
+    if "RANK" in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _record(error: Exception) -> bool:
