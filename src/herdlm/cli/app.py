@@ -46,6 +46,10 @@ def main() -> None:
     try:
         choice()
         app(arguments)
+    except SystemExit as end:
+        if isinstance(end.code, str):  # a message, which Python prints
+            raise
+        _exit(end.code or 0)
     except Exception as error:
         known = storage_error(error) if isinstance(error, OSError) else error
         reported = "RANK" in os.environ and _record(error)  # the process that started this one prints it

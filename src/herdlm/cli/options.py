@@ -16,6 +16,8 @@ ModelArgument = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override a key of the recipe: key=value. May be repeated.")
 ]
+TokensOption = Annotated[Path, typer.Option(help="The folder of token shards, as the tokens stage writes it.")]
+TokenizerOption = Annotated[Path, typer.Option(help="The tokenizer's folder.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of all randomness: the same seed gives the same result.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Hide progress.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from herdlm.base.errors import InputError
-from herdlm.cli.options import HeldOutOption, JsonOption, ProcessesOption, RecipeArgument, SetOption, example
+from herdlm.cli.options import (
+    HeldOutOption,
+    JsonOption,
+    ProcessesOption,
+    RecipeArgument,
+    SetOption,
+    TokenizerOption,
+    TokensOption,
+    example,
+)
 from herdlm.cli.output import say, say_json
 
 app = typer.Typer()
@@ -23,8 +32,8 @@ app = typer.Typer()
 )
 def train(
     recipe: RecipeArgument,
-    tokens: Annotated[Path, typer.Option(help="A folder of token shards, as the tokens stage writes it.")],
-    tokenizer: Annotated[Path, typer.Option(help="The tokenizer's folder.")],
+    tokens: TokensOption,
+    tokenizer: TokenizerOption,
     model: Annotated[str, typer.Option(help="A model of the recipe.")],
     out: Annotated[Path, typer.Option(help="A new folder for the model. Run again to resume.")],
     teacher: Annotated[
@@ -65,8 +74,8 @@ def train(
 def anneal_probe(
     recipe: RecipeArgument,
     new: Annotated[Path, typer.Option(help="A token shard of the new data set.")],
-    tokens: Annotated[Path, typer.Option(help="The recipe's token shards, as the tokens stage writes them.")],
-    tokenizer: Annotated[Path, typer.Option(help="The tokenizer's folder.")],
+    tokens: TokensOption,
+    tokenizer: TokenizerOption,
     out: Annotated[Path, typer.Option(help="A new folder for the result and both models. Run again to resume.")],
     model: Annotated[str | None, typer.Option(help="A model of the recipe; by default its small model.")] = None,
     held_out: HeldOutOption = None,
@@ -126,8 +135,8 @@ app.add_typer(mix, name="mix")
 )
 def mix_search(
     recipe: RecipeArgument,
-    tokens: Annotated[Path, typer.Option(help="The recipe's token shards, as the tokens stage writes them.")],
-    tokenizer: Annotated[Path, typer.Option(help="The tokenizer's folder.")],
+    tokens: TokensOption,
+    tokenizer: TokenizerOption,
     candidates: Annotated[Path, typer.Option(help="A TOML file with the sections candidates.NAME, draw and weights.")],
     out: Annotated[Path, typer.Option(help="A new folder for the result. Run again to resume.")],
     models: Annotated[
