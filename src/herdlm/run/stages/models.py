@@ -76,7 +76,7 @@ def examine_stage(context: Context) -> dict[str, Any]:
 def compare_stage(context: Context) -> dict[str, Any]:
     """What FP8 did to the flagship: the damage report on held-out text, questions and the last round's reward model."""
     inputs = context.inputs
-    told = write_comparison(
+    result = write_comparison(
         context.out,
         context.work,
         inputs["original"],
@@ -93,4 +93,4 @@ def compare_stage(context: Context) -> dict[str, Any]:
         device=context.device,
         quiet=context.quiet,
     )
-    return headline(told)
+    return headline(result)
