@@ -74,7 +74,7 @@ def examine_stage(context: Context) -> dict[str, Any]:
 
 
 def compare_stage(context: Context) -> dict[str, Any]:
-    """What FP8 did to the flagship: the damage report on held-out text, questions and the last round's reward model."""
+    """Compare the FP8 flagship with the BF16 one on held-out text, and on questions and rewards if the run has them."""
     inputs = context.inputs
     result = write_comparison(
         context.out,
