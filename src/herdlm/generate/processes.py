@@ -96,10 +96,14 @@ def main() -> None:
     mesh = _join(store, order["rank"], order["tp"], order["pp"], order["device"])
     model = load_model(Path(order["folder"]), order["device"], order["dtype"])
     part = ModelShard(model, compute_type(model, order["dtype"]), mesh, free_original=True)
+    code = 0
     try:
         run_worker(part)
     except RuntimeError as error:  # of a transfer: a process of this model is gone, and the others are useless
-        sys.exit(f"process {order['rank']} of a parallel model ends: {str(error).splitlines()[0]}")
+        print(f"process {order['rank']} of a parallel model ends: {str(error).splitlines()[0]}", file=sys.stderr)  # noqa: T201
+        code = 1
+    sys.stderr.flush()
+    os._exit(code)  # without the interpreter's clean-up, in which gloo's threads can abort the process
 
 
 if __name__ == "__main__":
