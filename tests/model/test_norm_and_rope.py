@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from herdlm.model.transformer import RMSNorm, _rotated, rotate
+from herdlm.model.rope import _rotated, rotate
+from herdlm.model.transformer import RMSNorm
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

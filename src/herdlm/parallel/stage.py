@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from herdlm.model.attention import Attend
-from herdlm.model.transformer import Transformer, inverse_frequencies, rotation
+from herdlm.model.rope import inverse_frequencies, rotation, rotation_scale
+from herdlm.model.transformer import Transformer
 
 
 class Stage(Transformer):
@@ -31,7 +32,7 @@ class Stage(Transformer):
 
     def forward(self, x: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """From tokens [B, T] or the previous stage's output to this stage's output, or to hidden states on the last."""
-        cosine, sine = rotation(positions, self.frequencies)
+        cosine, sine = rotation(positions, self.frequencies, rotation_scale(self.config))
         if self.is_first:
             x = self.model.embed_tokens(x)
         for layer in self.model.layers.children():
