@@ -28,7 +28,7 @@ LEAST_MAGNITUDE = FP8_MAX * 1e-12
 
 
 class Fp8TrainingLinear(nn.Linear):
-    """A linear layer whose product is FP8 where autocast is on or its input is bfloat16. A bias is added in bfloat16."""
+    """A linear layer whose product is FP8 where autocast is on or its input is bfloat16; the bias stays bfloat16."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., D] -> [..., F] in bfloat16."""
