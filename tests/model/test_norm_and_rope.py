@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from herdlm.model.rope import _rotated, rotate
-from herdlm.model.transformer import RMSNorm
+from herdlm.model.transformer import RMSNorm, _rotated, rotate
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

@@ -17,8 +17,8 @@ from torch import Tensor
 from herdlm.model import attention, tiles
 from herdlm.model.attention import DocumentAttention
 from herdlm.model.config import ModelConfig, RopeScaling
-from herdlm.model.rope import inverse_frequencies, rotate, rotation
-from herdlm.model.transformer import Transformer, build, initialize
+from herdlm.model.rope import inverse_frequencies
+from herdlm.model.transformer import Transformer, build, initialize, rotate, rotation
 
 SMALL = ModelConfig(vocab_size=97, dim=32, layers=3, heads=4, kv_heads=2, ffn_dim=48)
 

@@ -34,17 +34,6 @@ class Matrix(Protocol):
         ...
 
 
-class BiasedMatrix:
-    """A matrix whose product has a bias [out] added; the input must carry its ``scale`` already."""
-
-    def __init__(self, product: Matrix, bias: Tensor) -> None:
-        self.plain, self.bias, self.scale = product, bias, product.scale
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """x [N, in], times ``scale`` -> [N, out]."""
-        return self.plain(x).add_(self.bias)
-
-
 class WholeMatrix:
     """A matrix in the type it is computed in."""
 
@@ -87,11 +76,6 @@ def matrix(weight: Tensor, compute: torch.dtype) -> Matrix:
         if bool((scaled.half().float() - scaled).abs().max() <= LOST):
             return HalfMatrix(scaled, 1 / scale)
     return WholeMatrix(weight.to(compute))
-
-
-def with_bias(product: Matrix, bias: Tensor | None, compute: torch.dtype) -> Matrix:
-    """``product`` with a bias [out] added; without one, ``product`` itself."""
-    return product if bias is None else BiasedMatrix(product, bias.detach().to(compute))
 
 
 @cache

@@ -35,7 +35,6 @@ from herdlm.generate.paged_attention import PagedAttention, PagedCache
 from herdlm.generate.sequences import Integers, StepInput
 from herdlm.model.attention import Attend, DocumentAttention
 from herdlm.model.config import ModelConfig
-from herdlm.model.rope import rotation_scale
 from herdlm.model.transformer import Layer, Transformer
 from herdlm.parallel.config import split_layers
 from herdlm.parallel.mesh import Mesh
@@ -102,7 +101,7 @@ class ModelShard:
         self.mesh, self.whole_config, self.config, self.compute = mesh, config, local_config(config, mesh), compute
         self.first, self.last = mesh.pp_rank == 0, mesh.pp_rank == mesh.sizes.pp - 1
         self.rank = mesh.pp_rank * n + rank  # among all processes
-        self.frequencies, self.rotation_scale = whole.frequencies, rotation_scale(config)
+        self.frequencies, self.rotation_scale = whole.frequencies, whole.rotation_scale
         group = mesh.tp.get_group() if n > 1 else None
         compiled = worth_compiling(self.config, whole.frequencies.device, compute)
         self.layers: list[FusedLayer] = []

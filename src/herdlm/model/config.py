@@ -66,6 +66,17 @@ class RopeScaling(BaseModel):
         return {"rope_type": self.rope_type, **{name: value for name, value in values.items() if value is not None}}
 
 
+def check_scaling(scaling: RopeScaling | None) -> RopeScaling | None:
+    """The scaling that a recipe asks for, unchanged.
+
+    Raises:
+        ValueError: it would change nothing.
+    """
+    if scaling is not None and scaling.rope_type == "dynamic":
+        raise ValueError("rope_type dynamic changes nothing in training: use llama3, yarn or linear")
+    return scaling
+
+
 class ModelConfig(BaseModel):
     """The shape of a dense decoder-only Transformer.
 

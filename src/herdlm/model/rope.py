@@ -1,13 +1,11 @@
-"""RoPE (Su et al., arXiv 2104.09864): rotation rates with their scalings for long contexts, and the rotation itself."""
+"""The rates of RoPE (Su et al., arXiv 2104.09864) and their scalings for long contexts."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from herdlm.model.config import ModelConfig, RopeScaling
 
@@ -69,37 +67,3 @@ def _kept_yarn(config: ModelConfig, scaling: RopeScaling) -> Tensor:
     low, high = max(low, 0), min(high, config.head_size - 1)
     span = high - low or 0.001
     return 1 - ((torch.arange(config.head_size // 2, dtype=torch.float32) - low) / span).clamp(0, 1)
-
-
-def rotation(positions: Tensor, frequencies: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of each position's angles times ``scale``, each [B, T, 1, C/2] float32, from positions [B, T]."""
-    angles = positions.float()[..., None, None] * frequencies
-    return angles.cos() * scale, angles.sin() * scale
-
-
-def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotate the channel pairs (i, i + C/2) of ``x`` [B, T, heads, C]: the half-split order of Hugging Face weights."""
-    if torch.compiler.is_compiling() or type(x) is not Tensor:
-        return _rotated(x, cosine, sine)
-    out: Tensor = _Rotation.apply(x, cosine, sine)  # type: ignore[no-untyped-call]
-    return out
-
-
-class _Rotation(torch.autograd.Function):
-    """Keeps only cosine and sine: the backward pass rotates the gradient back, at the same scale."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        ctx.save_for_backward(cosine, sine)
-        return _rotated(x, cosine, sine)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        cosine, sine = ctx.saved_tensors
-        return _rotated(gradient, cosine, -sine), None, None
-
-
-def _rotated(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    first, second = x.float().chunk(2, dim=-1)
-    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1).to(x.dtype)

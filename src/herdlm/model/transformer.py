@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from herdlm.base.seeds import derive_seed
 from herdlm.model.attention import Attend
 from herdlm.model.config import ModelConfig, RopeScaling
-from herdlm.model.rope import inverse_frequencies, rotate, rotation, rotation_scale
+from herdlm.model.rope import inverse_frequencies, rotation_scale
 
 
 class RMSNorm(nn.RMSNorm):
@@ -57,6 +57,40 @@ class _RMSNorm(torch.autograd.Function):
         scaled = gradient * weight
         shared = torch.linalg.vecdot(scaled, normal)[..., None].div_(x.shape[-1])
         return scaled.sub_(normal.mul_(shared)).mul_(inverse), d_weight, None, None
+
+
+def rotation(positions: Tensor, frequencies: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of each position's angles times ``scale``, each [B, T, 1, C/2] float32, from positions [B, T]."""
+    angles = positions.float()[..., None, None] * frequencies
+    return angles.cos() * scale, angles.sin() * scale
+
+
+def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Rotate the channel pairs (i, i + C/2) of ``x`` [B, T, heads, C]: the half-split order of Hugging Face weights."""
+    if torch.compiler.is_compiling() or type(x) is not Tensor:
+        return _rotated(x, cosine, sine)
+    out: Tensor = _Rotation.apply(x, cosine, sine)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Rotation(torch.autograd.Function):
+    """Keeps only cosine and sine: the backward pass rotates the gradient back, at the same scale."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        ctx.save_for_backward(cosine, sine)
+        return _rotated(x, cosine, sine)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        cosine, sine = ctx.saved_tensors
+        return _rotated(gradient, cosine, -sine), None, None
+
+
+def _rotated(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    first, second = x.float().chunk(2, dim=-1)
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -140,6 +174,7 @@ class Transformer(nn.Module):
             if config.tied_embeddings:
                 self.lm_head.weight = self.model.embed_tokens.weight
         self.register_buffer("frequencies", inverse_frequencies(config), persistent=False)
+        self.rotation_scale = rotation_scale(config)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """As in every module, but RoPE's frequencies stay float32: bfloat16 is off by whole turns at far positions."""
@@ -151,10 +186,11 @@ class Transformer(nn.Module):
         """Set the RoPE scaling; weights do not change."""
         self.config = self.config.model_copy(update={"rope_scaling": scaling})
         self.frequencies = inverse_frequencies(self.config).to(self.frequencies.device)
+        self.rotation_scale = rotation_scale(self.config)
 
     def forward(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """Hidden states [B, T, D] after the final norm, from tokens and positions [B, T]."""
-        cosine, sine = rotation(positions, self.frequencies, rotation_scale(self.config))
+        cosine, sine = rotation(positions, self.frequencies, self.rotation_scale)
         x: Tensor = self.model.embed_tokens(tokens)
         for layer in self.model.layers:
             x = layer(x, cosine, sine, attend)

@@ -14,8 +14,7 @@ from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 from herdlm.base.errors import InputError
 from herdlm.model.attention import Attend
-from herdlm.model.rope import rotate
-from herdlm.model.transformer import Attention, FeedForward, Transformer
+from herdlm.model.transformer import Attention, FeedForward, Transformer, rotate
 from herdlm.parallel.collectives import autograd_all_gather, copy_to_group
 from herdlm.parallel.linear import DeferredGradients, PlainLinear, column_parallel, local, row_parallel
 from herdlm.parallel.mesh import Mesh

@@ -11,10 +11,11 @@ import torch
 from herdlm.base.errors import HerdError
 from herdlm.generate import Engine, SamplingParams
 from herdlm.generate.cpu.fused import FusedTransformer
+from herdlm.generate.cpu.joined import BiasedMatrix
 from herdlm.generate.fp8.config import Fp8Config
 from herdlm.generate.fp8.folder import quantize_folder
 from herdlm.generate.fp8.load import load_fp8
-from herdlm.generate.matrix import BiasedMatrix, HalfMatrix, packs
+from herdlm.generate.matrix import HalfMatrix, packs
 from herdlm.model.attention import DocumentAttention
 from herdlm.model.config import ModelConfig, RopeScaling
 from herdlm.model.hf import save_folder

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from herdlm.generate.cpu.compiled import compiled_pays, kernels, worth_compiling
-from herdlm.generate.matrix import Matrix, WholeMatrix, matrix, with_bias
+from herdlm.generate.cpu.joined import bias_of, joined, with_bias
+from herdlm.generate.matrix import Matrix, WholeMatrix, matrix
 from herdlm.model.attention import Attend
-from herdlm.model.rope import rotation_scale
 from herdlm.model.transformer import FeedForward, Layer, Transformer
 
 
@@ -50,17 +50,16 @@ class FusedFeedForward(nn.Module):
 
     def __init__(self, whole: FeedForward, compute: torch.dtype, *, compiled: bool = False) -> None:
         super().__init__()
-        joined = matrix(_joined(whole.gate_proj, whole.up_proj), compute)
-        self.gate_up = with_bias(joined, _joined_bias(whole.gate_proj, whole.up_proj), compute)
+        self.gate_up = joined(whole.gate_proj, whole.up_proj, compute=compute)
         self.down = matrix(whole.down_proj.weight.detach(), compute)
         self.kernels = kernels() if compiled and compute == torch.float32 else None
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, D] -> [N, D]."""
-        joined = self.gate_up(x)
-        if self.kernels and compiled_pays(joined):
-            return self.down(self.kernels.gated(joined))
-        gate, up = joined.chunk(2, dim=-1)
+        both = self.gate_up(x)
+        if self.kernels and compiled_pays(both):
+            return self.down(self.kernels.gated(both))
+        gate, up = both.chunk(2, dim=-1)
         return self.down(F.silu(gate).mul_(up))
 
 
@@ -73,7 +72,7 @@ class UnfusedFeedForward(nn.Module):
     def __init__(self, whole: FeedForward, compute: torch.dtype) -> None:
         super().__init__()
         self.gate, self.up = (
-            with_bias(WholeMatrix(part.weight.detach().to(compute)), part.bias, compute) if _plain(part) else part
+            with_bias(WholeMatrix(part.weight.detach().to(compute)), bias_of(part, compute)) if _plain(part) else part
             for part in (whole.gate_proj, whole.up_proj)
         )
         down = whole.down_proj
@@ -103,20 +102,13 @@ class FusedLayer(nn.Module):
         self.rotated_heads = self.heads + self.keys
         self.qkv: Matrix | nn.ModuleList
         qkv_scale = gate_scale = self.mlp_scale = self.out_scale = 1.0
-        self.out_bias, self.mlp_bias = (
-            None if bias is None else bias.detach().to(compute)
-            for bias in (attention.o_proj.bias, whole.mlp.down_proj.bias)
-        )
-        if _plain(attention.q_proj, attention.k_proj, attention.v_proj):
-            weight = _joined(attention.q_proj, attention.k_proj, attention.v_proj)
-            bias = _joined_bias(attention.q_proj, attention.k_proj, attention.v_proj)
-            for rows in (weight, bias):
-                if rows is not None:
-                    self._put_in_pairs(rows)
-            self.qkv = with_bias(matrix(weight, compute), bias, compute)
+        self.out_bias, self.mlp_bias = (bias_of(part, compute) for part in (attention.o_proj, whole.mlp.down_proj))
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+        if _plain(*projections):
+            self.qkv = joined(*projections, compute=compute, heads=self.rotated_heads, head_size=self.head_size)
             qkv_scale = self.qkv.scale
         else:
-            self.qkv = nn.ModuleList((attention.q_proj, attention.k_proj, attention.v_proj))
+            self.qkv = nn.ModuleList(projections)
         self.out: Matrix | nn.Module
         if _plain(attention.o_proj):
             self.out = matrix(attention.o_proj.weight.detach(), compute)
@@ -144,11 +136,6 @@ class FusedLayer(nn.Module):
         self._add(x, product(self.out, mixed.reshape(len(x), -1)), self.out_scale, self.out_bias)
         self._add(x, self.mlp(self.post_attention_layernorm(x)), self.mlp_scale, self.mlp_bias)
         return x
-
-    def _put_in_pairs(self, rows: Tensor) -> None:
-        """Reorder the channels of queries and keys in rows [(H + 2K) C, ...], in place."""
-        pairs = rows[: self.rotated_heads * self.head_size].view(self.rotated_heads, 2, self.head_size // 2, -1)
-        pairs.copy_(pairs.transpose(1, 2).clone(memory_format=torch.contiguous_format).view(pairs.shape))
 
     def _projected(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Queries with keys [N, H + K, C], channels in pairs, and values [N, K, C]."""
@@ -192,7 +179,7 @@ class FusedTransformer(Transformer):
         layer: type[FusedLayer] = FusedLayer,
     ) -> None:
         nn.Module.__init__(self)
-        self.config, self.compute = whole.config, compute
+        self.config, self.compute, self.rotation_scale = whole.config, compute, whole.rotation_scale
         self.register_buffer("frequencies", whole.frequencies, persistent=False)
         with torch.no_grad(), torch.device("meta"):
             self.model = Transformer(whole.config.model_copy(update={"layers": 0})).model
@@ -208,7 +195,7 @@ class FusedTransformer(Transformer):
 
     def forward(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """Hidden states [1, T, D] after the final norm, from tokens and positions [1, T]."""
-        rotation = rotation_of(positions[0], self.frequencies, rotation_scale(self.config))
+        rotation = rotation_of(positions[0], self.frequencies, self.rotation_scale)
         x: Tensor = self.model.embed_tokens(tokens[0]).to(self.compute)
         for layer in self.model.layers:
             x = layer(x, rotation, attend)
@@ -228,12 +215,3 @@ def product(by: Matrix | nn.Module, x: Tensor) -> Tensor:
 
 def _plain(*modules: nn.Module) -> bool:
     return all(type(module) is nn.Linear for module in modules)
-
-
-def _joined(*modules: nn.Linear) -> Tensor:
-    return torch.cat([module.weight.detach() for module in modules])
-
-
-def _joined_bias(*modules: nn.Linear) -> Tensor | None:
-    biases = [module.bias.detach() for module in modules if module.bias is not None]
-    return torch.cat(biases) if biases else None
