@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from herdlm.base.errors import InputError
 from herdlm.generate import Engine, SamplingParams
 from herdlm.model import hf
 from herdlm.model.attention import DocumentAttention
+from herdlm.model.hf_config import config_from_hf
+from herdlm.model.rope import inverse_frequencies, rotation_scale
 from herdlm.model.transformer import Transformer
 
 COMMON: dict[str, Any] = {
@@ -183,6 +187,37 @@ def test_import_and_export_keep_the_architecture(tmp_path: Path) -> None:
         hf.export_hf(tmp_path / f"{family}-in", tmp_path / f"{family}-out", "float32")
         written = json.loads((tmp_path / f"{family}-out" / "config.json").read_text())
         assert (written["architectures"], written["model_type"]) == ([f"{family}ForCausalLM"], family.lower())
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"rope_scaling": {"type": "linear", "factor": 4}},
+        {"rope_scaling": {"type": "dynamic", "factor": 4.0, "original_max_position_embeddings": 64}},
+        {"rope_scaling": {"type": "yarn", "factor": 4.0, "finetuned": True}},
+        {"rope_scaling": YARN["rope_parameters"], "original_max_position_embeddings": 16},
+        {"rope_scaling": {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}},
+        {"rope_scaling": {"type": "yarn", "factor": 4.0, "beta_fast": None, "mscale": 0, "mscale_all_dim": 1.0}},
+        {
+            "rope_scaling": {
+                "type": "yarn",
+                "factor": 40.0,
+                "original_max_position_embeddings": 8,
+                "attention_factor": 1,
+            }
+        },
+        {"rope_scaling": {"type": "yarn", "factor": 1.0, "original_max_position_embeddings": 10**8}},
+        {"rope_scaling": {}},
+        {"rope_parameters": {"rope_type": "linear", "factor": 2.0}},
+    ],
+    ids=str,
+)
+def test_rates_are_those_of_transformers_however_they_are_stated(stated: dict[str, Any]) -> None:
+    keys = COMMON | {"architectures": ["LlamaForCausalLM"], "rope_theta": 1000.0} | stated
+    ours = config_from_hf({"model_type": "llama", **copy.deepcopy(keys)}, "here")
+    theirs = LlamaRotaryEmbedding(transformers.LlamaConfig(**copy.deepcopy(keys)))
+    torch.testing.assert_close(inverse_frequencies(ours), theirs.inv_freq, rtol=1e-6, atol=0)
+    assert rotation_scale(ours) == theirs.attention_scaling
 
 
 def test_texts_end_where_dynamic_scaling_would_begin(tmp_path: Path) -> None:
