@@ -117,7 +117,8 @@ def _weights(file: GgufFile, config: ModelConfig) -> Iterator[tuple[str, Callabl
         tensor = stored[name]
         if tensor.shape != shape:
             raise DamagedError(
-                f"{file.path}: {tensor.name} has shape {list(tensor.shape)}, its metadata say {list(shape)}", FETCH_AGAIN
+                f"{file.path}: {tensor.name} has shape {list(tensor.shape)}, its metadata say {list(shape)}",
+                FETCH_AGAIN,
             )
         heads = heads_of(name, config) if permuted else None
         yield name, _reordered(tensor.read, half_split, heads)

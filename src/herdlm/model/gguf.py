@@ -91,12 +91,12 @@ def heads_of(name: str, config: ModelConfig) -> int | None:
 
 def side_by_side(values: Tensor, heads: int) -> Tensor:
     """Rows [H * C, ...] of q or k from Hugging Face's order into that of llama.cpp's architecture ``llama``."""
-    return values.unflatten(0, (heads, 2, -1)).transpose(1, 2).reshape(values.shape)
+    return values.reshape(heads, 2, -1, *values.shape[1:]).transpose(1, 2).reshape(values.shape)
 
 
 def half_split(values: Tensor, heads: int) -> Tensor:
     """The inverse of :func:`side_by_side`."""
-    return values.unflatten(0, (heads, -1, 2)).transpose(1, 2).reshape(values.shape)
+    return values.reshape(heads, -1, 2, *values.shape[1:]).transpose(1, 2).reshape(values.shape)
 
 
 def hf_config(file: GgufFile) -> dict[str, Any]:
@@ -201,29 +201,35 @@ def _llama3_scaling(stored: GgufTensor, theta: float, head_size: int, context: i
     """The four numbers of Llama 3.1's scaling from what each pair is divided by, [C/2].
 
     The blend between slowed and kept pairs is a line over turns per position, which has two numbers. The third is a
-    choice: ``low_freq_factor`` is 1, as in all released models. Where fewer than two pairs are blended, the original
-    context is assumed to be Llama 3's.
+    choice: ``low_freq_factor`` is 1, as in all released models. Where fewer than two pairs are blended,
+    ``high_freq_factor`` is 4, as in those models too.
     """
     factors = stored.read().double()
     if factors.shape != (head_size // 2,):
-        raise DamagedError(f"{stored.path}: {ROPE_FACTORS} has {len(factors)} values, not {head_size // 2}", FETCH_AGAIN)
+        raise DamagedError(
+            f"{stored.path}: {ROPE_FACTORS} has {len(factors)} values, not {head_size // 2}", FETCH_AGAIN
+        )
     frequencies = 1.0 / theta ** (torch.arange(0, head_size, 2).double() / head_size)
     factor = float(factors.max())
-    candidates = [(4.0, 8192), (4.0, context)]
-    if factor > 1:
-        keep = (1 / factors - 1 / factor) / (1 - 1 / factor)
-        blended = (keep > 1e-3) & (keep < 1 - 1e-3)
-        if int(blended.sum()) >= 2:
-            turns, kept = frequencies[blended] / (2 * math.pi), keep[blended]
-            slope = float((kept[-1] - kept[0]) / (turns[-1] - turns[0]))
-            offset = slope * float(turns[0]) - float(kept[0])  # low / (high - low)
-            if offset > 0:
-                candidates.insert(0, (round(1 + 1 / offset, 3), round(slope / offset)))
+    candidates = [(4.0, 8192), (4.0, context), *((4.0, 2**power) for power in range(21))]
+    keep = (1 / factors - 1 / factor) / (1 - 1 / factor) if factor > 1 else torch.ones_like(factors)
+    blended = (keep > 1e-3) & (keep < 1 - 1e-3)
+    turns, kept = frequencies[blended] / (2 * math.pi), keep[blended]
+    if len(kept):
+        candidates.insert(0, (4.0, round(float((3 * kept[0] + 1) / turns[0]))))
+    if len(kept) > 1:
+        slope = float((kept[-1] - kept[0]) / (turns[-1] - turns[0]))
+        offset = slope * float(turns[0]) - float(kept[0])  # low / (high - low)
+        if offset > 0:
+            candidates.insert(0, (round(1 + 1 / offset, 3), round(slope / offset)))
     for high, original in candidates:
         if high <= 1 or original < 1:
             continue
         scaling = RopeScaling(
-            factor=_shortest(factor), low_freq_factor=1.0, high_freq_factor=high, original_max_position_embeddings=original
+            factor=_shortest(factor),
+            low_freq_factor=1.0,
+            high_freq_factor=high,
+            original_max_position_embeddings=original,
         )
         again = frequencies / scale_frequencies(frequencies, scaling)
         if torch.allclose(again, factors, rtol=ROPE_TOLERANCE, atol=0):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,15 +90,16 @@ def open_gguf(path: Path) -> GgufFile:
         raise InputError(
             f"{path} is one part of {metadata['split.count']}", "Join the parts: llama-gguf-split --merge FIRST OUT"
         )
-    tensors = {}
-    for stored in reader.tensors:
-        tensors[stored.name] = GgufTensor(
+    tensors = {
+        stored.name: GgufTensor(
             path=path,
             name=stored.name,
             shape=tuple(int(size) for size in reversed(stored.shape)),
             type=stored.tensor_type.name,
-            dequantize=lambda stored=stored: gguf.quants.dequantize(stored.data, stored.tensor_type),
+            dequantize=partial(gguf.quants.dequantize, stored.data, stored.tensor_type),
         )
+        for stored in reader.tensors
+    }
     return GgufFile(path, metadata, tensors)
 
 
@@ -149,7 +151,7 @@ def write_gguf(
         writer.write_ti_data_to_file()
         for name, read, qtype in planned:
             array = read().to(torch.float32).contiguous().numpy()
-            if qtype.name == "F16" and float(np.abs(array).max(initial=0.0)) > np.finfo(np.float16).max:
+            if qtype.name == "F16" and float(np.abs(array).max(initial=0.0)) > float(np.finfo(np.float16).max):
                 raise InputError(f"{name} has values beyond the range of F16", "Use the type bf16 or f32")
             writer.write_tensor_data(gguf.quants.quantize(array, qtype))
     finally:

@@ -57,13 +57,15 @@ def tokenizer_to_gguf(folder: Path, rows: int, generation: Mapping[str, Any]) ->
     added = definition.get("added_tokens") or []
     ids = vocabulary | {token["content"]: token["id"] for token in added}
     if max(ids.values()) >= rows:
-        raise InputError(f"{where} has token {max(ids.values())}, the model {rows} rows", "Use the model's own tokenizer")
+        raise InputError(
+            f"{where} has token {max(ids.values())}, the model {rows} rows", "Use the model's own tokenizer"
+        )
     notes: list[str] = []
     if model.get("byte_fallback"):
         pieces = {token: id for token, id in vocabulary.items() if _kind(token, model) == NORMAL}
         for token in added:
             pieces.pop(token["content"], None)
-        own = _sentencepiece(definition, merges, pieces, rows, where, notes)
+        own = _sentencepiece(definition, merges, pieces, rows=rows, where=where, notes=notes)
     else:
         own = _byte_level(definition, merges, where, notes)
     tokens, kinds = _tokens(ids, added, model, rows)
@@ -108,12 +110,12 @@ def _tokens(
     tokens, kinds = [f"[PAD{id}]" for id in range(rows)], [UNUSED] * rows
     for token, id in ids.items():
         tokens[id], kinds[id] = token, _kind(token, model)
-    for token in added:
-        id = token["id"]
+    for entry in added:
+        id = entry["id"]
         if kinds[id] == UNKNOWN:
             continue
-        kinds[id] = CONTROL if token.get("special") else USER_DEFINED
-        if kinds[id] == USER_DEFINED and token.get("normalized"):
+        kinds[id] = CONTROL if entry.get("special") else USER_DEFINED
+        if kinds[id] == USER_DEFINED and entry.get("normalized"):
             tokens[id] = tokens[id].replace(SPACE, " ")  # llama.cpp looks for it in raw text
     return tokens, kinds
 
@@ -134,9 +136,7 @@ def _byte_level(
     }
 
 
-def _rule(
-    rules: list[SplitRule], model: Mapping[str, Any], merges: list[tuple[str, ...]], where: str
-) -> SplitRule:
+def _rule(rules: list[SplitRule], model: Mapping[str, Any], merges: list[tuple[str, ...]], where: str) -> SplitRule:
     """The rule that takes whole words as the tokenizer does. If merges make every token, all rules do the same."""
     for rule in rules:
         if rule.whole_words == bool(model.get("ignore_merges")):
@@ -157,6 +157,7 @@ def _sentencepiece(
     definition: Mapping[str, Any],
     merges: list[tuple[str, ...]],
     pieces: Mapping[str, int],
+    *,
     rows: int,
     where: str,
     notes: list[str],
@@ -189,9 +190,7 @@ def _sentencepiece(
     }
 
 
-def _space_prefix(
-    definition: Mapping[str, Any], pieces: Mapping[str, int], where: str, notes: list[str]
-) -> bool:
+def _space_prefix(definition: Mapping[str, Any], pieces: Mapping[str, int], where: str, notes: list[str]) -> bool:
     """Whether a space is put before text, from the two ways to say so in a tokenizer.json."""
     normalizer, pre = definition.get("normalizer") or {}, definition.get("pre_tokenizer") or {}
     steps = normalizer.get("normalizers", [normalizer] if normalizer else [])
@@ -213,15 +212,15 @@ def _space_prefix(
 def _roles(
     settings: Mapping[str, Any], generation: Mapping[str, Any], ids: Mapping[str, int], where: str
 ) -> dict[str, int]:
-    roles = {}
+    roles: dict[str, int] = {}
     for role, key in ROLES.items():
         name = settings.get(f"{role}_token")
         name = name.get("content") if isinstance(name, dict) else name
-        id = ids.get(name) if isinstance(name, str) else None
         stated = generation.get(f"{role}_token_id")
         stated = stated[0] if isinstance(stated, list) and stated else stated
-        if id is not None or isinstance(stated, int):
-            roles[key] = stated if id is None else id
+        id = ids.get(name, stated) if isinstance(name, str) else stated
+        if isinstance(id, int):
+            roles[key] = id
     if "eos" not in roles:
         raise InputError(f"{where}: nothing names the end token", "Set eos_token in tokenizer_config.json")
     return roles
@@ -246,8 +245,11 @@ def _stops(
     stated = generation.get("eos_token_id")
     ids = [id for id in (stated if isinstance(stated, list) else [stated]) if isinstance(id, int)]
     rest = [id for id in ids if id != roles["eos"] and id < len(tokens)]
-    keys = {"tokenizer.ggml.eom_token_id": id for id in rest if tokens[id] == "<|eom_id|>"}
-    rest = [id for id in rest if id not in keys.values()]
+    keys = {}
+    message = next((id for id in rest if tokens[id] == "<|eom_id|>"), None)
+    if message is not None:
+        keys["tokenizer.ggml.eom_token_id"] = message
+        rest.remove(message)
     # llama.cpp finds the usual names itself, so the key is for one that it would not find.
     rest.sort(key=lambda id: tokens[id] in ENDS)
     if rest:

@@ -22,7 +22,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # values of 
 ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # Hugging Face's name and GGUF's
 # Special tokens at which llama.cpp ends a text, whatever the ids in the file.
 ENDS = {"<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>"}
-ENDS |= {"<EOT>", "<|end_of_text|>", "<end_of_utterance>", "<eos>", "<｜end▁of▁sentence｜>"}  # noqa: RUF001
+ENDS |= {"<EOT>", "<|end_of_text|>", "<end_of_utterance>", "<eos>", "<\uff5cend\u2581of\u2581sentence\uff5c>"}
 SPACE = "\u2581"  # SentencePiece's mark of a space
 FETCH_AGAIN = "Download or create the file again"
 
@@ -177,7 +177,7 @@ def _sentencepiece(metadata: Mapping[str, Any], vocabulary: _Vocabulary) -> dict
         raise DamagedError(f"{where}: tokenizer.ggml.scores has not a number for each token", FETCH_AGAIN)
     unknown = [token for token, kind in zip(vocabulary.tokens, vocabulary.kinds, strict=True) if kind == UNKNOWN]
     prefixed = metadata.get("tokenizer.ggml.add_space_prefix", True)
-    mark = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+    mark: dict[str, Any] = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
     unmark: list[dict[str, Any]] = [
         {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
         {"type": "ByteFallback"},
@@ -187,17 +187,13 @@ def _sentencepiece(metadata: Mapping[str, Any], vocabulary: _Vocabulary) -> dict
         mark = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": SPACE}, mark]}
         unmark.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
     ids = {token: id for id, token in enumerate(vocabulary.tokens)}
-    pieces = {
-        token: scores[id] for id, token in enumerate(vocabulary.tokens) if vocabulary.kinds[id] == NORMAL
-    }
+    pieces = {token: scores[id] for id, token in enumerate(vocabulary.tokens) if vocabulary.kinds[id] == NORMAL}
     merges = [list(pair) for pairs in merges_from_scores(pieces, ids) for pair in pairs]
     return {
         "normalizer": mark,
         "pre_tokenizer": None,
         "decoder": {"type": "Sequence", "decoders": unmark},
-        "model": _model(
-            ids, merges, byte_fallback=True, fuse_unk=True, unk_token=unknown[0] if unknown else None
-        ),
+        "model": _model(ids, merges, byte_fallback=True, fuse_unk=True, unk_token=unknown[0] if unknown else None),
     }
 
 
