@@ -17,8 +17,40 @@ from herdlm.tokens.tokenizer import TokenizerConfig, train_tokenizer
 from tests.conftest import TEXT
 from tests.convert import llama_cpp
 
-PARTS = ["the", " package", "s", " disk", "12", " 345", "7", " ", "   ", "\n", "\n\n", "\t", "é", "ñandú", "你好", "한국어"]
-PARTS += ["Привет", "عربي", "🙂", "👩‍👩‍👧", "def f(x):\n    return", "don't", "WE'LL", "==", "…", "½", "e\u0301", "\u00a0", "▁", "\r\n"]
+PARTS = [
+    "the",
+    " package",
+    "s",
+    " disk",
+    "12",
+    " 345",
+    "7",
+    " ",
+    "   ",
+    "\n",
+    "\n\n",
+    "\t",
+    "é",
+    "ñandú",
+    "你好",
+    "한국어",
+]
+PARTS += [
+    "Привет",
+    "عربي",
+    "🙂",
+    "👩‍👩‍👧",
+    "def f(x):\n    return",
+    "don't",
+    "WE'LL",
+    "==",
+    "…",
+    "½",
+    "e\u0301",
+    "\u00a0",
+    "▁",
+    "\r\n",
+]
 
 
 def texts(count=200, seed=0):
@@ -57,14 +89,16 @@ def sentencepiece_metadata(**changes):
 
 
 def by_hand(text, prefix=True):
-    """SentencePiece: join the neighbors whose concatenation has the best score, leftmost first; spell the rest in bytes."""
+    """SentencePiece: join neighbors whose concatenation has the best score, leftmost first; the rest is bytes."""
     scores = {p: s for p, s, k in zip(PIECES, SCORES, KINDS, strict=True) if k == NORMAL}
     out = []
     for number, part in enumerate(text.split("<|user|>")):
         out += [PIECES.index("<|user|>")] if number else []
         symbols = list(("▁" if prefix and part else "") + part.replace(" ", "▁"))
         while True:
-            pairs = [(scores.get(a + b, -1e9), -at) for at, (a, b) in enumerate(zip(symbols, symbols[1:], strict=False))]
+            pairs = [
+                (scores.get(a + b, -1e9), -at) for at, (a, b) in enumerate(zip(symbols, symbols[1:], strict=False))
+            ]
             if not pairs or max(pairs)[0] == -1e9:
                 break
             at = -max(pairs)[1]
@@ -156,7 +190,9 @@ def test_herdlms_tokenizers_there_and_back(tmp_path, single_digits):
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.names[0])
 def test_each_rule_is_a_pre_tokenizer_and_is_found_again(rule):
     definition = pre_tokenizer(rule)
-    Backend.from_str(json.dumps({"version": "1.0", "pre_tokenizer": definition, "model": {"type": "BPE", "vocab": {}, "merges": []}}))
+    Backend.from_str(
+        json.dumps({"version": "1.0", "pre_tokenizer": definition, "model": {"type": "BPE", "vocab": {}, "merges": []}})
+    )
     assert rule in rules_of(definition, "tokenizer.json")
 
 

@@ -52,7 +52,9 @@ def test_the_imported_folder_is_what_transformers_reads(source, folder):
 def test_all_three_programs_say_paris_in_the_same_words(folder, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     prompt = tokenizer.apply_chat_template(FRANCE, add_generation_prompt=True, return_dict=False)
-    own = Engine.load(folder, device="cpu").generate([prompt], SamplingParams(max_tokens=40, temperature=0))[0][0].tokens
+    own = (
+        Engine.load(folder, device="cpu").generate([prompt], SamplingParams(max_tokens=40, temperature=0))[0][0].tokens
+    )
     assert "Paris" in tokenizer.decode(own)
     hf = AutoModelForCausalLM.from_pretrained(folder)
     again = hf.generate(torch.tensor([prompt]), max_new_tokens=40, do_sample=False, eos_token_id=None)

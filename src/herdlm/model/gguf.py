@@ -103,8 +103,7 @@ def hf_config(file: GgufFile) -> dict[str, Any]:
     """The config.json of the model in a GGUF file, in the form that transformers reads.
 
     Raises:
-        InputError: the architecture or a key is unknown.
-        DamagedError: a key is missing or has the wrong type.
+        InputError, DamagedError: the architecture or a key is unknown, missing or out of range.
     """
     data, where = file.metadata, str(file.path)
     arch = data.get("general.architecture")
