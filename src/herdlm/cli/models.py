@@ -51,6 +51,35 @@ def export_hf(
     say(f"Hugging Face folder: {out}")
 
 
+@app.command("import-gguf", **example("herdlm import-gguf downloads/model.Q4_K_M.gguf --out models/chat"))
+def import_gguf(
+    file: Annotated[Path, typer.Argument(help="A GGUF file of a Llama, Mistral or Qwen2 model.")],
+    out: Annotated[Path, typer.Option(help="A new folder for the model.")],
+    dtype: Annotated[str, typer.Option(help="Precision of the weights: float32 or bfloat16.")] = "float32",
+) -> None:
+    """Import a GGUF file: dequantize the weights, and write tokenizer, chat template and stop tokens beside them."""
+    from herdlm.convert import gguf
+
+    gguf.import_gguf(file, out, dtype)
+    say(f"Model: {out}")
+
+
+@app.command("export-gguf", **example("herdlm export-gguf runs/tiny --out tiny.gguf --type q8_0"))
+def export_gguf(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option(help="A new GGUF file.")],
+    type_: Annotated[str, typer.Option("--type", help="Type of the matrices: f32, f16, bf16 or q8_0.")] = "f16",
+) -> None:
+    """Export a model as a GGUF file for llama.cpp, with its tokenizer, chat template and stop tokens."""
+    from herdlm.convert import gguf
+    from herdlm.model.folders import model_folder
+
+    counts = gguf.export_gguf(model_folder(model), out, type_)
+    for note in counts["notes"]:
+        say(f"Note: {note}")
+    say(f"GGUF file: {out}")
+
+
 @app.command(**example("herdlm quantize runs/tiny --out models/tiny-fp8 --skip-first-layers 0"))
 def quantize(
     model: ModelArgument,

@@ -19,7 +19,7 @@ def inverse_frequencies(config: ModelConfig) -> Tensor:
         return frequencies
     if scaling.rope_type == "linear":
         return frequencies / scaling.factor
-    keep = _kept_llama3(frequencies, scaling) if scaling.rope_type == "llama3" else _kept_yarn(config, scaling)
+    keep = kept_llama3(frequencies, scaling) if scaling.rope_type == "llama3" else _kept_yarn(config, scaling)
     return frequencies * (keep + (1 - keep) / scaling.factor)
 
 
@@ -39,7 +39,7 @@ def _magnitude(factor: float, mscale: float) -> float:
     return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
-def _kept_llama3(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
+def kept_llama3(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
     """By pair, the share of its rate that Llama 3.1's scaling keeps; the rest is slowed by ``factor``.
 
     Pairs with wavelengths above ``original / low_freq_factor`` are slowed, those below ``original / high_freq_factor``

@@ -1,0 +1,1 @@
+"""Model folders from and into the formats of other programs, tokenizer included."""
