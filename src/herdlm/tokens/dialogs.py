@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -18,6 +18,7 @@ class Dialog(TypedDict, total=False):
     """A dialog in the OpenAI form, with the kind of task and the source of the answer, if known."""
 
     messages: list[Message]
+    tools: list[dict[str, Any]]
     task: str
     source: str
 
