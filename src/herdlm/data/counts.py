@@ -45,8 +45,8 @@ class Counts:
         """Count a row that was converted."""
         self.rows += 1
         self.forms[form] += 1
-        self.repaired.update(set(row.notes))
-        self.unused.update(row.value.keys() - row.used)
+        self.repaired.update(sorted(set(row.notes)))
+        self.unused.update(sorted(row.value.keys() - row.used))
 
     def drop(self, reason: str, where: str) -> None:
         """Count a record that is not used."""
