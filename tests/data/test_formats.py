@@ -52,9 +52,13 @@ DIALOGS = {
         {"instruction": "go", "output": "ok", "system": "x", "history": [["hi", "yo"]]},
         [*m("s:x"), *HI, *m("u:go", "a:ok")],
     ),
-    "dolly": ({"instruction": "Who?", "context": "It was me.", "response": "You."}, m("u:Who?\n\nIt was me.", "a:You.")),
+    "dolly": (
+        {"instruction": "Who?", "context": "It was me.", "response": "You."}, m("u:Who?\n\nIt was me.", "a:You.")
+    ),
     "alpaca prompt text": (
-        {"prompt": "Below is an instruction that asks.\n\n### Instruction:\nhi\n\n### Response:\n", "response": "yo"}, HI),
+        {"prompt": "Below is an instruction that asks.\n\n### Instruction:\nhi\n\n### Response:\n", "response": "yo"},
+        HI,
+    ),
     "query": ({"query": "hi", "response": "yo"}, HI),
     "input": ({"input": "hi", "output": "yo"}, HI),
     "orca": ({"system_prompt": "x", "question": "hi", "response": "yo"}, m("s:x") + HI),
@@ -81,7 +85,11 @@ def test_dialogs(name):
     ],
 )  # fmt: skip
 def test_calls_of_tools(call, read):
-    given = [*HI[:1], {"role": "assistant", "content": None, **call}, {"role": "function", "name": "add", "content": "2"}]
+    given = [
+        *HI[:1],
+        {"role": "assistant", "content": None, **call},
+        {"role": "function", "name": "add", "content": "2"},
+    ]
     (record,) = made({"messages": given, "functions": [TOOL]})
     assert record["messages"][1] == {"role": "assistant", "content": "", "tool_calls": read}
     assert record["messages"][2] == {"role": "tool", "name": "add", "content": "2"}
@@ -169,7 +177,12 @@ SVAMP = {
     "Equation": "+ * number0 number1 number2",
     "Answer": "14.5",
 }
-MBPP = {"text": "Write f.", "code": "def f():\r\n  pass", "test_list": ["assert f() is None"], "test_setup_code": "x = 1"}
+MBPP = {
+    "text": "Write f.",
+    "code": "def f():\r\n  pass",
+    "test_list": ["assert f() is None"],
+    "test_setup_code": "x = 1",
+}
 
 
 def test_checkable_prompts():
@@ -199,7 +212,12 @@ def test_worked_dialogs():
     assert gsm["messages"][1]["content"] == "Two and 1,000: 2+1000=1002.\nThe answer is 1002."
     (svamp,) = made(SVAMP, "dialogs")
     assert svamp["messages"][1]["content"] == "3 * 4 = 12\n12 + 2.5 = 14.5\nThe answer is 14.5."
-    usual = {"Body": "Two and three.", "Question": "Half of them?", "Equation": "( ( 2.0 + 3.0 ) / 2.0 )", "Answer": 2.5}
+    usual = {
+        "Body": "Two and three.",
+        "Question": "Half of them?",
+        "Equation": "( ( 2.0 + 3.0 ) / 2.0 )",
+        "Answer": 2.5,
+    }
     (infix,) = made(usual, "dialogs")
     assert infix["messages"] == m("u:Two and three. Half of them?", "a:2 + 3 = 5\n5 / 2 = 2.5\nThe answer is 2.5.")
     assert made(SVAMP | {"Answer": "9"}, "dialogs") == []

@@ -140,9 +140,17 @@ def test_names_with_weights(tmp_path):
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-2, 3) | st.floats() | st.sampled_from(["", "a", "user", "####", "[{", "0"]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["role", "from", "content", "value", "text", "type", "output", "name"]), inner),
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 3)
+    | st.floats()
+    | st.sampled_from(["", "a", "user", "####", "[{", "0"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["role", "from", "content", "value", "text", "type", "output", "name"]), inner
+        )
+    ),
     max_leaves=8,
 )
 KEYS = sorted({key for form in FORMS for key in form.keys} | {
@@ -151,7 +159,10 @@ KEYS = sorted({key for form in FORMS for key in form.keys} | {
 })  # fmt: skip
 MESSAGES = st.lists(
     st.fixed_dictionaries(
-        {"role": st.sampled_from(["system", "user", "assistant", "tool"]), "content": st.sampled_from(["", "a", "b b"])},
+        {
+            "role": st.sampled_from(["system", "user", "assistant", "tool"]),
+            "content": st.sampled_from(["", "a", "b b"]),
+        },
         optional={"weight": st.sampled_from([0, 0.5, 1]), "name": st.just("n")},
     ),
     max_size=5,
@@ -159,7 +170,9 @@ MESSAGES = st.lists(
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.dictionaries(st.sampled_from(KEYS), JSON | MESSAGES, max_size=6), st.sampled_from(sorted(FORMS, key=id)), JSON)
+@given(
+    st.dictionaries(st.sampled_from(KEYS), JSON | MESSAGES, max_size=6), st.sampled_from(sorted(FORMS, key=id)), JSON
+)
 def test_any_row_is_read_or_refused_by_its_line(value, form, filler):
     for row_value in (value, dict.fromkeys(form.keys, filler) | value):
         row = make_row("a.jsonl", "line 7", row_value, {})

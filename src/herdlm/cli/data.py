@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from herdlm.base.errors import InputError
-from herdlm.cli.options import JsonOption, example
+from herdlm.cli.options import JsonOption, QuietOption, SeedOption, TokenizerOption, example
 from herdlm.cli.output import remark, say, say_json
 
 app = typer.Typer()
@@ -79,6 +79,51 @@ def check(
         write_records(write, (record for _, record in kept))
         if not json_:
             say(f"Rows: {write}, {len(kept):,} {kinds[0]}")
+
+
+@app.command(**example("herdlm tokenize corpus --tokenizer models/llama-1b --out tokens"))
+def tokenize(
+    corpora: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CORPUS...",
+            help="A curated corpus, or files or folders of JSON Lines, Parquet or text. NAME=PATH names a source.",
+            show_default=False,
+        ),
+    ],
+    tokenizer: TokenizerOption,
+    out: Annotated[Path, typer.Option(help="A new folder for the token shards.")],
+    text_key: Annotated[str, typer.Option(help="The key or column that holds a row's text.")] = "text",
+    validation_percent: Annotated[
+        float, typer.Option(min=0.0, max=50.0, help="Percentage of documents that are held out of training.")
+    ] = 5.0,
+    anneal_percent: Annotated[
+        float, typer.Option(min=0.0, max=100.0, help="Percentage of documents, the best by quality, for annealing.")
+    ] = 30.0,
+    seed: SeedOption = 0,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Turn documents into token shards, which herdlm train reads."""
+    from herdlm.data.documents import parse_corpus
+    from herdlm.data.tokenize import tokenize as make_tokens
+
+    counts = make_tokens(
+        [parse_corpus(corpus) for corpus in corpora],
+        tokenizer=tokenizer,
+        out=out,
+        text_key=text_key,
+        validation_percent=validation_percent,
+        anneal_percent=anneal_percent,
+        seed=seed,
+        quiet=quiet or json_,
+    )
+    if json_:
+        say_json(counts)
+    else:
+        for name, shard in counts.items():
+            say(f"{name}: {shard['documents']:,} documents, {shard['tokens']:,} tokens")
+        say(f"Tokens: {out}")
 
 
 def _chat_format(model: Path) -> Any:

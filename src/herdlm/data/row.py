@@ -103,9 +103,11 @@ def bad_text(value: Any) -> tuple[str, str] | None:
 
 def _bad_texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, str):
-        if any("\ud800" <= character <= "\udfff" for character in value):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
             yield key, "the text holds half of a surrogate pair, which is no character"
-        elif "\0" in value:
+        if "\0" in value:
             yield key, "the text holds a NUL character"
     elif isinstance(value, dict):
         for name, item in value.items():
