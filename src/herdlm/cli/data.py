@@ -17,7 +17,9 @@ app.add_typer(data, name="data")
 Kinds = Literal["dialogs", "preferences", "thumbs", "prompts"]
 
 
-@data.command(**example("herdlm data check chats.jsonl pairs.parquet --model models/llama-1b --seq-len 2048 --show 2"))
+@data.command(
+    **example("herdlm data check chats.jsonl more.parquet", "--model models/llama-1b --seq-len 2048 --show 2")
+)
 def check(
     files: Annotated[
         list[Path], typer.Argument(help="JSON, JSON Lines, CSV or Parquet files, also gzipped.", show_default=False)
@@ -128,9 +130,11 @@ def tokenize(
 
 def _chat_format(model: Path) -> Any:
     from herdlm.model.folders import model_folder
+
+    folder = model_folder(model)
     from herdlm.tokens.chat_format import ChatFormat
 
-    return ChatFormat.load(model_folder(model))
+    return ChatFormat.load(folder)
 
 
 def _show(kept: list[tuple[Any, dict[str, Any]]], chat_format: Any) -> None:
