@@ -63,6 +63,8 @@ DIALOGS = {
     "input": ({"input": "hi", "output": "yo"}, HI),
     "orca": ({"system_prompt": "x", "question": "hi", "response": "yo"}, m("s:x") + HI),
     "magpie": ({"instruction": "hi", "response": "yo", "conversations": SHARE}, HI),
+    "answer that is JSON": ({"prompt": "hi", "completion": '[{"name": "f"}]'}, [HI[0], *m('a:[{"name": "f"}]')]),
+    "Guanaco": ({"text": "### Human: hi### Assistant: yo"}, HI),
     "ultrachat_200k": ({"prompt": "hi", "prompt_id": "f", "messages": HI}, HI),
 }  # fmt: skip
 
@@ -106,6 +108,21 @@ def test_calls_in_sharegpt():
     assert record["messages"] == [
         HI[0], {"role": "assistant", "content": "", "tool_calls": [CALL]}, *m("t:2"), HI[1]
     ]  # fmt: skip
+
+
+def test_calls_in_glaive_and_xlam():
+    intro = "SYSTEM: You help. Use them if required -\n" + json.dumps(TOOL, indent=4) + "\n"
+    chat = (
+        'USER: hi\n\n\nASSISTANT: <functioncall> {"name": "add", "arguments": \'{"a": 1}\'} <|endoftext|>\n\n\n'
+        "FUNCTION RESPONSE: 2\n\n\nASSISTANT: yo <|endoftext|>"
+    )
+    (record,) = made({"system": intro, "chat": chat})
+    assert record["tools"] == [{"type": "function", "function": TOOL}]
+    call = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+    assert record["messages"] == [*m("s:You help. Use them if required -", "u:hi"), call, *m("t:2", "a:yo")]
+    answers = json.dumps([{"name": "add", "arguments": {"a": 1}}])
+    (record,) = made({"query": "hi", "answers": answers, "tools": json.dumps([TOOL])})
+    assert record["messages"] == [HI[0], call]
 
 
 @pytest.mark.parametrize(
@@ -280,7 +297,7 @@ ERRORS = {
     "key messages[0]: it is text, not a message": {"messages": ["a", {"role": "user"}]},
     "key chosen: the pair has no prompt": {"chosen": "good", "rejected": "bad"},
     "key label is neither 0 nor 1": {"prompt": "q", "completion": "a", "label": 7},
-    "keys seen: mesages, id. The nearest known form is messages": {"mesages": HI, "id": 1},
+    "keys seen: messages_, id. The nearest known form is messages": {"messages_": HI, "id": 1},
     "questions with choices": {"question": "q", "choices": ["a", "b"], "answer": 0},
     "each row is one message of a tree": {"message_id": "a", "parent_id": None, "text": "x", "role": "prompter"},
     "keys seen: none": {},

@@ -144,7 +144,7 @@ JSON = st.recursive(
     | st.booleans()
     | st.integers(-2, 3)
     | st.floats()
-    | st.sampled_from(["", "a", "user", "####", "[{", "0"]),
+    | st.sampled_from(["", "a", "user", "####", "[{", "0", 10**400]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
@@ -155,7 +155,7 @@ JSON = st.recursive(
 )
 KEYS = sorted({key for form in FORMS for key in form.keys} | {
     "label", "system", "history", "tools", "functions", "kto_tag", "reward_model", "function", "verifier", "task",
-    "entry_point", "test", "Question", "message_id", "parent_id", "weight", "response", "turns", "tests", "input",
+    "entry_point", "test", "Question", "message_id", "parent_id", "weight", "response", "turns", "tests", "input", "chat",
 })  # fmt: skip
 MESSAGES = st.lists(
     st.fixed_dictionaries(

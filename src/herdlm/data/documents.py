@@ -89,7 +89,7 @@ def _text(row: Row, text_key: str) -> str:
 
 def _document(row: dict[str, object], text: str) -> Document:
     id, language, quality, domain = (row.get(key) for key in ("id", "language", "quality", "domain"))
-    score = float(quality) if isinstance(quality, int | float) else 0.0
+    score = float(quality) if isinstance(quality, int | float) and abs(quality) < 1e9 else 0.0
     curated = isinstance(id, str) and isinstance(language, str) and "quality" in row
     return Document(
         str(id) if curated else hashlib.blake2b(text.encode(), digest_size=16).hexdigest(),

@@ -7,11 +7,10 @@ A canonical message has ``role`` (system, user, assistant, tool or ipython) and 
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any
 
-from herdlm.data.row import Row, kind_of
+from herdlm.data.row import Row, kind_of, parse_json
 from herdlm.data.tools import json_value, tool_call, tool_calls
 
 ROLES = {
@@ -133,8 +132,8 @@ def _weight(row: Row, key: str, item: dict[str, Any]) -> float:
         value = item.get(name)
         if value is None:
             continue
-        if not isinstance(value, bool | int | float) or not (0 <= value < math.inf):
-            raise row.error(f"{key}.{name}", f"a weight is {value!r}", "Write true, false, or a number from 0")
+        if not isinstance(value, bool | int | float) or not 0 <= value <= 1000:
+            raise row.error(f"{key}.{name}", f"a weight is {value!r}", "Write true, false, or a number from 0 to 1,000")
         weight *= float(not value) if name == "mask" else float(value)
     return weight
 
@@ -149,9 +148,24 @@ def human_assistant(given: str) -> Messages | None:
     return found
 
 
+def _are_messages(given: str) -> bool:
+    """Whether a text is messages in JSON, as CSV has them; other JSON is what somebody said."""
+    if not given.lstrip().startswith("["):
+        return False
+    try:
+        value = parse_json(given)
+    except ValueError:
+        return False
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(item, dict) and ("role" in item or "from" in item) for item in value)
+    )
+
+
 def prompt_messages(row: Row, key: str, value: Any) -> Messages:
     """A prompt that is text, "Human:/Assistant:" text, Alpaca's prompt text, or messages."""
-    if isinstance(value, str) and not value.lstrip().startswith("[{"):
+    if isinstance(value, str) and not _are_messages(value):
         if turns := human_assistant(value):
             if turns[-1] == assistant(""):
                 turns.pop()
@@ -165,6 +179,6 @@ def prompt_messages(row: Row, key: str, value: Any) -> Messages:
 
 def answer_messages(row: Row, key: str, value: Any) -> Messages:
     """An answer that is text or messages."""
-    if isinstance(value, str) and not value.lstrip().startswith("[{"):
+    if isinstance(value, str) and not _are_messages(value):
         return [assistant(value)]
     return messages(row, key, value)

@@ -10,6 +10,8 @@ from typing import Any
 
 from herdlm.base.errors import InputError
 
+DEEPEST = 300  # objects and lists inside one another; a tree of replies takes two for each
+
 
 class RowError(InputError):
     """A row that cannot be read. Its message names file, line (or row) and key."""
@@ -91,9 +93,12 @@ def parse_json(text: str) -> Any:
         ValueError: what is wrong.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    if text.count("[") + text.count("{") > DEEPEST and _is_deep(value):
+        raise ValueError(f"it is nested more than {DEEPEST} deep")
+    return value
 
 
 def bad_text(value: Any) -> tuple[str, str] | None:
@@ -116,6 +121,20 @@ def _bad_texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from _bad_texts(item, f"{key}[{index}]")
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for item in level
+            if isinstance(item, dict | list)
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from herdlm.base.errors import InputError
-from herdlm.data.formats.form import Kind, Record
+from herdlm.data.formats.form import KEPT, Kind, Record
 from herdlm.data.messages import Messages
 
 NO_ANSWER = "no assistant message"
@@ -110,7 +110,7 @@ class Sieve:
         """Why a record is dropped, or None; and its length, in tokens with a chat format, else in characters."""
         if found := flaw(kind, record):
             return found, characters(record)
-        key = digest(record)
+        key = digest({name: value for name, value in record.items() if name not in KEPT})
         if (other := self._seen.get(key)) is not None:
             return DUPLICATE if other == path else DUPLICATE_ACROSS, characters(record)
         self._seen[key] = path

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from herdlm.data.formats.form import Form, Record, chat, extras, has, request, with_system
-from herdlm.data.messages import Messages, answer_messages, assistant, text, user
+from herdlm.data.messages import Messages, answer_messages, assistant, messages, text, user
 from herdlm.data.row import Row, kind_of
 from herdlm.data.tools import json_value
 
 CHATS = ("messages", "conversations", "conversation")
 QUESTION = ("prompt", "instruction", "question", "query", "problem", "input", "context")
-ANSWER = ("completion", "response", "output", "answer", "solution")
+ANSWER = ("completion", "response", "output", "answer", "solution", "generated_solution")
 LABELS = ("label", "kto_tag")
 TRUE, FALSE = ("true", "1", "1.0", "yes", "up"), ("false", "0", "0.0", "no", "down")
 
@@ -135,6 +135,15 @@ def only_prompts(row: Row) -> list[Record]:
     return [{"prompt": request(row, question), **extras(row)}]
 
 
+def _calls(row: Row) -> list[Record]:
+    """A query with the calls that answer it, as JSON text."""
+    answer = {**assistant(""), "tool_calls": row.get("answers")}
+    return [{"messages": [*request(row, "query"), *messages(row, "answers", [answer])], **extras(row)}]
+
+
+CALLS = Form(
+    "query and calls (xLAM)", ("query", "answers", "tools"), has("query", "answers", "tools"), {"dialogs": _calls}
+)
 THUMBS = Form("thumbs", ("prompt", "completion", "label"), _rated, {"thumbs": thumbs})
 BAD_LABEL = Form(
     "thumbs with other labels",

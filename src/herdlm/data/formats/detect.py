@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 
-from herdlm.data.formats import chats, pairs, problems, trees
+from herdlm.data.formats import chats, marked, pairs, problems, trees
 from herdlm.data.formats.form import Form, Kind, Record, has
 from herdlm.data.messages import text
 from herdlm.data.row import Row, RowError
@@ -52,6 +52,9 @@ FORMS = (
     chats.CONVERSATION,
     chats.TURNS,
     chats.SEEDS,
+    chats.CALLS,
+    marked.CHAT_TEXT,
+    marked.HUMAN_TEXT,
     problems.CHECKABLE,
     chats.ALPACA,
     chats.ANSWERED,
@@ -133,6 +136,6 @@ _REMEDY: dict[Kind, str] = {
     "dialogs": "Give it to a command that trains on dialogs, such as herdlm sft",
     "preferences": "Give it to a command that trains on pairs, such as herdlm dpo or herdlm reward",
     "thumbs": "Give it to a command that trains on thumbs: herdlm dpo with a KTO loss",
-    "prompts": "Give it to a command that samples answers to prompts",
+    "prompts": "Name the column of answers: --map completion=COLUMN; or sample answers to the prompts",
     "text": "Turn documents into tokens with herdlm tokenize",
 }

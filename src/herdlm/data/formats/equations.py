@@ -27,7 +27,7 @@ def steps(row: Row, equation: str, numbers: Sequence[float]) -> tuple[list[str],
     """
     try:
         tree = _tree(equation, numbers)
-    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+    except (ValueError, SyntaxError, OverflowError, RecursionError, MemoryError) as error:
         raise row.error("equation", f"{equation[:60]!r} cannot be computed: {error}", "Correct it") from error
     lines: list[str] = []
     try:

@@ -24,7 +24,7 @@ ASKED = ("prompt", "messages", "question", "problem", "query", "instruction")
 
 def number_text(value: float) -> str:
     """A number as people write it: without a fraction of zero, with at most ten digits."""
-    return f"{value:.10g}" if abs(value) < 1e10 else f"{value:.0f}"
+    return str(value) if isinstance(value, int) else f"{value:.10g}" if abs(value) < 1e10 else f"{value:.0f}"
 
 
 def _gsm8k_prompts(row: Row) -> list[Record]:
@@ -146,7 +146,7 @@ def _checkable(row: Row) -> list[Record]:
     if isinstance(row.value.get("reward_model"), dict):
         value = row.get("reward_model").get("ground_truth")
     else:
-        key = row.first("ground_truth", "answer") or "answer"
+        key = row.first("ground_truth", "answer", "expected_answer") or "answer"
         value = row.get(key)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -161,7 +161,7 @@ def _checkable(row: Row) -> list[Record]:
 
 def _answered(row: Row) -> list[Record]:
     asked = row.first(*ASKED)
-    key = row.first("solution", "response", "answer")
+    key = row.first("solution", "generated_solution", "response", "answer")
     if asked is None or key is None:
         raise row.error("answer", "there is no worked answer to learn from", "Add a key answer")
     value = row.get(key)
@@ -208,6 +208,6 @@ TESTED = Form(
 CHECKABLE = Form(
     "prompt and answer to check",
     ("prompt", "answer"),
-    lambda row: row.first(*ASKED) is not None and "answer" in row and "choices" not in row,
+    lambda row: row.first(*ASKED) is not None and row.first("answer", "expected_answer") is not None,
     {"prompts": _checkable, "dialogs": _answered},
 )
