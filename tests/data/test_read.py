@@ -155,7 +155,8 @@ JSON = st.recursive(
 )
 KEYS = sorted({key for form in FORMS for key in form.keys} | {
     "label", "system", "history", "tools", "functions", "kto_tag", "reward_model", "function", "verifier", "task",
-    "entry_point", "test", "Question", "message_id", "parent_id", "weight", "response", "turns", "tests", "input", "chat",
+    "entry_point", "test", "Question", "message_id", "parent_id", "weight", "response", "turns", "tests",
+    "input", "chat",
 })  # fmt: skip
 MESSAGES = st.lists(
     st.fixed_dictionaries(
