@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from herdlm.model.hf import load_folder, save_folder
+from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.dialogs import DialogBatches
 from herdlm.tokens.preferences import PreferenceBatches
 from herdlm.train.objectives import NextToken
@@ -67,7 +68,7 @@ def test_dpo_loss_is_trls(folders, tokenizer, tmp_path):
             processing_class=AutoTokenizer.from_pretrained(folders["policy"]),
         )
     )
-    batches = partial(PreferenceBatches, tokenizer, seq_len=128, pairs_per_step=8, epochs=1, seed=0)
+    batches = partial(PreferenceBatches, ChatFormat.of(tokenizer), seq_len=128, pairs_per_step=8, epochs=1, seed=0)
     everyone = range(len(PAIRS))
     with torch.no_grad():
         batch = batches(PAIRS, mask_formatting=False).batch(everyone)
@@ -97,7 +98,7 @@ def test_reward_loss_is_trls(tokenizer, tmp_path):
         )
     )
     batch = PreferenceBatches(
-        tokenizer, PAIRS, seq_len=128, pairs_per_step=8, epochs=1, seed=0, mask_formatting=False
+        ChatFormat.of(tokenizer), PAIRS, seq_len=128, pairs_per_step=8, epochs=1, seed=0, mask_formatting=False
     ).batch(range(len(PAIRS)))
     with torch.no_grad():
         ours = float(Reward().loss(model, batch)[0]) / len(PAIRS)
@@ -119,7 +120,9 @@ def test_sft_loss_is_trls_on_completions(folders, tokenizer, tmp_path):
             processing_class=AutoTokenizer.from_pretrained(folders["policy"]),
         )
     )
-    batch = DialogBatches(tokenizer, single, seq_len=128, rows_per_step=8, epochs=1, seed=0).micro_batches(0)[0]
+    batch = DialogBatches(
+        ChatFormat.of(tokenizer), single, seq_len=128, rows_per_step=8, epochs=1, seed=0
+    ).micro_batches(0)[0]
     with torch.no_grad():
         loss, _ = NextToken().loss(load_folder(folders["policy"], dtype=torch.float32), batch)
     assert float(loss) / NextToken().normalizer(batch) == pytest.approx(theirs, rel=1e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -84,10 +85,10 @@ def whole_shapes(config: ModelConfig) -> dict[str, torch.Size]:
         return {name: parameter.shape for name, parameter in Transformer(config).named_parameters()}
 
 
-def save_whole(model: ParallelModel, folder: Path) -> None:
+def save_whole(model: ParallelModel, folder: Path, *, generation: dict[str, Any] | None = None) -> None:
     """Write a Hugging Face folder of the whole model from any layout; all processes call this.
 
-    Rank 0 holds the whole model on the CPU while it writes.
+    Rank 0 holds the whole model on the CPU while it writes. ``generation``: see :func:`herdlm.model.hf.save_folder`.
     """
     whole = build(model.shape, dtype=model.kept) if dist.get_rank() == 0 else None
     places = dict(whole.named_parameters()) if whole else {}
@@ -96,5 +97,5 @@ def save_whole(model: ParallelModel, folder: Path) -> None:
             with torch.no_grad():
                 places[name].copy_(values)
     if whole:
-        save_folder(whole, folder)
+        save_folder(whole, folder, generation=generation)
     dist.barrier()

@@ -28,33 +28,40 @@ from herdlm.pretrain.distill import Distillation, open_distillation
 from herdlm.pretrain.job import PretrainJob
 from herdlm.pretrain.long_context import StageCallbacks, train_in_stages
 from herdlm.pretrain.mix import plan_mix, source_tokens
+from herdlm.tokens.chat_format import generation_settings
 from herdlm.tokens.mixture import FirstSteps
 from herdlm.tokens.shards import Shard
-from herdlm.tokens.tokenizer import PAD, TOKENIZER_FILES, Tokenizer
+from herdlm.tokens.tokenizer import TOKENIZER_FILES, Tokenizer
 from herdlm.train.loop import TrainResult, train
 from herdlm.train.milestones import keep_milestones
 from herdlm.train.track import FOLDER
 
 
 def save_model(model: Transformer | ParallelModel, out: Path, *, tokenizer: Path, work: Path) -> None:
-    """Write a model into ``out``, with its tokenizer's files and the training log in ``work``.
+    """Write a model into ``out``, with its tokenizer's files, its stop tokens and the training log in ``work``.
 
     Every process calls this; the first one writes.
     """
+    generation = generation_settings(tokenizer)
     if isinstance(model, ParallelModel):
-        save_whole(model, out)
+        save_whole(model, out, generation=generation)
         if not is_first():
             return
     else:
-        save_folder(model, out)
-    for name in TOKENIZER_FILES:
-        if (tokenizer / name).exists():
-            shutil.copyfile(tokenizer / name, out / name)
+        save_folder(model, out, generation=generation)
+    copy_tokenizer(tokenizer, out)
     log, board = work / "events.jsonl", work / FOLDER
     if log.exists():
         shutil.copyfile(log, out / "events.jsonl")
     if board.exists():
         shutil.copytree(board, out / FOLDER, dirs_exist_ok=True)
+
+
+def copy_tokenizer(folder: Path, out: Path) -> None:
+    """Copy the files of a folder's tokenizer and chat template."""
+    for name in TOKENIZER_FILES:
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, out / name)
 
 
 def pretrain(
@@ -159,7 +166,7 @@ def pretrain_into(
     """
     config = job.pretrain
     loaded = Tokenizer.load(tokenizer)
-    pad = loaded.special(PAD)
+    pad = loaded.pad
     _check_shards(job, tokens, loaded)
     batches = open_batches(job.batching(), tokens, seed=seed, pad=pad)
     distillation: Distillation | None = None

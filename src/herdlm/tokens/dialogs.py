@@ -10,12 +10,12 @@ import numpy as np
 from herdlm.base.errors import InputError
 from herdlm.base.seeds import stream
 from herdlm.tokens.batch import Batch, Piece, assemble, pack_whole
-from herdlm.tokens.chat import Message, render
-from herdlm.tokens.tokenizer import PAD, Tokenizer
+from herdlm.tokens.chat import Message
+from herdlm.tokens.chat_format import ChatFormat
 
 
 class Dialog(TypedDict, total=False):
-    """A dialog in the OpenAI form, with the kind of task and the source of the answer, if known."""
+    """A dialog in the OpenAI form, with its tools, the kind of task and the source of the answer, if known."""
 
     messages: list[Message]
     tools: list[dict[str, Any]]
@@ -23,15 +23,15 @@ class Dialog(TypedDict, total=False):
     source: str
 
 
-def dialog_piece(tokenizer: Tokenizer, messages: Sequence[Message]) -> Piece:
+def dialog_piece(format: ChatFormat, dialog: Dialog) -> Piece:
     """A dialog whose targets are the assistant's words and ends of turn (SFT; report, section 4.1.3)."""
-    rendered = render(tokenizer, messages)
-    return Piece(np.asarray(rendered.tokens), np.asarray(rendered.answer[1:], np.float32))
+    rendered = format.render(dialog["messages"], tools=dialog.get("tools"))
+    return Piece(np.asarray(rendered.tokens), np.asarray(rendered.weights[1:], np.float32))
 
 
-def fits(tokenizer: Tokenizer, messages: Sequence[Message], seq_len: int) -> bool:
+def fits(format: ChatFormat, messages: Sequence[Message], seq_len: int) -> bool:
     """Whether a row holds the whole dialog, with its last token as an input."""
-    return len(render(tokenizer, messages).tokens) <= seq_len
+    return len(format.render(messages).tokens) <= seq_len
 
 
 class DialogBatches:
@@ -42,7 +42,7 @@ class DialogBatches:
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        format: ChatFormat,
         dialogs: Sequence[Dialog],
         *,
         seq_len: int,
@@ -51,9 +51,9 @@ class DialogBatches:
         seed: int,
         steps: int | None = None,
     ) -> None:
-        self.pieces = [dialog_piece(tokenizer, dialog["messages"]) for dialog in dialogs]
+        self.pieces = [dialog_piece(format, dialog) for dialog in dialogs]
         check_lengths(self.pieces, seq_len)
-        self.pad, self.seq_len = tokenizer.special(PAD), seq_len
+        self.pad, self.seq_len = format.pad, seq_len
         rows: list[list[int]] = []
         epoch = 0
         while epoch < epochs if steps is None else len(rows) < steps * rows_per_step:

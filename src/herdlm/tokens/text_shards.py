@@ -11,7 +11,7 @@ from herdlm.base.progress import Progress
 from herdlm.tokens.documents import Document, Split
 from herdlm.tokens.shards import ShardIndex, ShardWriter
 from herdlm.tokens.sources import ANNEAL, VALIDATION, WEB
-from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_TEXT, Tokenizer
+from herdlm.tokens.tokenizer import Tokenizer
 
 
 def write_text_shards(
@@ -28,7 +28,7 @@ def write_text_shards(
     A document's tokens stand between the tokenizer's ids that begin and end a text. Without ``sources``, all documents
     are those of "web"; "web-validation" holds the held-out documents of all sources.
     """
-    begin, end = [tokenizer.special(BEGIN_OF_TEXT)], tokenizer.special(END_OF_TEXT)
+    begin, end = tokenizer.begin, tokenizer.end
     open_shard = partial(ShardWriter, vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.content())
     names = [f"{name}{part}" for name in sources or (WEB,) for part in ("", ANNEAL)]
     names += [f"{name}{VALIDATION}" for name in (WEB, *sources)]

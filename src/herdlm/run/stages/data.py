@@ -21,7 +21,7 @@ from herdlm.run.stage import Context
 from herdlm.tokens.documents import Split, read_documents, split_documents
 from herdlm.tokens.shards import ShardWriter
 from herdlm.tokens.text_shards import shard_counts, write_text_shards
-from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_TEXT, Tokenizer, train_tokenizer
+from herdlm.tokens.tokenizer import Tokenizer, train_tokenizer
 
 WORD = re.compile(r"[a-z]{3,9}")
 
@@ -163,7 +163,7 @@ def tokens_stage(context: Context) -> dict[str, Any]:
 def _write_skills(context: Context, tokenizer: Tokenizer) -> dict[str, Any]:
     """Write the shard of documents that show a skill, of which only the answers are targets."""
     config = context.recipe.tokens
-    begin, end = [tokenizer.special(BEGIN_OF_TEXT)], tokenizer.special(END_OF_TEXT)
+    begin, end = tokenizer.begin, tokenizer.end
     writer = ShardWriter(
         context.out / "skills", vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.content(), with_targets=True
     )
