@@ -121,6 +121,23 @@ def test_what_cannot_be_checked_is_refused(tmp_path):
     assert not (tmp_path / "out.jsonl").exists()
 
 
+def test_with_a_model_lengths_and_examples_are_its_own(tmp_path, tokenizer):
+    (tmp_path / "model").mkdir()
+    tokenizer.save(tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text("{}")
+    header = "<|start_header_id|>{}<|end_header_id|>\n\n"
+    dialog = [("user", "2+2?"), ("assistant", "4"), ("user", "Sure?"), ("assistant", "Yes, " * 40)]
+    roles = [{"role": role, "content": content} for role, content in dialog]
+    path = write(tmp_path / "a.jsonl", [{"messages": roles[:2]}, {"messages": roles}])
+    done = run(path, "--model", str(tmp_path / "model"), "--seq-len", "30", "--show", "1")
+    assert done.exit_code == 0, done.output
+    asked = f"<|begin_of_text|>{header.format('user')}2+2?<|eot_id|>{header.format('assistant')}"
+    assert f"{asked}⟦4<|eot_id|>⟧" in done.output
+    length = sum(len(tokenizer.encode(f"{part}")) for part in ("user", "\n\n", "2+2?", "assistant", "\n\n", "4")) + 7
+    assert f"length in tokens: shortest {length}, " in done.output
+    assert "1 dropped: too long for 30 tokens" in done.output
+
+
 def test_lengths_by_powers_of_two():
     assert histogram([1, 2, 3, 4, 9]) == [("<= 1", 1), ("<= 2", 1), ("<= 4", 2), ("<= 8", 0), ("<= 16", 1)]
     assert histogram([0]) == [("<= 1", 1)]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from herdlm.base.errors import InputError
 from herdlm.cli.options import JsonOption, QuietOption, SeedOption, TokenizerOption, example
 from herdlm.cli.output import remark, say, say_json
+
+if TYPE_CHECKING:
+    from herdlm.data.formats.form import Kind
+    from herdlm.tokens.chat_format import ChatFormat
 
 app = typer.Typer()
 data = typer.Typer(no_args_is_help=True, help="Look through files of chats, pairs, thumbs and prompts.")
@@ -128,16 +132,14 @@ def tokenize(
         say(f"Tokens: {out}")
 
 
-def _chat_format(model: Path) -> Any:
+def _chat_format(model: Path) -> ChatFormat:
     from herdlm.model.folders import model_folder
-
-    folder = model_folder(model)
     from herdlm.tokens.chat_format import ChatFormat
 
-    return ChatFormat.load(folder)
+    return ChatFormat.load(model_folder(model))
 
 
-def _show(kept: list[tuple[Any, dict[str, Any]]], chat_format: Any) -> None:
+def _show(kept: list[tuple[Kind, dict[str, Any]]], chat_format: ChatFormat | None) -> None:
     from rich.console import Console
 
     from herdlm.data.show import plain, rendered

@@ -15,7 +15,8 @@ from herdlm.data.counts import Counts, Dropped
 from herdlm.data.formats.form import Kind, Record
 from herdlm.data.read import converted, sieved
 from herdlm.data.row import Rename, RowError
-from herdlm.data.useless import Format, Sieve, digest, sides
+from herdlm.data.useless import Sieve, digest, sides
+from herdlm.tokens.chat_format import ChatFormat
 
 UNREADABLE = 20  # examples
 HELD_OUT_ROW, HELD_OUT_PROMPT = "also in the held-out file", "with a prompt of the held-out file"
@@ -118,7 +119,7 @@ def check(
     paths: Sequence[Path],
     *,
     kind: Kind | None = None,
-    chat_format: Format | None = None,
+    chat_format: ChatFormat | None = None,
     seq_len: int | None = None,
     held_out: Sequence[Path] = (),
     rename: Rename | None = None,

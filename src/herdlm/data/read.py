@@ -15,8 +15,9 @@ from herdlm.data.files import read_rows
 from herdlm.data.formats.detect import convert, form_of, known_form
 from herdlm.data.formats.form import Form, Kind, Record
 from herdlm.data.row import Rename, Row, RowError
-from herdlm.data.useless import NOTHING_MADE, Format, Sieve
+from herdlm.data.useless import NOTHING_MADE, Sieve
 from herdlm.tokens.chat import Message
+from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.dialogs import Dialog
 from herdlm.tokens.preferences import Preference
 
@@ -128,7 +129,7 @@ def read_records(
     kind: Kind,
     sources: Sequence[Source],
     *,
-    chat_format: Format | None = None,
+    chat_format: ChatFormat | None = None,
     seq_len: int | None = None,
     rename: Rename | None = None,
     seed: int = 0,

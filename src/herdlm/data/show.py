@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from itertools import groupby
-from typing import Protocol
 
 from rich.text import Text
 
 from herdlm.data.formats.form import Kind, Record
-from herdlm.data.useless import Format, sides
+from herdlm.data.useless import sides
+from herdlm.tokens.chat_format import ChatFormat
 
 OPEN, CLOSE = "⟦", "⟧"
 
 
-class Decoder(Protocol):
-    """Turns tokens into text."""
-
-    def decode(self, ids: list[int], *, keep_special: bool = False) -> str: ...
-
-
-class ShownFormat(Format, Protocol):
-    """A chat format with its tokenizer."""
-
-    @property
-    def tokenizer(self) -> Decoder: ...
-
-
-def rendered(kind: Kind, record: Record, chat_format: ShownFormat) -> list[Text]:
+def rendered(kind: Kind, record: Record, chat_format: ChatFormat) -> list[Text]:
     """A record's tokens as text, a pair's two sides one after the other.
 
     A run of tokens that are targets stands in brackets, after its weight if that is not 1. The rest is dim.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from herdlm.base.errors import InputError
 from herdlm.data.formats.form import KEPT, Kind, Record
 from herdlm.data.messages import Messages
+from herdlm.tokens.chat import Message
+from herdlm.tokens.chat_format import ChatFormat
 
 NO_ANSWER = "no assistant message"
 EMPTY_ANSWERS = "only empty answers"
@@ -23,22 +24,6 @@ DUPLICATE = "duplicate"
 DUPLICATE_ACROSS = "duplicate of a row in another file"
 TOO_LONG = "too long"
 REFUSED = "refused by the chat template"
-
-
-class Rendering(Protocol):
-    """A dialog as tokens, with each token's weight as a target."""
-
-    @property
-    def tokens(self) -> Sequence[int]: ...
-
-    @property
-    def weights(self) -> Sequence[float]: ...
-
-
-class Format(Protocol):
-    """What this package needs of a chat format."""
-
-    def render(self, messages: Any, *, tools: Any = None, first: int = 0) -> Rendering: ...
 
 
 def says(message: dict[str, Any]) -> bool:
@@ -89,7 +74,7 @@ def _bare(messages: Messages) -> list[Any]:
     return [(message["role"], message["content"].strip(), message.get("tool_calls")) for message in messages]
 
 
-def sides(kind: Kind, record: Record) -> list[tuple[Messages, int]]:
+def sides(kind: Kind, record: Record) -> list[tuple[list[Message], int]]:
     """The dialogs that a record is rendered as, each with the number of its first message that may be a target."""
     if kind == "dialogs":
         return [(record["messages"], 0)]
@@ -102,7 +87,7 @@ def sides(kind: Kind, record: Record) -> list[tuple[Messages, int]]:
 class Sieve:
     """Decides what is kept; remembers what it has seen, to find duplicates within and across files."""
 
-    def __init__(self, *, chat_format: Format | None = None, seq_len: int | None = None) -> None:
+    def __init__(self, *, chat_format: ChatFormat | None = None, seq_len: int | None = None) -> None:
         self.chat_format, self.seq_len = chat_format, seq_len
         self._seen: dict[bytes, str] = {}
 
@@ -118,7 +103,7 @@ class Sieve:
             return None, characters(record)
         return self._rendered(self.chat_format, kind, record)
 
-    def _rendered(self, chat_format: Format, kind: Kind, record: Record) -> tuple[str | None, int]:
+    def _rendered(self, chat_format: ChatFormat, kind: Kind, record: Record) -> tuple[str | None, int]:
         length = 0
         for messages, first in sides(kind, record):
             try:

@@ -25,7 +25,6 @@ class Preference(TypedDict, total=False):
     tools: list[dict[str, Any]]
     chosen: list[Message]
     rejected: list[Message]
-    tools: list[dict[str, Any]]
     rating: str
     task: str
     chosen_source: str
