@@ -5,6 +5,8 @@ import json
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers
 from typer.testing import CliRunner
 
 from herdlm.base.errors import InputError
@@ -144,6 +146,22 @@ def test_what_cannot_be_tokenized_is_refused_and_leaves_no_folder(folder):
     with pytest.raises(InputError, match="holds no documents"):
         tokenize([Corpus(folder / "empty")], **options)
     assert not (folder / "out").exists()
+
+
+def test_a_tokenizer_of_another_kind_separates_texts_by_its_end_token(folder):
+    alphabet = ["</s>", "a", "b", "c", *sorted({*pre_tokenizers.ByteLevel.alphabet()} - {*"abc"})]
+    backend = Backend(models.BPE({letter: id for id, letter in enumerate(alphabet)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    (folder / "other").mkdir()
+    backend.save(str(folder / "other" / "tokenizer.json"))
+    path = lines(folder / "a.jsonl", ["ab", "bc", "ca"])
+    with pytest.raises(InputError, match="names no token that ends a text"):
+        tokenize([Corpus(path)], tokenizer=folder / "other", out=folder / "out")
+    (folder / "other" / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+    tokenize([Corpus(path)], tokenizer=folder / "other", out=folder / "out")
+    found = [Shard(folder / "out" / name).tokens.reshape(-1, 3).tolist() for name in ("web", "web-validation")]
+    assert sorted(found[0] + found[1]) == [[1, 2, 0], [2, 3, 0], [3, 1, 0]]
 
 
 def test_names_of_corpora(folder):

@@ -13,7 +13,7 @@ from herdlm.data.documents import Corpus, read_corpora
 from herdlm.tokens.documents import split_documents
 from herdlm.tokens.sources import SourceConfig, check_sources
 from herdlm.tokens.text_shards import write_text_shards
-from herdlm.tokens.tokenizer import Tokenizer
+from herdlm.tokens.tokenizer import END_OF_TEXT, Tokenizer
 
 
 def tokenize(
@@ -33,7 +33,8 @@ def tokenize(
         Counts of documents and tokens by shard.
 
     Raises:
-        InputError: names are missing or not those of sources, a set would be empty, or ``out`` exists.
+        InputError: the tokenizer has no token that ends a text, names are missing or not those of sources, a set would
+            be empty, or ``out`` exists.
     """
     names = [corpus.name for corpus in corpora]
     if any(names) and not all(names):
@@ -45,6 +46,10 @@ def tokenize(
     except ValueError as error:
         raise InputError(str(error), "Choose another name") from error
     loaded = Tokenizer.load(tokenizer)
+    if loaded.eos is None and not loaded.special_tokens.keys() & {END_OF_TEXT, "<|endoftext|>", "</s>"}:
+        raise InputError(
+            f"{tokenizer} names no token that ends a text", "Name one as eos_token in its tokenizer_config.json"
+        )
     settings = {
         "names": names,
         "text_key": text_key,
