@@ -3,7 +3,7 @@
 import pytest
 
 from herdlm.base.errors import InputError
-from herdlm.recipe import read_recipe
+from herdlm.recipe import Recipe, read_recipe
 from herdlm.run.pipeline import stages_of
 from tests.run.conftest import ROOT, SMOKE, herdlm
 
@@ -63,6 +63,13 @@ def test_sources_are_relative_to_the_recipe_that_names_them(tmp_path):
             "is not a multiple of seq_len 320: take 1920 or 2240",
         ),
         ("pretrain.long_context=[{seq_len = 512, tokens = 5000}]", "rows of 512 tokens exceed herd.max_seq_len 256"),
+        ("herd.rope_scaling={rope_type = 'yarn', low_freq_factor = 2}", "rope_type yarn does not read low_freq_factor"),
+        ("herd.rope_scaling={rope_type = 'dynamic'}", "herd.rope_scaling: rope_type dynamic changes nothing"),
+        ("herd.rope_scaling={rope_type = 'longrope'}", "key herd.rope_scaling.rope_type = 'longrope'"),
+        (
+            "pretrain.long_context=[{seq_len = 192, tokens = 5000, rope_scaling = {rope_type = 'dynamic'}}]",
+            "pretrain.long_context.0.rope_scaling: rope_type dynamic changes nothing",
+        ),
         ("herd.models.flagship.heads=5", "herd.models.flagship"),
         ("herd.flagship=giant", "no [herd.models.giant]"),
         ("pretrain.steps=100", "anneal_steps 150 leaves none of 100 steps"),
@@ -95,6 +102,13 @@ def test_broken_recipes_are_named(tmp_path, text, message):
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(InputError, match=message):
         read_recipe(tmp_path / "mine.toml")
+
+
+def test_a_recipe_scales_rope_in_any_kind():
+    recipe = read_recipe(TINY, ["herd.rope_scaling={rope_type = 'yarn', factor = 4, truncate = false}"])
+    scaling = recipe.model_config_of("flagship").rope_scaling
+    assert scaling.table() | {"factor": 4.0, "truncate": False} == scaling.table()
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 
 def test_the_command_line_tells_bad_input_in_one_line_with_exit_code_2():

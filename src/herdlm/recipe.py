@@ -15,7 +15,7 @@ from herdlm.base.recipe import Section, apply_overrides, merge, parse, read_toml
 from herdlm.curate.config import PATHS, CurateConfig
 from herdlm.curate.orthography import LANGUAGES
 from herdlm.generate.fp8.config import Fp8Config
-from herdlm.model.config import ModelConfig, RopeScaling
+from herdlm.model.config import ModelConfig, RopeScaling, check_scaling
 from herdlm.parallel.config import ParallelConfig
 from herdlm.pretrain.config import PretrainConfig, timeline
 from herdlm.pretrain.config import check_sources as check_mixes
@@ -100,6 +100,7 @@ class HerdConfig(Section):
     ladder: tuple[str, ...] = Field((), description="two or more models to forecast the flagship's loss from")
     rope_theta: float = 500_000.0
     rope_scaling: RopeScaling | None = None
+    _scaling_acts = field_validator("rope_scaling")(check_scaling)
     tied_embeddings: bool = False
     max_seq_len: int = Field(8192, gt=0)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from herdlm.generate import Engine, SamplingParams
 from herdlm.generate.embedding import embedding
@@ -29,13 +30,19 @@ CONFIG = ModelConfig(
     kv_heads=4,
     ffn_dim=48,
     max_seq_len=256,
-    rope_scaling=RopeScaling(original_max_position_embeddings=64),
+    attention_bias=True,
+    mlp_bias=True,
+    rope_scaling=RopeScaling(rope_type="yarn", original_max_position_embeddings=64),
 )
 
 
 def model(halves: bool) -> Transformer:
     built = build(CONFIG)
     initialize(built, seed=4, std=0.15)
+    draw = torch.Generator().manual_seed(2)
+    for name, parameter in built.named_parameters():
+        if name.endswith(".bias"):
+            nn.init.normal_(parameter, std=0.3, generator=draw)
     return built.to(torch.bfloat16).float() if halves else built
 
 
@@ -113,15 +120,18 @@ def multiply_fp8(granularity: Granularity) -> list[Any]:
     whole, x = fp8_linear(granularity), outlying(96)
     if granularity == "tensor":
         x = x[:3]  # of NaN in a tensor with one scale nothing is left
-    by_columns = whole.shard(1, ranks, rank, group)(x.chunk(ranks, dim=1)[rank])
+    part = whole.shard(1, ranks, rank, group)
+    by_columns = part.product(x.chunk(ranks, dim=1)[rank])
     dist.all_reduce(by_columns)
+    by_columns += part.bias
     return [by_columns.tolist(), whole.shard(0, ranks, rank, group)(x).tolist()]
 
 
 def fp8_linear(granularity: Granularity) -> Fp8Linear:
     """A linear map [96 -> 40] with random values and scales."""
     draw = torch.Generator().manual_seed(6)
-    layer = Fp8Linear(96, 40, granularity, 1200.0)
+    layer = Fp8Linear(96, 40, granularity, 1200.0, bias=True)
+    layer.bias = torch.randn(40, generator=torch.Generator().manual_seed(7))
     layer.weight = (torch.randn(40, 96, generator=draw) * 100).clamp(-448, 448).to(FP8)
     layer.weight_scale = torch.rand(layer.weight_scale.shape, generator=draw) / 448
     return layer

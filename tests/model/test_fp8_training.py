@@ -31,11 +31,12 @@ def test_a_product_is_that_of_the_quantized_rows() -> None:
     assert (rowwise_product(a, b).float() - a.float() @ b.float().T).norm() < 0.06 * (a.float() @ b.float().T).norm()
 
 
-def test_gradients_are_near_those_of_a_plain_layer() -> None:
-    plain = nn.Linear(48, 32, bias=False)
+@pytest.mark.parametrize("bias", [False, True])
+def test_gradients_are_near_those_of_a_plain_layer(bias: bool) -> None:
+    plain = nn.Linear(48, 32, bias=bias)
     with torch.no_grad():
         plain.weight.copy_(random(32, 48, seed=2))
-    layer = nn.ModuleDict({"a": nn.Linear(48, 32, bias=False), "b": nn.Linear(40, 32, bias=False)})
+    layer = nn.ModuleDict({"a": nn.Linear(48, 32, bias=bias), "b": nn.Linear(40, 32, bias=bias)})
     assert apply_fp8(layer) == 1 and type(layer["a"]) is Fp8TrainingLinear and type(layer["b"]) is nn.Linear
     layer["a"].load_state_dict(plain.state_dict())
     x = random(2, 8, 48, seed=3).float()
@@ -52,6 +53,9 @@ def test_gradients_are_near_those_of_a_plain_layer() -> None:
         assert error < 0.06, number
         assert error > 0.01 or number == 2  # the weight's gradient alone is not quantized
     assert torch.equal(results[0][2], results[1][2])
+    if bias:
+        assert layer["a"].bias.grad is not None and bool(layer["a"].bias.grad.any())
+        torch.testing.assert_close(layer["a"].bias.grad, plain.bias.grad, rtol=2**-6, atol=2**-6)
 
 
 @pytest.mark.parametrize("frozen", ["x", "weight"])

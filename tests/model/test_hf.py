@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     LlamaConfig,
@@ -25,6 +26,7 @@ from herdlm.base.errors import DamagedError, HerdError, InputError
 from herdlm.model import hf
 from herdlm.model.attention import DocumentAttention
 from herdlm.model.config import ModelConfig, RopeScaling
+from herdlm.model.hf_config import config_from_hf, config_to_hf
 from herdlm.model.transformer import Transformer, build, initialize
 
 STRETCHED = RopeScaling(factor=8, low_freq_factor=1, high_freq_factor=4, original_max_position_embeddings=32)
@@ -38,6 +40,13 @@ SHAPES = {
     ),
     "stretched": ModelConfig(**BASE, rope_scaling=STRETCHED),
 }
+OTHERS = (
+    ModelConfig(**BASE, head="score"),
+    ModelConfig(**BASE, attention_bias=True, rope_scaling=RopeScaling(rope_type="linear", factor=2)),
+    ModelConfig(**BASE, mlp_bias=True, rope_scaling=RopeScaling(rope_type="dynamic", factor=2)),
+    ModelConfig(**BASE, family="mistral", rope_scaling=RopeScaling(rope_type="yarn", mscale=1.0, truncate=False)),
+    ModelConfig(**BASE, family="qwen2", head="score"),
+)
 LENGTH = 96  # three times the original context of the stretched shapes
 
 
@@ -96,7 +105,7 @@ def test_what_transformers_saves_is_what_we_load(name: str, tmp_path: Path) -> N
     config = SHAPES[name]
     rope: dict[str, Any] = {"rope_theta": config.rope_theta, "rope_type": "default"}
     if config.rope_scaling:
-        rope |= {"rope_type": "llama3", **config.rope_scaling.model_dump()}
+        rope |= config.rope_scaling.table()
     theirs = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=config.vocab_size,
@@ -136,23 +145,23 @@ def test_reward_models_both_ways(tmp_path: Path) -> None:
     assert torch.equal(again.score.weight, model.score.weight)
 
 
-@pytest.mark.parametrize("config", [*SHAPES.values(), ModelConfig(**BASE, head="score")], ids=str)
+@pytest.mark.parametrize("config", [*SHAPES.values(), *OTHERS], ids=str)
 def test_config_round_trip(config: ModelConfig) -> None:
-    assert hf.config_from_hf(json.loads(json.dumps(hf.config_to_hf(config, torch.bfloat16))), "here") == config
+    assert config_from_hf(json.loads(json.dumps(config_to_hf(config, torch.bfloat16))), "here") == config
 
 
 def test_config_of_transformers_4() -> None:
-    config = hf.config_to_hf(SHAPES["stretched"], torch.bfloat16)
+    config = config_to_hf(SHAPES["stretched"], torch.bfloat16)
     for key in ("rope_parameters", "dtype", "head_dim"):
         del config[key]
-    assert hf.config_from_hf(config, "here") == SHAPES["stretched"]
+    assert config_from_hf(config, "here") == SHAPES["stretched"]
 
 
 def test_config_of_transformers_5() -> None:
-    config = hf.config_to_hf(SHAPES["stretched"], torch.bfloat16)
+    config = config_to_hf(SHAPES["stretched"], torch.bfloat16)
     for key in ("rope_theta", "rope_scaling", "torch_dtype"):
         del config[key]
-    assert hf.config_from_hf(config, "here") == SHAPES["stretched"]
+    assert config_from_hf(config, "here") == SHAPES["stretched"]
 
 
 def test_the_published_8b_config() -> None:
@@ -181,13 +190,13 @@ def test_the_published_8b_config() -> None:
             "rope_type": "llama3",
         },
     }
-    read = hf.config_from_hf(config, "here")
+    read = config_from_hf(config, "here")
     assert read.parameters == 8_030_261_248 and read.rope_scaling == RopeScaling() and read.head_size == 128
 
 
-def test_llama_defaults_of_absent_keys() -> None:
-    config = hf.config_to_hf(SHAPES["multi-head"], torch.bfloat16)
-    theirs = LlamaConfig()
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2"])
+def test_transformers_values_of_absent_keys(family: Any) -> None:
+    config = config_to_hf(ModelConfig(**BASE | {"heads": 32, "dim": 128}, family=family), torch.bfloat16)
     for key in (
         "num_key_value_heads",
         "max_position_embeddings",
@@ -199,31 +208,61 @@ def test_llama_defaults_of_absent_keys() -> None:
         "head_dim",
     ):
         del config[key]
-    read = hf.config_from_hf(config, "here")
-    assert (read.max_seq_len, read.norm_eps, read.tied_embeddings, read.rope_theta) == (
+    theirs = AutoConfig.for_model(**config)
+    read = config_from_hf(config, "here")
+    assert (read.max_seq_len, read.norm_eps, read.tied_embeddings, read.rope_theta, read.kv_heads) == (
         theirs.max_position_embeddings,
         theirs.rms_norm_eps,
         theirs.tie_word_embeddings,
         theirs.rope_parameters["rope_theta"],
+        theirs.num_key_value_heads,
     )
-    assert read.kv_heads == read.heads
+
+
+def test_a_mistral_folder_without_the_key_has_the_window_of_transformers() -> None:
+    config = config_to_hf(ModelConfig(**BASE | {"max_seq_len": 4097}, family="mistral"), torch.bfloat16)
+    del config["sliding_window"]
+    assert AutoConfig.for_model(**config).sliding_window == 4096
+    with pytest.raises(InputError, match="sliding_window = 4096"):
+        config_from_hf(config, "here")
+    assert config_from_hf(config | {"max_position_embeddings": 4096}, "here").max_seq_len == 4096
+
+
+MISTRAL = {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
+QWEN2 = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"architectures": ["MistralForCausalLM"], "model_type": "mistral"}, "MistralForCausalLM"),
+        ({"architectures": ["MistralForCausalLM"]}, "MistralForCausalLM"),
+        ({"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}, "which has norms of queries and keys"),
+        ({"architectures": ["MixtralForCausalLM"], "model_type": "mixtral"}, "which has a mixture of experts"),
         ({"architectures": ["LlamaModel"]}, "LlamaModel"),
         ({"architectures": None}, "architectures None"),
         ({"model_type": "granite"}, "granite"),
-        ({"attention_bias": True}, "attention_bias = True"),
-        ({"mlp_bias": True}, "mlp_bias = True"),
+        ({"attention_bias": "some"}, "attention_bias = 'some'"),
+        (MISTRAL | {"attention_bias": True}, "attention_bias is a key of the llama family, not of mistral"),
+        (QWEN2 | {"mlp_bias": True}, "mlp_bias is a key of the llama family, not of qwen2"),
+        ({"use_qk_norm": True}, "use_qk_norm = True"),
+        ({"num_local_experts": 8}, "num_local_experts = 8"),
+        ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping = 50.0"),
         ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
-        ({"sliding_window": 4096}, "sliding_window = 4096"),
+        ({"sliding_window": 255}, "sliding_window = 255 is less than max_position_embeddings = 256"),
+        (MISTRAL | {"sliding_window": 255}, "sliding_window = 255"),
+        (QWEN2 | {"use_sliding_window": True, "sliding_window": 255, "max_window_layers": 2}, "sliding_window = 255"),
+        (QWEN2 | {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
+        (QWEN2 | {"use_sliding_window": True, "layer_types": ["x"]}, "layer_types"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope_type 'yarn'"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": None}, "rope_type 'linear'"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "rope_type 'longrope'"),
+        ({"rope_scaling": {"type": "su", "factor": 2.0}, "rope_parameters": None}, "rope_type 'su'"),
+        ({"rope_scaling": {"type": "linear"}, "rope_parameters": None}, "rope_scaling.factor is missing"),
+        ({"rope_scaling": {"type": "linear", "factor": 0.5}, "rope_parameters": None}, "rope_scaling.factor = 0.5"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0, "alpha": 9}}, "rope_scaling.alpha = 9"),
+        ({"rope_scaling": {"rope_type": "default", "mrope_section": [2, 1]}}, "mrope_section = [2, 1]"),
+        ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "rope_parameters.full_attention"),
+        ({"rope_scaling": {"type": "yarn", "factor": 2.0}}, "rope_scaling and rope_parameters disagree"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling.low_freq_factor is missing"),
         ({"rope_scaling": {"rope_type": "default", "rope_theta": 7.0}}, "disagree"),
         ({"rope_theta": 7.0}, "disagree"),
@@ -238,21 +277,20 @@ def test_llama_defaults_of_absent_keys() -> None:
     ],
 )
 def test_what_cannot_be_represented_is_refused_by_name(changes: dict[str, Any], said: str) -> None:
-    config = hf.config_to_hf(SHAPES["multi-head"], torch.float32) | changes
+    config = config_to_hf(SHAPES["multi-head"], torch.float32) | changes
     with pytest.raises(InputError) as caught:
-        hf.config_from_hf(config, "there/config.json")
+        config_from_hf(config, "there/config.json")
     assert "there/config.json" in caught.value.what and said in caught.value.what, str(caught.value)
 
 
 @pytest.mark.parametrize("wrong", ["text", -3, 2.5, [1], {"a": 1}, True])
 @pytest.mark.parametrize(
-    "key",
-    [*sorted(hf.config_to_hf(SHAPES["stretched"], torch.float32)), "quantization_config", "layer_types", "id2label"],
+    "key", [*sorted(config_to_hf(SHAPES["stretched"], torch.float32)), "quantization_config", "layer_types", "id2label"]
 )
 def test_no_value_of_any_key_escapes_as_another_error(key: str, wrong: Any) -> None:
-    config = hf.config_to_hf(SHAPES["stretched"], torch.float32) | {key: wrong}
+    config = config_to_hf(SHAPES["stretched"], torch.float32) | {key: wrong}
     try:
-        hf.config_from_hf(config, "here")
+        config_from_hf(config, "here")
     except InputError as error:
         assert "\n" not in str(error)
 

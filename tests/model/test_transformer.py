@@ -17,7 +17,8 @@ from torch import Tensor
 from herdlm.model import attention, tiles
 from herdlm.model.attention import DocumentAttention
 from herdlm.model.config import ModelConfig, RopeScaling
-from herdlm.model.transformer import Transformer, build, initialize, inverse_frequencies, rotate, rotation
+from herdlm.model.rope import inverse_frequencies
+from herdlm.model.transformer import Transformer, build, initialize, rotate, rotation
 
 SMALL = ModelConfig(vocab_size=97, dim=32, layers=3, heads=4, kv_heads=2, ffn_dim=48)
 
@@ -229,6 +230,13 @@ def test_initial_spreads() -> None:
     assert model.state_dict()["model.layers.0.self_attn.q_proj.weight"].any()
 
 
+def test_biases_begin_at_zero() -> None:
+    model = build(SMALL.model_copy(update={"attention_bias": True, "mlp_bias": True}))
+    initialize(model, 0)
+    biases = [value for name, value in model.state_dict().items() if name.endswith(".bias")]
+    assert len(biases) == 7 * SMALL.layers and not any(bool(bias.any()) for bias in biases)
+
+
 def test_a_new_reward_model_scores_all_alike() -> None:
     model = build(SMALL.model_copy(update={"head": "score"}))
     initialize(model, 0)
@@ -279,6 +287,9 @@ def test_a_tied_head_is_the_embedding() -> None:
         ({"dim": 30}, "dim 30 is not a multiple of heads 4"),
         ({"kv_heads": 3}, "heads 4 is not a multiple of kv_heads 3"),
         ({"head_dim": 7}, "head size 7 is odd"),
+        ({"attention_bias": True, "family": "qwen2"}, "attention_bias is a key of the llama family, not of qwen2"),
+        ({"rope_scaling": {"rope_type": "linear", "beta_fast": 16}}, "rope_type linear does not read beta_fast"),
+        ({"rope_scaling": {"rope_type": "yarn"}, "rope_theta": 1.0}, "rope_theta 1.0 is not above 1"),
         ({"rope_scaling": {"low_freq_factor": 4.0}}, "high_freq_factor 4.0 is not above low_freq_factor 4.0"),
     ],
 )

@@ -128,7 +128,8 @@ def saved_bytes():
     group = dist.group.WORLD
     ranks, rows, length, dim = dist.get_world_size(), 2, 64, 32
     x = torch.randn(rows, length // ranks, dim, requires_grad=True)
-    weights = tuple(torch.randn(16, dim, requires_grad=True) for _ in range(3))
+    linears = tuple(torch.nn.Linear(dim, 16, bias=False) for _ in range(3))
+    weights = tuple(linear.weight for linear in linears)
     of_weights = {w.untyped_storage().data_ptr() for w in weights}
     kept = {}
 
@@ -146,7 +147,7 @@ def saved_bytes():
         torch.autograd.backward([y.sum() for y in out])
         return kept_now
 
-    kept["gathered again"] = count(lambda: column_parallel(x, weights, group, None))
+    kept["gathered again"] = count(lambda: column_parallel(x, linears, group, None))
     again = [t.grad.clone() for t in (x, *weights)]
     for t in (x, *weights):
         t.grad = None

@@ -8,12 +8,13 @@ import pytest
 from tests.parallel.processes import launch
 
 TOLERANCE = {"float64": 1e-12, "float32": 3e-5}
+BIASES = dict(attention_bias=True, mlp_bias=True)
 INTERLEAVED = dict(pipeline_schedule="interleaved", stages_per_rank=2)
 
 QUICK = {  # on 4 processes: every dimension and every objective
     "tp2 dp2": dict(layout=dict(tp=2)),
     "cp2 dp2": dict(layout=dict(cp=2)),
-    "pp2 tp2": dict(layout=dict(pp=2, tp=2)),
+    "pp2 tp2, biases": dict(layout=dict(pp=2, tp=2), shape=BIASES),
     "tp2 dp2, dpo": dict(layout=dict(tp=2), objective="dpo", steps=1),
     "cp2 dp2, reward": dict(layout=dict(cp=2), objective="reward", steps=1),
     "dp4, one row": dict(layout={}, rows=(1,)),
@@ -35,6 +36,15 @@ FOUR = {
     "pp2 cp2": dict(layout=dict(pp=2, cp=2)),
     "dp4, resharded": dict(layout=dict(reshard_after_forward=True)),
     "pp2 dp2, resharded": dict(layout=dict(pp=2, reshard_after_forward=True)),
+    "pp2 tp2": dict(layout=dict(pp=2, tp=2)),
+    "tp2 dp2, biases of Qwen2": dict(layout=dict(tp=2), shape=dict(family="qwen2")),
+    "dp4, resharded, biases": dict(layout=dict(reshard_after_forward=True), shape=BIASES),
+    "pp2 tp2, zero-bubble, biases": dict(
+        layout=dict(pp=2, tp=2, pipeline_schedule="zero-bubble"), shape=BIASES, rows=(2, 2, 2, 2)
+    ),
+    "pp2 dp2, zero-bubble, biases": dict(
+        layout=dict(pp=2, pipeline_schedule="zero-bubble"), shape=BIASES, rows=(2, 2, 2, 2)
+    ),
     "tp2 dp2, tied embeddings": dict(layout=dict(tp=2), shape=dict(tied_embeddings=True)),
     "dp4, tied embeddings": dict(layout={}, shape=dict(tied_embeddings=True)),
     "tp4, another uneven vocabulary": dict(layout=dict(tp=4), shape=dict(vocab_size=258)),

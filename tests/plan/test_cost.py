@@ -65,11 +65,13 @@ def test_every_recipe_is_complete_and_its_layouts_fit(name):
     assert all(model["layout"]["processes"] >= 1 for model in description["models"].values())
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_the_weights_are_those_of_the_model(tied):
-    config = ModelConfig(
-        vocab_size=100, dim=48, layers=5, heads=6, kv_heads=2, ffn_dim=80, tied_embeddings=tied, max_seq_len=64
-    )
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"tied_embeddings": True}, {"attention_bias": True}, {"mlp_bias": True}, {"family": "qwen2"}],
+    ids=str,
+)
+def test_the_weights_are_those_of_the_model(changes):
+    config = ModelConfig(vocab_size=100, dim=48, layers=5, heads=6, kv_heads=2, ffn_dim=80, max_seq_len=64, **changes)
     with torch.device("meta"):
         model = Transformer(config)
     assert {p.name: p.shape for p in stage_parameters(config, range(5))} == {
@@ -92,6 +94,15 @@ def test_a_ranks_share_is_what_its_layout_leaves_it():
     interleaved = held(pp=2, stages_per_rank=2)
     assert interleaved == max(first + middle, middle + first + 64)
     assert held(shard=48) > config.parameters / 48  # 64 rows over 48 ranks: two here, none there
+
+
+def test_biases_are_cut_with_the_outputs_of_their_matrix():
+    shape = dict(vocab_size=128, dim=64, layers=6, heads=8, kv_heads=4, ffn_dim=96)
+    plain, biased = ModelConfig(**shape), ModelConfig(**shape, attention_bias=True, mlp_bias=True)
+    tp4 = [values_per_rank(config, ParallelConfig(), Sizes(4, 1, 1, 1, 1)) for config in (plain, biased)]
+    # q, k, v, gate and up in four parts; those of the outputs of o and down are whole on each rank.
+    assert tp4[1] - tp4[0] == 6 * ((64 + 2 * 32 + 2 * 96) // 4 + 2 * 64)
+    assert plain.flops_per_token(64) == biased.flops_per_token(64)
 
 
 def test_flops_state_both_counts_of_attention():

@@ -65,10 +65,12 @@ def test_published_shapes_are_those_of_the_recipes(name):
     assert PUBLISHED[name].parameters == theirs.parameters
 
 
-@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(
+    "changes", [{}, {"tied_embeddings": True}, {"attention_bias": True, "mlp_bias": True}], ids=str
+)
 @pytest.mark.parametrize("config", [CONFIG, Fp8Config(attention=True, skip_first_layers=0, matrices=("down",))])
-def test_sizes_are_those_of_the_files(tmp_path, tied, config):
-    model = small_model(layers=4, tied_embeddings=tied)
+def test_sizes_are_those_of_the_files(tmp_path, changes, config):
+    model = small_model(layers=4, **changes)
     save_folder(model, tmp_path / "m", dtype=torch.bfloat16)
     quantize_folder(tmp_path / "m", tmp_path / "q", config)
     rows = both_precisions("m", model.config, Node(gpus=1), context=8, concurrency=1, config=config)

@@ -175,11 +175,11 @@ def test_the_average_is_the_mean_of_the_checkpoints(tokenizer):
         torch.testing.assert_close(value, mean, rtol=1e-5, atol=1e-7, msg=name)
 
 
-def test_norms_do_not_decay():
-    model = small_model()
+def test_norms_and_biases_do_not_decay():
+    model = small_model(attention_bias=True)
     decays = {id(p): g["weight_decay"] for g in make_optimizer(model, CONFIG).param_groups for p in g["params"]}
     for name, parameter in model.named_parameters():
-        assert decays[id(parameter)] == (0.0 if "norm" in name else CONFIG.weight_decay)
+        assert decays[id(parameter)] == (0.0 if "norm" in name or name.endswith(".bias") else CONFIG.weight_decay)
 
 
 def test_schedule_warms_up_decays_to_the_floor_and_anneals_to_zero():

@@ -23,7 +23,7 @@ app = typer.Typer()
 
 @app.command("import-hf", **example("herdlm import-hf downloads/Llama-3.2-1B --out models/llama-1b"))
 def import_hf(
-    folder: Annotated[Path, typer.Argument(help="A folder of safetensors with the Llama architecture.")],
+    folder: Annotated[Path, typer.Argument(help="A folder of safetensors of Llama, Mistral or Qwen2.")],
     out: Annotated[Path, typer.Option(help="A new folder for the model.")],
 ) -> None:
     """Import a Hugging Face model: check every tensor and write it in herdlm's layout."""

@@ -38,7 +38,7 @@ from herdlm.model.config import ModelConfig
 from herdlm.model.transformer import Layer, Transformer
 from herdlm.parallel.config import split_layers
 from herdlm.parallel.mesh import Mesh
-from herdlm.parallel.sharding import SHARD_DIMS, indivisible, run_of, shard, shard_config
+from herdlm.parallel.sharding import indivisible, run_of, shard, shard_config, shard_dim
 
 OPEN, FORWARD, ENCODE, LOGITS, CLOSE = range(5)
 HEADER = 6  # integers: a command and its sizes
@@ -101,7 +101,7 @@ class ModelShard:
         self.mesh, self.whole_config, self.config, self.compute = mesh, config, local_config(config, mesh), compute
         self.first, self.last = mesh.pp_rank == 0, mesh.pp_rank == mesh.sizes.pp - 1
         self.rank = mesh.pp_rank * n + rank  # among all processes
-        self.frequencies = whole.frequencies
+        self.frequencies, self.rotation_scale = whole.frequencies, whole.rotation_scale
         group = mesh.tp.get_group() if n > 1 else None
         compiled = worth_compiling(self.config, whole.frequencies.device, compute)
         self.layers: list[FusedLayer] = []
@@ -118,7 +118,7 @@ class ModelShard:
                 whole.model.layers[index] = nn.Identity()
         self.norm = FusedNorm(whole.model.norm, compute, compiled=compiled)
         self.embedding = whole.model.embed_tokens
-        head = shard(whole.lm_head.weight.detach(), SHARD_DIMS["lm_head"], n, rank)
+        head = shard(whole.lm_head.weight.detach(), shard_dim("lm_head"), n, rank)
         self.head = matrix(head, compute) if self.first else None
         self.cache: PagedCache | None = None
 
@@ -148,7 +148,9 @@ class ModelShard:
                 x = self.embedding(torch.from_numpy(tokens).to(self.mesh.device)).to(self.compute)
             else:
                 x = self._receive(len(tokens), self.rank - n)
-            rotation = rotation_of(torch.from_numpy(positions).to(self.mesh.device), self.frequencies)
+            rotation = rotation_of(
+                torch.from_numpy(positions).to(self.mesh.device), self.frequencies, self.rotation_scale
+            )
             for layer in self.layers:
                 x = layer(x, rotation, attend)
             if not self.last:
@@ -337,12 +339,13 @@ def _shard_layer(layer: Layer, config: ModelConfig, ranks: int, rank: int, group
     part.input_layernorm, part.post_attention_layernorm = layer.input_layernorm, layer.post_attention_layernorm
     for target, whole in ((part.self_attn, layer.self_attn), (part.mlp, layer.mlp)):
         for name, module in whole.named_children():
-            dim = SHARD_DIMS[name]
+            dim = shard_dim(name)
             assert dim is not None
             if isinstance(module, Fp8Linear):
                 setattr(target, name, module.shard(dim, ranks, rank, group))
                 continue
             assert isinstance(module, nn.Linear)
-            mine = shard(module.weight.detach(), dim, ranks, rank)
-            getattr(target, name).weight = nn.Parameter(mine, requires_grad=False)
+            for key, whole_parameter in module.named_parameters():
+                mine = shard(whole_parameter.detach(), shard_dim(name, key), ranks, rank)
+                setattr(getattr(target, name), key, nn.Parameter(mine, requires_grad=False))
     return part

@@ -28,29 +28,27 @@ LEAST_MAGNITUDE = FP8_MAX * 1e-12
 
 
 class Fp8TrainingLinear(nn.Linear):
-    """A linear layer without bias whose products are FP8 where autocast is on or its input is bfloat16."""
+    """A linear layer whose product is FP8 where autocast is on or its input is bfloat16; the bias stays bfloat16."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., D] -> [..., F] in bfloat16."""
         flat = x.flatten(0, -2).to(torch.bfloat16)
         out: Tensor = _Fp8Product.apply(flat, self.weight)  # type: ignore[no-untyped-call]
+        if self.bias is not None:
+            out = out + self.bias.to(out.dtype)
         return out.view(*x.shape[:-1], -1)
 
 
 def apply_fp8(layer: nn.Module) -> int:
     """Turn the linear layers inside ``layer`` into :class:`Fp8TrainingLinear` in place; returns how many it turned.
 
-    A layer with a bias, or with a dimension that is no multiple of 16, stays as it is: the kernels take no other.
+    A layer with a dimension that is no multiple of 16 stays as it is: the kernels take no other.
     """
-    linears = [module for module in layer.modules() if type(module) is nn.Linear and not _has_bias(module)]
+    linears = [module for module in layer.modules() if type(module) is nn.Linear]
     fitting = [linear for linear in linears if fits_scaled_product(linear.in_features, linear.out_features)]
     for linear in fitting:
         linear.__class__ = Fp8TrainingLinear
     return len(fitting)
-
-
-def _has_bias(linear: nn.Linear) -> bool:
-    return "bias" in dict(linear.named_parameters())
 
 
 class _Fp8Product(torch.autograd.Function):

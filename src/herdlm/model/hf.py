@@ -1,9 +1,7 @@
-"""Reads and writes Hugging Face Llama folders without the transformers library.
+"""Reads and writes Hugging Face folders of Llama, Mistral and Qwen2 without the transformers library.
 
 A folder holds config.json, safetensors weights, and settings of tokenizer and generation. Parameters have the
-Transformer's names, so only the configuration is translated. A model that a Transformer cannot represent exactly is
-refused, with the reason. config.json states RoPE in the old form (``rope_theta``, ``rope_scaling``) and in the new one
-(``rope_parameters``), so that transformers 4 and 5 and vLLM read the same numbers.
+Transformer's names, so only the configuration is translated (:mod:`herdlm.model.hf_config`).
 
 config.json is written last: a folder without it is not a model.
 """
@@ -22,163 +20,16 @@ from torch import Tensor
 from herdlm import __version__
 from herdlm.base.artifact import InputEntry, hash_file, hash_json, publish
 from herdlm.base.errors import DamagedError, InputError
-from herdlm.base.recipe import parse
 from herdlm.model.config import ModelConfig
+from herdlm.model.hf_config import TOKEN_IDS, config_from_hf, config_to_hf
 from herdlm.model.transformer import Transformer, build
 from herdlm.model.weights import FETCH_AGAIN, StoredTensor, open_weights, read_json, write_json, write_weights
 
-ARCHITECTURES = {"lm": "LlamaForCausalLM", "score": "LlamaForSequenceClassification"}
 CONFIG = "config.json"
 GENERATION = "generation_config.json"
 COMPANIONS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", GENERATION)
-TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 MAX_SHARD_BYTES = 5_000_000_000
 EXPORTS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-
-# Llama's values of optional keys; all other numbers are required.
-DEFAULTS = {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "tie_word_embeddings": False, "rope_theta": 10_000.0}
-# Key, the values that a Transformer supports, and the meaning of any other value.
-FIXED: tuple[tuple[str, tuple[Any, ...], str], ...] = (
-    ("attention_bias", (None, False), "biases in attention"),
-    ("mlp_bias", (None, False), "biases in the feed-forward"),
-    ("hidden_act", (None, "silu", "swish"), "another activation function"),
-    ("sliding_window", (None,), "sliding-window attention"),
-    ("partial_rotary_factor", (None, 1, 1.0), "RoPE on a part of the head"),
-    ("rope_interleaved", (None, False), "another channel order in RoPE"),
-)
-SCALING = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-
-
-def config_to_hf(config: ModelConfig, dtype: torch.dtype, generation: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The content of config.json for weights of ``dtype``; ``generation`` has the bos, eos and pad token ids."""
-    name = str(dtype).removeprefix("torch.")
-    scaling = config.rope_scaling and {"rope_type": "llama3", **config.rope_scaling.model_dump()}
-    labels = {} if config.head == "lm" else {"id2label": {"0": "score"}, "label2id": {"score": 0}}
-    return {
-        "architectures": [ARCHITECTURES[config.head]],
-        "model_type": "llama",
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.dim,
-        "intermediate_size": config.ffn_dim,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "num_key_value_heads": config.kv_heads,
-        "head_dim": config.head_size,
-        "max_position_embeddings": config.max_seq_len,
-        "rms_norm_eps": config.norm_eps,
-        "rope_theta": config.rope_theta,
-        "rope_scaling": scaling,
-        "rope_parameters": {"rope_theta": config.rope_theta, **(scaling or {"rope_type": "default"})},
-        "tie_word_embeddings": config.tied_embeddings,
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "mlp_bias": False,
-        "hidden_act": "silu",
-        "use_cache": True,
-        **{key: (generation or {}).get(key) for key in TOKEN_IDS},
-        **labels,
-        "torch_dtype": name,
-        "dtype": name,
-    }
-
-
-def config_from_hf(config: dict[str, Any], where: str) -> ModelConfig:
-    """The shape that a config.json describes; ``where``, its path, appears in errors.
-
-    Raises:
-        InputError: a key is missing or out of range, or a Transformer cannot represent the model exactly.
-    """
-    head = _head(config, where)
-    quantization = config.get("quantization_config")
-    if quantization is not None:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
-        raise InputError(f"{where}: the weights are quantized ({method})", "Use the folder from which it was quantized")
-    for key, known, meaning in FIXED:
-        if config.get(key) not in known:
-            raise InputError(
-                f"{where}: {key} = {config[key]!r} means {meaning}, which no model here has",
-                "Use a folder of the plain Llama architecture",
-            )
-    kinds = config.get("layer_types")
-    if kinds is not None and not (isinstance(kinds, list) and all(kind == "full_attention" for kind in kinds)):
-        raise InputError(f"{where}: layer_types = {kinds!r}", "Only full_attention can be represented")
-
-    def number(key: str) -> Any:
-        value = config.get(key, DEFAULTS.get(key))
-        if value is None:
-            raise InputError(f"{where}: key {key} is missing", FETCH_AGAIN)
-        return value
-
-    dim, heads = number("hidden_size"), number("num_attention_heads")
-    head_dim, kv_heads = config.get("head_dim"), config.get("num_key_value_heads")
-    implied = isinstance(dim, int) and isinstance(heads, int) and heads > 0 and head_dim == dim // heads
-    theta, scaling = _rope(config, where)
-    return parse(
-        ModelConfig,
-        {
-            "vocab_size": number("vocab_size"),
-            "dim": dim,
-            "layers": number("num_hidden_layers"),
-            "heads": heads,
-            "kv_heads": heads if kv_heads is None else kv_heads,
-            "ffn_dim": number("intermediate_size"),
-            "head_dim": None if implied else head_dim,
-            "max_seq_len": number("max_position_embeddings"),
-            "rope_theta": theta,
-            "rope_scaling": scaling,
-            "norm_eps": number("rms_norm_eps"),
-            "tied_embeddings": number("tie_word_embeddings"),
-            "head": head,
-        },
-        where,
-    )
-
-
-def _head(config: dict[str, Any], where: str) -> str:
-    names = config.get("architectures")
-    heads = {name: head for head, name in ARCHITECTURES.items()}
-    if not isinstance(names, list) or len(names) != 1 or names[0] not in heads or config.get("model_type") != "llama":
-        raise InputError(
-            f"{where}: architectures {names!r} with model_type {config.get('model_type')!r} is not Llama",
-            f"Known: {' and '.join(heads)}, model_type 'llama'",
-        )
-    labels = config.get("id2label")
-    count = len(labels) if isinstance(labels, dict) else config.get("num_labels", 2)
-    if heads[names[0]] == "score" and count != 1:
-        raise InputError(f"{where}: the classifier has {count} labels", "Only a reward model's single score is known")
-    return heads[names[0]]
-
-
-def _rope(config: dict[str, Any], where: str) -> tuple[Any, dict[str, Any] | None]:
-    """RoPE's base and scaling, from the old keys, the new ones, or both if they agree."""
-    stated = []
-    for key in ("rope_scaling", "rope_parameters"):
-        rope = config.get(key)
-        if rope is None:
-            continue
-        if not isinstance(rope, dict):
-            raise InputError(f"{where}: {key} is not a table", FETCH_AGAIN)
-        kind = rope.get("rope_type", rope.get("type", "default"))
-        if kind not in ("default", "llama3"):
-            raise InputError(f"{where}: {key} has rope_type {kind!r}", "Known: 'default' and 'llama3'")
-        if rope.get("partial_rotary_factor") not in (None, 1, 1.0):
-            raise InputError(f"{where}: {key} turns a part of the head", "Only RoPE on whole heads can be represented")
-        absent = [name for name in SCALING if name not in rope] if kind == "llama3" else []
-        if absent:
-            raise InputError(f"{where}: {key}.{absent[0]} is missing", FETCH_AGAIN)
-        theta = rope.get("rope_theta", config.get("rope_theta", DEFAULTS["rope_theta"]))
-        stated.append((theta, {name: rope[name] for name in SCALING} if kind == "llama3" else None))
-    if len(stated) == 2 and stated[0] != stated[1]:
-        raise InputError(
-            f"{where}: rope_scaling and rope_parameters disagree", "Keep the one the model was trained with"
-        )
-    theta, scaling = stated[0] if stated else (config.get("rope_theta", DEFAULTS["rope_theta"]), None)
-    if config.get("rope_theta", theta) != theta:
-        raise InputError(
-            f"{where}: rope_theta {config['rope_theta']} and rope_parameters' {theta} disagree",
-            "Keep the one the model was trained with",
-        )
-    return theta, scaling
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -194,8 +45,8 @@ def read_config(folder: Path) -> ModelConfig:
 def checked_weights(folder: Path, model: Transformer) -> dict[str, StoredTensor]:
     """The stored tensor of each entry of ``model``'s state (which may be on the ``meta`` device), in its order.
 
-    A tied head may be missing; if it is stored, it must equal the embedding. Stored RoPE frequencies are ignored, since
-    the configuration determines them.
+    Of a tied pair, either may be missing; if both are stored, they must be equal. Stored RoPE frequencies are ignored,
+    since the configuration determines them.
 
     Raises:
         DamagedError: a tensor is missing, unexpected, or of another shape or kind; or a file is damaged.
@@ -205,8 +56,9 @@ def checked_weights(folder: Path, model: Transformer) -> dict[str, StoredTensor]
     expected = model.state_dict()
     if model.config.tied_embeddings and "lm_head.weight" in expected:
         del expected["lm_head.weight"]
-        head, embedding = stored.pop("lm_head.weight", None), stored.get("model.embed_tokens.weight")
-        if head and embedding and not torch.equal(head.read(), embedding.read()):
+        head = stored.pop("lm_head.weight", None)
+        embedding = stored.setdefault("model.embed_tokens.weight", head) if head else None
+        if head and embedding and head is not embedding and not torch.equal(head.read(), embedding.read()):
             raise InputError(
                 f"{head.path}: lm_head.weight differs from the embedding although tie_word_embeddings is true",
                 "Set tie_word_embeddings to false in config.json if the head is its own",

@@ -7,7 +7,6 @@ section 3.2 of the Llama 3 report (arXiv 2407.21783).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from herdlm.base.seeds import derive_seed
 from herdlm.model.attention import Attend
 from herdlm.model.config import ModelConfig, RopeScaling
+from herdlm.model.rope import inverse_frequencies, rotation_scale
 
 
 class RMSNorm(nn.RMSNorm):
@@ -59,30 +59,10 @@ class _RMSNorm(torch.autograd.Function):
         return scaled.sub_(normal.mul_(shared)).mul_(inverse), d_weight, None, None
 
 
-def inverse_frequencies(config: ModelConfig) -> Tensor:
-    """RoPE's rotation rate of each channel pair (Su et al., arXiv 2104.09864), radians per position, [C/2] float32."""
-    exponents = torch.arange(0, config.head_size, 2, dtype=torch.int64).float() / config.head_size
-    frequencies = 1.0 / (config.rope_theta**exponents)
-    return scale_frequencies(frequencies, config.rope_scaling) if config.rope_scaling else frequencies
-
-
-def scale_frequencies(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
-    """Llama 3.1's scaling: slow the pairs that turn less than once per original context, and keep the fast ones.
-
-    Pairs with wavelengths above ``original / low_freq_factor`` are slowed by ``factor``, those below
-    ``original / high_freq_factor`` not at all, those between by a blend of both.
-    """
-    original = scaling.original_max_position_embeddings
-    wavelengths = 2 * math.pi / frequencies
-    span = scaling.high_freq_factor - scaling.low_freq_factor
-    keep = ((original / wavelengths - scaling.low_freq_factor) / span).clamp(0, 1)
-    return frequencies * (keep + (1 - keep) / scaling.factor)
-
-
-def rotation(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of each position's angles, each [B, T, 1, C/2] float32, from positions [B, T]."""
+def rotation(positions: Tensor, frequencies: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of each position's angles times ``scale``, each [B, T, 1, C/2] float32, from positions [B, T]."""
     angles = positions.float()[..., None, None] * frequencies
-    return angles.cos(), angles.sin()
+    return angles.cos() * scale, angles.sin() * scale
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
@@ -94,7 +74,7 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 class _Rotation(torch.autograd.Function):
-    """Keeps only the angles: the backward pass rotates the gradient back."""
+    """Keeps only cosine and sine: the backward pass rotates the gradient back, at the same scale."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
@@ -120,10 +100,10 @@ class Attention(nn.Module):
         super().__init__()
         self.layer, self.head_size = layer, config.head_size
         queries, keys = config.heads * config.head_size, config.kv_heads * config.head_size
-        self.q_proj = nn.Linear(config.dim, queries, bias=False)
-        self.k_proj = nn.Linear(config.dim, keys, bias=False)
-        self.v_proj = nn.Linear(config.dim, keys, bias=False)
-        self.o_proj = nn.Linear(queries, config.dim, bias=False)
+        self.q_proj = nn.Linear(config.dim, queries, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.dim, keys, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.dim, keys, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(queries, config.dim, bias=config.attention_bias)
 
     def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, attend: Attend) -> Tensor:
         """x [B, T, D] -> [B, T, D]."""
@@ -138,9 +118,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.dim, config.ffn_dim, bias=False)
-        self.up_proj = nn.Linear(config.dim, config.ffn_dim, bias=False)
-        self.down_proj = nn.Linear(config.ffn_dim, config.dim, bias=False)
+        self.gate_proj = nn.Linear(config.dim, config.ffn_dim, bias=config.mlp_bias)
+        self.up_proj = nn.Linear(config.dim, config.ffn_dim, bias=config.mlp_bias)
+        self.down_proj = nn.Linear(config.ffn_dim, config.dim, bias=config.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, T, D] -> [B, T, D]."""
@@ -194,6 +174,7 @@ class Transformer(nn.Module):
             if config.tied_embeddings:
                 self.lm_head.weight = self.model.embed_tokens.weight
         self.register_buffer("frequencies", inverse_frequencies(config), persistent=False)
+        self.rotation_scale = rotation_scale(config)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """As in every module, but RoPE's frequencies stay float32: bfloat16 is off by whole turns at far positions."""
@@ -205,10 +186,11 @@ class Transformer(nn.Module):
         """Set the RoPE scaling; weights do not change."""
         self.config = self.config.model_copy(update={"rope_scaling": scaling})
         self.frequencies = inverse_frequencies(self.config).to(self.frequencies.device)
+        self.rotation_scale = rotation_scale(self.config)
 
     def forward(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """Hidden states [B, T, D] after the final norm, from tokens and positions [B, T]."""
-        cosine, sine = rotation(positions, self.frequencies)
+        cosine, sine = rotation(positions, self.frequencies, self.rotation_scale)
         x: Tensor = self.model.embed_tokens(tokens)
         for layer in self.model.layers:
             x = layer(x, cosine, sine, attend)
@@ -245,7 +227,9 @@ def materialize(model: Transformer, device: torch.device | str) -> Transformer:
 def initialize(
     model: Transformer, seed: int, *, std: float = 0.02, embedding_std: float | None = None, zero_residual: bool = False
 ) -> None:
-    """Fill the weights from ``seed``. Each tensor has a random stream of its own, so layouts do not change values.
+    """Fill the weights from ``seed``; norms start at one and biases at zero.
+
+    Each tensor has a random stream of its own, so layouts do not change values.
 
     Args:
         std: standard deviation of matrices; for those that add to the residual stream, times 1 / sqrt(2 * layers).
@@ -255,7 +239,7 @@ def initialize(
     residual_std = 0.0 if zero_residual else std / (2 * model.config.layers) ** 0.5
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1:
-            parameter.fill_(1.0)
+            parameter.fill_(0.0 if name.endswith(".bias") else 1.0)
             continue
         if "embed_tokens" in name or "lm_head" in name:
             spread = std if embedding_std is None else embedding_std

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from herdlm.parallel.collectives import all_gather, autograd_reduce_scatter, reduce_scatter
+from herdlm.parallel.collectives import all_gather, autograd_reduce_scatter, copy_to_group, reduce_scatter
 
 
 class DeferredGradients:
@@ -86,27 +86,36 @@ class _Column(torch.autograd.Function):
 
 
 def column_parallel(
-    x: Tensor, owners: tuple[Tensor, ...], group: dist.ProcessGroup | None, deferred: DeferredGradients | None
+    x: Tensor, linears: tuple[nn.Linear, ...], group: dist.ProcessGroup | None, deferred: DeferredGradients | None
 ) -> tuple[Tensor, ...]:
-    """Products of x with weights sharded by output: x [B, T / n, D] to outputs [B, T, out / n], one for each weight.
+    """Linear layers sharded by output: x [B, T / n, D] to outputs [B, T, out / n], one for each layer.
 
     The gathered input [B, T, D] is not kept: the backward pass gathers it again, once for all weights.
     """
+    owners = tuple(linear.weight for linear in linears)
     x, *weights = _computed(x, *(local(owner) for owner in owners))
-    out: tuple[Tensor, ...] = _Column.apply(x, group, deferred, owners, *weights)  # type: ignore[no-untyped-call]
-    return out
+    products = _Column.apply(x, group, deferred, owners, *weights)  # type: ignore[no-untyped-call]
+    return tuple(
+        out if linear.bias is None else out + local(linear.bias).to(out.dtype)
+        for out, linear in zip(products, linears, strict=True)
+    )
 
 
 def row_parallel(
-    x: Tensor, owner: Tensor, group: dist.ProcessGroup | None, deferred: DeferredGradients | None
+    x: Tensor, linear: nn.Linear, group: dist.ProcessGroup | None, deferred: DeferredGradients | None
 ) -> Tensor:
-    """Product of x with a weight sharded by input: x [B, T, in / n] to the sum over ranks, [B, T / n, D]."""
+    """A linear layer sharded by input: x [B, T, in / n] to the sum over ranks, [B, T / n, D], plus its whole bias."""
+    owner = linear.weight
     x, weight = _computed(x, local(owner))
     if deferred is None:
         part = F.linear(x, weight)
     else:
         (part,) = _Column.apply(x, None, deferred, (owner,), weight)  # type: ignore[no-untyped-call]
-    return autograd_reduce_scatter(part, group) if group else part
+    out = autograd_reduce_scatter(part, group) if group else part
+    if linear.bias is not None:
+        bias = local(linear.bias)
+        out = out + (copy_to_group(bias, group) if group else bias).to(out.dtype)
+    return out
 
 
 class PlainLinear(nn.Linear):
@@ -116,4 +125,4 @@ class PlainLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out]."""
-        return row_parallel(x, self.weight, None, self.deferred)
+        return row_parallel(x, self, None, self.deferred)

@@ -1,4 +1,4 @@
-"""The sharding plan: the dimension along which each weight is cut, and the part of it that a rank holds.
+"""The sharding plan: the dimension along which each parameter is cut, and the part of it that a rank holds.
 
 Training (:mod:`herdlm.parallel.tensor`) and generation (:mod:`herdlm.generate.parallel`) both follow it. Ranks hold
 equal consecutive runs of query heads, key/value heads, feed-forward channels and vocabulary entries. A vocabulary that
@@ -30,6 +30,12 @@ SHARD_DIMS: dict[str, int | None] = {
     "norm": None,
     "score": None,
 }
+
+
+def shard_dim(module: str, parameter: str = "weight") -> int | None:
+    """The dimension along which a parameter of a module is cut: a bias as the outputs of its weight."""
+    dim = SHARD_DIMS[module]
+    return None if parameter == "bias" and dim == 1 else dim
 
 
 def run_of(size: int, ranks: int, rank: int) -> range:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from herdlm.model.attention import Attend
-from herdlm.model.transformer import Transformer, inverse_frequencies, rotation
+from herdlm.model.rope import inverse_frequencies
+from herdlm.model.transformer import Transformer, rotation
 
 
 class Stage(Transformer):
@@ -28,10 +29,11 @@ class Stage(Transformer):
             name = "score" if model.config.head == "score" else "lm_head"
             setattr(self, name, getattr(model, name))
         self.register_buffer("frequencies", inverse_frequencies(model.config).to(model.frequencies.device), False)
+        self.rotation_scale = model.rotation_scale
 
     def forward(self, x: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """From tokens [B, T] or the previous stage's output to this stage's output, or to hidden states on the last."""
-        cosine, sine = rotation(positions, self.frequencies)
+        cosine, sine = rotation(positions, self.frequencies, self.rotation_scale)
         if self.is_first:
             x = self.model.embed_tokens(x)
         for layer in self.model.layers.children():

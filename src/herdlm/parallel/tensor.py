@@ -18,7 +18,7 @@ from herdlm.model.transformer import Attention, FeedForward, Transformer, rotate
 from herdlm.parallel.collectives import autograd_all_gather, copy_to_group
 from herdlm.parallel.linear import DeferredGradients, PlainLinear, column_parallel, local, row_parallel
 from herdlm.parallel.mesh import Mesh
-from herdlm.parallel.sharding import SHARD_DIMS, run_of
+from herdlm.parallel.sharding import run_of, shard_dim
 from herdlm.parallel.vocabulary import ParallelEmbedding
 
 
@@ -30,11 +30,10 @@ class ParallelAttention(Attention):
 
     def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, attend: Attend) -> Tensor:
         """x [B, T / n, D] -> [B, T / n, D]; positions' angles are those of all T."""
-        weights = (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
-        projected = column_parallel(x, weights, self.group, self.deferred)
+        projected = column_parallel(x, (self.q_proj, self.k_proj, self.v_proj), self.group, self.deferred)
         q, k, v = (y.view(*y.shape[:-1], -1, self.head_size) for y in projected)
         out = attend(self.layer, rotate(q, cosine, sine), rotate(k, cosine, sine), v)
-        return row_parallel(out.flatten(-2), self.o_proj.weight, self.group, self.deferred)
+        return row_parallel(out.flatten(-2), self.o_proj, self.group, self.deferred)
 
 
 class ParallelFeedForward(FeedForward):
@@ -45,8 +44,8 @@ class ParallelFeedForward(FeedForward):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, T / n, D] -> [B, T / n, D]."""
-        gate, up = column_parallel(x, (self.gate_proj.weight, self.up_proj.weight), self.group, self.deferred)
-        return row_parallel(F.silu(gate) * up, self.down_proj.weight, self.group, self.deferred)
+        gate, up = column_parallel(x, (self.gate_proj, self.up_proj), self.group, self.deferred)
+        return row_parallel(F.silu(gate) * up, self.down_proj, self.group, self.deferred)
 
 
 class SequenceNorm(nn.RMSNorm):
@@ -81,7 +80,7 @@ def apply_tensor_parallel(stage: Transformer, mesh: Mesh, deferred: DeferredGrad
     for name, module in stage.named_modules():
         for key, parameter in list(module.named_parameters(recurse=False)):
             if parameter not in cut:
-                dim = SHARD_DIMS[name.rpartition(".")[2]]
+                dim = shard_dim(name.rpartition(".")[2], key)
                 placement = Replicate() if dim is None else Shard(dim)
                 whole = distribute_tensor(parameter.detach(), mesh.tp, [placement], src_data_rank=None)
                 cut[parameter] = nn.Parameter(whole, requires_grad=parameter.requires_grad)

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 
 from herdlm.model.config import ModelConfig
 from herdlm.parallel.config import ParallelConfig, Sizes, sizes_for, split_layers
+from herdlm.parallel.sharding import shard_dim
 from herdlm.pretrain.config import Phase, timeline
 from herdlm.pretrain.job import HerdJob, PretrainJob
 from herdlm.pretrain.mix import MixPlan, plan_mix, source_tokens
@@ -21,7 +22,7 @@ PRECISIONS = {"float32": "FP32", "bfloat16": "BF16", "fp8": "FP8 in the matrices
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A weight: its shape [out, in] or [D], and the dimension that tensor parallelism shards, None for norms."""
+    """A weight: its shape [out, in] or [D], and the dimension that tensor parallelism shards, None for none."""
 
     name: str
     shape: tuple[int, ...]
@@ -82,14 +83,20 @@ def layer_parameters(config: ModelConfig) -> Iterator[Parameter]:
     """The weights of one layer."""
     queries, keys = config.heads * config.head_size, config.kv_heads * config.head_size
     yield Parameter("input_layernorm.weight", (config.dim,), None)
-    yield Parameter("self_attn.q_proj.weight", (queries, config.dim), 0)
-    yield Parameter("self_attn.k_proj.weight", (keys, config.dim), 0)
-    yield Parameter("self_attn.v_proj.weight", (keys, config.dim), 0)
-    yield Parameter("self_attn.o_proj.weight", (config.dim, queries), 1)
+    yield from _linear("self_attn.q_proj", (queries, config.dim), 0, config.qkv_bias)
+    yield from _linear("self_attn.k_proj", (keys, config.dim), 0, config.qkv_bias)
+    yield from _linear("self_attn.v_proj", (keys, config.dim), 0, config.qkv_bias)
+    yield from _linear("self_attn.o_proj", (config.dim, queries), 1, config.attention_bias)
     yield Parameter("post_attention_layernorm.weight", (config.dim,), None)
-    yield Parameter("mlp.gate_proj.weight", (config.ffn_dim, config.dim), 0)
-    yield Parameter("mlp.up_proj.weight", (config.ffn_dim, config.dim), 0)
-    yield Parameter("mlp.down_proj.weight", (config.dim, config.ffn_dim), 1)
+    yield from _linear("mlp.gate_proj", (config.ffn_dim, config.dim), 0, config.mlp_bias)
+    yield from _linear("mlp.up_proj", (config.ffn_dim, config.dim), 0, config.mlp_bias)
+    yield from _linear("mlp.down_proj", (config.dim, config.ffn_dim), 1, config.mlp_bias)
+
+
+def _linear(name: str, shape: tuple[int, int], cut: int, bias: bool) -> Iterator[Parameter]:
+    yield Parameter(f"{name}.weight", shape, cut)
+    if bias:
+        yield Parameter(f"{name}.bias", shape[:1], shard_dim(name.rpartition(".")[2], "bias"))
 
 
 def stage_parameters(config: ModelConfig, layers: range) -> Iterator[Parameter]:

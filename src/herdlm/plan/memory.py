@@ -226,7 +226,7 @@ def _parameters(model: ModelConfig) -> list[Parameter]:
 def _bytes(part: Parameter, model: ModelConfig, fp8: Collection[str], gpus: int) -> int:
     """Bytes of a weight, and of its scales if it is FP8, on the GPU that holds most of it."""
     shape = [-(-size // gpus) if place == part.cut else size for place, size in enumerate(part.shape)]
-    if part.name.endswith(("k_proj.weight", "v_proj.weight")):
+    if part.name.rpartition(".")[0].endswith(("k_proj", "v_proj")):
         shape[0] = -(-model.kv_heads // gpus) * model.head_size
     if part.name.removesuffix(".weight") in fp8:
         return math.prod(shape) * FP8 + shape[0] * BF16

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from herdlm.base.own_parts import Reference
 from herdlm.base.recipe import Section
-from herdlm.model.config import RopeScaling
+from herdlm.model.config import RopeScaling, check_scaling
 from herdlm.train.config import TrainConfig
 
 
@@ -63,6 +63,7 @@ class LongContextStage(Section):
     )
     mix: tuple[MixPart, ...] | None = Field(None, min_length=1, description="by default as before")
     rope_scaling: RopeScaling | None = Field(None, description="RoPE scaling from this stage on; by default as before")
+    _scaling_acts = field_validator("rope_scaling")(check_scaling)
 
 
 class GateConfig(Section):

@@ -95,6 +95,7 @@ class ChatFormat:
             InputError: the folder holds no tokenizer, or one of a kind that cannot be represented.
             DamagedError: a file there cannot be read.
         """
+        folder = Path(folder)
         tokenizer, settings = Tokenizer.load(folder), read_settings(folder)
         templates = read_templates(folder, settings)
         if template is not None:
@@ -317,7 +318,7 @@ def generation_settings(folder: Path) -> dict[str, Any]:
     Raises:
         InputError, DamagedError: see :meth:`ChatFormat.load`.
     """
-    path, format = folder / "generation_config.json", ChatFormat.load(folder)
+    path, format = Path(folder) / "generation_config.json", ChatFormat.load(folder)
     settings = _read_object(path) if path.is_file() else {}
     ids = {"bos_token_id": format.tokenizer.bos, "eos_token_id": list(format.stop_tokens), "pad_token_id": format.pad}
     return settings | {key: value for key, value in ids.items() if value not in (None, [])}

@@ -11,6 +11,7 @@ import torch
 from herdlm.base.errors import HerdError
 from herdlm.generate import Engine, SamplingParams
 from herdlm.generate.cpu.fused import FusedTransformer
+from herdlm.generate.cpu.joined import BiasedMatrix
 from herdlm.generate.fp8.config import Fp8Config
 from herdlm.generate.fp8.folder import quantize_folder
 from herdlm.generate.fp8.load import load_fp8
@@ -36,6 +37,13 @@ CONFIG = ModelConfig(
 )
 
 
+BIASED = {
+    "attention_bias": True,
+    "mlp_bias": True,
+    "rope_scaling": RopeScaling(rope_type="yarn", factor=4, original_max_position_embeddings=16),
+}
+
+
 def model(stored: str, config: ModelConfig = CONFIG) -> Transformer:
     """Weights that are float32 in full, or bfloat16's values kept as ``stored`` says."""
     built = build(config)
@@ -53,12 +61,13 @@ STORED = ["float32", "bfloat16 as float32", "bfloat16"]
 
 
 @pytest.mark.parametrize("stored", STORED)
-@pytest.mark.parametrize("tied", [False, True])
-def test_hidden_states_and_logits_are_the_models(stored, tied):
-    whole = model(stored, CONFIG.model_copy(update={"tied_embeddings": tied}))
+@pytest.mark.parametrize("changes", [{}, {"tied_embeddings": True}, BIASED, {"family": "qwen2"}], ids=str)
+def test_hidden_states_and_logits_are_the_models(stored, changes):
+    whole = model(stored, CONFIG.model_copy(update=changes))
     fused = FusedTransformer(whole, torch.float32)
     if stored != "float32" and packs():
-        assert isinstance(fused.model.layers[0].qkv, HalfMatrix)
+        qkv = fused.model.layers[0].qkv
+        assert isinstance(qkv.plain if isinstance(qkv, BiasedMatrix) else qkv, HalfMatrix)
     tokens = torch.randint(0, 97, (1, 90), generator=torch.Generator().manual_seed(1))
     documents = torch.arange(90)[None] // 40
     positions = torch.arange(90)[None] % 40
@@ -81,10 +90,16 @@ def test_a_model_that_is_let_go_keeps_no_second_copy():
     assert fused.model.embed_tokens is whole.model.embed_tokens
 
 
-def test_fp8_matrices_stay_what_they_are(tmp_path):
-    save_folder(model("bfloat16"), tmp_path / "whole")
-    quantize_folder(tmp_path / "whole", tmp_path / "fp8", Fp8Config())
+@pytest.mark.parametrize("changes", [{}, BIASED], ids=["plain", "biased"])
+@pytest.mark.parametrize("attention", [False, True])
+def test_fp8_matrices_stay_what_they_are(changes, attention, tmp_path):
+    unquantized = model("bfloat16", CONFIG.model_copy(update=changes))
+    save_folder(unquantized, tmp_path / "whole")
+    quantize_folder(tmp_path / "whole", tmp_path / "fp8", Fp8Config(attention=attention))
     whole = load_fp8(tmp_path / "fp8", "cpu", torch.float32)
+    for name, value in unquantized.state_dict().items():
+        if name.endswith(".bias"):
+            assert torch.equal(whole.state_dict()[name], value.float()), name
     fused = FusedTransformer(whole, torch.float32)
     assert fused.model.layers[1].mlp.down is whole.model.layers[1].mlp.down_proj
     tokens, positions = torch.arange(40)[None], torch.arange(40)[None]

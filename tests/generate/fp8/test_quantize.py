@@ -19,7 +19,8 @@ from herdlm.generate import Engine, SamplingParams
 from herdlm.generate.fp8.config import Fp8Config
 from herdlm.generate.fp8.quantize import quantize
 from herdlm.model.config import ModelConfig
-from herdlm.model.hf import config_to_hf, save_folder
+from herdlm.model.hf import save_folder
+from herdlm.model.hf_config import config_to_hf
 from herdlm.model.streamed_weights import Layout, StreamedWeights
 from herdlm.model.transformer import Transformer
 from herdlm.model.weights import open_weights, write_json

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from herdlm.generate.cpu.compiled import compiled_pays, kernels, worth_compiling
+from herdlm.generate.cpu.joined import bias_of, joined, with_bias
 from herdlm.generate.matrix import Matrix, WholeMatrix, matrix
 from herdlm.model.attention import Attend
 from herdlm.model.transformer import FeedForward, Layer, Transformer
@@ -45,36 +46,41 @@ class FusedNorm(nn.Module):
 
 
 class FusedFeedForward(nn.Module):
-    """SwiGLU with gate and up in one product. The caller multiplies its output by ``down.scale``."""
+    """SwiGLU with gate and up in one product. The caller multiplies its output by ``down.scale`` and adds its bias."""
 
     def __init__(self, whole: FeedForward, compute: torch.dtype, *, compiled: bool = False) -> None:
         super().__init__()
-        self.gate_up = matrix(_joined(whole.gate_proj, whole.up_proj), compute)
+        self.gate_up = joined(whole.gate_proj, whole.up_proj, compute=compute)
         self.down = matrix(whole.down_proj.weight.detach(), compute)
         self.kernels = kernels() if compiled and compute == torch.float32 else None
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, D] -> [N, D]."""
-        joined = self.gate_up(x)
-        if self.kernels and compiled_pays(joined):
-            return self.down(self.kernels.gated(joined))
-        gate, up = joined.chunk(2, dim=-1)
+        both = self.gate_up(x)
+        if self.kernels and compiled_pays(both):
+            return self.down(self.kernels.gated(both))
+        gate, up = both.chunk(2, dim=-1)
         return self.down(F.silu(gate).mul_(up))
 
 
 class UnfusedFeedForward(nn.Module):
-    """SwiGLU whose matrices are not all plain: those of another kind, FP8 say, are called as they are."""
+    """SwiGLU whose matrices are not all plain: those of another kind, FP8 say, are called as they are.
+
+    The caller adds the last bias.
+    """
 
     def __init__(self, whole: FeedForward, compute: torch.dtype) -> None:
         super().__init__()
-        self.gate, self.up, self.down = (
-            WholeMatrix(part.weight.detach().to(compute)) if _plain(part) else part
-            for part in (whole.gate_proj, whole.up_proj, whole.down_proj)
+        self.gate, self.up = (
+            with_bias(WholeMatrix(part.weight.detach().to(compute)), bias_of(part, compute)) if _plain(part) else part
+            for part in (whole.gate_proj, whole.up_proj)
         )
+        down = whole.down_proj
+        self.down = WholeMatrix(down.weight.detach().to(compute)) if _plain(down) else down
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, D] -> [N, D]."""
-        return self.down(F.silu(self.gate(x)).mul_(self.up(x)))
+        return product(self.down, F.silu(self.gate(x)).mul_(self.up(x)))
 
 
 class FusedLayer(nn.Module):
@@ -96,14 +102,13 @@ class FusedLayer(nn.Module):
         self.rotated_heads = self.heads + self.keys
         self.qkv: Matrix | nn.ModuleList
         qkv_scale = gate_scale = self.mlp_scale = self.out_scale = 1.0
-        if _plain(attention.q_proj, attention.k_proj, attention.v_proj):
-            weight = _joined(attention.q_proj, attention.k_proj, attention.v_proj)
-            pairs = weight[: self.rotated_heads * self.head_size].view(self.rotated_heads, 2, self.head_size // 2, -1)
-            pairs.copy_(pairs.transpose(1, 2).clone(memory_format=torch.contiguous_format).view(pairs.shape))
-            self.qkv = matrix(weight, compute)
+        self.out_bias, self.mlp_bias = (bias_of(part, compute) for part in (attention.o_proj, whole.mlp.down_proj))
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+        if _plain(*projections):
+            self.qkv = joined(*projections, compute=compute, heads=self.rotated_heads, head_size=self.head_size)
             qkv_scale = self.qkv.scale
         else:
-            self.qkv = nn.ModuleList((attention.q_proj, attention.k_proj, attention.v_proj))
+            self.qkv = nn.ModuleList(projections)
         self.out: Matrix | nn.Module
         if _plain(attention.o_proj):
             self.out = matrix(attention.o_proj.weight.detach(), compute)
@@ -128,8 +133,8 @@ class FusedLayer(nn.Module):
         qk = torch.view_as_real(pairs * rotation).view(qk.shape).to(x.dtype)
         q, k = qk[None].split_with_sizes((self.heads, self.keys), dim=2)
         mixed = attend(self.number, q, k, v[None])
-        self._add(x, self.out(mixed.reshape(len(x), -1)), self.out_scale)
-        self._add(x, self.mlp(self.post_attention_layernorm(x)), self.mlp_scale)
+        self._add(x, product(self.out, mixed.reshape(len(x), -1)), self.out_scale, self.out_bias)
+        self._add(x, self.mlp(self.post_attention_layernorm(x)), self.mlp_scale, self.mlp_bias)
         return x
 
     def _projected(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,16 +146,18 @@ class FusedLayer(nn.Module):
         heads = self.qkv(x).view(len(x), -1, self.head_size)
         return heads[:, : self.rotated_heads], heads[:, self.rotated_heads :]
 
-    def _add(self, x: Tensor, part: Tensor, scale: float) -> None:
+    def _add(self, x: Tensor, part: Tensor, scale: float, bias: Tensor | None) -> None:
         if self.group is not None:
             dist.all_reduce(part, group=self.group)
         x.add_(part, alpha=scale)
+        if bias is not None:
+            x.add_(bias)
 
 
-def rotation_of(positions: Tensor, frequencies: Tensor) -> Tensor:
-    """RoPE's rotations at positions [N], complex numbers [N, 1, C/2] of length 1."""
+def rotation_of(positions: Tensor, frequencies: Tensor, scale: float) -> Tensor:
+    """RoPE's rotations at positions [N], complex numbers [N, 1, C/2] of length ``scale``."""
     angles = positions.float()[:, None, None] * frequencies
-    return torch.polar(torch.ones_like(angles), angles)
+    return torch.polar(torch.full_like(angles, scale), angles)
 
 
 class FusedTransformer(Transformer):
@@ -172,7 +179,7 @@ class FusedTransformer(Transformer):
         layer: type[FusedLayer] = FusedLayer,
     ) -> None:
         nn.Module.__init__(self)
-        self.config, self.compute = whole.config, compute
+        self.config, self.compute, self.rotation_scale = whole.config, compute, whole.rotation_scale
         self.register_buffer("frequencies", whole.frequencies, persistent=False)
         with torch.no_grad(), torch.device("meta"):
             self.model = Transformer(whole.config.model_copy(update={"layers": 0})).model
@@ -188,7 +195,7 @@ class FusedTransformer(Transformer):
 
     def forward(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """Hidden states [1, T, D] after the final norm, from tokens and positions [1, T]."""
-        rotation = rotation_of(positions[0], self.frequencies)
+        rotation = rotation_of(positions[0], self.frequencies, self.rotation_scale)
         x: Tensor = self.model.embed_tokens(tokens[0]).to(self.compute)
         for layer in self.model.layers:
             x = layer(x, rotation, attend)
@@ -200,9 +207,11 @@ class FusedTransformer(Transformer):
         return self.head(hidden * self.head.scale)
 
 
+def product(by: Matrix | nn.Module, x: Tensor) -> Tensor:
+    """``x`` times a matrix without its bias: where ranks hold parts, the bias is added once, to their sum."""
+    out: Tensor = by.product(x) if isinstance(by, nn.Module) else by(x)  # type: ignore[operator]
+    return out
+
+
 def _plain(*modules: nn.Module) -> bool:
     return all(type(module) is nn.Linear for module in modules)
-
-
-def _joined(*modules: nn.Linear) -> Tensor:
-    return torch.cat([module.weight.detach() for module in modules])

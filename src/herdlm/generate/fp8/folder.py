@@ -19,15 +19,8 @@ from herdlm.base.errors import DamagedError, InputError
 from herdlm.generate.fp8.config import STRATEGIES, Fp8Config
 from herdlm.model.config import ModelConfig
 from herdlm.model.fp8 import FP8, quantize, row_magnitudes, weight_scale
-from herdlm.model.hf import (
-    CONFIG,
-    MAX_SHARD_BYTES,
-    checked_weights,
-    config_to_hf,
-    copy_companions,
-    generation_of,
-    read_config,
-)
+from herdlm.model.hf import CONFIG, MAX_SHARD_BYTES, checked_weights, copy_companions, generation_of, read_config
+from herdlm.model.hf_config import config_to_hf
 from herdlm.model.streamed_weights import Layout, StreamedWeights
 from herdlm.model.transformer import Transformer
 from herdlm.model.weights import StoredTensor, write_json

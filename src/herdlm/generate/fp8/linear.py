@@ -60,7 +60,7 @@ def quantize_activation(
 
 
 class Fp8Linear(nn.Module):
-    """A linear layer without bias whose weight is FP8 and whose input is rounded to FP8 on arrival.
+    """A linear layer whose weight is FP8 and whose input is rounded to FP8 on arrival; a bias is not quantized.
 
     The device and type of the first input choose one of two backends:
 
@@ -71,29 +71,41 @@ class Fp8Linear(nn.Module):
       activations: it is exact, as the sums of "scaled_mm" are, and many CPUs have no units for bfloat16.
 
     Args:
-        group: ranks that hold a part of the input's channels each; the caller sums their outputs.
+        group: ranks that hold a part of the input's channels each; the caller sums their :meth:`product` and adds
+            the bias.
     """
 
     weight: Tensor
     weight_scale: Tensor
+    bias: Tensor | None
 
     def __init__(
-        self, inputs: int, outputs: int, granularity: Granularity, cap: float, group: dist.ProcessGroup | None = None
+        self,
+        inputs: int,
+        outputs: int,
+        granularity: Granularity,
+        cap: float,
+        group: dist.ProcessGroup | None = None,
+        *,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         self.in_features, self.out_features = inputs, outputs
         self.granularity, self.cap, self.group = granularity, cap, group
         self.register_buffer("weight", torch.empty(outputs, inputs, dtype=FP8))
         self.register_buffer("weight_scale", torch.empty((outputs, 1) if granularity == "row" else (1,)))
+        self.register_buffer("bias", torch.empty(outputs) if bias else None)
         self.backend: str | None = None
         self._chosen_for: tuple[torch.device, torch.dtype] | None = None
         self._dense: Matrix | None = None
         self._wide = torch.float32
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """Move weight and scale as bits, so that changing the whole model's type leaves both unchanged."""
+        """Move weight and scale as bits, so that changing the model's type leaves both, but not the bias, unchanged."""
         self.weight = fn(self.weight.view(torch.uint8)).view(FP8)
         self.weight_scale = fn(self.weight_scale.view(torch.int32)).view(torch.float32)
+        if self.bias is not None:
+            self.bias = fn(self.bias)
         self._chosen_for = self._dense = None
         return self
 
@@ -109,6 +121,12 @@ class Fp8Linear(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out], without gradient."""
+        out = self.product(x)
+        return out if self.bias is None else out.add_(self.bias.to(out.dtype))
+
+    @torch.no_grad()
+    def product(self, x: Tensor) -> Tensor:
+        """As :meth:`forward`, without the bias."""
         if self._chosen_for != (x.device, x.dtype):
             self._choose(x.device, x.dtype)
         outputs, inputs = self.weight.shape
@@ -124,7 +142,7 @@ class Fp8Linear(nn.Module):
         return out.reshape(*x.shape[:-1], outputs)
 
     def shard(self, dim: int, ranks: int, rank: int, group: dist.ProcessGroup) -> Fp8Linear:
-        """This rank's output channels (``dim`` 0) with their scales, or its input channels (1).
+        """This rank's output channels (``dim`` 0) with their scales and biases, or its input channels (1).
 
         Input channels of one token lie on all ranks of ``group``, which agree on the token's scale.
         """
@@ -133,5 +151,6 @@ class Fp8Linear(nn.Module):
             scale = shard(scale, 0, ranks, rank)
         with torch.device("meta"):
             part = Fp8Linear(weight.shape[1], weight.shape[0], self.granularity, self.cap, group if dim == 1 else None)
+        part.bias = shard(self.bias, 0, ranks, rank) if dim == 0 and self.bias is not None else self.bias
         part.weight, part.weight_scale = weight.clone(memory_format=torch.contiguous_format), scale.clone()
         return part

@@ -21,7 +21,8 @@ from herdlm.base.recipe import parse
 from herdlm.generate.fp8.config import STRATEGIES, Granularity
 from herdlm.generate.fp8.linear import Fp8Linear
 from herdlm.model.config import ModelConfig
-from herdlm.model.hf import CONFIG, checked_weights, config_from_hf, fill
+from herdlm.model.hf import CONFIG, checked_weights, fill
+from herdlm.model.hf_config import config_from_hf
 from herdlm.model.transformer import Transformer, materialize
 from herdlm.model.weights import read_json
 
@@ -125,9 +126,13 @@ def load_fp8(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtyp
         for name, linear in dense:
             if not scheme.ignores(name):
                 new = Fp8Linear(
-                    linear.in_features, linear.out_features, scheme.granularity, scheme.activation_scale_ub or math.inf
+                    linear.in_features,
+                    linear.out_features,
+                    scheme.granularity,
+                    scheme.activation_scale_ub or math.inf,
+                    bias=linear.bias is not None,
                 )
-                model.set_submodule(name, new)
+                model.set_submodule(name, new.to(dtype))
     weights = checked_weights(folder, model)
     model = materialize(model, device)
     fill(model, weights)

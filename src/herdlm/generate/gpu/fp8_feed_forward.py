@@ -16,7 +16,10 @@ from herdlm.model.fp8 import FP8, fits_scaled_product, multiplies_fp8, scaled_pr
 
 
 class Fp8FeedForward(nn.Module):
-    """SwiGLU whose three matrices are FP8 with a scale per output channel; see :func:`fp8_feed_forward`."""
+    """SwiGLU whose three matrices are FP8 with a scale per output channel; see :func:`fp8_feed_forward`.
+
+    The caller adds the last bias.
+    """
 
     def __init__(self, gate: Fp8Linear, up: Fp8Linear, down: Fp8Linear) -> None:
         super().__init__()
@@ -25,6 +28,8 @@ class Fp8FeedForward(nn.Module):
         self.gate_up, self.down = bits.view(FP8), down.weight
         self.gate_up_scale = torch.cat((gate.weight_scale, up.weight_scale))
         self.down_scale = down.weight_scale
+        biases = [part.bias for part in (gate, up) if part.bias is not None]
+        self.gate_up_bias = torch.cat(biases) if biases else None
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, D] bfloat16, contiguous -> [N, D]."""
@@ -32,6 +37,8 @@ class Fp8FeedForward(nn.Module):
 
         values, scale = quantize_rows(x, self.input_cap)
         both = scaled_product(values, scale, self.gate_up, self.gate_up_scale, x.dtype)
+        if self.gate_up_bias is not None:
+            both.add_(self.gate_up_bias)
         values, scale = quantize_rows(both, self.inner_cap, joined=True)
         return scaled_product(values, scale, self.down, self.down_scale, x.dtype)
 

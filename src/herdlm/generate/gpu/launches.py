@@ -29,7 +29,7 @@ def rotate_and_write(heads: Tensor, rotation: Tensor | None, slots: Tensor, page
 
     Args:
         heads: [N, H + 2K, C], contiguous; two channels that RoPE rotates together are neighbors.
-        rotation: [N, 1, C/2] complex, of length 1; None if queries and keys are rotated already.
+        rotation: [N, 1, C/2] complex; None if queries and keys are rotated already.
         slots: [N] integers, page * S + offset.
         pages: one layer's.
     """

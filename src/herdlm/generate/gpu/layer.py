@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from herdlm.generate.cpu.fused import FusedFeedForward, FusedLayer, UnfusedFeedForward
+from herdlm.generate.cpu.fused import FusedFeedForward, FusedLayer, UnfusedFeedForward, product
 from herdlm.generate.gpu.attention import PlannedAttention, kernels_fit
 from herdlm.generate.gpu.fp8_feed_forward import fp8_feed_forward
 from herdlm.generate.matrix import Matrix, WholeMatrix
@@ -36,12 +36,12 @@ class KernelLayer(FusedLayer):
         with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # Triton launches on the current device
             heads = self._heads(self.input_layernorm(x))
             mixed = attend.attend_unrotated(self.number, heads, rotation).flatten(1)
-            self._add_product(x, mixed, self.out, self.out_scale)
+            self._add_product(x, mixed, self.out, self.out_scale, self.out_bias)
             normed = self.post_attention_layernorm(x)
             if isinstance(self.mlp, FusedFeedForward):
-                self._add_product(x, _inner(self.mlp, normed), self.mlp.down, self.mlp_scale)
+                self._add_product(x, _inner(self.mlp, normed), self.mlp.down, self.mlp_scale, self.mlp_bias)
             else:
-                self._add(x, self.mlp(normed), self.mlp_scale)
+                self._add(x, self.mlp(normed), self.mlp_scale, self.mlp_bias)
         return x
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -50,12 +50,14 @@ class KernelLayer(FusedLayer):
             return torch.cat(self._projected(x), dim=1)
         return self.qkv(x).view(len(x), -1, self.head_size)
 
-    def _add_product(self, x: Tensor, part: Tensor, by: Matrix | nn.Module, scale: float) -> None:
-        """Add ``part`` times a matrix to ``x``, in one operation if possible."""
+    def _add_product(self, x: Tensor, part: Tensor, by: Matrix | nn.Module, scale: float, bias: Tensor | None) -> None:
+        """Add ``part`` times a matrix, and a bias, to ``x``; the product in one operation if possible."""
         if isinstance(by, WholeMatrix) and self.group is None:
             x.addmm_(part, by.weight)
+            if bias is not None:
+                x.add_(bias)
         else:
-            self._add(x, by(part), scale)
+            self._add(x, product(by, part), scale, bias)
 
 
 def _inner(mlp: FusedFeedForward, x: Tensor) -> Tensor:

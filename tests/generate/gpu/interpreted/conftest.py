@@ -69,7 +69,10 @@ def small_launches(monkeypatch: pytest.MonkeyPatch) -> None:
 def scaled_mm(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch's product of FP8 on Hopper: with what it demands, and its numbers; torch 2.11 has none by rows on a CPU."""
 
-    def product(a: Tensor, b: Tensor, scale_a: Tensor, scale_b: Tensor, *, out_dtype: torch.dtype) -> Tensor:
+    def product(
+        a: Tensor, b: Tensor, scale_a: Tensor, scale_b: Tensor, *, out_dtype: torch.dtype, use_fast_accum: bool
+    ) -> Tensor:
+        assert not use_fast_accum
         assert a.dtype == b.dtype == torch.float8_e4m3fn and out_dtype == torch.bfloat16
         assert a.is_contiguous() and b.t().is_contiguous() and all(size % 16 == 0 for size in b.shape)
         assert scale_a.shape == (len(a), 1) and scale_b.shape == (1, b.shape[1])

@@ -16,11 +16,12 @@ from herdlm.generate.fp8.load import load_fp8
 from herdlm.generate.gpu.attention import runs_kernels
 from herdlm.generate.gpu.fp8_feed_forward import Fp8FeedForward
 from herdlm.generate.gpu.layer import KernelLayer
-from herdlm.model.config import ModelConfig
+from herdlm.model.config import ModelConfig, RopeScaling
 from herdlm.model.hf import save_folder
 from herdlm.model.transformer import Transformer, build, initialize
 
 CONFIG = ModelConfig(vocab_size=97, dim=64, layers=2, heads=4, kv_heads=1, ffn_dim=48, max_seq_len=128)
+YARN = RopeScaling(rope_type="yarn", original_max_position_embeddings=16)
 SIZES: dict[str, dict[str, Any]] = {
     "roomy": {},
     "chunked prefill": {"step_tokens": 9, "max_batch": 5, "page_size": 4},
@@ -31,6 +32,9 @@ SIZES: dict[str, dict[str, Any]] = {
 def model(**changes: Any) -> Transformer:
     built = build(CONFIG.model_copy(update=changes))
     initialize(built, seed=4, std=0.15)
+    for name, parameter in built.named_parameters():
+        if name.endswith(".bias"):
+            torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(2))
     return built
 
 
@@ -90,6 +94,16 @@ def test_the_same_tokens_and_log_probabilities_come_out(sizes, params, plainly):
     if sizes == "pages run out" and "n" in params:
         assert engine.scheduler.preemptions
     engine.scheduler.pool.check()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"family": "qwen2"}, {"attention_bias": True, "mlp_bias": True, "rope_scaling": YARN}], ids=str
+)
+def test_biases_and_the_length_of_rotations_count(changes, plainly):
+    whole, asked = model(**changes), SamplingParams(max_tokens=8, temperature=0)
+    engine = Engine(whole, None)
+    assert type(engine.model.model.layers[0]) is KernelLayer
+    assert_same(engine.generate(prompts(), asked), plainly(whole, None).generate(prompts(), asked))
 
 
 def test_steps_from_graphs_are_the_steps_without(plainly):

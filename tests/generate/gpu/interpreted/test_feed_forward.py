@@ -72,12 +72,16 @@ def test_swiglu_and_its_fp8_in_one_pass_are_the_two_after_one_another(dtype):
     assert torch.equal(scale, expected_scale) and torch.equal(values.float(), expected.float())
 
 
-def mixed(granularity: str = "row", ffn: int = 64, caps: tuple[float, float, float] = (2.0, 2.0, 3.0)):
+def mixed(
+    granularity: str = "row", ffn: int = 64, caps: tuple[float, float, float] = (2.0, 2.0, 3.0), bias: bool = False
+):
     with torch.device("meta"):
         whole = FeedForward(ModelConfig(vocab_size=8, dim=32, layers=1, heads=2, kv_heads=1, ffn_dim=ffn))
     for name, cap, seed in zip(("gate_proj", "up_proj", "down_proj"), caps, range(3), strict=True):
         linear = getattr(whole, name)
-        new = Fp8Linear(linear.in_features, linear.out_features, granularity, cap)
+        new = Fp8Linear(linear.in_features, linear.out_features, granularity, cap, bias=bias)
+        if bias:
+            new.bias = drawn(linear.out_features, 1, torch.bfloat16, seed + 7)[:, 0]
         weight = drawn(linear.out_features, linear.in_features, torch.float32, seed) * 0.1
         largest = weight.abs().amax(-1, keepdim=True) if granularity == "row" else weight.abs().amax().reshape(1)
         new.weight_scale = weight_scale(largest)
@@ -86,9 +90,10 @@ def mixed(granularity: str = "row", ffn: int = 64, caps: tuple[float, float, flo
     return UnfusedFeedForward(whole, torch.bfloat16)
 
 
+@pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("rows", [1, 5])
-def test_the_joined_feed_forward_says_what_three_fp8_matrices_say(rows, scaled_mm):
-    plain = mixed()
+def test_the_joined_feed_forward_says_what_three_fp8_matrices_say(rows, bias, scaled_mm):
+    plain = mixed(bias=bias)
     fast = fp8_feed_forward(plain, torch.bfloat16)
     assert isinstance(fast, Fp8FeedForward)
     x = drawn(rows, 32, torch.bfloat16)
