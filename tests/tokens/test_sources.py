@@ -45,13 +45,13 @@ def drawn(purpose, id):
 def test_hashes_of_ids_decide_what_is_held_out_and_what_a_limit_cuts(corpus):
     path, rows = corpus
     percent = 100.2 * sorted(drawn("validation", id) for id in rows)[40]  # a hair above that document's own
-    split = split_documents(path, **SPLIT | {"validation_percent": percent})
+    split = split_documents(read_documents(path), path, **SPLIT | {"validation_percent": percent})
     assert split.validation == {id for id in rows if 100 * drawn("validation", id) < percent}
     assert len(split.validation) >= 41
     assert split.train == rows.keys() - split.validation
     assert not split.cut
     limit = 0.002  # of the 3.7 kB of German text
-    limited = split_documents(path, **SPLIT | {"max_text_megabytes": {"de": limit}})
+    limited = split_documents(read_documents(path), path, **SPLIT | {"max_text_megabytes": {"de": limit}})
     kept, size = set(), 0.0
     for id in sorted((id for id in rows if rows[id]["language"] == "de"), key=lambda id: drawn("order", id)):
         size += len(rows[id]["text"]) / 1e6
@@ -65,7 +65,7 @@ def test_hashes_of_ids_decide_what_is_held_out_and_what_a_limit_cuts(corpus):
 def test_a_document_is_in_the_source_its_recipe_says(corpus):
     path, rows = corpus
     sources = {"german": source(languages=("de",)), "code": source(languages=("en",), domains=("code",))}
-    split = split_documents(path, **SPLIT, sources=sources)
+    split = split_documents(read_documents(path), path, **SPLIT, sources=sources)
     assert split.outside == {"web, en": 100}
     assert set(split.source.values()) == {"german", "code"}
     for id, row in rows.items():
@@ -81,17 +81,17 @@ def test_a_document_is_in_the_source_its_recipe_says(corpus):
 def test_the_rest_takes_what_the_others_leave(corpus):
     path, rows = corpus
     sources = {"other": source(), "code": source(domains=("code",))}
-    split = split_documents(path, **SPLIT, sources=sources)
+    split = split_documents(read_documents(path), path, **SPLIT, sources=sources)
     assert not split.outside
     assert all(split.source[id] == ("code" if row["domain"] == "code" else "other") for id, row in rows.items())
 
 
 def test_the_annealing_set_has_the_best_of_each_domain_and_language(corpus):
     path, rows = corpus
-    plain = split_documents(path, **SPLIT)
+    plain = split_documents(read_documents(path), path, **SPLIT)
     assert {rows[id]["language"] for id in plain.anneal} == {"en"}  # by score alone German has none
     sources = {"all": source(), "code": source(domains=("code",), anneal_percent=50.0)}
-    split = split_documents(path, **SPLIT, sources=sources)
+    split = split_documents(read_documents(path), path, **SPLIT, sources=sources)
     for language in ("en", "de"):
         for domain, percent in (("code", 50), ("web", 25)):
             kind = [id for id in split.train if (rows[id]["language"], rows[id]["domain"]) == (language, domain)]
@@ -103,15 +103,24 @@ def test_without_sources_nothing_of_a_domain_is_asked(corpus, tmp_path):
     """The split of a corpus with domains is that of the same corpus without them."""
     path, _ = corpus
     pq.write_table(pq.read_table(path).drop_columns(["domain"]), tmp_path / "documents.parquet")
-    assert split_documents(tmp_path / "documents.parquet", **SPLIT) == split_documents(path, **SPLIT)
+    assert split_documents(
+        read_documents(tmp_path / "documents.parquet"), tmp_path / "documents.parquet", **SPLIT
+    ) == split_documents(read_documents(path), path, **SPLIT)
     assert {document.domain for document in read_documents(tmp_path / "documents.parquet")} == {"general"}
     sources = {"general": source(domains=("general",))}
-    assert not split_documents(tmp_path / "documents.parquet", **SPLIT, sources=sources).outside
+    assert not split_documents(
+        read_documents(tmp_path / "documents.parquet"), tmp_path / "documents.parquet", **SPLIT, sources=sources
+    ).outside
 
 
 def test_a_source_without_documents_is_named(corpus):
     with pytest.raises(InputError, match=r"tokens.sources.maths takes 0 documents of .* and 0 for validation"):
-        split_documents(corpus[0], **SPLIT, sources={"maths": source(domains=("maths",)), "rest": source()})
+        split_documents(
+            read_documents(corpus[0]),
+            corpus[0],
+            **SPLIT,
+            sources={"maths": source(domains=("maths",)), "rest": source()},
+        )
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -78,7 +78,8 @@ class Split:
 
 
 def split_documents(
-    path: Path,
+    given: Iterable[Document],
+    name: object,
     *,
     seed: int,
     validation_percent: float,
@@ -95,11 +96,14 @@ def split_documents(
     With ``sources``, both sets are drawn within each domain and language of a source, since only these scores compare
     well. Documents of no source are in no set.
 
+    Args:
+        name: what errors call the documents, such as their path.
+
     Raises:
         InputError: a set would be empty.
     """
     rows = []
-    for document in read_documents(path):
+    for document in given:
         order, draw = (_hash(seed, purpose, document.id) for purpose in ("order", "validation"))
         size = len(document.text.encode()) / 1e6
         kind = (document.language, document.domain)
@@ -112,12 +116,12 @@ def split_documents(
     for _, draw, id, (language, domain), quality, megabytes in sorted(rows):
         group: tuple[str, ...] = (language,)
         if sources:
-            name = source_of(sources, language, domain)
-            if name is None:
+            owner = source_of(sources, language, domain)
+            if owner is None:
                 key = f"{domain}, {language}"
                 outside[key] = outside.get(key, 0) + 1
                 continue
-            group = (name, domain, language)
+            group = (owner, domain, language)
         used[language] = used.get(language, 0.0) + megabytes
         if used[language] > max_text_megabytes.get(language, float("inf")):
             cut[language] = cut.get(language, 0) + 1
@@ -132,7 +136,7 @@ def split_documents(
         chosen = sum(draw * 100 < validation_percent for draw, _, _ in documents) or int(len(documents) > 1)
         validation += [id for _, _, id in documents[:chosen]]
         train[group] = [(quality, id) for _, quality, id in documents[chosen:]]
-    _refuse_empty(path, train, validation, sources or {}, source)
+    _refuse_empty(name, train, validation, sources or {}, source)
     best: list[str] = []
     alike = train if sources else {(WEB,): [row for found in train.values() for row in found]}
     for group, found in alike.items():
@@ -144,7 +148,7 @@ def split_documents(
 
 
 def _refuse_empty(
-    path: Path,
+    where: object,
     train: Mapping[tuple[str, ...], list[tuple[float, str]]],
     validation: list[str],
     sources: Mapping[str, SourceConfig],
@@ -153,7 +157,7 @@ def _refuse_empty(
     training = sum(map(len, train.values()))
     if not training or not validation:
         raise InputError(
-            f"{path} has too few documents for training and validation ({training} and {len(validation)})",
+            f"{where} has too few documents for training and validation ({training} and {len(validation)})",
             "Add pages, or raise tokens.validation_percent and tokens.max_text_megabytes",
         )
     for name in sources:
@@ -161,7 +165,7 @@ def _refuse_empty(
         held_out = sum(source[id] == name for id in validation)
         if not count or not held_out:
             raise InputError(
-                f"tokens.sources.{name} takes {count} documents of {path} for training and {held_out} for validation",
+                f"tokens.sources.{name} takes {count} documents of {where} for training and {held_out} for validation",
                 "Correct its languages and domains, add pages, or remove the source",
             )
 

@@ -6,7 +6,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from herdlm.report.corpus_page import write_corpus_page
 from herdlm.run.stage import Context
 from herdlm.tokens.documents import Split, read_documents, split_documents
 from herdlm.tokens.shards import ShardWriter
-from herdlm.tokens.sources import VALIDATION, WEB, shard_names
+from herdlm.tokens.text_shards import shard_counts, write_text_shards
 from herdlm.tokens.tokenizer import Tokenizer, train_tokenizer
 
 WORD = re.compile(r"[a-z]{3,9}")
@@ -149,51 +148,40 @@ def tokens_stage(context: Context) -> dict[str, Any]:
     """Write token shards: each source's text for training, annealing and validation, and the skill documents."""
     config, split = context.recipe.tokens, _split(context)
     tokenizer = Tokenizer.load(context.inputs["tokenizer"])
-    begin, end = tokenizer.begin, tokenizer.end
-    open_shard = partial(ShardWriter, vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.content())
-    names = [*shard_names(config.sources), *(f"{name}{VALIDATION}" for name in (WEB, *config.sources))]
-    writers = {name: open_shard(context.out / name) for name in names}
-    total = len(split.train) + len(split.validation)
-    with Progress("tokens", total, "documents") as progress:
-        for document in read_documents(context.inputs["documents"] / "documents"):
-            wanted = split.shards(document.id)
-            if not wanted:
-                continue
-            tokens = [*begin, *tokenizer.encode(document.text), end]
-            for name in wanted:
-                writers[name].add(tokens, text_bytes=len(document.text.encode()))
-            progress.advance()
+    documents = read_documents(context.inputs["documents"] / "documents")
+    counts = write_text_shards(context.out, tokenizer, documents, split, config.sources)
     if config.skill_documents:
-        writers["skills"] = writer = open_shard(context.out / "skills", with_targets=True)
-        made = list(
-            skill_documents(
-                load_bank(context.inputs["bank"]),
-                config.skill_documents,
-                seed=context.seed(),
-                context_share=config.skill_context_share,
-            )
-        )
-        before = tokenizer.encode_batch([text for text, _ in made])
-        answers = tokenizer.encode_batch([f" {answer}" for _, answer in made])
-        for (text, answer), prefix, suffix in zip(made, before, answers, strict=True):
-            tokens = [*begin, *prefix, *suffix, end]
-            targets = [False] * (len(begin) + len(prefix)) + [True] * (len(suffix) + 1)
-            writer.add(tokens, text_bytes=len(f"{text} {answer}".encode()), targets=targets)
-    counts = {}
-    for name, writer in writers.items():
-        index = writer.close()
-        counts[name] = {
-            "documents": index.documents,
-            "tokens": index.tokens,
-            "target_tokens": index.target_tokens,
-            "bytes_per_token": round(index.text_bytes / max(index.tokens, 1), 3),
-        }
+        counts["skills"] = _write_skills(context, tokenizer)
     if config.sources:
         left_out = {"documents_of_no_source": dict(sorted(split.outside.items()))}
         (context.out / "sources.json").write_text(
             json.dumps(left_out, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
         )
     return counts
+
+
+def _write_skills(context: Context, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Write the shard of documents that show a skill, of which only the answers are targets."""
+    config = context.recipe.tokens
+    begin, end = tokenizer.begin, tokenizer.end
+    writer = ShardWriter(
+        context.out / "skills", vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.content(), with_targets=True
+    )
+    made = list(
+        skill_documents(
+            load_bank(context.inputs["bank"]),
+            config.skill_documents,
+            seed=context.seed(),
+            context_share=config.skill_context_share,
+        )
+    )
+    before = tokenizer.encode_batch([text for text, _ in made])
+    answers = tokenizer.encode_batch([f" {answer}" for _, answer in made])
+    for (text, answer), prefix, suffix in zip(made, before, answers, strict=True):
+        tokens = [*begin, *prefix, *suffix, end]
+        targets = [False] * (len(begin) + len(prefix)) + [True] * (len(suffix) + 1)
+        writer.add(tokens, text_bytes=len(f"{text} {answer}".encode()), targets=targets)
+    return shard_counts(writer.close())
 
 
 def load_bank(folder: Path) -> Bank:
@@ -204,8 +192,10 @@ def load_bank(folder: Path) -> Bank:
 def _split(context: Context) -> Split:
     """The division of documents into sets. It is the same in every stage."""
     config = context.recipe.tokens
+    documents = context.inputs["documents"] / "documents"
     return split_documents(
-        context.inputs["documents"] / "documents",
+        read_documents(documents),
+        documents,
         seed=derive_seed(context.recipe.seed, "split"),
         validation_percent=config.validation_percent,
         anneal_percent=config.anneal_percent,

@@ -1,0 +1,1 @@
+"""Reads the chats, preference pairs, thumbs, prompts and documents that people have, whatever their form."""

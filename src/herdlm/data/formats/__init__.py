@@ -1,0 +1,1 @@
+"""The forms that rows have, a file for each family."""
