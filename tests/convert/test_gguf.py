@@ -82,7 +82,10 @@ def test_there_and_back_is_the_same_folder(folder_of, tmp_path, shape):
     assert read_config(tmp_path / "back") == read_config(folder)
     kept = json.loads((tmp_path / "back" / "generation_config.json").read_text())
     assert {**kept, "eos_token_id": sorted(kept["eos_token_id"])} == STOPS
-    assert (tmp_path / "back" / "chat_template.jinja").read_text() == (folder / "chat_template.jinja").read_text()
+    # llama.cpp does not know the marks of what the assistant writes; in their place stands a condition that holds.
+    template = (folder / "chat_template.jinja").read_text()
+    plain = template.replace(" generation ", " if true ").replace(" endgeneration ", " endif ")
+    assert (tmp_path / "back" / "chat_template.jinja").read_text() == plain
 
 
 @pytest.mark.parametrize("shape", [{}, {"tied_embeddings": True}, {"head_dim": 16, "kv_heads": 4}])

@@ -184,7 +184,8 @@ def test_herdlms_tokenizers_there_and_back(tmp_path, single_digits):
         assert ids(backend, text) == ids(own.backend, text), text
     assert backend.encode("the").ids == own.backend.encode("the").ids
     assert imported.generation["eos_token_id"] == [398, 393, 397]
-    assert imported.template == (tmp_path / "chat_template.jinja").read_text()
+    template = (tmp_path / "chat_template.jinja").read_text()
+    assert imported.template == template.replace(" generation ", " if true ").replace(" endgeneration ", " endif ")
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.names[0])
