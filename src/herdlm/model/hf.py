@@ -257,6 +257,15 @@ def load_folder(folder: Path, device: torch.device | str = "cpu", dtype: torch.d
     return model
 
 
+def load_for_training(folder: Path, device: torch.device | str = "cpu") -> Transformer:
+    """Load the model in ``folder`` in FP32, whatever type it is stored in: training needs the precision.
+
+    Raises:
+        InputError, DamagedError: see :func:`load_folder`.
+    """
+    return load_folder(folder, device, torch.float32)
+
+
 @torch.no_grad()
 def fill(model: Transformer, weights: dict[str, StoredTensor]) -> None:
     """Copy stored values into an allocated model."""

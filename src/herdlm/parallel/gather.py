@@ -84,8 +84,8 @@ def whole_shapes(config: ModelConfig) -> dict[str, torch.Size]:
         return {name: parameter.shape for name, parameter in Transformer(config).named_parameters()}
 
 
-def save_whole(model: ParallelModel, folder: Path) -> None:
-    """Write a Hugging Face folder of the whole model from any layout; all processes call this.
+def save_whole(model: ParallelModel, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
+    """Write a Hugging Face folder of the whole model, in ``dtype``, from any layout; all processes call this.
 
     Rank 0 holds the whole model on the CPU while it writes.
     """
@@ -96,5 +96,5 @@ def save_whole(model: ParallelModel, folder: Path) -> None:
             with torch.no_grad():
                 places[name].copy_(values)
     if whole:
-        save_folder(whole, folder)
+        save_folder(whole, folder, dtype=dtype)
     dist.barrier()

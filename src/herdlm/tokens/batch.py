@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +29,7 @@ class Batch:
         documents: numbers of the documents in the batch, never decreasing in a row; attention stays in a document.
         positions: of tokens in their document.
         columns: what else an objective reads, per place or per pair of documents.
+        probe: rows that an objective reads before the step, without learning from them.
         origin: the batch on the host that this one was copied from. Shapes are read there, without a wait.
     """
 
@@ -37,6 +39,7 @@ class Batch:
     documents: Tensor
     positions: Tensor
     columns: dict[str, Tensor] = field(default_factory=dict)
+    probe: Batch | None = None
     origin: Batch | None = None
 
     def to(self, device: torch.device) -> Batch:
@@ -62,7 +65,11 @@ class Batch:
 
 
 class Batches(Protocol):
-    """A run's batches, each a function of its step: resuming needs no loader state but the step's number."""
+    """A run's batches, each a function of its step: resuming needs no loader state but the step's number.
+
+    Those with an attribute ``content``, a hash of the data and of the plan except its length, are recognized when a run
+    resumes (:mod:`herdlm.train.work`).
+    """
 
     @property
     def steps(self) -> int:
@@ -115,6 +122,15 @@ class Piece:
 
     tokens: np.ndarray
     weights: np.ndarray
+
+
+def content_of_pieces(pieces: Sequence[Piece], *plan: object) -> str:
+    """A hash of pieces and of the values that say how they become rows."""
+    digest = hashlib.blake2b(repr(plan).encode(), digest_size=16)
+    for piece in pieces:
+        digest.update(np.asarray(piece.tokens, "<i8").tobytes())
+        digest.update(np.asarray(piece.weights, "<f4").tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

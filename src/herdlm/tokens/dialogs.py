@@ -9,9 +9,11 @@ import numpy as np
 
 from herdlm.base.errors import InputError
 from herdlm.base.seeds import stream
-from herdlm.tokens.batch import Batch, Piece, assemble, pack_whole
+from herdlm.tokens.batch import Batch, Piece, assemble, content_of_pieces, pack_whole
 from herdlm.tokens.chat import Message, render
 from herdlm.tokens.tokenizer import PAD, Tokenizer
+
+NAMED = 5  # items that an error names
 
 
 class Dialog(TypedDict, total=False):
@@ -37,6 +39,9 @@ class DialogBatches:
     """Batches for supervised fine-tuning: ``rows_per_step`` packed rows, for ``epochs`` epochs over the dialogs.
 
     ``steps`` sets the number of optimizer steps instead, so that runs over different data can be compared.
+
+    Raises:
+        InputError: there are no dialogs, one is longer than a row, or one has no target.
     """
 
     def __init__(
@@ -52,6 +57,8 @@ class DialogBatches:
     ) -> None:
         self.pieces = [dialog_piece(tokenizer, dialog["messages"]) for dialog in dialogs]
         check_lengths(self.pieces, seq_len)
+        check_targets(self.pieces)
+        self.content = content_of_pieces(self.pieces, seq_len, rows_per_step, seed)
         self.pad, self.seq_len = tokenizer.special(PAD), seq_len
         rows: list[list[int]] = []
         epoch = 0
@@ -81,3 +88,15 @@ def check_lengths(pieces: Sequence[Piece], seq_len: int) -> None:
     longest = max(len(piece.tokens) - 1 for piece in pieces)
     if longest > seq_len:
         raise InputError(f"a dialog has {longest:,} tokens and a row {seq_len:,}", "Raise seq_len or drop the dialog")
+
+
+def check_targets(pieces: Sequence[Piece]) -> None:
+    """Refuse dialogs in which nothing is learned, by their numbers from 1."""
+    empty = [number for number, piece in enumerate(pieces, 1) if not np.any(piece.weights)]
+    if empty:
+        named = ", ".join(map(str, empty[:NAMED])) + (f" and {len(empty) - NAMED:,} more" if len(empty) > NAMED else "")
+        raise InputError(
+            f"{len(empty):,} of {len(pieces):,} dialogs have no target, that is no assistant's message with a weight: "
+            f"numbers {named}",
+            "Drop them from the data",
+        )

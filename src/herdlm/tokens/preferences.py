@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from herdlm.base.seeds import stream
-from herdlm.tokens.batch import Batch, Piece, lay_out, pack_whole
+from herdlm.tokens.batch import Batch, Piece, content_of_pieces, lay_out, pack_whole
 from herdlm.tokens.chat import Message, render
 from herdlm.tokens.dialogs import check_lengths
 from herdlm.tokens.tokenizer import PAD, Tokenizer
@@ -70,6 +70,7 @@ class PreferenceBatches:
                 # One token more, so that the end of the turn is an input and can be scored.
                 self.pieces.append(Piece(np.append(piece.tokens, pad), np.append(piece.weights, np.float32(0))))
         check_lengths(self.pieces, seq_len)
+        self.content = content_of_pieces(self.pieces, seq_len, pairs_per_step, seed)
         self.plan: list[list[int]] = []
         for epoch in range(epochs):
             order = stream(seed, "pairs", epoch).permutation(len(pairs)).tolist()

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from herdlm.base.errors import HerdError
+from herdlm.base.errors import HerdError, InputError
 from herdlm.base.progress import Progress
 from herdlm.model.transformer import Transformer
 from herdlm.parallel.model import ParallelModel
@@ -24,19 +24,24 @@ from herdlm.train.config import TrackConfig, TrainConfig
 from herdlm.train.fp8 import ensure_fp8
 from herdlm.train.guards import PreemptedError, Preemption, Stopwatch, Watchdog, agree, share, step_seconds_by_rank
 from herdlm.train.log import RunLog, StepResult
-from herdlm.train.objectives import Objective
+from herdlm.train.objectives import Objective, batch_logprobs
 from herdlm.train.schedules import learning_rate
+from herdlm.train.work import WorkRecord, objective_identity
 
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """A finished run; ``last_loss`` is the mean over the last tenth of its steps, ``seconds`` are this process's."""
+    """A finished run; ``last_loss`` is the mean over the last tenth of its steps, ``seconds`` are this process's.
+
+    ``warnings`` are signs that the model collapsed, on the leading process of a run with a work folder.
+    """
 
     steps: int
     tokens: int
     last_loss: float
     averaged: int
     seconds: float
+    warnings: tuple[str, ...] = ()
 
 
 def train(
@@ -50,20 +55,25 @@ def train(
     quiet: bool = False,
     validate: Callable[[], dict[str, float]] | None = None,
     track: TrackConfig | None = None,
+    identity: str | None = None,
 ) -> TrainResult:
-    """Train ``model`` in place.
+    """Train ``model`` in place. Its trained weights are FP32, or wider: those of a narrower type are converted first.
 
     The loss of a step is the sum over all its targets divided by their global weight, however the step is divided into
     micro-batches and among processes. All processes of a model that a :class:`herdlm.parallel.layout.Layout` was
     applied to call this together, with the same arguments. With ``work``, checkpoints and ``events.jsonl`` (one line
-    per step) go there, and an interrupted run resumes from its last checkpoint, to bitwise the same weights.
+    per step) go there, and an interrupted run resumes from its last checkpoint, to bitwise the same weights. The folder
+    knows its run (:mod:`herdlm.train.work`): another one must have a folder of its own.
 
     Args:
         validate: measures the model; its result is logged every ``config.validate_every_steps``. All processes call it.
         track: where else to log; None: nowhere.
+        identity: what the work folder knows the objective by, if a run changes its objective on the way; by default
+            its name and fields.
 
     Raises:
-        InputError: ``config.precision`` is "fp8", which the device or the model cannot do.
+        InputError: ``config.precision`` is "fp8", which the device or the model cannot do; ``work`` holds checkpoints
+            of another run; a step has no target; or a laid-out model has weights that are narrower than FP32.
         HerdError: the loss or the gradient is not finite, or a checkpoint could not be written. The step is skipped;
             ``config.on_not_finite`` may let the run continue.
         PreemptedError: the process got SIGTERM; the state after its current step is saved.
@@ -73,7 +83,7 @@ def train(
     with ExitStack() as stack:
         watchdog = stack.enter_context(Watchdog(config.watchdog_seconds))
         preemption = stack.enter_context(Preemption())
-        run = _Run(stack, model, objective, batches, config, work=work, title=title, track=track)
+        run = _Run(stack, model, objective, batches, config, work=work, title=title, track=track, identity=identity)
         progress = stack.enter_context(Progress(title, batches.steps, "steps", quiet=quiet or not run.leads))
         progress.restore(run.done)
         while run.done < batches.steps:
@@ -104,7 +114,9 @@ class _Run:
         work: Path | None,
         title: str,
         track: TrackConfig | None,
+        identity: str | None,
     ) -> None:
+        ensure_wide(model)
         self.model, self.objective, self.config, self.work, self.title = model, objective, config, work, title
         if config.precision == "fp8":
             ensure_fp8(model)
@@ -119,7 +131,10 @@ class _Run:
             self.autocast = torch.autocast(self.device.type, torch.bfloat16)
         self.log: RunLog | None = None
         self.checkpointer: Checkpointer | None = None
+        self.record: WorkRecord | None = None
         if work:
+            known_as = identity or objective_identity(objective)
+            self.record = WorkRecord.open(work, model, known_as, batches, config)
             saver = Checkpointer(work / CHECKPOINTS, model, self.optimizer, self.average, config)
             self.checkpointer = stack.enter_context(saver)
             self.log = stack.enter_context(RunLog(work, model, config)) if self.leads else None
@@ -141,8 +156,14 @@ class _Run:
         batches, stall_seconds = self.prefetch.micro_batches(self.done)
         watch = Stopwatch(self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        total, normalizer, sums = self.module.gradients(self.objective, batches, self.autocast)
+        prepared = self.objective.prepare(batches, self._logprobs)
+        total, normalizer, sums = self.module.gradients(self.objective, prepared, self.autocast)
         watch.stop()
+        if normalizer == 0:
+            raise InputError(
+                f"{self.title}: step {self.done + 1} has no target: nothing in its batches has a weight",
+                "Drop items without an answer from the data",
+            )
         clipped = self.module.clip(self.config.max_grad_norm)
         loss, norm, *values = read_scalars(total, clipped, *sums.values())  # the step's one wait for the device
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -193,9 +214,16 @@ class _Run:
         if self.average.count:
             self.average.apply(self.model)
         self.model.train(False)
+        if self.record:
+            self.record.finish(self.model)
         tail = self.losses[-max(len(self.losses) // 10, 1) :]
         last_loss = sum(tail) / len(tail) if tail else math.nan
-        return TrainResult(self.steps, self.tokens, last_loss, self.average.count, seconds)
+        warned = self.log.end() if self.log else ()
+        return TrainResult(self.steps, self.tokens, last_loss, self.average.count, seconds, warned)
+
+    def _logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
+        with self.autocast:
+            return self.module.logprobs(batches)
 
     def _resume(self) -> tuple[int, list[float], set[int]]:
         """Restore the newest checkpoint; returns finished steps, their losses, and the steps that were refused."""
@@ -211,7 +239,7 @@ class _Run:
         if self.log:
             problem += f" (its batches are in {self.log.refused(step + 1, loss, norm, batches)})"
         if self.config.on_not_finite == "stop":
-            raise HerdError(problem, "Lower peak_lr or look at the batch; the checkpoints before it are whole")
+            raise HerdError(problem, "Look at the batch, or lower peak_lr in a new folder")
         if len(self.refused) > self.config.max_refused_steps:
             most = f"{len(self.refused)} skipped steps exceed max_refused_steps = {self.config.max_refused_steps}"
             raise HerdError(f"{problem}; {most}", "Lower peak_lr or look at the data")
@@ -250,6 +278,10 @@ class OneProcess:
                 sums[name] = sums.get(name, 0.0) + value.double()
         return total, normalizer, sums
 
+    def logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """The log-probability of every target, as :func:`herdlm.train.objectives.batch_logprobs` returns it."""
+        return [batch_logprobs(self.model, batch) for batch in batches]
+
     def clip(self, max_norm: float) -> Tensor:
         """Scale gradients to a norm of at most ``max_norm``; returns what it was, a scalar on the device."""
         return torch.nn.utils.clip_grad_norm_(self.model.parameters(), max_norm)
@@ -268,6 +300,22 @@ def make_optimizer(model: Transformer | ParallelModel, config: TrainConfig) -> t
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.peak_lr, betas=config.betas, eps=config.eps, fused=True)
+
+
+def ensure_wide(model: Transformer | ParallelModel) -> None:
+    """Convert a model whose trained weights are narrower than FP32: small updates would be lost in them.
+
+    Raises:
+        InputError: such a model is laid out over processes.
+    """
+    if all(p.dtype.itemsize >= torch.float32.itemsize for p in model.parameters() if p.requires_grad):
+        return
+    if isinstance(model, ParallelModel):
+        raise InputError(
+            "the model was laid out with weights narrower than FP32, in which small updates are lost",
+            "Load it with herdlm.model.hf.load_for_training",
+        )
+    model.float()
 
 
 def averaging_steps(steps: int, config: TrainConfig) -> set[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -74,6 +75,16 @@ class Objective(Protocol):
         """The batch's share of what the loss is divided by: the weight of its targets, or the number of its pairs."""
         ...
 
+    def prepare(
+        self, batches: Sequence[Batch], logprobs: Callable[[Sequence[Batch]], Sequence[Tensor]]
+    ) -> Sequence[Batch]:
+        """A step's micro-batches, before its gradients, with what the loss needs of the whole step.
+
+        ``logprobs`` gives the current model's log-probability of every target, without gradients: for each batch
+        [B, T] float64 on the CPU, 0 where there is no target. Every process makes the same calls.
+        """
+        return batches
+
     def read(self, output_head: OutputHead, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss summed over the batch, of hidden states [B * T, D], and sums of what else to log (no gradients)."""
         ...
@@ -88,6 +99,17 @@ def hidden_states(model: Transformer, batch: Batch) -> Tensor:
     attend = DocumentAttention((batch.origin or batch).documents, batch.tokens.device)
     hidden: Tensor = model(batch.tokens, batch.positions, attend)
     return hidden.flatten(0, 1)
+
+
+@torch.no_grad()
+def batch_logprobs(model: Transformer, batch: Batch) -> Tensor:
+    """The log-probability of every target, [B, T] float64 on the CPU; 0 where there is none."""
+    moved = batch.to(next(model.parameters()).device)
+    here = moved.target_places()
+    values = target_logprobs(model, hidden_states(model, moved)[here], moved.targets.flatten()[here])
+    found = torch.zeros(batch.tokens.shape, dtype=torch.float64)
+    found.view(-1)[here.cpu()] = values.double().cpu()
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from herdlm.align.reward import rank_accuracy, reward_model_from, score_answers
 from herdlm.base.json_lines import read_json_lines, write_json_lines
 from herdlm.evaluate.intervals import pass_rate
 from herdlm.generate import Engine
-from herdlm.model.hf import load_folder
+from herdlm.model.hf import load_folder, load_for_training
 from herdlm.model.transformer import Transformer
 from herdlm.pretrain.pretrain import save_model
 from herdlm.run.stage import Context
@@ -60,9 +60,9 @@ def sft_stage(context: Context) -> dict[str, Any]:
         seed=context.seed("batches"),
         steps=steps,
     )
-    model = load_folder(context.inputs["base"], context.device)
+    model = load_for_training(context.inputs["base"], context.device)
     result = _train(context, model, config, NextToken(), batches)
-    save_model(model, context.out, tokenizer=context.inputs["base"], work=context.work)
+    _save(context, model, config, "base")
     counts = {"steps": result.steps, "dialogs": len(dialogs), "parts": parts, "too_long": too_long}
     return _training_counts(context, counts)
 
@@ -91,10 +91,10 @@ def reward_stage(context: Context) -> dict[str, Any]:
         pairs_per_step=config.pairs_per_step,
         mask_formatting=False,
     )
-    model = reward_model_from(load_folder(context.inputs["model"], context.device), context.seed("head"))
+    model = reward_model_from(load_for_training(context.inputs["model"], context.device), context.seed("head"))
     training = batches(pairs=pairs, epochs=config.epochs, seed=context.seed("batches"))
     _train(context, model, config, Reward(), training)
-    save_model(model, context.out, tokenizer=context.inputs["model"], work=context.work)
+    _save(context, model, config, "model")
     # Another round may have trained on a prompt that this round holds out: it is no longer held out.
     trained = {pair["prompt"][-1]["content"] for pair in given}
     measured_with, _ = _fitting(tokenizer, _gather(context, "preferences", "held_out_pairs.jsonl"), config.seq_len)
@@ -140,7 +140,7 @@ def dpo_stage(context: Context) -> dict[str, Any]:
     """Train the round's fine-tuned model with DPO; the model it starts from is the reference."""
     config = DpoConfig.model_validate(context.stage.settings["dpo"])
     tokenizer = Tokenizer.load(context.inputs["model"])
-    model = load_folder(context.inputs["model"], context.device)
+    model = load_for_training(context.inputs["model"], context.device)
     pairs, too_long = _fitting(tokenizer, _gather(context, "preferences", "pairs.jsonl"), config.seq_len)
 
     def batches(of: list[Any]) -> PreferenceBatches:
@@ -156,7 +156,7 @@ def dpo_stage(context: Context) -> dict[str, Any]:
 
     pairs = with_reference(model, pairs, batches(pairs), config.train.precision)
     result = _train(context, model, config, DPO(beta=config.beta, nll_weight=config.nll_weight), batches(pairs))
-    save_model(model, context.out, tokenizer=context.inputs["model"], work=context.work)
+    _save(context, model, config, "model")
     return _training_counts(context, {"steps": result.steps, "pairs": len(pairs), "too_long": too_long})
 
 
@@ -176,6 +176,13 @@ def _train(
         work=context.work,
         title=context.stage.name,
         track=context.recipe.track,
+    )
+
+
+def _save(context: Context, model: Transformer, config: SftConfig | RewardConfig | DpoConfig, base: str) -> None:
+    """Write the stage's model, with the tokenizer of the input ``base``."""
+    save_model(
+        model, context.out, tokenizer=context.inputs[base], work=context.work, dtype=config.train.save_dtype
     )
 
 
