@@ -192,9 +192,7 @@ def pretrain_into(
         rows = batches if last else FirstSteps(batches, step)
         # The objective changes where distillation begins, and the run stays the same.
         known_as = objective_identity(objective if distillation is None else distillation.objective)
-        resume = partial(
-            train, trained, work=work, title=title, track=job.track, validate=validate, identity=known_as
-        )
+        resume = partial(train, trained, work=work, title=title, track=job.track, validate=validate, identity=known_as)
         if distillation is None or step <= distillation.first_step:
             results.append(resume(objective, rows, schedule))
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -46,7 +45,7 @@ class Batch:
         """The batch on another device."""
         tensors = {name: to_device(getattr(self, name), device) for name in TENSORS}
         columns = {name: to_device(value, device) for name, value in self.columns.items()}
-        return Batch(**tensors, columns=columns, origin=self.origin or self)
+        return Batch(**tensors, columns=columns, probe=None, origin=self.origin or self)
 
     def target_places(self) -> Tensor:
         """The indices [N] of places, in flattened rows, that have a target."""
@@ -65,11 +64,7 @@ class Batch:
 
 
 class Batches(Protocol):
-    """A run's batches, each a function of its step: resuming needs no loader state but the step's number.
-
-    Those with an attribute ``content``, a hash of the data and of the plan except its length, are recognized when a run
-    resumes (:mod:`herdlm.train.work`).
-    """
+    """A run's batches, each a function of its step: resuming needs no loader state but the step's number."""
 
     @property
     def steps(self) -> int:
@@ -122,15 +117,6 @@ class Piece:
 
     tokens: np.ndarray
     weights: np.ndarray
-
-
-def content_of_pieces(pieces: Sequence[Piece], *plan: object) -> str:
-    """A hash of pieces and of the values that say how they become rows."""
-    digest = hashlib.blake2b(repr(plan).encode(), digest_size=16)
-    for piece in pieces:
-        digest.update(np.asarray(piece.tokens, "<i8").tobytes())
-        digest.update(np.asarray(piece.weights, "<f4").tobytes())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

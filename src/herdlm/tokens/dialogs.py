@@ -7,13 +7,11 @@ from typing import TypedDict
 
 import numpy as np
 
-from herdlm.base.errors import InputError
 from herdlm.base.seeds import stream
-from herdlm.tokens.batch import Batch, Piece, assemble, content_of_pieces, pack_whole
+from herdlm.tokens.batch import Batch, Piece, assemble, pack_whole
 from herdlm.tokens.chat import Message, render
+from herdlm.tokens.pieces import check_lengths, check_targets, content_of_pieces
 from herdlm.tokens.tokenizer import PAD, Tokenizer
-
-NAMED = 5  # items that an error names
 
 
 class Dialog(TypedDict, total=False):
@@ -39,9 +37,6 @@ class DialogBatches:
     """Batches for supervised fine-tuning: ``rows_per_step`` packed rows, for ``epochs`` epochs over the dialogs.
 
     ``steps`` sets the number of optimizer steps instead, so that runs over different data can be compared.
-
-    Raises:
-        InputError: there are no dialogs, one is longer than a row, or one has no target.
     """
 
     def __init__(
@@ -79,24 +74,3 @@ class DialogBatches:
     def micro_batches(self, step: int) -> list[Batch]:
         """The rows of one step."""
         return [assemble([[self.pieces[i] for i in row] for row in self.plan[step]], self.seq_len, self.pad)]
-
-
-def check_lengths(pieces: Sequence[Piece], seq_len: int) -> None:
-    """Refuse an empty data set, or an item that is longer than a row."""
-    if not pieces:
-        raise InputError("the data set is empty, so there is nothing to train on", "Check the stage that made it")
-    longest = max(len(piece.tokens) - 1 for piece in pieces)
-    if longest > seq_len:
-        raise InputError(f"a dialog has {longest:,} tokens and a row {seq_len:,}", "Raise seq_len or drop the dialog")
-
-
-def check_targets(pieces: Sequence[Piece]) -> None:
-    """Refuse dialogs in which nothing is learned, by their numbers from 1."""
-    empty = [number for number, piece in enumerate(pieces, 1) if not np.any(piece.weights)]
-    if empty:
-        named = ", ".join(map(str, empty[:NAMED])) + (f" and {len(empty) - NAMED:,} more" if len(empty) > NAMED else "")
-        raise InputError(
-            f"{len(empty):,} of {len(pieces):,} dialogs have no target, that is no assistant's message with a weight: "
-            f"numbers {named}",
-            "Drop them from the data",
-        )

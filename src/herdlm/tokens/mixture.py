@@ -68,9 +68,7 @@ class Mixture:
 
     def content(self) -> str:
         """A hash of the shards and of how rows are drawn from them."""
-        sources = [
-            [r.source.name, r.shard.content(), r.source.share, r.source.loss_weight] for r in self.rows
-        ]
+        sources = [[r.source.name, r.shard.content(), r.source.share, r.source.loss_weight] for r in self.rows]
         return hash_json([sources, self.seq_len, self.seed, self.read])
 
     def _dealt(self, rows: int) -> NDArray[np.int64]:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from herdlm.base.seeds import stream
-from herdlm.tokens.batch import Batch, Piece, content_of_pieces, lay_out, pack_whole
+from herdlm.tokens.batch import Batch, Piece, lay_out, pack_whole
 from herdlm.tokens.chat import Message, render
-from herdlm.tokens.dialogs import check_lengths
+from herdlm.tokens.pieces import check_lengths, content_of_pieces
 from herdlm.tokens.tokenizer import PAD, Tokenizer
 
 

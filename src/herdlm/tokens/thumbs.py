@@ -10,9 +10,9 @@ import torch
 
 from herdlm.base.errors import InputError
 from herdlm.base.seeds import stream
-from herdlm.tokens.batch import Batch, Piece, content_of_pieces, lay_out, pack_whole
+from herdlm.tokens.batch import Batch, Piece, lay_out, pack_whole
 from herdlm.tokens.chat import Message
-from herdlm.tokens.dialogs import check_lengths
+from herdlm.tokens.pieces import check_lengths, content_of_pieces
 from herdlm.tokens.preferences import Preference, answer_piece
 from herdlm.tokens.tokenizer import PAD, Tokenizer
 

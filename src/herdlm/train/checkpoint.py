@@ -31,7 +31,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from herdlm.base.artifact import hash_file, sync_folder, write_text_durably
 from herdlm.base.errors import DamagedError, HerdError
 from herdlm.train.config import TrainConfig
-from herdlm.train.guards import problem_of_any
+from herdlm.train.ranks import problem_of_any
 
 CHECKPOINTS, STATE = "checkpoints", "state.json"
 

@@ -14,27 +14,27 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from herdlm.base.errors import HerdError, InputError
+from herdlm.base.errors import HerdError
 from herdlm.base.progress import Progress
 from herdlm.model.transformer import Transformer
 from herdlm.parallel.model import ParallelModel
 from herdlm.tokens.batch import Batch, Batches, Prefetch
 from herdlm.train.checkpoint import CHECKPOINTS, Average, Checkpointer, checkpoints
 from herdlm.train.config import TrackConfig, TrainConfig
+from herdlm.train.forward import batch_logprobs
 from herdlm.train.fp8 import ensure_fp8
-from herdlm.train.guards import PreemptedError, Preemption, Stopwatch, Watchdog, agree, share, step_seconds_by_rank
+from herdlm.train.guards import PreemptedError, Preemption, Stopwatch, Watchdog, agree, share
 from herdlm.train.log import RunLog, StepResult
-from herdlm.train.objectives import Objective, batch_logprobs
+from herdlm.train.objectives import Objective
+from herdlm.train.ranks import step_seconds_by_rank
+from herdlm.train.refusals import convert_to_float, no_target, refusal_error
 from herdlm.train.schedules import learning_rate
-from herdlm.train.work import WorkRecord, objective_identity
+from herdlm.train.work import WorkRecord, open_record
 
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """A finished run; ``last_loss`` is the mean over the last tenth of its steps, ``seconds`` are this process's.
-
-    ``warnings`` are signs that the model collapsed, on the leading process of a run with a work folder.
-    """
+    """A finished run; ``last_loss`` is of its last tenth, ``seconds`` of this process, ``warnings`` of a collapse."""
 
     steps: int
     tokens: int
@@ -62,18 +62,16 @@ def train(
     The loss of a step is the sum over all its targets divided by their global weight, however the step is divided into
     micro-batches and among processes. All processes of a model that a :class:`herdlm.parallel.layout.Layout` was
     applied to call this together, with the same arguments. With ``work``, checkpoints and ``events.jsonl`` (one line
-    per step) go there, and an interrupted run resumes from its last checkpoint, to bitwise the same weights. The folder
-    knows its run (:mod:`herdlm.train.work`): another one must have a folder of its own.
+    per step) go there, and an interrupted run resumes from its last checkpoint, to bitwise the same weights. It refuses
+    another run (:mod:`herdlm.train.work`).
 
     Args:
         validate: measures the model; its result is logged every ``config.validate_every_steps``. All processes call it.
         track: where else to log; None: nowhere.
-        identity: what the work folder knows the objective by, if a run changes its objective on the way; by default
-            its name and fields.
+        identity: what ``work`` knows the objective by, if a run changes it on the way; default: its name and fields.
 
     Raises:
-        InputError: ``config.precision`` is "fp8", which the device or the model cannot do; ``work`` holds checkpoints
-            of another run; a step has no target; or a laid-out model has weights that are narrower than FP32.
+        InputError: the precision does not work here, ``work`` is of another run, or a step has no target.
         HerdError: the loss or the gradient is not finite, or a checkpoint could not be written. The step is skipped;
             ``config.on_not_finite`` may let the run continue.
         PreemptedError: the process got SIGTERM; the state after its current step is saved.
@@ -116,7 +114,8 @@ class _Run:
         track: TrackConfig | None,
         identity: str | None,
     ) -> None:
-        ensure_wide(model)
+        if any(p.requires_grad and p.dtype.itemsize < 4 for p in model.parameters()):
+            convert_to_float(model)
         self.model, self.objective, self.config, self.work, self.title = model, objective, config, work, title
         if config.precision == "fp8":
             ensure_fp8(model)
@@ -133,8 +132,7 @@ class _Run:
         self.checkpointer: Checkpointer | None = None
         self.record: WorkRecord | None = None
         if work:
-            known_as = identity or objective_identity(objective)
-            self.record = WorkRecord.open(work, model, known_as, batches, config)
+            self.record = open_record(work, model, identity or objective, batches, config)
             saver = Checkpointer(work / CHECKPOINTS, model, self.optimizer, self.average, config)
             self.checkpointer = stack.enter_context(saver)
             self.log = stack.enter_context(RunLog(work, model, config)) if self.leads else None
@@ -159,11 +157,8 @@ class _Run:
         prepared = self.objective.prepare(batches, self._logprobs)
         total, normalizer, sums = self.module.gradients(self.objective, prepared, self.autocast)
         watch.stop()
-        if normalizer == 0:
-            raise InputError(
-                f"{self.title}: step {self.done + 1} has no target: nothing in its batches has a weight",
-                "Drop items without an answer from the data",
-            )
+        if not normalizer:
+            raise no_target(self.title, self.done + 1)
         clipped = self.module.clip(self.config.max_grad_norm)
         loss, norm, *values = read_scalars(total, clipped, *sums.values())  # the step's one wait for the device
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -238,11 +233,8 @@ class _Run:
         problem = f"{self.title}: step {step + 1} has loss {loss} and gradient norm {norm}; it was skipped"
         if self.log:
             problem += f" (its batches are in {self.log.refused(step + 1, loss, norm, batches)})"
-        if self.config.on_not_finite == "stop":
-            raise HerdError(problem, "Look at the batch, or lower peak_lr in a new folder")
-        if len(self.refused) > self.config.max_refused_steps:
-            most = f"{len(self.refused)} skipped steps exceed max_refused_steps = {self.config.max_refused_steps}"
-            raise HerdError(f"{problem}; {most}", "Lower peak_lr or look at the data")
+        if error := refusal_error(problem, self.config, len(self.refused)):
+            raise error
         if self.config.on_not_finite == "roll-back":
             if self.checkpointer:
                 self.checkpointer.wait()
@@ -279,7 +271,7 @@ class OneProcess:
         return total, normalizer, sums
 
     def logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
-        """The log-probability of every target, as :func:`herdlm.train.objectives.batch_logprobs` returns it."""
+        """The log-probability of every target, as :func:`batch_logprobs` returns it."""
         return [batch_logprobs(self.model, batch) for batch in batches]
 
     def clip(self, max_norm: float) -> Tensor:
@@ -300,22 +292,6 @@ def make_optimizer(model: Transformer | ParallelModel, config: TrainConfig) -> t
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.peak_lr, betas=config.betas, eps=config.eps, fused=True)
-
-
-def ensure_wide(model: Transformer | ParallelModel) -> None:
-    """Convert a model whose trained weights are narrower than FP32: small updates would be lost in them.
-
-    Raises:
-        InputError: such a model is laid out over processes.
-    """
-    if all(p.dtype.itemsize >= torch.float32.itemsize for p in model.parameters() if p.requires_grad):
-        return
-    if isinstance(model, ParallelModel):
-        raise InputError(
-            "the model was laid out with weights narrower than FP32, in which small updates are lost",
-            "Load it with herdlm.model.hf.load_for_training",
-        )
-    model.float()
 
 
 def averaging_steps(steps: int, config: TrainConfig) -> set[int]:

@@ -78,11 +78,7 @@ class Objective(Protocol):
     def prepare(
         self, batches: Sequence[Batch], logprobs: Callable[[Sequence[Batch]], Sequence[Tensor]]
     ) -> Sequence[Batch]:
-        """A step's micro-batches, before its gradients, with what the loss needs of the whole step.
-
-        ``logprobs`` gives the current model's log-probability of every target, without gradients: for each batch
-        [B, T] float64 on the CPU, 0 where there is no target. Every process makes the same calls.
-        """
+        """A step's micro-batches with what its loss needs of all of them; ``logprobs`` reads targets as forward.py."""
         return batches
 
     def read(self, output_head: OutputHead, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -99,17 +95,6 @@ def hidden_states(model: Transformer, batch: Batch) -> Tensor:
     attend = DocumentAttention((batch.origin or batch).documents, batch.tokens.device)
     hidden: Tensor = model(batch.tokens, batch.positions, attend)
     return hidden.flatten(0, 1)
-
-
-@torch.no_grad()
-def batch_logprobs(model: Transformer, batch: Batch) -> Tensor:
-    """The log-probability of every target, [B, T] float64 on the CPU; 0 where there is none."""
-    moved = batch.to(next(model.parameters()).device)
-    here = moved.target_places()
-    values = target_logprobs(model, hidden_states(model, moved)[here], moved.targets.flatten()[here])
-    found = torch.zeros(batch.tokens.shape, dtype=torch.float64)
-    found.view(-1)[here.cpu()] = values.double().cpu()
-    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,9 @@ def preference_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
 def sigmoid_loss(chosen: Tensor, rejected: Tensor, beta: float, gamma: float = 0.0) -> Tensor:
     """-log sigmoid(beta (chosen - rejected) - gamma) for each pair, [P].
 
-    With log-ratios of whole answers it is DPO (Rafailov et al., arXiv 2305.18290, eq. 7), with log-ratios per token the
-    length-normalized DPO of Tulu 3 (Lambert et al., arXiv 2411.15124, eq. 6), and with log-probabilities per token and a
-    margin SimPO (Meng et al., arXiv 2405.14734, eq. 6).
+    With log-ratios of whole answers it is DPO (Rafailov et al., arXiv 2305.18290, eq. 7), with log-ratios per token
+    the length-normalized DPO of Tulu 3 (Lambert et al., arXiv 2411.15124, eq. 6), and with log-probabilities per token
+    and a margin SimPO (Meng et al., arXiv 2405.14734, eq. 6).
     """
     return -F.logsigmoid(beta * (chosen - rejected) - gamma)
 

@@ -41,7 +41,7 @@ class DPO(Objective):
     one's.
 
     Args:
-        loss: a name in :data:`herdlm.train.preference_losses.PAIR_LOSSES`; "simpo" uses no reference.
+        kind: a name in :data:`herdlm.train.preference_losses.PAIR_LOSSES`; "simpo" uses no reference.
         gamma: the margin that "simpo" asks for, in units of its reward (beta times the log-probability per token).
             Papers that give a ratio to beta mean gamma / beta.
 
@@ -51,14 +51,14 @@ class DPO(Objective):
 
     beta: float = 0.1
     nll_weight: float = 0.2
-    loss: str = "sigmoid"
+    kind: str = "sigmoid"
     gamma: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.loss not in PAIR_LOSSES:
-            raise InputError(f"there is no loss {self.loss!r} on pairs", f"Use one of {', '.join(PAIR_LOSSES)}")
-        if self.gamma and self.loss != "simpo":
-            raise InputError(f"gamma has no meaning with the loss {self.loss!r}", "Drop it, or use simpo")
+        if self.kind not in PAIR_LOSSES:
+            raise InputError(f"there is no loss {self.kind!r} on pairs", f"Use one of {', '.join(PAIR_LOSSES)}")
+        if self.gamma and self.kind != "simpo":
+            raise InputError(f"gamma has no meaning with the loss {self.kind!r}", "Drop it, or use simpo")
 
     def normalizer(self, batch: Batch) -> float:
         """The number of pairs in the batch."""
@@ -74,11 +74,11 @@ class DPO(Objective):
         sums = {side: all_sums[batch.columns[side]] for side in ("chosen", "rejected")}
         lengths = {side: all_lengths[batch.columns[side]].clamp(min=1) for side in sums}
         ratios = sums
-        if self.loss != "simpo":
-            ratios = {side: sums[side] - _reference(batch, f"reference_{side}", self.loss) for side in sums}
-        if self.loss in ("norm", "simpo"):
+        if self.kind != "simpo":
+            ratios = {side: sums[side] - _reference(batch, f"reference_{side}", self.kind) for side in sums}
+        if self.kind in ("norm", "simpo"):
             ratios = {side: ratios[side] / lengths[side] for side in sums}
-        losses = PAIR_LOSSES[self.loss](ratios["chosen"], ratios["rejected"], self.beta, self.gamma)
+        losses = PAIR_LOSSES[self.kind](ratios["chosen"], ratios["rejected"], self.beta, self.gamma)
         total = losses.sum() - self.nll_weight * (sums["chosen"] / lengths["chosen"]).sum()
         margin = (ratios["chosen"] - ratios["rejected"]).detach()
         logged = {"accuracy": (margin > 0).sum(), "margin": margin.sum()}
@@ -108,9 +108,7 @@ class KTO(Objective):
         """The number of thumbs in the batch."""
         return float(len(batch.columns["answer"]))
 
-    def prepare(
-        self, batches: Sequence[Batch], logprobs: Callable[[Sequence[Batch]], Sequence[Tensor]]
-    ) -> list[Batch]:
+    def prepare(self, batches: Sequence[Batch], logprobs: Callable[[Sequence[Batch]], Sequence[Tensor]]) -> list[Batch]:
         """See :class:`Objective`; adds the column ``kl``, the same number for every thumb of the step."""
         probes = [batch.probe for batch in batches if batch.probe is not None]
         assert len(probes) == len(batches), "KTO needs batches of thumbs"

@@ -25,7 +25,7 @@ from herdlm.parallel.model import ParallelModel
 from herdlm.tokens.batch import Batches
 from herdlm.train.checkpoint import CHECKPOINTS, checkpoints
 from herdlm.train.config import TrainConfig
-from herdlm.train.guards import problem_of_any
+from herdlm.train.ranks import problem_of_any
 
 RECORD = "run.json"
 # Keys of the training that may change on the way: none changes a step that is finished.
@@ -42,55 +42,23 @@ class WorkRecord:
     path: Path
     parts: dict[str, Any]
 
-    @classmethod
-    def open(
-        cls, work: Path, model: Transformer | ParallelModel, objective: str, batches: Batches, config: TrainConfig
-    ) -> WorkRecord:
-        """The record of this run; the first process writes it. All processes of a model call this together.
-
-        A folder without checkpoints has nothing of another run that could be resumed, so it becomes this run's.
-
-        Raises:
-            InputError: the folder holds checkpoints of another run; the error names what differs.
-            DamagedError: the record cannot be read.
-        """
-        shape = model.shape if isinstance(model, ParallelModel) else model.config
-        content = getattr(batches, "content", None)
-        parts = {
-            "objective": objective,
-            "settings": config.model_dump(mode="json", exclude=FREE),
-            "data": content,
-            "first rows": _hash_first_rows(batches) if content is None else None,
-            "model": shape.model_dump(mode="json", exclude=FREE_SHAPE),
-            "weights": [hash_weights(model)],
-        }
-        record = cls(work / RECORD, parts)
-        problem: str | None = None
-        if _leads():
-            stored = record._read()
-            differences = record._differences(stored) if stored else []
-            if differences and checkpoints(work / CHECKPOINTS):
-                problem = f"{work} holds checkpoints of another run, which differs in {'; '.join(differences)}"
-            elif differences:
-                (work / "events.jsonl").unlink(missing_ok=True)
-            elif stored:
-                record.parts = parts | {"weights": stored["weights"]}
-        if problem := problem_of_any(problem):
-            raise InputError(problem, "Give this run a folder of its own, or delete that one")
-        record._write()
-        return record
-
     def finish(self, model: Transformer | ParallelModel) -> None:
         """Record the weights that the run ends with, from which a longer one may continue. All processes call this."""
         self.parts["weights"] = [self.parts["weights"][0], hash_weights(model)]
-        self._write()
+        self.write()
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Write the record, from the first process."""
         if _leads():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_text_durably(self.path, json.dumps(self.parts, indent=2) + "\n")
 
-    def _read(self) -> dict[str, Any] | None:
+    def read(self) -> dict[str, Any] | None:
+        """The record that is there; None if there is none.
+
+        Raises:
+            DamagedError: it cannot be read.
+        """
         try:
             stored = json.loads(self.path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -101,7 +69,8 @@ class WorkRecord:
             raise DamagedError(f"{self.path} is not the record of a run", f"Delete {self.path.parent}")
         return stored
 
-    def _differences(self, stored: dict[str, Any]) -> list[str]:
+    def differences(self, stored: dict[str, Any]) -> list[str]:
+        """What differs in the run of a stored record, in words."""
         found = []
         if stored["objective"] != self.parts["objective"]:
             found.append(f"the objective ({stored['objective']}, now {self.parts['objective']})")
@@ -118,6 +87,47 @@ class WorkRecord:
         return found
 
 
+def open_record(
+    work: Path, model: Transformer | ParallelModel, objective: Any, batches: Batches, config: TrainConfig
+) -> WorkRecord:
+    """The record of a run in its work folder; the first process writes it. All processes of a model call this together.
+
+    A folder without checkpoints has nothing of another run that could be resumed, so it becomes this run's.
+    Batches are known by their ``content``, if they have one: a hash of the data and of the plan except its length.
+
+    Args:
+        objective: the objective, or a name for it.
+
+    Raises:
+        InputError: the folder holds checkpoints of another run; the error names what differs.
+        DamagedError: the record cannot be read.
+    """
+    shape = model.shape if isinstance(model, ParallelModel) else model.config
+    content = getattr(batches, "content", None)
+    parts = {
+        "objective": objective if isinstance(objective, str) else objective_identity(objective),
+        "settings": config.model_dump(mode="json", exclude=FREE),
+        "data": content,
+        "first rows": _hash_first_rows(batches) if content is None else None,
+        "model": shape.model_dump(mode="json", exclude=FREE_SHAPE),
+        "weights": [hash_weights(model)],
+    }
+    record, problem = WorkRecord(work / RECORD, parts), None
+    if _leads():
+        stored = record.read()
+        differences = record.differences(stored) if stored else []
+        if differences and checkpoints(work / CHECKPOINTS):
+            problem = f"{work} holds checkpoints of another run, which differs in {'; '.join(differences)}"
+        elif differences:
+            (work / "events.jsonl").unlink(missing_ok=True)
+        elif stored:
+            record.parts = parts | {"weights": stored["weights"]}
+    if problem := problem_of_any(problem):
+        raise InputError(problem, "Give this run a folder of its own, or delete that one")
+    record.write()
+    return record
+
+
 def objective_identity(objective: Any) -> str:
     """An objective's class and the values of its fields."""
     kind = f"{type(objective).__module__}.{type(objective).__qualname__}"
@@ -125,7 +135,10 @@ def objective_identity(objective: Any) -> str:
         return kind
     values = ((field.name, getattr(objective, field.name)) for field in fields(objective))
     plain = (int, float, str, bool, type(None))
-    shown = (f"{name}={value!r}" if isinstance(value, plain) else f"{name}={objective_identity(value)}" for name, value in values)
+    shown = (
+        f"{name}={value!r}" if isinstance(value, plain) else f"{name}={objective_identity(value)}"
+        for name, value in values
+    )
     return f"{kind}({', '.join(shown)})"
 
 

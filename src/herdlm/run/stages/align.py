@@ -181,9 +181,7 @@ def _train(
 
 def _save(context: Context, model: Transformer, config: SftConfig | RewardConfig | DpoConfig, base: str) -> None:
     """Write the stage's model, with the tokenizer of the input ``base``."""
-    save_model(
-        model, context.out, tokenizer=context.inputs[base], work=context.work, dtype=config.train.save_dtype
-    )
+    save_model(model, context.out, tokenizer=context.inputs[base], work=context.work, dtype=config.train.save_dtype)
 
 
 def _section_of(context: Context) -> str:
