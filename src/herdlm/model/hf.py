@@ -296,6 +296,8 @@ def save_folder(
     state = model.state_dict()
     if model.config.tied_embeddings:
         state.pop("lm_head.weight", None)
+    if any(name.endswith(".lora_a") for name in state):
+        raise InputError("a model with LoRA adapters is no plain folder", "Merge them first: model.lora.merge_lora")
     if any(tensor.dtype.itemsize == 1 for tensor in state.values()):
         raise InputError(
             "a model with FP8 weights cannot be saved in another type", "Save the model from which it was quantized"

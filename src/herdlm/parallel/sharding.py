@@ -32,6 +32,16 @@ SHARD_DIMS: dict[str, int | None] = {
 }
 
 
+def shard_dim(module: str, key: str) -> int | None:
+    """The dimension along which the parameter ``key`` of a module, given by its last name, is cut.
+
+    Of LoRA's two factors, the one that faces the cut side of the matrix is cut with it.
+    """
+    dim = SHARD_DIMS[module]
+    facing = {"lora_a": 1, "lora_b": 0}.get(key, dim)
+    return dim if dim == facing else None
+
+
 def run_of(size: int, ranks: int, rank: int) -> range:
     """The consecutive indices, out of ``size``, that a rank holds."""
     each = -(-size // ranks)
