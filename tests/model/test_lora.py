@@ -9,7 +9,7 @@ from herdlm.base.errors import DamagedError, InputError
 from herdlm.model.adapter_folder import load_adapter, save_adapter
 from herdlm.model.attention import DocumentAttention
 from herdlm.model.hf import load_folder, save_folder
-from herdlm.model.lora import add_lora, adapted_modules, merge_lora
+from herdlm.model.lora import adapted_modules, add_lora, merge_lora
 from herdlm.train.checkpoint import checkpoints
 from herdlm.train.loop import train
 from herdlm.train.objectives import NextToken

@@ -1,7 +1,7 @@
 """LoRA (Hu et al., arXiv 2106.09685): trains a low-rank term beside frozen matrices.
 
-An adapted layer computes ``base(x) + scale * B (A x)`` with A [rank, in] and B [out, rank], in FP32. It keeps the class,
-names and weights of its base, so everything that works on a model works on an adapted one.
+An adapted layer computes ``base(x) + scale * B (A x)`` with A [rank, in] and B [out, rank], in FP32. The names and
+weights of the base stay, so everything that works on a model works on an adapted one.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +37,7 @@ class Lora:
 
 
 class LoraLinear(nn.Linear):
-    """A linear layer with an adapter; :func:`adapted_kind` joins it with the class of the layer."""
+    """A linear layer with an adapter."""
 
     lora: Lora
     lora_a: nn.Parameter
@@ -49,16 +48,6 @@ class LoraLinear(nn.Linear):
         out = super().forward(x)
         low = F.linear(x, self.lora_a) * self.lora.scale
         return torch.addmm(out.flatten(0, -2), low.flatten(0, -2), self.lora_b.mT).view_as(out)
-
-
-@cache
-def adapted_kind(kind: type[nn.Linear]) -> type[LoraLinear]:
-    """The class of an adapted layer whose base is of ``kind``."""
-    return (
-        LoraLinear
-        if kind is nn.Linear
-        else cast("type[LoraLinear]", type(f"Lora{kind.__name__}", (LoraLinear, kind), {}))
-    )
 
 
 def add_lora(
@@ -73,21 +62,27 @@ def add_lora(
         seed: of A, matrix by matrix.
 
     Raises:
-        InputError: the rank is not positive, a target is not a matrix of a layer, or there are adapters already.
+        InputError: the rank is not positive, a target is not a matrix of a layer, a matrix is of another kind (FP8), or
+            there are adapters already.
     """
-    lora = Lora(
-        rank,
-        2.0 * rank if alpha is None else alpha,
-        tuple(sorted(set(targets), key=TARGETS.index)) if set(targets) <= set(TARGETS) else tuple(targets),
-    )
+    lora = Lora(rank, 2.0 * rank if alpha is None else alpha, tuple(targets))
     _check(model, lora)
+    chosen = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in lora.targets
+    ]
+    special = next(
+        (f"{name} is a {type(module).__name__}" for name, module in chosen if type(module) is not nn.Linear), None
+    )
+    if special:
+        raise InputError(f"{special}, to which LoRA cannot be added", "Add LoRA to a model of plain linear layers")
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     if model.config.head == "score":
         model.score.weight.requires_grad_(True)
-    for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in lora.targets:
-            _adapt(module, lora, derive_seed(seed, f"{name}.lora"))
+    for name, module in chosen:
+        _adapt(module, lora, derive_seed(seed, f"{name}.lora"))
     return lora
 
 
@@ -106,7 +101,7 @@ def _adapt(module: nn.Linear, lora: Lora, seed: int) -> None:
     place = dict(device=module.weight.device, dtype=torch.promote_types(module.weight.dtype, torch.float32))
     a = torch.empty(lora.rank, module.in_features, dtype=torch.float32)
     nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=torch.Generator().manual_seed(seed))
-    module.__class__ = adapted_kind(type(module))
+    module.__class__ = LoraLinear
     adapted = cast("LoraLinear", module)
     adapted.lora = lora
     adapted.lora_a = nn.Parameter(a.to(**place))  # type: ignore[call-overload]
@@ -130,9 +125,8 @@ def merge_lora(model: Transformer) -> Transformer:
         wide = torch.promote_types(module.weight.dtype, torch.float32)
         term = (module.lora_b.to(wide) @ module.lora_a.to(wide)) * module.lora.scale
         module.weight.copy_(module.weight.to(wide) + term)
-        kind: Any = type(module)
         del module.lora_a, module.lora_b, module.lora
-        module.__class__ = nn.Linear if kind is LoraLinear else kind.__mro__[2]
+        cast("nn.Module", module).__class__ = nn.Linear
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     return model

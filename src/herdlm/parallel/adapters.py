@@ -26,7 +26,8 @@ def add_column_adapters(
     added = list(outputs)
     if adapted:
         lows = [F.linear(x, copy_to_group(local(m.lora_a), group)) * m.lora.scale for m in adapted.values()]
-        gathered = autograd_all_gather(torch.cat(lows, -1), group).split([low.shape[-1] for low in lows], -1)
+        whole = autograd_all_gather(torch.cat(lows, -1), group)
+        gathered = torch.split(whole, [low.shape[-1] for low in lows], -1)
         for (at, module), low in zip(adapted.items(), gathered, strict=True):
             added[at] = added[at] + F.linear(low, local(module.lora_b))
     return added

@@ -10,7 +10,7 @@ from typing import Any
 from herdlm.align.bank.answers import sample_answers
 from herdlm.align.bank.tasks import Question, questions
 from herdlm.align.config import DpoConfig, PreferencesConfig, RejectionConfig, RewardConfig, SftConfig
-from herdlm.align.dpo import with_reference
+from herdlm.align.dpo import objective_of, with_reference, with_thumb_reference
 from herdlm.align.preferences import annotate
 from herdlm.align.rejection import best_answers
 from herdlm.align.reward import rank_accuracy, reward_model_from, score_answers
@@ -25,11 +25,12 @@ from herdlm.run.stages.data import load_bank
 from herdlm.tokens.batch import Batches
 from herdlm.tokens.dialogs import DialogBatches, fits
 from herdlm.tokens.preferences import PreferenceBatches
+from herdlm.tokens.thumbs import ThumbBatches, thumbs_of
 from herdlm.tokens.tokenizer import Tokenizer
 from herdlm.train.loop import TrainResult, train
 from herdlm.train.objectives import NextToken, Objective
 from herdlm.train.own_objective import open_objective
-from herdlm.train.preferences import DPO, Reward
+from herdlm.train.preferences import Reward
 
 SEQUENCES_AT_ONCE = 512  # the engine's throughput on a CPU levels off here
 
@@ -143,19 +144,24 @@ def dpo_stage(context: Context) -> dict[str, Any]:
     model = load_for_training(context.inputs["model"], context.device)
     pairs, too_long = _fitting(tokenizer, _gather(context, "preferences", "pairs.jsonl"), config.seq_len)
 
-    def batches(of: list[Any]) -> PreferenceBatches:
-        return PreferenceBatches(
-            tokenizer,
-            of,
-            seq_len=config.seq_len,
-            pairs_per_step=config.pairs_per_step,
-            epochs=config.epochs,
-            seed=context.seed("batches"),
-            mask_formatting=config.mask_formatting,
-        )
-
-    pairs = with_reference(model, pairs, batches(pairs), config.train.precision)
-    result = _train(context, model, config, DPO(beta=config.beta, nll_weight=config.nll_weight), batches(pairs))
+    shared: dict[str, Any] = dict(
+        seq_len=config.seq_len,
+        epochs=config.epochs,
+        seed=context.seed("batches"),
+        mask_formatting=config.mask_formatting,
+    )
+    batches: Batches
+    if config.loss == "kto":
+        thumbs = thumbs_of(pairs)
+        plain = ThumbBatches(tokenizer, thumbs, thumbs_per_step=config.pairs_per_step, **shared)
+        thumbs = with_thumb_reference(model, thumbs, plain, config.train.precision)
+        batches = ThumbBatches(tokenizer, thumbs, thumbs_per_step=config.pairs_per_step, **shared)
+    else:
+        if config.loss != "simpo":
+            plain_pairs = PreferenceBatches(tokenizer, pairs, pairs_per_step=config.pairs_per_step, **shared)
+            pairs = with_reference(model, pairs, plain_pairs, config.train.precision)
+        batches = PreferenceBatches(tokenizer, pairs, pairs_per_step=config.pairs_per_step, **shared)
+    result = _train(context, model, config, objective_of(config), batches)
     _save(context, model, config, "model")
     return _training_counts(context, {"steps": result.steps, "pairs": len(pairs), "too_long": too_long})
 
