@@ -57,7 +57,7 @@ def folders(tmp_path, tokenizer):
     return made
 
 
-def trainer_of(kind, config_kind, folders, rows, tmp_path, *, lora, name="policy", reference=True, **keys):
+def trainer_of(kind, config_kind, folders, rows, tmp_path, *, lora, name="policy", reference="reference", **keys):
     """A trainer of TRL, on the folder ``name``; with LoRA the reference is the model without its adapters."""
     from datasets import Dataset
     from peft import LoraConfig
@@ -70,10 +70,12 @@ def trainer_of(kind, config_kind, folders, rows, tmp_path, *, lora, name="policy
     )
     more = {}
     if lora:
-        kept = {"task_type": "SEQ_CLS", "modules_to_save": ["score"]} if name == "reward" else {"task_type": "CAUSAL_LM"}
+        kept = (
+            {"task_type": "SEQ_CLS", "modules_to_save": ["score"]} if name == "reward" else {"task_type": "CAUSAL_LM"}
+        )
         more["peft_config"] = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", **kept)
     elif reference:
-        more["ref_model"] = AutoModelForCausalLM.from_pretrained(folders["reference"], dtype=torch.float32)
+        more["ref_model"] = AutoModelForCausalLM.from_pretrained(folders[reference], dtype=torch.float32)
     return kind(
         auto.from_pretrained(folders[name], dtype=torch.float32),
         args=args,
@@ -89,13 +91,13 @@ def our_name(name):
     return name.replace(".lora_A.default.weight", ".lora_a").replace(".lora_B.default.weight", ".lora_b")
 
 
-def policy_of(folder, lora):
+def policy_of(folder, lora, seed=0):
     """The policy; its adapters, if any, have values."""
     model = load_for_training(folder)
     if lora:
         add_lora(model, RANK, ALPHA)
         for number, (_, module) in enumerate(adapted_modules(model)):
-            torch.nn.init.normal_(module.lora_b, std=0.05, generator=torch.Generator().manual_seed(number))
+            torch.nn.init.normal_(module.lora_b, std=0.05, generator=torch.Generator().manual_seed(seed + number))
     return model
 
 
@@ -122,8 +124,8 @@ def assert_equal(trainer, policy, objective, batches):
     normalizer = sum(objective.normalizer(batch) for batch in prepared)
     total = sum(objective.loss(policy, batch)[0] / normalizer for batch in prepared)
     total.backward()
-    print(f"loss {float(total):.7f}, TRL's {loss:.7f}")
-    assert float(total) == pytest.approx(loss, rel=1e-5)
+    print(f"loss {float(total.detach()):.7f}, TRL's {loss:.7f}")
+    assert float(total.detach()) == pytest.approx(loss, rel=1e-5)
     mine = {name: p.grad for name, p in policy.named_parameters() if p.grad is not None}
     assert mine.keys() == {name for name in gradients if name != "lm_head.weight" or name in mine}
     worst = {name: float((mine[name] - g).abs().max() / g.abs().max()) for name, g in gradients.items()}
@@ -150,7 +152,7 @@ def test_simpos_loss_is_trls(folders, tokenizer, tmp_path, lora):
     from trl.experimental.cpo import CPOConfig, CPOTrainer
 
     keys = dict(loss_type="simpo", cpo_alpha=0.0, beta=2.0, simpo_gamma=0.7, max_length=128)
-    trainer = trainer_of(CPOTrainer, CPOConfig, folders, PAIRS, tmp_path, lora=lora, reference=False, **keys)
+    trainer = trainer_of(CPOTrainer, CPOConfig, folders, PAIRS, tmp_path, lora=lora, reference=None, **keys)
     batches = PreferenceBatches(
         tokenizer, PAIRS, seq_len=128, pairs_per_step=8, epochs=1, seed=0, mask_formatting=False
     )
@@ -162,14 +164,17 @@ def test_ktos_loss_is_trls(folders, tokenizer, tmp_path, lora):
     from trl import KTOConfig, KTOTrainer
 
     keys = dict(beta=0.1, desirable_weight=1.3, undesirable_weight=0.8, train_sampling_strategy="sequential")
-    trainer = trainer_of(KTOTrainer, KTOConfig, folders, THUMBS, tmp_path, lora=lora, **keys)
+    one, two = ("reference", "policy")  # in this order the KL is above 0
+    trainer = trainer_of(KTOTrainer, KTOConfig, folders, THUMBS, tmp_path, lora=lora, name=one, reference=two, **keys)
     batches = partial(ThumbBatches, tokenizer, seq_len=128, thumbs_per_step=8, epochs=1, seed=0, mask_formatting=False)
-    reference = load_for_training(folders["policy" if lora else "reference"])
+    reference = load_for_training(folders[one if lora else two])
     thumbs = with_thumb_reference(reference, THUMBS, batches(THUMBS))
     objective = KTO(0.1, desirable_weight=1.3, undesirable_weight=0.8)
-    policy = policy_of(folders["policy"], lora)
+    policy = policy_of(folders[one], lora, seed=200)
     for micro in (None, 2):
         policy.zero_grad()
+        (given, *_) = objective.prepare(batches(thumbs).micro_batches(0), lambda b: [batch_logprobs(policy, b[0])])
+        assert given.columns["kl"][0] > 1e-3
         assert_equal(trainer, policy, objective, batches(thumbs, thumbs_per_micro_batch=micro).micro_batches(0))
 
 
@@ -177,7 +182,7 @@ def test_the_reward_models_loss_is_trls(folders, tokenizer, tmp_path, lora):
     from trl import RewardConfig, RewardTrainer
 
     trainer = trainer_of(
-        RewardTrainer, RewardConfig, folders, PAIRS, tmp_path, lora=lora, name="reward", reference=False
+        RewardTrainer, RewardConfig, folders, PAIRS, tmp_path, lora=lora, name="reward", reference=None
     )
     batches = PreferenceBatches(
         tokenizer, PAIRS, seq_len=128, pairs_per_step=8, epochs=1, seed=0, mask_formatting=False
@@ -193,7 +198,7 @@ def test_fine_tunings_loss_on_completions_is_trls(folders, tokenizer, tmp_path, 
     keys = dict(completion_only_loss=True)
     if packed:
         keys |= dict(packing=True, max_length=64)
-    trainer = trainer_of(SFTTrainer, SFTConfig, folders, rows, tmp_path, lora=lora, reference=False, **keys)
+    trainer = trainer_of(SFTTrainer, SFTConfig, folders, rows, tmp_path, lora=lora, reference=None, **keys)
     seq_len = 64 if packed else 128
     data = DialogBatches(tokenizer, SINGLE * 3, seq_len=seq_len, rows_per_step=8, epochs=1, seed=0)
     assert_equal(trainer, policy_of(folders["policy"], lora), NextToken(), data.micro_batches(0))
