@@ -11,6 +11,7 @@ from herdlm.align.dpo import with_reference
 from herdlm.align.preferences import annotate
 from herdlm.align.rejection import best_answers
 from herdlm.align.reward import rank_accuracy, reward_model_from, score_answers
+from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.preferences import PreferenceBatches
 from herdlm.train.preferences import answer_logprobs
 from tests.conftest import small_model
@@ -106,7 +107,7 @@ def test_a_task_keeps_at_most_its_share_the_best_first():
 
 def test_answers_that_do_not_fit_a_row_are_never_kept(tokenizer):
     model = reward_model_from(small_model(), seed=0)
-    scores = score_answers(model, tokenizer, [COPY], [["a file", "a file " * 60]], seq_len=64, title="t")
+    scores = score_answers(model, ChatFormat.of(tokenizer), [COPY], [["a file", "a file " * 60]], seq_len=64, title="t")
     assert math.isfinite(scores[0][0])
     assert scores[0][1] == -math.inf
 
@@ -116,12 +117,14 @@ def test_scores_are_read_at_the_end_of_each_answer_alone(tokenizer):
     torch.nn.init.normal_(model.score.weight, generator=torch.Generator().manual_seed(0))
     questions = [Question("copy", p["prompt"][0]["content"], "") for p in PAIRS]
     answers = [[p["chosen"][0]["content"], p["rejected"][0]["content"]] for p in PAIRS]
-    packed = score_answers(model, tokenizer, questions, answers, seq_len=128, title="t")
+    packed = score_answers(model, ChatFormat.of(tokenizer), questions, answers, seq_len=128, title="t")
     for number, pair in enumerate(PAIRS):
-        alone = score_answers(model, tokenizer, [questions[number]], [answers[number]], seq_len=64, title="t")[0]
+        alone = score_answers(
+            model, ChatFormat.of(tokenizer), [questions[number]], [answers[number]], seq_len=64, title="t"
+        )[0]
         assert packed[number] == pytest.approx(alone, abs=1e-5)
         batches = PreferenceBatches(
-            tokenizer, [pair], seq_len=64, pairs_per_step=1, epochs=1, seed=0, mask_formatting=False
+            ChatFormat.of(tokenizer), [pair], seq_len=64, pairs_per_step=1, epochs=1, seed=0, mask_formatting=False
         )
         assert rank_accuracy(model, batches) == [alone[0] > alone[1]]
 
@@ -131,7 +134,7 @@ def test_a_new_reward_model_has_the_policys_body_and_no_opinion(tokenizer):
     model = reward_model_from(policy, seed=0)
     for name, value in policy.model.state_dict().items():
         assert torch.equal(value, model.model.state_dict()[name]), name
-    assert score_answers(model, tokenizer, [COPY], [["a", "b"]], seq_len=64, title="t") == [[0.0, 0.0]]
+    assert score_answers(model, ChatFormat.of(tokenizer), [COPY], [["a", "b"]], seq_len=64, title="t") == [[0.0, 0.0]]
 
 
 def test_a_reward_model_of_a_policy_with_tied_embeddings_has_nothing_to_tie():
@@ -141,7 +144,9 @@ def test_a_reward_model_of_a_policy_with_tied_embeddings_has_nothing_to_tie():
 
 
 def test_references_are_the_starting_models_log_probabilities(tokenizer, model):
-    batches = PreferenceBatches(tokenizer, PAIRS, seq_len=128, pairs_per_step=2, epochs=1, seed=0, mask_formatting=True)
+    batches = PreferenceBatches(
+        ChatFormat.of(tokenizer), PAIRS, seq_len=128, pairs_per_step=2, epochs=1, seed=0, mask_formatting=True
+    )
     referenced = with_reference(model, PAIRS, batches)
     with torch.no_grad():
         for pair, original in zip(referenced, PAIRS, strict=True):
@@ -149,7 +154,7 @@ def test_references_are_the_starting_models_log_probabilities(tokenizer, model):
                 expected = float(reference_logprob(model, tokenizer, original["prompt"], original[side], masked=True))
                 assert pair[f"reference_{side}"] == pytest.approx(expected, abs=1e-4)
     again = PreferenceBatches(
-        tokenizer, referenced, seq_len=128, pairs_per_step=2, epochs=1, seed=0, mask_formatting=True
+        ChatFormat.of(tokenizer), referenced, seq_len=128, pairs_per_step=2, epochs=1, seed=0, mask_formatting=True
     ).batch([3, 1])
     sums, _ = answer_logprobs(model, again)
     torch.testing.assert_close(sums[again.columns["chosen"]], again.columns["reference_chosen"], rtol=1e-4, atol=1e-4)

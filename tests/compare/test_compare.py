@@ -20,7 +20,7 @@ from herdlm.generate.fp8.folder import quantize_folder
 from herdlm.generate.fp8.load import load_fp8
 from herdlm.model.attention import DocumentAttention
 from herdlm.model.hf import load_folder, save_folder
-from herdlm.tokens.chat import render
+from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, Tokenizer
 from tests.conftest import TEXT, small_model
 
@@ -110,9 +110,9 @@ def test_divergence_along_an_answer_is_that_of_its_tokens(folders, result):
     means, every = [], []
     for row in rows:
         said = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["original"]}]
-        dialog = render(tokenizer, said)
+        dialog = ChatFormat.of(tokenizer).render(said)
         p, q = (F.log_softmax(logits(model, dialog.tokens[:-1]), -1) for model in models)
-        kl = (p.exp() * (p - q)).sum(-1)[torch.tensor(dialog.answer[1:])]
+        kl = (p.exp() * (p - q)).sum(-1)[torch.tensor(dialog.weights[1:]) > 0]
         means.append(float(kl.mean()))
         every += kl.tolist()
     assert [row["kl"] for row in rows] == pytest.approx(means, rel=1e-3, abs=1e-6)
@@ -130,7 +130,7 @@ def test_rewards_are_the_reward_models_and_paired(folders, result):
     for row in rows:
         for side in ("original", "changed"):
             said = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row[side]}]
-            ids = torch.tensor([render(tokenizer, said).tokens])
+            ids = torch.tensor([ChatFormat.of(tokenizer).render(said).tokens])
             with torch.no_grad():
                 hidden = reward(ids, torch.arange(ids.shape[1])[None], DocumentAttention(torch.zeros_like(ids)))
                 score = float(reward.scores(hidden[0, -1:])[0])

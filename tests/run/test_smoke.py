@@ -208,10 +208,11 @@ def test_the_flagship_answers_on_the_command_line(smoke_run):
     assert done.returncode == 0, done.stderr
     (completion,) = json.loads(done.stdout)
     engine = Engine.load(smoke_run / "models" / "flagship", dtype="auto")
-    from herdlm.tokens.chat import render_prompt, stop_tokens
+    from herdlm.tokens.chat_format import ChatFormat
 
-    prompt = render_prompt(engine.tokenizer, [{"role": "user", "content": "Repeat after me: one"}])
-    params = SamplingParams(max_tokens=5, temperature=0.0, stop_tokens=stop_tokens(engine.tokenizer))
+    format = ChatFormat.of(engine.tokenizer)
+    prompt = format.prompt([{"role": "user", "content": "Repeat after me: one"}])
+    params = SamplingParams(max_tokens=5, temperature=0.0, stop_tokens=format.stop_tokens)
     assert completion["tokens"] == engine.generate([prompt], params)[0][0].tokens
 
 

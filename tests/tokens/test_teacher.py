@@ -9,6 +9,7 @@ import torch
 from safetensors.numpy import load_file
 
 from herdlm.base.errors import DamagedError, InputError
+from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.dialogs import DialogBatches
 from herdlm.tokens.teacher import TEACHER_COLUMNS, TaughtBatches, TeacherColumns, TeacherKey
 from herdlm.train.teacher import taught, teach
@@ -21,7 +22,7 @@ KEY = TeacherKey("a hash", 400, 7, 2.0, "float32")
 
 @pytest.fixture
 def batches(tokenizer):
-    return Split(DialogBatches(tokenizer, DIALOGS * 3, seq_len=64, rows_per_step=3, epochs=2, seed=5))
+    return Split(DialogBatches(ChatFormat.of(tokenizer), DIALOGS * 3, seq_len=64, rows_per_step=3, epochs=2, seed=5))
 
 
 def test_columns_are_the_teachers_distribution_at_every_target(batches, tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from herdlm.base.errors import DamagedError, InputError
-from herdlm.tokens.chat import render, render_prompt, stop_tokens
+from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer, TokenizerConfig, split_pattern, train_tokenizer
 from tests.conftest import TEXT
 
@@ -90,11 +90,11 @@ def test_transformers_reads_the_folder_and_renders_the_same_dialogs(tmp_path, le
         {"role": "user", "content": " Which package owns the file?\n"},
         {"role": "assistant", "content": "The first one, 1234."},
     ]
-    assert theirs.apply_chat_template(dialog, return_dict=False) == render(ours, dialog).tokens
+    assert theirs.apply_chat_template(dialog, return_dict=False) == ChatFormat.of(ours).render(dialog).tokens
     prompt = theirs.apply_chat_template(dialog[:2], add_generation_prompt=True, return_dict=False)
-    assert prompt == render_prompt(ours, dialog[:2])
+    assert prompt == ChatFormat.of(ours).prompt(dialog[:2])
     assert theirs(TEXT, add_special_tokens=False).input_ids == ours.encode(TEXT)
-    assert theirs.eos_token_id in stop_tokens(ours)
+    assert theirs.eos_token_id in ChatFormat.of(ours).stop_tokens
 
 
 def test_saved_and_loaded_again(tokenizer, tmp_path):
@@ -113,18 +113,18 @@ def test_missing_or_broken_files_are_named(tmp_path):
 
 
 def test_answers_and_formatting_are_told_apart(tokenizer):
-    rendered = render(
-        tokenizer, [{"role": "user", "content": "a file"}, {"role": "assistant", "content": "the package"}]
+    rendered = ChatFormat.of(tokenizer).render(
+        [{"role": "user", "content": "a file"}, {"role": "assistant", "content": "the package"}]
     )
-    learned = [t for t, own in zip(rendered.tokens, rendered.answer, strict=True) if own]
+    learned = [t for t, own in zip(rendered.tokens, rendered.weights, strict=True) if own]
     assert learned == [*tokenizer.encode("the package"), tokenizer.special("<|eot_id|>")]
     words = [t for t, form in zip(rendered.tokens, rendered.formatting, strict=True) if not form]
-    assert words == tokenizer.encode("a file") + tokenizer.encode("the package")
+    assert words == tokenizer.encode("the package")
 
 
 def test_unknown_role_is_refused(tokenizer):
     with pytest.raises(InputError, match="role 'robot' is unknown"):
-        render(tokenizer, [{"role": "robot", "content": "x"}])
+        ChatFormat.of(tokenizer).render([{"role": "robot", "content": "x"}])
 
 
 def _pieces(text):

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from herdlm.tokens.batch import Batch
+from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.preferences import PreferenceBatches
 from herdlm.tokens.teacher import with_columns
 from herdlm.train.config import TrainConfig
@@ -112,7 +113,7 @@ class Taught(First):
 def test_a_step_reads_once(tokenizer, watched, name, times):
     rows = Split(batches(tokenizer, rows=2))
     pairs = PreferenceBatches(
-        tokenizer,
+        ChatFormat.of(tokenizer),
         [pair | {"reference_chosen": -3.0, "reference_rejected": -2.0} for pair in PAIRS * 3],
         seq_len=64,
         pairs_per_step=1,

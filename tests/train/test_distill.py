@@ -10,6 +10,7 @@ from herdlm.evaluate.divergence import divergence
 from herdlm.model.attention import DocumentAttention
 from herdlm.parallel.batches import split_rows
 from herdlm.tokens.batch import Piece, assemble
+from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.dialogs import DialogBatches
 from herdlm.tokens.teacher import TEACHER_COLUMNS, TeacherColumns, TeacherKey
 from herdlm.train.config import TrainConfig
@@ -24,7 +25,7 @@ CONFIG = TrainConfig(peak_lr=1e-2, warmup_steps=3, precision="float32", checkpoi
 
 
 def batches(tokenizer, epochs=4):
-    return DialogBatches(tokenizer, DIALOGS * 3, seq_len=64, rows_per_step=3, epochs=epochs, seed=5)
+    return DialogBatches(ChatFormat.of(tokenizer), DIALOGS * 3, seq_len=64, rows_per_step=3, epochs=epochs, seed=5)
 
 
 def columns(folder, top_k=8, temperature=1.0):

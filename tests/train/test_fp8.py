@@ -12,6 +12,7 @@ from herdlm.model.hf import load_folder, save_folder
 from herdlm.model.transformer import build, initialize
 from herdlm.parallel.model import ParallelModel
 from herdlm.parallel.stage import Stage
+from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.preferences import PreferenceBatches
 from herdlm.train.config import TrainConfig
 from herdlm.train.fp8 import check_fp8
@@ -49,7 +50,13 @@ def test_dpo_starts_where_its_reference_is(tokenizer, tmp_path):
 
     def data(pairs):
         return PreferenceBatches(
-            tokenizer, pairs, seq_len=64, pairs_per_step=len(PAIRS), epochs=1, seed=1, mask_formatting=True
+            ChatFormat.of(tokenizer),
+            pairs,
+            seq_len=64,
+            pairs_per_step=len(PAIRS),
+            epochs=1,
+            seed=1,
+            mask_formatting=True,
         )
 
     pairs = with_reference(model, PAIRS, data(PAIRS), "fp8")

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from herdlm.base.errors import DamagedError, HerdError, InputError
 from herdlm.base.events import read_events
 from herdlm.tokens.batch import Batch
+from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.dialogs import DialogBatches
 from herdlm.train.checkpoint import Average, Checkpointer, checkpoints, step_of
 from herdlm.train.config import TrackConfig, TrainConfig
@@ -69,7 +70,7 @@ class Split:
 
 
 def batches(tokenizer, epochs=8, rows=2):
-    return DialogBatches(tokenizer, DIALOGS * 3, seq_len=64, rows_per_step=rows, epochs=epochs, seed=5)
+    return DialogBatches(ChatFormat.of(tokenizer), DIALOGS * 3, seq_len=64, rows_per_step=rows, epochs=epochs, seed=5)
 
 
 def weights(model):

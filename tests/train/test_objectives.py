@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from herdlm.model.attention import DocumentAttention
+from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.dialogs import DialogBatches, dialog_piece
 from herdlm.tokens.preferences import PreferenceBatches, answer_piece
 from herdlm.train.objectives import NextToken
@@ -42,9 +43,7 @@ def logits_of(model, tokens):
 
 def reference_logprob(model, tokenizer, prompt, answer, *, masked):
     """Log-probability of an answer's words (and its turn's end unless masked), one token at a time."""
-    from herdlm.tokens.chat import render_prompt
-
-    before = render_prompt(tokenizer, prompt)
+    before = ChatFormat.of(tokenizer).prompt(prompt)
     words = tokenizer.encode(answer[0]["content"].strip())
     if not masked:
         words = [*words, tokenizer.special("<|eot_id|>")]
@@ -54,7 +53,7 @@ def reference_logprob(model, tokenizer, prompt, answer, *, masked):
 
 def pair_batch(tokenizer, pairs=PAIRS, *, masked, seq_len=128):
     return PreferenceBatches(
-        tokenizer, pairs, seq_len=seq_len, pairs_per_step=8, epochs=1, seed=0, mask_formatting=masked
+        ChatFormat.of(tokenizer), pairs, seq_len=seq_len, pairs_per_step=8, epochs=1, seed=0, mask_formatting=masked
     ).batch(range(len(pairs)))
 
 
@@ -70,27 +69,27 @@ def assert_same_gradients(one, two):
 
 
 def test_sft_learns_the_assistants_words_and_turn_ends_and_nothing_else(tokenizer):
-    piece = dialog_piece(tokenizer, DIALOGS[2]["messages"])
+    piece = dialog_piece(ChatFormat.of(tokenizer), DIALOGS[2])
     learned = [int(t) for t, w in zip(piece.tokens[1:], piece.weights, strict=True) if w]
     end = tokenizer.special("<|eot_id|>")
     assert learned == [*tokenizer.encode("two"), end, *tokenizer.encode("four files"), end]
 
 
 def test_sft_loss_and_gradients_equal_a_dialog_at_a_time(tokenizer, model):
-    batches = DialogBatches(tokenizer, DIALOGS, seq_len=128, rows_per_step=4, epochs=1, seed=0)
+    batches = DialogBatches(ChatFormat.of(tokenizer), DIALOGS, seq_len=128, rows_per_step=4, epochs=1, seed=0)
     batch = batches.micro_batches(0)[0]
     objective = NextToken()
     loss, _ = objective.loss(model, batch)
     ours = gradients(loss, model)
     reference = torch.zeros(())
     for dialog in DIALOGS:
-        piece = dialog_piece(tokenizer, dialog["messages"])
+        piece = dialog_piece(ChatFormat.of(tokenizer), dialog)
         logprobs = F.log_softmax(logits_of(model, piece.tokens[:-1].tolist()), -1)
         for i, weight in enumerate(piece.weights):
             reference = reference - weight * logprobs[i, piece.tokens[i + 1]]
     torch.testing.assert_close(loss, reference, rtol=1e-5, atol=1e-5)
     assert_same_gradients(ours, gradients(reference, model))
-    assert objective.normalizer(batch) == sum(dialog_piece(tokenizer, d["messages"]).weights.sum() for d in DIALOGS)
+    assert objective.normalizer(batch) == sum(dialog_piece(ChatFormat.of(tokenizer), d).weights.sum() for d in DIALOGS)
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -144,7 +143,7 @@ def test_reward_loss_and_gradients_equal_a_pair_at_a_time(tokenizer):
     ours = gradients(loss, model)
 
     def score(prompt, answer):
-        tokens = answer_piece(tokenizer, prompt, answer, masked=False).tokens.tolist()
+        tokens = answer_piece(ChatFormat.of(tokenizer), prompt, answer, masked=False).tokens.tolist()
         assert tokens[-1] == tokenizer.special("<|eot_id|>")
         row = torch.tensor([tokens])
         hidden = model(row, torch.arange(len(tokens))[None], DocumentAttention(torch.zeros_like(row)))

@@ -6,6 +6,7 @@ import torch
 from herdlm.align.dpo import with_thumb_reference
 from herdlm.base.errors import InputError
 from herdlm.base.events import read_events
+from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.preferences import PreferenceBatches
 from herdlm.tokens.thumbs import ThumbBatches, mismatches, thumbs_of
 from herdlm.train.config import TrainConfig
@@ -21,7 +22,7 @@ THUMBS = thumbs_of(PAIRS)
 
 def batches(tokenizer, thumbs=THUMBS, **changes):
     keys = dict(seq_len=128, thumbs_per_step=4, epochs=1, seed=3, mask_formatting=True)
-    return ThumbBatches(tokenizer, thumbs, **(keys | changes))
+    return ThumbBatches(ChatFormat.of(tokenizer), thumbs, **(keys | changes))
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,9 @@ def test_the_first_step_of_kto_has_neither_kl_nor_drift(tokenizer, tmp_path):
 
 def test_a_loss_without_its_reference_is_refused_by_name(tokenizer):
     model = small_model()
-    pairs = PreferenceBatches(tokenizer, PAIRS, seq_len=128, pairs_per_step=8, epochs=1, seed=0, mask_formatting=True)
+    pairs = PreferenceBatches(
+        ChatFormat.of(tokenizer), PAIRS, seq_len=128, pairs_per_step=8, epochs=1, seed=0, mask_formatting=True
+    )
     with pytest.raises(InputError, match="'norm' needs the reference .*reference_chosen"):
         DPO(kind="norm").loss(model, pairs.batch([0, 1]))
     DPO(kind="simpo", gamma=0.5).loss(model, pairs.batch([0, 1]))
@@ -135,7 +138,9 @@ def test_without_a_reference_the_first_steps_are_compared_with():
 
 def test_a_run_that_collapses_says_so_in_the_log_and_at_its_end(tokenizer, tmp_path):
     pairs = [pair | {"reference_chosen": 0.0, "reference_rejected": -5.0} for pair in PAIRS]
-    data = PreferenceBatches(tokenizer, pairs, seq_len=128, pairs_per_step=1, epochs=6, seed=0, mask_formatting=True)
+    data = PreferenceBatches(
+        ChatFormat.of(tokenizer), pairs, seq_len=128, pairs_per_step=1, epochs=6, seed=0, mask_formatting=True
+    )
     with pytest.warns(RuntimeWarning, match="lost .* nats a token"):
         result = train(
             small_model(),

@@ -9,6 +9,7 @@ import torch
 from herdlm.align.dpo import with_reference, with_thumb_reference
 from herdlm.model.hf import load_for_training, save_folder
 from herdlm.model.lora import adapted_modules, add_lora
+from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.dialogs import DialogBatches
 from herdlm.tokens.preferences import PreferenceBatches
 from herdlm.tokens.thumbs import ThumbBatches
@@ -140,7 +141,7 @@ def test_losses_on_pairs_are_trls(folders, tokenizer, tmp_path, lora, kind, thei
     from trl import DPOConfig, DPOTrainer
 
     trainer = trainer_of(DPOTrainer, DPOConfig, folders, PAIRS, tmp_path, lora=lora, beta=beta, loss_type=[theirs])
-    batches = partial(PreferenceBatches, tokenizer, seq_len=128, pairs_per_step=8, epochs=1, seed=0)
+    batches = partial(PreferenceBatches, ChatFormat.of(tokenizer), seq_len=128, pairs_per_step=8, epochs=1, seed=0)
     reference = load_for_training(folders["policy" if lora else "reference"])
     pairs = with_reference(reference, PAIRS, batches(PAIRS, mask_formatting=False))
     objective = DPO(beta=beta, nll_weight=0.0, kind=kind)
@@ -154,7 +155,7 @@ def test_simpos_loss_is_trls(folders, tokenizer, tmp_path, lora):
     keys = dict(loss_type="simpo", cpo_alpha=0.0, beta=2.0, simpo_gamma=0.7, max_length=128)
     trainer = trainer_of(CPOTrainer, CPOConfig, folders, PAIRS, tmp_path, lora=lora, reference=None, **keys)
     batches = PreferenceBatches(
-        tokenizer, PAIRS, seq_len=128, pairs_per_step=8, epochs=1, seed=0, mask_formatting=False
+        ChatFormat.of(tokenizer), PAIRS, seq_len=128, pairs_per_step=8, epochs=1, seed=0, mask_formatting=False
     )
     objective = DPO(beta=2.0, nll_weight=0.0, kind="simpo", gamma=0.7)
     assert_equal(trainer, policy_of(folders["policy"], lora), objective, batches.micro_batches(0))
@@ -166,7 +167,9 @@ def test_ktos_loss_is_trls(folders, tokenizer, tmp_path, lora):
     keys = dict(beta=0.1, desirable_weight=1.3, undesirable_weight=0.8, train_sampling_strategy="sequential")
     one, two = ("reference", "policy")  # in this order the KL is above 0
     trainer = trainer_of(KTOTrainer, KTOConfig, folders, THUMBS, tmp_path, lora=lora, name=one, reference=two, **keys)
-    batches = partial(ThumbBatches, tokenizer, seq_len=128, thumbs_per_step=8, epochs=1, seed=0, mask_formatting=False)
+    batches = partial(
+        ThumbBatches, ChatFormat.of(tokenizer), seq_len=128, thumbs_per_step=8, epochs=1, seed=0, mask_formatting=False
+    )
     reference = load_for_training(folders[one if lora else two])
     thumbs = with_thumb_reference(reference, THUMBS, batches(THUMBS))
     objective = KTO(0.1, desirable_weight=1.3, undesirable_weight=0.8)
@@ -185,7 +188,7 @@ def test_the_reward_models_loss_is_trls(folders, tokenizer, tmp_path, lora):
         RewardTrainer, RewardConfig, folders, PAIRS, tmp_path, lora=lora, name="reward", reference=None
     )
     batches = PreferenceBatches(
-        tokenizer, PAIRS, seq_len=128, pairs_per_step=8, epochs=1, seed=0, mask_formatting=False
+        ChatFormat.of(tokenizer), PAIRS, seq_len=128, pairs_per_step=8, epochs=1, seed=0, mask_formatting=False
     )
     assert_equal(trainer, policy_of(folders["reward"], lora), Reward(), batches.micro_batches(0))
 
@@ -200,5 +203,5 @@ def test_fine_tunings_loss_on_completions_is_trls(folders, tokenizer, tmp_path, 
         keys |= dict(packing=True, max_length=64)
     trainer = trainer_of(SFTTrainer, SFTConfig, folders, rows, tmp_path, lora=lora, reference=None, **keys)
     seq_len = 64 if packed else 128
-    data = DialogBatches(tokenizer, SINGLE * 3, seq_len=seq_len, rows_per_step=8, epochs=1, seed=0)
+    data = DialogBatches(ChatFormat.of(tokenizer), SINGLE * 3, seq_len=seq_len, rows_per_step=8, epochs=1, seed=0)
     assert_equal(trainer, policy_of(folders["policy"], lora), NextToken(), data.micro_batches(0))

@@ -9,6 +9,7 @@ from herdlm.base.errors import DamagedError, InputError
 from herdlm.base.events import read_events
 from herdlm.model.hf import load_folder, load_for_training, read_config, save_folder
 from herdlm.pretrain.pretrain import save_model
+from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.dialogs import DialogBatches
 from herdlm.train.loop import train
 from herdlm.train.objectives import NextToken
@@ -31,7 +32,7 @@ def stopped(tokenizer, tmp_path):
 
 
 def other_data(tokenizer):
-    return DialogBatches(tokenizer, DIALOGS[1:] * 4, seq_len=64, rows_per_step=2, epochs=8, seed=5)
+    return DialogBatches(ChatFormat.of(tokenizer), DIALOGS[1:] * 4, seq_len=64, rows_per_step=2, epochs=8, seed=5)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,14 @@ def test_a_damaged_record_is_named(tokenizer, stopped):
 def test_dialogs_without_a_target_are_named_before_training(tokenizer):
     mute = {"messages": [{"role": "user", "content": "stop"}]}
     with pytest.raises(InputError, match=r"2 of 5 dialogs have no target.* numbers 2, 5"):
-        DialogBatches(tokenizer, [DIALOGS[0], mute, *DIALOGS[1:], mute], seq_len=64, rows_per_step=1, epochs=1, seed=0)
+        DialogBatches(
+            ChatFormat.of(tokenizer),
+            [DIALOGS[0], mute, *DIALOGS[1:], mute],
+            seq_len=64,
+            rows_per_step=1,
+            epochs=1,
+            seed=0,
+        )
 
 
 def test_a_step_without_a_target_is_named_as_such(tokenizer, tmp_path):

@@ -11,9 +11,8 @@ from herdlm.align.bank.tasks import Question
 from herdlm.base.progress import Progress
 from herdlm.model.transformer import Transformer, build, initialize
 from herdlm.tokens.batch import Piece, lay_out, pack_whole
-from herdlm.tokens.chat import render
+from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.preferences import PreferenceBatches
-from herdlm.tokens.tokenizer import PAD, Tokenizer
 from herdlm.train.objectives import hidden_states
 
 ROWS_AT_ONCE = 64
@@ -44,7 +43,7 @@ def rank_accuracy(model: Transformer, pairs: PreferenceBatches) -> list[bool]:
 @torch.no_grad()
 def score_answers(
     model: Transformer,
-    tokenizer: Tokenizer,
+    format: ChatFormat,
     questions: Sequence[Question],
     answers: Sequence[Sequence[str]],
     *,
@@ -55,11 +54,11 @@ def score_answers(
 
     Answers too long for a row of ``seq_len`` tokens, which training could not use either, score minus infinity.
     """
-    pad, device = tokenizer.special(PAD), next(model.parameters()).device
+    pad, device = format.pad, next(model.parameters()).device
     distinct = [(q, answer) for q, given in enumerate(answers) for answer in sorted(set(given))]
     pieces = []
     for q, answer in distinct:
-        rendered = render(tokenizer, [*as_messages(questions[q]), {"role": "assistant", "content": answer}])
+        rendered = format.render([*as_messages(questions[q]), {"role": "assistant", "content": answer}])
         pieces.append(Piece([*rendered.tokens, pad], [0.0] * len(rendered.tokens)))  # type: ignore[arg-type]
     fitting = [i for i, piece in enumerate(pieces) if len(piece.tokens) - 1 <= seq_len]
     rows = pack_whole([len(pieces[i].tokens) - 1 for i in fitting], seq_len)

@@ -25,8 +25,9 @@ from herdlm.plan.memory import Node, fit_table
 from herdlm.report import format
 from herdlm.report.comparison_page import PAGE, render_comparison_page
 from herdlm.tokens.batch import Batch
+from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.shards import ShardWriter
-from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_TEXT, PAD, Tokenizer
+from herdlm.tokens.tokenizer import Tokenizer
 
 COMPARISON = "comparison.json"
 ANSWERS = "answers.jsonl"
@@ -129,7 +130,7 @@ def write_comparison(
     }
     if data.text:
         length = min(seq_len, pair.original.config.max_seq_len)
-        batches = _batches(data.text, work, pair.tokenizer, length, rows)
+        batches = _batches(data.text, work, pair.format.tokenizer, length, rows)
         result["text"] = compare_text(pair, batches)
     if data.benchmarks:
         result["benchmarks"] = compare_benchmarks(pair, read_choices(data.benchmarks))
@@ -203,11 +204,11 @@ def _batches(text: Path, work: Path, tokenizer: Tokenizer, seq_len: int, rows: i
     if not (text / "index.json").is_file():
         shard = work / "text"
         writer = ShardWriter(shard, vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.content())
-        begin, end = tokenizer.special(BEGIN_OF_TEXT), tokenizer.special(END_OF_TEXT)
+        begin, end = tokenizer.begin, tokenizer.end
         for content in read_texts(text):
-            writer.add([begin, *tokenizer.encode(content), end], text_bytes=len(content.encode()))
+            writer.add([*begin, *tokenizer.encode(content), end], text_bytes=len(content.encode()))
         writer.close()
-    batches = validation_batches(shard, seq_len, tokenizer.special(PAD), rows_per_batch=8, rows=rows)
+    batches = validation_batches(shard, seq_len, tokenizer.pad, rows_per_batch=8, rows=rows)
     if not any(bool((batch.weights > 0).any()) for batch in batches):
         raise InputError(f"{text} holds no token to predict", "Give a longer text")
     return batches
@@ -243,4 +244,4 @@ def _reward(folder: Path, device: str) -> Reward:
         raise InputError(
             f"{folder} is not a reward model", "Give a model whose head is score, as a stage round-N-reward makes"
         )
-    return Reward(load_model(folder, device, "float32"), Tokenizer.load(folder))
+    return Reward(load_model(folder, device, "float32"), ChatFormat.load(folder))

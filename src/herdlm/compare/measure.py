@@ -28,8 +28,7 @@ from herdlm.generate import Engine
 from herdlm.generate.load import load_model
 from herdlm.model.transformer import Transformer
 from herdlm.tokens.batch import Batch, Piece, lay_out, pack_whole
-from herdlm.tokens.chat import render
-from herdlm.tokens.tokenizer import PAD, Tokenizer
+from herdlm.tokens.chat_format import ChatFormat
 
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 BINS = 30
@@ -39,18 +38,18 @@ WORST = 12
 
 @dataclass(slots=True)
 class Pair:
-    """The two models, loaded, with the tokenizer they share."""
+    """The two models, loaded, with the dialog format they share."""
 
     original: Transformer
     changed: Transformer
-    tokenizer: Tokenizer
+    format: ChatFormat
 
     @classmethod
     def load(cls, original: Path, changed: Path, *, device: str) -> Pair:
         """Load both in one type: float32 on a CPU, which holds BF16 exactly, and the stored one on a GPU."""
         dtype = torch.float32 if device == "cpu" else "auto"
         first, second = (load_model(folder, device, dtype) for folder in (original, changed))
-        return cls(first, second, Tokenizer.load(original))
+        return cls(first, second, ChatFormat.load(original))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +68,10 @@ class AnswerSampling:
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """A reward model with its tokenizer."""
+    """A reward model with its dialog format."""
 
     model: Transformer
-    tokenizer: Tokenizer
+    format: ChatFormat
 
 
 def compare_text(pair: Pair, batches: Sequence[Batch]) -> dict[str, Any]:
@@ -94,8 +93,8 @@ def compare_answers(
     """
     answers_of = {
         side: sample_answers(
-            Engine(model, pair.tokenizer),
-            pair.tokenizer,
+            Engine(model, pair.format.tokenizer),
+            pair.format,
             questions,
             samples=sampling.samples,
             temperature=sampling.temperature,
@@ -132,7 +131,7 @@ def compare_benchmarks(pair: Pair, questions: Sequence[ChoiceQuestion]) -> dict[
 
     The second changes with every weight; a right answer changes only at the border between two choices.
     """
-    logprobs = [choice_logprobs(model, pair.tokenizer, questions) for model in (pair.original, pair.changed)]
+    logprobs = [choice_logprobs(model, pair.format.tokenizer, questions) for model in (pair.original, pair.changed)]
     by_task: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
     nats: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for question, *both in zip(questions, *logprobs, strict=True):
@@ -169,11 +168,11 @@ def _spread(values: NDArray[np.float64]) -> dict[str, Any]:
 
 def _along_answers(pair: Pair, questions: Sequence[Question], answers: Sequence[str]) -> list[TokenDivergence | None]:
     """The divergence over the tokens of each answer; None if prompt and answer exceed the model's context."""
-    pad, longest = pair.tokenizer.special(PAD), pair.original.config.max_seq_len
+    pad, longest = pair.format.pad, pair.original.config.max_seq_len
     pieces = []
     for question, answer in zip(questions, answers, strict=True):
-        dialog = render(pair.tokenizer, [*as_messages(question), {"role": "assistant", "content": answer}])
-        pieces.append(Piece(np.array(dialog.tokens), np.array(dialog.answer[1:], np.float32)))
+        dialog = pair.format.render([*as_messages(question), {"role": "assistant", "content": answer}])
+        pieces.append(Piece(np.array(dialog.tokens), np.array(dialog.weights[1:], np.float32)))
     lengths = [len(piece.weights) for piece in pieces]
     fitting = [i for i, length in enumerate(lengths) if length <= longest]
     divergences: list[TokenDivergence | None] = [None] * len(pieces)
@@ -230,7 +229,7 @@ def _rewards(
         side: np.array(
             score_answers(
                 reward.model,
-                reward.tokenizer,
+                reward.format,
                 questions,
                 answers,
                 seq_len=reward.model.config.max_seq_len,

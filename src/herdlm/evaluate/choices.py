@@ -14,7 +14,7 @@ from herdlm.base.errors import DamagedError, InputError
 from herdlm.base.json_lines import json_lines
 from herdlm.evaluate.forward import Model, config_of, token_logprobs
 from herdlm.tokens.batch import Piece, lay_out, pack_whole
-from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, PAD, Tokenizer
+from herdlm.tokens.tokenizer import Tokenizer
 
 ROWS_AT_ONCE = 16
 ROW_TOKENS = 512  # of a packed row, unless a choice is longer
@@ -83,7 +83,7 @@ def choice_logprobs(
     for first in range(0, len(rows), ROWS_AT_ONCE):
         some = [[places[i] for i in row] for row in rows[first : first + ROWS_AT_ONCE]]
         laid = [[pieces[q][c] for q, c in row] for row in some]
-        batch, landed = lay_out(laid, capacity, tokenizer.special(PAD))
+        batch, landed = lay_out(laid, capacity, tokenizer.pad)
         (logprobs,) = token_logprobs(model, [batch])
         sums = np.bincount(batch.documents.numpy().ravel(), logprobs.numpy().ravel())
         for row, ends in zip(some, landed, strict=True):
@@ -95,7 +95,7 @@ def choice_logprobs(
 
 
 def _piece(tokenizer: Tokenizer, question: ChoiceQuestion, choice: str) -> Piece:
-    before = [tokenizer.special(BEGIN_OF_TEXT), *tokenizer.encode(question.question)]
+    before = [*tokenizer.begin, *tokenizer.encode(question.question)]
     answer = tokenizer.encode(f" {choice}")
     weights = np.zeros(len(before) + len(answer) - 1, np.float32)
     weights[len(before) - 1 :] = 1

@@ -19,7 +19,7 @@ from herdlm.evaluate.forward import Model, config_of, likeliest_tokens, row_piec
 from herdlm.evaluate.intervals import Estimate, pass_rate
 from herdlm.tokens.batch import Batch
 from herdlm.tokens.shards import Shard
-from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_TEXT, Tokenizer
+from herdlm.tokens.tokenizer import Tokenizer
 
 CITIES = (
     "Accra",
@@ -92,7 +92,7 @@ def make_needles(
     Raises:
         InputError: ``length`` is too short for needle and question, or the shard holds no text.
     """
-    separators = [tokenizer.special(BEGIN_OF_TEXT), tokenizer.special(END_OF_TEXT)]
+    separators = [*tokenizer.begin, tokenizer.end]
     needles = []
     for depth in np.linspace(0.0, 1.0, depths).tolist() if depths > 1 else [0.5]:
         for number in range(per_depth):
@@ -101,7 +101,7 @@ def make_needles(
             key = tokenizer.encode(f"\nThe secret number of {city} is")
             answer = tokenizer.encode(" " + "".join(str(digit) for digit in rng.integers(0, 10, DIGITS)))
             end = tokenizer.encode(".\n")
-            room = length - (1 + 2 * len(key) + 2 * len(answer) + len(end))
+            room = length - (len(tokenizer.begin) + 2 * len(key) + 2 * len(answer) + len(end))
             if room < 0:
                 raise InputError(
                     f"{length} tokens do not hold a needle and its question",
@@ -109,7 +109,7 @@ def make_needles(
                 )
             hay = _text(shard, room, separators, int(rng.integers(max(shard.index.tokens, 1))))
             at = round(depth * room)
-            prompt = (separators[0], *hay[:at], *key, *answer, *end, *hay[at:], *key)
+            prompt = (*tokenizer.begin, *hay[:at], *key, *answer, *end, *hay[at:], *key)
             needles.append(Needle(prompt, tuple(answer), round(depth, 3)))
     return needles
 

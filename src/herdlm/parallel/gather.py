@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -104,10 +105,13 @@ def lora_in(model: ParallelModel) -> Lora | None:
     return next((lora for stage in model.stages.values() if (lora := lora_of(stage))), None)
 
 
-def save_whole(model: ParallelModel, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
+def save_whole(
+    model: ParallelModel, folder: Path, *, dtype: torch.dtype = torch.float32, generation: dict[str, Any] | None = None
+) -> None:
     """Write a Hugging Face folder of the whole model, in ``dtype``, from any layout; all processes call this.
 
-    Rank 0 holds the whole model on the CPU while it writes. Adapters are merged.
+    Rank 0 holds the whole model on the CPU while it writes. Adapters are merged. ``generation``: see
+    :func:`herdlm.model.hf.save_folder`.
     """
     whole = build(model.shape, dtype=model.kept) if dist.get_rank() == 0 else None
     if whole:
@@ -118,7 +122,7 @@ def save_whole(model: ParallelModel, folder: Path, *, dtype: torch.dtype = torch
             with torch.no_grad():
                 places[name].copy_(values)
     if whole:
-        save_folder(merge_lora(whole), folder, dtype=dtype)
+        save_folder(merge_lora(whole), folder, dtype=dtype, generation=generation)
     dist.barrier()
 
 

@@ -28,9 +28,10 @@ from herdlm.pretrain.distill import Distillation, open_distillation
 from herdlm.pretrain.job import PretrainJob
 from herdlm.pretrain.long_context import StageCallbacks, train_in_stages
 from herdlm.pretrain.mix import plan_mix, source_tokens
+from herdlm.tokens.chat_format import generation_settings
 from herdlm.tokens.mixture import FirstSteps
 from herdlm.tokens.shards import Shard
-from herdlm.tokens.tokenizer import PAD, TOKENIZER_FILES, Tokenizer
+from herdlm.tokens.tokenizer import TOKENIZER_FILES, Tokenizer
 from herdlm.train.loop import TrainResult, train
 from herdlm.train.milestones import keep_milestones
 from herdlm.train.track import FOLDER
@@ -40,24 +41,30 @@ from herdlm.train.work import objective_identity
 def save_model(
     model: Transformer | ParallelModel, out: Path, *, tokenizer: Path, work: Path, dtype: str = "float32"
 ) -> None:
-    """Write a model into ``out`` in ``dtype``, with its tokenizer's files and the training log in ``work``.
+    """Write a model into ``out`` in ``dtype``, with the files and stop tokens of its tokenizer and the log in ``work``.
 
     Every process calls this; the first one writes.
     """
+    generation = generation_settings(tokenizer)
     if isinstance(model, ParallelModel):
-        save_whole(model, out, dtype=EXPORTS[dtype])
+        save_whole(model, out, dtype=EXPORTS[dtype], generation=generation)
         if not is_first():
             return
     else:
-        save_folder(model, out, dtype=EXPORTS[dtype])
-    for name in TOKENIZER_FILES:
-        if (tokenizer / name).exists():
-            shutil.copyfile(tokenizer / name, out / name)
+        save_folder(model, out, dtype=EXPORTS[dtype], generation=generation)
+    copy_tokenizer(tokenizer, out)
     log, board = work / "events.jsonl", work / FOLDER
     if log.exists():
         shutil.copyfile(log, out / "events.jsonl")
     if board.exists():
         shutil.copytree(board, out / FOLDER, dirs_exist_ok=True)
+
+
+def copy_tokenizer(folder: Path, out: Path) -> None:
+    """Copy the files of a folder's tokenizer and chat template."""
+    for name in TOKENIZER_FILES:
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, out / name)
 
 
 def pretrain(
@@ -162,7 +169,7 @@ def pretrain_into(
     """
     config = job.pretrain
     loaded = Tokenizer.load(tokenizer)
-    pad = loaded.special(PAD)
+    pad = loaded.pad
     _check_shards(job, tokens, loaded)
     batches = open_batches(job.batching(), tokens, seed=seed, pad=pad)
     distillation: Distillation | None = None

@@ -31,7 +31,7 @@ from herdlm.pretrain.pretrain import save_model
 from herdlm.tokens.mixture import FirstSteps, Mixture, PretrainBatches
 from herdlm.tokens.rows import Source
 from herdlm.tokens.shards import Shard
-from herdlm.tokens.tokenizer import PAD, Tokenizer
+from herdlm.tokens.tokenizer import Tokenizer
 from herdlm.train.config import TrainConfig
 from herdlm.train.loop import train
 from herdlm.train.schedules import learning_rate
@@ -86,7 +86,7 @@ def anneal_probe(
             shutil.rmtree(made, ignore_errors=True)
             made.mkdir(parents=True)
         meet()
-        seed, pad = derive_seed(job.seed, "pretrain"), words.special(PAD)
+        seed, pad = derive_seed(job.seed, "pretrain"), words.pad
         batches = open_batches(job.batching(), tokens, seed=seed, pad=pad)
         if half_trained is None:
             half_trained = _train_half(job, FirstSteps(batches, half), seed=seed, work=work, tokenizer=tokenizer)

@@ -18,7 +18,7 @@ from herdlm.model.hf import load_folder
 from herdlm.pretrain.job import PretrainJob
 from herdlm.pretrain.pretrain import pretrain
 from herdlm.scaling.mix_candidates import Candidate
-from herdlm.tokens.tokenizer import PAD, Tokenizer
+from herdlm.tokens.tokenizer import Tokenizer
 
 Losses = dict[str, NDArray[np.float64]]
 """By domain, nats per token of each held-out row: [seeds, candidates, models, rows]."""
@@ -60,7 +60,7 @@ class Bench:
         folder = self._trained(job, number)
         words = Tokenizer.load(self.tokenizer)
         loaded = load_folder(folder, pick_device(job.device))
-        seq_len, pad = job.pretrain.seq_len, words.special(PAD)
+        seq_len, pad = job.pretrain.seq_len, words.pad
         return {domain: row_losses(loaded, shard, seq_len=seq_len, pad=pad) for domain, shard in self.domains.items()}
 
     def _trained(self, job: PretrainJob, number: int) -> Path:

@@ -1,17 +1,141 @@
-"""The dialog format of Llama 3 as a Jinja template, for transformers and vLLM."""
+"""Chat templates: the Jinja of a model folder, run in jinja2's sandbox with what transformers gives to a template.
+
+A template that marks what the assistant writes with ``{% generation %}`` gives the mask of training targets. Marks,
+and whatever in a message looks like a special token, travel through the template as noncharacters of Unicode, which no
+template writes itself.
+"""
 
 from __future__ import annotations
 
+import datetime
+import json
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NoReturn
 
-def chat_template(leading_space: bool) -> str:
-    """The template. With ``leading_space``, the contents of messages start with a space."""
-    space = " ' ' +" if leading_space else ""
-    return (
-        "{{- bos_token }}"
-        "{%- for message in messages %}"
-        "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' +"
-        + space
-        + " (message['content'] | trim) + '<|eot_id|>' }}"
-        "{%- endfor %}"
-        "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"
-    )
+import jinja2
+from jinja2 import meta, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from herdlm.base.errors import DamagedError, InputError
+
+BEGIN_ANSWER, END_ANSWER = "\ufdd0", "\ufdd1"  # around what the assistant writes
+TEMPLATES = {"llama3": "<|start_header_id|>", "chatml": "<|im_start|>"}  # ours, each with a token that it needs
+
+
+class _Generation(Extension):
+    """The block ``{% generation %}``, whose output is put between the marks."""
+
+    tags = {"generation"}  # noqa: RUF012 - as the base class declares it
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        """Parse the block into its own statements between the marks."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+        def mark(text: str) -> nodes.Node:
+            return nodes.Output([nodes.TemplateData(text)]).set_lineno(line)
+
+        return [mark(BEGIN_ANSWER), *body, mark(END_ANSWER)]
+
+
+class ChatTemplate:
+    """A compiled chat template.
+
+    Attributes:
+        takes_tools: whether the template reads ``tools``.
+    """
+
+    def __init__(self, text: str, where: str) -> None:
+        self.where = where
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+        )
+        environment.filters["tojson"] = _to_json
+        environment.globals["raise_exception"] = _refuse
+        self._today: Callable[[], datetime.datetime] = datetime.datetime.now
+        environment.globals["strftime_now"] = lambda form: self._today().strftime(form)
+        try:
+            self.takes_tools = "tools" in meta.find_undeclared_variables(environment.parse(text))
+            self._template = environment.from_string(text)
+        except jinja2.TemplateError as error:
+            raise DamagedError(
+                f"{where}: the chat template is not valid Jinja: {error}", "Restore it from its source"
+            ) from error
+
+    def freeze(self, today: datetime.datetime) -> None:
+        """Let ``strftime_now`` give ``today`` from now on, so that a run that resumes renders the same text."""
+        self._today = lambda: today
+
+    def render(self, **variables: Any) -> str:
+        """The text of a dialog.
+
+        Raises:
+            InputError: the template refuses the dialog, or fails on it.
+        """
+        try:
+            return self._template.render(**variables)
+        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
+            raise InputError(f"the chat template refuses the dialog: {error}", "Correct the dialog") from error
+
+
+def _refuse(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON without the escapes of HTML that jinja2's own filter makes."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def llama3_template(leading_space: bool) -> str:
+    """The template of Llama 3.1's format. With ``leading_space``, the contents of messages start with a space."""
+    text = own_template("llama3")
+    return text.replace("set lead = ''", "set lead = ' '") if leading_space else text
+
+
+def own_template(name: str) -> str:
+    """One of :data:`TEMPLATES`."""
+    return files("herdlm.tokens").joinpath("templates", f"{name}.jinja").read_text(encoding="utf-8")
+
+
+def read_templates(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
+    """The chat templates of a folder by name, of which "default" is used where no other is asked for.
+
+    Newer folders hold ``chat_template.jinja``, older ones a key of tokenizer_config.json: of ``settings``.
+
+    Raises:
+        DamagedError: a file cannot be read.
+    """
+    found: dict[str, str] = {}
+    listed = settings.get("chat_template")
+    alone = folder / "chat_template.json"
+    if listed is None and alone.is_file():
+        try:
+            listed = json.loads(alone.read_text(encoding="utf-8"))["chat_template"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedError(f"{alone} holds no chat_template", "Restore the file from its source") from error
+    if isinstance(listed, str):
+        found["default"] = listed
+    elif isinstance(listed, list):
+        for entry in listed:
+            if isinstance(entry, dict) and isinstance(entry.get("template"), str):
+                found[str(entry.get("name"))] = entry["template"]
+    path = folder / "chat_template.jinja"
+    more = sorted((folder / "additional_chat_templates").glob("*.jinja"))
+    for name, file in [("default", path), *((file.stem, file) for file in more)]:
+        if file.is_file():
+            try:
+                found[name] = file.read_text(encoding="utf-8")
+            except ValueError as error:
+                raise DamagedError(f"{file} is not UTF-8 text", "Restore the file from its source") from error
+    return found

@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
 from herdlm.base.seeds import stream
 from herdlm.tokens.batch import Batch, Piece, assemble, pack_whole
-from herdlm.tokens.chat import Message, render
+from herdlm.tokens.chat import Message
+from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.pieces import check_lengths, check_targets, content_of_pieces
-from herdlm.tokens.tokenizer import PAD, Tokenizer
 
 
 class Dialog(TypedDict, total=False):
-    """A dialog in the OpenAI form, with the kind of task and the source of the answer, if known."""
+    """A dialog in the OpenAI form, with its tools, the kind of task and the source of the answer, if known."""
 
     messages: list[Message]
+    tools: list[dict[str, Any]]
     task: str
     source: str
 
 
-def dialog_piece(tokenizer: Tokenizer, messages: Sequence[Message]) -> Piece:
+def dialog_piece(format: ChatFormat, dialog: Dialog) -> Piece:
     """A dialog whose targets are the assistant's words and ends of turn (SFT; report, section 4.1.3)."""
-    rendered = render(tokenizer, messages)
-    return Piece(np.asarray(rendered.tokens), np.asarray(rendered.answer[1:], np.float32))
+    rendered = format.render(dialog["messages"], tools=dialog.get("tools"))
+    return Piece(np.asarray(rendered.tokens), np.asarray(rendered.weights[1:], np.float32))
 
 
-def fits(tokenizer: Tokenizer, messages: Sequence[Message], seq_len: int) -> bool:
+def fits(format: ChatFormat, messages: Sequence[Message], seq_len: int) -> bool:
     """Whether a row holds the whole dialog, with its last token as an input."""
-    return len(render(tokenizer, messages).tokens) <= seq_len
+    return len(format.render(messages).tokens) <= seq_len
 
 
 class DialogBatches:
@@ -41,7 +42,7 @@ class DialogBatches:
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        format: ChatFormat,
         dialogs: Sequence[Dialog],
         *,
         seq_len: int,
@@ -50,11 +51,11 @@ class DialogBatches:
         seed: int,
         steps: int | None = None,
     ) -> None:
-        self.pieces = [dialog_piece(tokenizer, dialog["messages"]) for dialog in dialogs]
+        self.pieces = [dialog_piece(format, dialog) for dialog in dialogs]
         check_lengths(self.pieces, seq_len)
         check_targets(self.pieces)
         self.content = content_of_pieces(self.pieces, seq_len, rows_per_step, seed)
-        self.pad, self.seq_len = tokenizer.special(PAD), seq_len
+        self.pad, self.seq_len = format.pad, seq_len
         rows: list[list[int]] = []
         epoch = 0
         while epoch < epochs if steps is None else len(rows) < steps * rows_per_step:

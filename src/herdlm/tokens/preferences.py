@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 
 from herdlm.base.seeds import stream
 from herdlm.tokens.batch import Batch, Piece, lay_out, pack_whole
-from herdlm.tokens.chat import Message, render
+from herdlm.tokens.chat import Message
+from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.pieces import check_lengths, content_of_pieces
-from herdlm.tokens.tokenizer import PAD, Tokenizer
 
 
 class Preference(TypedDict, total=False):
@@ -22,6 +22,7 @@ class Preference(TypedDict, total=False):
     """
 
     prompt: list[Message]
+    tools: list[dict[str, Any]]
     chosen: list[Message]
     rejected: list[Message]
     rating: str
@@ -32,12 +33,17 @@ class Preference(TypedDict, total=False):
     reference_rejected: float
 
 
-def answer_piece(tokenizer: Tokenizer, prompt: Sequence[Message], answer: Sequence[Message], *, masked: bool) -> Piece:
+def answer_piece(
+    format: ChatFormat,
+    prompt: Sequence[Message],
+    answer: Sequence[Message],
+    *,
+    masked: bool,
+    tools: Sequence[dict[str, Any]] | None = None,
+) -> Piece:
     """A prompt with an answer. Targets are the answer's tokens, except formatting tokens if ``masked`` (DPO)."""
-    before = len(render(tokenizer, prompt).tokens)
-    rendered = render(tokenizer, [*prompt, *answer])
-    weights = np.asarray(rendered.answer[1:], np.float32)
-    weights[: before - 1] = 0.0
+    rendered = format.render([*prompt, *answer], tools=tools, first=len(prompt))
+    weights = np.asarray(rendered.weights[1:], np.float32)
     if masked:
         weights *= 1.0 - np.asarray(rendered.formatting[1:], np.float32)
     return Piece(np.asarray(rendered.tokens), weights)
@@ -52,7 +58,7 @@ class PreferenceBatches:
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        format: ChatFormat,
         pairs: Sequence[Preference],
         *,
         seq_len: int,
@@ -61,12 +67,12 @@ class PreferenceBatches:
         seed: int,
         mask_formatting: bool,
     ) -> None:
-        pad = tokenizer.special(PAD)
+        pad = format.pad
         self.pairs, self.pad, self.seq_len = pairs, pad, seq_len
         self.pieces = []
         for pair in pairs:
             for side in (pair["chosen"], pair["rejected"]):
-                piece = answer_piece(tokenizer, pair["prompt"], side, masked=mask_formatting)
+                piece = answer_piece(format, pair["prompt"], side, masked=mask_formatting, tools=pair.get("tools"))
                 # One token more, so that the end of the turn is an input and can be scored.
                 self.pieces.append(Piece(np.append(piece.tokens, pad), np.append(piece.weights, np.float32(0))))
         check_lengths(self.pieces, seq_len)

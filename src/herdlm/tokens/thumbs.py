@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -12,9 +12,9 @@ from herdlm.base.errors import InputError
 from herdlm.base.seeds import stream
 from herdlm.tokens.batch import Batch, Piece, lay_out, pack_whole
 from herdlm.tokens.chat import Message
+from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.pieces import check_lengths, content_of_pieces
 from herdlm.tokens.preferences import Preference, answer_piece
-from herdlm.tokens.tokenizer import PAD, Tokenizer
 
 
 class Thumb(TypedDict, total=False):
@@ -25,6 +25,7 @@ class Thumb(TypedDict, total=False):
     """
 
     prompt: list[Message]
+    tools: list[dict[str, Any]]
     completion: list[Message]
     label: bool
     reference: float
@@ -50,7 +51,7 @@ class ThumbBatches:
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        format: ChatFormat,
         thumbs: Sequence[Thumb],
         *,
         seq_len: int,
@@ -60,13 +61,12 @@ class ThumbBatches:
         mask_formatting: bool,
         thumbs_per_micro_batch: int | None = None,
     ) -> None:
-        pad = tokenizer.special(PAD)
-        self.thumbs, self.pad, self.seq_len = thumbs, pad, seq_len
-        self.pieces = [answer_piece(tokenizer, t["prompt"], t["completion"], masked=mask_formatting) for t in thumbs]
+        self.thumbs, self.pad, self.seq_len = thumbs, format.pad, seq_len
+        self.pieces = [_piece(format, thumb, thumb["completion"], masked=mask_formatting) for thumb in thumbs]
         check_lengths(self.pieces, seq_len)
         self.mismatched = [
-            _cut(answer_piece(tokenizer, t["prompt"], thumbs[other]["completion"], masked=mask_formatting), seq_len)
-            for t, other in zip(thumbs, mismatches([t["prompt"] for t in thumbs]), strict=True)
+            _cut(_piece(format, thumb, thumbs[other]["completion"], masked=mask_formatting), seq_len)
+            for thumb, other in zip(thumbs, mismatches([thumb["prompt"] for thumb in thumbs]), strict=True)
         ]
         self.micro = thumbs_per_micro_batch or thumbs_per_step
         self.plan: list[list[int]] = []
@@ -125,11 +125,18 @@ def mismatches(prompts: Sequence[object]) -> list[int]:
 
 def thumbs_of(pairs: Iterable[Preference]) -> list[Thumb]:
     """Pairs as thumbs: up for the chosen answer, down for the rejected one."""
-    return [
-        {"prompt": pair["prompt"], "completion": answer, "label": label}
-        for pair in pairs
-        for answer, label in ((pair["chosen"], True), (pair["rejected"], False))
-    ]
+    thumbs: list[Thumb] = []
+    for pair in pairs:
+        for answer, label in ((pair["chosen"], True), (pair["rejected"], False)):
+            thumb: Thumb = {"prompt": pair["prompt"], "completion": answer, "label": label}
+            if "tools" in pair:
+                thumb["tools"] = pair["tools"]
+            thumbs.append(thumb)
+    return thumbs
+
+
+def _piece(format: ChatFormat, thumb: Thumb, answer: Sequence[Message], *, masked: bool) -> Piece:
+    return answer_piece(format, thumb["prompt"], answer, masked=masked, tools=thumb.get("tools"))
 
 
 def _cut(piece: Piece, seq_len: int) -> Piece:

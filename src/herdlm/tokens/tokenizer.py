@@ -1,10 +1,12 @@
-"""A byte-level BPE tokenizer with Llama 3's split rule, stored as a Hugging Face ``tokenizer.json``."""
+"""Tokenizers: those of any Hugging Face ``tokenizer.json``, and new byte-level BPE ones with Llama 3's split rule."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors, trainers
@@ -13,7 +15,7 @@ from tokenizers import Tokenizer as Backend
 from herdlm.base.artifact import hash_bytes
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.base.recipe import Section
-from herdlm.tokens.chat_template import chat_template
+from herdlm.tokens.chat_template import llama3_template
 
 BEGIN_OF_TEXT = "<|begin_of_text|>"
 END_OF_TEXT = "<|end_of_text|>"
@@ -24,7 +26,15 @@ END_OF_MESSAGE = "<|eom_id|>"
 END_OF_TURN = "<|eot_id|>"
 PYTHON_TAG = "<|python_tag|>"
 SPECIAL_TOKENS = (BEGIN_OF_TEXT, END_OF_TEXT, PAD, START_HEADER, END_HEADER, END_OF_MESSAGE, END_OF_TURN, PYTHON_TAG)
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+LLAMA3_NAMES = {"bos_token": BEGIN_OF_TEXT, "eos_token": END_OF_TURN, "pad_token": PAD}
+ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
 
 
 class TokenizerConfig(Section):
@@ -53,16 +63,52 @@ def split_pattern(single_digits: bool = False) -> str:
 
 
 class Tokenizer:
-    """Encodes text and decodes ids. Text never encodes to special tokens; :meth:`special` returns them by name."""
+    """Encodes text and decodes ids, by the rules of any ``tokenizer.json``.
 
-    def __init__(self, backend: Backend, *, leading_space: bool = False) -> None:
+    Text never encodes to special tokens; :meth:`special` returns them by name, and
+    :class:`herdlm.tokens.chat_format.ChatFormat` puts them where a template does.
+
+    Attributes:
+        begin: ids before a text that starts here; empty if the tokenizer adds none.
+        end: ends a document.
+        pad: fills rows; its targets weigh nothing, so without a pad token any id will do.
+        bos, eos: ids of the tokens that the folder names so; None if it names none.
+        named: the tokens that the folder names, such as ``bos_token``, for chat templates.
+        strips_space: whether decoding drops a space at the start of a text.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        leading_space: bool = False,
+        named: Mapping[str, str] | None = None,
+        also_special: Iterable[str] = (),
+    ) -> None:
         # If a page or a user writes "<|eot_id|>", these are characters, not the end of a turn.
         backend.encode_special_tokens = True
+        backend.no_truncation()
+        backend.no_padding()
         self.backend = backend
         self.leading_space = leading_space
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
-        self._special = {name: id for name in SPECIAL_TOKENS if (id := backend.token_to_id(name)) is not None}
+        self.named = dict(LLAMA3_NAMES if named is None else named)
+        self.named = {role: token for role, token in self.named.items() if backend.token_to_id(token) is not None}
+        self.added: dict[int, AddedToken] = backend.get_added_tokens_decoder()
+        roles = {*self.named.values(), *(token for token in also_special if backend.token_to_id(token) is not None)}
+        self._special = {t.content: id for id, t in self.added.items() if t.special or t.content in roles}
+        self._special |= {token: id for token in roles if (id := backend.token_to_id(token)) is not None}
         self._special_ids = frozenset(self._special.values())
+        self._bytes_of, self.strips_space = _reader(backend)
+        self.bos, self.eos = (self._named_id(role) for role in ("bos_token", "eos_token"))
+        self.begin = self._begin()
+        self.end = self._first_of(END_OF_TEXT, "<|endoftext|>", "</s>", self.named.get("eos_token", ""))
+        self.pad = self._first_of(self.named.get("pad_token", ""), PAD, self.named.get("eos_token", ""))
+
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        """The special tokens and their ids."""
+        return dict(self._special)
 
     def special(self, name: str) -> int:
         """The id of a special token.
@@ -73,14 +119,25 @@ class Tokenizer:
         try:
             return self._special[name]
         except KeyError:
+            known = ", ".join(sorted(self._special)[:8]) or "none"
             raise InputError(
-                f"the tokenizer has no special token {name}",
-                "Use a tokenizer.json whose added_tokens include those of Llama 3, or one that herdlm trained",
+                f"the tokenizer has no special token {name}", f"Its special tokens are {known}; name one of them"
             ) from None
 
+    def is_special(self, id: int) -> bool:
+        """Whether ``id`` is a special token, which no text encodes to."""
+        return id in self._special_ids
+
     def encode(self, text: str) -> list[int]:
-        """Token ids of ``text``, without begin or end tokens."""
-        ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
+        """Token ids of ``text``, without begin or end tokens.
+
+        Raises:
+            InputError: the text has a lone surrogate, which no encoding can write.
+        """
+        try:
+            ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
+        except (TypeError, UnicodeEncodeError) as error:
+            raise not_encodable(text) from error
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -96,17 +153,19 @@ class Tokenizer:
         """The bytes of a token; empty for special tokens."""
         if id in self._special_ids:
             return b""
+        if id in self.added:  # stored as text, whatever the form of the others
+            return self.added[id].content.encode()
         token = self.backend.id_to_token(id)
         if token is None:
             raise InputError(f"token id {id} is outside the vocabulary of {self.vocab_size}", "Check the ids")
-        return bytes(_BYTE_OF_CHARACTER[character] for character in token)
+        return self._bytes_of(token)
 
     def content(self) -> str:
         """Hash of the tokenizer's definition, to check that tokens and model belong together."""
         return hash_bytes(self.backend.to_str().encode())
 
     def save(self, folder: Path) -> None:
-        """Write the files from which transformers, vLLM and herdlm load this tokenizer."""
+        """Write the files from which transformers, vLLM and herdlm load a tokenizer with Llama 3's special tokens."""
         self.backend.encode_special_tokens = False  # what other tools expect in the file
         try:
             self.backend.save(str(folder / "tokenizer.json"))
@@ -114,22 +173,20 @@ class Tokenizer:
             self.backend.encode_special_tokens = True
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": BEGIN_OF_TEXT,
-            "eos_token": END_OF_TURN,
-            "pad_token": PAD,
+            **LLAMA3_NAMES,
             "clean_up_tokenization_spaces": False,
             "model_input_names": ["input_ids", "attention_mask"],
             "leading_space": self.leading_space,
         }
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        (folder / "chat_template.jinja").write_text(chat_template(self.leading_space), encoding="utf-8")
+        (folder / "chat_template.jinja").write_text(llama3_template(self.leading_space), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
         """Load the tokenizer of a model or tokenizer folder.
 
         Raises:
-            InputError: the folder holds no ``tokenizer.json``.
+            InputError: the folder holds no ``tokenizer.json``, or one of a kind that cannot be represented.
             DamagedError: a file there cannot be read.
         """
         path = Path(folder) / "tokenizer.json"
@@ -141,12 +198,123 @@ class Tokenizer:
             raise DamagedError(
                 f"{path} is not a valid tokenizer: {error}", "Restore the file from its source"
             ) from error
-        settings = Path(folder) / "tokenizer_config.json"
+        settings = read_settings(Path(folder))
+        _add_missing(backend, settings)
         try:
-            leading_space = settings.is_file() and json.loads(settings.read_text(encoding="utf-8")).get("leading_space")
-        except (ValueError, AttributeError) as error:
-            raise DamagedError(f"{settings} is not valid JSON: {error}", "Restore the file from its source") from error
-        return cls(backend, leading_space=bool(leading_space))
+            return cls(
+                backend,
+                leading_space=bool(settings.get("leading_space")),
+                named=_names(settings),
+                also_special=_also_special(settings),
+            )
+        except InputError as error:
+            raise InputError(f"{path}: {error.what}", error.remedy) from error
+
+    def _named_id(self, role: str) -> int | None:
+        return self._special[self.named[role]] if role in self.named else None
+
+    def _first_of(self, *tokens: str) -> int:
+        return next((self._special[token] for token in tokens if token in self._special), 0)
+
+    def _begin(self) -> tuple[int, ...]:
+        """What the backend's post-processor puts before a text."""
+        plain = self.backend.encode("a", add_special_tokens=False).ids
+        whole = self.backend.encode("a", add_special_tokens=True).ids
+        found = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), 0)
+        return tuple(whole[:found])
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The content of a folder's tokenizer_config.json, with what an older special_tokens_map.json adds.
+
+    Raises:
+        DamagedError: one of them is not a JSON object.
+    """
+    settings: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            read = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DamagedError(f"{path} is not valid JSON: {error}", "Restore the file from its source") from error
+        if not isinstance(read, dict):
+            raise DamagedError(f"{path} is not a JSON object", "Restore the file from its source")
+        settings |= {key: value for key, value in read.items() if value is not None}
+    return settings
+
+
+def _names(settings: dict[str, Any]) -> dict[str, str] | None:
+    """The tokens that the settings name, by role; None if they name none."""
+    names = {}
+    for role in ROLES:
+        token = settings.get(role)
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str) and token:
+            names[role] = token
+    return names or None
+
+
+def _also_special(settings: dict[str, Any]) -> list[str]:
+    """Special tokens beyond those with a role, by the keys of transformers 4 and 5."""
+    listed = [*_values(settings.get("additional_special_tokens")), *_values(settings.get("extra_special_tokens"))]
+    contents = (token.get("content") if isinstance(token, dict) else token for token in listed)
+    return [token for token in contents if isinstance(token, str) and token]
+
+
+def _values(listed: Any) -> list[Any]:
+    return list(listed.values()) if isinstance(listed, dict) else listed if isinstance(listed, list) else []
+
+
+def _add_missing(backend: Backend, settings: dict[str, Any]) -> None:
+    """Add the tokens that only tokenizer_config.json lists, if they come next in the vocabulary, as it says."""
+    listed = settings.get("added_tokens_decoder")
+    entries = sorted((int(id), entry) for id, entry in listed.items()) if isinstance(listed, dict) else []
+    for id, entry in entries:
+        content = entry.get("content") if isinstance(entry, dict) else None
+        if isinstance(content, str) and backend.token_to_id(content) is None and id == backend.get_vocab_size():
+            flags = {key: bool(entry.get(key, False)) for key in ("lstrip", "rstrip", "normalized", "single_word")}
+            backend.add_tokens([AddedToken(content, special=bool(entry.get("special", False)), **flags)])
+
+
+def _reader(backend: Backend) -> tuple[Callable[[str], bytes], bool]:
+    """How a token of the model is read as bytes, and whether a text loses its first space when it is decoded.
+
+    Raises:
+        InputError: the decoder is neither that of byte-level BPE nor that of SentencePiece.
+    """
+    state = json.loads(backend.decoder.__getstate__()) if backend.decoder is not None else {"type": "none"}
+    parts = state.get("decoders", [state])
+    kinds = {part["type"]: part for part in parts}
+    if "ByteLevel" in kinds:
+        return _byte_level, False
+    if not kinds.keys() & {"Metaspace", "ByteFallback", "Replace"}:
+        raise InputError(
+            f"tokens of the form {' + '.join(sorted(kinds))} cannot be read as bytes",
+            "Use a tokenizer.json of byte-level BPE or of SentencePiece",
+        )
+    strip = kinds.get("Strip", {})
+    strips = "Metaspace" in kinds and kinds["Metaspace"].get("prepend_scheme", "always") != "never"
+    return _sentence_piece, strips or (strip.get("content") == " " and bool(strip.get("start")))
+
+
+def _byte_level(token: str) -> bytes:
+    try:
+        return bytes(_BYTE_OF_CHARACTER[character] for character in token)
+    except KeyError:  # a token outside the byte alphabet is stored as text
+        return token.encode()
+
+
+def _sentence_piece(token: str) -> bytes:
+    byte = _BYTE_TOKEN.fullmatch(token)
+    return bytes([int(byte[1], 16)]) if byte else token.replace("\u2581", " ").encode()
+
+
+def not_encodable(text: str) -> InputError:
+    found = re.search("[\ud800-\udfff]", text)
+    place = f" at character {found.start()}" if found else ""
+    return InputError(f"the text holds a lone surrogate{place}, which is no character", "Correct or drop the text")
 
 
 def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
@@ -199,3 +367,4 @@ def _byte_characters() -> dict[str, int]:
 
 
 _BYTE_OF_CHARACTER = _byte_characters()
+_BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")

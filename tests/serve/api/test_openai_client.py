@@ -134,7 +134,7 @@ def test_a_stop_token_ends_the_answer_and_is_counted(client, server, monkeypatch
     tokens = drawn.choices[0].logprobs.tokens
     position = next(i for i in range(1, 6) if tokens[i] not in tokens[:i])
     id = next(i for i in range(model.tokenizer.vocab_size) if model.tokenizer.decode([i]) == tokens[position])
-    monkeypatch.setattr(model, "stop_tokens", (id,))
+    monkeypatch.setattr(model.format, "stop_tokens", (id,))
     answer = client.completions.create(**TEXT, max_tokens=6, seed=4, logprobs=0)
     assert answer.choices[0].finish_reason == "stop"
     assert answer.choices[0].logprobs.tokens == tokens[:position]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from herdlm.model.hf import save_folder
 from herdlm.serve.api.chat import ChatBody
 from herdlm.serve.api.tool_calls import CallPiece, CallScanner
-from herdlm.serve.api.tools import to_dialog, tools_text
-from herdlm.tokens.chat import render, render_prompt
+from herdlm.serve.api.tools import to_dialog
+from herdlm.tokens.chat_format import ChatFormat
 from tests.conftest import small_model
 from tests.serve.conftest import running
 
@@ -122,19 +122,27 @@ def dialog(messages, tools=(), **more):
     return to_dialog(ChatBody.model_validate({"model": "x", "messages": messages, "tools": list(tools), **more}))
 
 
-def test_tools_are_told_in_the_system_message():
+def turn(role, content, end="<|eot_id|>"):
+    return f"<|start_header_id|>{role}<|end_header_id|>\n\n{content}{end}"
+
+
+def test_tools_are_told_in_the_system_message(tokenizer):
+    def prompt(*given, **more):
+        messages, tools = dialog(*given, **more)
+        text = tokenizer.decode(ChatFormat.of(tokenizer).prompt(messages, tools=tools), keep_special=True)
+        return text.removeprefix("<|begin_of_text|>").removesuffix("<|start_header_id|>assistant<|end_header_id|>\n\n")
+
     user, system = {"role": "user", "content": "Hi"}, {"role": "system", "content": "Be brief."}
-    told, asked = dialog([user], TOOLS)
-    assert told["role"] == "system" and asked == user
-    for each in TOOLS:
-        assert json.dumps(each, indent=4) in told["content"]
-    assert '{"name": NAME, "parameters": {ARGUMENT: VALUE}}' in told["content"]
-    assert "Environment" not in told["content"]
-    assert dialog([system, user], TOOLS)[0]["content"] == f"{told['content']}\n\nBe brief."
-    assert dialog([user], TOOLS, tool_choice="none") == [user]
+    described = "\n\n".join(json.dumps(each, indent=4) for each in TOOLS)
+    told = prompt([user], TOOLS)
+    assert told.endswith(turn("system", "").removesuffix("<|eot_id|>") + told.split("\n\n", 1)[1])
+    assert f"{described}<|eot_id|>{turn('user', 'Hi')}" in told
+    assert '{"name": NAME, "parameters": {ARGUMENT: VALUE}}' in told
+    assert "Environment" not in told
+    assert prompt([system, user], TOOLS) == told.replace("<|eot_id|>", "\n\nBe brief.<|eot_id|>", 1)
+    assert prompt([user], TOOLS, tool_choice="none") == turn("user", "Hi")
     built_in = [tool("code_interpreter", code=SHORT), tool("brave_search", query=SHORT)]
-    assert dialog([user], built_in)[0]["content"] == "Environment: ipython\nTools: brave_search"
-    assert tools_text([]) == ""
+    assert prompt([user], built_in) == turn("system", "Environment: ipython\nTools: brave_search") + turn("user", "Hi")
 
 
 def call(id, name, arguments):
@@ -151,11 +159,7 @@ def test_calls_and_results_go_back_as_the_model_writes_and_reads_them(tokenizer)
         {"role": "tool", "content": "1", "tool_call_id": "c3"},
         {"role": "assistant", "tool_calls": [call("c4", "brave_search", {"query": 'a "b"'})]},
     ]
-    text = tokenizer.decode(render(tokenizer, dialog(messages)).tokens, keep_special=True)
-
-    def turn(role, content, end="<|eot_id|>"):
-        return f"<|start_header_id|>{role}<|end_header_id|>\n\n{content}{end}"
-
+    text = tokenizer.decode(ChatFormat.of(tokenizer).render(dialog(messages)[0]).tokens, keep_special=True)
     calls = '{"name": "add", "parameters": {"a": 1}}; {"name": "add", "parameters": {}}'
     search = '<|python_tag|>brave_search.call(query="a \\"b\\"")'
     assert text == "<|begin_of_text|>" + turn("user", "Hi") + turn("assistant", calls) + turn("ipython", "2") + turn(
@@ -166,8 +170,8 @@ def test_calls_and_results_go_back_as_the_model_writes_and_reads_them(tokenizer)
 
 
 def test_the_tokens_of_code_are_the_models_own_to_learn(tokenizer):
-    rendered = render(tokenizer, [{"role": "assistant", "content": "print(1)", "code": True}])
-    own = [token for token, answer in zip(rendered.tokens, rendered.answer, strict=True) if answer]
+    rendered = ChatFormat.of(tokenizer).render([{"role": "assistant", "content": "print(1)", "code": True}])
+    own = [token for token, answer in zip(rendered.tokens, rendered.weights, strict=True) if answer]
     assert tokenizer.decode(own, keep_special=True) == "<|python_tag|>print(1)<|eom_id|>"
 
 
@@ -209,10 +213,12 @@ def folder_for_tools(tmp_path_factory, tokenizer):
     """A model with room for tools in its context that has learned one answer to one question: a call."""
     folder = tmp_path_factory.mktemp("tools") / "flagship"
     model = small_model(max_seq_len=2048, dim=64, ffn_dim=128)
-    prompt = render_prompt(tokenizer, dialog(ASK["messages"], BARE))
+    format = ChatFormat.of(tokenizer)
+    (messages, bare), (_, interpreter) = dialog(ASK["messages"], BARE), dialog(ASK["messages"], CODE)
+    prompt = format.prompt(messages, tools=bare)
     answer = [*tokenizer.encode(f"{LEARNED[0]}; {LEARNED[1]}"), tokenizer.special("<|eot_id|>")]
-    code = render_prompt(tokenizer, dialog(ASK["messages"], CODE))
-    coded = render(tokenizer, [{"role": "assistant", "content": "print(7)", "code": True}]).tokens[-9:]
+    code = format.prompt(messages, tools=interpreter)
+    coded = format.render([{"role": "assistant", "content": "print(7)", "code": True}]).tokens[-9:]
     coded = coded[coded.index(tokenizer.special("<|python_tag|>")) :]
     learn(model, [prompt + answer, code + coded], [len(prompt), len(code)])
     save_folder(model, folder)

@@ -22,7 +22,8 @@ from herdlm.serve.guard.guard import (
     guard_message,
     turns_of,
 )
-from herdlm.tokens.chat import Message, render, render_prompt
+from herdlm.tokens.chat import Message
+from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
 from tests.conftest import TEXT, small_model
 from tests.serve.guard.tiny_guard import HARM, HARMLESS, dialogs
@@ -80,7 +81,7 @@ def test_the_score_is_the_probability_of_the_first_token(guard: Guard, word: str
     with torch.no_grad():
         hidden = model(ids, torch.arange(len(prompt))[None], DocumentAttention(torch.zeros_like(ids)))
         p = torch.softmax(model.logits(hidden[0, -1:])[0], -1)
-    safe, unsafe = (float(p[protocol.tokenizer.encode(word)[0]]) for word in ("safe", "unsafe"))
+    safe, unsafe = (float(p[protocol.format.tokenizer.encode(word)[0]]) for word in ("safe", "unsafe"))
     score = guard.judge([user(f"Tell me about {word}")]).score
     assert score == pytest.approx(unsafe if word in HARM["S1"] else 1 - safe, abs=1e-5)
     assert score >= unsafe - 1e-6  # never below: what is neither word counts as unsafe
@@ -93,14 +94,14 @@ def test_a_low_threshold_flags_what_the_guard_calls_safe_and_asks_for_codes(guar
     verdict = strict.judge([user("Tell me about garden")])
     assert verdict.flagged and verdict.score < 0.5 and set(verdict.categories) <= set(CATEGORIES)
     asked = strict.protocol.forced_prompts(strict.protocol.prompts([user("Tell me about murder")], "prompt"))
-    assert strict.protocol.tokenizer.decode(asked[0]).endswith("unsafe\n")
+    assert strict.protocol.format.tokenizer.decode(asked[0]).endswith("unsafe\n")
 
 
 @pytest.mark.parametrize("place", range(4))
 def test_a_text_too_long_for_the_guard_is_shown_in_windows_that_overlap(guard: Guard, place: int) -> None:
     filler = "garden weather bicycle recipe library music " * 20
     text = filler * place + "maim " * 6 + filler * (3 - place)
-    tokenizer = guard.protocol.tokenizer
+    tokenizer = guard.protocol.format.tokenizer
     shown = [tokenizer.decode(window) for window in guard.protocol.prompts([user(text)], "prompt")]
     assert len(shown) > 1
     assert max(len(tokenizer.encode(window)) for window in shown) < guard.protocol.context
@@ -115,7 +116,7 @@ def test_a_text_too_long_for_the_guard_is_shown_in_windows_that_overlap(guard: G
 def test_the_oldest_turns_make_room(guard: Guard) -> None:
     turns = [message for i in range(40) for message in (user(f"garden {i}"), assistant("I like music"))]
     (prompt,) = guard.protocol.prompts([*turns, user("What is murder , please")], "prompt")
-    text = guard.protocol.tokenizer.decode(prompt)
+    text = guard.protocol.format.tokenizer.decode(prompt)
     assert "garden 39" in text and "garden 0\n" not in text and len(prompt) <= guard.protocol.context
     assert guard.judge([*turns, user("What is murder , please")]).flagged
 
@@ -166,12 +167,12 @@ def test_what_is_neither_word_passes_nothing(guard: Guard, text: str) -> None:
 @pytest.mark.parametrize("leading_space", [False, True])
 def test_the_forced_word_stands_where_an_answer_begins(leading_space: bool) -> None:
     config = TokenizerConfig(vocab_size=400, leading_space=leading_space)
-    protocol = GuardProtocol(train_tokenizer([TEXT], config), 256)
+    protocol = GuardProtocol(ChatFormat.of(train_tokenizer([TEXT], config)), 256)
     asked: list[Message] = [user("Hello")]
-    prompt = render_prompt(protocol.tokenizer, asked)
-    whole = render(protocol.tokenizer, [*asked, assistant("unsafe\nS1")]).tokens
+    prompt = protocol.format.prompt(asked)
+    whole = protocol.format.render([*asked, assistant("unsafe\nS1")]).tokens
     (forced_prompts,) = protocol.forced_prompts([prompt])
-    assert protocol.tokenizer.decode(whole).startswith(protocol.tokenizer.decode(forced_prompts))
+    assert protocol.format.tokenizer.decode(whole).startswith(protocol.format.tokenizer.decode(forced_prompts))
     assert forced_prompts[: len(prompt) + 1] == whole[: len(prompt) + 1]
 
 
@@ -187,13 +188,13 @@ def test_a_guard_may_bring_its_own_wording(guard_folder: Path, tmp_path: Path) -
     own = shutil.copytree(guard_folder, tmp_path / "own")
     (own / PROMPT_FILE).write_text("Is {role} safe?\n{categories}\n---\n{conversation}\n")
     tokenizer = Tokenizer.load(own)
-    protocol = GuardProtocol.read(own, tokenizer, 512, 0.5)
+    protocol = GuardProtocol.read(own, ChatFormat.of(tokenizer), 512, 0.5)
     (prompt,) = protocol.prompts([user("Hello")], "prompt")
     assert "Is User safe?\nS1: Violent Crimes." in tokenizer.decode(prompt)
     assert "---\nUser: Hello" in tokenizer.decode(prompt)
     (own / PROMPT_FILE).write_text("Is {role} safe?\n{conversation}\n")
     with pytest.raises(InputError, match=r"has no \{categories\}"):
-        GuardProtocol.read(own, tokenizer, 512, 0.5)
+        GuardProtocol.read(own, ChatFormat.of(tokenizer), 512, 0.5)
 
 
 def test_what_cannot_guard_is_refused(guard_folder: Path, tmp_path: Path, tokenizer: Tokenizer, guard: Guard) -> None:
@@ -203,9 +204,9 @@ def test_what_cannot_guard_is_refused(guard_folder: Path, tmp_path: Path, tokeni
         Guard.load(tmp_path / "chat", device="cpu", dtype="float32")
     for threshold in (0.0, -1.0, 1.5, float("nan")):
         with pytest.raises(InputError, match="guard threshold"):
-            GuardProtocol(guard.protocol.tokenizer, 512, threshold)
+            GuardProtocol(guard.protocol.format, 512, threshold)
     with pytest.raises(InputError, match="no room for a turn"):
-        GuardProtocol(guard.protocol.tokenizer, 256).prompts([user("Hello")], "prompt")
+        GuardProtocol(guard.protocol.format, 256).prompts([user("Hello")], "prompt")
     with pytest.raises(InputError, match="no prompt to judge"):
         guard.judge([assistant("alone")])
     with pytest.raises(InputError, match="no answer to judge"):

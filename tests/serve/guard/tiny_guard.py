@@ -13,7 +13,7 @@ from herdlm.model.losses import target_logprobs
 from herdlm.model.transformer import build, initialize
 from herdlm.serve.guard.guard import guard_message
 from herdlm.tokens.batch import Piece, lay_out
-from herdlm.tokens.chat import render
+from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.tokenizer import PAD, Tokenizer, TokenizerConfig, train_tokenizer
 from herdlm.train.objectives import hidden_states
 
@@ -80,5 +80,5 @@ def train_guard(folder: Path, *, max_seq_len: int = 512) -> Path:
 
 
 def _piece(tokenizer: Tokenizer, turns: Turns, answer: str) -> Piece:
-    dialog = render(tokenizer, [guard_message(turns), {"role": "assistant", "content": answer}])
-    return Piece(np.array(dialog.tokens), np.array(dialog.answer[1:], np.float32))
+    dialog = ChatFormat.of(tokenizer).render([guard_message(turns), {"role": "assistant", "content": answer}])
+    return Piece(np.array(dialog.tokens), np.array(dialog.weights[1:], np.float32))

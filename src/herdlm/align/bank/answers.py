@@ -8,8 +8,8 @@ from typing import Any
 from herdlm.align.bank.tasks import Question, is_right
 from herdlm.base.progress import Progress
 from herdlm.generate import Engine, SamplingParams
-from herdlm.tokens.chat import Message, render_prompt, stop_tokens
-from herdlm.tokens.tokenizer import Tokenizer
+from herdlm.tokens.chat import Message
+from herdlm.tokens.chat_format import ChatFormat
 
 
 def as_messages(question: Question) -> list[Message]:
@@ -19,7 +19,7 @@ def as_messages(question: Question) -> list[Message]:
 
 def sample_answers(
     engine: Engine,
-    tokenizer: Tokenizer,
+    format: ChatFormat,
     questions: Sequence[Question],
     *,
     samples: int,
@@ -29,14 +29,14 @@ def sample_answers(
     title: str,
 ) -> list[list[str]]:
     """``samples`` answers to each question, in the order of the questions."""
-    prompts = [render_prompt(tokenizer, as_messages(question)) for question in questions]
+    prompts = [format.prompt(as_messages(question)) for question in questions]
     params = [
         SamplingParams(
             max_tokens=max_tokens,
             temperature=temperature,
             n=samples,
             seed=seed + number,
-            stop_tokens=stop_tokens(tokenizer),
+            stop_tokens=format.stop_tokens,
         )
         for number in range(len(prompts))
     ]
@@ -46,11 +46,11 @@ def sample_answers(
 
 
 def examine(
-    engine: Engine, tokenizer: Tokenizer, questions: Sequence[Question], *, max_tokens: int, title: str
+    engine: Engine, format: ChatFormat, questions: Sequence[Question], *, max_tokens: int, title: str
 ) -> list[dict[str, Any]]:
     """Greedy answers to ``questions``, each marked right or wrong."""
     given = sample_answers(
-        engine, tokenizer, questions, samples=1, temperature=0.0, max_tokens=max_tokens, seed=0, title=title
+        engine, format, questions, samples=1, temperature=0.0, max_tokens=max_tokens, seed=0, title=title
     )
     return [
         {"task": q.task, "prompt": q.prompt, "answer": q.answer, "given": g[0], "right": is_right(q, g[0])}

@@ -23,10 +23,10 @@ from herdlm.pretrain.pretrain import save_model
 from herdlm.run.stage import Context
 from herdlm.run.stages.data import load_bank
 from herdlm.tokens.batch import Batches
+from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.dialogs import DialogBatches, fits
 from herdlm.tokens.preferences import PreferenceBatches
 from herdlm.tokens.thumbs import ThumbBatches, thumbs_of
-from herdlm.tokens.tokenizer import Tokenizer
 from herdlm.train.loop import TrainResult, train
 from herdlm.train.objectives import NextToken, Objective
 from herdlm.train.own_objective import open_objective
@@ -42,18 +42,18 @@ def sft_stage(context: Context) -> dict[str, Any]:
     """
     options = context.stage.options
     config = SftConfig.model_validate(context.stage.settings["sft"])
-    tokenizer = Tokenizer.load(context.inputs["base"])
+    format = ChatFormat.load(context.inputs["base"])
     dialogs, parts, too_long = [], {}, 0
     for role, file, repeats in options["data"]:
         rows = read_json_lines(context.inputs[role] / file)
-        fitting = [row for row in rows if fits(tokenizer, row["messages"], config.seq_len)]
+        fitting = [row for row in rows if fits(format, row["messages"], config.seq_len)]
         too_long += len(rows) - len(fitting)
         parts[f"{role}/{file}"] = len(fitting)
         dialogs += fitting * repeats
     like = [folder for role, folder in context.inputs.items() if role.startswith("like-")]
     steps = sum(map(_steps_of, like)) if like else None
     batches = DialogBatches(
-        tokenizer,
+        format,
         dialogs,
         seq_len=config.seq_len,
         rows_per_step=config.rows_per_step,
@@ -82,15 +82,11 @@ def preferences_stage(context: Context) -> dict[str, Any]:
 def reward_stage(context: Context) -> dict[str, Any]:
     """Train the reward model on the last rounds' pairs."""
     config = RewardConfig.model_validate(context.stage.settings["reward"])
-    tokenizer = Tokenizer.load(context.inputs["model"])
-    given, too_long = _fitting(tokenizer, _gather(context, "preferences", "pairs.jsonl"), config.seq_len)
+    format = ChatFormat.load(context.inputs["model"])
+    given, too_long = _fitting(format, _gather(context, "preferences", "pairs.jsonl"), config.seq_len)
     pairs = [pair for pair in given if config.use_edited or pair["rating"] != "edited"]
     batches = partial(
-        PreferenceBatches,
-        tokenizer,
-        seq_len=config.seq_len,
-        pairs_per_step=config.pairs_per_step,
-        mask_formatting=False,
+        PreferenceBatches, format, seq_len=config.seq_len, pairs_per_step=config.pairs_per_step, mask_formatting=False
     )
     model = reward_model_from(load_for_training(context.inputs["model"], context.device), context.seed("head"))
     training = batches(pairs=pairs, epochs=config.epochs, seed=context.seed("batches"))
@@ -98,7 +94,7 @@ def reward_stage(context: Context) -> dict[str, Any]:
     _save(context, model, config, "model")
     # Another round may have trained on a prompt that this round holds out: it is no longer held out.
     trained = {pair["prompt"][-1]["content"] for pair in given}
-    measured_with, _ = _fitting(tokenizer, _gather(context, "preferences", "held_out_pairs.jsonl"), config.seq_len)
+    measured_with, _ = _fitting(format, _gather(context, "preferences", "held_out_pairs.jsonl"), config.seq_len)
     held_out = [pair for pair in measured_with if pair["prompt"][-1]["content"] not in trained]
     counts: dict[str, Any] = {"pairs": len(pairs), "held_out_pairs": len(held_out), "too_long": too_long}
     for name, measured in (("train", pairs), ("held_out", held_out)):
@@ -128,9 +124,9 @@ def select_stage(context: Context) -> dict[str, Any]:
     asked = [Question(row["task"], row["prompt"], row["answer"]) for row in rows]
     answers = [row["samples"] for row in rows]
     model = load_folder(context.inputs["reward"], context.device)
-    tokenizer = Tokenizer.load(context.inputs["reward"])
+    format = ChatFormat.load(context.inputs["reward"])
     rewards = score_answers(
-        model, tokenizer, asked, answers, seq_len=context.stage.settings["reward_seq_len"], title=context.stage.name
+        model, format, asked, answers, seq_len=context.stage.settings["reward_seq_len"], title=context.stage.name
     )
     kept, counts = best_answers(asked, answers, rewards, config, source=context.stage.options["source"])
     write_json_lines(context.out / "kept.jsonl", kept)
@@ -140,9 +136,9 @@ def select_stage(context: Context) -> dict[str, Any]:
 def dpo_stage(context: Context) -> dict[str, Any]:
     """Train the round's fine-tuned model with DPO; the model it starts from is the reference."""
     config = DpoConfig.model_validate(context.stage.settings["dpo"])
-    tokenizer = Tokenizer.load(context.inputs["model"])
+    format = ChatFormat.load(context.inputs["model"])
     model = load_for_training(context.inputs["model"], context.device)
-    pairs, too_long = _fitting(tokenizer, _gather(context, "preferences", "pairs.jsonl"), config.seq_len)
+    pairs, too_long = _fitting(format, _gather(context, "preferences", "pairs.jsonl"), config.seq_len)
 
     shared: dict[str, Any] = dict(
         seq_len=config.seq_len,
@@ -153,14 +149,14 @@ def dpo_stage(context: Context) -> dict[str, Any]:
     batches: Batches
     if config.loss == "kto":
         thumbs = thumbs_of(pairs)
-        plain = ThumbBatches(tokenizer, thumbs, thumbs_per_step=config.pairs_per_step, **shared)
+        plain = ThumbBatches(format, thumbs, thumbs_per_step=config.pairs_per_step, **shared)
         thumbs = with_thumb_reference(model, thumbs, plain, config.train.precision)
-        batches = ThumbBatches(tokenizer, thumbs, thumbs_per_step=config.pairs_per_step, **shared)
+        batches = ThumbBatches(format, thumbs, thumbs_per_step=config.pairs_per_step, **shared)
     else:
         if config.loss != "simpo":
-            plain_pairs = PreferenceBatches(tokenizer, pairs, pairs_per_step=config.pairs_per_step, **shared)
+            plain_pairs = PreferenceBatches(format, pairs, pairs_per_step=config.pairs_per_step, **shared)
             pairs = with_reference(model, pairs, plain_pairs, config.train.precision)
-        batches = PreferenceBatches(tokenizer, pairs, pairs_per_step=config.pairs_per_step, **shared)
+        batches = PreferenceBatches(format, pairs, pairs_per_step=config.pairs_per_step, **shared)
     result = _train(context, model, config, objective_of(config), batches)
     _save(context, model, config, "model")
     return _training_counts(context, {"steps": result.steps, "pairs": len(pairs), "too_long": too_long})
@@ -204,7 +200,7 @@ def _sample(
     engine = Engine.load(context.inputs["model"], device=context.device, dtype="float32", max_batch=SEQUENCES_AT_ONCE)
     answers = sample_answers(
         engine,
-        Tokenizer.load(context.inputs["model"]),
+        ChatFormat.load(context.inputs["model"]),
         asked,
         samples=samples,
         temperature=temperature,
@@ -221,12 +217,12 @@ def _gather(context: Context, role: str, file: str) -> list[Any]:
     return [row for folder in folders for row in read_json_lines(folder / file)]
 
 
-def _fitting(tokenizer: Tokenizer, pairs: list[Any], seq_len: int) -> tuple[list[Any], int]:
+def _fitting(format: ChatFormat, pairs: list[Any], seq_len: int) -> tuple[list[Any], int]:
     """The pairs whose answers both fit into a row with their prompt, and the number of those left out."""
     kept = [
         pair
         for pair in pairs
-        if all(fits(tokenizer, [*pair["prompt"], *pair[side]], seq_len) for side in ("chosen", "rejected"))
+        if all(fits(format, [*pair["prompt"], *pair[side]], seq_len) for side in ("chosen", "rejected"))
     ]
     return kept, len(pairs) - len(kept)
 

@@ -22,7 +22,7 @@ from herdlm.run.stage import Context
 from herdlm.tokens.documents import Split, read_documents, split_documents
 from herdlm.tokens.shards import ShardWriter
 from herdlm.tokens.sources import VALIDATION, WEB, shard_names
-from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_TEXT, Tokenizer, train_tokenizer
+from herdlm.tokens.tokenizer import Tokenizer, train_tokenizer
 
 WORD = re.compile(r"[a-z]{3,9}")
 
@@ -149,7 +149,7 @@ def tokens_stage(context: Context) -> dict[str, Any]:
     """Write token shards: each source's text for training, annealing and validation, and the skill documents."""
     config, split = context.recipe.tokens, _split(context)
     tokenizer = Tokenizer.load(context.inputs["tokenizer"])
-    begin, end = tokenizer.special(BEGIN_OF_TEXT), tokenizer.special(END_OF_TEXT)
+    begin, end = tokenizer.begin, tokenizer.end
     open_shard = partial(ShardWriter, vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.content())
     names = [*shard_names(config.sources), *(f"{name}{VALIDATION}" for name in (WEB, *config.sources))]
     writers = {name: open_shard(context.out / name) for name in names}
@@ -159,7 +159,7 @@ def tokens_stage(context: Context) -> dict[str, Any]:
             wanted = split.shards(document.id)
             if not wanted:
                 continue
-            tokens = [begin, *tokenizer.encode(document.text), end]
+            tokens = [*begin, *tokenizer.encode(document.text), end]
             for name in wanted:
                 writers[name].add(tokens, text_bytes=len(document.text.encode()))
             progress.advance()
@@ -176,8 +176,8 @@ def tokens_stage(context: Context) -> dict[str, Any]:
         before = tokenizer.encode_batch([text for text, _ in made])
         answers = tokenizer.encode_batch([f" {answer}" for _, answer in made])
         for (text, answer), prefix, suffix in zip(made, before, answers, strict=True):
-            tokens = [begin, *prefix, *suffix, end]
-            targets = [False] * (1 + len(prefix)) + [True] * (len(suffix) + 1)
+            tokens = [*begin, *prefix, *suffix, end]
+            targets = [False] * (len(begin) + len(prefix)) + [True] * (len(suffix) + 1)
             writer.add(tokens, text_bytes=len(f"{text} {answer}".encode()), targets=targets)
     counts = {}
     for name, writer in writers.items():

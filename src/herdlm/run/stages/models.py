@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import defaultdict
 from dataclasses import asdict
 from typing import Any
@@ -22,9 +21,9 @@ from herdlm.generate.fp8.config import Fp8Config
 from herdlm.generate.fp8.folder import quantize_folder
 from herdlm.generate.load import load_model
 from herdlm.model.hf import load_folder, save_folder
+from herdlm.pretrain.pretrain import copy_tokenizer
 from herdlm.run.stage import Context
-from herdlm.tokens.chat import stop_tokens
-from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, PAD, TOKENIZER_FILES, Tokenizer
+from herdlm.tokens.chat_format import ChatFormat, generation_settings
 
 MAX_ANSWER_TOKENS = 32
 COMPARED_QUESTIONS, COMPARED_ROWS = 256, 1024
@@ -33,11 +32,8 @@ COMPARED_QUESTIONS, COMPARED_ROWS = 256, 1024
 def export_stage(context: Context) -> dict[str, Any]:
     """Export a finished model in BF16 as a Hugging Face folder."""
     model = load_folder(context.inputs["model"])
-    tokenizer = Tokenizer.load(context.inputs["model"])
-    generation = {"bos_token_id": tokenizer.special(BEGIN_OF_TEXT), "eos_token_id": list(stop_tokens(tokenizer))}
-    save_folder(model, context.out, dtype=torch.bfloat16, generation=generation)
-    for name in TOKENIZER_FILES:
-        shutil.copyfile(context.inputs["model"] / name, context.out / name)
+    save_folder(model, context.out, dtype=torch.bfloat16, generation=generation_settings(context.inputs["model"]))
+    copy_tokenizer(context.inputs["model"], context.out)
     return {"parameters": model.config.parameters}
 
 
@@ -50,20 +46,17 @@ def quantize_stage(context: Context) -> dict[str, Any]:
 def examine_stage(context: Context) -> dict[str, Any]:
     """Have a model answer the held-out questions greedily, and measure its loss on held-out text."""
     model = load_model(context.inputs["model"], context.device, torch.float32)
-    tokenizer = Tokenizer.load(context.inputs["model"])
-    engine = Engine(model, tokenizer, max_batch=512)
+    format = ChatFormat.load(context.inputs["model"])
+    engine = Engine(model, format.tokenizer, max_batch=512)
     rows = read_json_lines(context.inputs["bank"] / "held_out.jsonl")
     asked = [Question(row["task"], row["prompt"], row["answer"]) for row in rows]
-    answers = examine(engine, tokenizer, asked, max_tokens=MAX_ANSWER_TOKENS, title=context.stage.name)
+    answers = examine(engine, format, asked, max_tokens=MAX_ANSWER_TOKENS, title=context.stage.name)
     write_json_lines(context.out / "answers.jsonl", answers)
     by_task: dict[str, list[bool]] = defaultdict(list)
     for row in answers:
         by_task[row["task"]].append(row["right"])
     loss = text_loss(
-        model,
-        context.inputs["tokens"] / "web-validation",
-        seq_len=context.recipe.pretrain.seq_len,
-        pad=tokenizer.special(PAD),
+        model, context.inputs["tokens"] / "web-validation", seq_len=context.recipe.pretrain.seq_len, pad=format.pad
     )
     return {
         "questions": len(answers),

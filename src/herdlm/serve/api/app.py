@@ -21,7 +21,6 @@ from herdlm.serve.guard.moderation import Moderator
 from herdlm.serve.metrics import Metrics
 from herdlm.serve.page import page_router
 from herdlm.serve.workers.models import Models
-from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_TURN, PAD
 
 
 def create_app(
@@ -117,13 +116,11 @@ def _model_list(models: Models) -> APIRouter:
     @router.get("/tokenizer_info")
     async def tokenizer_info() -> Response:
         """Special tokens and chat template of the first model, for clients that count tokens with this server."""
-        folder = models.default.text.folder
-        template = folder / "chat_template.jinja"
-        content = template.read_text(encoding="utf-8") if template.is_file() else None
-        known = models.default.text.tokenizer.backend.token_to_id
-        names = {"bos_token": BEGIN_OF_TEXT, "eos_token": END_OF_TURN, "pad_token": PAD}
-        specials = {key: name if known(name) is not None else None for key, name in names.items()}
-        return json_response(specials | {"chat_template": content})
+        format = models.default.text.format
+        names = ("bos_token", "eos_token", "pad_token")
+        return json_response(
+            {name: format.tokenizer.named.get(name) for name in names} | {"chat_template": format.template_text}
+        )
 
     return router
 

@@ -70,11 +70,11 @@ class Service:
     async def chat(self, body: ChatBody, request: Request) -> Response:
         """``POST /v1/chat/completions``."""
         record = self._start_record(request, body, [message.text for message in body.messages])
-        dialog = to_dialog(body)
+        dialog, tools = to_dialog(body)
         with ExitStack() as stack:
             lease = await self._lease(stack, request, body.model, body.n)
             # Encoding a long text takes a while and must not block other requests.
-            tokens = await asyncio.to_thread(lease.text.chat_prompt, dialog)
+            tokens = await asyncio.to_thread(lease.text.chat_prompt, dialog, tools)
             prompts = [(tokens, lease.text.room(tokens, body.completion_limit))]
             names = frozenset(tool.function.name for tool in body.tools) if body.may_call else frozenset[str]()
             answer = ChatAnswer(lease.text, logprobs=body.logprobs, functions=names, parallel=body.parallel_tool_calls)

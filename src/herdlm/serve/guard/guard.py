@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Literal
 from herdlm.base.errors import HerdError, InputError
 from herdlm.generate.request import SamplingParams
 from herdlm.model.folders import model_folder
-from herdlm.tokens.chat import Message, render, render_prompt, stop_tokens
-from herdlm.tokens.tokenizer import Tokenizer
+from herdlm.tokens.chat import Message
+from herdlm.tokens.chat_format import ChatFormat
+from herdlm.tokens.tools import without_tools
 
 if TYPE_CHECKING:
     from herdlm.generate.engine import Engine
@@ -113,7 +114,7 @@ class GuardProtocol:
         template: the prompt's wording, with the :data:`PLACEHOLDERS`.
     """
 
-    tokenizer: Tokenizer
+    format: ChatFormat
     context: int
     threshold: float = 0.5
     template: str = PROMPT
@@ -127,7 +128,7 @@ class GuardProtocol:
             raise InputError(f"the guard's prompt has no {missing[0]}", f"Put it into {PROMPT_FILE}")
 
     @classmethod
-    def read(cls, folder: Path, tokenizer: Tokenizer, context: int, threshold: float) -> GuardProtocol:
+    def read(cls, folder: Path, format: ChatFormat, context: int, threshold: float) -> GuardProtocol:
         """The protocol of the guard in ``folder``, with its own wording if it brings one.
 
         Raises:
@@ -135,12 +136,12 @@ class GuardProtocol:
         """
         own = folder / PROMPT_FILE
         template = own.read_text(encoding="utf-8").strip() if own.is_file() else PROMPT
-        return cls(tokenizer, context, threshold, template)
+        return cls(format, context, threshold, template)
 
     @property
     def params(self) -> SamplingParams:
         """Sampling parameters of the guard: greedy, with the log-probabilities that give the score."""
-        return SamplingParams(max_tokens=ANSWER_TOKENS, temperature=0, stop_tokens=stop_tokens(self.tokenizer))
+        return SamplingParams(max_tokens=ANSWER_TOKENS, temperature=0, stop_tokens=self.format.stop_tokens)
 
     def prompts(self, messages: Sequence[Message], subject: Subject) -> list[list[int]]:
         """The guard's prompts as tokens: one, or several with windows of a turn that exceeds its context.
@@ -192,7 +193,7 @@ class GuardProtocol:
 
     def forced_prompts(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
         """The same prompts followed by "unsafe", so that the guard names categories."""
-        word = _answer_tokens(self.tokenizer, f"{UNSAFE}\n")
+        word = _answer_tokens(self.format, f"{UNSAFE}\n")
         return [[*prompt, *word] for prompt in prompts]
 
     @staticmethod
@@ -207,17 +208,17 @@ class GuardProtocol:
         return self.context - 2 * ANSWER_TOKENS
 
     def _prompt(self, turns: Sequence[tuple[str, str]]) -> list[int]:
-        return render_prompt(self.tokenizer, [guard_message(turns, self.template)])
+        return self.format.prompt([guard_message(turns, self.template)])
 
     def _windows(self, role: str, text: str) -> list[list[int]]:
         """Prompts with a turn's text in overlapping windows that fit the context."""
-        tokens = self.tokenizer.encode(text)
+        tokens = self.format.tokenizer.encode(text)
         width = self._room - len(self._prompt([(role, "")]))
         # A window is decoded and encoded again, which may add some tokens.
         while width >= OVERLAP_DIVISOR:
             step = width - width // OVERLAP_DIVISOR
             starts = range(0, max(len(tokens) - width // OVERLAP_DIVISOR, 1), step)
-            prompts = [self._prompt([(role, self.tokenizer.decode(tokens[at : at + width]))]) for at in starts]
+            prompts = [self._prompt([(role, self.format.tokenizer.decode(tokens[at : at + width]))]) for at in starts]
             if max(map(len, prompts)) <= self._room:
                 return prompts
             width -= max(width // OVERLAP_DIVISOR, 1)
@@ -244,9 +245,8 @@ class Guard:
 
         folder = model_folder(path)
         engine = Engine.load(folder, device=device, dtype=dtype)
-        assert engine.tokenizer is not None
         context = min(engine.config.max_seq_len, engine.pool.count * engine.pool.page_size)
-        guard = cls(engine, GuardProtocol.read(folder, engine.tokenizer, context, threshold))
+        guard = cls(engine, GuardProtocol.read(folder, ChatFormat.load(folder), context, threshold))
         try:
             guard.judge(PROBE)
         except GuardError as error:
@@ -287,7 +287,7 @@ def guard_message(turns: Sequence[tuple[str, str]], template: str = PROMPT) -> M
 def turns_of(messages: Sequence[Message]) -> list[tuple[str, str]]:
     """A dialog as turns of "User" and "Agent"; joins consecutive messages of one side."""
     turns: list[tuple[str, str]] = []
-    for message in messages:
+    for message in without_tools(messages, ())[0]:
         role = "Agent" if message["role"] == "assistant" else "User"
         if turns and turns[-1][0] == role:
             turns[-1] = (role, f"{turns[-1][1]}\n{message['content']}")
@@ -309,10 +309,11 @@ def _in_order(codes: set[str]) -> tuple[str, ...]:
     return tuple(code for code in CATEGORIES if code in codes)
 
 
-def _answer_tokens(tokenizer: Tokenizer, text: str) -> list[int]:
+def _answer_tokens(format: ChatFormat, text: str) -> list[int]:
     """The tokens of an assistant message that starts with ``text``, in the chat format."""
-    # The format strips the content, so the line end is encoded separately.
-    rendered = render(tokenizer, [{"role": "assistant", "content": text.strip()}])
-    words = [token for token, own in zip(rendered.tokens, rendered.answer, strict=True) if own][:-1]
+    # The format may strip the content, so the line end is encoded separately.
+    rendered = format.render([*PROBE, {"role": "assistant", "content": text.strip()}])
+    answer = [token for token, weight in zip(rendered.tokens, rendered.weights, strict=True) if weight]
+    words = [token for token in answer if not format.tokenizer.is_special(token)]
     ending = text[len(text.rstrip()) :]
-    return [*words, *(tokenizer.encode(ending) if ending else [])]
+    return [*words, *(format.tokenizer.encode(ending) if ending else [])]

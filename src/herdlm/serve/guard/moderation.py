@@ -33,7 +33,7 @@ class Moderator:
         launch: Launch = launch_process,
     ) -> None:
         self.text = ModelText.read(path)
-        self.protocol = GuardProtocol.read(self.text.folder, self.text.tokenizer, self.text.context, threshold)
+        self.protocol = GuardProtocol.read(self.text.folder, self.text.format, self.text.context, threshold)
         options = WorkerOptions(str(self.text.folder), device, dtype)
         self.backend = Backend(f"guard {self.text.name}", options, launch)
 

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.model.folders import CONFIG, model_folder, model_name
 from herdlm.serve.errors import ContextError
-from herdlm.tokens.chat import Message, render_prompt
-from herdlm.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_MESSAGE, END_OF_TEXT, END_OF_TURN, Tokenizer
+from herdlm.tokens.chat import Message
+from herdlm.tokens.chat_format import ChatFormat
+from herdlm.tokens.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from herdlm.generate.engine import Engine
-
-GENERATION = "generation_config.json"
 
 
 @dataclass(slots=True)
@@ -25,15 +24,13 @@ class ModelText:
     """Turns requests into prompts and tokens into text: a model without its weights.
 
     Attributes:
-        stop_tokens: tokens that end an answer: the ends of turn, message and text, and the folder's eos_token_id.
         created: when the model was written, in seconds since 1970.
         context: maximum tokens of a prompt and its answer together, by the model's limit or the size of the cache.
     """
 
     name: str
     folder: Path
-    tokenizer: Tokenizer
-    stop_tokens: tuple[int, ...]
+    format: ChatFormat
     created: int
     context: int
 
@@ -45,7 +42,7 @@ class ModelText:
             InputError, DamagedError: the model is unusable.
         """
         folder = model_folder(path)
-        tokenizer = Tokenizer.load(folder)
+        format = ChatFormat.load(folder)
         config = _settings(folder / CONFIG)
         context, vocabulary = (config.get(key) for key in ("max_position_embeddings", "vocab_size"))
         if not isinstance(context, int) or not isinstance(vocabulary, int):
@@ -53,24 +50,38 @@ class ModelText:
                 f"{folder / CONFIG} has no max_position_embeddings or vocab_size", "Export the model again"
             )
         created = int((folder / CONFIG).stat().st_mtime)
-        stop_tokens = _stop_tokens(tokenizer, folder, config, vocabulary)
-        return cls(name or model_name(folder), folder, tokenizer, stop_tokens, created, context)
+        if outside := [id for id in format.stop_tokens if id >= vocabulary]:
+            raise InputError(
+                f"{folder}: eos_token_id {outside[0]} is outside the vocabulary of {vocabulary} tokens",
+                f"Set eos_token_id to ids from 0 to {vocabulary - 1}, in generation_config.json or config.json",
+            )
+        return cls(name or model_name(folder), folder, format, created, context)
 
-    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the format."""
+        return self.format.tokenizer
+
+    @property
+    def stop_tokens(self) -> tuple[int, ...]:
+        """The tokens that end an answer."""
+        return self.format.stop_tokens
+
+    def chat_prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
         """A dialog as tokens, up to where the answer begins.
 
         Raises:
-            InputError: a role is unknown, or the tokenizer has no chat tokens.
+            InputError: the model has no chat template, or it refuses the dialog.
         """
-        return render_prompt(self.tokenizer, messages)
+        return self.format.prompt(messages, tools=tools)
 
     def text_prompt(self, text: str) -> list[int]:
         """A text to continue, as tokens after the begin-of-text token."""
-        return [self.tokenizer.special(BEGIN_OF_TEXT), *self.tokenizer.encode(text)]
+        return [*self.tokenizer.begin, *self.tokenizer.encode(text)]
 
     def answer_text(self, text: str) -> str:
         """An answer without the leading space that the dialog format adds."""
-        return text.removeprefix(" ") if self.tokenizer.leading_space else text
+        return text.removeprefix(" ") if self.tokenizer.leading_space or self.tokenizer.strips_space else text
 
     def room(self, prompt: Sequence[int], max_tokens: int | None) -> int:
         """The maximum tokens of the answer: ``max_tokens``, or what the context leaves if that is None.
@@ -134,7 +145,7 @@ class LoadedModel(ModelText):
             pipeline_parallel=pipeline_parallel,
         )
         context = engine_context(engine)
-        return cls(text.name, text.folder, text.tokenizer, text.stop_tokens, text.created, context, engine=engine)
+        return cls(text.name, text.folder, text.format, text.created, context, engine=engine)
 
 
 def engine_context(engine: Engine) -> int:
@@ -150,22 +161,3 @@ def _settings(path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise DamagedError(f"{path} is not a JSON object", "Restore it from its source")
     return settings
-
-
-def _stop_tokens(tokenizer: Tokenizer, folder: Path, config: dict[str, Any], vocabulary: int) -> tuple[int, ...]:
-    known = [
-        id
-        for name in (END_OF_TURN, END_OF_MESSAGE, END_OF_TEXT)
-        if (id := tokenizer.backend.token_to_id(name)) is not None
-    ]
-    settings = _settings(folder / GENERATION) if (folder / GENERATION).is_file() else config
-    named = settings.get("eos_token_id")
-    named = named if isinstance(named, list) else [] if named is None else [named]
-    for id in named:
-        if not isinstance(id, int) or not 0 <= id < vocabulary:
-            source = GENERATION if (folder / GENERATION).is_file() else CONFIG
-            raise InputError(
-                f"{folder / source}: eos_token_id {id!r} is outside the vocabulary of {vocabulary} tokens",
-                f"Set eos_token_id to ids from 0 to {vocabulary - 1}",
-            )
-    return tuple(dict.fromkeys([*known, *named]))
