@@ -38,20 +38,19 @@ def other_data(tokenizer):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (dict(data=other_data), "differs in the data$"),
-        (dict(data=lambda t: batches(t, rows=3)), "differs in the data$"),
+        (dict(data=other_data), "the data"),
+        (dict(data=lambda t: batches(t, rows=3)), "the data"),
         (dict(config=CONFIG.model_copy(update={"peak_lr": 5e-3})), r"settings \(peak_lr = 0.01, now 0.005\)"),
-        (dict(model=lambda: small_model(ffn_dim=48)), r"the shape of the model \(ffn_dim = 64, now 48\)$"),
-        (dict(model=lambda: small_model(seed=8)), "the initial weights$"),
+        (dict(model=lambda: small_model(ffn_dim=48)), r"the shape of the model \(ffn_dim = 64, now 48\)"),
+        (dict(model=lambda: small_model(seed=8)), "the initial weights"),
         (dict(objective=DPO()), r"the objective \(.*NextToken\(\), now .*DPO\(beta=0.1"),
     ],
 )
 def test_the_folder_of_another_run_is_refused_by_what_differs(tokenizer, stopped, change, named):
     run = dict(data=batches, config=CONFIG, model=small_model, objective=NextToken()) | change
-    with pytest.raises(InputError, match=named.rstrip("$")) as caught:
+    with pytest.raises(InputError, match=f"differs in {named}") as caught:
         train(run["model"](), run["objective"], run["data"](tokenizer), run["config"], work=stopped, quiet=True)
-    if named.endswith("$"):
-        assert caught.value.what.endswith(named.removesuffix("$").split("(")[0].strip(" \\")) or "(" in named
+    assert ";" not in caught.value.what  # nothing else is named
 
 
 def test_other_data_is_refused_by_their_first_rows_where_they_have_no_content(tokenizer, tmp_path):
