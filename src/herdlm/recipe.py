@@ -196,7 +196,7 @@ class Recipe(Section):
             raise ValueError("experiments.small_control is a control of align.teach: add [align.teach], or drop it")
         if experiments.dpo_nll and not align:
             raise ValueError("experiments.dpo_nll trains by align.dpo: add [align], or drop it")
-        if experiments.dpo_nll and align and align.dpo.nll_weight == 0:
+        if experiments.dpo_nll and align and align.dpo.nll_weight_used == 0:
             raise ValueError(
                 "experiments.dpo_nll compares DPO with and without align.dpo.nll_weight, which is 0: raise it, or drop "
                 "the experiment"

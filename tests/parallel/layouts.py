@@ -12,11 +12,13 @@ from torch.distributed.tensor import DTensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from herdlm.base.errors import HerdError
+from herdlm.model.adapter_folder import load_adapter
 from herdlm.model.hf import load_folder, save_folder
+from herdlm.model.lora import add_lora, merge_lora
 from herdlm.model.transformer import Transformer
 from herdlm.parallel.collectives import autograd_all_gather
 from herdlm.parallel.config import ParallelConfig
-from herdlm.parallel.gather import fill, save_whole
+from herdlm.parallel.gather import fill, save_whole, save_whole_adapter
 from herdlm.parallel.layout import Layout
 from herdlm.parallel.linear import column_parallel
 from herdlm.parallel.schedule import make_schedule
@@ -271,3 +273,32 @@ def device_reads(layouts):
 def several(calls):
     """The results of functions of this module, called one after the other with arguments."""
     return [globals()[name](*arguments) for name, arguments in calls]
+
+
+def adapters(layouts):
+    """Train adapters in each layout; compare the merged folder and the adapter's file with one process's."""
+    found = {}
+    alone = make_model(torch.float64, "lm", ())
+    add_lora(alone, 3)
+    train(alone, NextToken(), Rows(), CONFIG, quiet=True)
+    names = {name: value.detach().clone() for name, value in alone.named_parameters() if ".lora_" in name}
+    merged = dict(merge_lora(alone).named_parameters())
+    for keys in layouts:
+        model = make_model(torch.float64, "lm", ())
+        add_lora(model, 3)
+        parallel = Layout.make(ParallelConfig(**keys), model.config, seq_len=SEQ_LEN).apply(model)
+        train(parallel, NextToken(), Rows(), CONFIG, quiet=True)
+        folders = [tempfile.mkdtemp() if dist.get_rank() == 0 else None]
+        dist.broadcast_object_list(folders)
+        folder = Path(folders[0])
+        save_whole(parallel, folder / "model")
+        save_whole_adapter(parallel, folder / "adapter")
+        if dist.get_rank() == 0:
+            whole = dict(load_folder(folder / "model", dtype=torch.float64).named_parameters())
+            again = make_model(torch.float64, "lm", ())
+            load_adapter(again, folder / "adapter")
+            read = dict(again.named_parameters())
+            pairs = [(whole[n], p) for n, p in merged.items()] + [(read[n], p) for n, p in names.items()]
+            found[str(keys)] = max(float((a - b).detach().abs().max() / b.detach().abs().max()) for a, b in pairs)
+        dist.barrier()
+    return found

@@ -105,3 +105,10 @@ def test_compiled_layers_train_alike():
     (plain, compiled), messages = launch(f"{HERE}:compiled", 2, False, seconds=600)
     assert not messages
     assert compiled == pytest.approx(plain, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_adapters_are_trained_merged_and_saved_from_layouts():
+    found = launch(f"{HERE}:adapters", 4, [dict(dp_shard=4), dict(tp=2, pp=2), dict(tp=2, dp_replicate=2)])
+    assert len(found) == 3
+    assert max(found.values()) < 1e-6, found  # the adapter's file is float32

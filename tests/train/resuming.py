@@ -14,6 +14,7 @@ from herdlm.base.events import read_events
 from herdlm.parallel.config import ParallelConfig
 from herdlm.parallel.gather import gather_whole
 from herdlm.parallel.layout import Layout
+from herdlm.train import work as records
 from herdlm.train.checkpoint import checkpoints, load_weights
 from herdlm.train.config import TrainConfig
 from herdlm.train.loop import train
@@ -23,6 +24,10 @@ from tests.parallel.parity import SEQ_LEN, make_model, token_batches
 CONFIG = TrainConfig(
     peak_lr=3e-3, warmup_steps=2, precision="float32", average_last=0.5, average_count=3, checkpoint_every_steps=2
 )
+
+records.hash_weights = lambda model: (
+    ""
+)  # these runs resume from other weights, to show that checkpoints have everything
 
 
 class Rows:
@@ -53,7 +58,7 @@ class PoisonedOnOne(NextToken):
         return (loss * float("nan") if is_hit else loss), seen
 
 
-def run(keys, work=None, stop=None, seed_weights=True, objective=None, config=CONFIG):
+def run(keys, folder=None, stop=None, seed_weights=True, objective=None, config=CONFIG):
     """Train in a layout (None: this process alone) and give {weight: values} on the first process."""
     model = make_model(torch.float32, "lm", ())
     if not seed_weights:  # what a resumed run starts from must not matter
@@ -63,7 +68,7 @@ def run(keys, work=None, stop=None, seed_weights=True, objective=None, config=CO
     if keys is not None:
         model = Layout.make(ParallelConfig(**keys), model.config, seq_len=SEQ_LEN).apply(model)
     try:
-        train(model, objective or NextToken(), Rows(stop), config, work=work, quiet=True)
+        train(model, objective or NextToken(), Rows(stop), config, work=folder, quiet=True)
     except KeyboardInterrupt:
         return None
     if keys is None:

@@ -63,7 +63,7 @@ def test_rolling_back_ends_where_passing_over_ends(tokenizer, tmp_path):
         assert torch.equal(value, ended["roll-back"][name]), name
 
 
-def test_a_resumed_run_passes_over_what_was_refused(tokenizer, tmp_path):
+def test_a_resumed_run_passes_over_what_was_refused(tokenizer, tmp_path, any_start):
     data = batches(tokenizer)
     config = CONFIG.model_copy(update={"on_not_finite": "skip"})
     whole = small_model()
@@ -88,7 +88,7 @@ def test_nothing_to_roll_back_to_is_told(tokenizer, tmp_path):
         train(small_model(), Poisoned({1}), batches(tokenizer), config, work=tmp_path, quiet=True)
 
 
-def test_sigterm_saves_and_the_run_goes_on_to_bitwise_the_same_weights(tokenizer, tmp_path):
+def test_sigterm_saves_and_the_run_goes_on_to_bitwise_the_same_weights(tokenizer, tmp_path, any_start):
     data = batches(tokenizer)
     undisturbed = small_model()
     train(undisturbed, NextToken(), data, CONFIG, quiet=True)
@@ -99,11 +99,11 @@ def test_sigterm_saves_and_the_run_goes_on_to_bitwise_the_same_weights(tokenizer
                 os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(PreemptedError, match="its state after step 7 is saved") as caught:
-        train(small_model(), Terminated(), data, CONFIG, work=tmp_path, quiet=True)
+        train(small_model(), Terminated(), data, CONFIG, work=tmp_path, quiet=True, identity="same")
     assert caught.value.exit_code == 0
     assert checkpoints(tmp_path / "checkpoints")[-1].name == "step-00000007"
     resumed = small_model(seed=9)
-    train(resumed, NextToken(), data, CONFIG, work=tmp_path, quiet=True)
+    train(resumed, NextToken(), data, CONFIG, work=tmp_path, quiet=True, identity="same")
     for name, value in weights(undisturbed).items():
         assert torch.equal(value, weights(resumed)[name]), name
 

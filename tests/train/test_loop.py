@@ -78,7 +78,7 @@ def weights(model):
 
 
 @pytest.mark.parametrize("cut_at", [1, 4, 7, 13, 18])
-def test_a_cut_off_run_goes_on_to_bitwise_the_same_weights(tokenizer, tmp_path, cut_at):
+def test_a_cut_off_run_goes_on_to_bitwise_the_same_weights(tokenizer, tmp_path, cut_at, any_start):
     data = batches(tokenizer)
     undisturbed = small_model()
     whole = train(undisturbed, NextToken(), data, CONFIG, work=tmp_path / "whole", quiet=True)

@@ -131,7 +131,8 @@ def test_dpo_loss_and_gradients_equal_the_formula_written_out(tokenizer, model, 
         expected = expected - torch.log(torch.sigmoid(0.3 * margin)) - nll_weight * chosen / words
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
     assert_same_gradients(ours, gradients(expected, model))
-    assert set(seen) == {"accuracy", "chosen_drift", "rejected_drift"}
+    per_side = ("logprob", "drift", "drift_per_token")
+    assert set(seen) == {"accuracy", "margin"} | {f"{side}_{n}" for side in ("chosen", "rejected") for n in per_side}
 
 
 def test_reward_loss_and_gradients_equal_a_pair_at_a_time(tokenizer):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from herdlm.base.own_parts import Reference
 from herdlm.base.recipe import Section
@@ -53,14 +53,72 @@ class RewardConfig(PairsConfig):
     use_edited: bool = Field(True, description="also train on pairs whose chosen answer the annotator corrected")
 
 
-class DpoConfig(PairsConfig):
-    """Direct preference optimization."""
+# The strength that each loss is usually run with. The report: sigmoid. Tulu 3 (8B): norm. SimPO's paper: simpo, with a
+# margin of half of it. SmolLM3: apo. The KTO paper: kto.
+BETAS = {"sigmoid": 0.1, "norm": 5.0, "simpo": 2.0, "apo": 0.05, "kto": 0.1}
+NLL_WEIGHT = 0.2
+GAMMA_TO_BETA = 0.5
 
-    beta: float = Field(0.1, gt=0, description="strength of the pull toward the reference model")
-    nll_weight: float = Field(
-        0.2, ge=0, description="weight of the negative log-likelihood of chosen answers in the loss"
+
+class DpoConfig(PairsConfig):
+    """Preference optimization, on pairs or, with the loss "kto", on single answers with a thumb up or down."""
+
+    loss: Literal["sigmoid", "norm", "simpo", "apo", "kto"] = Field(
+        "sigmoid",
+        description="sigmoid: DPO on whole answers; norm: DPO on means per token (Tulu 3); simpo: means per token "
+        "without a reference; apo: APO-zero; kto: each answer by itself, up or down",
     )
+    beta: float | None = Field(
+        None,
+        gt=0,
+        description="strength of the pull toward the reference model; default by loss: sigmoid 0.1, norm 5, simpo 2, "
+        "apo 0.05, kto 0.1",
+    )
+    gamma: float | None = Field(
+        None,
+        ge=0,
+        description="simpo only: the margin itself, as TRL's simpo_gamma; the paper's gamma_beta_ratio is "
+        "gamma / beta; default: half of beta",
+    )
+    nll_weight: float | None = Field(
+        None,
+        ge=0,
+        description="weight of the negative log-likelihood of chosen answers in a loss on pairs; default 0.2. "
+        "kto has none",
+    )
+    desirable_weight: float = Field(1.0, gt=0, description="kto only: weight of answers with a thumb up")
+    undesirable_weight: float = Field(1.0, gt=0, description="kto only: weight of answers with a thumb down")
     mask_formatting: bool = Field(True, description="leave the chat format's special tokens out of the loss")
+
+    @property
+    def beta_used(self) -> float:
+        """``beta``, or the loss's own."""
+        return BETAS[self.loss] if self.beta is None else self.beta
+
+    @property
+    def gamma_used(self) -> float:
+        """``gamma``, or the loss's own; 0 for a loss without a margin."""
+        default = GAMMA_TO_BETA * self.beta_used if self.loss == "simpo" else 0.0
+        return default if self.gamma is None else self.gamma
+
+    @property
+    def nll_weight_used(self) -> float:
+        """``nll_weight``, or the loss's own; 0 for a loss without the term."""
+        default = 0.0 if self.loss == "kto" else NLL_WEIGHT
+        return default if self.nll_weight is None else self.nll_weight
+
+    @model_validator(mode="after")
+    def _keys_go_together(self) -> DpoConfig:
+        if self.gamma is not None and self.loss != "simpo":
+            raise ValueError(f"gamma has no meaning with loss {self.loss!r}: drop it, or use simpo")
+        if self.loss == "kto":
+            if self.nll_weight is not None:
+                raise ValueError("nll_weight has no meaning with loss 'kto': drop it")
+        elif (self.desirable_weight, self.undesirable_weight) != (1.0, 1.0):
+            raise ValueError(
+                f"desirable_weight and undesirable_weight have no meaning with loss {self.loss!r}: drop them"
+            )
+        return self
 
 
 class PreferencesConfig(Section):

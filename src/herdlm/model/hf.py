@@ -109,6 +109,15 @@ def load_folder(folder: Path, device: torch.device | str = "cpu", dtype: torch.d
     return model
 
 
+def load_for_training(folder: Path, device: torch.device | str = "cpu") -> Transformer:
+    """Load the model in ``folder`` in FP32, whatever type it is stored in: training needs the precision.
+
+    Raises:
+        InputError, DamagedError: see :func:`load_folder`.
+    """
+    return load_folder(folder, device, torch.float32)
+
+
 @torch.no_grad()
 def fill(model: Transformer, weights: dict[str, StoredTensor]) -> None:
     """Copy stored values into an allocated model."""
@@ -139,6 +148,8 @@ def save_folder(
     state = model.state_dict()
     if model.config.tied_embeddings:
         state.pop("lm_head.weight", None)
+    if any(name.endswith(".lora_a") for name in state):
+        raise InputError("a model with LoRA adapters is no plain folder", "Merge them first: model.lora.merge_lora")
     if any(tensor.dtype.itemsize == 1 for tensor in state.values()):
         raise InputError(
             "a model with FP8 weights cannot be saved in another type", "Save the model from which it was quantized"

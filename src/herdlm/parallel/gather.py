@@ -11,8 +11,11 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate
 
+from herdlm.base.errors import InputError
+from herdlm.model.adapter_folder import is_adapter_weight, write_adapter
 from herdlm.model.config import ModelConfig
 from herdlm.model.hf import save_folder
+from herdlm.model.lora import Lora, add_lora, lora_of, merge_lora
 from herdlm.model.transformer import Transformer, build
 from herdlm.parallel.model import ParallelModel
 from herdlm.parallel.sharding import shard
@@ -41,7 +44,9 @@ def fill(model: ParallelModel, whole: Callable[[str], Tensor]) -> None:
 
 @torch.no_grad()
 def gather_whole(
-    model: ParallelModel, value: Callable[[str, Tensor], Tensor] | None = None
+    model: ParallelModel,
+    value: Callable[[str, Tensor], Tensor] | None = None,
+    only: Callable[[str], bool] | None = None,
 ) -> Iterator[tuple[str, Tensor | None]]:
     """Every weight of the whole model, in order: with its values on rank 0, with None on other ranks.
 
@@ -49,13 +54,16 @@ def gather_whole(
 
     Args:
         value: the tensor to gather instead of a parameter (its gradient, say), of the same shape.
+        only: says by name which weights to gather; None: all.
     """
     mesh, config = model.mesh, model.shape
     mine = dict(model.named_parameters())
     first = dist.get_rank() == 0
     group = mesh.pp.get_group()
     with_first = 0 in dist.get_process_group_ranks(group)
-    for name, shape in whole_shapes(config).items():
+    for name, shape in whole_shapes(config, lora_in(model)).items():
+        if only is not None and not only(name):
+            continue
         owner = model.pipeline_rank_of(name)
         whole: Tensor | None = None
         if owner == mesh.pp_rank:
@@ -79,23 +87,56 @@ def _whole(part: Tensor) -> Tensor:
     return part.full_tensor()
 
 
-def whole_shapes(config: ModelConfig) -> dict[str, torch.Size]:
-    """The name and shape of each weight of a whole model."""
+def whole_shapes(config: ModelConfig, lora: Lora | None = None) -> dict[str, torch.Size]:
+    """The name and shape of each weight of a whole model, with those of its adapters."""
     with torch.device("meta"):
-        return {name: parameter.shape for name, parameter in Transformer(config).named_parameters()}
+        whole = Transformer(config)
+    _adapt(whole, lora)
+    return {name: parameter.shape for name, parameter in whole.named_parameters()}
 
 
-def save_whole(model: ParallelModel, folder: Path, *, generation: dict[str, Any] | None = None) -> None:
-    """Write a Hugging Face folder of the whole model from any layout; all processes call this.
+def _adapt(model: Transformer, lora: Lora | None) -> None:
+    if lora is not None:
+        add_lora(model, lora.rank, lora.alpha, lora.targets)
 
-    Rank 0 holds the whole model on the CPU while it writes. ``generation``: see :func:`herdlm.model.hf.save_folder`.
+
+def lora_in(model: ParallelModel) -> Lora | None:
+    """The shape of a laid-out model's adapters; None if it has none."""
+    return next((lora for stage in model.stages.values() if (lora := lora_of(stage))), None)
+
+
+def save_whole(
+    model: ParallelModel, folder: Path, *, dtype: torch.dtype = torch.float32, generation: dict[str, Any] | None = None
+) -> None:
+    """Write a Hugging Face folder of the whole model, in ``dtype``, from any layout; all processes call this.
+
+    Rank 0 holds the whole model on the CPU while it writes. Adapters are merged. ``generation``: see
+    :func:`herdlm.model.hf.save_folder`.
     """
     whole = build(model.shape, dtype=model.kept) if dist.get_rank() == 0 else None
+    if whole:
+        _adapt(whole, lora_in(model))
     places = dict(whole.named_parameters()) if whole else {}
     for name, values in gather_whole(model):
         if values is not None:
             with torch.no_grad():
                 places[name].copy_(values)
     if whole:
-        save_folder(whole, folder, generation=generation)
+        save_folder(merge_lora(whole), folder, dtype=dtype, generation=generation)
+    dist.barrier()
+
+
+def save_whole_adapter(model: ParallelModel, folder: Path, *, base: str | None = None) -> None:
+    """Write the adapters from any layout in PEFT's format; all processes call this. See ``write_adapter``.
+
+    Raises:
+        InputError: the model has no adapters.
+    """
+    lora = lora_in(model)
+    if lora is None:
+        raise InputError("the model has no LoRA adapters to save", "Save the whole model")
+    gathered = gather_whole(model, only=is_adapter_weight)
+    tensors = {name: value.cpu() for name, value in gathered if value is not None}
+    if dist.get_rank() == 0:
+        write_adapter(folder, tensors, lora, base=base)
     dist.barrier()

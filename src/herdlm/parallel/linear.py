@@ -74,10 +74,13 @@ class _Column(torch.autograd.Function):
         inward = grads[0] @ weights[0]
         for grad, weight in zip(grads[1:], weights[1:], strict=True):
             inward = inward + grad @ weight
-        whole = all_gather(x, ctx.group) if ctx.group else x
+        needed = ctx.needs_input_grad[4:]
+        whole = all_gather(x, ctx.group) if ctx.group and any(needed) else x
         sums: list[Tensor | None] = []
-        for grad, owner in zip(grads, ctx.owners, strict=True):
-            if ctx.deferred is not None and ctx.deferred.on:
+        for grad, owner, is_needed in zip(grads, ctx.owners, needed, strict=True):
+            if not is_needed:  # the weight is frozen
+                sums.append(None)
+            elif ctx.deferred is not None and ctx.deferred.on:
                 ctx.deferred.defer(owner, whole, grad)
                 sums.append(None)
             else:

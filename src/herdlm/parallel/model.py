@@ -214,6 +214,10 @@ class ParallelModel:
         parts = torch.split(every.cpu(), [batch.token_count for batch in batches])
         return [part.view(batch.tokens.shape) for part, batch in zip(parts, batches, strict=True)]
 
+    def logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """The log-probability of every target, as :meth:`values` returns it."""
+        return self.values(batches, lambda head, hidden, targets: head.target_logprobs(hidden, targets))
+
     def _forward(self, step: _Step, action: Action) -> None:
         at, stage, shard = (action.stage, action.micro), self.stages[action.stage], step.shards[action.micro]
         x = shard.batch.tokens if stage.is_first else self._received(step, "forward", action).requires_grad_()

@@ -32,10 +32,15 @@ SHARD_DIMS: dict[str, int | None] = {
 }
 
 
-def shard_dim(module: str, parameter: str = "weight") -> int | None:
-    """The dimension along which a parameter of a module is cut: a bias as the outputs of its weight."""
+def shard_dim(module: str, key: str = "weight") -> int | None:
+    """The dimension along which the parameter ``key`` of a module, given by its last name, is cut.
+
+    A bias is cut as the outputs of its weight. Of LoRA's two factors, the one that faces the cut side of the matrix is
+    cut with it.
+    """
     dim = SHARD_DIMS[module]
-    return None if parameter == "bias" and dim == 1 else dim
+    facing = {"lora_a": 1, "lora_b": 0, "bias": 0}.get(key, dim)
+    return dim if dim == facing else None
 
 
 def run_of(size: int, ranks: int, rank: int) -> range:

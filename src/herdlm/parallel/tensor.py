@@ -7,6 +7,8 @@ the same names and whole shapes; products use local tensors.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +16,9 @@ from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 from herdlm.base.errors import InputError
 from herdlm.model.attention import Attend
+from herdlm.model.lora import LoraLinear
 from herdlm.model.transformer import Attention, FeedForward, Transformer, rotate
+from herdlm.parallel.adapters import add_column_adapters, add_row_adapter
 from herdlm.parallel.collectives import autograd_all_gather, copy_to_group
 from herdlm.parallel.linear import DeferredGradients, PlainLinear, column_parallel, local, row_parallel
 from herdlm.parallel.mesh import Mesh
@@ -30,10 +34,14 @@ class ParallelAttention(Attention):
 
     def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, attend: Attend) -> Tensor:
         """x [B, T / n, D] -> [B, T / n, D]; positions' angles are those of all T."""
-        projected = column_parallel(x, (self.q_proj, self.k_proj, self.v_proj), self.group, self.deferred)
+        modules = (self.q_proj, self.k_proj, self.v_proj)
+        projected: Sequence[Tensor] = column_parallel(x, modules, self.group, self.deferred)
+        projected = add_column_adapters(x, projected, modules, self.group)
         q, k, v = (y.view(*y.shape[:-1], -1, self.head_size) for y in projected)
         out = attend(self.layer, rotate(q, cosine, sine), rotate(k, cosine, sine), v)
-        return row_parallel(out.flatten(-2), self.o_proj, self.group, self.deferred)
+        out = out.flatten(-2)
+        product = row_parallel(out, self.o_proj, self.group, self.deferred)
+        return add_row_adapter(out, product, self.o_proj, self.group)
 
 
 class ParallelFeedForward(FeedForward):
@@ -44,8 +52,11 @@ class ParallelFeedForward(FeedForward):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, T / n, D] -> [B, T / n, D]."""
-        gate, up = column_parallel(x, (self.gate_proj, self.up_proj), self.group, self.deferred)
-        return row_parallel(F.silu(gate) * up, self.down_proj, self.group, self.deferred)
+        products = column_parallel(x, (self.gate_proj, self.up_proj), self.group, self.deferred)
+        gate, up = add_column_adapters(x, products, (self.gate_proj, self.up_proj), self.group)
+        inner = F.silu(gate) * up
+        product = row_parallel(inner, self.down_proj, self.group, self.deferred)
+        return add_row_adapter(inner, product, self.down_proj, self.group)
 
 
 class SequenceNorm(nn.RMSNorm):
@@ -72,7 +83,9 @@ def apply_tensor_parallel(stage: Transformer, mesh: Mesh, deferred: DeferredGrad
     group = mesh.tp.get_group()
     start = run_of(stage.config.vocab_size, mesh.sizes.tp, mesh.tp_rank).start
     for name, module in list(stage.named_modules()):
-        kind = GatheringNorm if name == "model.norm" else _checked_kind(name, module)
+        kind = (
+            GatheringNorm if name == "model.norm" else _checked_kind(name, module, splits_backward=deferred is not None)
+        )
         if kind is not None:
             module.__class__ = kind
             vars(module).update(group=group, deferred=deferred, start=start)
@@ -87,13 +100,18 @@ def apply_tensor_parallel(stage: Transformer, mesh: Mesh, deferred: DeferredGrad
             module.register_parameter(key, cut[parameter])
 
 
-def _checked_kind(name: str, module: nn.Module) -> type[nn.Module] | None:
+def _checked_kind(name: str, module: nn.Module, *, splits_backward: bool) -> type[nn.Module] | None:
     """The class that a module becomes; None if it does not change.
 
     Raises:
         InputError: it is a matrix of another kind, FP8 say, whose products would silently become plain ones.
     """
-    if isinstance(module, nn.Linear) and type(module) is not nn.Linear:
+    if isinstance(module, LoraLinear) and splits_backward:
+        raise InputError(
+            f"{name} has a LoRA adapter, which the pipeline schedule zero-bubble does not support",
+            "Use another pipeline_schedule",
+        )
+    if isinstance(module, nn.Linear) and type(module) not in (nn.Linear, LoraLinear):
         raise InputError(
             f"{name} is a {type(module).__name__}, which parallel.tp and zero-bubble do not support",
             "Use plain linear layers, or set parallel.tp = 1 with another pipeline_schedule",
@@ -110,7 +128,7 @@ def _checked_kind(name: str, module: nn.Module) -> type[nn.Module] | None:
 def defer_weight_gradients(stage: Transformer, deferred: DeferredGradients) -> None:
     """Let the matrices of a stage without tensor parallelism defer their weights' gradients."""
     for name, module in stage.model.layers.named_modules():
-        _checked_kind(name, module)
+        _checked_kind(name, module, splits_backward=True)
         if isinstance(module, nn.Linear):
             module.__class__ = PlainLinear
             module.deferred = deferred  # type: ignore[assignment]

@@ -98,14 +98,15 @@ class _OverRanks(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         hidden, weight, log_normalizers, *columns = ctx.saved_tensors
         to_hidden = torch.empty_like(hidden)
-        to_weight = torch.zeros_like(weight, dtype=log_normalizers.dtype)
+        to_weight = torch.zeros_like(weight, dtype=log_normalizers.dtype) if ctx.needs_input_grad[1] else None
         for rows in _slices(hidden):
             logits = F.linear(hidden[rows], weight).to(log_normalizers.dtype)
             slope = ctx.loss.grad(logits, log_normalizers[rows], *(column[rows] for column in columns))
             slope = (slope * -grads[0][rows][:, None]).to(hidden.dtype)
             to_hidden[rows] = slope @ weight
-            to_weight += slope.mT @ hidden[rows]
-        return to_hidden, to_weight.to(weight.dtype), *[None] * (len(columns) + 2)
+            if to_weight is not None:
+                to_weight += slope.mT @ hidden[rows]
+        return to_hidden, None if to_weight is None else to_weight.to(weight.dtype), *[None] * (len(columns) + 2)
 
 
 def vocabulary_logprobs(

@@ -17,7 +17,7 @@ from herdlm.base.standalone import input_folder, standalone
 from herdlm.evaluate.needle import Retrieval, make_needles, predict_with, retrieval
 from herdlm.evaluate.perplexity import TextLoss, text_loss
 from herdlm.generate.load import pick_device
-from herdlm.model.hf import save_folder
+from herdlm.model.hf import EXPORTS, save_folder
 from herdlm.model.transformer import Transformer
 from herdlm.parallel.gather import save_whole
 from herdlm.parallel.model import ParallelModel
@@ -35,20 +35,23 @@ from herdlm.tokens.tokenizer import TOKENIZER_FILES, Tokenizer
 from herdlm.train.loop import TrainResult, train
 from herdlm.train.milestones import keep_milestones
 from herdlm.train.track import FOLDER
+from herdlm.train.work import objective_identity
 
 
-def save_model(model: Transformer | ParallelModel, out: Path, *, tokenizer: Path, work: Path) -> None:
-    """Write a model into ``out``, with its tokenizer's files, its stop tokens and the training log in ``work``.
+def save_model(
+    model: Transformer | ParallelModel, out: Path, *, tokenizer: Path, work: Path, dtype: str = "float32"
+) -> None:
+    """Write a model into ``out`` in ``dtype``, with the files and stop tokens of its tokenizer and the log in ``work``.
 
     Every process calls this; the first one writes.
     """
     generation = generation_settings(tokenizer)
     if isinstance(model, ParallelModel):
-        save_whole(model, out, generation=generation)
+        save_whole(model, out, dtype=EXPORTS[dtype], generation=generation)
         if not is_first():
             return
     else:
-        save_folder(model, out, generation=generation)
+        save_folder(model, out, dtype=EXPORTS[dtype], generation=generation)
     copy_tokenizer(tokenizer, out)
     log, board = work / "events.jsonl", work / FOLDER
     if log.exists():
@@ -194,7 +197,9 @@ def pretrain_into(
         unfinished = training.model_copy(update={"horizon_steps": config.steps, "average_last": 0.0})
         schedule = training if last else unfinished
         rows = batches if last else FirstSteps(batches, step)
-        resume = partial(train, trained, work=work, title=title, track=job.track, validate=validate)
+        # The objective changes where distillation begins, and the run stays the same.
+        known_as = objective_identity(objective if distillation is None else distillation.objective)
+        resume = partial(train, trained, work=work, title=title, track=job.track, validate=validate, identity=known_as)
         if distillation is None or step <= distillation.first_step:
             results.append(resume(objective, rows, schedule))
             return
@@ -227,7 +232,7 @@ def pretrain_into(
         ),
         work,
     )
-    save_model(trained, out, tokenizer=tokenizer, work=work)
+    save_model(trained, out, tokenizer=tokenizer, work=work, dtype=training.save_dtype)
     keep_milestones(work, out, training)
     loss = held_out_loss(config.seq_len)
     if not is_first():

@@ -317,7 +317,7 @@ def _experiments(recipe: Recipe) -> list[Stage]:
             )
         )
     if experiments.dpo_nll:
-        for name, weight in (("dpo-with-nll", align.dpo.nll_weight), ("dpo-without-nll", 0.0)):
+        for name, weight in (("dpo-with-nll", align.dpo.nll_weight_used), ("dpo-without-nll", 0.0)):
             settings = _tuning("dpo", align.dpo, "align.dpo")
             settings["dpo"] |= {"nll_weight": weight}
             settings["dpo"]["train"] |= {"peak_lr": experiments.dpo_nll.peak_lr}

@@ -22,7 +22,7 @@ from herdlm.base.errors import InputError
 from herdlm.base.seeds import derive_seed
 from herdlm.evaluate.paired import paired_loss_difference, row_losses
 from herdlm.generate.load import pick_device
-from herdlm.model.hf import load_folder
+from herdlm.model.hf import load_for_training
 from herdlm.parallel.processes import from_first, is_first, meet, process_group
 from herdlm.pretrain.batches import open_batches
 from herdlm.pretrain.config import PretrainConfig, timeline
@@ -99,7 +99,7 @@ def anneal_probe(
         )
         losses: dict[str, dict[str, Any]] = {}
         for arm, mixture in _arms(batches, half, Source(NEW, new, new_share)).items():
-            whole = load_folder(half_trained, pick_device(job.device))
+            whole = load_for_training(half_trained, pick_device(job.device))
             if whole.config.vocab_size < words.vocab_size:
                 raise InputError(
                     f"{half_trained} has a smaller vocabulary than {tokenizer}", "Give the model's own tokenizer"
@@ -107,7 +107,7 @@ def anneal_probe(
             model = job.lay_out(whole, {mixture.seq_len})
             rows = PretrainBatches([(mixture, steps)], rows_per_step=rows_per_step, rows_per_micro_batch=batches.micro)
             train(model, job.objective(), rows, annealing, work=work / arm, title=f"anneal, {arm}")
-            save_model(model, made / arm, tokenizer=tokenizer, work=work / arm)
+            save_model(model, made / arm, tokenizer=tokenizer, work=work / arm, dtype=training.save_dtype)
             losses[arm] = {
                 which: row_losses(model, folder, seq_len=mixture.seq_len, pad=pad) for which, folder in sets.items()
             }

@@ -28,6 +28,7 @@ class Batch:
         documents: numbers of the documents in the batch, never decreasing in a row; attention stays in a document.
         positions: of tokens in their document.
         columns: what else an objective reads, per place or per pair of documents.
+        probe: rows that an objective reads before the step, without learning from them.
         origin: the batch on the host that this one was copied from. Shapes are read there, without a wait.
     """
 
@@ -37,13 +38,14 @@ class Batch:
     documents: Tensor
     positions: Tensor
     columns: dict[str, Tensor] = field(default_factory=dict)
+    probe: Batch | None = None
     origin: Batch | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
         tensors = {name: to_device(getattr(self, name), device) for name in TENSORS}
         columns = {name: to_device(value, device) for name, value in self.columns.items()}
-        return Batch(**tensors, columns=columns, origin=self.origin or self)
+        return Batch(**tensors, columns=columns, probe=None, origin=self.origin or self)
 
     def target_places(self) -> Tensor:
         """The indices [N] of places, in flattened rows, that have a target."""

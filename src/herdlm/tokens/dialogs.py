@@ -7,11 +7,11 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from herdlm.base.errors import InputError
 from herdlm.base.seeds import stream
 from herdlm.tokens.batch import Batch, Piece, assemble, pack_whole
 from herdlm.tokens.chat import Message
 from herdlm.tokens.chat_format import ChatFormat
+from herdlm.tokens.pieces import check_lengths, check_targets, content_of_pieces
 
 
 class Dialog(TypedDict, total=False):
@@ -53,6 +53,8 @@ class DialogBatches:
     ) -> None:
         self.pieces = [dialog_piece(format, dialog) for dialog in dialogs]
         check_lengths(self.pieces, seq_len)
+        check_targets(self.pieces)
+        self.content = content_of_pieces(self.pieces, seq_len, rows_per_step, seed)
         self.pad, self.seq_len = format.pad, seq_len
         rows: list[list[int]] = []
         epoch = 0
@@ -73,12 +75,3 @@ class DialogBatches:
     def micro_batches(self, step: int) -> list[Batch]:
         """The rows of one step."""
         return [assemble([[self.pieces[i] for i in row] for row in self.plan[step]], self.seq_len, self.pad)]
-
-
-def check_lengths(pieces: Sequence[Piece], seq_len: int) -> None:
-    """Refuse an empty data set, or an item that is longer than a row."""
-    if not pieces:
-        raise InputError("the data set is empty, so there is nothing to train on", "Check the stage that made it")
-    longest = max(len(piece.tokens) - 1 for piece in pieces)
-    if longest > seq_len:
-        raise InputError(f"a dialog has {longest:,} tokens and a row {seq_len:,}", "Raise seq_len or drop the dialog")

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from herdlm.base.artifact import hash_json
 from herdlm.base.errors import InputError
 from herdlm.tokens.batch import Batch, assemble
 from herdlm.tokens.rows import Source, open_rows
@@ -65,6 +66,11 @@ class Mixture:
         """A mixture of ``sources`` that continues each of them after ``rows`` rows of this mixture."""
         return Mixture(sources, seq_len=self.seq_len, seed=self.seed, pad=self.pad, read=self.read_after(rows))
 
+    def content(self) -> str:
+        """A hash of the shards and of how rows are drawn from them."""
+        sources = [[r.source.name, r.shard.content(), r.source.share, r.source.loss_weight] for r in self.rows]
+        return hash_json([sources, self.seq_len, self.seed, self.read])
+
     def _dealt(self, rows: int) -> NDArray[np.int64]:
         """How many of the first ``rows`` rows come from each source, [sources]."""
         periods, rest = divmod(rows, self.PERIOD)
@@ -110,6 +116,12 @@ class PretrainBatches:
         self.micro = rows_per_micro_batch
 
     @property
+    def content(self) -> str:
+        """A hash of the shards and of how rows are drawn from them, phase by phase; the last phase may get longer."""
+        steps = [steps for _, steps in self.phases[:-1]]
+        return hash_json([[mixture.content() for mixture, _ in self.phases], steps, self.rows_per_step])
+
+    @property
     def steps(self) -> int:
         """Optimizer steps of all phases."""
         return sum(steps for _, steps in self.phases)
@@ -145,6 +157,11 @@ class FirstSteps:
     def __init__(self, batches: PretrainBatches, steps: int) -> None:
         assert steps <= batches.steps
         self.batches, self.steps = batches, steps
+
+    @property
+    def content(self) -> str:
+        """That of the longer run: a run may be prolonged."""
+        return self.batches.content
 
     def micro_batches(self, step: int) -> list[Batch]:
         """The rows of one step."""

@@ -12,7 +12,7 @@ from herdlm.base.seeds import stream
 from herdlm.tokens.batch import Batch, Piece, lay_out, pack_whole
 from herdlm.tokens.chat import Message
 from herdlm.tokens.chat_format import ChatFormat
-from herdlm.tokens.dialogs import check_lengths
+from herdlm.tokens.pieces import check_lengths, content_of_pieces
 
 
 class Preference(TypedDict, total=False):
@@ -76,6 +76,7 @@ class PreferenceBatches:
                 # One token more, so that the end of the turn is an input and can be scored.
                 self.pieces.append(Piece(np.append(piece.tokens, pad), np.append(piece.weights, np.float32(0))))
         check_lengths(self.pieces, seq_len)
+        self.content = content_of_pieces(self.pieces, seq_len, pairs_per_step, seed)
         self.plan: list[list[int]] = []
         for epoch in range(epochs):
             order = stream(seed, "pairs", epoch).permutation(len(pairs)).tolist()

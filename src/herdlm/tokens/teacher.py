@@ -125,6 +125,11 @@ class TaughtBatches:
         """Optimizer steps in the run."""
         return self.batches.steps
 
+    @property
+    def content(self) -> str | None:
+        """That of the batches; the columns follow from them."""
+        return getattr(self.batches, "content", None)
+
     def micro_batches(self, step: int) -> list[Batch]:
         """The batches of a step; raises as :meth:`TeacherColumns.read`."""
         batches = self.batches.micro_batches(step)

@@ -31,9 +31,14 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from herdlm.base.artifact import hash_file, sync_folder, write_text_durably
 from herdlm.base.errors import DamagedError, HerdError
 from herdlm.train.config import TrainConfig
-from herdlm.train.guards import problem_of_any
+from herdlm.train.ranks import problem_of_any
 
 CHECKPOINTS, STATE = "checkpoints", "state.json"
+
+
+def trained(model: HasParameters) -> Iterator[tuple[str, nn.Parameter]]:
+    """Names and values of the weights that are trained: what a checkpoint holds. Frozen ones come from their folder."""
+    return ((name, value) for name, value in model.named_parameters() if value.requires_grad)
 
 
 class HasParameters(Protocol):
@@ -55,14 +60,14 @@ class Average:
     def add(self, model: HasParameters) -> None:
         """Add the model's current weights to the mean."""
         self.count += 1
-        for name, value in model.named_parameters():
+        for name, value in trained(model):
             mean = self.weights.setdefault(name, torch.zeros_like(value, dtype=torch.float32))
             mean += (value.float() - mean) / self.count
 
     @torch.no_grad()
     def apply(self, model: HasParameters) -> None:
         """Copy the mean into the model."""
-        for name, value in model.named_parameters():
+        for name, value in trained(model):
             value.copy_(self.weights[name])
 
 
@@ -246,7 +251,7 @@ def load_weights(path: Path, model: HasParameters) -> None:
     if problem := problem_of_any(_find_damage(path)[0]):
         raise DamagedError(problem, "Use another checkpoint")
     try:
-        _load(path, {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()})
+        _load(path, {f"model.{name}": parameter.detach() for name, parameter in trained(model)})
     except (CheckpointException, OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         problem = f"checkpoint {path} does not fit this model: {_message(error)}"
         raise DamagedError(problem, "Use the model that it was saved from") from error
@@ -265,7 +270,7 @@ def _message(error: BaseException) -> str:
 def _tensors(model: HasParameters, optimizer: torch.optim.Optimizer, average: Average) -> dict[str, Tensor]:
     """All tensors of the state by name; values are shared, not copied."""
     tensors: dict[str, Tensor] = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in trained(model):
         tensors[f"model.{name}"] = parameter.detach()
         for key, value in optimizer.state.get(parameter, {}).items():
             # A scalar is kept as a list of one: the file format places parts by their offsets.
@@ -276,7 +281,7 @@ def _tensors(model: HasParameters, optimizer: torch.optim.Optimizer, average: Av
 def _prepare(model: HasParameters, optimizer: torch.optim.Optimizer, average: Average, averaged: int) -> None:
     """Allocate the state of AdamW and of the average, for a checkpoint to fill."""
     average.count, average.weights = averaged, {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in trained(model):
         optimizer.state[parameter] = {
             "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
             "exp_avg": torch.zeros_like(parameter),

@@ -42,6 +42,9 @@ class TrainConfig(Section):
         description="of matrix products; weights and optimizer are FP32. fp8: the matrices of all layers in FP8, "
         "on GPUs from Ada on (a CPU computes the same slowly), everything else as with bfloat16",
     )
+    save_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="the type in which the finished model is saved; config.json names it"
+    )
     average_last: float = Field(
         0.0, ge=0, lt=1, description="the last share of the run over which weights are averaged"
     )

@@ -7,6 +7,7 @@ from torch import nn
 
 from herdlm.base.errors import InputError
 from herdlm.model.fp8_training import apply_fp8
+from herdlm.model.lora import lora_of
 from herdlm.model.transformer import Transformer
 from herdlm.parallel.model import ParallelModel
 
@@ -25,6 +26,8 @@ def use_fp8(model: Transformer) -> None:
         InputError: the device has no FP8 products, or no matrix of the model fits them.
     """
     check_fp8(next(model.parameters()).device)
+    if lora_of(model) is not None:
+        raise InputError('precision = "fp8" does not work with LoRA adapters', INSTEAD)
     layers = list(model.model.layers.children())
     for layer in layers:
         apply_fp8(layer)
@@ -62,6 +65,8 @@ def ensure_fp8(model: Transformer | ParallelModel) -> None:
     """
     if isinstance(model, Transformer):
         use_fp8(model)
+    elif any(lora_of(stage) for stage in model.stages.values()):
+        raise InputError('precision = "fp8" does not work with LoRA adapters', INSTEAD)
     elif not all(_has_fp8(list(stage.model.layers.children())) for stage in model.stages.values()):
         raise InputError('precision = "fp8" comes after the layout', "Call train.fp8.use_fp8 before Layout.apply")
 

@@ -33,15 +33,6 @@ def agree(here: bool) -> bool:
     return bool(flag)
 
 
-def problem_of_any(problem: str | None, group: dist.ProcessGroup | None = None) -> str | None:
-    """The problem of the first process that has one, on all processes of the group (None: the default group)."""
-    if not dist.is_initialized():
-        return problem
-    problems: list[str | None] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(problems, problem, group=group)
-    return next((each for each in problems if each is not None), None)
-
-
 def share(value: Any) -> Any:
     """The first process's value of small, plain data, on all processes."""
     if not dist.is_initialized():
@@ -129,14 +120,3 @@ class Stopwatch:
     def seconds(self) -> float:
         """The seconds it took; on a GPU, only after something waited for the device."""
         return self.events[0].elapsed_time(self.events[1]) / 1000 if self.events else self.stopped - self.started
-
-
-def step_seconds_by_rank(seconds: float) -> list[float]:
-    """Every process's own seconds for a step, to find a slow one. All processes call this."""
-    if not dist.is_initialized():
-        return [seconds]
-    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
-    mine = torch.tensor([seconds], device=device)
-    everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-    dist.all_gather(everyone, mine)
-    return [round(float(t), 4) for t in everyone]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import warnings
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from herdlm.train.track import Tracker
 
 SPIKE_WINDOW = 64
 SPIKE_DEVIATIONS = 6.0
+COLLAPSE_WINDOW = 20  # steps
+CHOSEN_FALL = 0.1  # nats per token
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class RunLog:
         self.processes = dist.get_world_size() if isinstance(model, ParallelModel) else 1
         self.device = next(iter(model.parameters())).device
         self.peak = device_peak(self.device, getattr(torch, config.autocast))
-        self.spikes = SpikeDetector()
+        self.spikes, self.collapse = SpikeDetector(), CollapseDetector()
         self.tracker: Tracker | None = None
 
     def __enter__(self) -> RunLog:
@@ -74,13 +76,17 @@ class RunLog:
         Returns:
             The losses of the finished steps, and the steps (from 0) that were refused.
         """
-        for kind in ("step", "validation", "spike", "ranks"):
+        for kind in ("step", "validation", "spike", "ranks", "collapse"):
             self.events.truncate_after(kind, "step", done)
         for name, problem in damaged.items():
             instead = f"step-{done:08d}"
             self.events.write("damaged", damaged=name, what=problem, instead=instead)
             warnings.warn(f"{problem}; resuming from {instead}", RuntimeWarning, stacklevel=1)
-        losses = [event["loss"] for event in read_events(self.events.path, "step")]
+        finished = list(read_events(self.events.path, "step"))
+        self.collapse = CollapseDetector()
+        for event in finished:
+            self.collapse.see(event["step"], event)
+        losses = [event["loss"] for event in finished]
         return losses, {event["step"] - 1 for event in read_events(self.events.path, "refused")}
 
     def begin(self, done: int, title: str, track: TrackConfig | None) -> None:
@@ -115,6 +121,14 @@ class RunLog:
         self.figures("step", done, figures)
         if self.spikes.is_spike(result.loss):
             self.events.write("spike", step=done, loss=result.loss)
+        if problem := self.collapse.see(done, result.logged):
+            self.events.write("collapse", step=done, what=problem)
+
+    def end(self) -> tuple[str, ...]:
+        """Warn of every sign that the model collapsed; returns them."""
+        for problem in self.collapse.found:
+            warnings.warn(f"{problem} (see {self.events.path})", RuntimeWarning, stacklevel=1)
+        return tuple(self.collapse.found)
 
     def figures(self, kind: str, done: int, figures: dict[str, float]) -> None:
         """Log figures of step ``done`` as an event of ``kind``, here and live."""
@@ -154,6 +168,52 @@ class SpikeDetector:
             return True
         self.recent.append(loss)
         return False
+
+
+class CollapseDetector:
+    """Finds preference optimization that lowers the probability of the answers it should raise.
+
+    It compares the mean over the last ``COLLAPSE_WINDOW`` steps with the reference, or with the first such window where
+    the objective has no reference. A model in which chosen answers lost ``CHOSEN_FALL`` nats a token writes something
+    else instead, often longer or repetitive text (arXiv 2402.13228).
+    """
+
+    def __init__(self) -> None:
+        self.recent: dict[str, deque[float]] = {}
+        self.start: dict[str, float] = {}
+        self.found: list[str] = []
+
+    def see(self, step: int, figures: Mapping[str, float]) -> str | None:
+        """The problem that shows in the figures of a finished step, the first time that it does."""
+        if self.found:
+            return None
+        name, value = _chosen_figure(figures)
+        if name is None:
+            return None
+        recent = self.recent.setdefault(name, deque(maxlen=COLLAPSE_WINDOW))
+        recent.append(value)
+        if len(recent) < COLLAPSE_WINDOW:
+            return None
+        mean = statistics.fmean(recent)
+        fall = self.start.setdefault(name, 0.0 if "drift" in name else mean) - mean
+        if fall <= CHOSEN_FALL:
+            return None
+        problem = (
+            f"by step {step} the answers to be preferred lost {fall:.2f} nats a token of log-probability ({name}): "
+            "lower peak_lr, or raise nll_weight or beta"
+        )
+        self.found.append(problem)
+        return problem
+
+
+def _chosen_figure(figures: Mapping[str, float]) -> tuple[str | None, float]:
+    """The logged figure that follows the answers to be preferred, and its value per token."""
+    for name in ("chosen_drift_per_token", "chosen_logprob"):
+        if name in figures:
+            return name, figures[name]
+    if share := figures.get("desirable_share"):
+        return "desirable_drift_per_token", figures["desirable_drift_per_token"] / share
+    return None, 0.0
 
 
 def save_batches(folder: Path, step: int, batches: Sequence[Batch]) -> Path:

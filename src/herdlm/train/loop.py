@@ -21,22 +21,27 @@ from herdlm.parallel.model import ParallelModel
 from herdlm.tokens.batch import Batch, Batches, Prefetch
 from herdlm.train.checkpoint import CHECKPOINTS, Average, Checkpointer, checkpoints
 from herdlm.train.config import TrackConfig, TrainConfig
+from herdlm.train.forward import batch_logprobs
 from herdlm.train.fp8 import ensure_fp8
-from herdlm.train.guards import PreemptedError, Preemption, Stopwatch, Watchdog, agree, share, step_seconds_by_rank
+from herdlm.train.guards import PreemptedError, Preemption, Stopwatch, Watchdog, agree, share
 from herdlm.train.log import RunLog, StepResult
 from herdlm.train.objectives import Objective
+from herdlm.train.ranks import step_seconds_by_rank
+from herdlm.train.refusals import convert_to_float, no_target, refusal_error
 from herdlm.train.schedules import learning_rate
+from herdlm.train.work import WorkRecord, open_record
 
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """A finished run; ``last_loss`` is the mean over the last tenth of its steps, ``seconds`` are this process's."""
+    """A finished run; ``last_loss`` is of its last tenth, ``seconds`` of this process, ``warnings`` of a collapse."""
 
     steps: int
     tokens: int
     last_loss: float
     averaged: int
     seconds: float
+    warnings: tuple[str, ...] = ()
 
 
 def train(
@@ -50,20 +55,23 @@ def train(
     quiet: bool = False,
     validate: Callable[[], dict[str, float]] | None = None,
     track: TrackConfig | None = None,
+    identity: str | None = None,
 ) -> TrainResult:
-    """Train ``model`` in place.
+    """Train ``model`` in place. Its trained weights are FP32, or wider: those of a narrower type are converted first.
 
     The loss of a step is the sum over all its targets divided by their global weight, however the step is divided into
     micro-batches and among processes. All processes of a model that a :class:`herdlm.parallel.layout.Layout` was
     applied to call this together, with the same arguments. With ``work``, checkpoints and ``events.jsonl`` (one line
-    per step) go there, and an interrupted run resumes from its last checkpoint, to bitwise the same weights.
+    per step) go there, and an interrupted run resumes from its last checkpoint, to bitwise the same weights. It refuses
+    another run (:mod:`herdlm.train.work`).
 
     Args:
         validate: measures the model; its result is logged every ``config.validate_every_steps``. All processes call it.
         track: where else to log; None: nowhere.
+        identity: what ``work`` knows the objective by, if a run changes it on the way; default: its name and fields.
 
     Raises:
-        InputError: ``config.precision`` is "fp8", which the device or the model cannot do.
+        InputError: the precision does not work here, ``work`` is of another run, or a step has no target.
         HerdError: the loss or the gradient is not finite, or a checkpoint could not be written. The step is skipped;
             ``config.on_not_finite`` may let the run continue.
         PreemptedError: the process got SIGTERM; the state after its current step is saved.
@@ -73,7 +81,7 @@ def train(
     with ExitStack() as stack:
         watchdog = stack.enter_context(Watchdog(config.watchdog_seconds))
         preemption = stack.enter_context(Preemption())
-        run = _Run(stack, model, objective, batches, config, work=work, title=title, track=track)
+        run = _Run(stack, model, objective, batches, config, work=work, title=title, track=track, identity=identity)
         progress = stack.enter_context(Progress(title, batches.steps, "steps", quiet=quiet or not run.leads))
         progress.restore(run.done)
         while run.done < batches.steps:
@@ -104,7 +112,10 @@ class _Run:
         work: Path | None,
         title: str,
         track: TrackConfig | None,
+        identity: str | None,
     ) -> None:
+        if any(p.requires_grad and p.dtype.itemsize < 4 for p in model.parameters()):
+            convert_to_float(model)
         self.model, self.objective, self.config, self.work, self.title = model, objective, config, work, title
         if config.precision == "fp8":
             ensure_fp8(model)
@@ -119,7 +130,9 @@ class _Run:
             self.autocast = torch.autocast(self.device.type, torch.bfloat16)
         self.log: RunLog | None = None
         self.checkpointer: Checkpointer | None = None
+        self.record: WorkRecord | None = None
         if work:
+            self.record = open_record(work, model, identity or objective, batches, config)
             saver = Checkpointer(work / CHECKPOINTS, model, self.optimizer, self.average, config)
             self.checkpointer = stack.enter_context(saver)
             self.log = stack.enter_context(RunLog(work, model, config)) if self.leads else None
@@ -141,8 +154,11 @@ class _Run:
         batches, stall_seconds = self.prefetch.micro_batches(self.done)
         watch = Stopwatch(self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        total, normalizer, sums = self.module.gradients(self.objective, batches, self.autocast)
+        prepared = self.objective.prepare(batches, self._logprobs)
+        total, normalizer, sums = self.module.gradients(self.objective, prepared, self.autocast)
         watch.stop()
+        if not normalizer:
+            raise no_target(self.title, self.done + 1)
         clipped = self.module.clip(self.config.max_grad_norm)
         loss, norm, *values = read_scalars(total, clipped, *sums.values())  # the step's one wait for the device
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -193,9 +209,16 @@ class _Run:
         if self.average.count:
             self.average.apply(self.model)
         self.model.train(False)
+        if self.record:
+            self.record.finish(self.model)
         tail = self.losses[-max(len(self.losses) // 10, 1) :]
         last_loss = sum(tail) / len(tail) if tail else math.nan
-        return TrainResult(self.steps, self.tokens, last_loss, self.average.count, seconds)
+        warned = self.log.end() if self.log else ()
+        return TrainResult(self.steps, self.tokens, last_loss, self.average.count, seconds, warned)
+
+    def _logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
+        with self.autocast:
+            return self.module.logprobs(batches)
 
     def _resume(self) -> tuple[int, list[float], set[int]]:
         """Restore the newest checkpoint; returns finished steps, their losses, and the steps that were refused."""
@@ -210,11 +233,8 @@ class _Run:
         problem = f"{self.title}: step {step + 1} has loss {loss} and gradient norm {norm}; it was skipped"
         if self.log:
             problem += f" (its batches are in {self.log.refused(step + 1, loss, norm, batches)})"
-        if self.config.on_not_finite == "stop":
-            raise HerdError(problem, "Lower peak_lr or look at the batch; the checkpoints before it are whole")
-        if len(self.refused) > self.config.max_refused_steps:
-            most = f"{len(self.refused)} skipped steps exceed max_refused_steps = {self.config.max_refused_steps}"
-            raise HerdError(f"{problem}; {most}", "Lower peak_lr or look at the data")
+        if error := refusal_error(problem, self.config, len(self.refused)):
+            raise error
         if self.config.on_not_finite == "roll-back":
             if self.checkpointer:
                 self.checkpointer.wait()
@@ -249,6 +269,10 @@ class OneProcess:
             for name, value in logged.items():
                 sums[name] = sums.get(name, 0.0) + value.double()
         return total, normalizer, sums
+
+    def logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """The log-probability of every target, as :func:`batch_logprobs` returns it."""
+        return [batch_logprobs(self.model, batch) for batch in batches]
 
     def clip(self, max_norm: float) -> Tensor:
         """Scale gradients to a norm of at most ``max_norm``; returns what it was, a scalar on the device."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -73,6 +74,12 @@ class Objective(Protocol):
     def normalizer(self, batch: Batch) -> float:
         """The batch's share of what the loss is divided by: the weight of its targets, or the number of its pairs."""
         ...
+
+    def prepare(
+        self, batches: Sequence[Batch], logprobs: Callable[[Sequence[Batch]], Sequence[Tensor]]
+    ) -> Sequence[Batch]:
+        """A step's micro-batches with what its loss needs of all of them; ``logprobs`` reads targets as forward.py."""
+        return batches
 
     def read(self, output_head: OutputHead, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss summed over the batch, of hidden states [B * T, D], and sums of what else to log (no gradients)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,15 @@ class OwnObjective(Objective):
             return float(self.own.normalizer(batch))
         except Exception as error:
             raise self._raised("normalizer", error) from error
+
+    def prepare(
+        self, batches: Sequence[Batch], logprobs: Callable[[Sequence[Batch]], Sequence[Tensor]]
+    ) -> Sequence[Batch]:
+        """See :class:`Objective`."""
+        try:
+            return self.own.prepare(batches, logprobs)
+        except Exception as error:
+            raise self._raised("prepare", error) from error
 
     def read(self, output_head: OutputHead, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """See :class:`Objective`."""

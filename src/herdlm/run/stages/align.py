@@ -10,14 +10,14 @@ from typing import Any
 from herdlm.align.bank.answers import sample_answers
 from herdlm.align.bank.tasks import Question, questions
 from herdlm.align.config import DpoConfig, PreferencesConfig, RejectionConfig, RewardConfig, SftConfig
-from herdlm.align.dpo import with_reference
+from herdlm.align.dpo import objective_of, with_reference, with_thumb_reference
 from herdlm.align.preferences import annotate
 from herdlm.align.rejection import best_answers
 from herdlm.align.reward import rank_accuracy, reward_model_from, score_answers
 from herdlm.base.json_lines import read_json_lines, write_json_lines
 from herdlm.evaluate.intervals import pass_rate
 from herdlm.generate import Engine
-from herdlm.model.hf import load_folder
+from herdlm.model.hf import load_folder, load_for_training
 from herdlm.model.transformer import Transformer
 from herdlm.pretrain.pretrain import save_model
 from herdlm.run.stage import Context
@@ -26,10 +26,11 @@ from herdlm.tokens.batch import Batches
 from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.dialogs import DialogBatches, fits
 from herdlm.tokens.preferences import PreferenceBatches
+from herdlm.tokens.thumbs import ThumbBatches, thumbs_of
 from herdlm.train.loop import TrainResult, train
 from herdlm.train.objectives import NextToken, Objective
 from herdlm.train.own_objective import open_objective
-from herdlm.train.preferences import DPO, Reward
+from herdlm.train.preferences import Reward
 
 SEQUENCES_AT_ONCE = 512  # the engine's throughput on a CPU levels off here
 
@@ -60,9 +61,9 @@ def sft_stage(context: Context) -> dict[str, Any]:
         seed=context.seed("batches"),
         steps=steps,
     )
-    model = load_folder(context.inputs["base"], context.device)
+    model = load_for_training(context.inputs["base"], context.device)
     result = _train(context, model, config, NextToken(), batches)
-    save_model(model, context.out, tokenizer=context.inputs["base"], work=context.work)
+    _save(context, model, config, "base")
     counts = {"steps": result.steps, "dialogs": len(dialogs), "parts": parts, "too_long": too_long}
     return _training_counts(context, counts)
 
@@ -87,10 +88,10 @@ def reward_stage(context: Context) -> dict[str, Any]:
     batches = partial(
         PreferenceBatches, format, seq_len=config.seq_len, pairs_per_step=config.pairs_per_step, mask_formatting=False
     )
-    model = reward_model_from(load_folder(context.inputs["model"], context.device), context.seed("head"))
+    model = reward_model_from(load_for_training(context.inputs["model"], context.device), context.seed("head"))
     training = batches(pairs=pairs, epochs=config.epochs, seed=context.seed("batches"))
     _train(context, model, config, Reward(), training)
-    save_model(model, context.out, tokenizer=context.inputs["model"], work=context.work)
+    _save(context, model, config, "model")
     # Another round may have trained on a prompt that this round holds out: it is no longer held out.
     trained = {pair["prompt"][-1]["content"] for pair in given}
     measured_with, _ = _fitting(format, _gather(context, "preferences", "held_out_pairs.jsonl"), config.seq_len)
@@ -136,23 +137,28 @@ def dpo_stage(context: Context) -> dict[str, Any]:
     """Train the round's fine-tuned model with DPO; the model it starts from is the reference."""
     config = DpoConfig.model_validate(context.stage.settings["dpo"])
     format = ChatFormat.load(context.inputs["model"])
-    model = load_folder(context.inputs["model"], context.device)
+    model = load_for_training(context.inputs["model"], context.device)
     pairs, too_long = _fitting(format, _gather(context, "preferences", "pairs.jsonl"), config.seq_len)
 
-    def batches(of: list[Any]) -> PreferenceBatches:
-        return PreferenceBatches(
-            format,
-            of,
-            seq_len=config.seq_len,
-            pairs_per_step=config.pairs_per_step,
-            epochs=config.epochs,
-            seed=context.seed("batches"),
-            mask_formatting=config.mask_formatting,
-        )
-
-    pairs = with_reference(model, pairs, batches(pairs), config.train.precision)
-    result = _train(context, model, config, DPO(beta=config.beta, nll_weight=config.nll_weight), batches(pairs))
-    save_model(model, context.out, tokenizer=context.inputs["model"], work=context.work)
+    shared: dict[str, Any] = dict(
+        seq_len=config.seq_len,
+        epochs=config.epochs,
+        seed=context.seed("batches"),
+        mask_formatting=config.mask_formatting,
+    )
+    batches: Batches
+    if config.loss == "kto":
+        thumbs = thumbs_of(pairs)
+        plain = ThumbBatches(format, thumbs, thumbs_per_step=config.pairs_per_step, **shared)
+        thumbs = with_thumb_reference(model, thumbs, plain, config.train.precision)
+        batches = ThumbBatches(format, thumbs, thumbs_per_step=config.pairs_per_step, **shared)
+    else:
+        if config.loss != "simpo":
+            plain_pairs = PreferenceBatches(format, pairs, pairs_per_step=config.pairs_per_step, **shared)
+            pairs = with_reference(model, pairs, plain_pairs, config.train.precision)
+        batches = PreferenceBatches(format, pairs, pairs_per_step=config.pairs_per_step, **shared)
+    result = _train(context, model, config, objective_of(config), batches)
+    _save(context, model, config, "model")
     return _training_counts(context, {"steps": result.steps, "pairs": len(pairs), "too_long": too_long})
 
 
@@ -173,6 +179,11 @@ def _train(
         title=context.stage.name,
         track=context.recipe.track,
     )
+
+
+def _save(context: Context, model: Transformer, config: SftConfig | RewardConfig | DpoConfig, base: str) -> None:
+    """Write the stage's model, with the tokenizer of the input ``base``."""
+    save_model(model, context.out, tokenizer=context.inputs[base], work=context.work, dtype=config.train.save_dtype)
 
 
 def _section_of(context: Context) -> str:

@@ -1,0 +1,43 @@
+"""Checks of a data set's pieces before they are trained on, and the hash that a resumed run knows them by."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from herdlm.base.errors import InputError
+from herdlm.tokens.batch import Piece
+
+NAMED = 5  # items that an error names
+
+
+def content_of_pieces(pieces: Sequence[Piece], *plan: object) -> str:
+    """A hash of pieces and of the values that say how they become rows."""
+    digest = hashlib.blake2b(repr(plan).encode(), digest_size=16)
+    for piece in pieces:
+        digest.update(np.asarray(piece.tokens, "<i8").tobytes())
+        digest.update(np.asarray(piece.weights, "<f4").tobytes())
+    return digest.hexdigest()
+
+
+def check_lengths(pieces: Sequence[Piece], seq_len: int) -> None:
+    """Refuse an empty data set, or an item that is longer than a row."""
+    if not pieces:
+        raise InputError("the data set is empty, so there is nothing to train on", "Check the stage that made it")
+    longest = max(len(piece.tokens) - 1 for piece in pieces)
+    if longest > seq_len:
+        raise InputError(f"a dialog has {longest:,} tokens and a row {seq_len:,}", "Raise seq_len or drop the dialog")
+
+
+def check_targets(pieces: Sequence[Piece]) -> None:
+    """Refuse dialogs in which nothing is learned, by their numbers from 1."""
+    empty = [number for number, piece in enumerate(pieces, 1) if not np.any(piece.weights)]
+    if empty:
+        named = ", ".join(map(str, empty[:NAMED])) + (f" and {len(empty) - NAMED:,} more" if len(empty) > NAMED else "")
+        raise InputError(
+            f"{len(empty):,} of {len(pieces):,} dialogs have no target, that is no assistant's message with a weight: "
+            f"numbers {named}",
+            "Drop them from the data",
+        )
