@@ -5,15 +5,10 @@ from __future__ import annotations
 import datetime
 import json
 import re
-import secrets
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-from tokenizers import Tokenizer as Backend
 
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.tokens.chat import Message, Rendered
@@ -26,13 +21,16 @@ from herdlm.tokens.chat_template import (
     own_template,
     read_templates,
 )
-from herdlm.tokens.tokenizer import END_OF_MESSAGE, END_OF_TEXT, END_OF_TURN, Tokenizer, not_encodable, read_settings
+from herdlm.tokens.protect import Protection
+from herdlm.tokens.tokenizer import END_OF_MESSAGE, END_OF_TEXT, END_OF_TURN, Tokenizer, read_settings
 from herdlm.tokens.tools import without_tools
 
-# A special token's text inside a message travels through the template as its number between these two.
-BEGIN_TEXT, END_TEXT = "\ufdd2", "\ufdd3"
-NONCHARACTERS = (BEGIN_ANSWER, END_ANSWER, BEGIN_TEXT, END_TEXT)
 TURN_ENDS = (END_OF_TURN, END_OF_MESSAGE, END_OF_TEXT)
+REASONING = (
+    "reasoning_content",
+    "thinking",
+    "reasoning",
+)  # names of a message's thoughts; templates read the first two
 PROBE = "\ufdef"  # stands for an answer, to find what follows it
 
 
@@ -78,9 +76,7 @@ class ChatFormat:
             if name in ("default", "tool_use")
         }
         self.template_text = templates.get("default")
-        self._numbers = {text: number for number, text in enumerate((*NONCHARACTERS, *tokenizer.special_tokens))}
-        self._texts = list(self._numbers)
-        self._look_alike = re.compile("|".join(map(re.escape, sorted(self._numbers, key=len, reverse=True))))
+        self._protection = Protection(tokenizer)
         eos = () if tokenizer.eos is None else (tokenizer.eos,)
         self.stop_tokens = tuple(dict.fromkeys([*stop_tokens, *eos, *self._turn_ends()]))
 
@@ -129,10 +125,11 @@ class ChatFormat:
         made = self._answers(messages, tools)
         own = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
         weights_of = [float(messages[i].get("weight", 1.0)) if i >= first else 0.0 for i in own]
-        tokens, spans, answers = self._encode(made)
+        encoded = self._protection.encode(made.text, made.answers)
+        tokens, spans = encoded.tokens, encoded.spans
         weights, formatting = [0.0] * len(tokens), [True] * len(tokens)
         at = 0
-        for (begin, end), weight in zip(answers, weights_of, strict=True):
+        for (begin, end), weight in zip(encoded.answers, weights_of, strict=True):
             while at < len(tokens) and spans[at][0] < begin:
                 at += 1
             while at < len(tokens) and spans[at][0] < end:
@@ -149,8 +146,8 @@ class ChatFormat:
         Raises:
             InputError: the template refuses the dialog.
         """
-        text = self._text(messages, tools, prompt=True)
-        return self._encode(_without_marks(text))[0]
+        text = _without_marks(self._text(messages, tools, prompt=True)).text
+        return self._protection.encode(text, ()).tokens
 
     @property
     def takes_tools(self) -> bool:
@@ -167,10 +164,10 @@ class ChatFormat:
                 "Use a chat model, or give a template: a file chat_template.jinja in the folder",
             )
         if not template.takes_tools:
-            messages, tools = without_tools(messages, tools or ())
+            messages, tools = without_tools(messages, tools or (), as_text=not template.takes_calls)
         return template.render(
             messages=[self._prepared(message) for message in messages],
-            tools=self._protected(list(tools or ())) or None,
+            tools=self._protection.protect(list(tools or ())) or None,
             documents=None,
             add_generation_prompt=prompt,
             **self.tokenizer.named,
@@ -201,17 +198,17 @@ class ChatFormat:
         length = next(
             (i for i, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other))
         )
-        inside = (m.start() for m in self._look_alike.finditer(other) if m.start() < length < m.end())
+        inside = (m.start() for m in self._protection.look_alike.finditer(other) if m.start() < length < m.end())
         return next(inside, length)
 
     def _closes(self, text: str) -> bool:
         """Whether ``text`` is what a template writes at the end of a dialog: special tokens alone, if anything."""
-        return not self._look_alike.sub("", text).strip()
+        return not self._protection.look_alike.sub("", text).strip()
 
     def _answer_length(self, text: str) -> int:
         """The length of what the model writes at the start of ``text``: up to the first token that ends an answer."""
         special = self.tokenizer.special_tokens
-        for match in self._look_alike.finditer(text):
+        for match in self._protection.look_alike.finditer(text):
             if special.get(match[0]) in self.stop_tokens:
                 return match.end()
         return len(text.rstrip())
@@ -230,83 +227,27 @@ class ChatFormat:
                 after = _without_marks(self._text(dialog, None, prompt=False)).text.partition(PROBE)[2].lstrip()
             except InputError:
                 return ends
-            if (found := self._look_alike.match(after)) and found[0] in special:
+            if (found := self._protection.look_alike.match(after)) and found[0] in special:
                 ends.append(special[found[0]])
         return ends
 
     def _prepared(self, message: Message) -> dict[str, Any]:
         """A message as templates expect it: one string of content, tables of arguments, and no special tokens."""
-        made: dict[str, Any] = {key: value for key, value in message.items() if key not in ("weight", "content")}
+        made: dict[str, Any] = {k: v for k, v in message.items() if v is not None and k not in ("weight", "content")}
+        if thoughts := [made[name] for name in REASONING if name in made]:
+            made = {"thinking": thoughts[0], **made, "reasoning_content": thoughts[0]}
         if calls := made.get("tool_calls"):
             made["tool_calls"] = [_with_table(call) for call in calls]
-        made = self._protected(made)
+        made = self._protection.protect(made)
         content: Any = message.get("content")
         if isinstance(content, list):
             content = "".join(
-                part["text"] if part["type"] == "special" else self._protected(part["text"]) for part in content
+                part["text"] if part["type"] == "special" else self._protection.protect(part["text"])
+                for part in content
             )
         else:
-            content = self._protected(content)
-        return made | {"content": content}
-
-    def _protected(self, value: Any) -> Any:
-        """``value`` with every text that looks like a special token replaced by its number, deep inside."""
-        if isinstance(value, str):
-            if not self._look_alike.search(value):
-                return value
-            return self._look_alike.sub(lambda m: f"{BEGIN_TEXT}{self._numbers[m[0]]}{END_TEXT}", value)
-        if isinstance(value, list):
-            return [self._protected(item) for item in value]
-        if isinstance(value, dict):
-            return {self._protected(key): self._protected(item) for key, item in value.items()}
-        return value
-
-    def _encode(self, made: _Text) -> tuple[list[int], list[tuple[int, int]], list[tuple[int, int]]]:
-        """Token ids of rendered text, each token's range of characters, and the answers' ranges in the same count.
-
-        Special tokens are looked for under names that nobody can guess; whatever a message holds stays text.
-        """
-        renamed, pattern, backend, original = self._renamed
-        pieces: list[str] = []
-        ends, shifts = [0], [0]  # how far positions after each replacement move
-        at = 0
-        for match in pattern.finditer(made.text):
-            new = self._texts[int(match["number"])] if match["number"] else renamed.get(match[0], match[0])
-            pieces += [made.text[at : match.start()], new]
-            at = match.end()
-            ends.append(at)
-            shifts.append(shifts[-1] + len(new) - len(match[0]))
-        pieces.append(made.text[at:])
-        try:
-            encoding = backend.encode("".join(pieces), add_special_tokens=False)
-        except (TypeError, UnicodeEncodeError) as error:
-            raise not_encodable("".join(pieces)) from error
-        answers = [tuple(place + shifts[bisect_right(ends, place) - 1] for place in answer) for answer in made.answers]
-        return [original.get(id, id) for id in encoding.ids], encoding.offsets, answers  # type: ignore[return-value]
-
-    @cached_property
-    def _renamed(self) -> tuple[dict[str, str], re.Pattern[str], Backend, dict[int, int]]:
-        """A backend whose special tokens have secret names: the names, what to replace, it, and its ids' originals."""
-        state = json.loads(self.tokenizer.backend.to_str())
-        state |= {"post_processor": None, "truncation": None, "padding": None}
-        secret, special = secrets.token_hex(8), self.tokenizer.special_tokens
-        renamed = {content: f"\ufdd4{secret}{id}\ufdd5" for content, id in special.items()}
-        others = []
-        for token in state["added_tokens"]:
-            if token["content"] in renamed:
-                token["content"] = renamed[token["content"]]
-            else:
-                others.append(token["content"])
-        backend = Backend.from_str(json.dumps(state))
-        listed = {token["content"] for token in state["added_tokens"]}
-        for content in special:  # named by the folder's settings, but not among the tokenizer's added tokens
-            if renamed[content] not in listed:
-                backend.add_special_tokens([renamed[content]])
-        ids = {content: backend.token_to_id(name) for content, name in renamed.items()}
-        original = {id: special[content] for content, id in ids.items() if id is not None}
-        names = sorted([*renamed, *others], key=len, reverse=True)
-        pattern = re.compile("|".join([f"{BEGIN_TEXT}(?P<number>\\d+){END_TEXT}", *map(re.escape, names)]))
-        return renamed, pattern, backend, original
+            content = self._protection.protect(content)
+        return made if content is None else made | {"content": content}
 
 
 def generation_settings(folder: Path) -> dict[str, Any]:
@@ -326,7 +267,7 @@ def generation_settings(folder: Path) -> dict[str, Any]:
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise DamagedError(f"{path} is not valid JSON: {error}", "Restore it from its source") from error
     if not isinstance(settings, dict):

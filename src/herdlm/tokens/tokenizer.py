@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from herdlm.base.artifact import hash_bytes
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.base.recipe import Section
 from herdlm.tokens.chat_template import llama3_template
+from herdlm.tokens.renamed import Renamed, rename_special
 
 BEGIN_OF_TEXT = "<|begin_of_text|>"
 END_OF_TEXT = "<|end_of_text|>"
@@ -92,14 +94,17 @@ class Tokenizer:
         backend.no_padding()
         self.backend = backend
         self.leading_space = leading_space
-        self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
+        self.vocab_size: int = 1 + max(backend.get_vocab(with_added_tokens=True).values())
         self.named = dict(LLAMA3_NAMES if named is None else named)
         self.named = {role: token for role, token in self.named.items() if backend.token_to_id(token) is not None}
         self.added: dict[int, AddedToken] = backend.get_added_tokens_decoder()
-        roles = {*self.named.values(), *(token for token in also_special if backend.token_to_id(token) is not None)}
+        also = {*self.named.values(), *(token for token in also_special if backend.token_to_id(token) is not None)}
+        roles = {token for token in also if len(token) > 1}  # a folder that pads with "!" still writes "!"
         self._special = {t.content: id for id, t in self.added.items() if t.special or t.content in roles}
         self._special |= {token: id for token in roles if (id := backend.token_to_id(token)) is not None}
         self._special_ids = frozenset(self._special.values())
+        # A model of SentencePiece may hold "<s>" as a word, and find it in a text.
+        self._leaks = any(id in backend.encode(t, add_special_tokens=False).ids for t, id in self._special.items())
         self._bytes_of, self.strips_space = _reader(backend)
         self.bos, self.eos = (self._named_id(role) for role in ("bos_token", "eos_token"))
         self.begin = self._begin() or ((self.bos,) if add_bos and self.bos is not None else ())
@@ -136,14 +141,24 @@ class Tokenizer:
             InputError: the text has a lone surrogate, which no encoding can write.
         """
         try:
-            ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
+            ids: list[int] = self._text_backend.encode(text, add_special_tokens=False).ids
         except (TypeError, UnicodeEncodeError) as error:
             raise not_encodable(text) from error
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of many texts at once, on all cores that the process may use."""
-        return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        backend = self._text_backend
+        return [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    @cached_property
+    def renamed(self) -> Renamed:
+        """A backend with secret names of the special tokens."""
+        return rename_special(self.backend, self._special)
+
+    @property
+    def _text_backend(self) -> Backend:
+        return self.renamed.backend if self._leaks else self.backend
 
     def decode(self, ids: Sequence[int], *, keep_special: bool = False) -> str:
         """Text of ``ids``; bytes of an incomplete character become the replacement character."""
@@ -155,15 +170,19 @@ class Tokenizer:
         return b"".join(self.token_bytes(id) for id in ids if id < self.vocab_size).decode(errors="replace")
 
     def token_bytes(self, id: int) -> bytes:
-        """The bytes of a token; empty for special tokens."""
+        """The bytes of a token; empty for special tokens and for ids that the vocabulary leaves out.
+
+        Raises:
+            InputError: the id is outside the vocabulary.
+        """
         if id in self._special_ids:
             return b""
         if id in self.added:  # stored as text, whatever the form of the others
             return self.added[id].content.encode()
-        token = self.backend.id_to_token(id)
-        if token is None:
+        if not 0 <= id < self.vocab_size:
             raise InputError(f"token id {id} is outside the vocabulary of {self.vocab_size}", "Check the ids")
-        return self._bytes_of(token)
+        token = self.backend.id_to_token(id)
+        return b"" if token is None else self._bytes_of(token)
 
     def content(self) -> str:
         """Hash of the tokenizer's definition, to check that tokens and model belong together."""
@@ -198,11 +217,13 @@ class Tokenizer:
         if not path.is_file():
             raise InputError(f"{folder} holds no tokenizer.json", "Give a model or tokenizer folder")
         try:
-            backend = Backend.from_str(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8-sig")
+            backend = Backend.from_str(text)
         except Exception as error:  # the backend raises bare Exception
             raise DamagedError(
                 f"{path} is not a valid tokenizer: {error}", "Restore the file from its source"
             ) from error
+        _check_ids(backend, json.loads(text)["added_tokens"], path)
         settings = read_settings(Path(folder))
         _add_missing(backend, settings)
         try:
@@ -217,7 +238,8 @@ class Tokenizer:
             raise InputError(f"{path}: {error.what}", error.remedy) from error
 
     def _named_id(self, role: str) -> int | None:
-        return self._special[self.named[role]] if role in self.named else None
+        id: int | None = self.backend.token_to_id(self.named[role]) if role in self.named else None
+        return id
 
     def _first_of(self, *tokens: str) -> int:
         return next((self._special[token] for token in tokens if token in self._special), 0)
@@ -242,7 +264,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         if not path.is_file():
             continue
         try:
-            read = json.loads(path.read_text(encoding="utf-8"))
+            read = json.loads(path.read_text(encoding="utf-8-sig"))
         except ValueError as error:
             raise DamagedError(f"{path} is not valid JSON: {error}", "Restore the file from its source") from error
         if not isinstance(read, dict):
@@ -271,6 +293,17 @@ def _also_special(settings: dict[str, Any]) -> list[str]:
 
 def _values(listed: Any) -> list[Any]:
     return list(listed.values()) if isinstance(listed, dict) else listed if isinstance(listed, list) else []
+
+
+def _check_ids(backend: Backend, added: list[dict[str, Any]], path: Path) -> None:
+    """Refuse a file that the tokenizers library reads with other ids than it states, as it does beside unused ids."""
+    for token in added:
+        if (id := backend.token_to_id(token["content"])) != token["id"]:
+            raise InputError(
+                f"{path} gives the added token {token['content']!r} the id {token['id']}, but it is loaded as {id}, "
+                "the first after the model's vocabulary",
+                "Put the token in model.vocab under its id",
+            )
 
 
 def _add_missing(backend: Backend, settings: dict[str, Any]) -> None:
