@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,21 +123,17 @@ class ChatFormat:
             InputError: the template refuses the dialog, or does not keep what stands before an answer, so that a
                 trained model would not see what it sees when it is served.
         """
-        made = self._answers(messages, tools)
-        own = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-        weights_of = [float(messages[i].get("weight", 1.0)) if i >= first else 0.0 for i in own]
+        made, owners = self._answers(messages, tools)
+        weights_of = [float(messages[i].get("weight", 1.0)) if i >= first else 0.0 for i in owners]
         encoded = self._protection.encode(made.text, made.answers)
         tokens, spans = encoded.tokens, encoded.spans
         weights, formatting = [0.0] * len(tokens), [True] * len(tokens)
         at = 0
         for (begin, end), weight in zip(encoded.answers, weights_of, strict=True):
-            while at < len(tokens) and spans[at][0] < begin:
+            while at < len(tokens) and spans[at][1] <= begin:
                 at += 1
             while at < len(tokens) and spans[at][0] < end:
-                special = self.tokenizer.is_special(tokens[at])
-                if spans[at][1] > end and not special:  # a special token may take the space after it along
-                    break
-                weights[at], formatting[at] = weight, special
+                weights[at], formatting[at] = weight, self.tokenizer.is_special(tokens[at])
                 at += 1
         return Rendered(tokens, weights, formatting)
 
@@ -173,12 +170,24 @@ class ChatFormat:
             **self.tokenizer.named,
         )
 
-    def _answers(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None) -> _Text:
-        """A rendered dialog with the range of every assistant's message: by the template's marks, else by prefixes."""
+    def _answers(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None
+    ) -> tuple[_Text, list[int]]:
+        """A rendered dialog with the ranges that the assistant writes, and the message of each.
+
+        The template's marks give the ranges. Without marks they are where a dialog grows by a message.
+        """
         made = _without_marks(self._text(messages, tools, prompt=False))
         own = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
         if len(made.answers) == len(own):
-            return made
+            return made, own
+        if made.answers and own:  # several marks in a message, or one after the last, as for Phi-3
+            lengths = [
+                self._shared(_without_marks(self._text(messages[: i + 1], tools, prompt=False)).text, made.text)
+                for i in own
+            ]
+            owners = [own[min(bisect_right(lengths, begin), len(own) - 1)] for begin, _ in made.answers]
+            return made, owners
         answers = []
         for i in own:
             before = _without_marks(self._text(messages[:i], tools, prompt=True)).text
@@ -190,8 +199,8 @@ class ChatFormat:
                     "it would not be what the model sees when it answers",
                     "Train on dialogs that end there, or give a template with {% generation %} marks",
                 )
-            answers.append((len(before), len(before) + self._answer_length(made.text[len(before) : end])))
-        return _Text(made.text, answers)
+            answers.append((len(before), self._answer_end(made.text, len(before), end)))
+        return _Text(made.text, answers), own
 
     def _shared(self, text: str, other: str) -> int:
         """How many characters both texts begin with, up to a whole special token."""
@@ -205,13 +214,20 @@ class ChatFormat:
         """Whether ``text`` is what a template writes at the end of a dialog: special tokens alone, if anything."""
         return not self._protection.look_alike.sub("", text).strip()
 
-    def _answer_length(self, text: str) -> int:
-        """The length of what the model writes at the start of ``text``: up to the first token that ends an answer."""
+    def _answer_end(self, text: str, begin: int, end: int) -> int:
+        """Where what the model writes from ``begin`` on ends: after the first token that ends an answer.
+
+        The message in ``text`` ends at ``end``. For some models, as GLM, the header of the next one ends the answer.
+        """
         special = self.tokenizer.special_tokens
-        for match in self._protection.look_alike.finditer(text):
+        for match in self._protection.look_alike.finditer(text, begin):
+            if match.start() >= end and text[end : match.start()].strip():
+                break
             if special.get(match[0]) in self.stop_tokens:
                 return match.end()
-        return len(text.rstrip())
+            if match.start() >= end:
+                break
+        return begin + len(text[begin:end].rstrip())
 
     def _turn_ends(self) -> list[int]:
         """The known ends of a turn, and the special token that the template puts after an answer."""

@@ -19,7 +19,10 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids of a rendered text, each token's range of characters, and the answers' ranges in the same count."""
+    """Token ids of a rendered text, each token's range of characters, and the answers' ranges in the same count.
+
+    The range of a special token is that of its name, without spaces beside it that it may take along.
+    """
 
     tokens: list[int]
     spans: list[Span]
@@ -62,9 +65,14 @@ class Protection:
         named, moved, places = self._with_names(text, answers, frozenset())
         ids, spans = self._tokens(named)
         # A special token that is normalized may be one in some places only; elsewhere it is text.
-        if unread := self._unread(ids, spans, places):
-            named, moved, _ = self._with_names(text, answers, unread)
+        read = self._read(ids, spans, places)
+        if unread := {start for start, _ in places if start not in read}:
+            named, moved, places = self._with_names(text, answers, unread)
             ids, spans = self._tokens(named)
+            read = self._read(ids, spans, places)
+        ranges = dict(places)
+        for start, token in read.items():
+            spans[token] = ranges[start]
         return Encoded(ids, spans, moved)
 
     def _number(self, text: str) -> str:
@@ -122,16 +130,18 @@ class Protection:
             raise not_encodable(text) from error
         return encoding.ids, encoding.offsets
 
-    def _unread(self, ids: Sequence[int], spans: Sequence[Span], places: Sequence[tuple[int, Span]]) -> set[int]:
-        """The old starts of those renamed tokens that the tokenizer did not read as such."""
-        read = [span for id, span in zip(ids, spans, strict=True) if self.tokenizer.is_special(id)]
-        ends = [end for _, end in read]
-        unread = set()
+    def _read(
+        self, ids: Sequence[int], spans: Sequence[Span], places: Sequence[tuple[int, Span]]
+    ) -> dict[int, int]:
+        """The places in ``ids`` of those renamed tokens that the tokenizer read as such, by their old starts."""
+        special = [place for place, id in enumerate(ids) if self.tokenizer.is_special(id)]
+        ends = [spans[place][1] for place in special]
+        read = {}
         for start, (begin, end) in places:
             at = bisect_left(ends, end)
-            if at == len(read) or read[at][0] > begin:
-                unread.add(start)
-        return unread
+            if at < len(special) and spans[special[at]][0] <= begin:
+                read[start] = special[at]
+        return read
 
     @cached_property
     def _to_rename(self) -> re.Pattern[str]:
