@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import datetime
 import json
-import re
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from herdlm.base.errors import DamagedError, InputError
+from herdlm.base.errors import InputError
+from herdlm.tokens.answers import Marked, behind, without_marks
 from herdlm.tokens.chat import Message, Rendered
-from herdlm.tokens.chat_template import (
-    BEGIN_ANSWER,
-    END_ANSWER,
-    TEMPLATES,
-    ChatTemplate,
-    llama3_template,
-    own_template,
-    read_templates,
-)
+from herdlm.tokens.chat_template import TEMPLATES, ChatTemplate, llama3_template, own_template, read_templates
 from herdlm.tokens.protect import Protection
-from herdlm.tokens.tokenizer import END_OF_MESSAGE, END_OF_TEXT, END_OF_TURN, Tokenizer, read_settings
+from herdlm.tokens.stop_tokens import read_object, stated_stop_tokens
+from herdlm.tokens.tokenizer import END_OF_MESSAGE, END_OF_TEXT, END_OF_TURN, Tokenizer
+from herdlm.tokens.tokenizer_files import read_settings
 from herdlm.tokens.tools import without_tools
 
 TURN_ENDS = (END_OF_TURN, END_OF_MESSAGE, END_OF_TEXT)
@@ -33,14 +26,6 @@ REASONING = (
     "reasoning",
 )  # names of a message's thoughts; templates read the first two
 PROBE = "\ufdef"  # stands for an answer, to find what follows it
-
-
-@dataclass(frozen=True, slots=True)
-class _Text:
-    """A rendered dialog, with the ranges of characters that the assistant writes."""
-
-    text: str
-    answers: list[tuple[int, int]]
 
 
 class ChatFormat:
@@ -100,7 +85,7 @@ class ChatFormat:
         elif not templates:
             fitting = [name for name, token in TEMPLATES.items() if token in tokenizer.special_tokens]
             templates = {"default": own_template(fitting[0])} if fitting else {}
-        return cls(tokenizer, templates, stop_tokens=_stop_tokens(folder), where=str(folder))
+        return cls(tokenizer, templates, stop_tokens=stated_stop_tokens(folder), where=str(folder))
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> ChatFormat:
@@ -143,7 +128,7 @@ class ChatFormat:
         Raises:
             InputError: the template refuses the dialog.
         """
-        text = _without_marks(self._text(messages, tools, prompt=True)).text
+        text = without_marks(self._text(messages, tools, prompt=True)).text
         return self._protection.encode(text, ()).tokens
 
     @property
@@ -170,37 +155,37 @@ class ChatFormat:
             **self.tokenizer.named,
         )
 
-    def _answers(
-        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None
-    ) -> tuple[_Text, list[int]]:
+    def _answers(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None) -> tuple[Marked, list[int]]:
         """A rendered dialog with the ranges that the assistant writes, and the message of each.
 
         The template's marks give the ranges. Without marks they are where a dialog grows by a message.
         """
-        made = _without_marks(self._text(messages, tools, prompt=False))
+        made = without_marks(self._text(messages, tools, prompt=False))
         own = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
         if len(made.answers) == len(own):
             return made, own
         if made.answers and own:  # several marks in a message, or one after the last, as for Phi-3
             lengths = [
-                self._shared(_without_marks(self._text(messages[: i + 1], tools, prompt=False)).text, made.text)
+                self._shared(without_marks(self._text(messages[: i + 1], tools, prompt=False)).text, made.text)
                 for i in own
             ]
             owners = [own[min(bisect_right(lengths, begin), len(own) - 1)] for begin, _ in made.answers]
             return made, owners
         answers = []
         for i in own:
-            before = _without_marks(self._text(messages[:i], tools, prompt=True)).text
-            after = _without_marks(self._text(messages[: i + 1], tools, prompt=False)).text
-            end = self._shared(after, made.text)
-            if not made.text.startswith(before) or len(before) >= end or not self._closes(after[end:]):
+            before = without_marks(self._text(messages[:i], tools, prompt=True)).text
+            after = without_marks(self._text(messages[: i + 1], tools, prompt=False)).text
+            begin, end = behind(before, made.text), self._shared(after, made.text)
+            rest = after[end:]  # some templates always write the next header
+            closed = self._closes(rest) or before.endswith(rest)
+            if begin is None or not closed or begin > end or (begin == end and _says(messages[i])):
                 raise InputError(
                     f"the chat template of {self.where} rewrites what stands before message {i}, so that training on "
                     "it would not be what the model sees when it answers",
                     "Train on dialogs that end there, or give a template with {% generation %} marks",
                 )
-            answers.append((len(before), self._answer_end(made.text, len(before), end)))
-        return _Text(made.text, answers), own
+            answers.append((begin, self._answer_end(made.text, begin, end)))
+        return Marked(made.text, answers), own
 
     def _shared(self, text: str, other: str) -> int:
         """How many characters both texts begin with, up to a whole special token."""
@@ -230,7 +215,7 @@ class ChatFormat:
         return begin + len(text[begin:end].rstrip())
 
     def _turn_ends(self) -> list[int]:
-        """The known ends of a turn, and the special token that the template puts after an answer."""
+        """The known ends of a turn, and the added token that the template puts after an answer."""
         special = self.tokenizer.special_tokens
         ends = [special[name] for name in TURN_ENDS if name in special]
         if "default" in self.templates:
@@ -240,11 +225,12 @@ class ChatFormat:
                     {"role": "assistant", "content": PROBE},
                     {"role": "user", "content": "b"},
                 ]
-                after = _without_marks(self._text(dialog, None, prompt=False)).text.partition(PROBE)[2].lstrip()
+                after = without_marks(self._text(dialog, None, prompt=False)).text.partition(PROBE)[2].lstrip()
             except InputError:
                 return ends
-            if (found := self._protection.look_alike.match(after)) and found[0] in special:
-                ends.append(special[found[0]])
+            added = special | {token.content: id for id, token in self.tokenizer.added.items()}
+            if found := max((name for name in added if after.startswith(name)), key=len, default=None):
+                ends.append(added[found])
         return ends
 
     def _prepared(self, message: Message) -> dict[str, Any]:
@@ -276,19 +262,9 @@ def generation_settings(folder: Path) -> dict[str, Any]:
         InputError, DamagedError: see :meth:`ChatFormat.load`.
     """
     path, format = Path(folder) / "generation_config.json", ChatFormat.load(folder)
-    settings = _read_object(path) if path.is_file() else {}
+    settings = read_object(path) if path.is_file() else {}
     ids = {"bos_token_id": format.tokenizer.bos, "eos_token_id": list(format.stop_tokens), "pad_token_id": format.pad}
     return settings | {key: value for key, value in ids.items() if value not in (None, [])}
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise DamagedError(f"{path} is not valid JSON: {error}", "Restore it from its source") from error
-    if not isinstance(settings, dict):
-        raise DamagedError(f"{path} is not a JSON object", "Restore it from its source")
-    return settings
 
 
 def _with_table(call: dict[str, Any]) -> dict[str, Any]:
@@ -303,36 +279,6 @@ def _with_table(call: dict[str, Any]) -> dict[str, Any]:
     return {**call, "function": {**function, "arguments": arguments}} if isinstance(arguments, dict) else call
 
 
-def _without_marks(text: str) -> _Text:
-    """The text without the marks around answers, and the ranges they enclosed."""
-    pieces, answers, length = [], list[tuple[int, int]](), 0
-    for part in re.split(f"({BEGIN_ANSWER}|{END_ANSWER})", text):
-        if part == BEGIN_ANSWER:
-            answers.append((length, length))
-        elif part == END_ANSWER:
-            answers[-1] = (answers[-1][0], length)
-        else:
-            pieces.append(part)
-            length += len(part)
-    return _Text("".join(pieces), answers)
-
-
-def _stop_tokens(folder: Path) -> list[int]:
-    """The ids that end an answer by the folder's generation_config.json or, without one, its config.json.
-
-    Raises:
-        InputError: one of them is not a token's number.
-        DamagedError: the file cannot be read.
-    """
-    for name in ("generation_config.json", "config.json"):
-        path = folder / name
-        if not path.is_file():
-            continue
-        stated = _read_object(path).get("eos_token_id")
-        listed = stated if isinstance(stated, list) else [] if stated is None else [stated]
-        for id in listed:
-            if not isinstance(id, int) or id < 0:
-                raise InputError(f"{path}: eos_token_id {id!r} is not the number of a token", "Correct it")
-        if listed:
-            return listed
-    return []
+def _says(message: Message) -> bool:
+    content: Any = message.get("content") or ""
+    return bool(message.get("tool_calls") or (content.strip() if isinstance(content, str) else content))

@@ -138,6 +138,8 @@ def read_templates(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
             raise DamagedError(f"{alone} holds no chat_template", "Restore the file from its source") from error
     if isinstance(listed, str):
         found["default"] = listed
+    elif isinstance(listed, dict):
+        found |= {str(name): text for name, text in listed.items() if isinstance(text, str)}
     elif isinstance(listed, list):
         for entry in listed:
             if isinstance(entry, dict) and isinstance(entry.get("template"), str):

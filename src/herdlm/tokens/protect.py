@@ -130,9 +130,7 @@ class Protection:
             raise not_encodable(text) from error
         return encoding.ids, encoding.offsets
 
-    def _read(
-        self, ids: Sequence[int], spans: Sequence[Span], places: Sequence[tuple[int, Span]]
-    ) -> dict[int, int]:
+    def _read(self, ids: Sequence[int], spans: Sequence[Span], places: Sequence[tuple[int, Span]]) -> dict[int, int]:
         """The places in ``ids`` of those renamed tokens that the tokenizer read as such, by their old starts."""
         special = [place for place, id in enumerate(ids) if self.tokenizer.is_special(id)]
         ends = [spans[place][1] for place in special]
