@@ -234,22 +234,30 @@ class ChatFormat:
         return ends
 
     def _prepared(self, message: Message) -> dict[str, Any]:
-        """A message as templates expect it: one string of content, tables of arguments, and no special tokens."""
-        made: dict[str, Any] = {k: v for k, v in message.items() if v is not None and k not in ("weight", "content")}
+        """A message as templates expect it: one string of content, tables of arguments, and no special tokens.
+
+        A key without a value is left out, as transformers does; many templates would write "None".
+        """
+        made: dict[str, Any] = {}
+        for key, value in message.items():
+            if value is None or key == "weight":
+                continue
+            if key == "content" and isinstance(value, list):
+                made[key] = "".join(map(self._part, value))
+            elif key == "tool_calls" and isinstance(value, list):
+                made[key] = self._protection.protect([_with_table(call) for call in value])
+            else:
+                made[key] = self._protection.protect(value)
         if thoughts := [made[name] for name in REASONING if name in made]:
             made = {"thinking": thoughts[0], **made, "reasoning_content": thoughts[0]}
-        if calls := made.get("tool_calls"):
-            made["tool_calls"] = [_with_table(call) for call in calls]
-        made = self._protection.protect(made)
-        content: Any = message.get("content")
-        if isinstance(content, list):
-            content = "".join(
-                part["text"] if part["type"] == "special" else self._protection.protect(part["text"])
-                for part in content
-            )
-        else:
-            content = self._protection.protect(content)
-        return made if content is None else made | {"content": content}
+        return made
+
+    def _part(self, part: dict[str, Any]) -> str:
+        """A part of a message's content, which is text or the name of a special token."""
+        kind, text = part.get("type"), part.get("text")
+        if kind not in ("text", "special") or not isinstance(text, str):
+            raise InputError(f"a part of a message is of the type {kind!r}, which is not text", "Leave it out")
+        return text if kind == "special" else str(self._protection.protect(text))
 
 
 def generation_settings(folder: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ HOW_TO_CALL = (
 
 
 def without_tools(
-    messages: Sequence[Message], tools: Sequence[dict[str, Any]], *, as_text: bool
+    messages: Sequence[Message], tools: Sequence[dict[str, Any]], *, as_text: bool = True
 ) -> tuple[list[Message], Sequence[dict[str, Any]]]:
     """The dialog with its tools described in the system message.
 
