@@ -79,7 +79,8 @@ MARKED = {
     "scope": "{% set x = 1 %}{% for m in messages %}{{ m.role }}: {% if m.role == 'assistant' %}{% generation %}"
     "{% set x = 2 %}{{ m.content }}{{ x }}{{ eos_token }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}"
     "{{ x }}{% endfor %}",
-    "two": "{% for m in messages %}{{ '<|im_start|>' }}{% if m.role == 'assistant' %}{% generation %}{{ m.content[:3] }}{% endgeneration %}"
+    "two": "{% for m in messages %}{{ '<|im_start|>' }}{% if m.role == 'assistant' %}"
+    "{% generation %}{{ m.content[:3] }}{% endgeneration %}"
     "{{ '<|endoftext|>' }}{% generation %}{{ m.content[3:] + eos_token }}{% endgeneration %}{% else %}"
     "{{ m.content }}{% endif %}{% endfor %}",
 }
