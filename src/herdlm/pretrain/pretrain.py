@@ -72,7 +72,8 @@ def pretrain(
 ) -> dict[str, Any]:
     """Pre-train one model and publish it as the folder ``out``; returns the counts of its manifest.
 
-    On one process the weights are the same as in a whole run of the recipe. Under torchrun the model is trained in the
+    A job with a ``start`` continues the pre-training of that folder's model; otherwise the weights are new. On one
+    process the weights are the same as in a whole run of the recipe. Under torchrun the model is trained in the
     job's layout, and the first process returns the counts. An interrupted training resumes from its last checkpoint,
     on any number of processes, even if the gates of its long-context stages have changed.
 
@@ -91,6 +92,8 @@ def pretrain(
     if code := job.code():
         settings["code"] = code
     inputs = {"tokens": input_folder(tokens), "tokenizer": input_folder(tokenizer)}
+    if job.start is not None:
+        inputs["start"] = input_folder(job.start)
     distill = job.distill
     if (distill is None) != (teacher is None):
         key = f"herd.models.{job.name}.distill"
@@ -139,10 +142,19 @@ def _check_shards(job: PretrainJob, tokens: Path, tokenizer: Tokenizer) -> None:
             raise InputError(
                 f"{tokens / name} was made with another tokenizer", "Give the tokenizer that the shards were made with"
             )
-    if tokenizer.vocab_size != job.model.vocab_size:
+    start = job.start
+    if start is not None and (start / TOKENIZER_FILES[0]).is_file():
+        if Tokenizer.load(start).content() != tokenizer.content():
+            raise InputError(f"the model {start} has another tokenizer", "Tokenize the text with the model's own")
+    if job.own_tokenizer and tokenizer.vocab_size != job.model.vocab_size:
         raise InputError(
             f"the tokenizer has {tokenizer.vocab_size} entries, but tokenizer.vocab_size is {job.model.vocab_size}",
             "Give the tokenizer that was trained with this recipe",
+        )
+    if tokenizer.vocab_size > job.model.vocab_size:
+        raise InputError(
+            f"the tokenizer has {tokenizer.vocab_size:,} entries, but the model has {job.model.vocab_size:,}",
+            "Give the tokenizer that belongs to the model",
         )
 
 
@@ -158,7 +170,7 @@ def pretrain_into(
     title: str,
     teacher: Path | None,
 ) -> dict[str, Any]:
-    """Train a model from initial weights through all phases, measure it on held-out text, and write it to ``out``.
+    """Train a model from its first weights through all phases, measure it on held-out text, and write it to ``out``.
 
     Every process calls this; the first one returns the counts.
 
