@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from herdlm.align.config import AlignConfig, BankConfig, ExperimentsConfig
 from herdlm.base.errors import InputError
 from herdlm.base.recipe import Section, apply_overrides, merge, parse, read_toml
 from herdlm.curate.config import PATHS, CurateConfig
-from herdlm.curate.orthography import LANGUAGES
 from herdlm.generate.fp8.config import Fp8Config
 from herdlm.model.config import ModelConfig
 from herdlm.model.folders import model_folder
@@ -21,11 +20,17 @@ from herdlm.pretrain.config import InitConfig, PretrainConfig, timeline
 from herdlm.pretrain.config import check_sources as check_mixes
 from herdlm.pretrain.herd_config import SHAPE, HerdConfig, HerdModelConfig
 from herdlm.pretrain.job import HerdJob, PretrainJob, starting_shape
-from herdlm.tokens.sources import SKILLS, WEB, SourceConfig, check_sources, shard_names
+from herdlm.pretrain.tokens_config import TokensConfig
+from herdlm.tokens.sources import SKILLS, WEB, shard_names
 from herdlm.tokens.tokenizer import Tokenizer, TokenizerConfig
 from herdlm.train.config import TrackConfig
 
-NEW_ONLY = ("rope_theta", "rope_scaling", "tied_embeddings", "max_seq_len")  # keys of [herd] for models with new weights
+NEW_ONLY = (
+    "rope_theta",
+    "rope_scaling",
+    "tied_embeddings",
+    "max_seq_len",
+)  # keys of [herd] for models with new weights
 
 
 class ComputeConfig(Section):
@@ -40,42 +45,6 @@ class DataConfig(Section):
     """Where raw pages come from."""
 
     sources: tuple[str, ...] = Field(min_length=1, description="paths relative to the recipe, globs or URLs")
-
-
-class TokensConfig(Section):
-    """How documents are divided into sets of tokens: sources, validation and the annealing set."""
-
-    validation_percent: float = Field(
-        5.0, gt=0, lt=50, description="percentage of documents that are held out of all training"
-    )
-    anneal_percent: float = Field(
-        30.0, gt=0, le=100, description="percentage of training documents, the best by quality, that annealing reads"
-    )
-    max_text_megabytes: dict[str, PositiveFloat] = Field(
-        default_factory=dict, description="by language: the most text to keep; the rest is dropped at random"
-    )
-
-    @field_validator("max_text_megabytes")
-    @classmethod
-    def _languages_exist(cls, limits: dict[str, float]) -> dict[str, float]:
-        if unknown := sorted(set(limits) - LANGUAGES):
-            raise ValueError(f"language {unknown[0]!r} is not known; choose from {', '.join(sorted(LANGUAGES))}")
-        return limits
-
-    sources: dict[str, SourceConfig] = Field(
-        default_factory=dict, description="by name; by default all documents form one source, web"
-    )
-
-    @field_validator("sources")
-    @classmethod
-    def _sources_are_disjoint(cls, sources: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
-        check_sources(sources)
-        return sources
-
-    skill_documents: int = Field(0, ge=0, description="how many short documents to generate that show a skill")
-    skill_context_share: float = Field(
-        0.5, ge=0, le=1, description="share of the skill documents that follow a piece of web text"
-    )
 
 
 class ForecastConfig(Section):
@@ -134,7 +103,9 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _sections_agree(self) -> Recipe:
         new = [model for model in self.herd.models.values() if model.shape]
-        longest = max((self.pretrain.seq_lens if self.pretrain else set()) | (self.align.seq_lens if self.align else {0}))
+        longest = max(
+            (self.pretrain.seq_lens if self.pretrain else set()) | (self.align.seq_lens if self.align else {0})
+        )
         if new and longest > self.herd.max_seq_len:
             raise ValueError(
                 f"rows of {longest} tokens exceed herd.max_seq_len {self.herd.max_seq_len}: raise it, or lower seq_len"

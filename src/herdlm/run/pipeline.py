@@ -133,7 +133,7 @@ def _data(recipe: Recipe) -> list[Stage]:
             settings={"curate": recipe.curate.fingerprint()},
             files=recipe.data.sources,
             aids=recipe.curate.aids,
-        ),
+        )
     ]
     published = recipe.tokenizer_folder()
     if published is None:
@@ -449,9 +449,7 @@ def _results(recipe: Recipe) -> list[Stage]:
         compared |= {"bank": "bank", "reward": f"round-{recipe.align.rounds}-reward"}
     if recipe.data:  # whose held-out text shows what FP8 changes
         settings = {"seq_len": _measured_seq_len(recipe)}
-        stages.append(
-            Stage("compare-fp8", "divergence", f"{MODELS}:compare_stage", inputs=compared, settings=settings)
-        )
+        stages.append(Stage("compare-fp8", "divergence", f"{MODELS}:compare_stage", inputs=compared, settings=settings))
     return stages
 
 
