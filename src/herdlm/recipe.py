@@ -138,12 +138,13 @@ class Recipe(Section):
             if given:
                 raise ValueError(f"{given[0]} is for models with new weights, but all start from folders: remove it")
         if self.pretrain is None:
-            self._nothing_is_pretrained(started)
+            self._nothing_is_pretrained()
         return self
 
-    def _nothing_is_pretrained(self, started: list[str]) -> None:
-        for name, model in self.herd.models.items():
-            if name not in started:
+    def _nothing_is_pretrained(self) -> None:
+        for name in filter(None, (self.herd.flagship, self.herd.small)):
+            model = self.herd.models[name]
+            if model.start is None:
                 raise ValueError(f"there is no [pretrain], but herd.models.{name} starts from no folder: add either")
             for key in ("peak_lr", "parallel", "distill"):
                 if getattr(model, key) is not None:

@@ -142,10 +142,9 @@ def _check_shards(job: PretrainJob, tokens: Path, tokenizer: Tokenizer) -> None:
             raise InputError(
                 f"{tokens / name} was made with another tokenizer", "Give the tokenizer that the shards were made with"
             )
-    start = job.start
-    if start is not None and (start / TOKENIZER_FILES[0]).is_file():
-        if Tokenizer.load(start).content() != tokenizer.content():
-            raise InputError(f"the model {start} has another tokenizer", "Tokenize the text with the model's own")
+    start, words = job.start, "tokenizer.json"
+    if start is not None and (start / words).is_file() and Tokenizer.load(start).content() != tokenizer.content():
+        raise InputError(f"the model {start} has another tokenizer", "Tokenize the text with the model's own")
     if job.own_tokenizer and tokenizer.vocab_size != job.model.vocab_size:
         raise InputError(
             f"the tokenizer has {tokenizer.vocab_size} entries, but tokenizer.vocab_size is {job.model.vocab_size}",

@@ -30,7 +30,7 @@ def pretrain_stage(context: Context) -> dict[str, Any]:
 
 
 def import_stage(context: Context) -> dict[str, Any]:
-    """Check the folder that a model starts from and copy it as it is: a recipe without [pretrain] trains it no further."""
+    """Check the folder that a model starts from and copy it: without [pretrain] the model stays as it is."""
     folder = context.recipe.start_folder(context.stage.options["model"])
     assert folder is not None
     return rewrite_into(folder, context.out)
