@@ -1,6 +1,7 @@
 """Recipes whose models start from folders: trained further, or taken as they are, with and without pages."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -43,7 +44,7 @@ FROM = '[herd.models]\nflagship = { from = "start" }\n'
 def folder(tmp_path_factory):
     """Pages and two model folders beside the recipes; the folder ``other`` has another tokenizer."""
     folder = tmp_path_factory.mktemp("starts")
-    save_start(folder / "start", layers=4)
+    shutil.copytree(save_start(folder / "start", layers=4), folder / "pretrain-flagship")
     save_start(folder / "start-2", seed=5)
     save_start(folder / "other", "llama-3")
     rows = [
@@ -74,7 +75,7 @@ def test_a_folder_is_relative_to_the_recipe_and_survives_being_written(folder, m
 
 
 def test_without_pretraining_and_pages_there_is_nothing_but_the_model(folder, tmp_path):
-    read = recipe(folder, FROM + "[quantize]\n")
+    read = recipe(folder, FROM.replace('"start"', '"pretrain-flagship"') + "[quantize]\n")  # named as its stage is
     assert names(read) == ["pretrain-flagship", "flagship-bf16", "flagship-fp8", "report"]
     assert result_models(read) == {"flagship": "flagship-bf16", "flagship-fp8": "flagship-fp8"}
     result = run(read, tmp_path / "run", quiet=True)
@@ -89,7 +90,7 @@ def test_without_pretraining_and_pages_there_is_nothing_but_the_model(folder, tm
     page = (tmp_path / "run" / "report.html").read_text()
     for absent in ("From pages to tokens", "Pre-training", "FP8 against BF16", str(folder)):
         assert absent not in page
-    assert "was made from start" in page
+    assert "was made from pretrain-flagship (" in page
 
 
 def test_pages_continue_the_pretraining_and_another_folder_remakes_it(folder, tmp_path):

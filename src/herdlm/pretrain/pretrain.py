@@ -21,7 +21,7 @@ from herdlm.model.hf import EXPORTS, save_folder
 from herdlm.model.transformer import Transformer
 from herdlm.parallel.gather import save_whole
 from herdlm.parallel.model import ParallelModel
-from herdlm.parallel.processes import is_first, led_by_first, process_group
+from herdlm.parallel.processes import from_first, is_first, led_by_first, process_group
 from herdlm.pretrain.batches import open_batches
 from herdlm.pretrain.config import timeline, tokens_in
 from herdlm.pretrain.distill import Distillation, open_distillation
@@ -81,7 +81,8 @@ def pretrain(
         teacher: folder of the model to distill from; required if ``job.distill`` is set.
 
     Raises:
-        InputError: ``out`` exists, tokens or tokenizer are missing, or ``teacher`` and ``job.distill`` disagree.
+        InputError: ``out`` exists, a folder is missing or does not belong to the others, or ``teacher`` and
+            ``job.distill`` disagree.
     """
     torch.set_num_threads(job.threads)
     settings = {
@@ -91,9 +92,7 @@ def pretrain(
     }
     if code := job.code():
         settings["code"] = code
-    inputs = {"tokens": input_folder(tokens), "tokenizer": input_folder(tokenizer)}
-    if job.start is not None:
-        inputs["start"] = input_folder(job.start)
+    folders = {"tokens": tokens, "tokenizer": tokenizer} | ({} if job.start is None else {"start": job.start})
     distill = job.distill
     if (distill is None) != (teacher is None):
         key = f"herd.models.{job.name}.distill"
@@ -103,11 +102,12 @@ def pretrain(
         )
     if distill is not None and teacher is not None:
         settings["distill"] = distill.model_dump(mode="json", exclude={"teacher"})
-        inputs["teacher"] = input_folder(teacher)
+        folders["teacher"] = teacher
     seed = derive_seed(job.seed, "pretrain")
     device = pick_device(job.device).type
     counts: dict[str, Any] = {}
     with process_group(device):
+        inputs = from_first(lambda: {role: input_folder(folder) for role, folder in folders.items()})
         published = standalone(
             out,
             kind="model",
