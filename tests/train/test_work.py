@@ -8,7 +8,7 @@ import torch
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.base.events import read_events
 from herdlm.model.hf import load_folder, load_for_training, read_config, save_folder
-from herdlm.pretrain.pretrain import save_model
+from herdlm.train.save import save_model
 from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.dialogs import DialogBatches
 from herdlm.train.loop import train

@@ -27,7 +27,7 @@ from herdlm.parallel.processes import from_first, is_first, meet, process_group
 from herdlm.pretrain.batches import open_batches
 from herdlm.pretrain.config import PretrainConfig, timeline
 from herdlm.pretrain.job import PretrainJob
-from herdlm.pretrain.pretrain import save_model
+from herdlm.train.save import save_model
 from herdlm.tokens.mixture import FirstSteps, Mixture, PretrainBatches
 from herdlm.tokens.rows import Source
 from herdlm.tokens.shards import Shard

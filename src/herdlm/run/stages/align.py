@@ -13,13 +13,13 @@ from herdlm.align.config import DpoConfig, PreferencesConfig, RejectionConfig, R
 from herdlm.align.dpo import objective_of, with_reference, with_thumb_reference
 from herdlm.align.preferences import annotate
 from herdlm.align.rejection import best_answers
-from herdlm.align.reward import rank_accuracy, reward_model_from, score_answers
+from herdlm.align.reward import rank_accuracy, score_answers
 from herdlm.base.json_lines import read_json_lines, write_json_lines
 from herdlm.evaluate.intervals import pass_rate
 from herdlm.generate import Engine
 from herdlm.model.hf import load_folder, load_for_training
 from herdlm.model.transformer import Transformer
-from herdlm.pretrain.pretrain import save_model
+from herdlm.train.save import save_model
 from herdlm.run.stage import Context
 from herdlm.run.stages.data import load_bank
 from herdlm.tokens.batch import Batches
