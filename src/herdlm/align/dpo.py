@@ -122,12 +122,11 @@ def prepare(
     Args:
         remember: keeps what computing the columns gave, so that a run that resumes reads the same.
     """
-    batches = open_batches(
-        format, items, config, seed=seed, steps=steps, rows_per_micro_batch=rows_per_micro_batch
-    )
+    batches = open_batches(format, items, config, seed=seed, steps=steps, rows_per_micro_batch=rows_per_micro_batch)
     if config.loss != "simpo":
         columns = remember(lambda: references(model, batches, config.train.precision))
-        batches.items = with_columns(batches.items, columns)
+        items = with_columns(items, columns)
+        batches.items = items
     return batches
 
 

@@ -56,3 +56,16 @@ class ExampleCommand(TyperCommand):
 def example(*lines: str) -> dict[str, Any]:
     """The options of a command's decorator that end its help with an example: one command on several ``lines``."""
     return {"cls": ExampleCommand, "epilog": " \\\n  ".join(lines)}
+
+
+def without_option(arguments: list[str], option: str) -> list[str]:
+    """The arguments without an option and its value."""
+    kept, skip = [], False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument == option:
+            skip = True
+        elif not argument.startswith(f"{option}="):
+            kept.append(argument)
+    return kept

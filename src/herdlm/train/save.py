@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from herdlm.model.hf import EXPORTS, GENERATION, save_folder
+from herdlm.model.hf import EXPORTS, save_folder
 from herdlm.model.transformer import Transformer
 from herdlm.parallel.gather import save_whole
 from herdlm.parallel.model import ParallelModel
@@ -79,7 +79,9 @@ def save_format(tokenizer: Path, out: Path, *, template: str | None = None, pad:
     if template is not None:
         settings.pop("chat_template", None)
         (out / "chat_template.json").unlink(missing_ok=True)
-    has_own = "chat_template" in settings or any((out / f"chat_template.{kind}").is_file() for kind in ("jinja", "json"))
+    has_own = "chat_template" in settings or any(
+        (out / f"chat_template.{kind}").is_file() for kind in ("jinja", "json")
+    )
     if format.template_text is not None and (template is not None or not has_own):
         (out / "chat_template.jinja").write_text(format.template_text, encoding="utf-8")
     if pad is not None and (token := format.tokenizer.backend.id_to_token(pad)) is not None:
