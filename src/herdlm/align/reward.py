@@ -21,16 +21,22 @@ ROWS_AT_ONCE = 64
 
 
 @torch.no_grad()
-def pair_scores(model: Transformer, pairs: PreferenceBatches) -> list[tuple[float, float]]:
+def pair_scores(
+    model: Transformer, pairs: PreferenceBatches, *, title: str = "scores", quiet: bool = True
+) -> list[tuple[float, float]]:
     """The scores of each pair's chosen and rejected answer."""
     device = next(model.parameters()).device
     found: list[tuple[float, float]] = []
-    for first in range(0, len(pairs.items), ROWS_AT_ONCE):
-        for numbers in pairs.split(range(first, min(first + ROWS_AT_ONCE, len(pairs.items)))):
-            batch = pairs.batch(numbers).to(device)
-            hidden = hidden_states(model, batch)
-            chosen, rejected = (model.scores(hidden[batch.columns[f"{side}_end"]]) for side in ("chosen", "rejected"))
-            found += zip(chosen.tolist(), rejected.tolist(), strict=True)
+    count = len(pairs.items)
+    with Progress(title, count, "pairs", quiet=quiet) as progress:
+        for first in range(0, count, ROWS_AT_ONCE):
+            for numbers in pairs.split(range(first, min(first + ROWS_AT_ONCE, count))):
+                batch = pairs.batch(numbers).to(device)
+                hidden = hidden_states(model, batch)
+                ends = (batch.columns[f"{side}_end"] for side in ("chosen", "rejected"))
+                chosen, rejected = (model.scores(hidden[end]).tolist() for end in ends)
+                found += zip(chosen, rejected, strict=True)
+                progress.advance(len(numbers))
     return found
 
 

@@ -13,14 +13,17 @@ from herdlm.base.errors import InputError
 from herdlm.cli.options import (
     DeviceOption,
     JsonOption,
+    MapOption,
     ModelArgument,
     ProcessesOption,
     QuietOption,
     SeedOption,
+    TemplateOption,
     example,
     without_option,
 )
 from herdlm.cli.output import say, say_json
+from herdlm.cli.templates import template_text
 
 if TYPE_CHECKING:
     from herdlm.align.defaults import Method
@@ -57,10 +60,6 @@ LoraOption = Annotated[int | None, typer.Option(min=1, help="Train LoRA adapters
 MergeOption = Annotated[
     bool, typer.Option("--merge/--no-merge", help="Merge the adapters into a whole model, or write them alone.")
 ]
-TemplateOption = Annotated[
-    str | None, typer.Option(help="A chat template in place of the model's: a Jinja file, llama3 or chatml.")
-]
-MapOption = Annotated[list[str] | None, typer.Option("--map", help="Rename columns first: messages=chat,prompt=frage.")]
 SaveDtypeOption = Annotated[
     Literal["float32", "bfloat16"] | None, typer.Option(help="Precision of the saved weights; by default float32.")
 ]
@@ -250,7 +249,7 @@ def _job(method: Method, keys: dict[str, Any], options: dict[str, Any]) -> tuple
         out=options["out"],
         data=tuple(map(parse_source, options["data"])),
         held_out=tuple(Source(path) for path in options["held_out"] or ()),
-        template=_template(options["chat_template"]),
+        template=template_text(options["chat_template"]),
         lora=options["lora"],
         merge=options["merge"],
         steps=options["steps"],
@@ -271,17 +270,3 @@ def _given(keys: dict[str, Any]) -> dict[str, Any]:
     """The keys with a value, also inside of tables."""
     inner = {key: _given(value) if isinstance(value, dict) else value for key, value in keys.items()}
     return {key: value for key, value in inner.items() if value is not None}
-
-
-def _template(given: str | None) -> str | None:
-    """A template's text from its file; the name of one of ours stays."""
-    from herdlm.tokens.chat_template import TEMPLATES
-
-    if given is None or given in TEMPLATES:
-        return given
-    try:
-        return Path(given).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"the chat template {given} cannot be read: {error}", f"Use {' or '.join(TEMPLATES)}"
-        ) from error

@@ -29,6 +29,10 @@ TemperatureOption = Annotated[float, typer.Option(min=0, help="Sampling temperat
 TopPOption = Annotated[
     float, typer.Option(min=0.0, max=1.0, help="Sample from the likeliest tokens with this total probability.")
 ]
+TemplateOption = Annotated[
+    str | None, typer.Option(help="A chat template in place of the model's: a Jinja file, llama3 or chatml.")
+]
+MapOption = Annotated[list[str] | None, typer.Option("--map", help="Rename columns first: messages=chat,prompt=frage.")]
 ProcessesOption = Annotated[int, typer.Option(min=1, help="Start this many processes on this machine.")]
 HeldOutOption = Annotated[
     list[str] | None, typer.Option(help="A further held-out shard to measure on: NAME=FOLDER. May be repeated.")
