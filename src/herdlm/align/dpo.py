@@ -10,9 +10,11 @@ from torch import Tensor
 
 from herdlm.align.config import DpoConfig
 from herdlm.base.errors import InputError
+from herdlm.base.progress import Progress
 from herdlm.model.losses import sums_by_document
 from herdlm.model.transformer import Transformer
 from herdlm.parallel.model import ParallelModel
+from herdlm.parallel.processes import is_first
 from herdlm.tokens.batch import Batch
 from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.preferences import Preference, PreferenceBatches
@@ -59,7 +61,11 @@ def open_batches(
 
 
 def references(
-    model: Transformer | ParallelModel, batches: PreferenceBatches | ThumbBatches, precision: str = "float32"
+    model: Transformer | ParallelModel,
+    batches: PreferenceBatches | ThumbBatches,
+    precision: str = "float32",
+    *,
+    quiet: bool = False,
 ) -> References:
     """The columns that a loss with a reference needs, computed with ``model`` as the training computes them.
 
@@ -71,21 +77,24 @@ def references(
     """
     found: References = {}
     count = len(batches.items)
-    for first in range(0, count, ITEMS_AT_ONCE):
-        for numbers in batches.split(range(first, min(first + ITEMS_AT_ONCE, count))):
-            batch = batches.batch(numbers)
-            sums, _ = answer_sums(model, batch, precision)
-            if batch.probe is None:
-                values = {f"reference_{side}": sums[batch.columns[side]] for side in ("chosen", "rejected")}
-            else:
-                mismatched, _ = answer_sums(model, batch.probe, precision)
-                values = {
-                    "reference": sums[batch.columns["answer"]],
-                    "reference_mismatched": mismatched[batch.probe.columns["answer"]],
-                }
-            for name, column in values.items():
-                found.setdefault(name, []).extend(column.tolist())
+    with Progress("dpo: reference", count, "items", quiet=quiet or not is_first()) as progress:
+        for first in range(0, count, ITEMS_AT_ONCE):
+            for numbers in batches.split(range(first, min(first + ITEMS_AT_ONCE, count))):
+                for name, column in _columns(model, batches.batch(numbers), precision).items():
+                    found.setdefault(name, []).extend(column.tolist())
+                progress.advance(len(numbers))
     return found
+
+
+def _columns(model: Transformer | ParallelModel, batch: Batch, precision: str) -> dict[str, Tensor]:
+    sums, _ = answer_sums(model, batch, precision)
+    if batch.probe is None:
+        return {f"reference_{side}": sums[batch.columns[side]] for side in ("chosen", "rejected")}
+    mismatched, _ = answer_sums(model, batch.probe, precision)
+    return {
+        "reference": sums[batch.columns["answer"]],
+        "reference_mismatched": mismatched[batch.probe.columns["answer"]],
+    }
 
 
 def with_reference(
@@ -116,6 +125,7 @@ def prepare(
     steps: int | None = None,
     rows_per_micro_batch: int | None = None,
     remember: Callable[[Callable[[], References]], References] = lambda compute: compute(),
+    quiet: bool = False,
 ) -> PreferenceBatches | ThumbBatches:
     """Batches of pairs (of thumbs with KTO) with the reference's columns, where the loss has a reference.
 
@@ -124,7 +134,7 @@ def prepare(
     """
     batches = open_batches(format, items, config, seed=seed, steps=steps, rows_per_micro_batch=rows_per_micro_batch)
     if config.loss != "simpo":
-        columns = remember(lambda: references(model, batches, config.train.precision))
+        columns = remember(lambda: references(model, batches, config.train.precision, quiet=quiet))
         items = with_columns(items, columns)
         batches.items = items
     return batches

@@ -54,6 +54,7 @@ def _dpo(run: Run, config: DpoConfig, data: Data) -> dict[str, Any]:
         steps=run.job.steps,
         rows_per_micro_batch=run.rows_at_once,
         remember=lambda compute: run.remember("reference", compute),
+        quiet=run.job.quiet,
     )
     measured = _held_out_batches(run, config, data.held_out) if data.held_out else None
     before: Answers | None = None

@@ -206,7 +206,7 @@ def work_on(job: FinetuneJob, method: Method, config: SftConfig | PairsConfig, a
     }
     if code := objective_code(config.objective, f"{method}.objective"):
         settings["code"] = code
-    inputs = {"model": input_folder(job.model)}
+    inputs = {"model": input_folder(start.adapter or start.folder)}
     if start.adapter is not None:
         inputs["base"] = input_folder(start.folder)
     for role, sources in (("data", job.data), ("held-out", job.held_out)):

@@ -19,11 +19,10 @@ from herdlm.model.weights import write_json
 from herdlm.parallel.gather import save_whole_adapter
 from herdlm.parallel.model import ParallelModel
 from herdlm.parallel.processes import is_first
-from herdlm.tokens.chat_format import generation_settings
+from herdlm.train.export import ADAPTER
 from herdlm.train.milestones import keep_milestones
-from herdlm.train.save import copy_log, save_format, save_model
+from herdlm.train.save import copy_log, save_format, save_model, token_settings
 
-ADAPTER = "adapter"
 FIGURES = "figures.json"
 
 
@@ -42,7 +41,7 @@ def save(run: Run, model: Model) -> None:
             model, run.out, tokenizer=tokenizer, work=run.work, dtype=run.config.train.save_dtype, template=template
         )
     elif is_first():
-        generation = generation_settings(tokenizer, template)
+        generation = token_settings(tokenizer, run.format, scores=run.method == "reward")
         save_format(tokenizer, run.out, template=template, pad=generation.get("pad_token_id"))
         write_json(run.out / GENERATION, generation)
         copy_log(run.work, run.out)

@@ -37,8 +37,8 @@ class Start:
     shape: ModelConfig
     head: Literal["lm", "score"]
 
-    def load(self, device: torch.device | str = "cpu") -> Transformer:
-        """The model in FP32, with the adapter merged.
+    def load(self, device: torch.device | str = "cpu", *, merge: bool = True) -> Transformer:
+        """The model in FP32, with the adapter merged, or beside the base's weights.
 
         Raises:
             InputError, DamagedError: the weights cannot be read, or the adapter does not fit.
@@ -49,7 +49,7 @@ class Start:
         if self.head != self.shape.head:
             model = reward_model_from(model, seed=0)
         load_adapter(model, self.adapter)
-        return merge_lora(model)
+        return merge_lora(model) if merge else model
 
 
 def is_adapter(path: Path) -> bool:

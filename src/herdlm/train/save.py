@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-from herdlm.model.hf import EXPORTS, save_folder
+from herdlm.model.hf import CONFIG, EXPORTS, GENERATION, save_folder
+from herdlm.model.hf_config import TOKEN_IDS, config_from_hf
 from herdlm.model.transformer import Transformer
+from herdlm.model.weights import read_json, write_json
 from herdlm.parallel.gather import save_whole
 from herdlm.parallel.model import ParallelModel
 from herdlm.parallel.processes import is_first
 from herdlm.tokens.chat_format import ChatFormat, generation_settings
-from herdlm.tokens.tokenizer import TOKENIZER_FILES
+from herdlm.tokens.chat_template import read_templates
+from herdlm.tokens.tokenizer import TOKENIZER_FILES, read_settings
 from herdlm.train.track import FOLDER
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 def save_model(
@@ -35,9 +39,7 @@ def save_model(
             one of ours.
     """
     shape = model.shape if isinstance(model, ParallelModel) else model.config
-    generation = generation_settings(tokenizer, template)
-    if shape.head == "score":
-        generation |= {"pad_token_id": padding_before_scores(ChatFormat.load(tokenizer, template))}
+    generation = token_settings(tokenizer, ChatFormat.load(tokenizer, template), scores=shape.head == "score")
     if isinstance(model, ParallelModel):
         save_whole(model, out, dtype=EXPORTS[dtype], generation=generation)
         if not is_first():
@@ -73,23 +75,49 @@ def save_format(tokenizer: Path, out: Path, *, template: str | None = None, pad:
     """
     copy_tokenizer(tokenizer, out)
     format = ChatFormat.load(tokenizer, template)
-    path = out / "tokenizer_config.json"
-    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    before = dict(settings)
     if template is not None:
-        settings.pop("chat_template", None)
-        (out / "chat_template.json").unlink(missing_ok=True)
-    has_own = "chat_template" in settings or any(
-        (out / f"chat_template.{kind}").is_file() for kind in ("jinja", "json")
-    )
-    if format.template_text is not None and (template is not None or not has_own):
+        _drop_template(out)
+    if format.template_text is not None and (template is not None or not read_templates(out, read_settings(out))):
         (out / "chat_template.jinja").write_text(format.template_text, encoding="utf-8")
-    if pad is not None and (token := format.tokenizer.backend.id_to_token(pad)) is not None:
-        named = settings.get("pad_token")
-        if (named.get("content") if isinstance(named, dict) else named) != token:
-            settings["pad_token"] = token
-    if settings != before:
-        path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _name_pad(out, format, pad)
+
+
+def complete_folder(folder: Path) -> None:
+    """Add what other programs need to a model folder, where it has a tokenizer: stop tokens and a pad token."""
+    if not (folder / "tokenizer.json").is_file():
+        return
+    format, config = ChatFormat.load(folder), read_json(folder / CONFIG)
+    generation = token_settings(folder, format, scores=config_from_hf(config, str(folder / CONFIG)).head == "score")
+    write_json(folder / GENERATION, generation)
+    _name_pad(folder, format, generation.get("pad_token_id"))
+    write_json(folder / CONFIG, config | {key: generation.get(key) for key in TOKEN_IDS})
+
+
+def token_settings(tokenizer: Path, format: ChatFormat, *, scores: bool) -> dict[str, Any]:
+    """The content of generation_config.json; a reward model's pad token does not end answers."""
+    generation = generation_settings(tokenizer, format)
+    return generation | ({"pad_token_id": padding_before_scores(format)} if scores else {})
+
+
+def _drop_template(folder: Path) -> None:
+    """Remove the chat templates that a copied tokenizer came with."""
+    for name in ("chat_template.jinja", "chat_template.json"):
+        (folder / name).unlink(missing_ok=True)
+    path = folder / TOKENIZER_CONFIG
+    if path.is_file() and "chat_template" in (settings := read_json(path)):
+        write_json(path, {key: value for key, value in settings.items() if key != "chat_template"})
+
+
+def _name_pad(folder: Path, format: ChatFormat, pad: int | None) -> None:
+    """Name the pad token with the id ``pad`` where the folder names another one or none."""
+    token = None if pad is None else format.tokenizer.backend.id_to_token(pad)
+    if token is None or format.tokenizer.named.get("pad_token") == token:
+        return
+    for name in (TOKENIZER_CONFIG, "special_tokens_map.json"):
+        path = folder / name
+        settings = read_json(path) if path.is_file() else {}
+        if name == TOKENIZER_CONFIG or "pad_token" in settings:
+            write_json(path, settings | {"pad_token": token})
 
 
 def padding_before_scores(format: ChatFormat) -> int:
