@@ -77,7 +77,7 @@ def _dpo(run: Run, config: DpoConfig, data: Data) -> dict[str, Any]:
     counts: dict[str, Any] = {
         "parameters": run.start.shape.parameters,
         "steps": result.steps,
-        "tokens": result.tokens,
+        "warmup_steps": run.training(batches.steps).warmup_steps,
         "last_loss": round(result.last_loss, 6),
         "items": len(data.records),
         "beta": config.beta_used,

@@ -71,7 +71,7 @@ def _reward(run: Run, config: RewardConfig, data: Data) -> dict[str, Any]:
     counts: dict[str, Any] = {
         "parameters": run.start.shape.parameters,
         "steps": result.steps,
-        "tokens": result.tokens,
+        "warmup_steps": run.training(batches.steps).warmup_steps,
         "last_loss": round(result.last_loss, 6),
         "pairs": len(pairs),
         **data.counts,

@@ -57,7 +57,7 @@ def _sft(run: Run, config: SftConfig, data: Data) -> dict[str, Any]:
     counts: dict[str, Any] = {
         "parameters": run.start.shape.parameters,
         "steps": result.steps,
-        "tokens": result.tokens,
+        "warmup_steps": run.training(batches.steps).warmup_steps,
         "last_loss": round(result.last_loss, 6),
         "dialogs": len(data.records),
         **data.counts,
