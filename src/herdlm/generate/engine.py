@@ -340,7 +340,7 @@ class Engine:
             sample.text.close()
             text = sample.text.text
         else:
-            text = self.tokenizer.decode(tokens) if self.tokenizer else ""
+            text = self.tokenizer.continuation(tokens) if self.tokenizer else ""
         reason: FinishReason = "length" if ended == OUT_OF_LENGTH and not text_stop else "stop"
         scores, params = request.scores, request.params
         completion = Completion(

@@ -84,6 +84,7 @@ class Tokenizer:
         leading_space: bool = False,
         named: Mapping[str, str] | None = None,
         also_special: Iterable[str] = (),
+        add_bos: bool = False,
     ) -> None:
         # If a page or a user writes "<|eot_id|>", these are characters, not the end of a turn.
         backend.encode_special_tokens = True
@@ -101,7 +102,7 @@ class Tokenizer:
         self._special_ids = frozenset(self._special.values())
         self._bytes_of, self.strips_space = _reader(backend)
         self.bos, self.eos = (self._named_id(role) for role in ("bos_token", "eos_token"))
-        self.begin = self._begin()
+        self.begin = self._begin() or ((self.bos,) if add_bos and self.bos is not None else ())
         self.end = self._first_of(END_OF_TEXT, "<|endoftext|>", "</s>", self.named.get("eos_token", ""))
         self.pad = self._first_of(self.named.get("pad_token", ""), PAD, self.named.get("eos_token", ""))
 
@@ -148,6 +149,10 @@ class Tokenizer:
         """Text of ``ids``; bytes of an incomplete character become the replacement character."""
         text: str = self.backend.decode(list(ids), skip_special_tokens=not keep_special)
         return text
+
+    def continuation(self, ids: Sequence[int]) -> str:
+        """Text of ``ids`` that follow others: as :meth:`decode`, but a space at the start stays."""
+        return b"".join(self.token_bytes(id) for id in ids if id < self.vocab_size).decode(errors="replace")
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes of a token; empty for special tokens."""
@@ -206,6 +211,7 @@ class Tokenizer:
                 leading_space=bool(settings.get("leading_space")),
                 named=_names(settings),
                 also_special=_also_special(settings),
+                add_bos=settings.get("add_bos_token") is True,
             )
         except InputError as error:
             raise InputError(f"{path}: {error.what}", error.remedy) from error

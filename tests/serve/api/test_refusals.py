@@ -239,6 +239,6 @@ def test_a_model_without_a_dialog_format_completes_but_does_not_chat(tmp_path):
     backend.add_special_tokens(["<|begin_of_text|>"])
     backend.save(str(folder / "tokenizer.json"))
     with running(folder) as server:
-        assert server.client.completions.create(model="base", prompt="Hi", max_tokens=3).usage.prompt_tokens == 3
+        assert server.client.completions.create(model="base", prompt="Hi", max_tokens=3).usage.prompt_tokens == 2
         with pytest.raises(openai.BadRequestError, match="has no chat template"):
             server.client.chat.completions.create(**{**CHAT, "model": "base"})
