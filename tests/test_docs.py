@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from herdlm.base.recipe import merge
+from herdlm.pretrain.herd_config import SHAPE
 from herdlm.recipe import Recipe, read_recipe
 from herdlm.scaling.mix_candidates import CandidatesConfig
 from tests.run.conftest import ROOT, toml_blocks
@@ -24,9 +25,11 @@ def test_examples_of_recipes_have_known_keys_and_values(text):
     tables = tomllib.loads(text)
     tables.pop("extends", None)
     schema = CandidatesConfig if "candidates" in tables else Recipe
-    whole = merge({"name": "example", "data": {"sources": ["a"]}}, tables) if schema is Recipe else tables
+    whole = merge({"name": "example", "data": {"sources": ["a"]}, "pretrain": {}}, tables)
+    if "flagship" not in whole.get("herd", {}).get("models", {"flagship": None}):
+        whole["herd"]["models"]["flagship"] = dict.fromkeys(SHAPE, 2)
     try:
-        schema.model_validate(whole)
+        schema.model_validate(whole if schema is Recipe else tables)
     except ValidationError as error:
         # An example may leave out required keys. What holds between keys is checked only when none is missing.
         assert {problem["type"] for problem in error.errors()} <= {"missing"}, error
@@ -42,7 +45,7 @@ def is_key(annotation, parts) -> bool:
     if not parts:
         return True
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        field = annotation.model_fields.get(parts[0])
+        field = next((f for name, f in annotation.model_fields.items() if (f.alias or name) == parts[0]), None)
         return field is not None and is_key(field.annotation, parts[1:])
     arguments = get_args(annotation)
     if get_origin(annotation) is dict:

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from herdlm.align.config import AlignConfig, BankConfig, ExperimentsConfig
 from herdlm.base.errors import InputError
 from herdlm.base.recipe import Section, apply_overrides, merge, parse, read_toml
 from herdlm.curate.config import PATHS, CurateConfig
-from herdlm.curate.orthography import LANGUAGES
 from herdlm.generate.fp8.config import Fp8Config
-from herdlm.model.config import ModelConfig, RopeScaling, check_scaling
+from herdlm.model.config import ModelConfig
+from herdlm.model.folders import model_folder
 from herdlm.parallel.config import ParallelConfig
-from herdlm.pretrain.config import PretrainConfig, timeline
+from herdlm.pretrain.config import InitConfig, PretrainConfig, timeline
 from herdlm.pretrain.config import check_sources as check_mixes
-from herdlm.pretrain.job import HerdJob, PretrainJob
-from herdlm.tokens.sources import SKILLS, WEB, SourceConfig, check_sources, shard_names
-from herdlm.tokens.tokenizer import TokenizerConfig
+from herdlm.pretrain.herd_config import SHAPE, HerdConfig, HerdModelConfig
+from herdlm.pretrain.job import HerdJob, PretrainJob, starting_shape
+from herdlm.pretrain.tokens_config import TokensConfig
+from herdlm.tokens.sources import SKILLS, WEB, shard_names
+from herdlm.tokens.tokenizer import Tokenizer, TokenizerConfig
 from herdlm.train.config import TrackConfig
-from herdlm.train.distill_config import DistillConfig
+
+NEW_ONLY = (
+    "rope_theta",
+    "rope_scaling",
+    "tied_embeddings",
+    "max_seq_len",
+)  # keys of [herd] for models with new weights
 
 
 class ComputeConfig(Section):
@@ -38,116 +45,6 @@ class DataConfig(Section):
     """Where raw pages come from."""
 
     sources: tuple[str, ...] = Field(min_length=1, description="paths relative to the recipe, globs or URLs")
-
-
-class TokensConfig(Section):
-    """How documents are divided into sets of tokens: sources, validation and the annealing set."""
-
-    validation_percent: float = Field(
-        5.0, gt=0, lt=50, description="percentage of documents that are held out of all training"
-    )
-    anneal_percent: float = Field(
-        30.0, gt=0, le=100, description="percentage of training documents, the best by quality, that annealing reads"
-    )
-    max_text_megabytes: dict[str, PositiveFloat] = Field(
-        default_factory=dict, description="by language: the most text to keep; the rest is dropped at random"
-    )
-
-    @field_validator("max_text_megabytes")
-    @classmethod
-    def _languages_exist(cls, limits: dict[str, float]) -> dict[str, float]:
-        if unknown := sorted(set(limits) - LANGUAGES):
-            raise ValueError(f"language {unknown[0]!r} is not known; choose from {', '.join(sorted(LANGUAGES))}")
-        return limits
-
-    sources: dict[str, SourceConfig] = Field(
-        default_factory=dict, description="by name; by default all documents form one source, web"
-    )
-
-    @field_validator("sources")
-    @classmethod
-    def _sources_are_disjoint(cls, sources: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
-        check_sources(sources)
-        return sources
-
-    skill_documents: int = Field(0, ge=0, description="how many short documents to generate that show a skill")
-    skill_context_share: float = Field(
-        0.5, ge=0, le=1, description="share of the skill documents that follow a piece of web text"
-    )
-
-
-class ShapeConfig(Section):
-    """The shape of one model. [pretrain] and [tokenizer] have what all models share."""
-
-    dim: int = Field(gt=0)
-    layers: int = Field(gt=0)
-    heads: int = Field(gt=0)
-    kv_heads: int = Field(gt=0)
-    ffn_dim: int = Field(gt=0)
-    peak_lr: float | None = Field(None, gt=0, description="replaces pretrain.train.peak_lr for this model")
-    parallel: ParallelConfig | None = Field(None, description="replaces [parallel] for this model")
-    distill: DistillConfig | None = Field(None, description="pre-trains this model from a teacher and the text")
-
-
-class HerdConfig(Section):
-    """The models, and the role of each."""
-
-    models: dict[str, ShapeConfig] = Field(
-        default={"flagship": ShapeConfig(dim=768, layers=12, heads=12, kv_heads=4, ffn_dim=2688)}, min_length=1
-    )
-    flagship: str = "flagship"
-    small: str | None = Field(None, description="a smaller model that the run also delivers; the flagship may teach it")
-    ladder: tuple[str, ...] = Field((), description="two or more models to forecast the flagship's loss from")
-    rope_theta: float = 500_000.0
-    rope_scaling: RopeScaling | None = None
-    _scaling_acts = field_validator("rope_scaling")(check_scaling)
-    tied_embeddings: bool = False
-    max_seq_len: int = Field(8192, gt=0)
-
-    @model_validator(mode="after")
-    def _names_exist(self) -> HerdConfig:
-        for name in (self.flagship, self.small, *self.ladder):
-            if name is not None and name not in self.models:
-                raise ValueError(f"herd names the model {name}, but there is no [herd.models.{name}]: add it")
-        if len(self.ladder) == 1:
-            raise ValueError(
-                f"herd.ladder has one model, {self.ladder[0]}, but a forecast needs two or more: add one, or set []"
-            )
-        if self.flagship in self.ladder:
-            raise ValueError(
-                f"herd.ladder contains the flagship {self.flagship}, whose loss it forecasts: remove it from the ladder"
-            )
-        if self.small == self.flagship:
-            raise ValueError(f"herd.small and herd.flagship are both {self.small}: choose two models")
-        if len(set(self.ladder)) < len(self.ladder):
-            raise ValueError(f"herd.ladder names a model twice: {', '.join(self.ladder)}")
-        for name in self.models:
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name == f"{self.flagship}-fp8":
-                raise ValueError(
-                    f"herd.models.{name} is not a valid name: use letters, digits, '.', '_' and '-', "
-                    f"and not {self.flagship}-fp8, which names the flagship in FP8"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _teachers_come_first(self) -> HerdConfig:
-        for name in self.models:
-            chain = [name]
-            while (distill := self.models[chain[-1]].distill) is not None and distill.teacher is not None:
-                key, teacher = f"herd.models.{chain[-1]}.distill.teacher", distill.teacher
-                if teacher not in self.models:
-                    raise ValueError(f"{key} names the model {teacher}, but there is no [herd.models.{teacher}]")
-                if teacher not in {self.flagship, self.small, *self.ladder}:
-                    raise ValueError(
-                        f"{key} = {teacher!r}, but no run trains it: it is neither herd.flagship nor herd.small "
-                        "nor in herd.ladder"
-                    )
-                if teacher in chain:
-                    raise ValueError(f"{key}: models teach each other in a circle, {' <- '.join([*chain, teacher])}")
-                if teacher == self.flagship and name in self.ladder:
-                    raise ValueError(f"{key}: {teacher} is trained after the ladder, but {name} is on the ladder")
-                chain.append(teacher)
-        return self
 
 
 class ForecastConfig(Section):
@@ -165,12 +62,12 @@ class Recipe(Section):
     seed: int = 0
     compute: ComputeConfig = ComputeConfig()
     parallel: ParallelConfig = ParallelConfig()
-    data: DataConfig
+    data: DataConfig | None = Field(None, description="raw pages; a run needs them to pre-train and for [align]")
     curate: CurateConfig = CurateConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     tokens: TokensConfig = TokensConfig()
     herd: HerdConfig = HerdConfig()
-    pretrain: PretrainConfig
+    pretrain: PretrainConfig | None = Field(None, description="without it, models stay as the folders they start from")
     forecast: ForecastConfig = ForecastConfig()
     bank: BankConfig = BankConfig()
     align: AlignConfig | None = Field(None, description="post-training in rounds; none by default")
@@ -178,7 +75,7 @@ class Recipe(Section):
     experiments: ExperimentsConfig = Field(ExperimentsConfig(), description="controls and ablations; none by default")
     track: TrackConfig = TrackConfig()
 
-    @field_validator("experiments", mode="before")
+    @field_validator("experiments", "tokenizer", mode="before")
     @classmethod
     def _false_means_none(cls, section: Any) -> Any:
         return {} if section is False else section
@@ -205,34 +102,68 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Recipe:
-        longest = max(self.pretrain.seq_lens | (self.align.seq_lens if self.align else set()))
-        if longest > self.herd.max_seq_len:
+        new = [model for model in self.herd.models.values() if model.shape]
+        longest = max(
+            (self.pretrain.seq_lens if self.pretrain else set()) | (self.align.seq_lens if self.align else {0})
+        )
+        if new and longest > self.herd.max_seq_len:
             raise ValueError(
                 f"rows of {longest} tokens exceed herd.max_seq_len {self.herd.max_seq_len}: raise it, or lower seq_len"
             )
-        uses_skills = any(part.source == "skills" for phase in timeline(self.pretrain) for part in phase.mix)
-        if uses_skills and not self.tokens.skill_documents:
-            raise ValueError("pretrain.mix uses skills, but tokens.skill_documents is 0: raise it, or drop the source")
         self._sources_exist()
-        for name, shape in self.herd.models.items():
-            self._teacher_fits(name, shape)
+        for name, model in self.herd.models.items():
+            self._teacher_fits(name, model)
             try:
-                self.model_config_of(name)
+                if model.shape:
+                    self._new_shape(model, self.tokenizer.vocab_size)
             except ValueError as error:
-                raise ValueError(f"herd.models.{name} {shape.model_dump()} is impossible: {error}") from error
+                raise ValueError(f"herd.models.{name} {model.shape} is impossible: {error}") from error
         return self
 
-    def _teacher_fits(self, name: str, shape: ShapeConfig) -> None:
-        if shape.distill is None:
+    @model_validator(mode="after")
+    def _starts_agree(self) -> Recipe:
+        herd = self.herd
+        started = [name for name, model in herd.models.items() if model.start is not None]
+        if started and self.tokenizer != TokenizerConfig():
+            raise ValueError(
+                f"herd.models.{started[0]} starts from a folder, and the run takes its tokenizer: remove [tokenizer]"
+            )
+        if ladder := sorted({herd.flagship, *herd.ladder} & set(started) if herd.ladder else ()):
+            raise ValueError(
+                f"herd.ladder forecasts the loss of new models, but {ladder[0]} starts from a folder: remove the ladder"
+            )
+        if len(started) == len(herd.models):
+            given = [f"herd.{key}" for key in NEW_ONLY if getattr(herd, key) != HerdConfig.model_fields[key].default]
+            given += ["pretrain.init"] if self.pretrain and self.pretrain.init != InitConfig() else []
+            if given:
+                raise ValueError(f"{given[0]} is for models with new weights, but all start from folders: remove it")
+        if self.pretrain is None:
+            self._nothing_is_pretrained()
+        return self
+
+    def _nothing_is_pretrained(self) -> None:
+        for name in filter(None, (self.herd.flagship, self.herd.small)):
+            model = self.herd.models[name]
+            if model.start is None:
+                raise ValueError(f"there is no [pretrain], but herd.models.{name} starts from no folder: add either")
+            for key in ("peak_lr", "parallel", "distill"):
+                if getattr(model, key) is not None:
+                    raise ValueError(f"herd.models.{name}.{key} is for pre-training: add [pretrain], or remove it")
+        if self.tokens.skill_documents:
+            raise ValueError("tokens.skill_documents are for pre-training: add [pretrain], or remove it")
+
+    def _teacher_fits(self, name: str, model: HerdModelConfig) -> None:
+        pretrain = self.pretrain
+        if model.distill is None or pretrain is None:
             return
-        key, pretrain = f"herd.models.{name}.distill", self.pretrain
+        key = f"herd.models.{name}.distill"
         if pretrain.objective:
             raise ValueError(f"{key} and pretrain.objective are both set: drop one, since either is the objective")
-        if shape.distill.top_k > self.tokenizer.vocab_size:
+        if model.shape and not self.starts and model.distill.top_k > self.tokenizer.vocab_size:
             raise ValueError(
-                f"{key}.top_k {shape.distill.top_k} exceeds tokenizer.vocab_size {self.tokenizer.vocab_size}"
+                f"{key}.top_k {model.distill.top_k} exceeds tokenizer.vocab_size {self.tokenizer.vocab_size}"
             )
-        if shape.distill.steps == "anneal":
+        if model.distill.steps == "anneal":
             if not pretrain.train.anneal_steps:
                 raise ValueError(f"{key}.steps is 'anneal', but pretrain.train.anneal_steps is 0")
             if round(pretrain.steps * (1 - pretrain.train.average_last)) < pretrain.steps - pretrain.train.anneal_steps:
@@ -242,41 +173,125 @@ class Recipe(Section):
                 )
 
     def _sources_exist(self) -> None:
+        if self.pretrain is not None:
+            uses_skills = any(part.source == SKILLS for phase in timeline(self.pretrain) for part in phase.mix)
+            if uses_skills and not self.tokens.skill_documents:
+                raise ValueError(
+                    "pretrain.mix uses skills, but tokens.skill_documents is 0: raise it, or drop the source"
+                )
+            check_mixes(self.pretrain, (*shard_names(self.tokens.sources), SKILLS))
         for name, source in self.tokens.sources.items():
             if foreign := sorted(set(source.languages) - set(self.curate.language.keep)):
                 raise ValueError(
                     f"tokens.sources.{name}.languages names {foreign[0]!r}, but curate.language.keep does not: "
                     "add it there"
                 )
-        check_mixes(self.pretrain, (*shard_names(self.tokens.sources), SKILLS))
 
-    def model_config_of(self, name: str) -> ModelConfig:
-        """The model configuration of ``herd.models.name``."""
-        shape = self.herd.models[name].model_dump(exclude={"peak_lr", "parallel", "distill"})
-        return ModelConfig(
-            vocab_size=self.tokenizer.vocab_size,
-            max_seq_len=self.herd.max_seq_len,
-            rope_theta=self.herd.rope_theta,
-            rope_scaling=self.herd.rope_scaling,
-            tied_embeddings=self.herd.tied_embeddings,
-            **shape,
-        )
+    @property
+    def starts(self) -> dict[str, str]:
+        """By name, the folder or run that a model starts from; that of the flagship comes first."""
+        found = {name: model.start for name, model in self.herd.models.items() if model.start is not None}
+        return dict(sorted(found.items(), key=lambda entry: entry[0] != self.herd.flagship))
 
-    def job(self, name: str) -> PretrainJob:
-        """The settings for pre-training the model ``name``.
+    def start_folder(self, name: str) -> Path | None:
+        """The model folder that the model ``name`` starts from; None if its weights are new.
 
         Raises:
-            InputError: the herd has no such model.
+            InputError: there is no model at ``herd.models.name.from``.
+        """
+        start = self.starts.get(name)
+        return None if start is None else model_folder(Path(start))
+
+    def tokenizer_folder(self) -> Path | None:
+        """The model folder whose tokenizer a run takes; None if it trains one."""
+        return next((self.start_folder(name) for name in self.starts), None)
+
+    def check_starts(self) -> None:
+        """Check the folders that models start from.
+
+        Raises:
+            InputError: a folder holds no model that can be continued, its context is too short for post-training, or
+                two folders have different tokenizers.
+            DamagedError: a file cannot be read.
+        """
+        tokenizers: dict[str, str] = {}
+        for name in self.starts:
+            folder, shape = self.start_folder(name), self.model_config_of(name)
+            assert folder is not None
+            longest = max(self.align.seq_lens) if self.align else 0
+            if longest > shape.max_seq_len:
+                raise InputError(
+                    f"rows of {longest:,} tokens exceed max_position_embeddings {shape.max_seq_len:,} of {folder}",
+                    "Lower seq_len in [align]",
+                )
+            tokenizers[name] = Tokenizer.load(folder).content()
+            first = next(iter(tokenizers))
+            if tokenizers[name] != tokenizers[first]:
+                raise InputError(
+                    f"herd.models.{name}.from and herd.models.{first}.from have different tokenizers",
+                    "Start both from folders with one tokenizer",
+                )
+
+    def model_config_of(self, name: str) -> ModelConfig:
+        """The model configuration of ``herd.models.name``.
+
+        Raises:
+            InputError, DamagedError: the model has no shape, or the folder that it starts from cannot be used.
+        """
+        model, start = self.herd.models[name], self.start_folder(name)
+        if start is not None:
+            return starting_shape(start, self.pretrain)
+        if not model.shape:
+            raise InputError(
+                f"herd.models.{name} has no shape",
+                f"Set {', '.join(SHAPE)}, or from; herdlm train can take a folder with --from",
+            )
+        published = self.tokenizer_folder()
+        vocab_size = self.tokenizer.vocab_size if published is None else starting_shape(published, None).vocab_size
+        return self._new_shape(model, vocab_size)
+
+    def _new_shape(self, model: HerdModelConfig, vocab_size: int) -> ModelConfig:
+        shared = {key: getattr(self.herd, key) for key in NEW_ONLY}
+        return ModelConfig(vocab_size=vocab_size, **shared, **model.shape)
+
+    @property
+    def pretraining(self) -> PretrainConfig:
+        """The section [pretrain].
+
+        Raises:
+            InputError: the recipe has none.
+        """
+        if self.pretrain is None:
+            raise InputError(f"the recipe {self.name} has no [pretrain], so it pre-trains nothing", "Add the section")
+        return self.pretrain
+
+    def job(self, name: str, start: Path | None = None) -> PretrainJob:
+        """The settings for pre-training the model ``name``.
+
+        Args:
+            start: a model folder or a run that the model starts from; it replaces the model's shape, or its ``from``,
+                and the recipe's tokenizer.
+
+        Raises:
+            InputError: the herd has no such model, the recipe has no [pretrain], or the model cannot start from its
+                folder.
         """
         if name not in self.herd.models:
             raise InputError(f"the recipe has no model {name}", f"Its models are {', '.join(self.herd.models)}")
-        model, pretrain = self.herd.models[name], self.pretrain
+        model, pretrain = self.herd.models[name], self.pretraining
+        folder = self.start_folder(name) if start is None else model_folder(start)
+        shape = self.model_config_of(name) if folder is None else starting_shape(folder, pretrain)
+        if model.distill and model.distill.top_k > shape.vocab_size:
+            raise InputError(
+                f"herd.models.{name}.distill.top_k {model.distill.top_k} exceeds the vocabulary of {shape.vocab_size}",
+                "Lower it",
+            )
         if model.peak_lr is not None:
             train = pretrain.train.model_copy(update={"peak_lr": model.peak_lr})
             pretrain = pretrain.model_copy(update={"train": train})
         return PretrainJob(
             name,
-            self.model_config_of(name),
+            shape,
             pretrain,
             parallel=model.parallel or self.parallel,
             seed=self.seed,
@@ -284,6 +299,8 @@ class Recipe(Section):
             threads=self.compute.threads_per_stage,
             distill=model.distill,
             track=self.track,
+            start=folder,
+            own_tokenizer=folder is None and not self.starts,
         )
 
     def herd_job(self) -> HerdJob:
@@ -292,7 +309,7 @@ class Recipe(Section):
         return HerdJob(
             name=self.name,
             models={name: self.job(name) for name in self.herd.models},
-            pretrain=self.pretrain,
+            pretrain=self.pretraining,
             flagship=self.herd.flagship,
             small=self.herd.small,
             ladder=self.herd.ladder,
@@ -317,6 +334,7 @@ def read_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
 def _resolve_sources(tables: dict[str, Any], folder: Path) -> None:
     """Make paths absolute: in a recipe they are relative to its file, on the command line to the working folder."""
     _localize(tables, "data.sources", folder)
+    _localize(tables, "herd.models.*.from", folder)
     for key in PATHS:
         _localize(tables, f"curate.{key}", folder)
 

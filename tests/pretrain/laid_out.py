@@ -22,7 +22,7 @@ def everyone(value):
     return values
 
 
-def staged(data, out, keys, stop=None):
+def staged(data, out, keys, stop=None, start=None):
     """Pre-train in stages; what each process ended with, its first step, and what is at ``out`` and beside it."""
     recipe = read_recipe(ROOT / "recipes" / "tiny.toml", [*KEYS, FLOAT32, *keys])
     read, steps = PretrainBatches.micro_batches, []
@@ -38,7 +38,10 @@ def staged(data, out, keys, stop=None):
     counts = {}
     try:
         counts = pretrain(
-            recipe.job("small"), tokens=Path(data) / "tokens", tokenizer=Path(data) / "tokenizer", out=out
+            recipe.job("small", start and Path(start)),
+            tokens=Path(data) / "tokens",
+            tokenizer=Path(data) / "tokenizer",
+            out=out,
         )
     except HerdError as error:
         ended = f"{type(error).__name__} {error.exit_code}: {error}"

@@ -146,7 +146,7 @@ def test_what_does_not_go_is_refused_by_name(data, teacher, tokenizer, tmp_path)
     with pytest.raises(InputError, match="a teacher is given, but the recipe has no herd.models.small.distill"):
         train(data, out, teacher=teacher)
     wide = save_teacher(tmp_path / "wide", tokenizer, vocab_size=512)
-    with pytest.raises(InputError, match="wide has a vocabulary of 512, but tokenizer.vocab_size is 400"):
+    with pytest.raises(InputError, match="wide has a vocabulary of 512, but the student has 400"):
         train(data, out, TAUGHT, teacher=wide)
     short = save_teacher(tmp_path / "short", tokenizer, max_seq_len=16)
     with pytest.raises(InputError, match="short supports rows of 16 tokens, but the student's have 32"):

@@ -6,9 +6,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from herdlm.model.hf import load_folder
+from herdlm.model.hf import load_folder, save_folder
 from herdlm.recipe import read_recipe
+from tests.conftest import small_model
 from tests.parallel.processes import launch
 from tests.pretrain.laid_out import FLOAT32
 from tests.pretrain.test_staged_pretraining import KEYS, staged
@@ -23,17 +25,41 @@ UNTIED = ["herd.tied_embeddings=false"]
 
 
 @pytest.fixture(scope="module")
-def found(data, tmp_path_factory):  # noqa: F811
+def start(tokenizer, tmp_path_factory):
+    """A BF16 folder to start from, of another shape than the recipe's model."""
+    folder = tmp_path_factory.mktemp("start")
+    save_folder(small_model(seed=5, max_seq_len=64, attention_bias=True), folder, dtype=torch.bfloat16)
+    tokenizer.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(data, start, tmp_path_factory):  # noqa: F811
     """All functions of :mod:`tests.pretrain.laid_out` in one launch of two processes, and their folder."""
     folder = tmp_path_factory.mktemp("laid-out")
     calls = [
         ("staged", [str(data), str(folder / "stopped"), ["parallel.tp=2", SELDOM, STRICT]]),
         ("staged", [str(data), str(folder / "stopped"), ["parallel.tp=2", SELDOM], 41]),
         ("staged", [str(data), str(folder / "stopped"), ["parallel.cp=2", SELDOM]]),
+        ("staged", [str(data), str(folder / "started"), ["parallel.tp=2", SELDOM], None, str(start)]),
         ("probe", [str(data), str(folder / "probe"), ["parallel.pp=2", SELDOM, *UNTIED]]),
         ("staged", [str(data), str(folder / "odd"), ["parallel.cp=2", "pretrain.seq_len=18"]]),
     ]
     return folder, launch("tests.pretrain.laid_out:several", 2, calls)
+
+
+def test_processes_start_from_a_folder_as_one_does(data, start, found):  # noqa: F811
+    folder, (_, _, _, started, *_) = found
+    assert started["ended"] == ["", ""]
+    _, expected = staged(data, folder / "started-alone", FLOAT32, SELDOM, start=start)
+    counts = started["counts"][0]
+    assert counts["validation_nats_per_token"] == pytest.approx(expected["validation_nats_per_token"], rel=1e-5)
+    one, two = (load_folder(folder / name) for name in ("started-alone", "started"))
+    assert one.config == two.config
+    assert one.config.attention_bias and one.config.max_seq_len == 128
+    weights = dict(one.named_parameters())
+    for name, value in two.named_parameters():
+        assert (value - weights[name]).abs().max() <= 1e-4 * weights[name].abs().max(), name
 
 
 def test_a_gate_that_fails_ends_every_process_with_the_same_error_and_leaves_one_folder(found):

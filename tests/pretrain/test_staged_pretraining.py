@@ -36,9 +36,9 @@ KEYS = [
 ]
 
 
-def staged(data, out, *more):  # noqa: F811
+def staged(data, out, *more, start=None):  # noqa: F811
     recipe = read_recipe(ROOT / "recipes" / "tiny.toml", [*KEYS, *more])
-    return recipe, pretrain(recipe.job("small"), tokens=data / "tokens", tokenizer=data / "tokenizer", out=out)
+    return recipe, pretrain(recipe.job("small", start), tokens=data / "tokens", tokenizer=data / "tokenizer", out=out)
 
 
 @pytest.fixture(scope="module")

@@ -121,7 +121,7 @@ def test_false_unsets_what_a_recipe_inherits(tmp_path):
     assert not [stage.name for stage in stages_of(recipe) if "small" in stage.name or stage.name.startswith("lesson-")]
 
 
-@pytest.mark.parametrize("override", ["pretrain=false", "herd.flagship=false", "align.rejection=false"])
+@pytest.mark.parametrize("override", ["pretrain.mix=false", "herd.flagship=false", "align.rejection=false"])
 def test_false_does_not_unset_a_required_key(override):
     with pytest.raises(InputError, match=f"key {override.split('=')[0]} = False"):
         read_recipe(TINY, [override])

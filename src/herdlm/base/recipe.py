@@ -53,7 +53,7 @@ class Section(BaseModel):
     @classmethod
     def _unset(cls, key: str) -> Any:
         """What ``false`` stands for as the value of a key: None, the empty list, or itself."""
-        field = cls.model_fields.get(key)
+        field = next((field for name, field in cls.model_fields.items() if (field.alias or name) == key), None)
         types = get_args(field.annotation) if field else ()
         if NoneType in types and bool not in types:
             return None
@@ -160,7 +160,8 @@ def _describe(schema: type[BaseModel], problem: ErrorDetails) -> tuple[str, str]
     if new := _new_key(schema, problem):
         return f"key {key} was renamed to {new}", f"Write {new} in its place"
     if problem["type"] == "extra_forbidden":
-        known = sorted(_section_at(schema, path[:-1]).model_fields)
+        fields = _section_at(schema, path[:-1]).model_fields
+        known = sorted(field.alias or name for name, field in fields.items())
         near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
         nearest = ".".join([*path[:-1], near[0]]) if near else ""
         return f"unknown key {key}", f"Did you mean {nearest}?" if near else f"Allowed here: {', '.join(known)}"

@@ -34,9 +34,15 @@ app = typer.Typer()
 def train(
     recipe: RecipeArgument,
     tokens: TokensOption,
-    tokenizer: TokenizerOption,
-    model: Annotated[str, typer.Option(help="A model of the recipe.")],
     out: Annotated[Path, typer.Option(help="A new folder for the model. Run again to resume.")],
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="The tokenizer's folder; by default the model that training starts from.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="A model of the recipe; by default the flagship.")] = None,
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", help="Start from this model folder or run: its weights, shape and tokenizer."),
+    ] = None,
     teacher: Annotated[
         Path | None, typer.Option(help="The teacher's folder, if the recipe distills the model.")
     ] = None,
@@ -44,7 +50,7 @@ def train(
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Pre-train one model of a recipe from token shards.
+    """Pre-train one model of a recipe from token shards, from new weights or from a model folder.
 
     Under torchrun, or with --processes, training uses the recipe's parallel layout.
     """
@@ -53,10 +59,14 @@ def train(
     from herdlm.recipe import read_recipe
 
     read = read_recipe(recipe, set_ or ())
+    job = read.job(model or read.herd.flagship, from_)
+    words = tokenizer or job.start
+    if words is None:
+        raise InputError("a model with new weights has no tokenizer", "Give --tokenizer, or --from for a model folder")
     if processes > 1:
         launch(processes, without_option(sys.argv[1:], "--processes"), read.compute.threads_per_stage)
         return
-    counts = pretrain(read.job(model), tokens=tokens, tokenizer=tokenizer, out=out, teacher=teacher)
+    counts = pretrain(job, tokens=tokens, tokenizer=words, out=out, teacher=teacher)
     if not counts:
         return  # the first process prints the result
     if json_:

@@ -27,7 +27,14 @@ from herdlm.model.weights import FETCH_AGAIN, StoredTensor, open_weights, read_j
 
 CONFIG = "config.json"
 GENERATION = "generation_config.json"
-COMPANIONS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", GENERATION)
+COMPANIONS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    GENERATION,
+)
 MAX_SHARD_BYTES = 5_000_000_000
 EXPORTS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -259,18 +266,24 @@ def _rewrite(folder: Path, out: Path, dtype: torch.dtype | None) -> tuple[Path, 
     """Stream ``folder`` into a working folder beside ``out``, in ``dtype``; None: the narrowest that loses nothing."""
     if out.exists():
         raise InputError(f"{out} exists already", "Choose another folder, or remove this one")
-    config = read_config(folder)
-    weights = checked_weights(folder, _shape_only(config))
-    dtype = dtype or _widest(weights)
     working = out.with_name(f".{out.name}.partial")
     shutil.rmtree(working, ignore_errors=True)
     try:
-        tensors = ((name, tensor.read().to(dtype)) for name, tensor in weights.items())
-        size = _write(
-            working, tensors, config, dtype, max_shard_bytes=MAX_SHARD_BYTES, generation=generation_of(folder)
-        )
-        copy_companions(folder, working)
+        return working, rewrite_into(folder, working, dtype)
     except BaseException:
         shutil.rmtree(working, ignore_errors=True)
         raise
-    return working, {"parameters": config.parameters, "bytes": size, "dtype": str(dtype).removeprefix("torch.")}
+
+
+def rewrite_into(folder: Path, out: Path, dtype: torch.dtype | None = None) -> dict[str, Any]:
+    """Check a Hugging Face folder and stream it into the folder ``out``, in ``dtype``, which by default loses nothing.
+
+    Returns and raises what :func:`import_hf` does.
+    """
+    config = read_config(folder)
+    weights = checked_weights(folder, _shape_only(config))
+    dtype = dtype or _widest(weights)
+    tensors = ((name, tensor.read().to(dtype)) for name, tensor in weights.items())
+    size = _write(out, tensors, config, dtype, max_shard_bytes=MAX_SHARD_BYTES, generation=generation_of(folder))
+    copy_companions(folder, out)
+    return {"parameters": config.parameters, "bytes": size, "dtype": str(dtype).removeprefix("torch.")}

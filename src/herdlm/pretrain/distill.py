@@ -53,7 +53,7 @@ def open_distillation(
     """
     config = job.distill
     assert config is not None
-    key = TeacherKey(content, tokenizer.vocab_size, config.top_k, config.temperature, job.pretrain.train.autocast)
+    key = TeacherKey(content, job.model.vocab_size, config.top_k, config.temperature, job.pretrain.train.autocast)
     columns = TeacherColumns(work / "teacher", key)
     first_step = job.pretrain.steps - job.pretrain.train.anneal_steps if config.steps == "anneal" else 0
     model = load_folder(teacher, device)
@@ -62,11 +62,11 @@ def open_distillation(
         raise InputError(
             f"the teacher {teacher} is a reward model, without an output over tokens", "Give a language model"
         )
-    if shape.vocab_size != tokenizer.vocab_size:
+    if shape.vocab_size != job.model.vocab_size:
         raise InputError(
-            f"the teacher {teacher} has a vocabulary of {shape.vocab_size:,}, but tokenizer.vocab_size is "
-            f"{tokenizer.vocab_size:,}",
-            "Give a teacher that was trained with this recipe's tokenizer",
+            f"the teacher {teacher} has a vocabulary of {shape.vocab_size:,}, but the student has "
+            f"{job.model.vocab_size:,}",
+            "Give a teacher with the student's vocabulary",
         )
     if Tokenizer.load(teacher).content() != tokenizer.content():
         raise InputError(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from herdlm.base.errors import InputError
 from herdlm.base.seeds import derive_seed
 from herdlm.model.config import ModelConfig
 from herdlm.parallel.config import ParallelConfig
-from herdlm.pretrain.config import PretrainConfig
+from herdlm.pretrain.config import PretrainConfig, timeline
 from herdlm.train.config import TrackConfig
 from herdlm.train.distill_config import DistillConfig
 
@@ -34,6 +35,9 @@ class PretrainJob:
         seed: the recipe's seed, from which each use derives its own.
         threads: CPU threads of each process.
         distill: settings of a teacher; None without one.
+        start: the model folder whose weights training starts from; None for new weights.
+        own_tokenizer: whether the recipe trains the tokenizer. Then the model has exactly its entries; a published
+            model may have more rows than its tokenizer has entries.
     """
 
     name: str
@@ -45,6 +49,8 @@ class PretrainJob:
     threads: int = 1
     distill: DistillConfig | None = None
     track: TrackConfig = field(default_factory=TrackConfig)
+    start: Path | None = None
+    own_tokenizer: bool = True
 
     def on(self, pretrain: PretrainConfig, *, seed: int | None = None) -> PretrainJob:
         """This job with other pre-training settings. Its ``peak_lr`` stays."""
@@ -53,9 +59,18 @@ class PretrainJob:
         return replace(self, pretrain=changed, seed=self.seed if seed is None else seed)
 
     def new_model(self, seed: int, device: str | torch.device) -> Transformer:
-        """The model with its first weights."""
+        """The model with its first weights, in FP32: those of ``start``, or new ones drawn from ``seed``.
+
+        Raises:
+            InputError, DamagedError: the folder ``start`` cannot be loaded.
+        """
+        from herdlm.model.hf import load_for_training
         from herdlm.model.transformer import build, initialize
 
+        if self.start is not None:
+            model = load_for_training(self.start, device)
+            model.config = self.model  # whose max_seq_len, on which no weight depends, may be larger
+            return model
         model = build(self.model, device)
         deviations = self.pretrain.init.model_dump()
         initialize(
@@ -110,6 +125,30 @@ class PretrainJob:
             return self.pretrain
         rows = min(limit, self.pretrain.rows_per_micro_batch or limit)
         return self.pretrain.model_copy(update={"rows_per_micro_batch": rows})
+
+
+def starting_shape(folder: Path, pretrain: PretrainConfig | None) -> ModelConfig:
+    """The shape of a model that starts from ``folder``: the folder's, with room for the rows of long-context stages.
+
+    Raises:
+        InputError: the folder holds no language model that can be represented, or its context is too short for the rows
+            before the long-context stages.
+        DamagedError: its config.json cannot be read.
+    """
+    from herdlm.model.hf import read_config
+
+    shape = read_config(folder)
+    if shape.head != "lm":
+        raise InputError(f"{folder} is a reward model, without an output over tokens", "Start from a language model")
+    if pretrain is None:
+        return shape
+    longest = max(phase.seq_len for phase in timeline(pretrain) if phase.kind == "main")
+    if longest > shape.max_seq_len:
+        raise InputError(
+            f"rows of {longest:,} tokens exceed max_position_embeddings {shape.max_seq_len:,} of {folder}",
+            "Lower pretrain.seq_len, or lengthen the context in a stage of pretrain.long_context",
+        )
+    return shape.model_copy(update={"max_seq_len": max(shape.max_seq_len, *pretrain.seq_lens)})
 
 
 @dataclass(frozen=True, slots=True)

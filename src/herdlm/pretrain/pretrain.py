@@ -16,7 +16,7 @@ from herdlm.base.standalone import input_folder, standalone
 from herdlm.evaluate.needle import Retrieval, make_needles, predict_with, retrieval
 from herdlm.evaluate.perplexity import TextLoss, text_loss
 from herdlm.generate.load import pick_device
-from herdlm.parallel.processes import is_first, led_by_first, process_group
+from herdlm.parallel.processes import from_first, is_first, led_by_first, process_group
 from herdlm.pretrain.batches import open_batches
 from herdlm.pretrain.config import timeline, tokens_in
 from herdlm.pretrain.distill import Distillation, open_distillation
@@ -37,7 +37,8 @@ def pretrain(
 ) -> dict[str, Any]:
     """Pre-train one model and publish it as the folder ``out``; returns the counts of its manifest.
 
-    On one process the weights are the same as in a whole run of the recipe. Under torchrun the model is trained in the
+    A job with a ``start`` continues the pre-training of that folder's model; otherwise the weights are new. On one
+    process the weights are the same as in a whole run of the recipe. Under torchrun the model is trained in the
     job's layout, and the first process returns the counts. An interrupted training resumes from its last checkpoint,
     on any number of processes, even if the gates of its long-context stages have changed.
 
@@ -45,7 +46,8 @@ def pretrain(
         teacher: folder of the model to distill from; required if ``job.distill`` is set.
 
     Raises:
-        InputError: ``out`` exists, tokens or tokenizer are missing, or ``teacher`` and ``job.distill`` disagree.
+        InputError: ``out`` exists, a folder is missing or does not belong to the others, or ``teacher`` and
+            ``job.distill`` disagree.
     """
     torch.set_num_threads(job.threads)
     settings = {
@@ -55,7 +57,7 @@ def pretrain(
     }
     if code := job.code():
         settings["code"] = code
-    inputs = {"tokens": input_folder(tokens), "tokenizer": input_folder(tokenizer)}
+    folders = {"tokens": tokens, "tokenizer": tokenizer} | ({} if job.start is None else {"start": job.start})
     distill = job.distill
     if (distill is None) != (teacher is None):
         key = f"herd.models.{job.name}.distill"
@@ -65,11 +67,12 @@ def pretrain(
         )
     if distill is not None and teacher is not None:
         settings["distill"] = distill.model_dump(mode="json", exclude={"teacher"})
-        inputs["teacher"] = input_folder(teacher)
+        folders["teacher"] = teacher
     seed = derive_seed(job.seed, "pretrain")
     device = pick_device(job.device).type
     counts: dict[str, Any] = {}
     with process_group(device):
+        inputs = from_first(lambda: {role: input_folder(folder) for role, folder in folders.items()})
         published = standalone(
             out,
             kind="model",
@@ -104,10 +107,18 @@ def _check_shards(job: PretrainJob, tokens: Path, tokenizer: Tokenizer) -> None:
             raise InputError(
                 f"{tokens / name} was made with another tokenizer", "Give the tokenizer that the shards were made with"
             )
-    if tokenizer.vocab_size != job.model.vocab_size:
+    start, words = job.start, "tokenizer.json"
+    if start is not None and (start / words).is_file() and Tokenizer.load(start).content() != tokenizer.content():
+        raise InputError(f"the model {start} has another tokenizer", "Tokenize the text with the model's own")
+    if job.own_tokenizer and tokenizer.vocab_size != job.model.vocab_size:
         raise InputError(
             f"the tokenizer has {tokenizer.vocab_size} entries, but tokenizer.vocab_size is {job.model.vocab_size}",
             "Give the tokenizer that was trained with this recipe",
+        )
+    if tokenizer.vocab_size > job.model.vocab_size:
+        raise InputError(
+            f"the tokenizer has {tokenizer.vocab_size:,} entries, but the model has {job.model.vocab_size:,}",
+            "Give the tokenizer that belongs to the model",
         )
 
 
@@ -123,7 +134,7 @@ def pretrain_into(
     title: str,
     teacher: Path | None,
 ) -> dict[str, Any]:
-    """Train a model from initial weights through all phases, measure it on held-out text, and write it to ``out``.
+    """Train a model from its first weights through all phases, measure it on held-out text, and write it to ``out``.
 
     Every process calls this; the first one returns the counts.
 

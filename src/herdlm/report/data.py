@@ -270,7 +270,7 @@ class ReportData:
     code: tuple[tuple[str, str], ...]
     checks: tuple[Check, ...]
     further_checks: tuple[Check, ...]
-    curation: Curation
+    curation: Curation | None
     pretraining: tuple[Pretraining, ...]
     annealing_from: int | None
     forecast: Forecast | None

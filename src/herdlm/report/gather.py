@@ -196,6 +196,12 @@ def phase_of(stage: str) -> str:
 
 
 def shareable_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """A recipe with names of sources instead of paths, as the page may be shared."""
-    data = settings["data"]
-    return settings | {"data": data | {"sources": [source_name(path) for path in data["sources"]]}}
+    """A recipe with names of sources and folders instead of paths, as the page may be shared."""
+    data, herd = settings["data"], settings["herd"]
+    if data is not None:
+        settings = settings | {"data": data | {"sources": [source_name(path) for path in data["sources"]]}}
+    models = {
+        name: model | ({"from": source_name(model["from"])} if "from" in model else {})
+        for name, model in herd["models"].items()
+    }
+    return settings | {"herd": herd | {"models": models}}

@@ -35,7 +35,7 @@ def lineage(records: Records, final: str) -> Lineage:
         """Add an origin's ancestors, then itself; returns its name."""
         if origin.manifest is None:
             name = source_name(origin.path)
-            if name in nodes and nodes[name].content != origin.content:
+            if name in records or (name in nodes and nodes[name].content != origin.content):
                 name = f"{name} ({origin.content[:8]})"  # same name, another folder
             nodes.setdefault(name, Node(name, SOURCE, origin.content, ()))
             return name

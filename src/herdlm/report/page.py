@@ -17,8 +17,8 @@ def render_page(data: ReportData) -> str:
     checks = {check.name: check for check in data.checks}
     sections = [
         *([("checks", "What this run shows", _claims_section(data))] if data.checks else []),
-        ("curation", "From pages to tokens", curation_section(data.curation)),
-        ("pre-training", "Pre-training", pretraining_section(data)),
+        *([("curation", "From pages to tokens", curation_section(data.curation))] if data.curation else []),
+        *([("pre-training", "Pre-training", pretraining_section(data))] if data.pretraining else []),
     ]
     if data.forecast:
         says = checks["forecast-matches"].says
@@ -47,18 +47,21 @@ def render_page(data: ReportData) -> str:
 
 def _summary(data: ReportData) -> Html:
     shown = sum(check.verdict == "shown" for check in data.checks)
-    flagship = next(run for run in data.pretraining if run.role == "flagship")
-    models = len(data.pretraining)
-    made = f"{models} models; the flagship has" if models > 1 else "a model of"
     claims: tuple[Child, ...] = ()
     if data.checks:
         claims = (" ", tag("strong", f"{shown} of the run's {len(data.checks)} claims are shown"), ".")
-    return tag(
-        "p",
-        f"{format.count(data.curation.documents_read)} web pages became {made} {format.count(flagship.parameters)} "
-        "parameters.",
-        *claims,
-    )
+    return tag("p", _made(data), *claims)
+
+
+def _made(data: ReportData) -> str:
+    """What the run made of what, in a sentence."""
+    if data.curation is None or not data.pretraining:
+        return f"The final model {data.lineage.final} was made from {data.lineage.line[0]}."
+    flagship = next(run for run in data.pretraining if run.role == "flagship")
+    models = len(data.pretraining)
+    made = f"{models} models; the flagship has" if models > 1 else "a model of"
+    pages = format.count(data.curation.documents_read)
+    return f"{pages} web pages became {made} {format.count(flagship.parameters)} parameters."
 
 
 def _claims_section(data: ReportData) -> list[Html]:

@@ -104,6 +104,7 @@ def run(
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _exclusive(root):
+            recipe.check_starts()
             write_text_durably(folder.recipe, recipe.model_dump_json(indent=2) + "\n")
             _remove_stale(folder, remade)
             result = RunResult(root)
@@ -122,6 +123,7 @@ class _Scheduler:
     Attributes:
         contents: content hash of each finished stage; what a stage that needs it fingerprints.
         sources: content hash of each source path, hashed once a run.
+        aids: each file or folder outside the run that stages read besides, hashed once a run.
         running: the stage that each unfinished future makes.
     """
 
@@ -131,6 +133,7 @@ class _Scheduler:
         self.recipe, self.folder, self.stages, self.result = recipe, folder, stages, result
         self.quiet = quiet
         self.sources: dict[str, str] = {}
+        self.aids: dict[str, InputEntry] = {}
         self.contents: dict[str, str] = {}
         self.running: dict[Future[str], Stage] = {}
         self.names = {stage.name for stage in stages}
@@ -210,7 +213,9 @@ class _Scheduler:
         for number, path in enumerate(stage.files, 1):  # roles are numbered, so that a source may move
             entries[f"source-{number}"] = InputEntry(path=path, content=self._content_of_source(path))
         for number, path in enumerate(stage.aids, 1):
-            entries[f"aid-{number}"] = input_folder(Path(path))
+            if path not in self.aids:
+                self.aids[path] = input_folder(Path(path))
+            entries[f"aid-{number}"] = self.aids[path]
         return entries, stage.fingerprint(self.recipe.seed, {role: entry.content for role, entry in entries.items()})
 
     def _content_of_source(self, path: str) -> str:

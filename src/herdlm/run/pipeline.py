@@ -1,7 +1,8 @@
 """Lists the stages of a recipe in order: the inputs of each, the part of the recipe it depends on, and its function.
 
-Every recipe has curation, tokenizer, tokens and the flagship's pre-training. The ladder with its forecast, the small
-model, post-training, FP8 and the experiments are optional: a recipe has them if it has their section or key.
+A recipe with [data] has curation, tokenizer and tokens. Every recipe has the flagship: pre-trained, or imported from a
+folder if there is no [pretrain]. The ladder with its forecast, the small model, post-training, FP8 and the experiments
+are optional: a recipe has them if it has their section or key.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 
 from herdlm.align.config import AlignConfig, PairsConfig, SftConfig
 from herdlm.base.errors import InputError
+from herdlm.pretrain.herd_config import SHAPE
 from herdlm.recipe import Recipe
 from herdlm.run.stage import Stage
 
@@ -18,11 +20,16 @@ DATA, PRETRAIN, ALIGN, MODELS, REPORT = (
 )
 SFT, DPO, SAMPLES, SELECT = (f"{ALIGN}:{name}_stage" for name in ("sft", "dpo", "samples", "select"))
 
+MEASURED_SEQ_LEN = 1024  # of held-out text where nothing is pre-trained
 SELECTION_KEYS = ("keep_per_task", "keep_share_unverified")  # of rejection sampling; used only after sampling
 
 
 def stages_of(recipe: Recipe) -> list[Stage]:
-    """All stages of a recipe, each after those it needs."""
+    """All stages of a recipe, each after those it needs.
+
+    Raises:
+        InputError: a part of the recipe needs pages, but there is no [data]; or a model starts from no model folder.
+    """
     stages = [
         *_data(recipe),
         *_pretraining(recipe),
@@ -64,8 +71,9 @@ def examined(recipe: Recipe) -> dict[str, str]:
     if align is None:
         return {}
     rounds = range(1, align.rounds + 1)
+    given = "pre-trained" if recipe.pretrain else "as given"
     labels = {
-        f"pretrain-{recipe.herd.flagship}": "flagship, pre-trained",
+        f"pretrain-{recipe.herd.flagship}": f"flagship, {given}",
         "seeds-sft": "flagship, demonstrations",
         **{f"round-{r}-{step}": f"flagship, round {r} {step.upper()}" for r in rounds for step in ("sft", "dpo")},
     }
@@ -75,7 +83,7 @@ def examined(recipe: Recipe) -> dict[str, str]:
         labels["dpo-with-nll"] = "DPO at a high rate, with NLL"
         labels["dpo-without-nll"] = "DPO at a high rate, without NLL"
     if small:
-        labels[f"pretrain-{small}"] = "small, pre-trained"
+        labels[f"pretrain-{small}"] = f"small, {given}"
     if experiments.small_control:
         labels["small-control"] = "small, demonstrations, equal steps"
     if align.teach:
@@ -105,6 +113,14 @@ def _without(section: Any, *keys: str) -> Any:
 
 
 def _data(recipe: Recipe) -> list[Stage]:
+    if recipe.data is None:
+        for section in ("pretrain", "align"):
+            if getattr(recipe, section):
+                raise InputError(
+                    f"the recipe {recipe.name} has no [data], but a run needs pages for [{section}]",
+                    "Add the section; herdlm train reads token shards, and needs none",
+                )
+        return []
     tokens = {"tokens": _dump(recipe.tokens)}
     split = {"tokens": {key: value for key, value in tokens["tokens"].items() if not key.startswith("skill")}}
     skills = recipe.tokens.skill_documents > 0
@@ -117,15 +133,21 @@ def _data(recipe: Recipe) -> list[Stage]:
             settings={"curate": recipe.curate.fingerprint()},
             files=recipe.data.sources,
             aids=recipe.curate.aids,
-        ),
-        Stage(
-            "tokenizer",
-            "tokenizer",
-            f"{DATA}:tokenizer_stage",
-            inputs={"documents": "curate"},
-            settings={"tokenizer": _dump(recipe.tokenizer), **split},
-        ),
+        )
     ]
+    published = recipe.tokenizer_folder()
+    if published is None:
+        stages.append(
+            Stage(
+                "tokenizer",
+                "tokenizer",
+                f"{DATA}:tokenizer_stage",
+                inputs={"documents": "curate"},
+                settings={"tokenizer": _dump(recipe.tokenizer), **split},
+            )
+        )
+    else:
+        stages.append(Stage("tokenizer", "tokenizer", f"{DATA}:import_tokenizer_stage", aids=(str(published),)))
     if skills or recipe.align:
         stages.append(
             Stage(
@@ -142,6 +164,8 @@ def _data(recipe: Recipe) -> list[Stage]:
 
 
 def _pretraining(recipe: Recipe) -> list[Stage]:
+    if recipe.pretrain is None:
+        return _imports(recipe)
     herd = recipe.herd
     shared = _dump(herd)
     models = shared.pop("models")
@@ -168,12 +192,18 @@ def _pretraining(recipe: Recipe) -> list[Stage]:
                     f"Set herd.models.{name}.distill.teacher to a model of the herd, or use herdlm train --teacher",
                 )
             inputs["teacher"] = f"pretrain-{distill.teacher}"
+        start = recipe.start_folder(name)
+        if start is None:
+            shape = shared | {"model": models[name]}
+        else:  # the folder has the shape; its content is in the fingerprint, wherever it lies
+            shape = {"model": {key: value for key, value in models[name].items() if key not in ("from", *SHAPE)}}
         return Stage(
             f"pretrain-{name}",
             "model",
             f"{PRETRAIN}:pretrain_stage",
             inputs=inputs,
-            settings={"herd": shared | {"model": models[name]}, "pretrain": pretraining},
+            settings={"herd": shape, "pretrain": pretraining},
+            aids=() if start is None else (str(start),),
             options={"model": name},
             seed_names=("pretrain",),
             after=after,
@@ -199,6 +229,21 @@ def _pretraining(recipe: Recipe) -> list[Stage]:
     if herd.small and herd.small not in herd.ladder:
         stages.append(pretrain(herd.small))
     return _in_order(stages)
+
+
+def _imports(recipe: Recipe) -> list[Stage]:
+    """The models as the folders that they start from have them."""
+    names = [name for name in (recipe.herd.flagship, recipe.herd.small) if name]
+    return [
+        Stage(
+            f"pretrain-{name}",
+            "model",
+            f"{PRETRAIN}:import_stage",
+            aids=(str(recipe.start_folder(name)),),
+            options={"model": name},
+        )
+        for name in names
+    ]
 
 
 def _in_order(stages: list[Stage]) -> list[Stage]:
@@ -390,25 +435,21 @@ def _results(recipe: Recipe) -> list[Stage]:
     )
     if recipe.quantize is None:
         return stages
-    compared = {"original": "flagship-bf16", "changed": "flagship-fp8", "tokens": "tokens"}
-    if recipe.align:
-        compared |= {"bank": "bank", "reward": f"round-{recipe.align.rounds}-reward"}
-    stages += [
+    stages.append(
         Stage(
             "flagship-fp8",
             "model",
             f"{MODELS}:quantize_stage",
             inputs={"model": "flagship-bf16"},
             settings={"quantize": _dump(recipe.quantize)},
-        ),
-        Stage(
-            "compare-fp8",
-            "divergence",
-            f"{MODELS}:compare_stage",
-            inputs=compared,
-            settings={"seq_len": recipe.pretrain.seq_len},
-        ),
-    ]
+        )
+    )
+    compared = {"original": "flagship-bf16", "changed": "flagship-fp8", "tokens": "tokens"}
+    if recipe.align:
+        compared |= {"bank": "bank", "reward": f"round-{recipe.align.rounds}-reward"}
+    if recipe.data:  # whose held-out text shows what FP8 changes
+        settings = {"seq_len": _measured_seq_len(recipe)}
+        stages.append(Stage("compare-fp8", "divergence", f"{MODELS}:compare_stage", inputs=compared, settings=settings))
     return stages
 
 
@@ -418,8 +459,16 @@ def _examination(recipe: Recipe, model: str) -> Stage:
         "examination",
         f"{MODELS}:examine_stage",
         inputs={"model": model, "bank": "bank", "tokens": "tokens"},
-        settings={"seq_len": recipe.pretrain.seq_len},
+        settings={"seq_len": _measured_seq_len(recipe)},
     )
+
+
+def _measured_seq_len(recipe: Recipe) -> int:
+    """Tokens in the rows of held-out text on which finished models are measured."""
+    if recipe.pretrain:
+        return recipe.pretrain.seq_len
+    delivered = (recipe.herd.flagship, recipe.herd.small)
+    return min(MEASURED_SEQ_LEN, *(recipe.model_config_of(name).max_seq_len for name in delivered if name))
 
 
 def _report(recipe: Recipe, stages: list[Stage]) -> Stage:

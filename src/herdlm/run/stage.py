@@ -65,7 +65,8 @@ class Stage:
         inputs: role -> name of the stage that makes the input. A stage is out of date if their content changes.
         settings: the part of the recipe that the artifact depends on.
         files: source paths outside the run.
-        aids: files and folders outside the run that affect how sources are processed, such as a trained grader.
+        aids: files and folders outside the run that the stage reads besides, such as a trained grader or the model
+            that a training starts from.
         after: stages that must finish before this one but are not inputs.
         options: fixed arguments of ``work``, which distinguish stages with the same function.
         version: increased when ``work`` changes in a way that changes the artifact.

@@ -47,6 +47,7 @@ def status(root: Path) -> list[StageStatus]:
             }
             inputs_current = all(name in current for name in stage.inputs.values())
             sources = {f"source-{number}": path for number, path in enumerate(stage.files, 1)}
+            sources |= {f"aid-{number}": path for number, path in enumerate(stage.aids, 1)}
             same = (
                 set(manifest.inputs) == {*stage.inputs, *sources}
                 and all(manifest.inputs[role].path == path for role, path in sources.items())

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from herdlm.base.artifact import hash_json, read_manifest, verify
 from herdlm.base.progress import Progress
 from herdlm.base.seeds import derive_seed
+from herdlm.base.standalone import input_folder
 from herdlm.evaluate.paired import row_losses
 from herdlm.generate.load import pick_device
 from herdlm.model.hf import load_folder
@@ -69,6 +70,7 @@ class Bench:
         job = replace(job, seed=seed)
         pretraining = job.pretrain.model_dump(mode="json")
         pretraining["train"].pop("checkpoint_every_steps")
+        start = {} if job.start is None else {"start": input_folder(job.start).content}
         key = hash_json(
             {
                 "model": job.model.model_dump(mode="json"),
@@ -78,6 +80,7 @@ class Bench:
                 "inputs": self.inputs,
                 "compute": {"device": job.device, "threads_per_stage": job.threads},
             }
+            | start
         )
         folder = self.runs / f"{job.name}-{key[:16]}"
         manifest = read_manifest(folder)

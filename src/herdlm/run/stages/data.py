@@ -16,12 +16,16 @@ from herdlm.base.json_lines import write_json_lines
 from herdlm.base.progress import Progress
 from herdlm.base.seeds import derive_seed, stream
 from herdlm.curate.pipeline import curate
+from herdlm.model.hf import GENERATION
+from herdlm.model.weights import write_json
 from herdlm.report.corpus_page import write_corpus_page
 from herdlm.run.stage import Context
+from herdlm.tokens.chat_format import generation_settings
 from herdlm.tokens.documents import Split, read_documents, split_documents
 from herdlm.tokens.shards import ShardWriter
 from herdlm.tokens.text_shards import shard_counts, write_text_shards
 from herdlm.tokens.tokenizer import Tokenizer, train_tokenizer
+from herdlm.train.save import copy_tokenizer
 
 WORD = re.compile(r"[a-z]{3,9}")
 
@@ -29,7 +33,7 @@ WORD = re.compile(r"[a-z]{3,9}")
 def curate_stage(context: Context) -> dict[str, Any]:
     """Turn raw pages into clean, unique documents."""
     recipe = context.recipe
-    funnel = curate(recipe.data.sources, context.out, recipe.curate, seed=context.seed(), work=context.work / "curate")
+    funnel = curate(context.stage.files, context.out, recipe.curate, seed=context.seed(), work=context.work / "curate")
     write_corpus_page(context.out)
     return funnel
 
@@ -59,6 +63,15 @@ def tokenizer_stage(context: Context) -> dict[str, Any]:
         "trained_on_bytes": round(sum(sizes) * share),
         "documents_over_language_limit": dict(sorted(split.cut.items())),
     }
+
+
+def import_tokenizer_stage(context: Context) -> dict[str, Any]:
+    """Copy the tokenizer of the folder that models start from, with its chat template and stop tokens."""
+    folder = context.recipe.tokenizer_folder()
+    assert folder is not None
+    copy_tokenizer(folder, context.out)
+    write_json(context.out / GENERATION, generation_settings(folder))
+    return {"vocab_size": Tokenizer.load(context.out).vocab_size}
 
 
 def bank_stage(context: Context) -> dict[str, Any]:

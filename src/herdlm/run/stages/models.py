@@ -56,7 +56,7 @@ def examine_stage(context: Context) -> dict[str, Any]:
     for row in answers:
         by_task[row["task"]].append(row["right"])
     loss = text_loss(
-        model, context.inputs["tokens"] / "web-validation", seq_len=context.recipe.pretrain.seq_len, pad=format.pad
+        model, context.inputs["tokens"] / "web-validation", seq_len=context.stage.settings["seq_len"], pad=format.pad
     )
     return {
         "questions": len(answers),
@@ -82,7 +82,7 @@ def compare_stage(context: Context) -> dict[str, Any]:
         sampling=AnswerSampling(max_tokens=MAX_ANSWER_TOKENS),
         prompts=COMPARED_QUESTIONS,
         rows=COMPARED_ROWS,
-        seq_len=context.recipe.pretrain.seq_len,
+        seq_len=context.stage.settings["seq_len"],
         device=context.device,
         quiet=context.quiet,
     )

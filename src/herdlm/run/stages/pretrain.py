@@ -1,4 +1,4 @@
-"""Stages that pre-train the models and forecast the flagship's loss."""
+"""Stages that pre-train or import the models, and forecast the flagship's loss."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from herdlm.model.hf import rewrite_into
 from herdlm.pretrain.pretrain import pretrain_into
 from herdlm.run.stage import Context
 from herdlm.scaling.forecast import fit_power_law
@@ -26,6 +27,13 @@ def pretrain_stage(context: Context) -> dict[str, Any]:
         title=context.stage.name,
         teacher=context.inputs.get("teacher"),
     )
+
+
+def import_stage(context: Context) -> dict[str, Any]:
+    """Check the folder that a model starts from and copy it: without [pretrain] the model stays as it is."""
+    folder = context.recipe.start_folder(context.stage.options["model"])
+    assert folder is not None
+    return rewrite_into(folder, context.out)
 
 
 def forecast_stage(context: Context) -> dict[str, Any]:

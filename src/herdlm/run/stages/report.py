@@ -48,7 +48,7 @@ def gather_report(recipe: Recipe, folders: Mapping[str, Path]) -> ReportData:
     records = read.read_stages(folders)
     labels = examined(recipe)
     answers = _Answers(records, labels)
-    roles = _roles(recipe)
+    roles = _roles(recipe) if recipe.pretrain else {}
     pretraining = tuple(gather.pretraining(records[f"pretrain-{name}"], name, role) for name, role in roles.items())
     forecast = None
     if recipe.herd.ladder:
@@ -59,20 +59,19 @@ def gather_report(recipe: Recipe, folders: Mapping[str, Path]) -> ReportData:
     finished = finished_flagship(recipe)
     compared = [stage for stage in (START, CONTROL, finished, SMALL_CONTROL, TAUGHT) if stage in labels]
     key_models = [stage for stage in (START, CONTROL, finished, FP8, SMALL_CONTROL, TAUGHT) if stage in labels]
-    anneal = recipe.pretrain.train.anneal_steps
     ablation = ((WITH_NLL, "with NLL"), (WITHOUT_NLL, "without NLL")) if recipe.experiments.dpo_nll else ()
     return ReportData(
         name=recipe.name,
         seed=recipe.seed,
-        code=tuple(sorted(records["curate"].manifest.code.items())),
+        code=tuple(sorted(records[BF16].manifest.code.items())),
         checks=(*_claims(answers, recipe), *([expected_loss(forecast)] if forecast else ())),
         further_checks=(
             *_steps(answers, recipe),
             *(beats_chance(r.number, r.reward_held_out) for r in rounds if r.reward_held_out),
         ),
-        curation=gather.curation(records),
+        curation=gather.curation(records) if recipe.data else None,
         pretraining=pretraining,
-        annealing_from=recipe.pretrain.steps - anneal if anneal else None,
+        annealing_from=_annealing_from(recipe),
         forecast=forecast,
         examinations=tuple(answers.examination(stage) for stage in labels),
         start=START if recipe.align else None,
@@ -80,12 +79,19 @@ def gather_report(recipe: Recipe, folders: Mapping[str, Path]) -> ReportData:
         control=CONTROL if recipe.experiments.control_sft else None,
         key_models=tuple(key_models),
         ablation=tuple(gather.drift(records[stage], label) for stage, label in ablation),
-        quantization=_quantization(records, answers) if recipe.quantize else None,
+        quantization=_quantization(records, answers) if recipe.quantize and recipe.data else None,
         dialogs=gather.dialogs({stage: answers.of(stage) for stage in compared}, labels),
         times=gather.times(records),
         lineage=lineage(records, FP8 if recipe.quantize else BF16),
         settings=gather.shareable_settings(recipe.model_dump(mode="json")),
     )
+
+
+def _annealing_from(recipe: Recipe) -> int | None:
+    """The step at which annealing begins; None without an anneal."""
+    if recipe.pretrain is None or not recipe.pretrain.train.anneal_steps:
+        return None
+    return recipe.pretrain.steps - recipe.pretrain.train.anneal_steps
 
 
 def _roles(recipe: Recipe) -> dict[str, str]:
