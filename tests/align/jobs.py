@@ -2,7 +2,7 @@
 
 from herdlm.align.config import DpoConfig, RewardConfig, SftConfig
 from herdlm.align.job import FinetuneJob
-from herdlm.data.read import Source
+from herdlm.data.source import Source
 from herdlm.train.config import TrackConfig
 
 TRAIN = dict(peak_lr=3e-3, precision="float32", decay="linear", floor=0.0, weight_decay=0.0, checkpoint_every_steps=2)

@@ -9,7 +9,8 @@ from typing import Any
 from herdlm.align.job import Run
 from herdlm.base.errors import InputError
 from herdlm.data.formats.form import Kind, Record
-from herdlm.data.read import Converted, Source, converted, read_records
+from herdlm.data.read import Converted, converted, read_records
+from herdlm.data.source import Source
 from herdlm.data.useless import digest
 
 

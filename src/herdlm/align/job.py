@@ -19,7 +19,7 @@ from herdlm.base.artifact import write_text_durably
 from herdlm.base.errors import InputError
 from herdlm.base.seeds import derive_seed
 from herdlm.base.standalone import input_folder, standalone
-from herdlm.data.read import Source
+from herdlm.data.source import Source
 from herdlm.generate.load import pick_device
 from herdlm.model.lora import add_lora
 from herdlm.model.start import Start, open_start

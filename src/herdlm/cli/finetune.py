@@ -229,7 +229,8 @@ def _job(method: Method, keys: dict[str, Any], options: dict[str, Any]) -> tuple
     """The keys of the method's section that are given, and the job."""
     from herdlm.align.job import FinetuneJob, say_nothing
     from herdlm.base.recipe import apply_overrides, merge, parse, read_toml
-    from herdlm.data.read import Source, parse_rename, parse_source
+    from herdlm.data.read import parse_rename
+    from herdlm.data.source import Source, parse_source
     from herdlm.parallel.config import ParallelConfig
     from herdlm.train.config import TrackConfig
 

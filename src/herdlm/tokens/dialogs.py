@@ -29,9 +29,11 @@ def dialog_piece(format: ChatFormat, dialog: Dialog) -> Piece:
     return Piece(np.asarray(rendered.tokens), np.asarray(rendered.weights[1:], np.float32))
 
 
-def fits(format: ChatFormat, messages: Sequence[Message], seq_len: int) -> bool:
+def fits(
+    format: ChatFormat, messages: Sequence[Message], seq_len: int, tools: Sequence[dict[str, Any]] | None = None
+) -> bool:
     """Whether a row holds the whole dialog, with its last token as an input."""
-    return len(format.render(messages).tokens) <= seq_len
+    return len(format.render(messages, tools=tools).tokens) <= seq_len
 
 
 class DialogBatches:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from herdlm.align.bank.answers import sample_answers
+from herdlm.align.bank.answers import SEQUENCES_AT_ONCE, sample_answers
 from herdlm.align.bank.tasks import Question, questions
 from herdlm.align.config import DpoConfig, PreferencesConfig, RejectionConfig, RewardConfig, SftConfig
 from herdlm.align.dpo import objective_of, prepare
@@ -15,6 +15,7 @@ from herdlm.align.rejection import best_answers
 from herdlm.align.reward import rank_accuracy, score_answers
 from herdlm.align.reward_training import EDITED, open_batches
 from herdlm.base.json_lines import read_json_lines, write_json_lines
+from herdlm.data.useless import digest
 from herdlm.evaluate.intervals import pass_rate
 from herdlm.generate import Engine
 from herdlm.model.hf import load_folder, load_for_training
@@ -32,8 +33,6 @@ from herdlm.train.own_objective import open_objective
 from herdlm.train.preferences import Reward
 from herdlm.train.save import save_model
 
-SEQUENCES_AT_ONCE = 512  # the engine's throughput on a CPU levels off here
-
 
 def sft_stage(context: Context) -> dict[str, Any]:
     """Fine-tune the base model on the demonstrations and the stage's other data.
@@ -46,7 +45,7 @@ def sft_stage(context: Context) -> dict[str, Any]:
     dialogs, parts, too_long = [], {}, 0
     for role, file, repeats in options["data"]:
         rows = read_json_lines(context.inputs[role] / file)
-        fitting = [row for row in rows if fits(format, row["messages"], config.seq_len)]
+        fitting = [row for row in rows if fits(format, row["messages"], config.seq_len, row.get("tools"))]
         too_long += len(rows) - len(fitting)
         parts[f"{role}/{file}"] = len(fitting)
         dialogs += fitting * repeats
@@ -84,15 +83,15 @@ def reward_stage(context: Context) -> dict[str, Any]:
     config = RewardConfig.model_validate(context.stage.settings["reward"])
     format = ChatFormat.load(context.inputs["model"])
     given, too_long = _fitting(format, _gather(context, "preferences", "pairs.jsonl"), config.seq_len)
-    pairs = [pair for pair in given if config.use_edited or pair["rating"] != EDITED]
+    pairs = [pair for pair in given if config.use_edited or pair.get("rating") != EDITED]
     model = reward_model_from(load_for_training(context.inputs["model"], context.device), context.seed("head"))
     training = open_batches(format, pairs, config, seed=context.seed("batches"))
     _train(context, model, config, Reward(), training)
     _save(context, model, config, "model")
     # Another round may have trained on a prompt that this round holds out: it is no longer held out.
-    trained = {pair["prompt"][-1]["content"] for pair in given}
+    trained = {digest(pair["prompt"]) for pair in given}
     measured_with, _ = _fitting(format, _gather(context, "preferences", "held_out_pairs.jsonl"), config.seq_len)
-    held_out = [pair for pair in measured_with if pair["prompt"][-1]["content"] not in trained]
+    held_out = [pair for pair in measured_with if digest(pair["prompt"]) not in trained]
     counts: dict[str, Any] = {"pairs": len(pairs), "held_out_pairs": len(held_out), "too_long": too_long}
     for name, measured in (("train", pairs), ("held_out", held_out)):
         if measured:
@@ -203,7 +202,9 @@ def _fitting(format: ChatFormat, pairs: list[Any], seq_len: int) -> tuple[list[A
     kept = [
         pair
         for pair in pairs
-        if all(fits(format, [*pair["prompt"], *pair[side]], seq_len) for side in ("chosen", "rejected"))
+        if all(
+            fits(format, [*pair["prompt"], *pair[side]], seq_len, pair.get("tools")) for side in ("chosen", "rejected")
+        )
     ]
     return kept, len(pairs) - len(kept)
 
