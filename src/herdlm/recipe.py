@@ -93,6 +93,11 @@ class Recipe(Section):
             raise ValueError("experiments.small_control is a control of align.teach: add [align.teach], or drop it")
         if experiments.dpo_nll and not align:
             raise ValueError("experiments.dpo_nll trains by align.dpo: add [align], or drop it")
+        given = [name for name in ExperimentsConfig.model_fields if getattr(experiments, name)]
+        if given and align and not align.uses_bank:
+            raise ValueError(
+                f"experiments.{given[0]} is measured on the built-in tasks: set align.data.bank = true, or drop it"
+            )
         if experiments.dpo_nll and align and align.dpo.nll_weight_used == 0:
             raise ValueError(
                 "experiments.dpo_nll compares DPO with and without align.dpo.nll_weight, which is 0: raise it, or drop "
@@ -335,6 +340,8 @@ def _resolve_sources(tables: dict[str, Any], folder: Path) -> None:
     """Make paths absolute: in a recipe they are relative to its file, on the command line to the working folder."""
     _localize(tables, "data.sources", folder)
     _localize(tables, "herd.models.*.from", folder)
+    for name in ("dialogs", "preferences", "prompts"):
+        _localize(tables, f"align.data.{name}", folder)
     for key in PATHS:
         _localize(tables, f"curate.{key}", folder)
 

@@ -10,7 +10,8 @@ from herdlm.align.config import PreferencesConfig, RejectionConfig
 from herdlm.align.dpo import with_reference
 from herdlm.align.preferences import annotate
 from herdlm.align.rejection import best_answers
-from herdlm.align.reward import rank_accuracy, reward_model_from, score_answers
+from herdlm.align.reward import rank_accuracy, score_answers
+from herdlm.model.start import reward_model_from
 from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.preferences import PreferenceBatches
 from herdlm.train.preferences import answer_logprobs

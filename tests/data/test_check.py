@@ -7,8 +7,9 @@ from typer.testing import CliRunner
 from herdlm.base.errors import InputError
 from herdlm.cli.app import app
 from herdlm.data.check import histogram
-from herdlm.data.read import Source, read_dialogs
+from herdlm.data.read import read_dialogs
 from herdlm.data.show import rendered
+from herdlm.data.source import Source
 from tests.run.conftest import herdlm
 
 ASK = {"role": "user", "content": "2+2?"}

@@ -6,8 +6,9 @@ import pytest
 
 from herdlm.base.errors import InputError
 from herdlm.data.formats.detect import convert, known_form
-from herdlm.data.read import Source, parse_rename, read_dialogs, read_preferences, read_prompts
+from herdlm.data.read import parse_rename, read_dialogs, read_preferences, read_prompts
 from herdlm.data.row import make_row
+from herdlm.data.source import Source
 
 
 def made(value, kind=None, rename=None):

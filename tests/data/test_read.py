@@ -10,8 +10,9 @@ from herdlm.base.errors import InputError
 from herdlm.data.check import check
 from herdlm.data.counts import Counts
 from herdlm.data.formats.detect import FORMS, convert, known_form
-from herdlm.data.read import Source, converted, parse_source, read_dialogs, read_preferences, read_thumbs, sieved
+from herdlm.data.read import converted, read_dialogs, read_preferences, read_thumbs, sieved
 from herdlm.data.row import Row, make_row
+from herdlm.data.source import Source, parse_source
 from herdlm.data.useless import Sieve
 from herdlm.data.write import write_records
 

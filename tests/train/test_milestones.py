@@ -9,7 +9,7 @@ from herdlm.model.hf import load_folder
 from herdlm.pretrain.pretrain import pretrain
 from herdlm.recipe import read_recipe
 from herdlm.train.checkpoint import Checkpointer
-from herdlm.train.milestones import export_checkpoint
+from herdlm.train.export import export_checkpoint
 from tests.run.conftest import ROOT, herdlm
 from tests.scaling.test_anneal_probe import data  # noqa: F401 - a fixture
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from herdlm.align.dpo import with_thumb_reference
+from herdlm.align.dpo import with_reference
 from herdlm.base.errors import InputError
 from herdlm.base.events import read_events
 from herdlm.tokens.chat_format import ChatFormat
@@ -41,8 +41,8 @@ def test_thumbs_on_one_prompt_alone_are_refused(tokenizer):
 @pytest.mark.parametrize("micro", [None, 1, 3])
 def test_ktos_loss_and_gradients_equal_the_formula_written_out(tokenizer, micro):
     model, before = small_model(seed=1), small_model()  # in this order the KL is above 0
-    thumbs = with_thumb_reference(before, THUMBS, batches(tokenizer))
-    data = batches(tokenizer, thumbs, thumbs_per_micro_batch=micro)
+    thumbs = with_reference(before, THUMBS, batches(tokenizer))
+    data = batches(tokenizer, thumbs, rows_per_micro_batch=micro)
     numbers = data.plan[0]
     objective = KTO(0.1, desirable_weight=1.5, undesirable_weight=0.5)
     prepared = objective.prepare(data.micro_batches(0), lambda given: [batch_logprobs(model, b) for b in given])
@@ -89,7 +89,7 @@ def test_a_mismatched_answer_that_is_too_long_for_the_row_is_cut(tokenizer):
 
 def test_the_first_step_of_kto_has_neither_kl_nor_drift(tokenizer, tmp_path):
     model = small_model()
-    thumbs = with_thumb_reference(model, THUMBS, batches(tokenizer))
+    thumbs = with_reference(model, THUMBS, batches(tokenizer))
     train(
         model,
         KTO(),

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from herdlm.align.dpo import with_reference, with_thumb_reference
+from herdlm.align.dpo import with_reference
 from herdlm.model.hf import load_for_training, save_folder
 from herdlm.model.lora import adapted_modules, add_lora
 from herdlm.tokens.chat_format import ChatFormat
@@ -171,14 +171,14 @@ def test_ktos_loss_is_trls(folders, tokenizer, tmp_path, lora):
         ThumbBatches, ChatFormat.of(tokenizer), seq_len=128, thumbs_per_step=8, epochs=1, seed=0, mask_formatting=False
     )
     reference = load_for_training(folders[one if lora else two])
-    thumbs = with_thumb_reference(reference, THUMBS, batches(THUMBS))
+    thumbs = with_reference(reference, THUMBS, batches(THUMBS))
     objective = KTO(0.1, desirable_weight=1.3, undesirable_weight=0.8)
     policy = policy_of(folders[one], lora, seed=200)
     for micro in (None, 2):
         policy.zero_grad()
         (given, *_) = objective.prepare(batches(thumbs).micro_batches(0), lambda b: [batch_logprobs(policy, b[0])])
         assert given.columns["kl"][0] > 1e-3
-        assert_equal(trainer, policy, objective, batches(thumbs, thumbs_per_micro_batch=micro).micro_batches(0))
+        assert_equal(trainer, policy, objective, batches(thumbs, rows_per_micro_batch=micro).micro_batches(0))
 
 
 def test_the_reward_models_loss_is_trls(folders, tokenizer, tmp_path, lora):

@@ -149,6 +149,29 @@ class RejectionConfig(Section):
     max_answer_tokens: int = Field(32, gt=0, description="longest answer, in tokens")
 
 
+class AlignDataConfig(Section):
+    """Files of the user's own, in place of the built-in tasks or beside them. A file is FILE or FILE:weight."""
+
+    dialogs: tuple[str, ...] = Field((), description="files of dialogs to fine-tune on")
+    preferences: tuple[str, ...] = Field((), description="files of pairs for the reward model and DPO")
+    prompts: tuple[str, ...] = Field(
+        (), description="files of prompts for rejection sampling; by default those of the dialogs"
+    )
+    held_out_percent: float = Field(
+        10.0, gt=0, lt=50, description="percentage of prompts held out, with all that answers them"
+    )
+    bank: bool = Field(False, description="use the built-in tasks, too")
+
+    @model_validator(mode="after")
+    def _files_suffice(self) -> AlignDataConfig:
+        for name in ("dialogs", "preferences"):
+            if not self.bank and not getattr(self, name):
+                raise ValueError(f"{name} has no files, and bank is false: name a file, or set bank = true")
+        if self.bank and not (self.dialogs or self.preferences or self.prompts):
+            raise ValueError("there are no files: name some, or drop the section")
+        return self
+
+
 class TeachConfig(Section):
     """Fine-tunes the small model on the flagship's best answers."""
 
@@ -166,13 +189,34 @@ class AlignConfig(Section):
     seed_repeats: int = Field(
         2, ge=1, description="how often demonstrations and corrected answers appear in the fine-tuning data"
     )
+    data: AlignDataConfig | None = Field(None, description="files of the user's own; none: the built-in tasks")
     seed_sft: SftConfig
-    preferences: PreferencesConfig
+    preferences: PreferencesConfig | None = Field(None, description="new pairs on the built-in tasks in each round")
     reward: RewardConfig
     rejection: RejectionConfig
     sft: SftConfig
     dpo: DpoConfig
     teach: TeachConfig | None = Field(None, description="the flagship teaches the small model; not by default")
+
+    @model_validator(mode="after")
+    def _tasks_have_their_keys(self) -> AlignConfig:
+        if self.uses_bank and self.preferences is None:
+            raise ValueError("preferences is missing, by which answers to the built-in tasks are ranked: add it")
+        if not self.uses_bank and self.preferences is not None:
+            raise ValueError(
+                "preferences ranks answers to the built-in tasks, which data.bank = false leaves out: drop it"
+            )
+        return self
+
+    @property
+    def uses_bank(self) -> bool:
+        """Whether the built-in tasks are used."""
+        return self.data is None or self.data.bank
+
+    @property
+    def samples_files(self) -> bool:
+        """Whether the user's own prompts are sampled."""
+        return self.data is not None and bool(self.data.prompts or self.data.dialogs)
 
     @property
     def seq_lens(self) -> set[int]:

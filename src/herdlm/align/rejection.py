@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from herdlm.align.bank.tasks import BY_NAME, Question, is_right
 from herdlm.align.config import RejectionConfig
-from herdlm.align.preferences import as_dialog
+from herdlm.align.preferences import as_dialog, assistant
 from herdlm.tokens.dialogs import Dialog
 
 
@@ -49,5 +49,40 @@ def best_answers(
         right = sum(is_right(questions[number], answer) for _, number, answer in chosen)
         counts["tasks"][task] = {"candidates": len(candidates), "kept": len(chosen), "right": right}
         kept += [as_dialog(questions[number], answer, source=source) for _, number, answer in chosen]
+    counts["kept"] = len(kept)
+    return kept, counts
+
+
+def best_of_prompts(
+    rows: Sequence[Mapping[str, Any]], rewards: Sequence[Sequence[float]], config: RejectionConfig, *, source: str
+) -> tuple[list[Dialog], dict[str, Any]]:
+    """The answers to keep of prompts without a verifier, and counts; see :func:`best_answers`.
+
+    Args:
+        rows: each with ``prompt``, perhaps ``tools`` and ``task``, and ``samples``, its answers.
+    """
+    ranked: dict[str, list[tuple[float, int, str]]] = {}
+    for number, (row, scores) in enumerate(zip(rows, rewards, strict=True)):
+        reward = dict(zip(row["samples"], scores, strict=True))
+        allowed = [
+            (reward[answer] + math.log(count), answer)
+            for answer, count in Counter(row["samples"]).items()
+            if answer and math.isfinite(reward[answer])
+        ]
+        if allowed:
+            rank, answer = max(allowed)
+            ranked.setdefault(row.get("task", ""), []).append((rank, number, answer))
+    kept: list[Dialog] = []
+    counts: dict[str, Any] = {"prompts": len(rows), "kept": 0, "tasks": {}}
+    for task, candidates in sorted(ranked.items()):
+        candidates.sort(key=lambda entry: (-entry[0], entry[1]))
+        limit = min(config.keep_per_task, math.ceil(len(candidates) * config.keep_share_unverified))
+        counts["tasks"][task or "all"] = {"candidates": len(candidates), "kept": len(candidates[:limit])}
+        for _, number, answer in candidates[:limit]:
+            row = rows[number]
+            dialog: Dialog = {"messages": [*row["prompt"], *assistant(answer)], "source": source}
+            if "tools" in row:
+                dialog["tools"] = row["tools"]
+            kept.append(dialog)
     counts["kept"] = len(kept)
     return kept, counts

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from herdlm.base.progress import Progress
+from herdlm.generate import Engine, SamplingParams
+from herdlm.model.transformer import Transformer
+from herdlm.tokens.chat import Message
+from herdlm.tokens.chat_format import ChatFormat
 
 NGRAM = 4
 LENGTH_FACTOR = 1.5  # longer or shorter by this is a change of kind
@@ -59,3 +66,21 @@ def collapse_signs(before: AnswerFigures, after: AnswerFigures) -> list[str]:
         if now - was > REPEATED_RISE:
             signs.append(f"{now:.0%} {title}, {was:.0%} before")
     return signs
+
+
+def sample_greedily(
+    model: Transformer,
+    format: ChatFormat,
+    prompts: Sequence[tuple[Sequence[Message], Sequence[dict[str, Any]] | None]],
+    *,
+    max_tokens: int,
+    title: str,
+    quiet: bool = False,
+) -> AnswerFigures:
+    """Figures of the model's greedy answers to prompts, each with its tools."""
+    engine = Engine(model, format.tokenizer)
+    params = SamplingParams(max_tokens=max_tokens, temperature=0.0, stop_tokens=format.stop_tokens)
+    ids = [format.prompt(messages, tools=tools) for messages, tools in prompts]
+    with Progress(title, len(ids), "answers", quiet=quiet) as progress:
+        found = [completions[0] for completions in engine.generate(ids, params, progress=progress)]
+    return measure_answers([each.text for each in found], [len(each.tokens) for each in found])

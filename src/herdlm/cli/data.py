@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from herdlm.base.errors import InputError
-from herdlm.cli.options import JsonOption, QuietOption, SeedOption, TokenizerOption, example
+from herdlm.cli.options import JsonOption, MapOption, QuietOption, SeedOption, TokenizerOption, example
 from herdlm.cli.output import remark, say, say_json
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ def check(
     held_out: Annotated[
         list[Path] | None, typer.Option(help="Find rows that this file has, too. May be repeated.")
     ] = None,
-    map_: Annotated[
-        list[str] | None, typer.Option("--map", help="Rename columns first: messages=chat,prompt=frage.")
-    ] = None,
+    map_: MapOption = None,
     show: Annotated[int, typer.Option(min=0, help="Show this many rows, with what is trained in brackets.")] = 0,
     write: Annotated[
         Path | None, typer.Option(help="Write the rows of use to a new file, as canonical JSON Lines.")

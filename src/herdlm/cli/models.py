@@ -39,15 +39,10 @@ def export_hf(
     out: Annotated[Path, typer.Option(help="A new folder for the exported model.")],
     dtype: Annotated[str, typer.Option(help="Precision of the weights: bfloat16 or float32.")] = "bfloat16",
 ) -> None:
-    """Export a model, or a checkpoint of its training, as a Hugging Face folder."""
-    from herdlm.model import hf
-    from herdlm.model.folders import model_folder
-    from herdlm.train.milestones import export_checkpoint, is_checkpoint
+    """Export a model, a checkpoint of its training, or a LoRA adapter with its base, as a Hugging Face folder."""
+    from herdlm.train.export import export_model
 
-    if is_checkpoint(model):
-        export_checkpoint(model, out, dtype)
-    else:
-        hf.export_hf(model_folder(model), out, dtype)
+    export_model(model, out, dtype)
     say(f"Hugging Face folder: {out}")
 
 

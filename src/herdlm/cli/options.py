@@ -29,6 +29,10 @@ TemperatureOption = Annotated[float, typer.Option(min=0, help="Sampling temperat
 TopPOption = Annotated[
     float, typer.Option(min=0.0, max=1.0, help="Sample from the likeliest tokens with this total probability.")
 ]
+TemplateOption = Annotated[
+    str | None, typer.Option(help="A chat template in place of the model's: a Jinja file, llama3 or chatml.")
+]
+MapOption = Annotated[list[str] | None, typer.Option("--map", help="Rename columns first: messages=chat,prompt=frage.")]
 ProcessesOption = Annotated[int, typer.Option(min=1, help="Start this many processes on this machine.")]
 HeldOutOption = Annotated[
     list[str] | None, typer.Option(help="A further held-out shard to measure on: NAME=FOLDER. May be repeated.")
@@ -56,3 +60,16 @@ class ExampleCommand(TyperCommand):
 def example(*lines: str) -> dict[str, Any]:
     """The options of a command's decorator that end its help with an example: one command on several ``lines``."""
     return {"cls": ExampleCommand, "epilog": " \\\n  ".join(lines)}
+
+
+def without_option(arguments: list[str], option: str) -> list[str]:
+    """The arguments without an option and its value."""
+    kept, skip = [], False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument == option:
+            skip = True
+        elif not argument.startswith(f"{option}="):
+            kept.append(argument)
+    return kept

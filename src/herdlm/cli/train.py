@@ -18,6 +18,7 @@ from herdlm.cli.options import (
     TokenizerOption,
     TokensOption,
     example,
+    without_option,
 )
 from herdlm.cli.output import say, say_json
 
@@ -63,7 +64,7 @@ def train(
     if words is None:
         raise InputError("a model with new weights has no tokenizer", "Give --tokenizer, or --from for a model folder")
     if processes > 1:
-        launch(processes, _without_option(sys.argv[1:], "--processes"), read.compute.threads_per_stage)
+        launch(processes, without_option(sys.argv[1:], "--processes"), read.compute.threads_per_stage)
         return
     counts = pretrain(job, tokens=tokens, tokenizer=words, out=out, teacher=teacher)
     if not counts:
@@ -108,7 +109,7 @@ def anneal_probe(
     read = read_recipe(recipe, set_ or ())
     sets = _named_folders(held_out)
     if processes > 1:
-        launch(processes, _without_option(sys.argv[1:], "--processes"), read.compute.threads_per_stage)
+        launch(processes, without_option(sys.argv[1:], "--processes"), read.compute.threads_per_stage)
         return
     from herdlm.scaling import anneal_probe as probe
 
@@ -196,16 +197,3 @@ def _named_folders(held_out: list[str] | None) -> dict[str, Path]:
     if bad := [item for item in held_out or () if not all(item.partition("=")[::2])]:
         raise InputError(f"--held-out {bad[0]} is not of the form NAME=FOLDER", "Write --held-out math=tokens/math")
     return {name: Path(folder) for name, _, folder in (item.partition("=") for item in held_out or ())}
-
-
-def _without_option(arguments: list[str], option: str) -> list[str]:
-    """The arguments without an option and its value."""
-    kept, skip = [], False
-    for argument in arguments:
-        if skip:
-            skip = False
-        elif argument == option:
-            skip = True
-        elif not argument.startswith(f"{option}="):
-            kept.append(argument)
-    return kept

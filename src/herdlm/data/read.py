@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from herdlm.data.files import read_rows
 from herdlm.data.formats.detect import convert, form_of, known_form
 from herdlm.data.formats.form import Form, Kind, Record
 from herdlm.data.row import Rename, Row, RowError
+from herdlm.data.source import Source
 from herdlm.data.useless import NOTHING_MADE, Sieve
 from herdlm.tokens.chat import Message
 from herdlm.tokens.chat_format import ChatFormat
@@ -42,32 +42,6 @@ class Prompt(TypedDict, total=False):
     kwargs: list[dict[str, Any]]
     verifier: str
     task: str
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A file, and how often each of its rows is used: 2 is twice, 0.5 is a random half of them."""
-
-    path: Path
-    weight: float = 1.0
-
-
-def parse_source(given: str) -> Source:
-    """``FILE`` or ``FILE:weight``. A file whose whole name exists is that file, whatever its name ends with.
-
-    Raises:
-        InputError: the weight is not above zero.
-    """
-    name, colon, weight = given.rpartition(":")
-    if not colon or not name or Path(given).exists():
-        return Source(Path(given))
-    try:
-        number = float(weight)
-    except ValueError:
-        return Source(Path(given))
-    if not 0 < number < math.inf:
-        raise InputError(f"{given}: the weight {weight} is not above zero", "Write FILE:2 or FILE:0.5")
-    return Source(Path(name), number)
 
 
 def parse_rename(given: Sequence[str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from herdlm.base.artifact import hash_file
+from herdlm import __version__
+from herdlm.base.artifact import hash_file, hash_json, publish
 from herdlm.base.errors import InputError
+from herdlm.base.standalone import input_folder
 from herdlm.model.config import ModelConfig
 from herdlm.model.hf import EXPORTS, MAX_SHARD_BYTES, checked_weights, copy_companions, generation_of, read_config
 from herdlm.model.hf_config import config_to_hf
@@ -42,7 +45,8 @@ def average_folders(
         raise InputError(f"dtype {dtype!r} is unknown", f"Use {' or '.join(EXPORTS)}")
     if out.exists():
         raise InputError(f"{out} exists already", "Choose another folder, or remove this one")
-    shares = _shares(folders, weights)
+    began, shares = time.monotonic(), _shares(folders, weights)
+    inputs = {f"model-{number}": input_folder(folder) for number, folder in enumerate(folders, 1)}
     config = _common_config(folders)
     with torch.device("meta"):
         shape = Transformer(config)
@@ -57,7 +61,19 @@ def average_folders(
         size = write_weights(working, _means(opened, shares, EXPORTS[dtype]), MAX_SHARD_BYTES)
         copy_companions(folders[0], working)
         write_json(working / "config.json", config_to_hf(config, EXPORTS[dtype], generation_of(folders[0])))
-        working.rename(out)
+        publish(
+            working,
+            out,
+            kind="model",
+            stage="average",
+            fingerprint=hash_json([shares, dtype, [entry.content for entry in inputs.values()]]),
+            inputs=inputs,
+            recipe={"shares": shares, "dtype": dtype},
+            seeds={},
+            counts={"models": len(folders), "parameters": config.parameters},
+            seconds=time.monotonic() - began,
+            code={"herdlm": __version__},
+        )
     except BaseException:
         shutil.rmtree(working, ignore_errors=True)
         raise

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -244,14 +244,20 @@ def import_hf(folder: Path, out: Path) -> dict[str, Any]:
     return counts
 
 
-def export_hf(folder: Path, out: Path, dtype: str = "bfloat16") -> dict[str, Any]:
+def export_hf(
+    folder: Path, out: Path, dtype: str = "bfloat16", *, finish: Callable[[Path], None] | None = None
+) -> dict[str, Any]:
     """Write the model artifact ``folder`` as a plain Hugging Face folder, in "bfloat16" or "float32".
+
+    ``finish`` may change the new folder before it gets its name.
 
     Returns and raises what :func:`import_hf` does.
     """
     if dtype not in EXPORTS:
         raise InputError(f"dtype {dtype!r} is unknown", f"Use {' or '.join(EXPORTS)}")
     working, counts = _rewrite(folder, out, EXPORTS[dtype])
+    if finish is not None:
+        finish(working)
     working.rename(out)
     return counts
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,10 +16,6 @@ from herdlm.base.standalone import input_folder, standalone
 from herdlm.evaluate.needle import Retrieval, make_needles, predict_with, retrieval
 from herdlm.evaluate.perplexity import TextLoss, text_loss
 from herdlm.generate.load import pick_device
-from herdlm.model.hf import EXPORTS, save_folder
-from herdlm.model.transformer import Transformer
-from herdlm.parallel.gather import save_whole
-from herdlm.parallel.model import ParallelModel
 from herdlm.parallel.processes import from_first, is_first, led_by_first, process_group
 from herdlm.pretrain.batches import open_batches
 from herdlm.pretrain.config import timeline, tokens_in
@@ -28,43 +23,13 @@ from herdlm.pretrain.distill import Distillation, open_distillation
 from herdlm.pretrain.job import PretrainJob
 from herdlm.pretrain.long_context import StageCallbacks, train_in_stages
 from herdlm.pretrain.mix import plan_mix, source_tokens
-from herdlm.tokens.chat_format import generation_settings
 from herdlm.tokens.mixture import FirstSteps
 from herdlm.tokens.shards import Shard
-from herdlm.tokens.tokenizer import TOKENIZER_FILES, Tokenizer
+from herdlm.tokens.tokenizer import Tokenizer
 from herdlm.train.loop import TrainResult, train
 from herdlm.train.milestones import keep_milestones
-from herdlm.train.track import FOLDER
+from herdlm.train.save import save_model
 from herdlm.train.work import objective_identity
-
-
-def save_model(
-    model: Transformer | ParallelModel, out: Path, *, tokenizer: Path, work: Path, dtype: str = "float32"
-) -> None:
-    """Write a model into ``out`` in ``dtype``, with the files and stop tokens of its tokenizer and the log in ``work``.
-
-    Every process calls this; the first one writes.
-    """
-    generation = generation_settings(tokenizer)
-    if isinstance(model, ParallelModel):
-        save_whole(model, out, dtype=EXPORTS[dtype], generation=generation)
-        if not is_first():
-            return
-    else:
-        save_folder(model, out, dtype=EXPORTS[dtype], generation=generation)
-    copy_tokenizer(tokenizer, out)
-    log, board = work / "events.jsonl", work / FOLDER
-    if log.exists():
-        shutil.copyfile(log, out / "events.jsonl")
-    if board.exists():
-        shutil.copytree(board, out / FOLDER, dirs_exist_ok=True)
-
-
-def copy_tokenizer(folder: Path, out: Path) -> None:
-    """Copy the files of a folder's tokenizer and chat template."""
-    for name in TOKENIZER_FILES:
-        if (folder / name).exists():
-            shutil.copyfile(folder / name, out / name)
 
 
 def pretrain(

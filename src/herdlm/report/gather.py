@@ -204,4 +204,10 @@ def shareable_settings(settings: dict[str, Any]) -> dict[str, Any]:
         name: model | ({"from": source_name(model["from"])} if "from" in model else {})
         for name, model in herd["models"].items()
     }
+    align = settings["align"]
+    if align is not None and align["data"] is not None:
+        own = {
+            name: [source_name(path) for path in align["data"][name]] for name in ("dialogs", "preferences", "prompts")
+        }
+        settings = settings | {"align": align | {"data": align["data"] | own}}
     return settings | {"herd": herd | {"models": models}}

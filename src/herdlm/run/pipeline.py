@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from herdlm.align.config import AlignConfig, PairsConfig, SftConfig
+from herdlm.align.config import AlignConfig, PairsConfig, RejectionConfig, SftConfig
 from herdlm.base.errors import InputError
+from herdlm.data.source import parse_source
 from herdlm.pretrain.herd_config import SHAPE
 from herdlm.recipe import Recipe
 from herdlm.run.stage import Stage
 
-DATA, PRETRAIN, ALIGN, MODELS, REPORT = (
-    f"herdlm.run.stages.{module}" for module in ("data", "pretrain", "align", "models", "report")
+DATA, PRETRAIN, ALIGN, FILES, MODELS, REPORT = (
+    f"herdlm.run.stages.{module}" for module in ("data", "pretrain", "align", "files", "models", "report")
 )
-SFT, DPO, SAMPLES, SELECT = (f"{ALIGN}:{name}_stage" for name in ("sft", "dpo", "samples", "select"))
+SFT, DPO = (f"{ALIGN}:{name}_stage" for name in ("sft", "dpo"))
 
 MEASURED_SEQ_LEN = 1024  # of held-out text where nothing is pre-trained
+FILE_KEYS = ("dialogs", "preferences", "prompts")  # of align.data
 SELECTION_KEYS = ("keep_per_task", "keep_share_unverified")  # of rejection sampling; used only after sampling
 
 
@@ -68,7 +70,7 @@ def result_models(recipe: Recipe) -> dict[str, str]:
 def examined(recipe: Recipe) -> dict[str, str]:
     """The stages with a model to examine on the held-out questions, and its label in the report. Needs [align]."""
     align, experiments, small = recipe.align, recipe.experiments, recipe.herd.small
-    if align is None:
+    if align is None or not align.uses_bank:
         return {}
     rounds = range(1, align.rounds + 1)
     given = "pre-trained" if recipe.pretrain else "as given"
@@ -114,12 +116,15 @@ def _without(section: Any, *keys: str) -> Any:
 
 def _data(recipe: Recipe) -> list[Stage]:
     if recipe.data is None:
-        for section in ("pretrain", "align"):
-            if getattr(recipe, section):
-                raise InputError(
-                    f"the recipe {recipe.name} has no [data], but a run needs pages for [{section}]",
-                    "Add the section; herdlm train reads token shards, and needs none",
-                )
+        needs = {"pretrain": recipe.pretrain is not None, "align": bool(recipe.align and recipe.align.uses_bank)}
+        remedies = {
+            "pretrain": "Add the section; herdlm train reads token shards, and needs none",
+            "align": "Add the section, or name files of your own in [align.data]",
+        }
+        for section in (name for name, needed in needs.items() if needed):
+            raise InputError(
+                f"the recipe {recipe.name} has no [data], but a run needs pages for [{section}]", remedies[section]
+            )
         return []
     tokens = {"tokens": _dump(recipe.tokens)}
     split = {"tokens": {key: value for key, value in tokens["tokens"].items() if not key.startswith("skill")}}
@@ -148,7 +153,7 @@ def _data(recipe: Recipe) -> list[Stage]:
         )
     else:
         stages.append(Stage("tokenizer", "tokenizer", f"{DATA}:import_tokenizer_stage", aids=(str(published),)))
-    if skills or recipe.align:
+    if skills or (recipe.align and recipe.align.uses_bank):
         stages.append(
             Stage(
                 "bank",
@@ -266,16 +271,17 @@ def _post_training(recipe: Recipe) -> list[Stage]:
     align, base = recipe.align, f"pretrain-{recipe.herd.flagship}"
     if align is None:
         return []
-    stages = [
+    stages = _files(align, base)
+    stages.append(
         Stage(
             "seeds-sft",
             "model",
             SFT,
-            inputs={"base": base, "seeds": "bank"},
+            inputs={"base": base, **_seed_inputs(align)},
             settings=_tuning("sft", align.seed_sft, "align.seed_sft"),
-            options={"data": [["seeds", "seeds.jsonl", 1]]},
+            options={"data": _seeds(align, 1)},
         )
-    ]
+    )
     current = "seeds-sft"
     for number in range(1, align.rounds + 1):
         stages += _round(align, number, base, current)
@@ -283,51 +289,111 @@ def _post_training(recipe: Recipe) -> list[Stage]:
     return stages
 
 
+def _files(align: AlignConfig, base: str) -> list[Stage]:
+    """Reads the user's own files."""
+    if align.data is None:
+        return []
+    files = {name: [parse_source(f) for f in getattr(align.data, name)] for name in FILE_KEYS}
+    return [
+        Stage(
+            "files",
+            "records",
+            f"{FILES}:read_stage",
+            inputs={"model": base},
+            settings={
+                "held_out_percent": align.data.held_out_percent,
+                "weights": {name: [source.weight for source in sources] for name, sources in files.items()},
+            },
+            aids=tuple(str(source.path) for sources in files.values() for source in sources),
+        )
+    ]
+
+
+def _seed_inputs(align: AlignConfig) -> dict[str, str]:
+    """The stages with the data that fine-tuning begins with, by role."""
+    own = {"files": "files"} if align.data and align.data.dialogs else {}
+    return ({"seeds": "bank"} if align.uses_bank else {}) | own
+
+
+def _seeds(align: AlignConfig, repeats: int) -> list[list[Any]]:
+    """The files that fine-tuning begins with: role, file and how often it is used."""
+    names = {"seeds": "seeds.jsonl", "files": "dialogs.jsonl"}
+    return [[role, names[role], repeats] for role in _seed_inputs(align)]
+
+
+def _sampling(align: AlignConfig, prefix: str, model: str, reward: str, config: RejectionConfig) -> list[Stage]:
+    """Rejection sampling on each source of prompts; the stages PREFIX-select and PREFIX-files-select keep answers."""
+    sources = [("", ALIGN, "bank")] if align.uses_bank else []
+    sources += [("-files", FILES, "files")] if align.samples_files else []
+    stages = []
+    for suffix, module, role in sources:
+        stages += [
+            Stage(
+                f"{prefix}{suffix}-samples",
+                "samples",
+                f"{module}:samples_stage",
+                inputs={role: role, "model": model},
+                settings={"rejection": _without(config, *SELECTION_KEYS)},
+            ),
+            Stage(
+                f"{prefix}{suffix}-select",
+                "dialogs",
+                f"{module}:select_stage",
+                inputs={"samples": f"{prefix}{suffix}-samples", "reward": reward},
+                settings={"rejection": _dump(config), "reward_seq_len": align.reward.seq_len},
+                options={"source": model},
+            ),
+        ]
+    return stages
+
+
+def _kept(align: AlignConfig, prefix: str, role: str) -> dict[str, str]:
+    """The stages that keep sampled answers, by role."""
+    bank = {role: f"{prefix}-select"} if align.uses_bank else {}
+    return bank | ({f"{role}-files": f"{prefix}-files-select"} if align.samples_files else {})
+
+
 def _round(align: AlignConfig, r: int, base: str, current: str) -> list[Stage]:
     """The stages of round ``r``. The model of stage ``current`` writes its data."""
     remembered = range(max(1, r - align.remember_rounds + 1), r + 1)
-    preferences = {f"preferences-{k}": f"round-{k}-preferences" for k in remembered}
-    all_preferences = {f"preferences-{k}": f"round-{k}-preferences" for k in range(1, r + 1)}
-    edits = [[f"preferences-{k}", "edits.jsonl", align.seed_repeats] for k in range(1, r + 1)]
-    kept = [[f"kept-{k}", "kept.jsonl", 1] for k in remembered]
+    preferences, edited = dict[str, str](), dict[str, str]()
+    stages = []
+    if align.uses_bank:
+        preferences = {f"preferences-{k}": f"round-{k}-preferences" for k in remembered}
+        edited = {f"preferences-{k}": f"round-{k}-preferences" for k in range(1, r + 1)}
+        stages.append(
+            Stage(
+                f"round-{r}-preferences",
+                "preferences",
+                f"{ALIGN}:preferences_stage",
+                inputs={"bank": "bank", "model": current},
+                settings={"preferences": _dump(align.preferences)},
+            )
+        )
+    if align.data and align.data.preferences:
+        preferences["preferences-files"] = "files"
+    reward = f"round-{r}-reward"
+    samples = _sampling(align, f"round-{r}", current, reward, align.rejection)
+    edits = [[role, "edits.jsonl", align.seed_repeats] for role in edited]
+    kept = {role: stage for k in remembered for role, stage in _kept(align, f"round-{k}", f"kept-{k}").items()}
     return [
+        *stages,
+        *(stage for stage in samples if stage.name.endswith("-samples")),
         Stage(
-            f"round-{r}-preferences",
-            "preferences",
-            f"{ALIGN}:preferences_stage",
-            inputs={"bank": "bank", "model": current},
-            settings={"preferences": _dump(align.preferences)},
-        ),
-        Stage(
-            f"round-{r}-samples",
-            "samples",
-            SAMPLES,
-            inputs={"bank": "bank", "model": current},
-            settings={"rejection": _without(align.rejection, *SELECTION_KEYS)},
-        ),
-        Stage(
-            f"round-{r}-reward",
+            reward,
             "reward-model",
             f"{ALIGN}:reward_stage",
             inputs={"model": current, **preferences},
             settings=_tuning("reward", align.reward, "align.reward"),
         ),
-        Stage(
-            f"round-{r}-select",
-            "dialogs",
-            SELECT,
-            inputs={"samples": f"round-{r}-samples", "reward": f"round-{r}-reward"},
-            settings={"rejection": _dump(align.rejection), "reward_seq_len": align.reward.seq_len},
-            options={"source": current},
-        ),
+        *(stage for stage in samples if stage.name.endswith("-select")),
         Stage(
             f"round-{r}-sft",
             "model",
             SFT,
-            inputs={"base": base, "seeds": "bank", **all_preferences}
-            | {f"kept-{k}": f"round-{k}-select" for k in remembered},
+            inputs={"base": base, **_seed_inputs(align), **edited, **kept},
             settings=_tuning("sft", align.sft, "align.sft"),
-            options={"data": [["seeds", "seeds.jsonl", align.seed_repeats], *edits, *kept]},
+            options={"data": [*_seeds(align, align.seed_repeats), *edits, *([role, "kept.jsonl", 1] for role in kept)]},
         ),
         Stage(
             f"round-{r}-dpo",
@@ -385,31 +451,18 @@ def _teaching(recipe: Recipe) -> list[Stage]:
     if align is None or align.teach is None:
         return []
     sft = _tuning("sft", align.sft, "align.sft")
-    stages = [
-        Stage(
-            "lesson-samples",
-            "samples",
-            SAMPLES,
-            inputs={"bank": "bank", "model": finished_flagship(recipe)},
-            settings={"rejection": _without(align.teach.answers, *SELECTION_KEYS)},
-        ),
-        Stage(
-            "lesson-select",
-            "dialogs",
-            SELECT,
-            inputs={"samples": "lesson-samples", "reward": f"round-{align.rounds}-reward"},
-            settings={"rejection": _dump(align.teach.answers), "reward_seq_len": align.reward.seq_len},
-            options={"source": finished_flagship(recipe)},
-        ),
+    kept = _kept(align, "lesson", "answers")
+    stages = _sampling(align, "lesson", finished_flagship(recipe), f"round-{align.rounds}-reward", align.teach.answers)
+    stages.append(
         Stage(
             "small-taught",
             "model",
             SFT,
-            inputs={"base": base, "seeds": "bank", "answers": "lesson-select"},
+            inputs={"base": base, **_seed_inputs(align), **kept},
             settings=sft,
-            options={"data": [["seeds", "seeds.jsonl", align.teach.seed_repeats], ["answers", "kept.jsonl", 1]]},
-        ),
-    ]
+            options={"data": [*_seeds(align, align.teach.seed_repeats), *([role, "kept.jsonl", 1] for role in kept)]},
+        )
+    )
     if recipe.experiments.small_control:
         stages.append(
             Stage(
@@ -445,7 +498,7 @@ def _results(recipe: Recipe) -> list[Stage]:
         )
     )
     compared = {"original": "flagship-bf16", "changed": "flagship-fp8", "tokens": "tokens"}
-    if recipe.align:
+    if recipe.align and recipe.align.uses_bank:
         compared |= {"bank": "bank", "reward": f"round-{recipe.align.rounds}-reward"}
     if recipe.data:  # whose held-out text shows what FP8 changes
         settings = {"seq_len": _measured_seq_len(recipe)}

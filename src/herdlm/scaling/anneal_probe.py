@@ -27,13 +27,13 @@ from herdlm.parallel.processes import from_first, is_first, meet, process_group
 from herdlm.pretrain.batches import open_batches
 from herdlm.pretrain.config import PretrainConfig, timeline
 from herdlm.pretrain.job import PretrainJob
-from herdlm.pretrain.pretrain import save_model
 from herdlm.tokens.mixture import FirstSteps, Mixture, PretrainBatches
 from herdlm.tokens.rows import Source
 from herdlm.tokens.shards import Shard
 from herdlm.tokens.tokenizer import Tokenizer
 from herdlm.train.config import TrainConfig
 from herdlm.train.loop import train
+from herdlm.train.save import save_model
 from herdlm.train.schedules import learning_rate
 
 NEW_SHARE = 0.3

@@ -260,16 +260,19 @@ class ChatFormat:
         return text if kind == "special" else str(self._protection.protect(text))
 
 
-def generation_settings(folder: Path) -> dict[str, Any]:
+def generation_settings(folder: Path, format: ChatFormat | None = None) -> dict[str, Any]:
     """The content of generation_config.json for a model with the tokenizer in ``folder``.
 
     The folder's own settings stay. Tools that generate stop at ``eos_token_id``, which lists every id that ends an
     answer, and fill batches with ``pad_token_id``.
 
+    Args:
+        format: of the model, where it is not the folder's own.
+
     Raises:
         InputError, DamagedError: see :meth:`ChatFormat.load`.
     """
-    path, format = Path(folder) / "generation_config.json", ChatFormat.load(folder)
+    path, format = Path(folder) / "generation_config.json", format or ChatFormat.load(folder)
     settings = read_object(path) if path.is_file() else {}
     ids = {"bos_token_id": format.tokenizer.bos, "eos_token_id": list(format.stop_tokens), "pad_token_id": format.pad}
     return settings | {key: value for key, value in ids.items() if value not in (None, [])}

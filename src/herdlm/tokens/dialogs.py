@@ -29,15 +29,18 @@ def dialog_piece(format: ChatFormat, dialog: Dialog) -> Piece:
     return Piece(np.asarray(rendered.tokens), np.asarray(rendered.weights[1:], np.float32))
 
 
-def fits(format: ChatFormat, messages: Sequence[Message], seq_len: int) -> bool:
+def fits(
+    format: ChatFormat, messages: Sequence[Message], seq_len: int, tools: Sequence[dict[str, Any]] | None = None
+) -> bool:
     """Whether a row holds the whole dialog, with its last token as an input."""
-    return len(format.render(messages).tokens) <= seq_len
+    return len(format.render(messages, tools=tools).tokens) <= seq_len
 
 
 class DialogBatches:
     """Batches for supervised fine-tuning: ``rows_per_step`` packed rows, for ``epochs`` epochs over the dialogs.
 
     ``steps`` sets the number of optimizer steps instead, so that runs over different data can be compared.
+    ``rows_per_micro_batch`` is the most rows of a micro-batch; None: those of the step.
     """
 
     def __init__(
@@ -50,7 +53,9 @@ class DialogBatches:
         epochs: float,
         seed: int,
         steps: int | None = None,
+        rows_per_micro_batch: int | None = None,
     ) -> None:
+        self.rows_per_micro_batch = rows_per_micro_batch or rows_per_step
         self.pieces = [dialog_piece(format, dialog) for dialog in dialogs]
         check_lengths(self.pieces, seq_len)
         check_targets(self.pieces)
@@ -73,5 +78,7 @@ class DialogBatches:
         return len(self.plan)
 
     def micro_batches(self, step: int) -> list[Batch]:
-        """The rows of one step."""
-        return [assemble([[self.pieces[i] for i in row] for row in self.plan[step]], self.seq_len, self.pad)]
+        """The rows of one step, in micro-batches."""
+        rows, at_once = self.plan[step], self.rows_per_micro_batch
+        parts = (rows[i : i + at_once] for i in range(0, len(rows), at_once))
+        return [assemble([[self.pieces[i] for i in row] for row in part], self.seq_len, self.pad) for part in parts]

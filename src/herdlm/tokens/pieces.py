@@ -1,14 +1,15 @@
-"""Checks of a data set's pieces before they are trained on, and the hash that a resumed run knows them by."""
+"""The pieces of a data set: checks, the hash that a resumed run knows them by, and their order in steps."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from herdlm.base.errors import InputError
-from herdlm.tokens.batch import Piece
+from herdlm.base.seeds import stream
+from herdlm.tokens.batch import Piece, pack_whole
 
 NAMED = 5  # items that an error names
 
@@ -41,3 +42,38 @@ def check_targets(pieces: Sequence[Piece]) -> None:
             f"numbers {named}",
             "Drop them from the data",
         )
+
+
+def shuffled_steps(
+    count: int, per_step: int, *, epochs: int, steps: int | None, seed: int, name: str
+) -> list[list[int]]:
+    """The numbers of the items in each step, in an order shuffled each epoch; ``steps`` replaces ``epochs``."""
+    plan: list[list[int]] = []
+    epoch = 0
+    while epoch < epochs if steps is None else len(plan) < steps:
+        order = stream(seed, name, epoch).permutation(count).tolist()
+        plan += [order[i : i + per_step] for i in range(0, count, per_step)]
+        epoch += 1
+    return plan[:steps]
+
+
+def split_by_rows(
+    numbers: Sequence[int], lengths: Callable[[int], list[int]], seq_len: int, rows: int | None
+) -> list[Sequence[int]]:
+    """Divide items into runs that pack into at most ``rows`` rows each; None: one run. One item may take more rows.
+
+    Args:
+        lengths: gives the lengths of an item's documents.
+    """
+    if rows is None:
+        return [numbers]
+    runs: list[list[int]] = []
+    packed: list[int] = []
+    for number in numbers:
+        if runs and len(pack_whole([*packed, *lengths(number)], seq_len)) <= rows:
+            runs[-1].append(number)
+            packed += lengths(number)
+        else:
+            runs.append([number])
+            packed = lengths(number)
+    return list(runs)

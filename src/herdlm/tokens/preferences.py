@@ -8,11 +8,10 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 
-from herdlm.base.seeds import stream
 from herdlm.tokens.batch import Batch, Piece, lay_out, pack_whole
 from herdlm.tokens.chat import Message
 from herdlm.tokens.chat_format import ChatFormat
-from herdlm.tokens.pieces import check_lengths, content_of_pieces
+from herdlm.tokens.pieces import check_lengths, content_of_pieces, shuffled_steps, split_by_rows
 
 
 class Preference(TypedDict, total=False):
@@ -54,6 +53,10 @@ class PreferenceBatches:
 
     Columns: ``chosen`` and ``rejected`` (document numbers), ``chosen_end`` and ``rejected_end`` (flattened index of the
     answers' last token) and, where every pair has them, ``reference_chosen`` and ``reference_rejected``; all [pairs].
+
+    Args:
+        steps: how many steps to take, in place of ``epochs``.
+        rows_per_micro_batch: the most rows of a micro-batch, unless a single pair needs more; None: those of the step.
     """
 
     def __init__(
@@ -66,9 +69,12 @@ class PreferenceBatches:
         epochs: int,
         seed: int,
         mask_formatting: bool,
+        steps: int | None = None,
+        rows_per_micro_batch: int | None = None,
     ) -> None:
         pad = format.pad
-        self.pairs, self.pad, self.seq_len = pairs, pad, seq_len
+        self.rows_per_micro_batch = rows_per_micro_batch
+        self.items, self.pad, self.seq_len = pairs, pad, seq_len
         self.pieces = []
         for pair in pairs:
             for side in (pair["chosen"], pair["rejected"]):
@@ -77,10 +83,7 @@ class PreferenceBatches:
                 self.pieces.append(Piece(np.append(piece.tokens, pad), np.append(piece.weights, np.float32(0))))
         check_lengths(self.pieces, seq_len)
         self.content = content_of_pieces(self.pieces, seq_len, pairs_per_step, seed)
-        self.plan: list[list[int]] = []
-        for epoch in range(epochs):
-            order = stream(seed, "pairs", epoch).permutation(len(pairs)).tolist()
-            self.plan += [order[i : i + pairs_per_step] for i in range(0, len(order), pairs_per_step)]
+        self.plan = shuffled_steps(len(pairs), pairs_per_step, epochs=epochs, steps=steps, seed=seed, name="pairs")
 
     @property
     def steps(self) -> int:
@@ -88,8 +91,15 @@ class PreferenceBatches:
         return len(self.plan)
 
     def micro_batches(self, step: int) -> list[Batch]:
-        """The pairs of one step."""
-        return [self.batch(self.plan[step])]
+        """The pairs of one step, in micro-batches."""
+        return [self.batch(numbers) for numbers in self.split(self.plan[step])]
+
+    def split(self, pairs: Sequence[int]) -> list[Sequence[int]]:
+        """The numbers of pairs, by micro-batches."""
+        return split_by_rows(pairs, self._lengths, self.seq_len, self.rows_per_micro_batch)
+
+    def _lengths(self, pair: int) -> list[int]:
+        return [len(piece.tokens) - 1 for piece in self.pieces[2 * pair : 2 * pair + 2]]
 
     def batch(self, pairs: Sequence[int]) -> Batch:
         """A batch of the pairs with these numbers, in this order."""
@@ -103,7 +113,7 @@ class PreferenceBatches:
             sided = [by_item[2 * n + side] for n in range(len(pairs))]
             batch.columns[name] = torch.tensor([place.document for place in sided])
             batch.columns[f"{name}_end"] = torch.tensor([place.end for place in sided])
-        if all("reference_chosen" in self.pairs[p] for p in pairs):
-            batch.columns["reference_chosen"] = torch.tensor([self.pairs[p]["reference_chosen"] for p in pairs])
-            batch.columns["reference_rejected"] = torch.tensor([self.pairs[p]["reference_rejected"] for p in pairs])
+        if all("reference_chosen" in self.items[p] for p in pairs):
+            batch.columns["reference_chosen"] = torch.tensor([self.items[p]["reference_chosen"] for p in pairs])
+            batch.columns["reference_rejected"] = torch.tensor([self.items[p]["reference_rejected"] for p in pairs])
         return batch

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 
 from herdlm.base.errors import InputError
-from herdlm.base.seeds import stream
 from herdlm.tokens.batch import Batch, Piece, lay_out, pack_whole
 from herdlm.tokens.chat import Message
 from herdlm.tokens.chat_format import ChatFormat
-from herdlm.tokens.pieces import check_lengths, content_of_pieces
+from herdlm.tokens.pieces import check_lengths, content_of_pieces, shuffled_steps, split_by_rows
 from herdlm.tokens.preferences import Preference, answer_piece
 
 
@@ -43,7 +42,8 @@ class ThumbBatches:
     batch's ``label`` is true for a thumb up; all [thumbs].
 
     Args:
-        thumbs_per_micro_batch: the most thumbs of a micro-batch; None: those of the step.
+        steps: how many steps to take, in place of ``epochs``.
+        rows_per_micro_batch: the most rows of a micro-batch; None: those of the step.
 
     Raises:
         InputError: there are no thumbs, one is longer than a row, or all have the same prompt.
@@ -59,20 +59,18 @@ class ThumbBatches:
         epochs: int,
         seed: int,
         mask_formatting: bool,
-        thumbs_per_micro_batch: int | None = None,
+        steps: int | None = None,
+        rows_per_micro_batch: int | None = None,
     ) -> None:
-        self.thumbs, self.pad, self.seq_len = thumbs, format.pad, seq_len
+        self.items, self.pad, self.seq_len = thumbs, format.pad, seq_len
         self.pieces = [_piece(format, thumb, thumb["completion"], masked=mask_formatting) for thumb in thumbs]
         check_lengths(self.pieces, seq_len)
         self.mismatched = [
             _cut(_piece(format, thumb, thumbs[other]["completion"], masked=mask_formatting), seq_len)
             for thumb, other in zip(thumbs, mismatches([thumb["prompt"] for thumb in thumbs]), strict=True)
         ]
-        self.micro = thumbs_per_micro_batch or thumbs_per_step
-        self.plan: list[list[int]] = []
-        for epoch in range(epochs):
-            order = stream(seed, "thumbs", epoch).permutation(len(thumbs)).tolist()
-            self.plan += [order[i : i + thumbs_per_step] for i in range(0, len(order), thumbs_per_step)]
+        self.rows_per_micro_batch = rows_per_micro_batch
+        self.plan = shuffled_steps(len(thumbs), thumbs_per_step, epochs=epochs, steps=steps, seed=seed, name="thumbs")
         labels = bytes(bool(thumb["label"]) for thumb in thumbs)
         self.content = content_of_pieces([*self.pieces, *self.mismatched], labels, seq_len, thumbs_per_step, seed)
 
@@ -83,17 +81,23 @@ class ThumbBatches:
 
     def micro_batches(self, step: int) -> list[Batch]:
         """The thumbs of one step, in micro-batches."""
-        numbers = self.plan[step]
-        return [self.batch(numbers[i : i + self.micro]) for i in range(0, len(numbers), self.micro)]
+        return [self.batch(numbers) for numbers in self.split(self.plan[step])]
+
+    def split(self, thumbs: Sequence[int]) -> list[Sequence[int]]:
+        """The numbers of thumbs, by micro-batches."""
+        return split_by_rows(thumbs, self._lengths, self.seq_len, self.rows_per_micro_batch)
+
+    def _lengths(self, thumb: int) -> list[int]:
+        return [len(self.pieces[thumb].tokens) - 1]
 
     def batch(self, thumbs: Sequence[int]) -> Batch:
         """A batch of the thumbs with these numbers, in this order."""
         batch = self._laid_out([self.pieces[i] for i in thumbs])
-        batch.columns["label"] = torch.tensor([bool(self.thumbs[i]["label"]) for i in thumbs])
+        batch.columns["label"] = torch.tensor([bool(self.items[i]["label"]) for i in thumbs])
         batch.probe = self._laid_out([self.mismatched[i] for i in thumbs])
-        if all("reference" in self.thumbs[i] for i in thumbs):
-            batch.columns["reference"] = torch.tensor([self.thumbs[i]["reference"] for i in thumbs])
-            batch.probe.columns["reference"] = torch.tensor([self.thumbs[i]["reference_mismatched"] for i in thumbs])
+        if all("reference" in self.items[i] for i in thumbs):
+            batch.columns["reference"] = torch.tensor([self.items[i]["reference"] for i in thumbs])
+            batch.probe.columns["reference"] = torch.tensor([self.items[i]["reference_mismatched"] for i in thumbs])
         return batch
 
     def _laid_out(self, pieces: Sequence[Piece]) -> Batch:

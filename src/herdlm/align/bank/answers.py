@@ -11,6 +11,8 @@ from herdlm.generate import Engine, SamplingParams
 from herdlm.tokens.chat import Message
 from herdlm.tokens.chat_format import ChatFormat
 
+SEQUENCES_AT_ONCE = 512  # the engine's throughput on a CPU levels off here
+
 
 def as_messages(question: Question) -> list[Message]:
     """A question as the user's message of a dialog."""
@@ -29,7 +31,31 @@ def sample_answers(
     title: str,
 ) -> list[list[str]]:
     """``samples`` answers to each question, in the order of the questions."""
-    prompts = [format.prompt(as_messages(question)) for question in questions]
+    return sample_texts(
+        engine,
+        format,
+        [(as_messages(question), None) for question in questions],
+        samples=samples,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        seed=seed,
+        title=title,
+    )
+
+
+def sample_texts(
+    engine: Engine,
+    format: ChatFormat,
+    asked: Sequence[tuple[Sequence[Message], Sequence[dict[str, Any]] | None]],
+    *,
+    samples: int,
+    temperature: float,
+    max_tokens: int,
+    seed: int,
+    title: str,
+) -> list[list[str]]:
+    """``samples`` answers to each prompt, which is messages and their tools, in the order of the prompts."""
+    prompts = [format.prompt(messages, tools=tools) for messages, tools in asked]
     params = [
         SamplingParams(
             max_tokens=max_tokens,

@@ -107,7 +107,8 @@ def _unknown(row: Row) -> RowError:
 def convert(row: Row, form: Form, kind: Kind) -> list[Record]:
     """What a row of a form gives of one kind.
 
-    Prompts can be made of every kind: what stands before the (last) answer.
+    Prompts can be made of every kind: what stands before the (last) answer. A pair gives two thumbs, up for the chosen
+    answer and down for the rejected one.
 
     Raises:
         RowError: the row is damaged, or its form does not give this kind.
@@ -116,6 +117,8 @@ def convert(row: Row, form: Form, kind: Kind) -> list[Record]:
         return make(row)
     if kind == "prompts" and (own := next(iter(form.makes))) != "text":
         return [_prompt(record) for record in form.makes[own](row)]
+    if kind == "thumbs" and (pairs := form.makes.get("preferences")):
+        return [_thumb(pair, side) for pair in pairs(row) for side in ("chosen", "rejected")]
     gives = " or ".join(form.makes)
     raise row.error(
         "", f"its form is {form.name}, which gives {gives}, not {kind}", _REMEDY.get(next(iter(form.makes)), "")
@@ -130,6 +133,11 @@ def _prompt(record: Record) -> Record:
     said = record["messages"]
     last = max((n for n, message in enumerate(said) if message["role"] == "assistant"), default=len(said))
     return {"prompt": said[:last], **kept}
+
+
+def _thumb(pair: Record, side: str) -> Record:
+    kept: Record = {"tools": pair["tools"]} if "tools" in pair else {}
+    return {"prompt": pair["prompt"], "completion": pair[side], "label": side == "chosen", **kept}
 
 
 _REMEDY: dict[Kind, str] = {

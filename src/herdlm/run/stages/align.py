@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from herdlm.align.bank.answers import sample_answers
+from herdlm.align.bank.answers import SEQUENCES_AT_ONCE, sample_answers
 from herdlm.align.bank.tasks import Question, questions
 from herdlm.align.config import DpoConfig, PreferencesConfig, RejectionConfig, RewardConfig, SftConfig
-from herdlm.align.dpo import objective_of, with_reference, with_thumb_reference
+from herdlm.align.dpo import objective_of, prepare
 from herdlm.align.preferences import annotate
 from herdlm.align.rejection import best_answers
-from herdlm.align.reward import rank_accuracy, reward_model_from, score_answers
+from herdlm.align.reward import rank_accuracy, score_answers
+from herdlm.align.reward_training import EDITED, open_batches
 from herdlm.base.json_lines import read_json_lines, write_json_lines
+from herdlm.data.useless import digest
 from herdlm.evaluate.intervals import pass_rate
 from herdlm.generate import Engine
 from herdlm.model.hf import load_folder, load_for_training
+from herdlm.model.start import reward_model_from
 from herdlm.model.transformer import Transformer
-from herdlm.pretrain.pretrain import save_model
 from herdlm.run.stage import Context
 from herdlm.run.stages.data import load_bank
 from herdlm.tokens.batch import Batches
 from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.dialogs import DialogBatches, fits
-from herdlm.tokens.preferences import PreferenceBatches
-from herdlm.tokens.thumbs import ThumbBatches, thumbs_of
+from herdlm.tokens.thumbs import thumbs_of
 from herdlm.train.loop import TrainResult, train
 from herdlm.train.objectives import NextToken, Objective
 from herdlm.train.own_objective import open_objective
 from herdlm.train.preferences import Reward
-
-SEQUENCES_AT_ONCE = 512  # the engine's throughput on a CPU levels off here
+from herdlm.train.save import save_model
 
 
 def sft_stage(context: Context) -> dict[str, Any]:
@@ -46,7 +45,7 @@ def sft_stage(context: Context) -> dict[str, Any]:
     dialogs, parts, too_long = [], {}, 0
     for role, file, repeats in options["data"]:
         rows = read_json_lines(context.inputs[role] / file)
-        fitting = [row for row in rows if fits(format, row["messages"], config.seq_len)]
+        fitting = [row for row in rows if fits(format, row["messages"], config.seq_len, row.get("tools"))]
         too_long += len(rows) - len(fitting)
         parts[f"{role}/{file}"] = len(fitting)
         dialogs += fitting * repeats
@@ -84,22 +83,19 @@ def reward_stage(context: Context) -> dict[str, Any]:
     config = RewardConfig.model_validate(context.stage.settings["reward"])
     format = ChatFormat.load(context.inputs["model"])
     given, too_long = _fitting(format, _gather(context, "preferences", "pairs.jsonl"), config.seq_len)
-    pairs = [pair for pair in given if config.use_edited or pair["rating"] != "edited"]
-    batches = partial(
-        PreferenceBatches, format, seq_len=config.seq_len, pairs_per_step=config.pairs_per_step, mask_formatting=False
-    )
+    pairs = [pair for pair in given if config.use_edited or pair.get("rating") != EDITED]
     model = reward_model_from(load_for_training(context.inputs["model"], context.device), context.seed("head"))
-    training = batches(pairs=pairs, epochs=config.epochs, seed=context.seed("batches"))
+    training = open_batches(format, pairs, config, seed=context.seed("batches"))
     _train(context, model, config, Reward(), training)
     _save(context, model, config, "model")
     # Another round may have trained on a prompt that this round holds out: it is no longer held out.
-    trained = {pair["prompt"][-1]["content"] for pair in given}
+    trained = {digest(pair["prompt"]) for pair in given}
     measured_with, _ = _fitting(format, _gather(context, "preferences", "held_out_pairs.jsonl"), config.seq_len)
-    held_out = [pair for pair in measured_with if pair["prompt"][-1]["content"] not in trained]
+    held_out = [pair for pair in measured_with if digest(pair["prompt"]) not in trained]
     counts: dict[str, Any] = {"pairs": len(pairs), "held_out_pairs": len(held_out), "too_long": too_long}
     for name, measured in (("train", pairs), ("held_out", held_out)):
         if measured:
-            ranked = rank_accuracy(model, batches(pairs=measured, epochs=1, seed=0))
+            ranked = rank_accuracy(model, open_batches(format, measured, config, seed=0))
             estimate = pass_rate(ranked)
             counts[f"{name}_accuracy"] = [round(v, 4) for v in (estimate.value, estimate.low, estimate.high)]
     return counts
@@ -139,24 +135,8 @@ def dpo_stage(context: Context) -> dict[str, Any]:
     format = ChatFormat.load(context.inputs["model"])
     model = load_for_training(context.inputs["model"], context.device)
     pairs, too_long = _fitting(format, _gather(context, "preferences", "pairs.jsonl"), config.seq_len)
-
-    shared: dict[str, Any] = dict(
-        seq_len=config.seq_len,
-        epochs=config.epochs,
-        seed=context.seed("batches"),
-        mask_formatting=config.mask_formatting,
-    )
-    batches: Batches
-    if config.loss == "kto":
-        thumbs = thumbs_of(pairs)
-        plain = ThumbBatches(format, thumbs, thumbs_per_step=config.pairs_per_step, **shared)
-        thumbs = with_thumb_reference(model, thumbs, plain, config.train.precision)
-        batches = ThumbBatches(format, thumbs, thumbs_per_step=config.pairs_per_step, **shared)
-    else:
-        if config.loss != "simpo":
-            plain_pairs = PreferenceBatches(format, pairs, pairs_per_step=config.pairs_per_step, **shared)
-            pairs = with_reference(model, pairs, plain_pairs, config.train.precision)
-        batches = PreferenceBatches(format, pairs, pairs_per_step=config.pairs_per_step, **shared)
+    items: list[Any] = thumbs_of(pairs) if config.loss == "kto" else pairs
+    batches = prepare(model, format, items, config, seed=context.seed("batches"))
     result = _train(context, model, config, objective_of(config), batches)
     _save(context, model, config, "model")
     return _training_counts(context, {"steps": result.steps, "pairs": len(pairs), "too_long": too_long})
@@ -222,7 +202,9 @@ def _fitting(format: ChatFormat, pairs: list[Any], seq_len: int) -> tuple[list[A
     kept = [
         pair
         for pair in pairs
-        if all(fits(format, [*pair["prompt"], *pair[side]], seq_len) for side in ("chosen", "rejected"))
+        if all(
+            fits(format, [*pair["prompt"], *pair[side]], seq_len, pair.get("tools")) for side in ("chosen", "rejected")
+        )
     ]
     return kept, len(pairs) - len(kept)
 

@@ -18,7 +18,6 @@ from herdlm.base.seeds import derive_seed, stream
 from herdlm.curate.pipeline import curate
 from herdlm.model.hf import GENERATION
 from herdlm.model.weights import write_json
-from herdlm.pretrain.pretrain import copy_tokenizer
 from herdlm.report.corpus_page import write_corpus_page
 from herdlm.run.stage import Context
 from herdlm.tokens.chat_format import generation_settings
@@ -26,6 +25,7 @@ from herdlm.tokens.documents import Split, read_documents, split_documents
 from herdlm.tokens.shards import ShardWriter
 from herdlm.tokens.text_shards import shard_counts, write_text_shards
 from herdlm.tokens.tokenizer import Tokenizer, train_tokenizer
+from herdlm.train.save import copy_tokenizer
 
 WORD = re.compile(r"[a-z]{3,9}")
 

@@ -21,9 +21,9 @@ from herdlm.generate.fp8.config import Fp8Config
 from herdlm.generate.fp8.folder import quantize_folder
 from herdlm.generate.load import load_model
 from herdlm.model.hf import load_folder, save_folder
-from herdlm.pretrain.pretrain import copy_tokenizer
 from herdlm.run.stage import Context
 from herdlm.tokens.chat_format import ChatFormat, generation_settings
+from herdlm.train.save import copy_tokenizer
 
 MAX_ANSWER_TOKENS = 32
 COMPARED_QUESTIONS, COMPARED_ROWS = 256, 1024

@@ -55,7 +55,9 @@ def gather_report(recipe: Recipe, folders: Mapping[str, Path]) -> ReportData:
         flagship = recipe.herd.flagship
         measured = next(p.validation_loss for p in pretraining if p.model == flagship)
         forecast = gather.forecast(records["forecast"], records[f"pretrain-{flagship}"], measured)
-    rounds = tuple(gather.round_of(records, r) for r in range(1, (recipe.align.rounds if recipe.align else 0) + 1))
+    # Rounds are told by what their models answer to the built-in tasks.
+    bank = recipe.align if recipe.align and recipe.align.uses_bank else None
+    rounds = tuple(gather.round_of(records, r) for r in range(1, (bank.rounds if bank else 0) + 1))
     finished = finished_flagship(recipe)
     compared = [stage for stage in (START, CONTROL, finished, SMALL_CONTROL, TAUGHT) if stage in labels]
     key_models = [stage for stage in (START, CONTROL, finished, FP8, SMALL_CONTROL, TAUGHT) if stage in labels]
@@ -74,7 +76,7 @@ def gather_report(recipe: Recipe, folders: Mapping[str, Path]) -> ReportData:
         annealing_from=_annealing_from(recipe),
         forecast=forecast,
         examinations=tuple(answers.examination(stage) for stage in labels),
-        start=START if recipe.align else None,
+        start=START if bank else None,
         rounds=rounds,
         control=CONTROL if recipe.experiments.control_sft else None,
         key_models=tuple(key_models),
@@ -186,7 +188,7 @@ def _claims(answers: _Answers, recipe: Recipe) -> list[Check]:
                 answers.difference("round-1-sft", WITHOUT_NLL),
             ),
         ]
-    if recipe.quantize and recipe.align:
+    if FP8 in answers.labels:
         checks.append(
             lossless(
                 "fp8-keeps-pass-rate",
@@ -201,7 +203,7 @@ def _claims(answers: _Answers, recipe: Recipe) -> list[Check]:
 
 def _steps(answers: _Answers, recipe: Recipe) -> list[Check]:
     """Checks of what each step of post-training achieved, also where no effect is claimed."""
-    if recipe.align is None:
+    if recipe.align is None or not answers.labels:
         return []
     last, rounds = finished_flagship(recipe), range(1, recipe.align.rounds + 1)
     checks = [

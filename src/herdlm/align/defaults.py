@@ -1,0 +1,67 @@
+"""Defaults of fine-tuning on files, by the size of the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from herdlm.align.config import DpoConfig, PairsConfig, RewardConfig, SftConfig
+from herdlm.base.recipe import merge, parse
+from herdlm.model.config import ModelConfig
+
+Method = Literal["sft", "reward", "dpo"]
+SECTIONS: dict[Method, type[SftConfig | PairsConfig]] = {"sft": SftConfig, "reward": RewardConfig, "dpo": DpoConfig}
+LONGEST_ROW = 2048
+MICRO_BATCH_TOKENS = 4096  # activations of a small model then take about a gigabyte
+LORA_RATE = 10.0  # adapters learn at about ten times the rate of all weights
+WARMUP_SHARE = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Defaults of models with up to ``parameters``; rates of training all weights."""
+
+    parameters: float
+    tokens_per_step: int
+    pairs_per_step: int
+    rates: dict[Method, float]
+
+
+# Published: SmolLM2 135M DPO 1e-6 (SFT 1e-3, of which a fifth did better on small data). Tulu 3: 8B SFT 5e-6, DPO 5e-7;
+# 70B SFT 2e-6, DPO 2e-7; batches of 128. Reward models are trained between the two.
+SIZES = (
+    Size(5e8, 8192, 16, {"sft": 2e-4, "reward": 2e-5, "dpo": 2e-6}),
+    Size(4e9, 32_768, 32, {"sft": 2e-5, "reward": 1e-5, "dpo": 1e-6}),
+    Size(2e10, 131_072, 128, {"sft": 5e-6, "reward": 3e-6, "dpo": 5e-7}),
+    Size(float("inf"), 131_072, 128, {"sft": 2e-6, "reward": 1e-6, "dpo": 2e-7}),
+)
+
+Config = TypeVar("Config", bound=SftConfig | PairsConfig)
+
+
+def default_tables(method: Method, shape: ModelConfig, given: dict[str, Any], *, lora: bool) -> dict[str, Any]:
+    """The keys of a method's section for a model of this shape. Rows per step follow a ``seq_len`` that is given."""
+    size = next(size for size in SIZES if shape.parameters <= size.parameters)
+    seq_len = min(LONGEST_ROW, shape.max_seq_len)
+    rate = size.rates[method] * (LORA_RATE if lora else 1.0)
+    train = {"peak_lr": rate, "decay": "linear", "floor": 0.0, "weight_decay": 0.0, "checkpoint_every_steps": 50}
+    tables: dict[str, Any] = {"seq_len": seq_len, "epochs": 1 if method == "reward" else 2, "train": train}
+    if method == "sft":
+        asked = given.get("seq_len")
+        row = asked if isinstance(asked, int) and asked > 0 else seq_len
+        return tables | {"rows_per_step": max(1, size.tokens_per_step // row)}
+    return tables | {"pairs_per_step": size.pairs_per_step}
+
+
+def settings(
+    schema: type[Config], method: Method, shape: ModelConfig, given: dict[str, Any], *, lora: bool, source: str
+) -> Config:
+    """A method's section from the keys that are given, and from the defaults for a model of this shape.
+
+    Args:
+        source: where the keys come from, for errors.
+
+    Raises:
+        InputError: a key is unknown or out of range.
+    """
+    return parse(schema, merge(default_tables(method, shape, given, lora=lora), given), source)

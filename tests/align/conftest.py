@@ -1,0 +1,72 @@
+"""A small chat model, and small files of dialogs and pairs."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from herdlm.model.hf import save_folder
+from herdlm.tokens.chat_format import generation_settings
+from tests.conftest import small_model
+
+WORDS = ["package", "file", "server", "disk", "log", "user", "archive", "space"]
+SMALL = ("--seq-len", "128", "--set", "train.precision=float32", "--set", "track.tensorboard='off'", "--threads", "1")
+
+
+def words(rng, count):
+    return " ".join(rng.choice(WORDS) for _ in range(count))
+
+
+def write_lines(path: Path, rows) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def dialogs(seed, count):
+    """Dialogs of which some have two answers, a weight, or a system prompt."""
+    rng = random.Random(seed)
+    rows = []
+    for number in range(count):
+        said = [
+            {"role": "user", "content": f"{words(rng, 3)} {seed} {number}"},
+            {"role": "assistant", "content": words(rng, 4)},
+        ]
+        if number % 3 == 0:
+            said += [
+                {"role": "user", "content": "again"},
+                {"role": "assistant", "content": words(rng, 2), "weight": 0.5},
+            ]
+        if number % 4 == 0:
+            said.insert(0, {"role": "system", "content": words(rng, 2)})
+        rows.append({"messages": said})
+    return rows
+
+
+def pairs(seed, count):
+    """Pairs whose chosen answer says please."""
+    rng = random.Random(seed)
+    return [
+        {
+            "prompt": f"{words(rng, 2)} {seed} {number}",
+            "chosen": f"please {words(rng, 2)}",
+            "rejected": words(rng, 1 + number % 4),
+            "rating": "better" if number % 2 else "much better",
+        }
+        for number in range(count)
+    ]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory, tokenizer):
+    """The files that the tests train on: base, chats.jsonl, test-chats.jsonl, pairs.jsonl, test-pairs.jsonl."""
+    folder = tmp_path_factory.mktemp("align")
+    base = folder / "base"
+    base.mkdir()
+    tokenizer.save(base)
+    save_folder(small_model(), base, generation=generation_settings(base))
+    write_lines(folder / "chats.jsonl", dialogs(0, 40))
+    write_lines(folder / "test-chats.jsonl", dialogs(1, 12))
+    write_lines(folder / "pairs.jsonl", pairs(0, 24))
+    write_lines(folder / "test-pairs.jsonl", pairs(1, 12))
+    return folder

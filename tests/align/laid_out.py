@@ -1,0 +1,34 @@
+"""What ranks do in tests of training on files in layouts."""
+
+from pathlib import Path
+
+import torch.distributed as dist
+
+from herdlm.align.dpo_training import dpo
+from herdlm.align.reward_training import reward
+from herdlm.align.sft import sft
+from herdlm.base.errors import HerdError
+from herdlm.parallel.config import ParallelConfig
+from tests.align.jobs import DPO, REWARD, SFT, job
+
+RUNS = {"sft": (sft, SFT, "chats"), "reward": (reward, REWARD, "pairs"), "dpo": (dpo, DPO, "pairs")}
+
+
+def run(name, folder, out, layout, **changes):
+    """Train in a layout on a file of the folder; what the calls returned or raised, by process."""
+    act, config, data = RUNS[name]
+    folder, out = Path(folder), Path(out)
+    config = config.model_copy(update=changes.pop("config", {}))
+    keys = dict(data=f"{data}.jsonl", held_out=folder / f"test-{data}.jsonl", steps=3) | changes
+    try:
+        told = act(job(folder, out, parallel=ParallelConfig(**layout), **keys), config)
+    except HerdError as error:
+        told = str(error)
+    every = [None] * dist.get_world_size()
+    dist.all_gather_object(every, told)
+    return every
+
+
+def several(calls):
+    """Many functions in one launch."""
+    return [run(name, *arguments, **changes) for name, arguments, changes in calls]

@@ -1,0 +1,88 @@
+"""Training on files on two processes, against one: the same figures and weights in any layout."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from herdlm.model.hf import load_folder
+from tests.align.conftest import SMALL
+from tests.align.jobs import job
+from tests.align.laid_out import RUNS
+from tests.parallel.processes import launch
+from tests.run.conftest import ROOT
+
+TOLERANCE = 2e-4  # of a weight's largest value, after three steps of Adam in float32
+
+CASES = {
+    "sft-tp": ("sft", {"tp": 2}, {"micro_batch_rows": 2}),
+    "sft-lora": ("sft", {"dp_shard": 2}, {"lora": 4}),
+    "sft-cp": ("sft", {"cp": 2}, {}),
+    "reward-dp": ("reward", {"dp_shard": 2}, {"micro_batch_rows": 1}),
+    "dpo-tp": ("dpo", {"tp": 2}, {}),
+    "dpo-lora": ("dpo", {"dp_shard": 2}, {"lora": 4, "merge": False}),
+    "kto-dp": ("dpo", {"dp_shard": 2}, {"config": {"loss": "kto"}, "micro_batch_rows": 2}),
+}
+
+
+@pytest.fixture(scope="module")
+def found(folder, tmp_path_factory):
+    """All cases in one launch of two processes: their folder, and what each process returned, by case."""
+    at = tmp_path_factory.mktemp("laid-out")
+    calls = [(name, [str(folder), str(at / case), layout], more) for case, (name, layout, more) in CASES.items()]
+    calls.append(("sft", [str(folder), str(at / "odd"), {"tp": 3}], {}))
+    return at, dict(zip([*CASES, "odd"], launch("tests.align.laid_out:several", 2, calls), strict=True))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_do_what_one_does(folder, found, tmp_path, case):
+    at, told = found
+    first, second = told[case]
+    assert second is None
+    name, _, more = CASES[case]
+    act, config, data = RUNS[name]
+    more = dict(more)
+    config = config.model_copy(update=more.pop("config", {}))
+    keys = dict(data=f"{data}.jsonl", held_out=folder / f"test-{data}.jsonl", steps=3) | more
+    expected = act(job(folder, tmp_path / "one", **keys), config)
+    assert first["steps"] == expected["steps"] == 3
+    assert first["last_loss"] == pytest.approx(expected["last_loss"], abs=2e-4)
+    if name == "sft":
+        for figure in ("loss_before", "loss"):
+            assert first["held_out"][figure]["value"] == pytest.approx(expected["held_out"][figure]["value"], abs=2e-4)
+    if name == "dpo":
+        drift = "chosen_drift_per_token"
+        assert first["held_out"][drift] == pytest.approx(expected["held_out"][drift], abs=2e-3)
+        assert first["held_out"]["sampled_answers"]["before"] == expected["held_out"]["sampled_answers"]["before"]
+    if more.get("merge", True):
+        one, two = load_folder(tmp_path / "one"), dict(load_folder(at / case).named_parameters())
+        for weight, value in one.named_parameters():
+            assert (two[weight] - value).abs().max() < TOLERANCE * value.abs().max() + 1e-5, weight
+    else:
+        assert (at / case / "adapter_model.safetensors").exists()
+
+
+def test_a_layout_that_does_not_fit_ends_every_process_with_the_same_error(found):
+    first, second = found[1]["odd"]
+    assert first == second
+    assert "parallel.tp" in first
+
+
+@pytest.mark.slow
+def test_the_command_line_trains_on_two_processes(folder, tmp_path):
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "herdlm.cli", "dpo", str(folder / "base"), "--data", str(folder / "pairs.jsonl")),
+            *("--out", str(tmp_path / "out"), *SMALL, "--set", "parallel.tp=2", "--steps", "2", "--processes", "2"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "200"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(f"Model: {tmp_path / 'out'}") == 1
+    load_folder(tmp_path / "out")

@@ -1,0 +1,142 @@
+"""Recipes whose post-training reads files: a whole run without pages, and what is refused."""
+
+import json
+import shutil
+
+import pytest
+
+from herdlm.base.errors import InputError
+from herdlm.base.json_lines import read_json_lines
+from herdlm.recipe import read_recipe
+from herdlm.run.pipeline import examined, stages_of
+from tests.align.conftest import dialogs, folder, pairs, write_lines  # noqa: F401 - a fixture
+from tests.run.conftest import herdlm, manifest
+
+TRAIN = 'train = { peak_lr = 1e-3, precision = "float32" }\n'
+RECIPE = f"""
+[herd.models]
+flagship = {{ from = "base" }}
+[align]
+rounds = 2
+remember_rounds = 1
+[align.data]
+dialogs = ["chats.jsonl:2"]
+preferences = ["pairs.jsonl"]
+[align.seed_sft]
+seq_len = 64
+rows_per_step = 8
+epochs = 1
+{TRAIN}
+[align.sft]
+seq_len = 64
+rows_per_step = 8
+epochs = 1
+{TRAIN}
+[align.reward]
+seq_len = 64
+pairs_per_step = 8
+{TRAIN}
+[align.dpo]
+seq_len = 64
+pairs_per_step = 8
+{TRAIN}
+[align.rejection]
+prompts = 6
+samples = 2
+max_answer_tokens = 6
+[track]
+tensorboard = "off"
+"""
+
+
+@pytest.fixture
+def home(folder, tmp_path):  # noqa: F811
+    """A folder with the recipe and what it names."""
+    shutil.copytree(folder / "base", tmp_path / "base")
+    write_lines(tmp_path / "chats.jsonl", dialogs(0, 40))
+    write_lines(tmp_path / "pairs.jsonl", pairs(0, 40))
+    (tmp_path / "mine.toml").write_text(RECIPE)
+    return tmp_path
+
+
+def read(home, *keys):
+    return read_recipe(home / "mine.toml", keys)
+
+
+def test_a_run_on_files_alone(home):
+    done = herdlm("run", home / "mine.toml", "--out", home / "run", seconds=600)
+    assert done.returncode == 0, done.stderr
+    run = home / "run"
+    files = manifest(run, "files")["counts"]
+    assert files["dialogs"]["used"] == 80
+    for name in ("dialogs", "pairs"):
+        assert files[name]["training"] + files[name]["held_out"] == files[name]["used"]
+        assert files[name]["held_out"] > 0
+    kept, held = (
+        {json.dumps(row["prompt"]) for row in read_json_lines(run / "stages" / "files" / f"{name}.jsonl")}
+        for name in ("pairs", "held_out_pairs")
+    )
+    assert not kept & held
+    # Prompts are the dialogs' own, without those held out.
+    prompts = {json.dumps(row["prompt"]) for row in read_json_lines(run / "stages" / "files" / "prompts.jsonl")}
+    held = read_json_lines(run / "stages" / "files" / "held_out_dialogs.jsonl")
+    assert prompts and not prompts & {json.dumps(row["messages"][:-1]) for row in held}
+    reward = manifest(run, "round-2-reward")["counts"]
+    assert reward["pairs"] == files["pairs"]["training"]
+    assert reward["held_out_pairs"] == files["pairs"]["held_out"]
+    assert manifest(run, "round-1-files-samples")["counts"] == {"prompts": 6, "samples": 12}
+    selected = read_json_lines(run / "stages" / "round-1-files-select" / "kept.jsonl")
+    assert 0 < len(selected) <= 3  # the better half
+    sft = json.loads((run / "stages" / "round-1-sft" / "training.json").read_text())
+    assert sft["parts"]["files/dialogs.jsonl"] + sft["too_long"] == files["dialogs"]["training"]
+    assert sft["parts"]["kept-1-files/kept.jsonl"] == len(selected)
+    assert (run / "models" / "flagship" / "model.safetensors").exists()
+    assert str(home) not in (run / "stages" / "report" / "report.html").read_text()
+    again = herdlm("run", home / "mine.toml", "--out", run)
+    assert again.returncode == 0
+    assert "files" not in again.stdout.split() or "made" not in again.stdout
+
+
+def test_the_built_in_tasks_are_one_source_among_others(home):
+    keys = ('data.sources=["pages.jsonl"]', "align.data.bank=true", "align.preferences.prompts=5")
+    both = read(home, *keys)
+    stages = {stage.name: stage for stage in stages_of(both)}
+    assert {"bank", "files", "round-1-preferences", "round-1-select", "round-1-files-select"} <= set(stages)
+    assert stages["round-2-sft"].inputs == {
+        "base": "pretrain-flagship",
+        "seeds": "bank",
+        "files": "files",
+        "preferences-1": "round-1-preferences",
+        "preferences-2": "round-2-preferences",
+        "kept-2": "round-2-select",
+        "kept-2-files": "round-2-files-select",
+    }
+    assert stages["round-2-dpo"].inputs["preferences-files"] == "files"
+    assert "round-2-dpo" in examined(both)
+    assert examined(read(home)) == {}
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        (["align.data.preferences=[]"], "preferences has no files"),
+        (["align.preferences.prompts=5"], "ranks answers to the built-in tasks"),
+        (["experiments.control_sft=true"], "experiments.control_sft is measured on the built-in tasks"),
+        (["align.data.bank=true"], "preferences is missing"),
+        (["align.data=false", "align.preferences.prompts=5"], r"has no \[data\]"),
+    ],
+)
+def test_keys_that_do_not_go_together_are_refused(home, keys, problem):
+    with pytest.raises(InputError, match=problem):
+        stages_of(read(home, *keys))
+
+
+def test_files_are_known_by_their_content_wherever_they_lie(home, tmp_path_factory):
+    def fingerprint(where):
+        (stage,) = [stage for stage in stages_of(read(where)) if stage.name == "files"]
+        return stage.settings, [path.rpartition("/")[2] for path in stage.aids]
+
+    other = tmp_path_factory.mktemp("other")
+    shutil.copytree(home, other, dirs_exist_ok=True)
+    assert fingerprint(home) == fingerprint(other)
+    assert fingerprint(home)[0]["weights"] == {"dialogs": [2.0], "preferences": [1.0], "prompts": []}
