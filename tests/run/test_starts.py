@@ -180,6 +180,7 @@ def test_a_recipe_can_begin_at_post_training(folder, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_smoke_run_begins_at_its_own_pretrained_models(smoke_run, tmp_path):
     stages = smoke_run / "stages"
     shapeless = "".join(f"{key} = false, " for key in SHAPE)

@@ -1,14 +1,15 @@
 """Chat templates: the Jinja of a model folder, run in jinja2's sandbox with what transformers gives to a template.
 
-A template that marks what the assistant writes with ``{% generation %}`` gives the mask of training targets. Marks,
-and whatever in a message looks like a special token, travel through the template as noncharacters of Unicode, which no
-template writes itself.
+A template that marks what the assistant writes with ``{% generation %}`` gives the mask of training targets. The marks
+are noncharacters of Unicode. Whatever in a message looks like a special token travels as a number between two signs of
+a rare script; these are printable, so that Python's and JSON's notation of a value keep them.
 """
 
 from __future__ import annotations
 
 import datetime
 import json
+import re
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -23,6 +24,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from herdlm.base.errors import DamagedError, InputError
 
 BEGIN_ANSWER, END_ANSWER = "\ufdd0", "\ufdd1"  # around what the assistant writes
+BEGIN_TEXT, END_TEXT = "\U00010a50", "\U00010a51"  # around the number of a text that looks like a special token
 TEMPLATES = {"llama3": "<|start_header_id|>", "chatml": "<|im_start|>"}  # ours, each with a token that it needs
 
 
@@ -31,15 +33,14 @@ class _Generation(Extension):
 
     tags = {"generation"}  # noqa: RUF012 - as the base class declares it
 
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        """Parse the block into its own statements between the marks."""
+    def parse(self, parser: Parser) -> nodes.Node:
+        """Parse the block into a call of :meth:`_marked`, with a scope of its own as in transformers."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_marked"), [], [], body).set_lineno(line)
 
-        def mark(text: str) -> nodes.Node:
-            return nodes.Output([nodes.TemplateData(text)]).set_lineno(line)
-
-        return [mark(BEGIN_ANSWER), *body, mark(END_ANSWER)]
+    def _marked(self, caller: Callable[[], str]) -> str:
+        return f"{BEGIN_ANSWER}{caller()}{END_ANSWER}"
 
 
 class ChatTemplate:
@@ -47,6 +48,7 @@ class ChatTemplate:
 
     Attributes:
         takes_tools: whether the template reads ``tools``.
+        takes_calls: whether the template reads the ``tool_calls`` of messages.
     """
 
     def __init__(self, text: str, where: str) -> None:
@@ -59,9 +61,13 @@ class ChatTemplate:
         self._today: Callable[[], datetime.datetime] = datetime.datetime.now
         environment.globals["strftime_now"] = lambda form: self._today().strftime(form)
         try:
-            self.takes_tools = "tools" in meta.find_undeclared_variables(environment.parse(text))
+            tree = environment.parse(text)
+            self.takes_tools = "tools" in meta.find_undeclared_variables(tree)
+            self.takes_calls = any(node.value == "tool_calls" for node in tree.find_all(nodes.Const)) or any(
+                node.attr == "tool_calls" for node in tree.find_all(nodes.Getattr)
+            )
             self._template = environment.from_string(text)
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, SyntaxError, RecursionError) as error:
             raise DamagedError(
                 f"{where}: the chat template is not valid Jinja: {error}", "Restore it from its source"
             ) from error
@@ -78,8 +84,9 @@ class ChatTemplate:
         """
         try:
             return self._template.render(**variables)
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
-            raise InputError(f"the chat template refuses the dialog: {error}", "Correct the dialog") from error
+        except Exception as error:  # a template may do anything that Python's values can
+            said = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(f"the chat template refuses the dialog: {said}", "Correct the dialog") from error
 
 
 def _refuse(message: str) -> NoReturn:
@@ -94,7 +101,12 @@ def _to_json(
     sort_keys: bool = False,
 ) -> str:
     """JSON without the escapes of HTML that jinja2's own filter makes."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
+    return (
+        re.sub(f"[^\\x00-\\x7f{BEGIN_TEXT}{END_TEXT}]+", lambda m: json.dumps(m[0])[1:-1], text)
+        if ensure_ascii
+        else text
+    )
 
 
 def llama3_template(leading_space: bool) -> str:
@@ -121,11 +133,13 @@ def read_templates(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
     alone = folder / "chat_template.json"
     if listed is None and alone.is_file():
         try:
-            listed = json.loads(alone.read_text(encoding="utf-8"))["chat_template"]
+            listed = json.loads(alone.read_text(encoding="utf-8-sig"))["chat_template"]
         except (ValueError, KeyError, TypeError) as error:
             raise DamagedError(f"{alone} holds no chat_template", "Restore the file from its source") from error
     if isinstance(listed, str):
         found["default"] = listed
+    elif isinstance(listed, dict):
+        found |= {str(name): text for name, text in listed.items() if isinstance(text, str)}
     elif isinstance(listed, list):
         for entry in listed:
             if isinstance(entry, dict) and isinstance(entry.get("template"), str):
@@ -135,7 +149,7 @@ def read_templates(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
     for name, file in [("default", path), *((file.stem, file) for file in more)]:
         if file.is_file():
             try:
-                found[name] = file.read_text(encoding="utf-8")
+                found[name] = file.read_text(encoding="utf-8-sig")
             except ValueError as error:
                 raise DamagedError(f"{file} is not UTF-8 text", "Restore the file from its source") from error
     return found

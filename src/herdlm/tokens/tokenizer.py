@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors, trainers
@@ -16,6 +16,9 @@ from herdlm.base.artifact import hash_bytes
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.base.recipe import Section
 from herdlm.tokens.chat_template import llama3_template
+from herdlm.tokens.renamed import Renamed, rename_special
+from herdlm.tokens.token_bytes import byte_reader
+from herdlm.tokens.tokenizer_files import add_missing, also_special, check_ids, named_tokens, read_settings
 
 BEGIN_OF_TEXT = "<|begin_of_text|>"
 END_OF_TEXT = "<|end_of_text|>"
@@ -27,7 +30,6 @@ END_OF_TURN = "<|eot_id|>"
 PYTHON_TAG = "<|python_tag|>"
 SPECIAL_TOKENS = (BEGIN_OF_TEXT, END_OF_TEXT, PAD, START_HEADER, END_HEADER, END_OF_MESSAGE, END_OF_TURN, PYTHON_TAG)
 LLAMA3_NAMES = {"bos_token": BEGIN_OF_TEXT, "eos_token": END_OF_TURN, "pad_token": PAD}
-ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -92,15 +94,18 @@ class Tokenizer:
         backend.no_padding()
         self.backend = backend
         self.leading_space = leading_space
-        self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
+        self.vocab_size: int = 1 + max(backend.get_vocab(with_added_tokens=True).values())
         self.named = dict(LLAMA3_NAMES if named is None else named)
         self.named = {role: token for role, token in self.named.items() if backend.token_to_id(token) is not None}
         self.added: dict[int, AddedToken] = backend.get_added_tokens_decoder()
-        roles = {*self.named.values(), *(token for token in also_special if backend.token_to_id(token) is not None)}
+        also = {*self.named.values(), *(token for token in also_special if backend.token_to_id(token) is not None)}
+        roles = {token for token in also if len(token) > 1}  # a folder that pads with "!" still writes "!"
         self._special = {t.content: id for id, t in self.added.items() if t.special or t.content in roles}
         self._special |= {token: id for token in roles if (id := backend.token_to_id(token)) is not None}
         self._special_ids = frozenset(self._special.values())
-        self._bytes_of, self.strips_space = _reader(backend)
+        # A model of SentencePiece may hold "<s>" as a word, and find it in a text.
+        self._leaks = any(id in backend.encode(t, add_special_tokens=False).ids for t, id in self._special.items())
+        self._bytes_of, self.strips_space = byte_reader(backend)
         self.bos, self.eos = (self._named_id(role) for role in ("bos_token", "eos_token"))
         self.begin = self._begin() or ((self.bos,) if add_bos and self.bos is not None else ())
         self.end = self._first_of(END_OF_TEXT, "<|endoftext|>", "</s>", self.named.get("eos_token", ""))
@@ -136,14 +141,24 @@ class Tokenizer:
             InputError: the text has a lone surrogate, which no encoding can write.
         """
         try:
-            ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
+            ids: list[int] = self._text_backend.encode(text, add_special_tokens=False).ids
         except (TypeError, UnicodeEncodeError) as error:
             raise not_encodable(text) from error
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of many texts at once, on all cores that the process may use."""
-        return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        backend = self._text_backend
+        return [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    @cached_property
+    def renamed(self) -> Renamed:
+        """A backend with secret names of the special tokens."""
+        return rename_special(self.backend, self._special)
+
+    @property
+    def _text_backend(self) -> Backend:
+        return self.renamed.backend if self._leaks else self.backend
 
     def decode(self, ids: Sequence[int], *, keep_special: bool = False) -> str:
         """Text of ``ids``; bytes of an incomplete character become the replacement character."""
@@ -155,15 +170,19 @@ class Tokenizer:
         return b"".join(self.token_bytes(id) for id in ids if id < self.vocab_size).decode(errors="replace")
 
     def token_bytes(self, id: int) -> bytes:
-        """The bytes of a token; empty for special tokens."""
+        """The bytes of a token; empty for special tokens and for ids that the vocabulary leaves out.
+
+        Raises:
+            InputError: the id is outside the vocabulary.
+        """
         if id in self._special_ids:
             return b""
         if id in self.added:  # stored as text, whatever the form of the others
             return self.added[id].content.encode()
-        token = self.backend.id_to_token(id)
-        if token is None:
+        if not 0 <= id < self.vocab_size:
             raise InputError(f"token id {id} is outside the vocabulary of {self.vocab_size}", "Check the ids")
-        return self._bytes_of(token)
+        token = self.backend.id_to_token(id)
+        return b"" if token is None else self._bytes_of(token)
 
     def content(self) -> str:
         """Hash of the tokenizer's definition, to check that tokens and model belong together."""
@@ -198,26 +217,29 @@ class Tokenizer:
         if not path.is_file():
             raise InputError(f"{folder} holds no tokenizer.json", "Give a model or tokenizer folder")
         try:
-            backend = Backend.from_str(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8-sig")
+            backend = Backend.from_str(text)
         except Exception as error:  # the backend raises bare Exception
             raise DamagedError(
                 f"{path} is not a valid tokenizer: {error}", "Restore the file from its source"
             ) from error
+        check_ids(backend, json.loads(text)["added_tokens"], path)
         settings = read_settings(Path(folder))
-        _add_missing(backend, settings)
+        add_missing(backend, settings)
         try:
             return cls(
                 backend,
                 leading_space=bool(settings.get("leading_space")),
-                named=_names(settings),
-                also_special=_also_special(settings),
+                named=named_tokens(settings),
+                also_special=also_special(settings),
                 add_bos=settings.get("add_bos_token") is True,
             )
         except InputError as error:
             raise InputError(f"{path}: {error.what}", error.remedy) from error
 
     def _named_id(self, role: str) -> int | None:
-        return self._special[self.named[role]] if role in self.named else None
+        id: int | None = self.backend.token_to_id(self.named[role]) if role in self.named else None
+        return id
 
     def _first_of(self, *tokens: str) -> int:
         return next((self._special[token] for token in tokens if token in self._special), 0)
@@ -228,93 +250,6 @@ class Tokenizer:
         whole = self.backend.encode("a", add_special_tokens=True).ids
         found = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), 0)
         return tuple(whole[:found])
-
-
-def read_settings(folder: Path) -> dict[str, Any]:
-    """The content of a folder's tokenizer_config.json, with what an older special_tokens_map.json adds.
-
-    Raises:
-        DamagedError: one of them is not a JSON object.
-    """
-    settings: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        path = folder / name
-        if not path.is_file():
-            continue
-        try:
-            read = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DamagedError(f"{path} is not valid JSON: {error}", "Restore the file from its source") from error
-        if not isinstance(read, dict):
-            raise DamagedError(f"{path} is not a JSON object", "Restore the file from its source")
-        settings |= {key: value for key, value in read.items() if value is not None}
-    return settings
-
-
-def _names(settings: dict[str, Any]) -> dict[str, str] | None:
-    """The tokens that the settings name, by role; None if they name none."""
-    names = {}
-    for role in ROLES:
-        token = settings.get(role)
-        token = token.get("content") if isinstance(token, dict) else token
-        if isinstance(token, str) and token:
-            names[role] = token
-    return names or None
-
-
-def _also_special(settings: dict[str, Any]) -> list[str]:
-    """Special tokens beyond those with a role, by the keys of transformers 4 and 5."""
-    listed = [*_values(settings.get("additional_special_tokens")), *_values(settings.get("extra_special_tokens"))]
-    contents = (token.get("content") if isinstance(token, dict) else token for token in listed)
-    return [token for token in contents if isinstance(token, str) and token]
-
-
-def _values(listed: Any) -> list[Any]:
-    return list(listed.values()) if isinstance(listed, dict) else listed if isinstance(listed, list) else []
-
-
-def _add_missing(backend: Backend, settings: dict[str, Any]) -> None:
-    """Add the tokens that only tokenizer_config.json lists, if they come next in the vocabulary, as it says."""
-    listed = settings.get("added_tokens_decoder")
-    entries = sorted((int(id), entry) for id, entry in listed.items()) if isinstance(listed, dict) else []
-    for id, entry in entries:
-        content = entry.get("content") if isinstance(entry, dict) else None
-        if isinstance(content, str) and backend.token_to_id(content) is None and id == backend.get_vocab_size():
-            flags = {key: bool(entry.get(key, False)) for key in ("lstrip", "rstrip", "normalized", "single_word")}
-            backend.add_tokens([AddedToken(content, special=bool(entry.get("special", False)), **flags)])
-
-
-def _reader(backend: Backend) -> tuple[Callable[[str], bytes], bool]:
-    """How a token of the model is read as bytes, and whether a text loses its first space when it is decoded.
-
-    Raises:
-        InputError: the decoder is neither that of byte-level BPE nor that of SentencePiece.
-    """
-    state = json.loads(backend.decoder.__getstate__()) if backend.decoder is not None else {"type": "none"}
-    parts = state.get("decoders", [state])
-    kinds = {part["type"]: part for part in parts}
-    if "ByteLevel" in kinds:
-        return _byte_level, False
-    if not kinds.keys() & {"Metaspace", "ByteFallback", "Replace"}:
-        raise InputError(
-            f"tokens of the form {' + '.join(sorted(kinds))} cannot be read as bytes",
-            "Use a tokenizer.json of byte-level BPE or of SentencePiece",
-        )
-    strip = kinds.get("Strip", {})
-    strips = "Metaspace" in kinds and kinds["Metaspace"].get("prepend_scheme", "always") != "never"
-    return _sentence_piece, strips or (strip.get("content") == " " and bool(strip.get("start")))
-
-
-def _byte_level(token: str) -> bytes:
-    try:
-        return bytes(_BYTE_OF_CHARACTER[character] for character in token)
-    except KeyError:  # a token outside the byte alphabet is stored as text
-        return token.encode()
-
-
-def _sentence_piece(token: str) -> bytes:
-    byte = _BYTE_TOKEN.fullmatch(token)
-    return bytes([int(byte[1], 16)]) if byte else token.replace("\u2581", " ").encode()
 
 
 def not_encodable(text: str) -> InputError:
@@ -361,16 +296,3 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
         ]
     )
     return Tokenizer(backend, leading_space=config.leading_space)
-
-
-def _byte_characters() -> dict[str, int]:
-    """The byte of each printable character that represents one in byte-level BPE files (GPT-2's table)."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    table = {chr(byte): byte for byte in printable}
-    for shift, byte in enumerate(b for b in range(256) if b not in set(printable)):
-        table[chr(256 + shift)] = byte
-    return table
-
-
-_BYTE_OF_CHARACTER = _byte_characters()
-_BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")

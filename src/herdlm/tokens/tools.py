@@ -15,10 +15,14 @@ HOW_TO_CALL = (
 
 
 def without_tools(
-    messages: Sequence[Message], tools: Sequence[dict[str, Any]]
+    messages: Sequence[Message], tools: Sequence[dict[str, Any]], *, as_text: bool = True
 ) -> tuple[list[Message], Sequence[dict[str, Any]]]:
-    """The dialog with its tools, calls and results as text; results are the user's messages."""
-    made = [_as_text(message) for message in messages]
+    """The dialog with its tools described in the system message.
+
+    Args:
+        as_text: whether calls and results become text, too; results are the user's messages.
+    """
+    made = [_as_text(message) for message in messages] if as_text else list(messages)
     if tools:
         text = "\n\n".join([HOW_TO_CALL, *(json.dumps(tool, indent=4, ensure_ascii=False) for tool in tools)])
         if made and made[0]["role"] == "system":

@@ -15,7 +15,8 @@ from herdlm.parallel.model import ParallelModel
 from herdlm.parallel.processes import is_first
 from herdlm.tokens.chat_format import ChatFormat, generation_settings
 from herdlm.tokens.chat_template import read_templates
-from herdlm.tokens.tokenizer import TOKENIZER_FILES, read_settings
+from herdlm.tokens.tokenizer import TOKENIZER_FILES
+from herdlm.tokens.tokenizer_files import read_settings
 from herdlm.train.track import FOLDER
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
