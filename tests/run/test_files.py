@@ -63,6 +63,7 @@ def read(home, *keys):
     return read_recipe(home / "mine.toml", keys)
 
 
+@pytest.mark.slow
 def test_a_run_on_files_alone(home):
     done = herdlm("run", home / "mine.toml", "--out", home / "run", seconds=600)
     assert done.returncode == 0, done.stderr
