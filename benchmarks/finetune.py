@@ -86,8 +86,12 @@ def work(given: argparse.Namespace) -> None:
     torch.set_num_threads(given.threads)
     if given.arm.startswith("trl"):
         import trl.trainer.dpo_trainer
-        import trl.trainer.sft_trainer  # noqa: F401 - what it imports is held before the model
-    before = resident("VmRSS")
+        import trl.trainer.sft_trainer  # noqa: F401
+    else:
+        import herdlm.align.dpo
+        import herdlm.model.hf
+        import herdlm.train.loop  # noqa: F401
+    before = resident("VmRSS")  # with the libraries, which are no part of what training needs
     job = job_of(given, given.tasks[0], given.shapes[0] if given.shapes else None)
     runner = OurArm(job) if given.arm == "herdlm" else TheirArm(job, given.arm.partition(" ")[2])
     (loss, norm), (second, _) = runner.step(0), runner.step(1 % STEPS)

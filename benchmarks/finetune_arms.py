@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_data import END, PAD, STEPS, Sizes, ids_and_labels, open_dialogs, open_pairs, prompt_and_answer
+from finetune_data import END, PAD, STEPS, Sizes, ids_and_labels, open_dialogs, open_pairs, prompt_and_answer, word
 from train import SHAPES
 
 BETA = 0.1
@@ -268,11 +268,11 @@ def packed_row(dialogs: list[dict[str, list[int]]]) -> dict[str, list[int]]:
     return {**joined, "seq_lengths": [len(dialog["input_ids"]) for dialog in dialogs]}
 
 
-def number_tokenizer(vocabulary: int, end: str = str(END)) -> Any:
-    """A tokenizer of transformers' whose words are the ids themselves."""
+def number_tokenizer(vocabulary: int, end: str = word(END)) -> Any:
+    """A tokenizer of transformers' in which every id is a word; an answer ends with ``end``."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = Tokenizer(models.WordLevel({str(id): id for id in range(vocabulary)}, unk_token=str(PAD)))
+    words = Tokenizer(models.WordLevel({word(id): id for id in range(vocabulary)}, unk_token=word(PAD)))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token=str(PAD), eos_token=end)
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token=word(PAD), eos_token=end)

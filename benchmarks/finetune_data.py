@@ -139,11 +139,16 @@ def ids_and_labels(piece: Any) -> dict[str, list[int]]:
 
 
 def prompt_and_answer(piece: Any) -> tuple[str, str]:
-    """A prompt with an answer as two texts of numbers, of which TRL's tokenizer makes the same ids again.
+    """A prompt with an answer as two texts, of which :func:`word`'s tokenizer makes the same ids again.
 
     The answer reaches to the last target; what a template writes after it trains nothing.
     """
     targets = piece.weights.nonzero()[0]
     begin, end = int(targets[0]) + 1, int(targets[-1]) + 2
-    texts = [" ".join(map(str, part.tolist())) for part in (piece.tokens[:begin], piece.tokens[begin:end])]
+    texts = [" ".join(map(word, part.tolist())) for part in (piece.tokens[:begin], piece.tokens[begin:end])]
     return f"{texts[0]} ", texts[1]
+
+
+def word(id: int) -> str:
+    """A token's text. No text is a part of another, since transformers looks for special tokens everywhere."""
+    return f"<{id}>"
