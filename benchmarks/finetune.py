@@ -60,7 +60,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pairs", type=Path, help="a file of preference pairs for --model; likewise")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seq-len", type=int, default=1024)
+    parser.add_argument("--seq-len", type=int, default=512)
     parser.add_argument("--rows", type=int, default=2, help="packed rows in a step of fine-tuning")
     parser.add_argument("--step-pairs", type=int, default=4, help="pairs in a step of DPO")
     parser.add_argument("--micro-batch", type=int, default=8, help="dialogs in a padded batch; TRL's default is 8")
@@ -109,7 +109,18 @@ def work(given: argparse.Namespace) -> None:
 def start(given: argparse.Namespace, task: str, shape: str | None, arm: str) -> Arm:
     """An arm's process."""
     options: list[Any] = ["--arm", arm, "--tasks", task, "--shapes", *([shape] if shape else [])]
-    names = ("model", "dialogs", "pairs", "threads", "seq_len", "rows", "step_pairs", "micro_batch", "rank", "precision")
+    names = (
+        "model",
+        "dialogs",
+        "pairs",
+        "threads",
+        "seq_len",
+        "rows",
+        "step_pairs",
+        "micro_batch",
+        "rank",
+        "precision",
+    )
     for name in names:
         if (value := getattr(given, name)) is not None:
             options += [f"--{name.replace('_', '-')}", str(value)]

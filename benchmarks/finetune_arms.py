@@ -71,7 +71,9 @@ class OurArm:
             self.facts["reference_cpu_seconds"] = time.process_time() - started
             self.facts["reference"] = sum(pair["reference_chosen"] for pair in pairs)
             steps, self.objective = steps_of(pairs), DPO(BETA, 0.0)
-            per_pair = [[len(steps.pieces[2 * pair + side].tokens) - 1 for side in (0, 1)] for pair in range(len(pairs))]
+            per_pair = [
+                [len(steps.pieces[2 * pair + side].tokens) - 1 for side in (0, 1)] for pair in range(len(pairs))
+            ]
             self.tokens = [sum(sum(per_pair[pair]) for pair in plan) for plan in steps.plan]
         else:
             steps = open_dialogs(job.model, job.data, model.config.vocab_size, job.sizes)

@@ -97,9 +97,7 @@ def open_dialogs(model: Path | None, file: Path | None, vocabulary: int, sizes: 
         made, dialogs = _read("dialogs", model, file, sizes.seq_len)
     else:
         dialogs = draw_dialogs(vocabulary, sizes.seq_len - 2, 32 * STEPS * sizes.rows)
-    return DialogBatches(
-        made, dialogs, seq_len=sizes.seq_len, rows_per_step=sizes.rows, epochs=1, seed=3, steps=STEPS
-    )
+    return DialogBatches(made, dialogs, seq_len=sizes.seq_len, rows_per_step=sizes.rows, epochs=1, seed=3, steps=STEPS)
 
 
 def open_pairs(model: Path | None, file: Path | None, vocabulary: int, sizes: Sizes) -> tuple[Any, Any, list[Any]]:

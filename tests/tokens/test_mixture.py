@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from herdlm.base.errors import DamagedError, InputError
-from herdlm.tokens.batch import OPEN_ROWS, Piece, assemble, lay_out, pack_whole
+from herdlm.tokens.batch import Piece, assemble, lay_out
 from herdlm.tokens.mixture import Mixture, PretrainBatches
+from herdlm.tokens.packing import OPEN_ROWS, pack_whole
 from herdlm.tokens.permutation import _mixed, permuted
 from herdlm.tokens.rows import Source, open_rows
 from herdlm.tokens.shards import Shard, ShardWriter
