@@ -41,6 +41,7 @@ ARMS = {
     "dpo": ("herdlm", "trl precomputed", "trl in memory"),
     "lora": ("herdlm", "trl padded", "trl packed"),
 }
+NEEDED = {"sft": ("trl",), "dpo": ("trl",), "lora": ("trl", "peft")}
 GOALS = {"sft": 1.5, "dpo": 1.5, "lora": 1.0}
 TOLERANCES = {  # relative: of the first loss, the first gradient norm, the loss after one update
     "bfloat16": (2e-3, 2e-2, 1e-2),
@@ -55,7 +56,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--shapes", nargs="*", choices=SHAPES, default=["A"])
     parser.add_argument("--model", type=Path, help="the folder of a model that is measured, too")
     parser.add_argument("--tasks", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--arms", nargs="+", help="the arms that run; default: all")
+    parser.add_argument("--arms", nargs="+", help="the arms of TRL that run beside herdlm; default: all")
     parser.add_argument("--dialogs", type=Path, help="a file of dialogs for --model; default: drawn from a seed")
     parser.add_argument("--pairs", type=Path, help="a file of preference pairs for --model; likewise")
     parser.add_argument("--rounds", type=int, default=5)
@@ -200,8 +201,12 @@ def main() -> None:
     if given.arm:
         work(given)
         return
-    chosen = {task: [arm for arm in arms if not given.arms or arm in given.arms] for task, arms in ARMS.items()}
-    skipped = missing(ARMS["sft"] + ARMS["dpo"], {"trl": "trl"})
+    skipped = {
+        task: sorted({arm for name in NEEDED[task] for arm in missing(ARMS[task], {"trl": name})})
+        for task in given.tasks
+    }
+    wanted = {"herdlm", *(given.arms or [arm for arms in ARMS.values() for arm in arms])}
+    chosen = {task: [arm for arm in ARMS[task] if arm in wanted and arm not in skipped[task]] for task in given.tasks}
     models: list[str | None] = [*given.shapes, *([None] if given.model else [])]
     report: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
@@ -214,13 +219,14 @@ def main() -> None:
         "models": {},
     }
     print(f"{report['hardware']['cpu']}, threads: {given.threads}, load {report['load_at_start'][0]}")
-    for arm in skipped:
-        print(f"{arm}: {ABSENT}: skipped")
+    for task, arms in skipped.items():
+        for arm in arms:
+            print(f"{task}, {arm}: {ABSENT}: skipped")
     for shape in models:
         name = f"shape {shape}" if shape else given.model.name
         report["models"][name] = {}
         for task in given.tasks:
-            results = compare(given, task, shape, [arm for arm in chosen[task] if arm not in skipped])
+            results = compare(given, task, shape, chosen[task])
             report["models"][name][task] = results
             show(name, task, results)
     report["load_at_end"] = [round(value, 2) for value in os.getloadavg()]
