@@ -8,7 +8,8 @@ see the same dialogs or pairs in each step, and use BF16 autocast over FP32 weig
 Collation is outside the clock. TRL runs without gradient checkpointing, which is slower:
 
 - sft, lora: "trl padded" has its default collator and batches of --micro-batch dialogs in the order of the data, as
-  many in a step as needed. "trl packed" gets the same packed rows as herdlm, laid end to end as its packing does.
+  many in a step as needed. "trl packed" gets the same packed rows as herdlm, laid end to end as its packing does; since
+  transformers 5, documents that start at position 0 do not attend to each other, without flash attention, too.
 - dpo: "trl" has the reference's log-probabilities in the data, as herdlm has; "trl in memory" is its default, which
   runs the reference model in every step.
 
