@@ -1,4 +1,4 @@
-"""Arms of a benchmark in processes of their own, a thread each, which are given work and answer in lines of JSON."""
+"""Arms of a benchmark in processes of their own, which are given work and answer in lines of JSON."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def resident(key: str) -> float:
 class Arm:
     """An arm's process: ``program`` with ``options``. Its first answer is ``ready``."""
 
-    def __init__(self, program: str, *options: str | Path) -> None:
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    def __init__(self, program: str, *options: str | Path, threads: int = 1) -> None:
+        limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
         self.process = subprocess.Popen(
             [sys.executable, program, *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | threads,
+            env=os.environ | limits,
         )
         self.ready = self.read()
 

@@ -282,15 +282,15 @@ def matmul_peak() -> float:
     return found
 
 
-def hardware() -> dict[str, Any]:
+def hardware(threads: int = 1, libraries: tuple[str, ...] = ("torch", "transformers", "numpy")) -> dict[str, Any]:
     """What the numbers belong to."""
     model = "unknown"
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
             model = line.partition(":")[2].strip()
             break
-    versions = {name: version(name) for name in ("torch", "transformers", "numpy")}
-    return {"cpu": model, "cores": os.cpu_count(), "threads": 1, "python": platform.python_version(), **versions}
+    versions = {name: version(name) for name in libraries}
+    return {"cpu": model, "cores": os.cpu_count(), "threads": threads, "python": platform.python_version(), **versions}
 
 
 def main() -> None:

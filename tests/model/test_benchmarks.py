@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,34 @@ def test_cpu_arms_start_from_one_loss_and_are_compared(tmp_path: Path) -> None:
     speeds = [arms[name]["tokens_per_second"] for name in ("herdlm", "transformers")]
     assert ratio["wall"] == pytest.approx(speeds[0] / speeds[1], abs=1e-3)
     assert {"cpu", "torch", "transformers"} <= report["hardware"].keys()
+
+
+TINY = ("--shapes", "tiny", "--seq-len", "64", "--rounds", "1", "--rank", "2")
+
+
+def test_fine_tuning_is_measured(tmp_path: Path) -> None:
+    report = run("finetune", tmp_path, *TINY, "--arms", "herdlm")
+    tasks = report["models"]["shape tiny"]
+    assert tasks.keys() == {"sft", "dpo", "lora"}
+    for task in tasks.values():
+        assert task["arms"]["herdlm"]["tokens_per_second"] > 0 and task["ratios"] == []
+    assert tasks["dpo"]["arms"]["herdlm"]["first_loss"] == pytest.approx(math.log(2), rel=1e-3)
+
+
+@pytest.mark.slow
+def test_fine_tuning_starts_from_the_losses_and_gradients_of_trl(tmp_path: Path) -> None:
+    report = run("finetune", tmp_path, *TINY, "--precision", "float32")
+    for task, results in report["models"]["shape tiny"].items():
+        arms = results["arms"]
+        assert len(arms) == 3
+        for arm in arms.values():
+            for key, tolerance in (("first_loss", 1e-5), ("first_gradient_norm", 1e-4)):
+                assert arm[key] == pytest.approx(arms["herdlm"][key], rel=tolerance), (task, key)
+        assert [ratio["ratio"] for ratio in results["ratios"]] == [f"herdlm / {arm}" for arm in arms][1:]
+    reference = [
+        report["models"]["shape tiny"]["dpo"]["arms"][arm]["reference"] for arm in ("herdlm", "trl precomputed")
+    ]
+    assert reference[0] == pytest.approx(reference[1], rel=1e-5)
 
 
 def test_gpu_benchmark_on_a_cpu(tmp_path: Path) -> None:

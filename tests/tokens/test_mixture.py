@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from herdlm.base.errors import DamagedError, InputError
-from herdlm.tokens.batch import OPEN_ROWS, Piece, assemble, lay_out, pack_whole
+from herdlm.tokens.batch import Piece, assemble, lay_out
 from herdlm.tokens.mixture import Mixture, PretrainBatches
+from herdlm.tokens.packing import OPEN_ROWS, pack_short, pack_whole
 from herdlm.tokens.permutation import _mixed, permuted
 from herdlm.tokens.rows import Source, open_rows
 from herdlm.tokens.shards import Shard, ShardWriter
@@ -117,6 +118,20 @@ def test_packing_keeps_every_item_once_and_within_capacity(lengths):
     assert all(sum(lengths[i] for i in row) <= 20 for row in rows)
     last = {i: r for r, row in enumerate(rows) for i in row}
     assert all(last[i] >= max(last[j] for j in range(i + 1)) - OPEN_ROWS for i in range(len(lengths)))
+
+
+@given(lengths=st.lists(st.integers(1, 192), min_size=1, max_size=12), seq_len=st.sampled_from([192, 256, 384, 1000]))
+def test_short_rows_are_as_many_and_divide_as_long_ones_do(lengths, seq_len):
+    rows, length = pack_short(lengths, seq_len)
+    assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
+    assert max(sum(lengths[i] for i in row) for row in rows) <= length <= seq_len
+    assert len(rows) == len(pack_whole(lengths, seq_len))
+    assert all(length % pieces == 0 for pieces in (2, 4, 6, 8, 16, 32, 64, 125) if seq_len % pieces == 0)
+
+
+def test_rows_are_cut_down_to_what_their_items_need():
+    assert pack_short([70, 30], 1024) == ([[0, 1]], 128)
+    assert pack_short([300, 400, 250, 180], 1024) == ([[0, 2], [1, 3]], 640)
 
 
 def test_an_item_that_fills_a_row_to_the_brim_goes_into_it():

@@ -12,7 +12,8 @@ from herdlm.align.job import Model
 from herdlm.evaluate.forward import token_logprobs
 from herdlm.evaluate.intervals import Z95, Estimate
 from herdlm.model.losses import sums_by_document
-from herdlm.tokens.batch import Batch, Piece, lay_out, pack_whole
+from herdlm.tokens.batch import Batch, Piece, lay_out
+from herdlm.tokens.packing import pack_whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ from herdlm.align.bank.answers import as_messages
 from herdlm.align.bank.tasks import Question
 from herdlm.base.progress import Progress
 from herdlm.model.transformer import Transformer
-from herdlm.tokens.batch import Piece, lay_out, pack_whole
+from herdlm.tokens.batch import Piece, lay_out
 from herdlm.tokens.chat import Message
 from herdlm.tokens.chat_format import ChatFormat
+from herdlm.tokens.packing import pack_whole
 from herdlm.tokens.preferences import PreferenceBatches
 from herdlm.train.objectives import hidden_states
 

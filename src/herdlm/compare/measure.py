@@ -27,8 +27,9 @@ from herdlm.evaluate.paired import paired_loss_difference
 from herdlm.generate import Engine
 from herdlm.generate.load import load_model
 from herdlm.model.transformer import Transformer
-from herdlm.tokens.batch import Batch, Piece, lay_out, pack_whole
+from herdlm.tokens.batch import Batch, Piece, lay_out
 from herdlm.tokens.chat_format import ChatFormat
+from herdlm.tokens.packing import pack_whole
 
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 BINS = 30

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.base.json_lines import json_lines
 from herdlm.evaluate.forward import Model, config_of, token_logprobs
-from herdlm.tokens.batch import Piece, lay_out, pack_whole
+from herdlm.tokens.batch import Piece, lay_out
+from herdlm.tokens.packing import pack_whole
 from herdlm.tokens.tokenizer import Tokenizer
 
 ROWS_AT_ONCE = 16

@@ -15,7 +15,6 @@ from torch import Tensor
 from herdlm.model.attention import to_device
 
 TENSORS = ("tokens", "targets", "weights", "documents", "positions")
-OPEN_ROWS = 8  # of the rows that are being packed, how many still take items
 
 
 @dataclass(slots=True)
@@ -167,25 +166,3 @@ def lay_out(rows: Sequence[Sequence[Piece]], seq_len: int, pad: int) -> tuple[Ba
         positions=torch.from_numpy(positions),
     )
     return batch, places
-
-
-def pack_whole(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Pack whole items, in order, into rows of at most ``capacity``: each into the first open row with room.
-
-    Only the last ``OPEN_ROWS`` rows are open, so an item stays near its place in the order, and packing takes linear
-    time.
-    """
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for item, length in enumerate(lengths):
-        if length > capacity:
-            raise ValueError(f"item {item} has {length} tokens, a row holds {capacity}")
-        for r in range(max(0, len(rows) - OPEN_ROWS), len(rows)):
-            if room[r] >= length:
-                rows[r].append(item)
-                room[r] -= length
-                break
-        else:
-            rows.append([item])
-            room.append(capacity - length)
-    return rows

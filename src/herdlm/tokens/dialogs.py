@@ -8,9 +8,10 @@ from typing import Any, TypedDict
 import numpy as np
 
 from herdlm.base.seeds import stream
-from herdlm.tokens.batch import Batch, Piece, assemble, pack_whole
+from herdlm.tokens.batch import Batch, Piece, assemble
 from herdlm.tokens.chat import Message
 from herdlm.tokens.chat_format import ChatFormat
+from herdlm.tokens.packing import pack_whole
 from herdlm.tokens.pieces import check_lengths, check_targets, content_of_pieces
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from herdlm.base.errors import InputError
 from herdlm.base.seeds import stream
-from herdlm.tokens.batch import Piece, pack_whole
+from herdlm.tokens.batch import Piece
+from herdlm.tokens.packing import pack_whole
 
 NAMED = 5  # items that an error names
 

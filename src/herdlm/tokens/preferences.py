@@ -8,9 +8,10 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 
-from herdlm.tokens.batch import Batch, Piece, lay_out, pack_whole
+from herdlm.tokens.batch import Batch, Piece, lay_out
 from herdlm.tokens.chat import Message
 from herdlm.tokens.chat_format import ChatFormat
+from herdlm.tokens.packing import pack_short
 from herdlm.tokens.pieces import check_lengths, content_of_pieces, shuffled_steps, split_by_rows
 
 
@@ -104,8 +105,8 @@ class PreferenceBatches:
     def batch(self, pairs: Sequence[int]) -> Batch:
         """A batch of the pairs with these numbers, in this order."""
         pieces = [self.pieces[2 * p + side] for p in pairs for side in (0, 1)]
-        rows = pack_whole([len(piece.tokens) - 1 for piece in pieces], self.seq_len)
-        batch, places = lay_out([[pieces[i] for i in row] for row in rows], self.seq_len, self.pad)
+        rows, length = pack_short([len(piece.tokens) - 1 for piece in pieces], self.seq_len)
+        batch, places = lay_out([[pieces[i] for i in row] for row in rows], length, self.pad)
         by_item = {
             i: place for row, found in zip(rows, places, strict=True) for i, place in zip(row, found, strict=True)
         }

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from herdlm.base.errors import InputError
 from herdlm.base.seeds import derive_seed, stream
-from herdlm.tokens.batch import Piece, pack_whole
+from herdlm.tokens.batch import Piece
+from herdlm.tokens.packing import pack_whole
 from herdlm.tokens.permutation import permuted
 from herdlm.tokens.shards import Shard
 

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from herdlm.base.errors import InputError
-from herdlm.tokens.batch import Batch, Piece, lay_out, pack_whole
+from herdlm.tokens.batch import Batch, Piece, lay_out
 from herdlm.tokens.chat import Message
 from herdlm.tokens.chat_format import ChatFormat
+from herdlm.tokens.packing import pack_short
 from herdlm.tokens.pieces import check_lengths, content_of_pieces, shuffled_steps, split_by_rows
 from herdlm.tokens.preferences import Preference, answer_piece
 
@@ -101,8 +102,8 @@ class ThumbBatches:
         return batch
 
     def _laid_out(self, pieces: Sequence[Piece]) -> Batch:
-        rows = pack_whole([len(piece.tokens) - 1 for piece in pieces], self.seq_len)
-        batch, places = lay_out([[pieces[i] for i in row] for row in rows], self.seq_len, self.pad)
+        rows, length = pack_short([len(piece.tokens) - 1 for piece in pieces], self.seq_len)
+        batch, places = lay_out([[pieces[i] for i in row] for row in rows], length, self.pad)
         documents = torch.zeros(len(pieces), dtype=torch.int64)
         for row, found in zip(rows, places, strict=True):
             documents[row] = torch.tensor([place.document for place in found])
