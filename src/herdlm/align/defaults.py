@@ -27,8 +27,8 @@ class Size:
     rates: dict[Method, float]
 
 
-# Published: SmolLM2 135M SFT 1e-3, DPO 1e-6; on small files a fifth and five times that did better. Tulu 3: 8B SFT 5e-6,
-# DPO 5e-7; 70B SFT 2e-6, DPO 2e-7; batches of 128. Reward models are trained between the two.
+# Published: SmolLM2 135M SFT 1e-3, DPO 1e-6; on small files a fifth and five times that did better. Tulu 3: 8B 5e-6 and
+# 5e-7, 70B 2e-6 and 2e-7, in batches of 128. Reward models are trained between the two.
 SIZES = (
     Size(5e8, 8192, 16, {"sft": 2e-4, "reward": 2e-5, "dpo": 5e-6}),
     Size(4e9, 32_768, 32, {"sft": 2e-5, "reward": 1e-5, "dpo": 1e-6}),
