@@ -41,12 +41,12 @@ def written(tmp_path, name, content):
         ("a.json", json.dumps(ROWS, indent=2).encode()),
         ("a.jsonl", json.dumps(ROWS).encode()),
         ("a.json", b"\xef\xbb\xbf" + json.dumps({"version": "1", "data": ROWS}).encode()),
-        ("a.jsonl.gz", gzip.compress(LINES)),
-        ("a.json.gz", gzip.compress(json.dumps(ROWS).encode())),
-        ("no-suffix-of-gzip", gzip.compress(LINES)),
+        ("a.jsonl.gz", gzip.compress(LINES, mtime=0)),
+        ("a.json.gz", gzip.compress(json.dumps(ROWS).encode(), mtime=0)),
+        ("no-suffix-of-gzip", gzip.compress(LINES, mtime=0)),
         ("a.csv", "prompt,completion\nWie geht's?,Gut 👍\n\nUnd dir?,Auch.\n".encode()),
         ("a.csv", "\ufeffprompt;completion\r\nWie geht's?;Gut 👍\r\nUnd dir?;Auch.".encode()),
-        ("a.tsv.gz", gzip.compress("prompt\tcompletion\nWie geht's?\tGut 👍\nUnd dir?\tAuch.\n".encode())),
+        ("a.tsv.gz", gzip.compress("prompt\tcompletion\nWie geht's?\tGut 👍\nUnd dir?\tAuch.\n".encode(), mtime=0)),
     ],
 )
 def test_the_same_rows_in_every_kind_of_file(tmp_path, name, content):
