@@ -57,7 +57,10 @@ def train_all(model: Path, work: Path, share: float, threads: int) -> dict[str, 
     if share < 1:
         problems, chats, pairs = (f"{path}:{share}" for path in (problems, chats, pairs))
     steps = {
-        "sft": ("sft", str(model), "--data", problems, "--data", chats, "--held-out", str(DATA / held["sft"])),
+        "sft": (
+            *("sft", str(model), "--data", problems, "--data", chats, "--held-out", str(DATA / held["sft"])),
+            *("--epochs", "1", "--seq-len", "512"),
+        ),
         "reward": ("reward", str(work / "sft"), "--data", pairs, "--held-out", str(DATA / held["pairs"])),
         "dpo": ("dpo", str(work / "sft"), "--data", pairs, "--held-out", str(DATA / held["pairs"])),
         "fp8": ("quantize", str(work / "dpo")),

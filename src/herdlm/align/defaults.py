@@ -27,7 +27,7 @@ class Size:
     rates: dict[Method, float]
 
 
-# Published: SmolLM2 135M SFT 1e-3, DPO 1e-6; on files of some thousand rows a fifth and ten times that did better. Tulu 3:
+# Published: SmolLM2 135M SFT 1e-3, DPO 1e-6; on some thousand rows a fifth and ten times that did better. Tulu 3:
 # 8B 5e-6 and 5e-7, 70B 2e-6 and 2e-7, in batches of 128. Reward models are trained between the two.
 SIZES = (
     Size(5e8, 2048, 16, {"sft": 2e-4, "reward": 1e-4, "dpo": 1e-5}),
