@@ -44,7 +44,7 @@ HeldOutFiles = Annotated[
     list[Path] | None, typer.Option(help="A file of rows to measure on, before and after. May be repeated.")
 ]
 RecipeOption = Annotated[
-    Path | None, typer.Option(help="A recipe: takes the method's section of [align], [parallel] and [track].")
+    Path | None, typer.Option(help="A recipe, of which the method's section, parallel and track are taken.")
 ]
 SetKeyOption = Annotated[
     list[str] | None,
@@ -100,7 +100,7 @@ def sft(
 ) -> None:
     """Fine-tune a model on dialogs, packed into rows; what the assistant says is learned.
 
-    Under torchrun, or with --processes, training uses the layout of [parallel].
+    Under torchrun, or with --processes, training uses the layout that parallel.KEY=VALUE sets.
     """
     keys = {"seq_len": seq_len, "rows_per_step": rows_per_step, "epochs": epochs}
     _finetune("sft", keys, locals())
@@ -134,7 +134,7 @@ def reward(
 ) -> None:
     """Train a reward model on pairs of a chosen and a rejected answer.
 
-    Under torchrun, or with --processes, training uses the layout of [parallel].
+    Under torchrun, or with --processes, training uses the layout that parallel.KEY=VALUE sets.
     """
     keys = {"seq_len": seq_len, "pairs_per_step": pairs_per_step, "epochs": epochs}
     _finetune("reward", keys, locals())
@@ -175,7 +175,7 @@ def dpo(
 ) -> None:
     """Optimize a model on preferences: pairs of a chosen and a rejected answer, or thumbs with the loss kto.
 
-    Under torchrun, or with --processes, training uses the layout of [parallel].
+    Under torchrun, or with --processes, training uses the layout that parallel.KEY=VALUE sets.
     """
     keys = {"seq_len": seq_len, "pairs_per_step": pairs_per_step, "epochs": epochs, "loss": loss, "beta": beta}
     _finetune("dpo", keys, locals())
