@@ -279,11 +279,11 @@ def test_defaults_follow_the_size_of_the_model_and_what_is_given():
     shape = dict(vocab_size=1000, dim=64, heads=4, kv_heads=4, ffn_dim=128, layers=2, max_seq_len=1024)
     small = ModelConfig(**shape)
     config = settings(type(SFT), "sft", small, {}, lora=False, source="test")
-    assert (config.seq_len, config.rows_per_step, config.epochs) == (1024, 8, 2)
+    assert (config.seq_len, config.rows_per_step, config.epochs) == (1024, 2, 2)
     assert (config.train.peak_lr, config.train.decay, config.train.floor) == (SIZES[0].rates["sft"], "linear", 0.0)
     given = {"seq_len": 256, "train": {"peak_lr": 1.0}}
     config = settings(type(SFT), "sft", small, given, lora=True, source="test")
-    assert (config.rows_per_step, config.train.peak_lr, config.train.weight_decay) == (32, 1.0, 0.0)
+    assert (config.rows_per_step, config.train.peak_lr, config.train.weight_decay) == (8, 1.0, 0.0)
     lora = settings(type(DPO), "dpo", small, {}, lora=True, source="test")
     assert lora.train.peak_lr == pytest.approx(10 * SIZES[0].rates["dpo"])
     big = ModelConfig(
