@@ -75,7 +75,8 @@ def train_all(model: Path, work: Path, share: float, threads: int) -> dict[str, 
 
 def word_problems(folder: Path, share: float) -> list[bool]:
     """Whether the greedy answer to each held-out problem ends in the right number."""
-    from herdlm.data.read import parse_source, read_prompts
+    from herdlm.data.read import read_prompts
+    from herdlm.data.source import parse_source
     from herdlm.generate import Engine, SamplingParams
     from herdlm.tokens.chat_format import ChatFormat
 
@@ -97,7 +98,8 @@ def _is(answer: str, text: str) -> bool:
 
 def preferences(folder: Path) -> list[bool]:
     """Whether the chosen answer of each held-out pair has the higher log-probability per token."""
-    from herdlm.data.read import parse_source, read_preferences
+    from herdlm.data.read import read_preferences
+    from herdlm.data.source import parse_source
     from herdlm.evaluate.forward import token_logprobs
     from herdlm.generate.load import load_model
     from herdlm.tokens.chat_format import ChatFormat
