@@ -23,7 +23,7 @@ def test_the_benchmark_of_a_real_model_runs_on_a_tiny_one(tmp_path, monkeypatch)
     import own_model
 
     folder = tmp_path / "model"
-    save_folder(small_model(max_seq_len=512), folder)
+    save_folder(small_model(max_seq_len=512, layers=4), folder)
     tokenizer = train_tokenizer([TEXT], TokenizerConfig(vocab_size=400))
     tokenizer.save(folder)
     (folder / "generation_config.json").write_text(json.dumps(generation_settings(folder)))
