@@ -173,7 +173,7 @@ def summary(rows: dict[str, dict[str, list[bool]]], first: str) -> dict[str, Any
             entry = table.setdefault(key, {"rows": len(right)})
             entry[name] = asdict(pass_rate(right))
             if name != first:
-                before = rows[first][key]
+                before = rows[first][key][: len(right)]
                 entry[name]["difference"] = asdict(paired_difference(before, right))
     return table
 

@@ -75,8 +75,8 @@ def test_llama_cpp_says_paris_from_smaller_files(folder, tmp_path, kind):
 
 
 def test_the_weights_of_q8_0_say_paris(folder, tmp_path):
-    """llama.cpp loads the file. Its products of 8-bit weights round activations to 8 bits, too, and this model then answers
-    something else, from the package's original file as well; so the weights are asked here.
+    """llama.cpp loads the file. Its products of 8-bit weights round activations to 8 bits, too, and this model then
+    answers something else, from the package's original file as well; so the weights are asked here.
     """
     export_gguf(folder, tmp_path / "m.gguf", "q8_0")
     assert llama_cpp.load(tmp_path / "m.gguf").create_completion("The", max_tokens=4)["choices"][0]["text"]
