@@ -20,9 +20,9 @@ def quantized(weight: Tensor, granularity: Granularity) -> tuple[Tensor, Tensor]
 
 
 @cache
-def scales_rows() -> bool:
-    """Whether this torch has a scaled product by rows on CPUs; 2.11 has none."""
-    values, scale = torch.ones(16, 16).to(FP8), torch.ones(16, 1)
+def has_scaled_product(granularity: Granularity) -> bool:
+    """Whether torch has a scaled product here: torch 2.11 has none by rows, and some processors have none with AVX2."""
+    values, scale = torch.ones(16, 16).to(FP8), torch.ones(16, 1) if granularity == "row" else torch.ones(1)
     try:
         torch._scaled_mm(values, values.t(), scale_a=scale, scale_b=scale.t(), out_dtype=torch.float32)
     except RuntimeError:
