@@ -60,9 +60,7 @@ def test_the_report_counts_what_is_in_the_rows(tmp_path):
     (report,) = json.loads(done.output)["files"]
     assert report["forms"] == {"messages": 4}
     assert (report["rows"], report["read"], report["kept"]) == (4, 4, 3)
-    assert report["dropped"] == {
-        "no assistant message": {"count": 1, "examples": [f"{tmp_path / 'a.jsonl'}, line 3"]}
-    }  # fmt: skip
+    assert report["dropped"] == {"no assistant message": {"count": 1, "examples": [f"{tmp_path / 'a.jsonl'}, line 3"]}}
     assert report["roles"] == {"user": 4, "assistant": 4, "system": 1}
     assert report["holds"] == {"single-turn": 2, "system prompt": 1, "multi-turn": 1, "weights": 1, "code": 1}
     assert report["unused_columns"] == {"id": 1}

@@ -38,10 +38,14 @@ DIALOGS = {
     "prompt, completion": ({"prompt": "hi", "completion": "yo"}, HI),
     "both as messages": ({"prompt": HI[:1], "completion": HI[1:]}, HI),
     "prompt in completion": ({"prompt": HI[:1], "completion": HI}, HI),
-    "prompt text in completion": ({"prompt": "one two three four", "completion": "one two three four five"},
-                                  m("u:one two three four", "a:five")),
-    "HH text": ({"prompt": "\n\nHuman: hi\n\nAssistant: yo\n\nHuman: go\n\nAssistant:", "completion": "ok"},
-                [*HI, *m("u:go", "a:ok")]),
+    "prompt text in completion": (
+        {"prompt": "one two three four", "completion": "one two three four five"},
+        m("u:one two three four", "a:five"),
+    ),
+    "HH text": (
+        {"prompt": "\n\nHuman: hi\n\nAssistant: yo\n\nHuman: go\n\nAssistant:", "completion": "ok"},
+        [*HI, *m("u:go", "a:ok")],
+    ),
     "sharegpt": ({"conversations": SHARE, "system": "x"}, m("s:x") + HI),
     "role keys in conversations": ({"conversations": HI}, HI),
     "conversation of inputs": ({"conversation": [{"input": "hi", "output": "yo"}]}, HI),
@@ -54,7 +58,8 @@ DIALOGS = {
         [*m("s:x"), *HI, *m("u:go", "a:ok")],
     ),
     "dolly": (
-        {"instruction": "Who?", "context": "It was me.", "response": "You."}, m("u:Who?\n\nIt was me.", "a:You.")
+        {"instruction": "Who?", "context": "It was me.", "response": "You."},
+        m("u:Who?\n\nIt was me.", "a:You."),
     ),
     "alpaca prompt text": (
         {"prompt": "Below is an instruction that asks.\n\n### Instruction:\nhi\n\n### Response:\n", "response": "yo"},
@@ -67,7 +72,7 @@ DIALOGS = {
     "answer that is JSON": ({"prompt": "hi", "completion": '[{"name": "f"}]'}, [HI[0], *m('a:[{"name": "f"}]')]),
     "Guanaco": ({"text": "### Human: hi### Assistant: yo"}, HI),
     "ultrachat_200k": ({"prompt": "hi", "prompt_id": "f", "messages": HI}, HI),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", DIALOGS)
@@ -79,14 +84,18 @@ def test_dialogs(name):
 @pytest.mark.parametrize(
     ("call", "read"),
     [
-        ({"tool_calls": [{"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}]},
-         [{"id": "c1", **CALL}]),
+        (
+            {"tool_calls": [{"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}]},
+            [{"id": "c1", **CALL}],
+        ),
         ({"tool_calls": [{"name": "add", "arguments": {"a": 1}}]}, [CALL]),
         ({"function_call": {"name": "add", "arguments": '{"a": 1}'}}, [CALL]),
-        ({"tool_calls": [{"function": {"name": "add", "arguments": ""}}]},
-         [{"type": "function", "function": {"name": "add", "arguments": {}}}]),
+        (
+            {"tool_calls": [{"function": {"name": "add", "arguments": ""}}]},
+            [{"type": "function", "function": {"name": "add", "arguments": {}}}],
+        ),
     ],
-)  # fmt: skip
+)
 def test_calls_of_tools(call, read):
     given = [
         *HI[:1],
@@ -101,14 +110,14 @@ def test_calls_of_tools(call, read):
 
 def test_calls_in_sharegpt():
     call = {"from": "function_call", "value": json.dumps({"name": "add", "arguments": {"a": 1}})}
-    (record,) = made({
-        "conversations": [SHARE[0], call, {"from": "observation", "value": "2"}, SHARE[1]],
-        "tools": json.dumps([TOOL]),
-    })  # fmt: skip
+    (record,) = made(
+        {
+            "conversations": [SHARE[0], call, {"from": "observation", "value": "2"}, SHARE[1]],
+            "tools": json.dumps([TOOL]),
+        }
+    )
     assert record["tools"] == [{"type": "function", "function": TOOL}]
-    assert record["messages"] == [
-        HI[0], {"role": "assistant", "content": "", "tool_calls": [CALL]}, *m("t:2"), HI[1]
-    ]  # fmt: skip
+    assert record["messages"] == [HI[0], {"role": "assistant", "content": "", "tool_calls": [CALL]}, *m("t:2"), HI[1]]
 
 
 def test_calls_in_glaive_and_xlam():
@@ -128,9 +137,17 @@ def test_calls_in_glaive_and_xlam():
 
 @pytest.mark.parametrize(
     ("key", "value", "weight"),
-    [("weight", 0, 0), ("weight", 1, None), ("train", False, 0), ("loss_weight", 0.5, 0.5), ("mask", True, 0),
-     ("mask", False, None), ("loss", False, 0), ("weight", 2, 2)],
-)  # fmt: skip
+    [
+        ("weight", 0, 0),
+        ("weight", 1, None),
+        ("train", False, 0),
+        ("loss_weight", 0.5, 0.5),
+        ("mask", True, 0),
+        ("mask", False, None),
+        ("loss", False, 0),
+        ("weight", 2, 2),
+    ],
+)
 def test_weights_of_messages(key, value, weight):
     ((record),) = made({"messages": [HI[0], {**HI[1], key: value}]})
     assert record["messages"][1].get("weight") == weight
@@ -143,9 +160,7 @@ PAIRS = {
     "implicit": {"chosen": m("u:q", "a:good"), "rejected": m("u:q", "a:bad")},
     "HH": {"chosen": "\n\nHuman: q\n\nAssistant: good", "rejected": "\n\nHuman: q\n\nAssistant: bad"},
     "HH with prompt": {"prompt": "\n\nHuman: q\n\nAssistant:", "chosen": "good", "rejected": "bad"},
-    "OpenAI": {
-        "input": {"messages": m("u:q")}, "preferred_output": m("a:good"), "non_preferred_output": m("a:bad")
-    },
+    "OpenAI": {"input": {"messages": m("u:q")}, "preferred_output": m("a:good"), "non_preferred_output": m("a:bad")},
     "LLaMA-Factory": {
         "conversations": [{"from": "human", "value": "q"}],
         "chosen": {"from": "gpt", "value": "good"},
@@ -157,12 +172,10 @@ PAIRS = {
     "SafeRLHF": {"prompt": "q", "response_0": "bad", "response_1": "good", "better_response_id": 1},
     "HelpSteer2": {"prompt": "q", "response_1": "good", "response_2": "bad", "preference_strength": -2},
     "SHP": {"history": "q", "human_ref_A": "good", "human_ref_B": "bad", "labels": 1},
-    "arena": {
-        "conversation_a": m("u:q", "a:bad"), "conversation_b": m("u:q", "a:good"), "winner": "model_b"
-    },
+    "arena": {"conversation_a": m("u:q", "a:bad"), "conversation_b": m("u:q", "a:good"), "winner": "model_b"},
     "ranks": {"prompt": "q", "answers": [{"answer": "bad", "rank": 4.0}, {"answer": "good", "rank": 1.0}]},
     "scores": {"question": "q", "answers": [{"text": "good", "pm_score": 7}, {"text": "bad", "pm_score": 0}]},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -184,8 +197,9 @@ def test_thumbs():
     assert made({"prompt": "q", "completion": "good", "label": 1}) == [up]
     assert made({"prompt": m("u:q"), "completion": m("a:good"), "label": "True"}) == [up]
     assert made({"messages": m("u:q", "a:good"), "label": True}) == [up]
-    assert made({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "good"}],
-                 "kto_tag": False}) == [{**up, "label": False}]  # fmt: skip
+    assert made(
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "good"}], "kto_tag": False}
+    ) == [{**up, "label": False}]
 
 
 GSM = {"question": "How many?", "answer": "Two and 1,000: 2+1000=<<2+1000=1002>>1002.\n#### 1,002"}
@@ -212,15 +226,17 @@ def test_checkable_prompts():
     assert (program["tests"], program["verifier"]) == (["x = 1", "assert f() is None"], "tests")
     given = {"prompt": "Say it.", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{"n": None}], "key": 1}
     assert made(given) == [
-        {"prompt": m("u:Say it."), "instruction_id_list": given["instruction_id_list"], "kwargs": [{}],
-         "verifier": "ifeval"}
-    ]  # fmt: skip
-    assert made({"prompt": "2+2?", "ground_truth": 4}) == [
-        {"prompt": m("u:2+2?"), "answer": "4", "verifier": "number"}
-    ]  # fmt: skip
+        {
+            "prompt": m("u:Say it."),
+            "instruction_id_list": given["instruction_id_list"],
+            "kwargs": [{}],
+            "verifier": "ifeval",
+        }
+    ]
+    assert made({"prompt": "2+2?", "ground_truth": 4}) == [{"prompt": m("u:2+2?"), "answer": "4", "verifier": "number"}]
     assert made({"prompt": m("u:Capital?"), "reward_model": {"ground_truth": "Bern"}, "data_source": "x"}) == [
         {"prompt": m("u:Capital?"), "answer": "Bern", "verifier": "text"}
-    ]  # fmt: skip
+    ]
     (human_eval,) = made({"prompt": "def f():", "test": "def check(f): ...", "entry_point": "f"})
     assert human_eval["tests"] == ["def check(f): ...", "check(f)"]
 
@@ -256,15 +272,25 @@ def reply(text, rank=None, role="assistant", replies=(), **more):
 
 def test_trees_of_open_assistant():
     deeper = reply("more?", role="prompter", replies=[reply("worse", 1), reply("better", 0)])
-    root = reply("q", role="prompter", replies=[
-        reply("third", 2), reply("first", 0, replies=[deeper]), reply("second", 1), reply("gone", 3, deleted=True),
-    ])  # fmt: skip
+    root = reply(
+        "q",
+        role="prompter",
+        replies=[
+            reply("third", 2),
+            reply("first", 0, replies=[deeper]),
+            reply("second", 1),
+            reply("gone", 3, deleted=True),
+        ],
+    )
     tree = {"message_tree_id": "t", "tree_state": "ready_for_export", "prompt": root}
     assert made(tree, "dialogs") == [{"messages": m("u:q", "a:first", "u:more?", "a:better")}]
     pairs = {(p["prompt"][-1]["content"], p["chosen"][0]["content"], p["rejected"][0]["content"]) for p in made(tree)}
     assert pairs == {
-        ("q", "first", "second"), ("q", "first", "third"), ("q", "second", "third"), ("more?", "better", "worse")
-    }  # fmt: skip
+        ("q", "first", "second"),
+        ("q", "first", "third"),
+        ("q", "second", "third"),
+        ("more?", "better", "worse"),
+    }
 
 
 def test_self_instruct_seeds_give_a_dialog_for_each_instance():

@@ -68,8 +68,11 @@ def test_dialogs_that_teach_nothing_are_dropped_and_counted(tmp_path):
     dialogs, counts = read_dialogs([file(tmp_path, [{"messages": row} for row in rows])])
     assert [d["messages"] for d in dialogs] == [rows[0], [*rows[5][:1], turn("assistant", "5", weight=0), ASK, ANSWER]]
     assert reasons(counts) == {
-        "no assistant message": 2, "only empty answers": 1, "all answers have weight 0": 1, "duplicate": 1
-    }  # fmt: skip
+        "no assistant message": 2,
+        "only empty answers": 1,
+        "all answers have weight 0": 1,
+        "duplicate": 1,
+    }
     assert counts.dropped["duplicate"].examples == [f"{tmp_path / 'a.jsonl'}, line 7"]
 
 
@@ -86,8 +89,11 @@ def test_pairs_that_teach_nothing_are_dropped_and_counted(tmp_path):
     pairs, counts = read_preferences([file(tmp_path, rows)])
     assert pairs == [{"prompt": [ASK], "chosen": [ANSWER], "rejected": [other]}]
     assert reasons(counts) == {
-        "equal answers": 1, "an empty answer": 2, "an answer that is not the assistant's": 1, "no prompt": 1
-    }  # fmt: skip
+        "equal answers": 1,
+        "an empty answer": 2,
+        "an answer that is not the assistant's": 1,
+        "no prompt": 1,
+    }
     assert counts.repaired == {"the prompt was repeated in the answers": 1}
 
 
@@ -100,9 +106,7 @@ def test_lengths_and_templates_with_a_chat_format(tmp_path):
     rows = [[ASK, ANSWER], [ASK, turn("assistant", "one two three")], [ASK, turn("user", "now"), ANSWER]]
     dialogs, counts = read_dialogs([file(tmp_path, [{"messages": r} for r in rows])], chat_format=Words(), seq_len=3)
     assert [d["messages"] for d in dialogs] == rows[:1]
-    assert reasons(counts) == {
-        "too long for 3 tokens": 1, "refused by the chat template: roles must alternate": 1
-    }  # fmt: skip
+    assert reasons(counts) == {"too long for 3 tokens": 1, "refused by the chat template: roles must alternate": 1}
     pair = {"prompt": "q", "chosen": "a", "rejected": "a b c"}
     with pytest.raises(InputError, match="too long for 3 tokens"):
         read_preferences([file(tmp_path, [pair])], chat_format=Words(), seq_len=3)
@@ -154,11 +158,32 @@ JSON = st.recursive(
     ),
     max_leaves=8,
 )
-KEYS = sorted({key for form in FORMS for key in form.keys} | {
-    "label", "system", "history", "tools", "functions", "kto_tag", "reward_model", "function", "verifier", "task",
-    "entry_point", "test", "Question", "message_id", "parent_id", "weight", "response", "turns", "tests",
-    "input", "chat",
-})  # fmt: skip
+KEYS = sorted(
+    {key for form in FORMS for key in form.keys}
+    | {
+        "label",
+        "system",
+        "history",
+        "tools",
+        "functions",
+        "kto_tag",
+        "reward_model",
+        "function",
+        "verifier",
+        "task",
+        "entry_point",
+        "test",
+        "Question",
+        "message_id",
+        "parent_id",
+        "weight",
+        "response",
+        "turns",
+        "tests",
+        "input",
+        "chat",
+    }
+)
 MESSAGES = st.lists(
     st.fixed_dictionaries(
         {
@@ -197,13 +222,15 @@ ROWS = st.lists(
     | st.builds(lambda a, b: {"chosen": a, "rejected": b}, st.lists(SAID, min_size=1), st.lists(SAID, min_size=1))
     | st.builds(
         lambda p, a, b: {"prompt": p, "chosen": a, "rejected": b},
-        st.lists(SAID, min_size=1, max_size=2), st.lists(SAID, max_size=4), st.lists(SAID, max_size=4),
+        st.lists(SAID, min_size=1, max_size=2),
+        st.lists(SAID, max_size=4),
+        st.lists(SAID, max_size=4),
     )
     | st.builds(lambda a, b, c: {"prompt": a, "completion": b, "label": c}, CONTENT, CONTENT, st.booleans())
     | st.builds(lambda a, b: {"prompt": a, "answer": b}, CONTENT, CONTENT)
     | st.builds(lambda a, b: {"text": a, "test_list": [b]}, CONTENT, CONTENT),
     max_size=4,
-)  # fmt: skip
+)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

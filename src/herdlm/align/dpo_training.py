@@ -86,14 +86,16 @@ def _dpo(run: Run, config: DpoConfig, data: Data) -> dict[str, Any]:
     }
     if found is None or sampled_before is None or not is_first():
         return counts
-    told, estimates = found
+    summary, estimates = found
     write_figures(run, estimates)
     sampled_after = _answers(run, data, finished(run, model))
     signs = collapse_signs(sampled_before, sampled_after)
-    for line in [*lines(told), *_sampled_lines(sampled_before, sampled_after), *(f"Warning: {sign}" for sign in signs)]:
+    for line in [*lines(summary), *_sampled_lines(sampled_before, sampled_after)]:
         run.say(line)
+    for sign in signs:
+        run.say(f"Warning: {sign}")
     sampled = {"before": asdict(sampled_before), "after": asdict(sampled_after)}
-    return counts | {"warnings": [*counts["warnings"], *signs], "held_out": told | {"sampled_answers": sampled}}
+    return counts | {"warnings": [*counts["warnings"], *signs], "held_out": summary | {"sampled_answers": sampled}}
 
 
 def _held_out_batches(run: Run, config: DpoConfig, items: Sequence[Any]) -> PreferenceBatches | ThumbBatches:

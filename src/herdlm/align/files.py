@@ -40,9 +40,9 @@ def read_data(run: Run, kind: Kind, held_out_kind: Kind | None = None) -> Data:
     run.say(f"Data: {counts.used:,} {kind} from {counts.rows:,} rows")
     for line in counts.lines():
         run.say(f"  {line}")
-    told: dict[str, Any] = {"data": counts.as_json()}
+    counted: dict[str, Any] = {"data": counts.as_json()}
     if not run.job.held_out:
-        return Data(records, [], told)
+        return Data(records, [], counted)
     measured, held_counts = _read(run, held_out_kind or kind, run.job.held_out)
     trained = {_key(record) for record in records}
     kept = [record for record in measured if _key(record) not in trained]
@@ -54,7 +54,7 @@ def read_data(run: Run, kind: Kind, held_out_kind: Kind | None = None) -> Data:
             "Hold out rows that the data does not have",
         )
     run.say(f"Held out: {len(kept):,}" + (f"; {seen:,} more are also trained on, and not measured" if seen else ""))
-    return Data(records, kept, told | {"held_out_data": held_counts.as_json() | {"also_trained_on": seen}})
+    return Data(records, kept, counted | {"held_out_data": held_counts.as_json() | {"also_trained_on": seen}})
 
 
 def kind_of(sources: Sequence[Source], rename: dict[str, str]) -> Kind:

@@ -50,7 +50,7 @@ def pair_figures(before: Answers, after: Answers, loss: str) -> tuple[dict[str, 
     gains = {side: _gains(before, after, side, per_token=loss in PER_TOKEN) for side in ("chosen", "rejected")}
     implicit = pass_rate([c > r for c, r in zip(gains["chosen"], gains["rejected"], strict=True)])
     was, now = _likelier(before), _likelier(after)
-    told = {
+    summary = {
         "pairs": len(now),
         "implicit_reward_accuracy": estimate_json(implicit),
         "logprob_accuracy_before": estimate_json(pass_rate(was)),
@@ -58,8 +58,8 @@ def pair_figures(before: Answers, after: Answers, loss: str) -> tuple[dict[str, 
         "logprob_accuracy_change": estimate_json(paired_difference(was, now)),
     }
     for side in gains:
-        told[f"{side}_drift_per_token"] = round(fmean(_gains(before, after, side, per_token=True)), 6)
-    return told, {"implicit_reward_accuracy": implicit, "logprob_accuracy": pass_rate(now)}
+        summary[f"{side}_drift_per_token"] = round(fmean(_gains(before, after, side, per_token=True)), 6)
+    return summary, {"implicit_reward_accuracy": implicit, "logprob_accuracy": pass_rate(now)}
 
 
 def thumb_figures(
@@ -72,15 +72,15 @@ def thumb_figures(
     """
     gains, drifts = (_gains(before, after, "answer", per_token=each) for each in (False, True))
     up, down = ([g for g, label in zip(gains, labels, strict=True) if label is kind] for kind in (True, False))
-    told: dict[str, Any] = {"thumbs": len(gains), "thumbs_up": len(up), "implicit_reward_auc": None}
+    summary: dict[str, Any] = {"thumbs": len(gains), "thumbs_up": len(up), "implicit_reward_auc": None}
     figures: dict[str, Estimate] = {}
     if up and down:
         figures["implicit_reward_auc"] = auc(up, down)
-        told["implicit_reward_auc"] = estimate_json(figures["implicit_reward_auc"])
+        summary["implicit_reward_auc"] = estimate_json(figures["implicit_reward_auc"])
     for name, kind in (("desirable", True), ("undesirable", False)):
         some = [d for d, label in zip(drifts, labels, strict=True) if label is kind]
-        told[f"{name}_drift_per_token"] = round(fmean(some), 6) if some else None
-    return told, figures
+        summary[f"{name}_drift_per_token"] = round(fmean(some), 6) if some else None
+    return summary, figures
 
 
 def auc(up: Sequence[float], down: Sequence[float]) -> Estimate:

@@ -105,12 +105,12 @@ def length_bias(pairs: Sequence[ScoredPair]) -> dict[str, Any]:
 
 def lines(figures: dict[str, Any]) -> list[str]:
     """The figures in words."""
-    told = [f"Accuracy on {figures['pairs']:,} pairs: {_shown(figures['accuracy'])}"]
-    told += [
+    shown_lines = [f"Accuracy on {figures['pairs']:,} pairs: {_shown(figures['accuracy'])}"]
+    shown_lines += [
         f"  {name}: {_shown(each)} ({each['pairs']:,} pairs)"
         for name, each in figures.get("accuracy_by_grade", {}).items()
     ]
-    told.append(f"Calibration error: {figures['calibration']['ece']:.3f}")
+    shown_lines.append(f"Calibration error: {figures['calibration']['ece']:.3f}")
     length = figures["length"]
     parts = [
         f"{_shown(length[name])} where {title} ({length[name]['pairs']:,})"
@@ -122,11 +122,11 @@ def lines(figures: dict[str, Any]) -> list[str]:
         if name in length
     ]
     correlation = length["correlation"]
-    told.append(
+    shown_lines.append(
         f"Length: correlation of score and length {'unknown' if correlation is None else format(correlation, '+.2f')}; "
         f"accuracy {', '.join(parts)}"
     )
-    return told
+    return shown_lines
 
 
 def _shown(entry: dict[str, Any]) -> str:

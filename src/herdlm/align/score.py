@@ -68,9 +68,9 @@ def score(
     pairs = [row for row in rows if row.kind == "preferences"]
     others = [row for row in rows if row.kind != "preferences"]
     lines: dict[str, list[dict[str, Any]]] = {}
-    told: dict[str, Any] = {"data": counts.as_json()}
+    counted: dict[str, Any] = {"data": counts.as_json()}
     if pairs:
-        found, told["pairs"] = reader.pairs([row.record for row in pairs])
+        found, counted["pairs"] = reader.pairs([row.record for row in pairs])
         for row, (chosen, rejected) in zip(pairs, found, strict=True):
             lines.setdefault(row.where, []).append({"where": row.where, "chosen": chosen, "rejected": rejected})
     if others:
@@ -83,10 +83,10 @@ def score(
         ]
         up, down = ([value for value, label in rated if label is kind] for kind in (True, False))
         if up and down:
-            told["thumbs"] = {"up": len(up), "down": len(down), "auc": estimate_json(auc(up, down))}
+            counted["thumbs"] = {"up": len(up), "down": len(down), "auc": estimate_json(auc(up, down))}
     if out is not None:
         write_json_lines(out, [line for some in lines.values() for line in some])
-    return told
+    return counted
 
 
 @dataclass(frozen=True, slots=True)

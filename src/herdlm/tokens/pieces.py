@@ -9,7 +9,7 @@ import numpy as np
 
 from herdlm.base.errors import InputError
 from herdlm.base.seeds import stream
-from herdlm.tokens.batch import Piece
+from herdlm.tokens.batch import Batch, Piece
 from herdlm.tokens.packing import pack_whole
 
 NAMED = 5  # items that an error names
@@ -78,3 +78,37 @@ def split_by_rows(
             runs.append([number])
             packed = lengths(number)
     return list(runs)
+
+
+class StepsOfItems:
+    """The steps of batches whose items are pairs or thumbs: which items each step reads, and their micro-batches.
+
+    Attributes:
+        plan: for each step, the numbers of its items.
+        rows_per_micro_batch: the most rows of a micro-batch; None: those of the step.
+    """
+
+    plan: list[list[int]]
+    seq_len: int
+    rows_per_micro_batch: int | None
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in all epochs."""
+        return len(self.plan)
+
+    def micro_batches(self, step: int) -> list[Batch]:
+        """The items of one step, in micro-batches."""
+        return [self.batch(numbers) for numbers in self.split(self.plan[step])]
+
+    def split(self, items: Sequence[int]) -> list[Sequence[int]]:
+        """The numbers of items, by micro-batches."""
+        return split_by_rows(items, self.lengths, self.seq_len, self.rows_per_micro_batch)
+
+    def lengths(self, item: int) -> list[int]:
+        """Tokens of each answer of an item, with its prompt."""
+        raise NotImplementedError
+
+    def batch(self, items: Sequence[int]) -> Batch:
+        """A batch of the items with these numbers, in this order."""
+        raise NotImplementedError

@@ -12,7 +12,7 @@ from herdlm.tokens.batch import Batch, Piece, lay_out
 from herdlm.tokens.chat import Message
 from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.packing import pack_short
-from herdlm.tokens.pieces import check_lengths, content_of_pieces, shuffled_steps, split_by_rows
+from herdlm.tokens.pieces import StepsOfItems, check_lengths, content_of_pieces, shuffled_steps
 
 
 class Preference(TypedDict, total=False):
@@ -49,7 +49,7 @@ def answer_piece(
     return Piece(np.asarray(rendered.tokens), weights)
 
 
-class PreferenceBatches:
+class PreferenceBatches(StepsOfItems):
     """Batches of pairs for the reward model and for DPO; both answers of a pair are in the same batch.
 
     Columns: ``chosen`` and ``rejected`` (document numbers), ``chosen_end`` and ``rejected_end`` (flattened index of the
@@ -86,20 +86,8 @@ class PreferenceBatches:
         self.content = content_of_pieces(self.pieces, seq_len, pairs_per_step, seed)
         self.plan = shuffled_steps(len(pairs), pairs_per_step, epochs=epochs, steps=steps, seed=seed, name="pairs")
 
-    @property
-    def steps(self) -> int:
-        """Optimizer steps in all epochs."""
-        return len(self.plan)
-
-    def micro_batches(self, step: int) -> list[Batch]:
-        """The pairs of one step, in micro-batches."""
-        return [self.batch(numbers) for numbers in self.split(self.plan[step])]
-
-    def split(self, pairs: Sequence[int]) -> list[Sequence[int]]:
-        """The numbers of pairs, by micro-batches."""
-        return split_by_rows(pairs, self._lengths, self.seq_len, self.rows_per_micro_batch)
-
-    def _lengths(self, pair: int) -> list[int]:
+    def lengths(self, pair: int) -> list[int]:
+        """Tokens of each answer of a pair, with its prompt."""
         return [len(piece.tokens) - 1 for piece in self.pieces[2 * pair : 2 * pair + 2]]
 
     def batch(self, pairs: Sequence[int]) -> Batch:

@@ -13,7 +13,7 @@ from herdlm.tokens.batch import Batch, Piece, lay_out
 from herdlm.tokens.chat import Message
 from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.packing import pack_short
-from herdlm.tokens.pieces import check_lengths, content_of_pieces, shuffled_steps, split_by_rows
+from herdlm.tokens.pieces import StepsOfItems, check_lengths, content_of_pieces, shuffled_steps
 from herdlm.tokens.preferences import Preference, answer_piece
 
 
@@ -32,7 +32,7 @@ class Thumb(TypedDict, total=False):
     reference_mismatched: float
 
 
-class ThumbBatches:
+class ThumbBatches(StepsOfItems):
     """Batches of thumbs for KTO.
 
     Each thumb's prompt is also paired with the nearest earlier answer to another prompt, cut to the length of a row.
@@ -75,20 +75,8 @@ class ThumbBatches:
         labels = bytes(bool(thumb["label"]) for thumb in thumbs)
         self.content = content_of_pieces([*self.pieces, *self.mismatched], labels, seq_len, thumbs_per_step, seed)
 
-    @property
-    def steps(self) -> int:
-        """Optimizer steps in all epochs."""
-        return len(self.plan)
-
-    def micro_batches(self, step: int) -> list[Batch]:
-        """The thumbs of one step, in micro-batches."""
-        return [self.batch(numbers) for numbers in self.split(self.plan[step])]
-
-    def split(self, thumbs: Sequence[int]) -> list[Sequence[int]]:
-        """The numbers of thumbs, by micro-batches."""
-        return split_by_rows(thumbs, self._lengths, self.seq_len, self.rows_per_micro_batch)
-
-    def _lengths(self, thumb: int) -> list[int]:
+    def lengths(self, thumb: int) -> list[int]:
+        """Tokens of each answer of a thumb, with its prompt."""
         return [len(self.pieces[thumb].tokens) - 1]
 
     def batch(self, thumbs: Sequence[int]) -> Batch:
