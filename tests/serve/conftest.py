@@ -95,7 +95,8 @@ def running(folder, *, engine=None, models=None, **options):
             assert ready.wait(WAIT_SECONDS)
             yield Running(app.state.service, base_url(listener), engine, server)
         finally:
-            server._loop.call_soon_threadsafe(server.end)
+            with suppress(RuntimeError):  # a server that a test has ended may have closed its loop
+                server._loop.call_soon_threadsafe(server.end)
             thread.join(WAIT_SECONDS)
             assert not thread.is_alive()
 
