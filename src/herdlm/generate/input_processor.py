@@ -74,7 +74,7 @@ class InputProcessor:
             stream,
             params.samples,
             _bias(params),
-            PromptScores(len(tokens)) if params.prompt_logprobs else None,
+            PromptScores(len(tokens), params.prompt_logprobs_from) if params.prompt_logprobs else None,
             matcher,
         )
 
@@ -99,6 +99,8 @@ class InputProcessor:
             raise InputError("stop strings need a tokenizer", "Give the engine one, or use stop_tokens")
         if params.top_logprobs > vocabulary:
             raise InputError(f"top_logprobs = {params.top_logprobs}", f"Give at most {vocabulary}, the vocabulary size")
+        if params.forced is not None and params.forced >= vocabulary:
+            raise InputError(f"forced = {params.forced}", f"Give a token id from 0 to {vocabulary - 1}")
         if wrong := [token for token, _ in params.logit_bias if token >= vocabulary]:
             raise InputError(f"logit_bias names the token {wrong[0]}", f"Give ids from 0 to {vocabulary - 1}")
         if params.min_tokens and len({token for token in params.stop_tokens if token < vocabulary}) == vocabulary:

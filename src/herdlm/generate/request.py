@@ -46,7 +46,9 @@ class SamplingParams:
         logprobs: whether completions carry the log-probability of each token.
         top_logprobs: report this many most likely alternatives to each token; 0 for none.
         prompt_logprobs: report the log-probability of the prompt's tokens, and with ``top_logprobs`` their
-            alternatives. The whole prompt is computed then, even if the prefix cache holds some of it.
+            alternatives. What is scored is computed, even if the prefix cache holds it.
+        prompt_logprobs_from: the index of the first prompt token to score; the cache may hold what comes before it.
+        forced: draw this token first, whatever its probability; the next are drawn as usual. None for none.
         grammar: the text must match it; stop tokens are drawn only where the text may end.
 
     Raises:
@@ -71,6 +73,8 @@ class SamplingParams:
     logprobs: bool = True
     top_logprobs: int = 0
     prompt_logprobs: bool = False
+    prompt_logprobs_from: int = 1
+    forced: int | None = None
     grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
@@ -88,6 +92,8 @@ class SamplingParams:
             ("n", self.n >= 1, "Ask for at least 1 sample"),
             ("best_of", self.best_of is None or self.best_of >= self.n, f"Draw at least n, {self.n}, samples"),
             ("top_logprobs", self.top_logprobs >= 0, count),
+            ("prompt_logprobs_from", self.prompt_logprobs_from >= 1, "Give an index of 1 or more"),
+            ("forced", self.forced is None or self.forced >= 0, "Give a token id"),
         ):
             if not right:
                 raise InputError(f"{name} = {getattr(self, name)}", remedy)
@@ -139,8 +145,8 @@ class Completion:
             model's ``max_seq_len``.
         top_logprobs: for each entry of ``logprobs`` the most likely tokens, which may not include the drawn one. Empty
             if not requested.
-        prompt_logprobs: of the prompt's tokens from the second on, each given those before it: one entry fewer than the
-            prompt has tokens. Empty if not requested.
+        prompt_logprobs: of the prompt's tokens from ``prompt_logprobs_from`` on (by default the second), each given all
+            before it. Empty if not requested.
         prompt_top_logprobs: for each entry of ``prompt_logprobs`` the most likely tokens.
     """
 

@@ -24,6 +24,23 @@ def sample_tokens(
     Log-probabilities are of the unchanged logits. Samples that report alternatives record them. ``compiled`` allows
     code compiled for the processor; see :mod:`herdlm.generate.cpu.compiled`.
     """
+    if sequences.top_logprobs[drawing].any():
+        _record_alternatives(logits, sequences, drawing)
+    forced = sequences.forced[drawing]
+    if not (forced >= 0).any():
+        return _sample(logits, sequences, drawing, compiled)
+    sequences.forced[drawing] = -1
+    if (forced >= 0).all():
+        drawn = torch.from_numpy(forced).to(logits.device)
+        return drawn, token_logprobs(logits, drawn)
+    drawn, logprobs = _sample(logits, sequences, drawing, compiled)
+    index = torch.from_numpy(np.flatnonzero(forced >= 0)).to(logits.device)
+    drawn[index] = torch.from_numpy(forced[forced >= 0]).to(logits.device)
+    logprobs[index] = token_logprobs(logits[index], drawn[index])
+    return drawn, logprobs
+
+
+def _sample(logits: Tensor, sequences: Sequences, drawing: Integers, compiled: bool) -> tuple[Tensor, Tensor]:
     steps = sequences.length[drawing] - sequences.start[drawing]
     draw = Draw(
         sequences.temperature[drawing],
@@ -32,8 +49,6 @@ def sample_tokens(
         sequences.min_p[drawing],
         uniforms(sequences.key[drawing], steps),
     )
-    if sequences.top_logprobs[drawing].any():
-        _record_alternatives(logits, sequences, drawing)
     shaped = sequences.shaped[drawing]
     if not shaped.any():
         if compiled and draw.plain.all():
@@ -65,8 +80,10 @@ def score_prompts(model: Transformer, hidden: Tensor, batch: Batch, sequences: S
         for request, position, logprob, top in zip(
             requests[part], positions.tolist(), logprobs, _alternatives(logits, counts[part]), strict=True
         ):
-            assert request.scores is not None
-            request.scores.logprobs[position], request.scores.top[position] = logprob, top
+            scores = request.scores
+            assert scores is not None
+            index = position + 1 - scores.first
+            scores.logprobs[index], scores.top[index] = logprob, top
 
 
 def _record_alternatives(logits: Tensor, sequences: Sequences, drawing: Integers) -> None:

@@ -170,8 +170,7 @@ class Scheduler:
         while self.waiting and budget > 0 and used < len(free):
             group = self.waiting[0]
             rows = free[used : used + len(group.samples)]
-            # Log-probabilities of the prompt need all of it to be computed.
-            cached = self.pool.lookup([] if group.samples[0].request.unscored else group.digests)
+            cached = self.pool.lookup(group.digests[: self._usable_pages(group)])
             revived = int((self.pool.references[cached] == 0).sum())
             new = self.pool.pages_for(len(group.tokens)) - len(cached)
             alone = not self.sequences.state.any()
@@ -182,6 +181,12 @@ class Scheduler:
             admitted.append(self._allocate(group, rows, cached, budget))
             budget -= admitted[-1][1]
         return admitted
+
+    def _usable_pages(self, group: SequenceGroup) -> int:
+        """How many full pages the prefix cache may supply. To score a token, the one before it must be computed."""
+        request = group.samples[0].request
+        scored_from = request.params.prompt_logprobs_from - 1
+        return scored_from // self.pool.page_size if request.unscored else len(group.digests)
 
     def _allocate(self, group: SequenceGroup, rows: Integers, cached: Integers, budget: int) -> tuple[int, int]:
         """Put samples into ``rows``; the first computes the rest of the prompt behind ``cached``, the others wait."""
@@ -244,7 +249,8 @@ class Scheduler:
                 at.append(np.full(len(followers), ends[index] - 1))
         scoring = NONE
         if state.unscored[rows].any():
-            scoring = np.flatnonzero(state.unscored[owners] & (positions + 1 < state.start[owners]))
+            scored = (positions + 1 >= state.scored_from[owners]) & (positions + 1 < state.start[owners])
+            scoring = np.flatnonzero(state.unscored[owners] & scored)
         return Batch(
             rows=rows,
             copies=copies,

@@ -27,11 +27,12 @@ MIN_TOP_P = 1e-30
 
 
 class PromptScores:
-    """Log-probabilities of a prompt of ``length`` tokens from its second on, [length - 1], as they become known."""
+    """Log-probabilities of a prompt of ``length`` tokens from token ``first`` on, as they become known."""
 
-    def __init__(self, length: int) -> None:
-        self.logprobs = np.full(length - 1, np.nan, dtype=np.float32)
-        self.top: list[Alternatives] = [[] for _ in range(length - 1)]
+    def __init__(self, length: int, first: int) -> None:
+        self.first = first
+        self.logprobs = np.full(max(length - first, 0), np.nan, dtype=np.float32)
+        self.top: list[Alternatives] = [[] for _ in range(max(length - first, 0))]
 
     @property
     def complete(self) -> bool:
@@ -156,6 +157,8 @@ class Sequences:
         self.min_tokens = np.zeros(count, dtype=np.int64)
         self.top_logprobs = np.zeros(count, dtype=np.int64)
         self.unscored = np.zeros(count, dtype=np.bool_)  # its prompt's log-probabilities are still to be computed
+        self.scored_from = np.ones(count, dtype=np.int64)  # the first prompt token to be scored
+        self.forced = np.full(count, -1, dtype=np.int64)  # the token to draw first; -1 for none
         self.watched = np.zeros(count, dtype=np.bool_)  # streams, stop strings, grammars: each token is processed
         self.tokens = np.zeros((count, 0), dtype=np.int32)
         self.logprobs = np.zeros((count, 0), dtype=np.float32)
@@ -182,7 +185,8 @@ class Sequences:
         self.start[row], self.length[row], self.computed[row] = start, start + len(sample.tokens), 0
         self.limit[row], self.pages[row], self.key[row] = request.limit, 0, sample.key
         self._fill_params(row, params)
-        self.unscored[row] = request.unscored
+        self.unscored[row], self.scored_from[row] = request.unscored, params.prompt_logprobs_from
+        self.forced[row] = -1 if params.forced is None or sample.tokens else params.forced
         self.watched[row] = request.stream or sample.text is not None or sample.matcher is not None
         self.tokens[row, :start] = request.prompt
         self.tokens[row, start : self.length[row]] = sample.tokens

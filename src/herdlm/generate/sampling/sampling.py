@@ -82,8 +82,9 @@ def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
 
 def most_likely(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The ``count`` most likely tokens [M, count] of logits [M, V] and their log-probabilities, in descending order."""
-    logprobs, tokens = torch.log_softmax(logits, dim=-1).topk(count, dim=-1)
-    return tokens, logprobs
+    logprobs = torch.log_softmax(logits, dim=-1)
+    values, tokens = logprobs.max(-1, keepdim=True) if count == 1 else logprobs.topk(count, dim=-1)
+    return tokens, values
 
 
 def _draw(logits: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:

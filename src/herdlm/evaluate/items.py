@@ -1,0 +1,127 @@
+"""The items of a task: rows of files in a data folder, or in files that the user names."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from herdlm.base.errors import DamagedError, InputError
+from herdlm.data.files import read_rows
+from herdlm.data.row import RowError
+from herdlm.evaluate.templates import Expression
+from herdlm.evaluate.task import Items
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a set of files.
+
+    Attributes:
+        digest: a hash of the files' contents.
+    """
+
+    rows: list[dict[str, Any]]
+    digest: str
+
+
+def load_rows(items: Items, task: str, data: Sequence[Path]) -> Rows:
+    """The rows of a task, in the order of its files, with the fields that the task adds.
+
+    Each row has ``row`` (itself), ``file`` (its file's name without ending) and its columns.
+
+    Args:
+        data: folders in which the task's patterns are sought, and files that take their place.
+
+    Raises:
+        InputError: no file is found, a row cannot be read, or an expression fails.
+    """
+    found = _read(items.files, data)
+    if found is None:
+        places = ", ".join(map(str, data)) or "no data folder was given"
+        raise InputError(
+            f"task {task}: none of {', '.join(items.files)} is in {places}",
+            f"Put it there, or name it with --data FILE. It is {items.source}",
+        )
+    rows, digest = found
+    where = Expression(items.where, f"task {task}, items.where") if items.where else None
+    fields = {name: Expression(text, f"task {task}, items.fields.{name}") for name, text in items.fields.items()}
+    kept = []
+    for row in rows:
+        try:
+            for name, expression in fields.items():
+                row[name] = expression(row)
+            if where is None or where(row):
+                kept.append(row)
+        except InputError as error:
+            raise InputError(
+                f"{row['place']}: {error.what}", f"Check that the file has the task's form: {items.source}"
+            ) from error
+    if not kept:
+        raise InputError(f"task {task} has no items in {', '.join(map(str, data))}", "Check the files")
+    return Rows(kept, digest)
+
+
+def _read(patterns: Sequence[str], data: Sequence[Path]) -> tuple[list[dict[str, Any]], str] | None:
+    named = [path for path in data if path.is_file()]
+    for path in data:
+        if not path.exists():
+            raise InputError(f"{path} does not exist", "Give a folder of data, or a file of items")
+    wanted = [path for path in named if any(_fits(path, pattern) for pattern in patterns)] or (
+        named if named and not any(path.is_dir() for path in data) else []
+    )
+    if wanted:
+        return _rows(wanted, wanted)
+    for folder in (path for path in data if path.is_dir()):
+        for pattern in patterns:
+            archive, bang, inside = pattern.partition("!")
+            if bang and (folder / archive).is_file():
+                with tempfile.TemporaryDirectory() as unpacked:
+                    members = _unpack(folder / archive, inside, Path(unpacked))
+                    if members:
+                        return _rows(members, [folder / archive])
+            elif not bang and (paths := sorted(folder.glob(pattern))):
+                return _rows(paths, paths)
+    return None
+
+
+def _fits(path: Path, pattern: str) -> bool:
+    return fnmatch(path.name, pattern.partition("!")[0].rsplit("/", 1)[-1])
+
+
+def _unpack(archive: Path, pattern: str, folder: Path) -> list[Path]:
+    try:
+        with tarfile.open(archive) as tar:
+            members = sorted(
+                (member for member in tar.getmembers() if member.isfile() and fnmatch(member.name, pattern)),
+                key=lambda member: member.name,
+            )
+            for member in members:
+                tar.extract(member, folder, filter="data")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise DamagedError(f"{archive} cannot be unpacked: {error}", "Download or copy it again") from error
+    return [folder / member.name for member in members]
+
+
+def _rows(paths: Sequence[Path], hashed: Sequence[Path]) -> tuple[list[dict[str, Any]], str]:
+    digest = hashlib.sha256()
+    for path in hashed:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return [row for path in paths for row in _rows_of(path)], digest.hexdigest()
+
+
+def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
+    if path.suffix in (".txt", ".md"):
+        text = path.read_text(encoding="utf-8")
+        yield {"text": text, "row": {"text": text}, "file": path.stem, "place": path.name}
+        return
+    stem = path.name.split(".", 1)[0]
+    for row in read_rows(path, is_row=lambda row: True):
+        if isinstance(row, RowError):
+            raise row
+        yield {**row.value, "row": row.value, "file": stem, "place": f"{path.name}, {row.place}"}

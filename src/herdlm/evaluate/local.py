@@ -1,0 +1,234 @@
+"""A model folder, evaluated by engines: in this process, in several, or on a cluster."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from herdlm.base.artifact import hash_file
+from herdlm.base.errors import InputError
+from herdlm.evaluate.requests import Answer, AnswerRequest, Question, Scored, ScoreRequest
+from herdlm.generate.request import Completion, SamplingParams
+from herdlm.generate.score import Score, score
+from herdlm.model.folders import CONFIG, model_folder, model_name
+from herdlm.model.weights import read_json
+from herdlm.tokens.chat_format import ChatFormat
+
+PAGE = 8  # tokens; choices share the full pages of their question
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How a model is loaded."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+
+
+class Tokens(Protocol):
+    """Engines that take tokens."""
+
+    compute: str
+
+    def score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Score]:
+        """As :func:`herdlm.generate.score.score`."""
+
+    def generate(
+        self, prompts: Sequence[list[int]], params: Sequence[SamplingParams]
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        """The completions of each prompt with its number, as they are finished."""
+
+    def close(self) -> None:
+        """End the engines."""
+
+
+class OneEngine:
+    """An engine in this process."""
+
+    def __init__(self, folder: Path, options: EngineOptions) -> None:
+        from herdlm.generate import Engine
+
+        self.engine = Engine.load(
+            folder,
+            device=options.device,
+            dtype=options.dtype,
+            page_size=PAGE,
+            tensor_parallel=options.tensor_parallel,
+            pipeline_parallel=options.pipeline_parallel,
+        )
+        self.compute = str(self.engine.compute).removeprefix("torch.")
+
+    def score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Score]:
+        """See :class:`Tokens`."""
+        return score(self.engine, pairs)
+
+    def generate(
+        self, prompts: Sequence[list[int]], params: Sequence[SamplingParams]
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        """See :class:`Tokens`."""
+        engine, done = self.engine, dict[int, dict[int, Completion]]()
+        numbers = {
+            engine.submit(prompt, each, stream=False): number
+            for number, (prompt, each) in enumerate(zip(prompts, params, strict=True))
+        }
+        try:
+            while engine.busy:
+                for event in engine.step():
+                    assert event.completion is not None
+                    number = numbers[event.request_id]
+                    done.setdefault(number, {})[event.sample] = event.completion
+                    if len(done[number]) == params[number].n:
+                        samples = done.pop(number)
+                        yield number, [samples[i] for i in range(len(samples))]
+        finally:
+            for request in numbers:
+                engine.abort(request)
+
+    def close(self) -> None:
+        """See :class:`Tokens`."""
+        self.engine.close()
+
+
+class LocalModel:
+    """A model folder; see :class:`herdlm.evaluate.requests.EvaluatedModel`.
+
+    Raises:
+        InputError, DamagedError: the model is unusable.
+    """
+
+    def __init__(self, path: Path, options: EngineOptions, engines: Tokens | None = None) -> None:
+        folder = model_folder(path)
+        self.name = model_name(folder)
+        self.format = ChatFormat.load(folder)
+        self.tokenizer = self.format.tokenizer
+        self.context = int(read_json(folder / CONFIG)["max_position_embeddings"])
+        self.chats = bool(self.format.templates)
+        self.engines = engines or OneEngine(folder, options)
+        self.fingerprint = hashlib.sha256(f"{_content(folder)} {self.engines.compute}".encode()).hexdigest()
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
+        """The likelihood of each continuation, in order. A context that is too long loses its beginning.
+
+        Raises:
+            InputError: a continuation is longer than the model's context.
+        """
+        pairs, cuts = [], []
+        for request in requests:
+            context, continuation = self._encode(request)
+            cut = max(len(context) + len(continuation) - self.context, 0)
+            if cut >= len(context):
+                raise InputError(
+                    f"a continuation of {len(continuation)} tokens does not fit into the context of {self.context}",
+                    "Leave the task out for this model",
+                )
+            pairs.append((context[cut:], continuation))
+            cuts.append(cut)
+        return [Scored(s.logprobs, s.greedy, cut) for s, cut in zip(self.engines.score(pairs), cuts, strict=True)]
+
+    def score_text(self, text: str) -> list[float]:
+        """The log-probability of each token of a text. Each window but the first starts where the one before ended."""
+        prefix = list(self.tokenizer.begin) or [self._prefix]
+        tokens = [*prefix, *self.tokenizer.encode(text)]
+        at, pairs = len(prefix), []
+        while at < len(tokens):
+            end = min(at + self.context - len(prefix), len(tokens)) if at == len(prefix) else min(
+                at + self.context - 1, len(tokens)
+            )
+            begin = max(min(at - 1, end - self.context), 0)
+            pairs.append((tokens[begin:at], tokens[at:end]))
+            at = end
+        return [value for each in self.engines.score(pairs) for value in each.logprobs]
+
+    def answer(self, requests: Sequence[AnswerRequest]) -> Iterator[tuple[int, list[Answer]]]:
+        """The answers to each request with its number, as they are finished.
+
+        A question that leaves no room for an answer loses its beginning, as far as it must.
+        """
+        prompts, params = [], []
+        for request in requests:
+            tokens = self._question(request.question)
+            room = min(request.max_tokens, max(self.context // 2, 1))
+            prompts.append(tokens[-max(self.context - room, 1) :])
+            params.append(
+                SamplingParams(
+                    max_tokens=request.max_tokens,
+                    temperature=request.temperature,
+                    top_p=request.top_p,
+                    n=request.samples,
+                    seed=request.seed,
+                    stop=request.stop,
+                    stop_tokens=self.format.stop_tokens,
+                )
+            )
+        for number, completions in self.engines.generate(prompts, params):
+            chat = requests[number].question.messages is not None
+            yield number, [self._answer(completion, chat) for completion in completions]
+
+    def count(self, text: str) -> int:
+        """A text's length in tokens."""
+        return len(self.tokenizer.encode(text))
+
+    def close(self) -> None:
+        """End the engines."""
+        self.engines.close()
+
+    @property
+    def _prefix(self) -> int:
+        """What stands before a text that has no context, for a tokenizer without a begin token."""
+        return self.format.stop_tokens[0] if self.format.stop_tokens else self.tokenizer.pad
+
+    def _question(self, question: Question) -> list[int]:
+        if question.messages is not None:
+            return self.format.prompt(question.messages, tools=question.tools or None)  # type: ignore[arg-type]
+        return self._with_begin(question.text) or [self._prefix]
+
+    def _with_begin(self, text: str) -> list[int]:
+        """A text's tokens after the begin token; never after two."""
+        begin = self.tokenizer.begin
+        for token in begin:
+            name = self.tokenizer.backend.id_to_token(token)
+            text = text.removeprefix(name) if name else text
+        return [*begin, *self.tokenizer.encode(text)]
+
+    def _encode(self, request: ScoreRequest) -> tuple[list[int], list[int]]:
+        """Context and continuation, encoded together and divided where the context's own tokens end.
+
+        Spaces at the context's end belong to the continuation, since tokens begin with a space.
+        """
+        question, continuation = request.question, request.continuation
+        if question.messages is not None:
+            return self._question(question), self._some(continuation)
+        context = question.text.rstrip()
+        continuation = question.text[len(context) :] + continuation
+        if not context:
+            begin = list(self.tokenizer.begin) or [self._prefix]
+            return begin, self._some(continuation)
+        before, whole = self._with_begin(context), self._with_begin(context + continuation)
+        if len(whole) <= len(before):
+            raise InputError(f"the continuation {continuation!r} has no tokens", "Correct the task")
+        return before, whole[len(before) :]
+
+    def _some(self, continuation: str) -> list[int]:
+        if not (tokens := self.tokenizer.encode(continuation)):
+            raise InputError("a continuation is empty", "Correct the task")
+        return tokens
+
+    def _answer(self, completion: Completion, chat: bool) -> Answer:
+        text = completion.text
+        if chat and (self.tokenizer.leading_space or self.tokenizer.strips_space):
+            text = text.removeprefix(" ")
+        return Answer(text, len(completion.tokens), sum(completion.logprobs), completion.finish_reason)
+
+
+def _content(folder: Path) -> str:
+    """A hash of what decides a model's answers."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".safetensors", ".json", ".jinja") and path.name != "manifest.json":
+            digest.update(f"{path.name} {hash_file(path)}\n".encode())
+    return digest.hexdigest()

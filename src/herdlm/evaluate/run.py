@@ -1,0 +1,200 @@
+"""Evaluates models on tasks: asks about the items that no earlier evaluation has finished, and sums up."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from herdlm import __version__
+from herdlm.base.errors import InputError
+from herdlm.base.progress import Progress
+from herdlm.evaluate.asking import Asking, Settings
+from herdlm.evaluate.figures import figure, metric_names
+from herdlm.evaluate.intervals import Estimate
+from herdlm.evaluate.items import load_rows
+from herdlm.evaluate.judging import Judges
+from herdlm.evaluate.kinds import Choice, Continuation, Generation, Kind, Text
+from herdlm.evaluate.records import Records
+from herdlm.evaluate.requests import EvaluatedModel
+from herdlm.evaluate.task import Items, Task
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """A model's result on a task.
+
+    Attributes:
+        figures: each metric with its interval.
+        groups: the same for each value of the task's group field.
+        records: what was asked and answered.
+    """
+
+    task: str
+    title: str
+    n: int
+    figures: dict[str, Estimate]
+    groups: dict[str, dict[str, Estimate]]
+    records: list[dict[str, Any]]
+    file: Path
+    head: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as ``--json`` prints them; a bound that is not known is null."""
+        found: dict[str, Any] = {"n": self.n} | _json(self.figures)
+        if self.groups:
+            found["groups"] = {name: _json(figures) for name, figures in self.groups.items()}
+        return found
+
+
+@dataclass(slots=True)
+class LoadedTask:
+    """A task with its items, which are the same for all models."""
+
+    task: Task
+    asking: Asking
+    numbers: list[int]
+    digest: str
+    settings: Settings
+    groups: list[str | None] = field(default_factory=list)
+
+
+def load(task: Task, data: Sequence[Path], settings: Settings) -> LoadedTask:
+    """Read a task's items and examples.
+
+    Raises:
+        InputError: there are none, or fewer examples than asked for.
+    """
+    config = task.config
+    items = load_rows(config.items, task.name, data)
+    shots = config.shots.count if settings.shots is None else settings.shots
+    pool, digest = None, items.digest
+    if shots and config.shots.rows:
+        pool = [dict(row) | {"place": f"task {task.name}, shots.rows"} for row in config.shots.rows]
+    elif shots and config.shots.files:
+        examples = load_rows(
+            Items(
+                files=config.shots.files,
+                source=f"the examples of {task.name}: {config.items.source}",
+                where=config.shots.where,
+                fields=config.items.fields,
+            ),
+            task.name,
+            data,
+        )
+        pool, digest = examples.rows, f"{digest} {examples.digest}"
+    asking = Asking(task, items.rows, pool, shots, settings.seed)
+    count = len(items.rows) if settings.limit is None else min(settings.limit, len(items.rows))
+    return LoadedTask(task, asking, list(range(count)), digest, settings)
+
+
+def evaluate(model: EvaluatedModel, loaded: LoadedTask, out: Path, *, quiet: bool = False) -> TaskResult:
+    """A model's result on a task; what earlier evaluations into ``out`` have finished is not asked again.
+
+    Raises:
+        InputError: the task does not fit the model.
+    """
+    task, settings, config = loaded.task, loaded.settings, loaded.task.config
+    chat = config.chat and model.chats if settings.chat is None else settings.chat
+    if chat and not model.chats:
+        raise InputError(f"{model.name} has no chat template", "Leave --chat out, or give a chat model")
+    if config.prompt.turns and not chat:
+        raise InputError(f"task {task.name} has several turns, which only a chat has", f"Leave out --plain or {task.name}")
+    head = {
+        "model": model.fingerprint,
+        "task": task.digest,
+        "data": loaded.digest,
+        "chat": chat,
+        "shots": config.shots.count if settings.shots is None else settings.shots,
+        "seed": settings.seed,
+        "samples": settings.samples,
+        "max_tokens": settings.max_tokens,
+    }
+    records = Records(out / "models" / _file_name(model.name), task.name, head)
+    judges = Judges(task) if config.kind == "answer" else None
+    try:
+        kind = _kind(loaded, chat, judges)
+        left = [number for number in loaded.numbers if number not in records.found]
+        title = f"{model.name}, {task.name}"
+        with Progress(title, len(loaded.numbers), "items", quiet=quiet or not left) as progress:
+            progress.restore(len(loaded.numbers) - len(left))
+            for begin in range(0, len(left), kind.window):
+                for record in kind.ask(model, left[begin : begin + kind.window]):
+                    row = loaded.asking.rows[record["id"]]
+                    for key, name in (("group", config.group), ("cluster", config.cluster)):
+                        if name is not None:
+                            record[key] = row.get(name)
+                    records.add(record)
+                    progress.advance()
+    finally:
+        if judges:
+            judges.close()
+    return _result(task, [records.found[number] for number in loaded.numbers], records)
+
+
+def summary(model: EvaluatedModel, results: Sequence[TaskResult]) -> dict[str, Any]:
+    """A model's results as ``--json`` prints them."""
+    return {"model": model.name, "tasks": {result.task: result.to_json() for result in results}}
+
+
+def versions() -> dict[str, str]:
+    """The versions that results depend on."""
+    return {"herdlm": __version__, "torch": torch.__version__}
+
+
+def _kind(loaded: LoadedTask, chat: bool, judges: Judges | None) -> Kind:
+    task, asking = loaded.task, loaded.asking
+    if judges is not None:
+        return Generation(task, asking, chat, loaded.settings, judges)
+    kinds: Mapping[str, type[Choice] | type[Continuation] | type[Text]] = {
+        "choice": Choice,
+        "continuation": Continuation,
+        "text": Text,
+    }
+    return kinds[task.config.kind](task, asking, chat)
+
+
+def _result(task: Task, records: list[dict[str, Any]], stored: Records) -> TaskResult:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    if task.config.group:
+        for record in records:
+            groups.setdefault(str(record["group"]), []).append(record)
+    return TaskResult(
+        task.name,
+        task.config.title,
+        len(records),
+        _figures(records),
+        {name: _figures(each) for name, each in sorted(groups.items())},
+        records,
+        stored.path,
+        stored.head,
+    )
+
+
+def _figures(records: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
+    return {name: found for name in metric_names(records) if (found := figure(records, name)) is not None}
+
+
+def _json(figures: Mapping[str, Estimate]) -> dict[str, Any]:
+    return {
+        name: {key: value if math.isfinite(value) else None for key, value in asdict(found).items()}
+        for name, found in figures.items()
+    }
+
+
+def _file_name(name: str) -> str:
+    """A model's name as a folder's; names that differ only in what no folder can have stay apart."""
+    plain = re.sub(r"[^\w.-]+", "-", name).strip(".-") or "model"
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def dump(value: Any) -> str:
+    """JSON text of results."""
+    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -1,0 +1,78 @@
+"""Jinja of task files: templates that make texts, and expressions that make values of an item's fields."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from herdlm.base.errors import InputError
+
+
+def _fail(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
+    environment.filters["fromjson"] = json.loads
+    environment.filters["sub"] = lambda text, pattern, to: re.sub(pattern, to, text)
+    environment.filters["split"] = lambda text, separator=None: text.split(separator)
+    environment.filters["number"] = lambda value: f"{float(value):.10g}"
+    environment.globals["fail"] = _fail
+    return environment
+
+
+ENVIRONMENT = _environment()
+
+
+class Template:
+    """A text with places for fields."""
+
+    def __init__(self, text: str, where: str) -> None:
+        self.where = where
+        try:
+            self._template = ENVIRONMENT.from_string(text)
+        except jinja2.TemplateError as error:
+            raise InputError(f"{where} is not valid Jinja: {error}", "Correct it") from error
+
+    def __call__(self, fields: Mapping[str, Any]) -> str:
+        """The text for an item.
+
+        Raises:
+            InputError: a field is missing, or the template fails on it.
+        """
+        try:
+            return self._template.render(fields)
+        except Exception as error:  # a template may do anything that Python's values can
+            raise InputError(f"{self.where} fails: {error}", "Check the item's fields") from error
+
+
+class Expression:
+    """A value computed of fields."""
+
+    def __init__(self, text: str, where: str) -> None:
+        self.where = where
+        try:
+            self._compiled = ENVIRONMENT.compile_expression(text, undefined_to_none=False)
+        except jinja2.TemplateError as error:
+            raise InputError(f"{where} is not a Jinja expression: {error}", "Correct it") from error
+
+    def __call__(self, fields: Mapping[str, Any]) -> Any:
+        """The value for an item.
+
+        Raises:
+            InputError: a field is missing, or the expression fails on it.
+        """
+        try:
+            value = self._compiled(**fields)
+        except Exception as error:  # an expression may do anything that Python's values can
+            raise InputError(f"{self.where} fails: {error}", "Check the item's fields") from error
+        if isinstance(value, jinja2.Undefined):
+            raise InputError(f"{self.where} is undefined: the item lacks a field", "Check the item's fields")
+        return value
