@@ -24,6 +24,7 @@ class Settings:
         chat: whether to ask in a chat; None for as the task says.
         limit: the first items only.
         seed: of examples and of what is drawn.
+        samples, max_tokens: of generation, in place of the task's.
     """
 
     shots: int | None = None
@@ -130,7 +131,7 @@ class Asking:
 
     def _draw(self) -> list[list[dict[str, Any]]]:
         """The examples of each item."""
-        shots, rng = self._config.shots, random.Random(self._seed)
+        shots, rng = self._config.shots, random.Random(self._seed)  # noqa: S311 - examples are no secret
         if not self._shots:
             return [[] for _ in self.rows]
         same = shots.same

@@ -19,7 +19,9 @@ LOWER_IS_BETTER = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per
 
 def metric_names(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """The metrics of a task's records, in the task's order."""
-    return list(dict.fromkeys(name for record in records for part in ("values", "ratios") for name in record.get(part, ())))
+    return list(
+        dict.fromkeys(name for record in records for part in ("values", "ratios") for name in record.get(part, ()))
+    )
 
 
 def lower_is_better(metric: str) -> bool:

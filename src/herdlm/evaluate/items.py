@@ -14,8 +14,8 @@ from typing import Any
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.data.files import read_rows
 from herdlm.data.row import RowError
-from herdlm.evaluate.templates import Expression
 from herdlm.evaluate.task import Items
+from herdlm.evaluate.templates import Expression
 
 
 @dataclass(frozen=True, slots=True)

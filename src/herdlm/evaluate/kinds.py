@@ -65,9 +65,7 @@ class Choice:
         question = Question(asking.plain(number))
         return [ScoreRequest(question, prompt.separator + choice) for choice in choices], choices
 
-    def _record(
-        self, number: int, requests: list[ScoreRequest], choices: list[str], scores: list[Scored]
-    ) -> Record:
+    def _record(self, number: int, requests: list[ScoreRequest], choices: list[str], scores: list[Scored]) -> Record:
         row = self.asking.rows[number]
         sums = [score.logprob for score in scores]
         labels = self.asking.value("labels", row)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from herdlm.base.artifact import hash_file
 from herdlm.base.errors import InputError
@@ -136,8 +136,10 @@ class LocalModel:
         tokens = [*prefix, *self.tokenizer.encode(text)]
         at, pairs = len(prefix), []
         while at < len(tokens):
-            end = min(at + self.context - len(prefix), len(tokens)) if at == len(prefix) else min(
-                at + self.context - 1, len(tokens)
+            end = (
+                min(at + self.context - len(prefix), len(tokens))
+                if at == len(prefix)
+                else min(at + self.context - 1, len(tokens))
             )
             begin = max(min(at - 1, end - self.context), 0)
             pairs.append((tokens[begin:at], tokens[at:end]))

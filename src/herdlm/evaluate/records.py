@@ -55,8 +55,9 @@ class Records:
             return
         try:
             values = [json.loads(line) for line in lines]
-            if values[0].get(HEAD) != self.head:
-                raise ValueError("its first line names another evaluation")
+            same = values[0][HEAD] == self.head
             self.found = {value["id"]: value for value in values[1:]}
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise DamagedError(f"{self.path} is damaged: {error}", "Delete it and evaluate again") from error
+        if not same:
+            raise DamagedError(f"{self.path}, line 1 names another evaluation", "Delete it and evaluate again")

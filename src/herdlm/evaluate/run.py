@@ -106,7 +106,9 @@ def evaluate(model: EvaluatedModel, loaded: LoadedTask, out: Path, *, quiet: boo
     if chat and not model.chats:
         raise InputError(f"{model.name} has no chat template", "Leave --chat out, or give a chat model")
     if config.prompt.turns and not chat:
-        raise InputError(f"task {task.name} has several turns, which only a chat has", f"Leave out --plain or {task.name}")
+        raise InputError(
+            f"task {task.name} has several turns, which only a chat has", f"Leave out --plain or {task.name}"
+        )
     head = {
         "model": model.fingerprint,
         "task": task.digest,
@@ -139,9 +141,9 @@ def evaluate(model: EvaluatedModel, loaded: LoadedTask, out: Path, *, quiet: boo
     return _result(task, [records.found[number] for number in loaded.numbers], records)
 
 
-def summary(model: EvaluatedModel, results: Sequence[TaskResult]) -> dict[str, Any]:
+def summary_of(model: str, results: Sequence[TaskResult]) -> dict[str, Any]:
     """A model's results as ``--json`` prints them."""
-    return {"model": model.name, "tasks": {result.task: result.to_json() for result in results}}
+    return {"model": model, "tasks": {result.task: result.to_json() for result in results}}
 
 
 def versions() -> dict[str, str]:

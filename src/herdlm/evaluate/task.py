@@ -1,4 +1,4 @@
-"""Tasks: a TOML file each, which says where a benchmark's items come from, what is asked, and how answers are judged."""
+"""Tasks: a TOML file each, which says where items come from, what is asked, and how answers are judged."""
 
 from __future__ import annotations
 

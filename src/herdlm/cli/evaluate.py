@@ -1,0 +1,91 @@
+"""The command that measures models by benchmarks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from herdlm.base.errors import InputError
+from herdlm.cli.options import (
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    PipelineParallelOption,
+    QuietOption,
+    TensorParallelOption,
+    example,
+)
+from herdlm.cli.output import remark, say
+
+if TYPE_CHECKING:
+    from herdlm.evaluate.run import TaskResult
+
+app = typer.Typer()
+
+
+@app.command(**example("herdlm evaluate models/smollm2 --tasks arc_easy,piqa --data benchmarks-data --out evaluation"))
+def evaluate(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Model folders, or runs, which mean their flagship.", show_default=False)
+    ] = None,
+    tasks: Annotated[str, typer.Option(help="Names of tasks, or task files NAME.toml, with commas between.")] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="The folder of results; what it holds is not computed again.")
+    ] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="A folder of benchmark files, or a file of items. May be repeated.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first items of each task only.")] = None,
+    shots: Annotated[int | None, typer.Option(min=0, help="Worked examples before each question.")] = None,
+    chat: Annotated[
+        bool | None, typer.Option("--chat/--plain", help="Ask in a chat or as plain text; by default as tasks say.")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Answers to each item of generation tasks.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="The most tokens of an answer.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of examples and of what is drawn.")] = 1234,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    tensor_parallel: TensorParallelOption = 1,
+    pipeline_parallel: PipelineParallelOption = 1,
+    list_: Annotated[bool, typer.Option("--list", help="List the built-in tasks.")] = False,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Measure models by benchmarks, with 95% intervals, and compare them item by item."""
+    from herdlm.evaluate.task import load_task, task_names
+
+    if list_:
+        for name in task_names():
+            config = load_task(name).config
+            say(f"{name}: {config.title}. {config.about}")
+        return
+    if not models or not tasks or out is None:
+        raise InputError("evaluate needs models, --tasks and --out", "herdlm evaluate --list names the tasks")
+    from herdlm.evaluate.asking import Settings
+    from herdlm.evaluate.local import EngineOptions
+    from herdlm.evaluate.publish import evaluate_models
+    from herdlm.evaluate.run import dump, summary_of
+
+    settings = Settings(shots, chat, limit, seed, samples, max_tokens)
+    options = EngineOptions(device, dtype, tensor_parallel, pipeline_parallel)
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    found = evaluate_models(models, names, data or (), out, settings=settings, options=options, quiet=quiet or json_)
+    if json_:
+        for name, results in found.items():
+            say(dump(summary_of(name, results)))
+        return
+    _say_all(found)
+    remark(f"Items: {out}")
+
+
+def _say_all(found: dict[str, list[TaskResult]]) -> None:
+    from herdlm.evaluate.comparing import compare, table
+
+    for line in table(found):
+        say(line)
+    first, *others = found
+    for name in others:
+        for comparison in compare(found[first], found[name], (first, name)):
+            say(comparison.sentence)

@@ -1,0 +1,86 @@
+"""Tables of several models' results, and what their paired differences show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from herdlm.evaluate.figures import difference, lower_is_better
+from herdlm.evaluate.intervals import Estimate
+from herdlm.evaluate.run import TaskResult
+
+RATES = 1.0001  # metrics that never exceed this are shown in percent
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The difference ``after - before`` of a metric over the same items.
+
+    Attributes:
+        shown: "better" or "worse" if the 95% interval excludes 0, else "nothing".
+    """
+
+    task: str
+    metric: str
+    before: str
+    after: str
+    n: int
+    difference: Estimate
+    shown: Literal["better", "worse", "nothing"]
+
+    @property
+    def sentence(self) -> str:
+        """What is shown, in words."""
+        scale, unit = (100.0, " points") if self._is_rate else (1.0, "")
+        d = self.difference
+        figures = f"{d.value * scale:+.2f}{unit} [{d.low * scale:+.2f}, {d.high * scale:+.2f}] on {self.n:,} items"
+        says = {
+            "better": f"{self.after} is better than {self.before}",
+            "worse": f"{self.after} is worse than {self.before}: a regression",
+            "nothing": f"no difference of {self.after} and {self.before} is shown",
+        }
+        return f"{self.task} {self.metric}: {says[self.shown]}, {figures}"
+
+    @property
+    def _is_rate(self) -> bool:
+        return abs(self.difference.value) <= 1 and not lower_is_better(self.metric)
+
+
+def compare(before: Sequence[TaskResult], after: Sequence[TaskResult], names: tuple[str, str]) -> list[Comparison]:
+    """The paired differences of two models on the tasks that both have."""
+    found = []
+    earlier = {result.task: result for result in before}
+    for result in after:
+        base = earlier.get(result.task)
+        for metric in result.figures if base else ():
+            assert base is not None
+            change = difference(base.records, result.records, metric)
+            if change is None:
+                continue
+            sign = -1 if lower_is_better(metric) else 1
+            low, high = sorted((sign * change.low, sign * change.high))
+            shown: Literal["better", "worse", "nothing"] = "better" if low > 0 else "worse" if high < 0 else "nothing"
+            found.append(Comparison(result.task, metric, *names, min(base.n, result.n), change, shown))
+    return found
+
+
+def table(results: Mapping[str, Sequence[TaskResult]]) -> list[str]:
+    """The lines of a table with a row for each metric of a task and a column for each model."""
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for model, each in results.items():
+        for result in each:
+            for metric, found in result.figures.items():
+                cells.setdefault((f"{result.task} ({result.n:,})", metric), {})[model] = _shown(found, metric)
+    head = ("task (items)", "metric", *results)
+    rows = [(task, metric, *(row.get(model, "") for model in results)) for (task, metric), row in cells.items()]
+    widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in (head, *rows)
+    ]
+
+
+def _shown(found: Estimate, metric: str) -> str:
+    scale = 100.0 if found.value <= RATES and not lower_is_better(metric) else 1.0
+    return f"{found.value * scale:.2f} [{found.low * scale:.2f}, {found.high * scale:.2f}]"

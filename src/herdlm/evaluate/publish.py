@@ -1,0 +1,81 @@
+"""Evaluates models on tasks into a folder: records of items, and results.json with all figures and comparisons."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from herdlm.base.artifact import write_text_durably
+from herdlm.base.errors import InputError
+from herdlm.evaluate.asking import Settings
+from herdlm.evaluate.comparing import compare
+from herdlm.evaluate.local import EngineOptions, LocalModel
+from herdlm.evaluate.requests import EvaluatedModel
+from herdlm.evaluate.run import TaskResult, dump, evaluate, load, summary_of, versions
+from herdlm.evaluate.task import load_task
+
+RESULTS = "results.json"
+
+
+def evaluate_models(
+    models: Sequence[str],
+    tasks: Sequence[str],
+    data: Sequence[Path],
+    out: Path,
+    *,
+    settings: Settings,
+    options: EngineOptions,
+    quiet: bool = False,
+) -> dict[str, list[TaskResult]]:
+    """The results of each model on each task, by the model's name.
+
+    Raises:
+        InputError: a model, a task or its items cannot be read; nothing is asked before all tasks are read.
+    """
+    if len(set(tasks)) < len(tasks):
+        raise InputError(f"tasks name one twice: {', '.join(tasks)}", "Name each task once")
+    loaded = [load(load_task(name), data, settings) for name in tasks]
+    found: dict[str, list[TaskResult]] = {}
+    for path in models:
+        model = open_model(path, options)
+        try:
+            name = model.name if model.name not in found else path
+            model.name = name
+            found[name] = [evaluate(model, each, out, quiet=quiet) for each in loaded]
+        finally:
+            model.close()
+    _publish(found, out, settings)
+    return found
+
+
+def open_model(path: str, options: EngineOptions) -> EvaluatedModel:
+    """The model in a folder or a run.
+
+    Raises:
+        InputError, DamagedError: it is unusable.
+    """
+    return LocalModel(Path(path), options)
+
+
+def _publish(found: dict[str, list[TaskResult]], out: Path, settings: Settings) -> None:
+    first, *others = found
+    comparisons = [
+        asdict(comparison) | {"sentence": comparison.sentence}
+        for name in others
+        for comparison in compare(found[first], found[name], (first, name))
+    ]
+    files = {
+        name: {result.task: {"file": str(result.file.relative_to(out)), **result.head} for result in results}
+        for name, results in found.items()
+    }
+    value = {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "versions": versions(),
+        "settings": asdict(settings),
+        "models": [summary_of(name, results) for name, results in found.items()],
+        "comparisons": comparisons,
+        "evaluations": files,
+    }
+    write_text_durably(out / RESULTS, dump(value) + "\n")
