@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from herdlm.base.errors import DamagedError, InputError
+from herdlm.base.own_parts import load_part
 from herdlm.data.files import read_rows
 from herdlm.data.row import RowError
-from herdlm.evaluate.task import Items
+from herdlm.evaluate.task import Items, Join
 from herdlm.evaluate.templates import Expression
 
 
@@ -49,22 +50,47 @@ def load_rows(items: Items, task: str, data: Sequence[Path]) -> Rows:
             f"Put it there, or name it with --data FILE. It is {items.source}",
         )
     rows, digest = found
+    if items.join:
+        digest = f"{digest} {_join(rows, items.join, task, data)}"
+    prepare = load_part(items.prepare, f"task {task}, items.prepare") if items.prepare else None
     where = Expression(items.where, f"task {task}, items.where") if items.where else None
     fields = {name: Expression(text, f"task {task}, items.fields.{name}") for name, text in items.fields.items()}
     kept = []
     for row in rows:
         try:
+            if prepare:
+                row.update(prepare(row))
             for name, expression in fields.items():
                 row[name] = expression(row)
             if where is None or where(row):
                 kept.append(row)
-        except InputError as error:
+        except (InputError, LookupError, TypeError, ValueError, AttributeError) as error:
+            problem = error.what if isinstance(error, InputError) else f"{items.prepare} fails with {error!r}"
             raise InputError(
-                f"{row['place']}: {error.what}", f"Check that the file has the task's form: {items.source}"
+                f"{row['place']}: {problem}", f"Check that the file has the task's form: {items.source}"
             ) from error
     if not kept:
         raise InputError(f"task {task} has no items in {', '.join(map(str, data))}", "Check the files")
     return Rows(kept, digest)
+
+
+def _join(rows: list[dict[str, Any]], join: Join, task: str, data: Sequence[Path]) -> str:
+    """Add the columns of other files; returns the hash of their contents."""
+    found = _read(join.files, data)
+    if found is None:
+        raise InputError(
+            f"task {task}: none of {', '.join(join.files)} is in {', '.join(map(str, data))}",
+            "Put it beside the items' own file",
+        )
+    by_key = {row.get(join.on): row["row"] for row in found[0]}
+    for row in rows:
+        if row.get(join.on) not in by_key:
+            raise InputError(
+                f"{row['place']}: {join.on} = {row.get(join.on)!r} is not in {', '.join(join.files)}",
+                "Use files of the same release",
+            )
+        row.update(by_key[row[join.on]])
+    return found[1]
 
 
 def _read(patterns: Sequence[str], data: Sequence[Path]) -> tuple[list[dict[str, Any]], str] | None:

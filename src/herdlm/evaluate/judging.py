@@ -10,9 +10,9 @@ from typing import Any
 
 from herdlm.evaluate.requests import Question
 from herdlm.evaluate.task import Judge, Task
-from herdlm.evaluate.templates import Expression
+from herdlm.evaluate.templates import Expression, Template
 from herdlm.verifiers.load import load_verifier
-from herdlm.verifiers.verdict import Verdict, Verifier
+from herdlm.verifiers.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,33 +30,66 @@ class Judges:
     """The judges of one task."""
 
     def __init__(self, task: Task) -> None:
-        self._judges: list[tuple[str, Judge, Verifier, Expression | None]] = []
-        for name, judge in task.config.judge.items():
-            where = f"task {task.name}, judge.{name}.reference"
-            reference = Expression(judge.reference, where) if judge.reference else None
-            self._judges.append((name, judge, load_verifier(judge.verifier, judge.options), reference))
+        self._judges = [
+            _OneJudge(name, judge, f"task {task.name}, judge.{name}") for name, judge in task.config.judge.items()
+        ]
 
     def __call__(self, row: Mapping[str, Any], question: Question, samples: Sequence[Sequence[str]]) -> Judgment:
         """Judge the samples of an item, each the answers of its turns; the first judge's verdict is the item's."""
         values: dict[str, float | list[float]] = {}
         details: dict[str, Any] = {}
         first: tuple[bool, str, Any] | None = None
-        for name, judge, verifier, expression in self._judges:
-            expected = expression(row) if expression else None
-            verdicts = [verifier(turns[-1], expected) for turns in samples]
-            metrics = _metrics(name, judge, verdicts)
-            values |= metrics
-            details[name] = [dict(verdict.details) for verdict in verdicts]
+        for judge in self._judges:
+            expected = judge.expected(row)
+            prefix = judge.prefix(row)
+            verdicts = [judge.verifier(prefix + turns[-1], expected) for turns in samples]
+            values |= judge.metrics(verdicts)
+            details[judge.name] = [dict(verdict.details) for verdict in verdicts]
             if first is None:
-                passed = _majority(verdicts) if judge.combine == "majority" else any(v.passed for v in verdicts)
+                voted = judge.config.combine == "majority"
+                passed = _majority(verdicts) if voted else any(v.passed for v in verdicts)
                 first = (passed, next((v.reason for v in verdicts if v.passed == passed), ""), expected)
         assert first is not None, "a task of answers has a judge"
         return Judgment(values, *first, details)
 
     def close(self) -> None:
         """Free what the verifiers hold."""
-        for _, _, verifier, _ in self._judges:
-            verifier.close()
+        for judge in self._judges:
+            judge.verifier.close()
+
+
+class _OneJudge:
+    """A judge with its expressions compiled."""
+
+    def __init__(self, name: str, config: Judge, where: str) -> None:
+        self.name, self.config = name, config
+        self.verifier = load_verifier(config.verifier, config.options)
+        self.prefix = Template(config.prefix, f"{where}.prefix")
+        self._reference = Expression(config.reference, f"{where}.reference") if config.reference else None
+        self._metrics = {key: Expression(text, f"{where}.metrics.{key}") for key, text in config.metrics.items()}
+
+    def expected(self, row: Mapping[str, Any]) -> Any:
+        """What answers to an item are compared with."""
+        return self._reference(row) if self._reference else None
+
+    def metrics(self, verdicts: Sequence[Verdict]) -> dict[str, float | list[float]]:
+        """An item's values of the judge's metrics."""
+        name, combine = self.name, self.config.combine
+        if self._metrics:
+            return {metric: self._computed(expression, verdicts) for metric, expression in self._metrics.items()}
+        if combine == "majority" and len(verdicts) > 1:
+            return {name: float(_majority(verdicts)), f"{name}_mean": _mean(verdicts)}
+        if combine == "pass@k":
+            right = sum(verdict.passed for verdict in verdicts)
+            return {f"pass@{k}": pass_at_k(len(verdicts), right, k) for k in self.config.k if k <= len(verdicts)}
+        return {name: _mean(verdicts)}
+
+    def _computed(self, expression: Expression, verdicts: Sequence[Verdict]) -> float | list[float]:
+        """A metric's mean over samples; a list if the expression gives one, such as a value for each instruction."""
+        values = [expression({"passed": v.passed, "score": v.score, **v.details}) for v in verdicts]
+        if isinstance(values[0], list | tuple):
+            return [sum(map(float, each)) / len(each) for each in zip(*values, strict=True)]
+        return sum(map(float, values)) / len(values)
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:
@@ -64,18 +97,6 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
     if samples - right < k:
         return 1.0
     return 1.0 - math.prod(1.0 - k / n for n in range(samples - right + 1, samples + 1))
-
-
-def _metrics(name: str, judge: Judge, verdicts: Sequence[Verdict]) -> dict[str, float | list[float]]:
-    details = [verdict.details for verdict in verdicts]
-    if all("metrics" in each for each in details):  # a verifier that has metrics of its own, such as IFEval
-        return {metric: details[0]["metrics"][metric] for metric in details[0]["metrics"]}
-    if judge.combine == "majority" and len(verdicts) > 1:
-        return {name: float(_majority(verdicts)), f"{name}_mean": _mean(verdicts)}
-    if judge.combine == "pass@k":
-        right = sum(verdict.passed for verdict in verdicts)
-        return {f"pass@{k}": pass_at_k(len(verdicts), right, k) for k in judge.k if k <= len(verdicts)}
-    return {name: _mean(verdicts)}
 
 
 def _mean(verdicts: Sequence[Verdict]) -> float:

@@ -33,16 +33,16 @@ class Kind(Protocol):
 class Choice:
     """The answer is the choice with the highest likelihood.
 
-    acc compares the choices' log-probabilities, acc_norm these per character, acc_bytes per byte of UTF-8. With several
-    right choices, mc1 asks whether the likeliest choice is the first right one or as good, mc2 for their share of the
-    probability (Lin et al., arXiv 2109.07958).
+    acc compares the choices' log-probabilities, acc_norm these per character, acc_bytes per byte of UTF-8. mc2 is the
+    right choices' share of the probability (Lin et al., arXiv 2109.07958).
     """
 
     window = 64
 
     def __init__(self, task: Task, asking: Asking, chat: bool) -> None:
         self.task, self.asking, self.chat = task, asking, chat
-        self.metrics = task.config.metrics or ("acc", "acc_norm")
+        given = (metric.partition("=") for metric in task.config.metrics or ("acc", "acc_norm"))
+        self.metrics = {name: formula or name for name, _, formula in given}
 
     def ask(self, model: EvaluatedModel, numbers: Sequence[int]) -> Iterator[Record]:
         """See :class:`Kind`."""
@@ -78,13 +78,11 @@ class Choice:
             "acc_bytes": _best([v / max(len(text.encode()), 1) for v, text in zip(sums, choices, strict=True)]),
         }
         values = {name: float(index in right) for name, index in chosen.items()}
-        values["mc1"] = values["acc"]
         top = max(sums)
         shares = [math.exp(value - top) for value in sums]
         values["mc2"] = sum(shares[i] for i in right) / sum(shares)
-        values = {name: values[name] for name in self.metrics}
-        first = self.metrics[0]
-        picked = chosen.get(first, chosen["acc"])
+        values = {name: values[formula] for name, formula in self.metrics.items()}
+        picked = chosen.get(next(iter(self.metrics.values())), chosen["acc"])
         passed = picked in right
         return {
             "id": number,

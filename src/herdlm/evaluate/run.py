@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 
 from herdlm import __version__
 from herdlm.base.errors import InputError
+from herdlm.base.own_parts import load_part
 from herdlm.base.progress import Progress
 from herdlm.evaluate.asking import Asking, Settings
 from herdlm.evaluate.figures import figure, metric_names
@@ -63,7 +64,6 @@ class LoadedTask:
     numbers: list[int]
     digest: str
     settings: Settings
-    groups: list[str | None] = field(default_factory=list)
 
 
 def load(task: Task, data: Sequence[Path], settings: Settings) -> LoadedTask:
@@ -120,6 +120,8 @@ def evaluate(model: EvaluatedModel, loaded: LoadedTask, out: Path, *, quiet: boo
         "max_tokens": settings.max_tokens,
     }
     records = Records(out / "models" / _file_name(model.name), task.name, head)
+    if config.items.make:
+        loaded = made_for(model, loaded)
     judges = Judges(task) if config.kind == "answer" else None
     try:
         kind = _kind(loaded, chat, judges)
@@ -139,6 +141,18 @@ def evaluate(model: EvaluatedModel, loaded: LoadedTask, out: Path, *, quiet: boo
         if judges:
             judges.close()
     return _result(task, [records.found[number] for number in loaded.numbers], records)
+
+
+def made_for(model: EvaluatedModel, loaded: LoadedTask) -> LoadedTask:
+    """A task whose items are made for a model, such as texts that fill its context."""
+    task, settings = loaded.task, loaded.settings
+    items = task.config.items
+    assert items.make is not None
+    make = load_part(items.make, f"task {task.name}, items.make")
+    rows = make(loaded.asking.rows, model, items.options, settings.seed)
+    asking = Asking(task, rows, None, 0, settings.seed)
+    count = len(rows) if settings.limit is None else min(settings.limit, len(rows))
+    return replace(loaded, asking=asking, numbers=list(range(count)))
 
 
 def summary_of(model: str, results: Sequence[TaskResult]) -> dict[str, Any]:

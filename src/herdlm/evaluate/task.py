@@ -12,9 +12,18 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from herdlm.base.errors import InputError
+from herdlm.base.own_parts import Reference
 from herdlm.base.recipe import Section, parse, read_toml
 
-KINDS = Literal["choice", "continuation", "answer", "text", "needle"]
+CHOICE_METRICS = ("acc", "acc_norm", "acc_bytes", "mc2")
+KINDS = Literal["choice", "continuation", "answer", "text"]
+
+
+class Join(Section):
+    """Further columns of the items, from other files."""
+
+    files: tuple[str, ...] = Field(description="patterns, as of the items' own files")
+    on: str = Field(description="the column by which rows belong together")
 
 
 class Items(Section):
@@ -25,6 +34,12 @@ class Items(Section):
     )
     source: str = Field(description="which public file it is, and its form")
     where: str = Field("", description="a Jinja expression: rows for which it is false are left out")
+    join: Join | None = None
+    prepare: Reference | None = Field(None, description="module:function that gives further fields of an item")
+    make: Reference | None = Field(
+        None, description="module:function(rows, model, options, seed) that makes the items of the files' rows"
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="of ``make``")
     fields: dict[str, str] = Field(default_factory=dict, description="further fields: name = Jinja expression")
 
 
@@ -76,6 +91,10 @@ class Judge(Section):
     verifier: str = Field(description="a verifier's name, or module:function")
     options: dict[str, Any] = Field(default_factory=dict)
     reference: str = Field("", description="a Jinja expression: what the answer is compared with")
+    prefix: str = Field("", description="a Jinja template: what stands before the answer when it is judged")
+    metrics: dict[str, str] = Field(
+        default_factory=dict, description="metrics as Jinja expressions over passed, score and the verdict's details"
+    )
     combine: Literal["mean", "majority", "pass@k"] = Field("mean", description="how several answers make one result")
     k: tuple[int, ...] = Field((1,), description="of pass@k")
 
@@ -88,7 +107,9 @@ class TaskFile(Section):
     license: str = ""
     kind: KINDS
     chat: bool = Field(False, description="whether a model with a chat template is asked in a chat")
-    metrics: tuple[str, ...] = Field((), description="of a choice: acc, acc_norm, acc_bytes, mc1, mc2")
+    metrics: tuple[str, ...] = Field(
+        (), description="of a choice: acc, acc_norm, acc_bytes, mc2, or one of them by another name, as acc=mc2"
+    )
     group: str | None = Field(None, description="a field; results are reported for each of its values, too")
     cluster: str | None = Field(None, description="a field; items that share it are drawn together for the interval")
     items: Items
@@ -96,7 +117,6 @@ class TaskFile(Section):
     shots: Shots = Shots()
     sampling: Sampling = Sampling()
     judge: dict[str, Judge] = Field(default_factory=dict)
-    options: dict[str, Any] = Field(default_factory=dict, description="of a kind with options of its own")
 
     @model_validator(mode="after")
     def _whole(self) -> TaskFile:
@@ -105,6 +125,9 @@ class TaskFile(Section):
             raise ValueError("prompt: a choice needs either choices or contexts")
         if self.kind == "choice" and (prompt.answer is None) == (prompt.labels is None):
             raise ValueError("prompt: a choice needs either answer or labels")
+        for metric in self.metrics:
+            if metric.rpartition("=")[2] not in CHOICE_METRICS:
+                raise ValueError(f"metrics: {metric} is not one of {', '.join(CHOICE_METRICS)}")
         if self.kind == "continuation" and not prompt.target:
             raise ValueError("prompt.target: a continuation needs one")
         if self.kind == "answer" and not self.judge:
@@ -113,11 +136,7 @@ class TaskFile(Section):
 
 
 class Task:
-    """A task by its name.
-
-    Attributes:
-        folder: where its file is; relative modules and files of the task stand there.
-    """
+    """A task by its name."""
 
     def __init__(self, name: str, config: TaskFile) -> None:
         self.name, self.config = name, config
