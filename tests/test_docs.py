@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from herdlm.base.recipe import merge
+from herdlm.evaluate.task import TaskFile
 from herdlm.pretrain.herd_config import SHAPE
 from herdlm.recipe import Recipe, read_recipe
 from herdlm.scaling.mix_candidates import CandidatesConfig
@@ -24,6 +25,9 @@ FILES = {"json", "jsonl", "md", "parquet", "py", "toml", "txt"}
 def test_examples_of_recipes_have_known_keys_and_values(text):
     tables = tomllib.loads(text)
     tables.pop("extends", None)
+    if "items" in tables:
+        TaskFile.model_validate(tables)
+        return
     schema = CandidatesConfig if "candidates" in tables else Recipe
     whole = merge({"name": "example", "data": {"sources": ["a"]}, "pretrain": {}}, tables)
     if "flagship" not in whole.get("herd", {}).get("models", {"flagship": None}):

@@ -65,10 +65,9 @@ def load_rows(items: Items, task: str, data: Sequence[Path]) -> Rows:
             if where is None or where(row):
                 kept.append(row)
         except (InputError, LookupError, TypeError, ValueError, AttributeError) as error:
-            problem = error.what if isinstance(error, InputError) else f"{items.prepare} fails with {error!r}"
-            raise InputError(
-                f"{row['place']}: {problem}", f"Check that the file has the task's form: {items.source}"
-            ) from error
+            own = isinstance(error, InputError)
+            problem = error.what if own else f"{row['place']}: {items.prepare} fails with {error!r}"
+            raise InputError(problem, f"Check that the file has the task's form: {items.source}") from error
     if not kept:
         raise InputError(f"task {task} has no items in {', '.join(map(str, data))}", "Check the files")
     return Rows(kept, digest)

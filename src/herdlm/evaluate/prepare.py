@@ -11,6 +11,21 @@ from typing import Any
 JSON_TYPES = {"dict": "object", "float": "number", "tuple": "array", "any": "string"}
 
 
+def arc(row: dict[str, Any]) -> dict[str, Any]:
+    """ARC's question, choices and answer, of AI2's own file, the hub's columns, or query, choices and gold."""
+    if "query" in row:
+        asked = str(row["query"]).removeprefix("Question: ")
+        return {"asked": asked, "texts": list(row["choices"]), "right": int(row["gold"])}
+    question = row["question"]
+    choices = question["choices"] if isinstance(question, dict) else row["choices"]
+    if isinstance(choices, dict):  # columns instead of rows
+        texts, labels = list(choices["text"]), list(choices["label"])
+    else:
+        texts, labels = [choice["text"] for choice in choices], [choice["label"] for choice in choices]
+    asked = question["stem"] if isinstance(question, dict) else question
+    return {"asked": asked, "texts": texts, "right": labels.index(row["answerkey"])}
+
+
 def hellaswag(row: dict[str, Any]) -> dict[str, Any]:
     """HellaSwag's context and endings without the marks of its sources (Zellers et al., arXiv 1905.07830)."""
     if "endings" not in row:  # as query, choices, gold

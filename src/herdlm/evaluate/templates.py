@@ -31,6 +31,11 @@ def _environment() -> ImmutableSandboxedEnvironment:
 ENVIRONMENT = _environment()
 
 
+def _place(fields: Mapping[str, Any]) -> str:
+    """Where an item stands, for errors."""
+    return f"{fields['place']}: " if "place" in fields else ""
+
+
 class Template:
     """A text with places for fields."""
 
@@ -50,7 +55,7 @@ class Template:
         try:
             return self._template.render(fields)
         except Exception as error:  # a template may do anything that Python's values can
-            raise InputError(f"{self.where} fails: {error}", "Check the item's fields") from error
+            raise InputError(f"{_place(fields)}{self.where} fails: {error}", "Check the item's fields") from error
 
 
 class Expression:
@@ -72,7 +77,9 @@ class Expression:
         try:
             value = self._compiled(**fields)
         except Exception as error:  # an expression may do anything that Python's values can
-            raise InputError(f"{self.where} fails: {error}", "Check the item's fields") from error
+            raise InputError(f"{_place(fields)}{self.where} fails: {error}", "Check the item's fields") from error
         if isinstance(value, jinja2.Undefined):
-            raise InputError(f"{self.where} is undefined: the item lacks a field", "Check the item's fields")
+            raise InputError(
+                f"{_place(fields)}{self.where} is undefined: the item lacks a field", "Check the item's fields"
+            )
         return value
