@@ -2,10 +2,12 @@
 
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 
 from herdlm.base.errors import InputError
+from herdlm.base.json_lines import read_json_lines
 from herdlm.evaluate.asking import Settings
 from herdlm.evaluate.haystack import found, needles
 from herdlm.evaluate.items import load_rows
@@ -16,53 +18,32 @@ from herdlm.evaluate.run import load
 from herdlm.evaluate.task import load_task, task_names
 from tests.evaluate.evaluating import CHOICE, task_of, write_rows
 
-ARC = {
-    "query": {"query": "Question: What is ice?", "choices": ["gas", "water"], "gold": 1},
-    "hub": {"question": "What is ice?", "choices": {"text": ["gas", "water"], "label": ["A", "B"]}, "answerKey": "B"},
-    "published": {
-        "question": {
-            "stem": "What is ice?",
-            "choices": [{"text": "gas", "label": "1"}, {"text": "water", "label": "2"}],
-        },
-        "answerKey": "2",
-    },
-}
-FORMS = [
-    ("arc_easy", "arc-easy.jsonl", ARC["query"], "Question: What is ice?\nAnswer:", [" gas", " water"], 1),
-    ("arc_easy", "arc-easy.jsonl", ARC["hub"], "Question: What is ice?\nAnswer:", [" gas", " water"], 1),
-    ("arc_challenge", "arc-challenge.jsonl", ARC["published"], "Question: What is ice?\nAnswer:", [" gas", " water"], 1),
-    ("piqa", "piqa.jsonl", {"goal": "Dry it", "sol1": "sun", "sol2": "rain", "label": 0}, "Question: Dry it\nAnswer:", [" sun", " rain"], 0),
-    ("piqa", "piqa.jsonl", {"query": "Question: Dry it\n", "choices": ["sun", "rain"], "gold": 0}, "Question: Dry it\nAnswer:", [" sun", " rain"], 0),
-    ("boolq", "boolq.jsonl", {"passage": "Ice floats.", "question": "does ice float", "label": 1}, "Ice floats.\nQuestion: does ice float?\nAnswer:", [" no", " yes"], 1),
-    ("boolq", "boolq.jsonl", {"passage": "Ice floats.", "question": "does ice float", "answer": True}, "Ice floats.\nQuestion: does ice float?\nAnswer:", [" no", " yes"], 1),
-    ("boolq", "boolq.jsonl", {"query": "Passage: Ice floats.\nQuestion: does ice float?", "choices": ["no", "yes"], "gold": 1}, "Ice floats.\nQuestion: does ice float?\nAnswer:", [" no", " yes"], 1),
-    ("hellaswag", "hellaswag.jsonl", {"activity_label": "Skiing", "ctx_a": "A man skis.", "ctx_b": "he", "endings": ["falls [title] down.", "eats  ."], "label": "1"}, "Skiing: A man skis. He", [" falls. down.", " eats ."], 1),
-    ("mmlu_continuation", "mmlu.jsonl", {"question": "What is ice? ", "choices": ["gas", "water"], "answer": "B", "subject": "basic_physics"}, "The following are questions (with answers) about basic physics.\n\nQuestion: What is ice?\nAnswer:", [" gas", " water"], 1),
-    ("truthfulqa_mc1", "TruthfulQA.csv", None, None, [" Water", " Gas", " Air"], 0),
-]  # fmt: skip
+FORMS = read_json_lines(Path(__file__).parent / "forms.jsonl")
 
 
-def questions(name, path, row):
-    if row is None:
-        path.write_text(
-            'Question,Best Answer,Correct Answers,Incorrect Answers\nWhat is ice?,Water,"Water; H2O",Gas; Air\n'
-        )
-    else:
-        write_rows(path, [row])
+def questions(name, path):
     loaded = load(load_task(name), [path.parent], Settings(shots=0))
     return loaded, Choice(loaded.task, loaded.asking, False)._requests(0)
 
 
-@pytest.mark.parametrize(("name", "file", "row", "prompt", "continuations", "right"), FORMS)
-def test_public_forms_give_the_fields_questions(tmp_path, name, file, row, prompt, continuations, right):
-    loaded, (requests, _) = questions(name, tmp_path / file, row)
-    assert [request.continuation for request in requests] == continuations
-    if prompt is not None:
-        assert {request.question.text for request in requests} == {prompt}
-        assert loaded.asking.right(loaded.asking.rows[0]) == right
-    else:
-        assert requests[0].question.text.endswith("\n\nQ: What is ice?\nA:")
-        assert loaded.asking.value("labels", loaded.asking.rows[0]) == [1, 0, 0]
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: f"{form['task']}: {', '.join(form['row'])}")
+def test_public_forms_give_the_fields_questions(tmp_path, form):
+    loaded, (requests, _) = questions(form["task"], write_rows(tmp_path / form["file"], [form["row"]]))
+    assert [request.continuation for request in requests] == form["continuations"]
+    assert {request.question.text for request in requests} == {form["prompt"]}
+    assert loaded.asking.right(loaded.asking.rows[0]) == form["right"]
+
+
+@pytest.mark.parametrize(("name", "texts"), [("mc1", ["Water", "Gas", "Air"]), ("mc2", ["Water", "H2O", "Gas", "Air"])])
+def test_truthfulqa_lists_true_and_false_answers(tmp_path, name, texts):
+    path = tmp_path / "TruthfulQA.csv"
+    path.write_text(
+        'Question,Best Answer,Correct Answers,Incorrect Answers\nWhat is ice?,Water,"Water; H2O",Gas; Air\n'
+    )
+    loaded, (requests, _) = questions(f"truthfulqa_{name}", path)
+    assert [request.continuation for request in requests] == [f" {text}" for text in texts]
+    assert requests[0].question.text.endswith("\n\nQ: What is ice?\nA:")
+    assert sum(loaded.asking.value("labels", loaded.asking.rows[0])) == len(texts) - 2
 
 
 @pytest.mark.parametrize(
@@ -77,7 +58,7 @@ def test_public_forms_give_the_fields_questions(tmp_path, name, file, row, promp
     ],
 )
 def test_winogrande_scores_the_rest_of_the_sentence_after_each_noun(tmp_path, row):
-    _, (requests, _) = questions("winogrande", tmp_path / "winogrande.jsonl", row)
+    _, (requests, _) = questions("winogrande", write_rows(tmp_path / "winogrande.jsonl", [row]))
     assert [request.question.text for request in requests] == [
         f"The mug fits the bag because the {noun}" for noun in ("mug", "bag")
     ]
@@ -173,7 +154,8 @@ def test_xstest_wants_safe_prompts_answered_and_unsafe_ones_refused():
 
 
 def test_bfcl_joins_possible_answers_and_gives_tools_with_schema_types(tmp_path):
-    call = {"name": "area", "description": "Area.", "parameters": {"type": "dict", "properties": {"base": {"type": "float"}}, "required": ["base"]}}  # fmt: skip
+    parameters = {"type": "dict", "properties": {"base": {"type": "float"}}, "required": ["base"]}
+    call = {"name": "area", "description": "Area.", "parameters": parameters}
     write_rows(
         tmp_path / "bfcl-simple_python.jsonl",
         [{"id": "simple_0", "question": [[{"role": "user", "content": "Base 2?"}]], "function": [call]}],
@@ -193,7 +175,11 @@ def test_bfcl_joins_possible_answers_and_gives_tools_with_schema_types(tmp_path)
         load(load_task("bfcl_simple"), [tmp_path], Settings())
 
 
-PROGRAM = {"prompt": 'def double(x):\n    """Twice x."""\n', "test": "def check(candidate):\n    assert candidate(2) == 4\n", "entry_point": "double"}  # fmt: skip
+PROGRAM = {
+    "prompt": 'def double(x):\n    """Twice x."""\n',
+    "test": "def check(candidate):\n    assert candidate(2) == 4\n",
+    "entry_point": "double",
+}
 
 
 def test_humaneval_runs_completions_and_answers_in_the_sandbox(tmp_path):

@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from herdlm.base.errors import DamagedError, InputError
+from herdlm.base.errors import DamagedError, HerdError, InputError
 from herdlm.base.own_parts import load_part
 from herdlm.data.files import read_rows
 from herdlm.data.row import RowError
@@ -64,9 +64,9 @@ def load_rows(items: Items, task: str, data: Sequence[Path]) -> Rows:
                 row[name] = expression(row)
             if where is None or where(row):
                 kept.append(row)
-        except (InputError, LookupError, TypeError, ValueError, AttributeError) as error:
-            own = isinstance(error, InputError)
-            problem = error.what if own else f"{row['place']}: {items.prepare} fails with {error!r}"
+        except (HerdError, LookupError, TypeError, ValueError, AttributeError) as error:
+            own = error.what if isinstance(error, HerdError) else ""
+            problem = own or f"{row['place']}: {items.prepare} fails with {error!r}"
             raise InputError(problem, f"Check that the file has the task's form: {items.source}") from error
     if not kept:
         raise InputError(f"task {task} has no items in {', '.join(map(str, data))}", "Check the files")
