@@ -45,6 +45,13 @@ def evaluate(
     samples: Annotated[int | None, typer.Option(min=1, help="Answers to each item of generation tasks.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The most tokens of an answer.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of examples and of what is drawn.")] = 1234,
+    robustness: Annotated[
+        bool, typer.Option("--robustness", help="Ask the tasks' variants, too, and report how far figures spread.")
+    ] = False,
+    contamination: Annotated[
+        list[Path] | None,
+        typer.Option(help="Training data: documents or token shards. Reports figures on items that it holds."),
+    ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     tensor_parallel: TensorParallelOption = 1,
@@ -71,7 +78,17 @@ def evaluate(
     settings = Settings(shots, chat, limit, seed, samples, max_tokens)
     options = EngineOptions(device, dtype, tensor_parallel, pipeline_parallel)
     names = [name.strip() for name in tasks.split(",") if name.strip()]
-    found = evaluate_models(models, names, data or (), out, settings=settings, options=options, quiet=quiet or json_)
+    found = evaluate_models(
+        models,
+        names,
+        data or (),
+        out,
+        settings=settings,
+        options=options,
+        robustness=robustness,
+        training_data=contamination or (),
+        quiet=quiet or json_,
+    )
     if json_:
         for name, results in found.items():
             say(dump(summary_of(name, results)))
@@ -81,10 +98,11 @@ def evaluate(
 
 
 def _say_all(found: dict[str, list[TaskResult]]) -> None:
-    from herdlm.evaluate.comparing import compare, table
+    from herdlm.evaluate.comparing import compare, contamination_table, robustness_table, table
 
-    for line in table(found):
-        say(line)
+    for lines in (table(found), robustness_table(found), contamination_table(found)):
+        for line in lines:
+            say(line)
     first, *others = found
     for name in others:
         for comparison in compare(found[first], found[name], (first, name)):

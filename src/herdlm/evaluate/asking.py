@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from herdlm.base.errors import InputError
+from herdlm.evaluate.items import with_right_at
 from herdlm.evaluate.requests import Question
 from herdlm.evaluate.task import Task
 from herdlm.evaluate.templates import Expression, Template
@@ -63,7 +64,7 @@ class Asking:
             for key in ("choices", "contexts", "answer", "labels", "turns", "tools")
             if (text := getattr(prompt, key)) is not None
         }
-        self._examples = self._draw()
+        self._examples = self._placed(self._draw())
 
     def value(self, key: str, row: Fields) -> Any:
         """One of the prompt's expressions for an item; None if the task has none."""
@@ -110,6 +111,13 @@ class Asking:
         tools = self.value("tools", row) or ()
         return Question(messages=tuple(messages), tools=tuple(tools))
 
+    def whole(self, row: Fields) -> str:
+        """An item's question with its right answer, as a text about it would have them."""
+        turns = self.value("turns", row)
+        question = "\n".join(turns) if turns else self._example_text(row)
+        answer = self._right_choice(row) if "choices" in self._values else self._target(row)
+        return question + self._config.prompt.separator + answer
+
     def _before(self, number: int) -> str:
         config, row = self._config, self.rows[number]
         examples = [
@@ -125,9 +133,12 @@ class Asking:
 
     def _shown_answer(self, example: Fields) -> str:
         if "choices" in self._values and not self._config.shots.target:
-            labels = self.value("labels", example)
-            return self.choices(example)[labels.index(1) if labels else self.right(example)]
+            return self._right_choice(example)
         return self._shot_target(example)
+
+    def _right_choice(self, row: Fields) -> str:
+        labels = self.value("labels", row)
+        return self.choices(row)[labels.index(1) if labels else self.right(row)]
 
     def _draw(self) -> list[list[dict[str, Any]]]:
         """The examples of each item."""
@@ -151,3 +162,18 @@ class Asking:
             else:
                 drawn.append(pool[: self._shots] if shots.pick == "first" else rng.sample(pool, self._shots))
         return drawn
+
+    def _placed(self, drawn: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
+        """The examples with their right choices where ``shots.answers`` wants them."""
+        answers, items = self._config.shots.answers, self._config.items
+        if not answers:
+            return drawn
+        made: dict[tuple[int, int], dict[str, Any]] = {}  # items often share their examples
+
+        def placed(example: dict[str, Any], place: int) -> dict[str, Any]:
+            key = (id(example), place)
+            if key not in made:
+                made[key] = with_right_at(example, items, place)
+            return made[key]
+
+        return [[placed(one, answers[at % len(answers)]) for at, one in enumerate(examples)] for examples in drawn]

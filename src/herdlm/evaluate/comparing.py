@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from herdlm.evaluate.contamination import contamination_row
 from herdlm.evaluate.figures import difference, lower_is_better
 from herdlm.evaluate.intervals import Estimate
+from herdlm.evaluate.robustness import robustness, spread_rows
 from herdlm.evaluate.run import TaskResult
 
 RATES = 1.0001  # metrics that never exceed this are shown in percent
@@ -74,11 +76,36 @@ def table(results: Mapping[str, Sequence[TaskResult]]) -> list[str]:
                 cells.setdefault((f"{result.task} ({result.n:,})", metric), {})[model] = _shown(found, metric)
     head = ("task (items)", "metric", *results)
     rows = [(task, metric, *(row.get(model, "") for model in results)) for (task, metric), row in cells.items()]
-    widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in (head, *rows)
+    return aligned([head, *rows])
+
+
+def robustness_table(results: Mapping[str, Sequence[TaskResult]]) -> list[str]:
+    """The lines of a table of all variants' figures and their spread; none if no variant was asked."""
+    rows = [
+        (model, result.task, *row)
+        for model, each in results.items()
+        for result in each
+        for row in spread_rows(robustness(result, result.variants))
     ]
+    return aligned([("model", "task", "varied", "variant", "metric", "figure", "change"), *rows]) if rows else []
+
+
+def contamination_table(results: Mapping[str, Sequence[TaskResult]]) -> list[str]:
+    """The lines of a table of figures on clean and dirty items; none if no training data was searched."""
+    rows = [
+        (model, result.task, *contamination_row(result.contamination))
+        for model, each in results.items()
+        for result in each
+        if result.contamination and result.contamination.metrics
+    ]
+    head = ("model", "task", "metric", "threshold", "dirty", "all", "clean", "dirty", "gain", "chance")
+    return aligned([head, *rows]) if rows else []
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """The lines of a table."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _shown(found: Estimate, metric: str) -> str:

@@ -41,13 +41,13 @@ def figure(records: Sequence[Mapping[str, Any]], metric: str, *, seed: int = 0) 
         return None
     if metric in rows[0].get("ratios", ()):
         sums = np.array([record["ratios"][metric] for record in rows], dtype=np.float64)
-        return _resampled(sums, _clusters(rows), metric.endswith("perplexity"), seed)
+        return _resampled(sums, clusters_of(rows), metric.endswith("perplexity"), seed)
     values = [record["values"][metric] for record in rows]
     clustered = any(record.get("cluster") is not None for record in rows)
     if clustered or any(isinstance(value, list) for value in values):
         lists = [value if isinstance(value, list) else [value] for value in values]
         sums = np.array([[sum(each), len(each)] for each in lists], dtype=np.float64)
-        return _resampled(sums, _clusters(rows), False, seed)
+        return _resampled(sums, clusters_of(rows), False, seed)
     return _mean(np.array(values, dtype=np.float64))
 
 
@@ -108,7 +108,8 @@ def _mean(values: NDArray[np.float64], *, bounded: bool = True) -> Estimate:
     return Estimate(mean, mean - half, mean + half)
 
 
-def _clusters(rows: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+def clusters_of(rows: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """The places of the records that are resampled together."""
     found: dict[Any, list[int]] = defaultdict(list)
     for index, record in enumerate(rows):
         cluster = record.get("cluster")

@@ -17,6 +17,15 @@ class Estimate:
     low: float
     high: float
 
+    def to_json(self) -> dict[str, float | None]:
+        """As an object; what is not known is null."""
+        return {name: finite(getattr(self, name)) for name in ("value", "low", "high")}
+
+
+def finite(value: float) -> float | None:
+    """A number that JSON can write, or None."""
+    return value if math.isfinite(value) else None
+
 
 def pass_rate(right: Sequence[bool]) -> Estimate:
     """The share of right answers with Wilson's interval (Wilson 1927), which is valid near 0 and 1 too."""

@@ -55,6 +55,7 @@ def load_rows(items: Items, task: str, data: Sequence[Path]) -> Rows:
     prepare = load_part(items.prepare, f"task {task}, items.prepare") if items.prepare else None
     where = Expression(items.where, f"task {task}, items.where") if items.where else None
     fields = {name: Expression(text, f"task {task}, items.fields.{name}") for name, text in items.fields.items()}
+    order = Expression(items.order, f"task {task}, items.order") if items.order else None
     kept = []
     for row in rows:
         try:
@@ -62,6 +63,9 @@ def load_rows(items: Items, task: str, data: Sequence[Path]) -> Rows:
                 row.update(prepare(row))
             for name, expression in fields.items():
                 row[name] = expression(row)
+            if order is not None:
+                texts = _texts(row, items)
+                reorder(row, items, order({**row, "n": len(texts)}))
             if where is None or where(row):
                 kept.append(row)
         except (HerdError, LookupError, TypeError, ValueError, AttributeError) as error:
@@ -90,6 +94,52 @@ def _join(rows: list[dict[str, Any]], join: Join, task: str, data: Sequence[Path
             )
         row.update(by_key[row[join.on]])
     return found[1]
+
+
+def reorder(row: dict[str, Any], items: Items, order: Any) -> None:
+    """Put an item's choices in another order: the one numbered ``order[0]`` first; the answer's number follows.
+
+    Raises:
+        InputError: ``order`` does not name each choice once, or the item has no such choices.
+    """
+    texts, answer = _texts(row, items), row.get(items.answer)
+    if not isinstance(order, list | tuple) or {*order} != {*range(len(texts))} or len(order) != len(texts):
+        raise InputError(
+            f"{row['place']}: {order!r} is no order of {len(texts)} choices", "Name each choice once, from 0"
+        )
+    row[items.choices] = [texts[number] for number in order]
+    if isinstance(answer, list | tuple) and len(answer) == len(texts):
+        row[items.answer] = [answer[number] for number in order]
+    elif isinstance(answer, int) and 0 <= answer < len(texts):
+        row[items.answer] = order.index(answer)
+    else:
+        raise InputError(
+            f"{row['place']}: {items.answer} is {answer!r}, not the number of a choice", "Correct items.answer"
+        )
+
+
+def with_right_at(row: dict[str, Any], items: Items, place: int) -> dict[str, Any]:
+    """A copy of an item whose (first) right choice has traded places with the one at ``place``.
+
+    Raises:
+        InputError: the item has no such place, or no choices.
+    """
+    texts, answer, moved = _texts(row, items), row.get(items.answer), dict(row)
+    if not 0 <= place < len(texts):
+        raise InputError(f"{row['place']}: there is no choice {place} of {len(texts)}", "Correct shots.answers")
+    order = list(range(len(texts)))
+    right = next((i for i, label in enumerate(answer) if label), 0) if isinstance(answer, list | tuple) else answer
+    if right in order:
+        order[right], order[place] = place, right
+    reorder(moved, items, order)
+    return moved
+
+
+def _texts(row: dict[str, Any], items: Items) -> list[Any]:
+    texts = row.get(items.choices)
+    if not isinstance(texts, list | tuple) or not texts:
+        raise InputError(f"{row['place']}: {items.choices} is {texts!r}, not a list", "Correct items.choices")
+    return list(texts)
 
 
 def _read(patterns: Sequence[str], data: Sequence[Path]) -> tuple[list[dict[str, Any]], str] | None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from herdlm.base.artifact import write_text_durably
 from herdlm.base.errors import InputError
 from herdlm.evaluate.asking import Settings
 from herdlm.evaluate.comparing import compare
+from herdlm.evaluate.contamination import SHARE, Shares, contaminated, item_texts, shares_in
+from herdlm.evaluate.corpora import Corpus
 from herdlm.evaluate.local import EngineOptions, LocalModel
 from herdlm.evaluate.requests import EvaluatedModel
-from herdlm.evaluate.run import TaskResult, dump, evaluate, load, summary_of, versions
+from herdlm.evaluate.robustness import Variant, variants_of
+from herdlm.evaluate.run import LoadedTask, TaskResult, dump, evaluate, load, summary_of, versions
 from herdlm.evaluate.task import load_task
+from herdlm.model.folders import model_folder
 
 RESULTS = "results.json"
 
@@ -27,9 +31,15 @@ def evaluate_models(
     *,
     settings: Settings,
     options: EngineOptions,
+    robustness: bool = False,
+    training_data: Sequence[Path] = (),
     quiet: bool = False,
 ) -> dict[str, list[TaskResult]]:
     """The results of each model on each task, by the model's name.
+
+    Args:
+        robustness: whether to ask the variants of tasks, too.
+        training_data: where items are sought, to tell what the models may have seen.
 
     Raises:
         InputError: a model, a task or its items cannot be read; nothing is asked before all tasks are read.
@@ -37,6 +47,14 @@ def evaluate_models(
     if len(set(tasks)) < len(tasks):
         raise InputError(f"tasks name one twice: {', '.join(tasks)}", "Name each task once")
     loaded = [load(load_task(name), data, settings) for name in tasks]
+    variants = {each.task.name: variants_of(each.task) if robustness else [] for each in loaded}
+    if robustness and not any(variants.values()):
+        raise InputError(
+            f"none of {', '.join(variants)} has variants", "Leave out --robustness, or add [variants] to the task file"
+        )
+    folders = [model_folder(Path(path)) for path in models if Path(path).is_dir()]
+    corpora = [Corpus(path, folders) for path in training_data]
+    shares = _shares(loaded, corpora, out, quiet=quiet) if corpora else {}
     found: dict[str, list[TaskResult]] = {}
     for path in models:
         model = open_model(path, options)
@@ -44,9 +62,14 @@ def evaluate_models(
             name = model.name if model.name not in found else path
             model.name = name
             found[name] = [evaluate(model, each, out, quiet=quiet) for each in loaded]
+            for number, result in enumerate(found[name]):
+                asked = _ask_variants(model, variants[result.task], data, settings, out, quiet=quiet)
+                found[name][number] = replace(result, variants=asked)
         finally:
             model.close()
-    _publish(found, out, settings)
+    if corpora:
+        found = _with_contamination(found, shares)
+    _publish(found, out, settings, corpora)
     return found
 
 
@@ -59,7 +82,47 @@ def open_model(path: str, options: EngineOptions) -> EvaluatedModel:
     return LocalModel(Path(path), options)
 
 
-def _publish(found: dict[str, list[TaskResult]], out: Path, settings: Settings) -> None:
+def _ask_variants(
+    model: EvaluatedModel,
+    variants: Sequence[Variant],
+    data: Sequence[Path],
+    settings: Settings,
+    out: Path,
+    *,
+    quiet: bool,
+) -> dict[str, dict[str, TaskResult]]:
+    """The results of a task's variants: axis -> name. Each is read only now, since each holds all items."""
+    found: dict[str, dict[str, TaskResult]] = {}
+    for variant in variants:
+        loaded = load(variant.task, data, settings)
+        found.setdefault(variant.axis, {})[variant.name] = evaluate(model, loaded, out, quiet=quiet)
+    return found
+
+
+def _shares(loaded: Sequence[LoadedTask], corpora: Sequence[Corpus], out: Path, *, quiet: bool) -> dict[str, Shares]:
+    """How much of each item the training data holds, by the task's name."""
+    made = {each.task.name for each in loaded if each.task.config.items.make}  # for a model, not of a benchmark
+    texts = {each.task.name: item_texts(each.task, each.asking) for each in loaded if each.task.name not in made}
+    return dict(zip(texts, shares_in(texts, corpora, out, quiet=quiet), strict=True))
+
+
+def _with_contamination(
+    found: Mapping[str, Sequence[TaskResult]], shares: Mapping[str, Shares]
+) -> dict[str, list[TaskResult]]:
+    """The results with each record's share, and with figures on clean and dirty items."""
+    made: dict[str, list[TaskResult]] = {name: [] for name in found}
+    for results in zip(*found.values(), strict=True):
+        if (own := shares.get(results[0].task)) is None:
+            for name, result in zip(found, results, strict=True):
+                made[name].append(result)
+            continue
+        records = [[{**record, SHARE: own[record["id"]]} for record in result.records] for result in results]
+        for name, result, rows, part in zip(found, results, records, contaminated(records), strict=True):
+            made[name].append(replace(result, records=rows, contamination=part))
+    return made
+
+
+def _publish(found: dict[str, list[TaskResult]], out: Path, settings: Settings, corpora: Sequence[Corpus]) -> None:
     first, *others = found
     comparisons = [
         asdict(comparison) | {"sentence": comparison.sentence}
@@ -67,7 +130,11 @@ def _publish(found: dict[str, list[TaskResult]], out: Path, settings: Settings) 
         for comparison in compare(found[first], found[name], (first, name))
     ]
     files = {
-        name: {result.task: {"file": str(result.file.relative_to(out)), **result.head} for result in results}
+        name: {
+            each.task: {"file": str(each.file.relative_to(out)), **each.head}
+            for result in results
+            for each in (result, *(one for variants in result.variants.values() for one in variants.values()))
+        }
         for name, results in found.items()
     }
     value = {
@@ -77,5 +144,6 @@ def _publish(found: dict[str, list[TaskResult]], out: Path, settings: Settings) 
         "models": [summary_of(name, results) for name, results in found.items()],
         "comparisons": comparisons,
         "evaluations": files,
+        **({"training_data": {str(each.path): each.content() for each in corpora}} if corpora else {}),
     }
     write_text_durably(out / RESULTS, dump(value) + "\n")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from herdlm.base.errors import InputError
 from herdlm.base.own_parts import load_part
 from herdlm.base.progress import Progress
 from herdlm.evaluate.asking import Asking, Settings
+from herdlm.evaluate.contamination import Contaminated
 from herdlm.evaluate.figures import figure, metric_names
 from herdlm.evaluate.intervals import Estimate
 from herdlm.evaluate.items import load_rows
@@ -25,6 +25,7 @@ from herdlm.evaluate.judging import Judges
 from herdlm.evaluate.kinds import Choice, Continuation, Generation, Kind, Text
 from herdlm.evaluate.records import Records
 from herdlm.evaluate.requests import EvaluatedModel
+from herdlm.evaluate.robustness import robustness
 from herdlm.evaluate.task import Items, Task
 
 
@@ -36,6 +37,8 @@ class TaskResult:
         figures: each metric with its interval.
         groups: the same for each value of the task's group field.
         records: what was asked and answered.
+        variants: by what they vary and by name, the results of the same items asked in other ways.
+        contamination: the figures on items that training data holds and on the others.
     """
 
     task: str
@@ -46,12 +49,21 @@ class TaskResult:
     records: list[dict[str, Any]]
     file: Path
     head: dict[str, Any]
+    variants: Mapping[str, Mapping[str, TaskResult]] = field(default_factory=dict)
+    contamination: Contaminated | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The figures as ``--json`` prints them; a bound that is not known is null."""
         found: dict[str, Any] = {"n": self.n} | _json(self.figures)
         if self.groups:
             found["groups"] = {name: _json(figures) for name, figures in self.groups.items()}
+        if self.variants:
+            found["robustness"] = {
+                axis: {metric: spread.to_json() for metric, spread in by_metric.items()}
+                for axis, by_metric in robustness(self, self.variants).items()
+            }
+        if self.contamination:
+            found["contamination"] = self.contamination.to_json()
         return found
 
 
@@ -85,6 +97,9 @@ def load(task: Task, data: Sequence[Path], settings: Settings) -> LoadedTask:
                 source=f"the examples of {task.name}: {config.items.source}",
                 where=config.shots.where,
                 fields=config.items.fields,
+                choices=config.items.choices,
+                answer=config.items.answer,
+                order=config.items.order,
             ),
             task.name,
             data,
@@ -199,10 +214,7 @@ def _figures(records: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
 
 
 def _json(figures: Mapping[str, Estimate]) -> dict[str, Any]:
-    return {
-        name: {key: value if math.isfinite(value) else None for key, value in asdict(found).items()}
-        for name, found in figures.items()
-    }
+    return {name: found.to_json() for name, found in figures.items()}
 
 
 def _file_name(name: str) -> str:

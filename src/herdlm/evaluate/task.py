@@ -41,6 +41,9 @@ class Items(Section):
     )
     options: dict[str, Any] = Field(default_factory=dict, description="of ``make``")
     fields: dict[str, str] = Field(default_factory=dict, description="further fields: name = Jinja expression")
+    choices: str = Field("", description="the field that lists the choices' texts, for ``order`` and ``shots.answers``")
+    answer: str = Field("", description="the field with the number of the right choice, or a label for each choice")
+    order: str = Field("", description="a Jinja expression of ``n``, the count of choices: their numbers, reordered")
 
 
 class Prompt(Section):
@@ -73,6 +76,9 @@ class Shots(Section):
     pick: Literal["first", "random"] = Field("first", description="the first rows, or others for each item by the seed")
     target: str | None = Field(None, description="an example's answer, if it differs from the prompt's target")
     between: str = Field("\n\n", description="stands after each example")
+    answers: tuple[int, ...] = Field(
+        (), description="where the examples' right choices stand, in turn: each trades places with the choice there"
+    )
 
 
 class Sampling(Section):
@@ -117,6 +123,12 @@ class TaskFile(Section):
     shots: Shots = Shots()
     sampling: Sampling = Sampling()
     judge: dict[str, Judge] = Field(default_factory=dict)
+    contaminated: str = Field(
+        "", description="a Jinja expression: an item's text whose n-grams are sought in training data"
+    )
+    variants: dict[str, dict[str, dict[str, Any]]] = Field(
+        default_factory=dict, description="for robustness, by what they vary and by name: keys of this file, changed"
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> TaskFile:
@@ -128,6 +140,9 @@ class TaskFile(Section):
         for metric in self.metrics:
             if metric.rpartition("=")[2] not in CHOICE_METRICS:
                 raise ValueError(f"metrics: {metric} is not one of {', '.join(CHOICE_METRICS)}")
+        for key, given in (("items.order", self.items.order), ("shots.answers", self.shots.answers)):
+            if given and not (self.items.choices and self.items.answer):
+                raise ValueError(f"{key}: needs items.choices and items.answer, which name the fields to reorder")
         if self.kind == "continuation" and not prompt.target:
             raise ValueError("prompt.target: a continuation needs one")
         if self.kind == "answer" and not self.judge:
@@ -143,8 +158,9 @@ class Task:
 
     @cached_property
     def digest(self) -> str:
-        """A hash of all that the file says."""
-        text = json.dumps(self.config.model_dump(mode="json"), sort_keys=True)
+        """A hash of all that the file says of how items are asked and judged."""
+        said = self.config.model_dump(mode="json", exclude={"variants", "contaminated"})
+        text = json.dumps(said, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
