@@ -174,7 +174,7 @@ def _threshold(models: Sequence[Sequence[Record]]) -> float:
             gain = weight * float(parts[0].mean() - parts[1].mean())
             error = weight * math.sqrt(sum(part.var(ddof=1) / len(part) for part in parts))
             if gain > Z95 * error:
-                best = max(best, (gain, threshold))
+                best = max(best, (round(gain, 9), threshold))  # of equal gains the highest threshold
     return best[1]
 
 
