@@ -1,10 +1,8 @@
-"""A model whose likelihoods a function decides, and tasks made of rows, for tests of evaluation."""
+"""A model whose likelihoods a function decides; for tests of evaluation."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from herdlm.evaluate.requests import Answer, AnswerRequest, Scored, ScoreRequest
 
@@ -32,8 +30,3 @@ class MadeModel:
 
     def close(self) -> None:
         pass
-
-
-def write_rows(path: Path, rows: Sequence[dict]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path

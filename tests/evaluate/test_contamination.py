@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from herdlm.base.errors import DamagedError, InputError
+from herdlm.base.json_lines import read_json_lines
 from herdlm.evaluate import contamination, corpora, publish
 from herdlm.evaluate.asking import Settings
 from herdlm.evaluate.comparing import contamination_table
@@ -27,7 +28,8 @@ from herdlm.evaluate.run import load
 from herdlm.evaluate.task import load_task
 from herdlm.tokens.shards import ShardWriter
 from herdlm.tokens.tokenizer import Tokenizer
-from tests.evaluate.made_model import MadeModel, write_rows
+from tests.evaluate.evaluating import write_rows
+from tests.evaluate.made_model import MadeModel
 
 TASK = """
 title = "Tales"
@@ -399,3 +401,39 @@ def test_an_items_text_is_its_question_and_right_answer_or_what_the_task_says(fo
     assert first() == f"{tale(0)} one end"
     (folder / "tales.toml").write_text("contaminated = \"ends | join(' ')\"\n" + TASK)
     assert first() == "one end other end"
+
+
+OTHER_FORMS = [
+    ("mmlu", "mmlu.jsonl", {"question": "What is ice?", "choices": ["gas", "water"], "answer": 1, "subject": "x"}),
+    ("gsm8k", "gsm8k-test.jsonl", {"question": "What is ice?", "answer": "It is water"}),
+    ("svamp", "svamp-test.jsonl", {"body": "What is ice?", "question": "Is it water?", "answer": 1}),
+    (
+        "truthfulqa_mc1",
+        "truthfulqa.csv",
+        "Question,Best Answer,Correct Answers,Incorrect Answers\nWhat is ice?,water,,gas\n",
+    ),
+    (
+        "truthfulqa_mc2",
+        "truthfulqa.csv",
+        "Question,Best Answer,Correct Answers,Incorrect Answers\nWhat is ice?,water,water,gas\n",
+    ),
+    ("humaneval", "HumanEval.jsonl", {"prompt": "What is ice?", "canonical_solution": "water"}),
+    ("humaneval_instruct", "HumanEval.jsonl", {"prompt": "What is ice?", "canonical_solution": "water"}),
+    ("mbpp", "mbpp.jsonl", {"text": "What is ice?", "code": "water", "task_id": 11}),
+]
+FORMS = [
+    (form["task"], form["file"], form["row"])
+    for form in read_json_lines(Path(__file__).parent / "forms.jsonl")
+    if form["task"] in ("arc_easy", "arc_challenge", "mmlu_continuation")
+]
+
+
+@pytest.mark.parametrize(("name", "file", "row"), [*FORMS, *OTHER_FORMS])
+def test_built_in_tasks_seek_the_question_with_the_right_answer(tmp_path: Path, name: str, file: str, row) -> None:
+    if isinstance(row, str):
+        (tmp_path / file).write_text(row)
+    else:
+        write_rows(tmp_path / file, [row])
+    task = load_task(name)
+    (text,) = item_texts(task, load(task, [tmp_path], Settings(shots=0)).asking)
+    assert text.startswith("What is ice?") and "water" in text

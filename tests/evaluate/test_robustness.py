@@ -18,7 +18,8 @@ from herdlm.evaluate.local import EngineOptions
 from herdlm.evaluate.robustness import robustness, variants_of
 from herdlm.evaluate.run import load
 from herdlm.evaluate.task import Items, load_task, task_names
-from tests.evaluate.made_model import MadeModel, write_rows
+from tests.evaluate.evaluating import write_rows
+from tests.evaluate.made_model import MadeModel
 
 TASK = """
 title = "Letters"

@@ -96,6 +96,7 @@ def load(task: Task, data: Sequence[Path], settings: Settings) -> LoadedTask:
                 files=config.shots.files,
                 source=f"the examples of {task.name}: {config.items.source}",
                 where=config.shots.where,
+                prepare=config.items.prepare,
                 fields=config.items.fields,
                 choices=config.items.choices,
                 answer=config.items.answer,
