@@ -99,7 +99,9 @@ def write_all_forms(folder: Path, texts: list[str], tokenizer: Tokenizer) -> dic
     )
     pq.write_table(pa.table({"text": texts}), forms["parquet"] / "part.parquet")
     (forms["curated"] / "documents").mkdir()
-    pq.write_table(pa.table({"id": texts, "text": texts}), forms["curated"] / "documents" / "0.parquet")
+    pq.write_table(
+        pa.table({"id": list(map(str, range(len(texts)))), "text": texts}), forms["curated"] / "documents" / "0.parquet"
+    )
     (forms["curated"] / "report.json").write_text("{}")
     (forms["text"] / "deep").mkdir()
     (forms["text"] / "deep" / "book.txt").write_text("\n\n".join(texts))
@@ -133,6 +135,17 @@ def test_text_is_read_in_blocks_that_lose_no_n_gram(tmp_path: Path, monkeypatch)
     assert shares(tmp_path, items, tmp_path / "book.txt") == [1.0] * 60
     blocks = list(Corpus(tmp_path / "book.txt").texts())
     assert len(blocks) > 5 and max(map(len, blocks)) < 1400
+
+
+def test_many_small_texts_are_looked_up_together_without_n_grams_between_them(tmp_path: Path, monkeypatch) -> None:
+    items = [tale(number) for number in range(30)]
+    halves = [half for item in items[:20] for half in (item[: len(item) // 2], item[len(item) // 2 :])]
+    write_rows(tmp_path / "data.jsonl", [{"text": half} for half in halves])
+    expected = [shares(tmp_path / "out", [item], tmp_path / "data.jsonl")[0] for item in items]
+    assert all(0 < share < 1 for share in expected[:20]) and expected[20:] == [0.0] * 10  # not 1: halves do not touch
+    for batch in (1, 9, 1000):
+        monkeypatch.setattr(contamination, "BATCH", batch)
+        assert shares(tmp_path / f"out-{batch}", items, tmp_path / "data.jsonl") == expected
 
 
 def test_held_out_shards_are_left_out_unless_they_are_named(tmp_path: Path, tokenizer: Tokenizer) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from herdlm.base.artifact import hash_json, write_text_durably
 from herdlm.base.progress import Progress
-from herdlm.curate.steps.contamination.benchmarks import Benchmark, BenchmarkConfig, Contamination
+from herdlm.curate.classify.word_hashes import WordHashes
+from herdlm.curate.steps.contamination.benchmarks import Benchmark, BenchmarkConfig, ngram_hashes
+from herdlm.curate.words import normalize
 from herdlm.evaluate.asking import Asking
 from herdlm.evaluate.corpora import Corpus
 from herdlm.evaluate.figures import FEW, RESAMPLES, clusters_of, figure, lower_is_better, metric_names
@@ -29,6 +31,7 @@ from herdlm.evaluate.task import Task
 from herdlm.evaluate.templates import Expression
 
 NGRAM = 8  # words
+BATCH = 1 << 18  # n-grams
 THRESHOLDS = tuple(step / 20 for step in range(1, 21))
 USUAL = 0.5  # the threshold where none shows a gain
 SHUFFLES = 1000
@@ -118,22 +121,34 @@ def shares_in(texts: Mapping[str, Sequence[str]], corpora: Sequence[Corpus], out
 
 
 def _scan(benchmarks: Sequence[Benchmark], corpora: Sequence[Corpus], *, quiet: bool) -> list[Shares]:
-    contamination = Contamination(benchmarks)
-    seen = {benchmark.name: np.zeros(len(benchmark.keys), bool) for benchmark in benchmarks}
-    with Progress("contamination", None, "texts", quiet=quiet) as progress:
-        for corpus in corpora:
-            for text in corpus.texts():
-                for name, hits in contamination.hits(text).items():
-                    seen[name][hits.ngrams] = True
-                progress.advance()
+    seen = [np.zeros(len(benchmark.keys), bool) for benchmark in benchmarks]
+    for ngrams in _ngrams(corpora, quiet=quiet):
+        for benchmark, marks in zip(benchmarks, seen, strict=True):
+            marks[benchmark.find(ngrams)] = True
     found: list[Shares] = []
-    for benchmark in benchmarks:
+    for benchmark, marks in zip(benchmarks, seen, strict=True):
         shares: Shares = [0.0 if judged else None for judged in benchmark.judged.tolist()]
-        examples, overlaps = benchmark.overlap(np.flatnonzero(seen[benchmark.name]))
+        examples, overlaps = benchmark.overlap(np.flatnonzero(marks))
         for example, overlap in zip(examples.tolist(), overlaps.tolist(), strict=True):
             shares[example] = overlap
         found.append(shares)
     return found
+
+
+def _ngrams(corpora: Sequence[Corpus], *, quiet: bool) -> Iterator[NDArray[np.uint64]]:
+    """The hashes of all n-grams of the training data, of about ``BATCH`` at a time; none goes over a text's end."""
+    hashes, batch, count = WordHashes(), list[NDArray[np.uint64]](), 0
+    with Progress("contamination", None, "texts", quiet=quiet) as progress:
+        for corpus in corpora:
+            for text in corpus.texts():
+                batch.append(ngram_hashes(hashes.of(normalize(text).split()), NGRAM))
+                count += len(batch[-1])
+                if count >= BATCH:
+                    yield np.concatenate(batch)
+                    batch, count = [], 0
+                progress.advance()
+        if batch:
+            yield np.concatenate(batch)
 
 
 def contaminated(models: Sequence[Sequence[Record]], *, seed: int = 0) -> list[Contaminated]:

@@ -62,7 +62,7 @@ class Corpus:
         return digest.hexdigest()
 
     def texts(self) -> Iterator[str]:
-        """Each document's text, one at a time. Of a row without ``text``, such as a dialog, all of its strings.
+        """Each document's text, one at a time: of a row, such as a dialog or a document, all of its strings.
 
         Raises:
             InputError, DamagedError: a row or a file cannot be read.
@@ -142,8 +142,7 @@ def _row_texts(path: Path) -> Iterator[str]:
     for row in read_rows(path, is_row=lambda row: True):
         if isinstance(row, RowError):
             raise row
-        text = row.value.get("text")
-        yield text if isinstance(text, str) else "\n".join(_strings(row.value))
+        yield "\n".join(_strings(row.value))
 
 
 def _strings(value: Any) -> Iterator[str]:
