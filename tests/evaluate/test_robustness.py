@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from herdlm.base.errors import InputError
+from herdlm.cli.app import app
 from herdlm.evaluate import publish
 from herdlm.evaluate.asking import Settings
 from herdlm.evaluate.comparing import robustness_table
@@ -18,7 +20,8 @@ from herdlm.evaluate.local import EngineOptions
 from herdlm.evaluate.robustness import robustness, variants_of
 from herdlm.evaluate.run import load
 from herdlm.evaluate.task import Items, load_task, task_names
-from tests.evaluate.evaluating import write_rows
+from tests.conftest import small_model
+from tests.evaluate.evaluating import write_folder, write_rows
 from tests.evaluate.made_model import MadeModel
 
 TASK = """
@@ -123,7 +126,7 @@ def test_a_model_that_knows_the_answers_is_right_in_every_variant(folder: Path, 
         "wording.polite",
     }
     for spread in (spread["acc"] for spread in found.values()):
-        assert spread.own.value == 1.0
+        assert spread.baseline.value == 1.0
         assert (spread.low, spread.high, spread.deviation) == (1.0, 1.0, 0.0)
         assert all(change.value == 0 for change in spread.changes.values())
 
@@ -135,7 +138,7 @@ def test_a_model_that_says_a_is_right_where_the_right_answer_stands_first(folder
     )
     (result,) = evaluated(folder, monkeypatch, MadeModel(likes_a))["made"]
     spread = robustness(result, result.variants)["answer_order"]["acc"]
-    assert spread.own.value == 1.0
+    assert spread.baseline.value == 1.0
     assert {name: figure.value for name, figure in spread.figures.items()} == {"reversed": 0.0, "rotated": 0.0}
     assert spread.changes["reversed"].value == -1.0 and spread.changes["reversed"].high < -0.8
     assert (spread.low, spread.high) == (0.0, 1.0)
@@ -180,7 +183,7 @@ def test_json_results_file_and_table_have_figures_changes_and_spread(folder: Pat
     found = evaluated(folder, monkeypatch, MadeModel(likes_a))
     (result,) = found["made"]
     axis = result.to_json()["robustness"]["answer_order"]["acc"]
-    assert axis.keys() == {"own", "variants", "min", "max", "std"}
+    assert axis.keys() == {"baseline", "variants", "min", "max", "std"}
     assert axis["variants"]["reversed"].keys() == {"value", "low", "high", "change"}
     stored = json.loads((folder / "out" / "results.json").read_text())
     assert stored["models"][0]["tasks"]["letters"]["robustness"] == result.to_json()["robustness"]
@@ -211,7 +214,8 @@ def test_tasks_without_variants_are_refused(folder: Path, monkeypatch) -> None:
         ("x = { prompt.txt = 'a' }", r"variants.wrong.x: unknown key prompt.txt"),
         ("x = { items.files = ['other.jsonl'] }", r"variants.wrong.x changes items.files"),
         ("x = { metrics = ['acc_norm'] }", r"variants.wrong.x changes metrics"),
-        ("'x/y' = { shots.count = 1 }", r"variants.wrong.x/y: the name has other characters"),
+        ("x = {}\n[variants.all]\ny = {}", r"variants.all.y: names are of letters"),
+        ("'x/y' = { shots.count = 1 }", r"variants.wrong.x/y: names are of letters"),
         ("x = { items.answer = '', items.order = '[0]' }", r"needs items.choices and items.answer"),
     ],
 )
@@ -262,3 +266,30 @@ def test_all_built_in_variants_are_sound_and_mmlu_has_the_reports_axes() -> None
         digests = [variant.task.digest for variant in variants_of(task)]
         assert len({task.digest, *digests}) == 1 + len(digests), name
     assert list(load_task("mmlu").config.variants) == ["label_names", "answer_order", "shot_labels", "wording"]
+
+
+def test_the_command_shows_spread_and_contamination_of_a_model_folder(folder: Path, tokenizer) -> None:
+    small = write_folder(folder / "small", small_model(max_seq_len=2048), tokenizer)
+    write_rows(
+        folder / "letters.jsonl",
+        [{**row, "asked": f"{row['asked']} of {len(row)} and six more words"} for row in rows(4)],
+    )
+    write_rows(folder / "data.jsonl", [{"text": "candle 2 of 3 and six more words"}])
+    given = [
+        "evaluate",
+        small,
+        "--tasks",
+        folder / "letters.toml",
+        "--data",
+        folder,
+        "--out",
+        folder / "out",
+        "--quiet",
+    ]
+    shown = CliRunner().invoke(app, [*map(str, given), "--robustness", "--contamination", str(folder / "data.jsonl")])
+    assert shown.exit_code == 0, shown.output
+    for line in ("reversed", "shot_labels", "spread", "dirty items", "0 of 4"):
+        assert line in shown.stdout, shown.stdout
+    again = CliRunner().invoke(app, [*map(str, given), "--robustness", "--json"])
+    value = json.loads(again.stdout)["tasks"]["letters"]
+    assert value["robustness"]["all"]["acc"]["baseline"] == value["acc"] and "contamination" not in value

@@ -98,7 +98,7 @@ def contamination_table(results: Mapping[str, Sequence[TaskResult]]) -> list[str
         for result in each
         if result.contamination and result.contamination.metrics
     ]
-    head = ("model", "task", "metric", "threshold", "dirty", "all", "clean", "dirty", "gain", "chance")
+    head = ("model", "task", "metric", "threshold", "dirty items", "all", "clean", "dirty", "gain", "chance")
     return aligned([head, *rows]) if rows else []
 
 

@@ -20,6 +20,7 @@ from herdlm.evaluate.intervals import Estimate, finite
 from herdlm.evaluate.task import Task, TaskFile
 
 SAME = ("items.files", "items.where", "kind", "metrics")  # what decides which items and figures there are
+ALL = "all"  # stands for all axes together
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,12 @@ class Spread:
     """A metric over a task and its variants.
 
     Attributes:
-        changes: by variant, its difference from the task itself over the same items, with the paired interval.
-        deviation: standard deviation of the figures, the task's own among them.
+        baseline: the task's own figure.
+        changes: by variant, its difference from the baseline over the same items, with the paired interval.
+        deviation: standard deviation of the figures, the baseline among them.
     """
 
-    own: Estimate
+    baseline: Estimate
     figures: dict[str, Estimate]
     changes: dict[str, Estimate]
     low: float
@@ -69,7 +71,7 @@ class Spread:
             for name, found in self.figures.items()
         }
         sums = {"min": finite(self.low), "max": finite(self.high), "std": finite(self.deviation)}
-        return {"own": self.own.to_json(), "variants": variants, **sums}
+        return {"baseline": self.baseline.to_json(), "variants": variants, **sums}
 
 
 def variants_of(task: Task) -> list[Variant]:
@@ -83,8 +85,8 @@ def variants_of(task: Task) -> list[Variant]:
     for axis, variants in task.config.variants.items():
         for name, changes in variants.items():
             where = f"task {task.name}, variants.{axis}.{name}"
-            if not all(re.fullmatch(r"[\w-]+", part) for part in (axis, name)):
-                raise InputError(f"{where}: the name has other characters than letters, digits, _ and -", "Rename it")
+            if axis == ALL or not all(re.fullmatch(r"[\w-]+", part) for part in (axis, name)):
+                raise InputError(f"{where}: names are of letters, digits, _ and -, and no axis is {ALL!r}", "Rename it")
             config = parse(TaskFile, _merged(whole, changes), where)
             for key in SAME:
                 if _value(config, key) != _value(task.config, key):
@@ -93,23 +95,23 @@ def variants_of(task: Task) -> list[Variant]:
     return found
 
 
-def robustness(own: Measured, axes: Mapping[str, Mapping[str, Measured]]) -> dict[str, dict[str, Spread]]:
+def robustness(baseline: Measured, axes: Mapping[str, Mapping[str, Measured]]) -> dict[str, dict[str, Spread]]:
     """The spread over each axis of a task's variants and, where there are several, over all: axis -> metric."""
-    found = {axis: _spreads(own, variants) for axis, variants in axes.items()}
+    found = {axis: _spreads(baseline, variants) for axis, variants in axes.items()}
     if len(axes) > 1:
         every = {f"{axis}.{name}": each for axis, variants in axes.items() for name, each in variants.items()}
-        found["all"] = _spreads(own, every)
+        found[ALL] = _spreads(baseline, every)
     return found
 
 
-def _spreads(own: Measured, variants: Mapping[str, Measured]) -> dict[str, Spread]:
+def _spreads(baseline: Measured, variants: Mapping[str, Measured]) -> dict[str, Spread]:
     found = {}
-    for metric, estimate in own.figures.items():
+    for metric, estimate in baseline.figures.items():
         figures = {name: result.figures[metric] for name, result in variants.items() if metric in result.figures}
         changes = {
             name: change
             for name in figures
-            if (change := difference(own.records, variants[name].records, metric)) is not None
+            if (change := difference(baseline.records, variants[name].records, metric)) is not None
         }
         values = [estimate.value, *(each.value for each in figures.values())]
         deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
@@ -123,7 +125,7 @@ def spread_rows(axes: Mapping[str, Mapping[str, Spread]]) -> list[tuple[str, str
     for axis, by_metric in axes.items():
         metric, spread = next(iter(by_metric.items()))
         scale = 100.0 if spread.high <= 1 and not lower_is_better(metric) else 1.0
-        if axis != "all":
+        if axis != ALL:
             for name, figure in spread.figures.items():
                 change = _shown(spread.changes[name], scale, "+") if name in spread.changes else ""
                 rows.append((axis, name, metric, _shown(figure, scale), change))
