@@ -19,7 +19,7 @@ from herdlm.evaluate.items import reorder, with_right_at
 from herdlm.evaluate.local import EngineOptions
 from herdlm.evaluate.robustness import robustness, variants_of
 from herdlm.evaluate.run import load
-from herdlm.evaluate.task import Items, load_task, task_names
+from herdlm.evaluate.task import Items, Task, load_task, task_names
 from tests.conftest import small_model
 from tests.evaluate.evaluating import write_folder, write_rows
 from tests.evaluate.made_model import MadeModel
@@ -213,6 +213,7 @@ def test_tasks_without_variants_are_refused(folder: Path, monkeypatch) -> None:
     [
         ("x = { prompt.txt = 'a' }", r"variants.wrong.x: unknown key prompt.txt"),
         ("x = { items.files = ['other.jsonl'] }", r"variants.wrong.x changes items.files"),
+        ("x = { variants.a.b.prompt.text = 'a' }", r"variants.wrong.x changes variants"),
         ("x = { metrics = ['acc_norm'] }", r"variants.wrong.x changes metrics"),
         ("x = {}\n[variants.all]\ny = {}", r"variants.all.y: names are of letters"),
         ("'x/y' = { shots.count = 1 }", r"variants.wrong.x/y: names are of letters"),
@@ -263,6 +264,8 @@ def test_the_right_text_stays_the_right_one_in_any_order(data, n: int) -> None:
 def test_all_built_in_variants_are_sound_and_mmlu_has_the_reports_axes() -> None:
     for name in task_names():
         task = load_task(name)
+        same = Task(name, task.config.model_copy(update={"variants": {"nothing": {"changed": {}}}}))
+        assert [variant.task.digest for variant in variants_of(same)] == [task.digest], name
         digests = [variant.task.digest for variant in variants_of(task)]
         assert len({task.digest, *digests}) == 1 + len(digests), name
     assert list(load_task("mmlu").config.variants) == ["label_names", "answer_order", "shot_labels", "wording"]

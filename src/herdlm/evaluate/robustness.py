@@ -19,7 +19,7 @@ from herdlm.evaluate.figures import difference, lower_is_better
 from herdlm.evaluate.intervals import Estimate, finite
 from herdlm.evaluate.task import Task, TaskFile
 
-SAME = ("items.files", "items.where", "kind", "metrics")  # what decides which items and figures there are
+SAME = ("items.files", "items.join", "items.where", "items.make", "kind", "metrics")  # what items and figures there are
 ALL = "all"  # stands for all axes together
 
 
@@ -88,9 +88,10 @@ def variants_of(task: Task) -> list[Variant]:
             if axis == ALL or not all(re.fullmatch(r"[\w-]+", part) for part in (axis, name)):
                 raise InputError(f"{where}: names are of letters, digits, _ and -, and no axis is {ALL!r}", "Rename it")
             config = parse(TaskFile, _merged(whole, changes), where)
-            for key in SAME:
-                if _value(config, key) != _value(task.config, key):
-                    raise InputError(f"{where} changes {key}, so that it is another task", "Make it a task of its own")
+            other = [key for key in SAME if _value(config, key) != _value(task.config, key)]
+            if other or config.variants:
+                key = other[0] if other else "variants"
+                raise InputError(f"{where} changes {key}, so that it is another task", "Make it a task of its own")
             found.append(Variant(axis, name, Task(f"{task.name}.{axis}.{name}", config)))
     return found
 
