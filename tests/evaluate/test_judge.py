@@ -60,6 +60,12 @@ def test_options_and_keys(tmp_path):
         assert json.loads(run(*arguments, *given).output)["rate"]["value"] == 1
 
 
+def test_an_option_may_be_a_text_of_digits(tmp_path):
+    file = write(tmp_path / "a.jsonl", [{"answer": "The answer is 2.", "reference": 2}])
+    done = run(file, "--verifier", "choice", "--options", "letters=1234", "--json")
+    assert json.loads(done.output)["reasons"] == {"passed: equal": 1}
+
+
 def test_references_of_several_keys_are_found_in_the_row(tmp_path):
     rows = [{"answer": "none", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}]
     done = run(write(tmp_path / "a.jsonl", rows), "--verifier", "ifeval", "--json")
@@ -70,6 +76,14 @@ def test_a_verifier_may_need_no_reference(tmp_path):
     rows = [{"answer": "one two"}]
     done = run(write(tmp_path / "a.jsonl", rows), "--verifier", "length", "--options", "max=3", "--json")
     assert json.loads(done.output)["score"] == 1
+
+
+def test_code_is_judged_by_several_workers_in_the_order_of_the_rows(tmp_path):
+    rows = [{"answer": f"def f():\n    return {n % 3}", "tests": ["assert f() == 0"]} for n in range(9)]
+    out = tmp_path / "out.jsonl"
+    done = run(write(tmp_path / "a.jsonl", rows), "--verifier", "code", "--options", "workers=3", "--out", str(out))
+    assert done.exit_code == 0
+    assert [json.loads(line)["verdict"]["passed"] for line in out.read_text().splitlines()] == [True, False, False] * 3
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,7 @@ STORED = [json.loads(line) for line in (Path(__file__).parent / "published" / "b
 ADD = [Call("math.add", {"a": 1, "b": [2, "x"]})]
 FUNCTION = {
     "name": "math.add",
-    "parameters": {
-        "type": "dict",
-        "properties": {"a": {"type": "integer"}, "b": {"type": "float"}},
-        "required": ["a"],
-    },
+    "parameters": {"type": "dict", "properties": {"a": {"type": "integer"}, "b": {"type": "float"}}, "required": ["a"]},
 }
 REFERENCE = {"function": [FUNCTION], "ground_truth": [{"math.add": {"a": [1], "b": [2.0, ""]}}]}
 
@@ -46,6 +42,7 @@ def test_all_verdicts_equal_the_published_checkers():
         '[{"name": "math.add", "parameters": {"a": 1, "b": [2, "x"]}}]',
         '<|python_tag|>{"name": "math.add", "parameters": {"a": 1, "b": [2, "x"]}}',
         '{"type": "function", "function": {"name": "math.add", "arguments": "{\\"a\\": 1, \\"b\\": [2, \\"x\\"]}"}}',
+        '[TOOL_CALLS] [{"name": "math.add", "arguments": {"a": 1, "b": [2, "x"]}}]',
         'Sure.\n<tool_call>\n{"name": "math.add", "arguments": {"a": 1, "b": [2, "x"]}}\n</tool_call>',
         'Here it is:\n```json\n{"name": "math.add", "arguments": {"a": 1, "b": [2, "x"]}}\n```',
     ],

@@ -54,7 +54,9 @@ def test_helpers_of_the_setup_are_the_tasks_own(code):
         "entry_point": "inverse",
     }
     assert code("def inverse(x):\n    return x - 1", reference).passed
-    assert not code("def inverse(x):\n    return 3\n\ndef encode(x):\n    return x", {**reference, "tests": "assert encode(3) == 3"}).passed
+    assert not code(
+        "def inverse(x):\n    return 3\n\ndef encode(x):\n    return x", {**reference, "tests": "assert encode(3) == 3"}
+    ).passed
 
 
 def test_threads_share_a_verifier(code):

@@ -24,7 +24,9 @@ def test_all_verdicts_equal_the_published_checkers():
 
 
 def test_the_stored_answers_keep_and_break_every_kind():
-    seen = Counter((n, kept) for row in STORED for n, kept in zip(row["instruction_id_list"], row["strict"], strict=True))
+    seen = Counter(
+        (n, kept) for row in STORED for n, kept in zip(row["instruction_id_list"], row["strict"], strict=True)
+    )
     assert {name for name, _ in seen} == set(INSTRUCTIONS)
     assert len(INSTRUCTIONS) == 25
     assert [key for name in INSTRUCTIONS for key in ((name, True), (name, False)) if not seen[key]] == []
@@ -66,7 +68,10 @@ def test_loose_verdicts_forgive_an_introduction():
             },
             "neither 'less than' nor 'at least'",
         ),
-        ({"instruction_id_list": ["keywords:existence"], "kwargs": [{"keywords": ["("]}]}, "kwargs of keywords:existence"),
+        (
+            {"instruction_id_list": ["keywords:existence"], "kwargs": [{"keywords": ["("]}]},
+            "kwargs of keywords:existence",
+        ),
     ],
 )
 def test_wrong_references_are_refused(reference, message):

@@ -29,7 +29,7 @@ def test_options_say_where_the_schema_is_and_what_else_must_hold():
     assert load_verifier("json", {"schema": SCHEMA})('{"age": 3}').passed
     assert not load_verifier("json", {"schema": SCHEMA})('{"age": 3}', {"age": 4}).passed
     assert load_verifier("json", {"schema": SCHEMA})('{"age": 3}', {"age": 3}).passed
-    assert not load_verifier("json", {"schema": True})("1", True).passed
+    assert not load_verifier("json", {"schema": {}})("1", True).passed
     assert not load_verifier("json", {"only": True})('```\n{"age": 3}\n```', SCHEMA).passed
     dated = {"type": "string", "format": "ipv4"}
     assert not load_verifier("json")('"x"', dated).passed
@@ -43,7 +43,11 @@ def test_the_error_names_the_place():
 
 @pytest.mark.parametrize(
     "schema, message",
-    [({"type": "cow"}, "schema is wrong"), (None, "not a JSON schema"), ({"$ref": "http://localhost:9/x"}, "cannot be used")],
+    [
+        ({"type": "cow"}, "schema is wrong"),
+        (None, "not a JSON schema"),
+        ({"$ref": "http://localhost:9/x"}, "cannot be used"),
+    ],
 )
 def test_schemas_that_cannot_be_used_are_refused_and_nothing_is_fetched(schema, message):
     with pytest.raises(InputError, match=message):

@@ -1,8 +1,12 @@
 """Verifiers by name, their options, and functions of the user's own."""
 
+import re
+import sys
+
 import pytest
 
 from herdlm.base.errors import InputError
+from herdlm.verifiers import detect, english, json_schema
 from herdlm.verifiers.load import VERIFIERS, load_verifier
 from herdlm.verifiers.verdict import Verdict, Verifier
 
@@ -21,12 +25,12 @@ def test_the_name_in_files_of_prompts_is_understood():
 @pytest.mark.parametrize(
     "name, options, message",
     [
-        ("numbr", {}, "'numbr' is unknown"),
-        ("number", {"tolerence": 1}, "verifier number: unknown key tolerence. Did you mean tolerance"),
+        ("digit", {}, "'digit' is unknown"),
+        ("number", {"tolerances": 1}, "verifier number: unknown key tolerances. Did you mean tolerance?"),
         ("number", {"tolerance": -1}, "key tolerance = -1"),
         ("number", {"tolerance": float("nan")}, "key tolerance = nan"),
         ("number", {"take": "first"}, "key take = 'first'"),
-        ("regex", {"pattern": "("}, "is not a regular expression"),
+        ("regex", {"pattern": "("}, "'(' is not a regular expression"),
         ("length", {"min": 3, "max": 2}, "min = 3 is above max = 2"),
         ("json", {"schema": []}, "key schema"),
         ("text", {"contains": "often"}, "key contains = 'often'"),
@@ -34,8 +38,34 @@ def test_the_name_in_files_of_prompts_is_understood():
     ],
 )
 def test_wrong_names_and_options_are_refused_by_name(name, options, message):
-    with pytest.raises(InputError, match=message.replace("(", r"\(")):
+    with pytest.raises(InputError, match=re.escape(message)):
         load_verifier(name, options)
+
+
+@pytest.mark.parametrize(
+    "name, reference, package",
+    [
+        ("language", "en", "langdetect"),
+        ("json", {"type": "integer"}, "jsonschema"),
+        ("ifeval", {"instruction_id_list": ["change_case:english_capital"], "kwargs": [{}]}, "langdetect"),
+        (
+            "ifeval",
+            {
+                "instruction_id_list": ["length_constraints:number_sentences"],
+                "kwargs": [{"num_sentences": 1, "relation": "at least"}],
+            },
+            "nltk",
+        ),
+    ],
+)
+def test_a_library_that_is_not_installed_is_named(monkeypatch, name, reference, package):
+    for module in [module for module in sys.modules if module.partition(".")[0] == package]:
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, package, None)
+    for cached in (detect._library, english._tokenizers, json_schema._validator):
+        cached.cache_clear()
+    with pytest.raises(InputError, match=f"needs the package {package}.*herdlm.evaluate"):
+        load_verifier(name)("AN ANSWER", reference)
 
 
 @pytest.fixture

@@ -74,6 +74,11 @@ def test_a_boxed_answer_may_hold_braces_and_the_last_complete_one_counts():
         ({}, "First 8, then 7", True),
         ({}, "First 7, then 8", False),
         ({}, "none", False),
+        ({}, "#### $7.00 per week.\nWhich is not 8.", True),
+        ({}, "#### **7**\nWhich is not 8.", True),
+        ({}, "#### Step 1: add\n3 + 4 = 7\n", True),
+        ({}, "#### 1. Add the two numbers\n3 + 4 = 7\n", True),
+        ({}, "#### Answer\n7", True),
         ({"take": "last"}, r"So \boxed{7}, unlike 8.", False),
         ({"take": "boxed"}, "7", False),
         ({"take": "marked"}, "7", False),
@@ -96,6 +101,16 @@ def test_a_reference_may_be_a_text_that_ends_with_the_number():
     assert number("It is 1/3.", r"\boxed{\frac{1}{3}}").passed
     assert number("0.1", 0.1).passed
     assert load_verifier("number", {"units": "same"})("It is 7 kilometers", "7 km").passed
+
+
+@pytest.mark.parametrize("boxed", ["7", "x = 7", r"7~\text{cows}", r"\$7.00", r"\frac{14}{2}", r"7^\circ"])
+def test_a_box_may_hold_a_number_with_its_unit(boxed):
+    assert load_verifier("number")(rf"Hence \boxed{{{boxed}}}", 7).passed
+
+
+@pytest.mark.parametrize("boxed", [r"\sqrt{7}", "7x", "2^7", r"7\pi", "7π", "(3, 7)", "7!", "0+7", r"\text{none}"])
+def test_a_box_that_holds_more_than_a_number_has_none(boxed):
+    assert load_verifier("number")(rf"Hence \boxed{{{boxed}}}", 7).reason == "no number"
 
 
 @pytest.mark.parametrize("reference", [None, True, "none", [7], float("inf"), float("nan")])

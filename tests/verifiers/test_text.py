@@ -43,7 +43,7 @@ from herdlm.verifiers.load import load_verifier
         ("language", {}, "This is a very simple English sentence.", "de", False),
         ("language", {"language": "zh"}, "这是一个非常简单的中文句子，我们用它来测试。", None, True),
         ("language", {"language": "de"}, "12345", None, False),
-        ("language", {"language": "de"}, "Das ist ein Satz.\n```\n" + "This is a comment. " * 9 + "\n```\n", None, True),
+        ("language", {"language": "de"}, f"Das ist ein Satz.\n```\n{'It is a comment. ' * 9}\n```\n", None, True),
     ],
 )
 def test_verdicts(name, options, answer, reference, passes):

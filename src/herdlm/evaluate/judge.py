@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,9 @@ def judge_file(
     Raises:
         InputError: a row lacks the answer or reference, or the verifier cannot use it; with file, line and key.
     """
-    for line, row in json_lines(path):
+
+    def judge(numbered: tuple[int, dict[str, Any]]) -> tuple[dict[str, Any], Verdict]:
+        line, row = numbered
         where = f"{path}, line {line}"
         answer = row.get(answer_key)
         if not isinstance(answer, str):
@@ -50,9 +53,15 @@ def judge_file(
             raise InputError(f"{where}: {answer_key} {found}", f"Add it, or name another key: {_keys(row)}")
         reference = _reference(row, verifier, reference_key, where)
         try:
-            yield row, verifier(answer, reference)
+            return row, verifier(answer, reference)
         except InputError as error:
             raise InputError(f"{where}: {error.what}", error.remedy) from error
+
+    with ThreadPoolExecutor(verifier.threads) as pool:
+        try:
+            yield from pool.map(judge, json_lines(path))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _reference(row: dict[str, Any], verifier: Verifier, key: str | None, where: str) -> Any:

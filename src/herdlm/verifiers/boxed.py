@@ -2,22 +2,18 @@ r"""Finds a final answer in ``\boxed{}``."""
 
 from __future__ import annotations
 
+import re
+
+BRACE = re.compile(r"(?P<box>\\(?:boxed|fbox)\{)|[{}]")
+
 
 def last_boxed(text: str) -> str | None:
     r"""The content of the last complete ``\boxed{}`` or ``\fbox{}``, whose braces may be nested; None without one."""
-    for start in sorted((place for mark in (r"\boxed{", r"\fbox{") for place in _places(text, mark)), reverse=True):
-        begin = text.index("{", start) + 1
-        depth = 1
-        for at in range(begin, len(text)):
-            depth += {"{": 1, "}": -1}.get(text[at], 0)
-            if not depth:
-                return text[begin:at]
-    return None
-
-
-def _places(text: str, mark: str) -> list[int]:
-    found, at = [], text.find(mark)
-    while at >= 0:
-        found.append(at)
-        at = text.find(mark, at + 1)
-    return found
+    opened: list[int | None] = []  # for each open brace, where a box's content begins, or None for another brace
+    last, content = -1, None
+    for brace in BRACE.finditer(text):
+        if brace[0] != "}":
+            opened.append(brace.end() if brace["box"] else None)
+        elif opened and (begin := opened.pop()) is not None and begin > last:
+            last, content = begin, text[begin : brace.start()]
+    return content

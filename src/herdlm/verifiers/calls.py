@@ -14,7 +14,7 @@ from herdlm.verifiers.blocks import last_block
 
 TOOL_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 SEPARATORS = " \t\r\n;,"
-PYTHON_TAG = "<|python_tag|>"
+MARKS = ("<|python_tag|>", "[TOOL_CALLS]")  # before the calls of Llama 3.1 and Mistral
 LONGEST = 100_000  # characters: Python's parser needs memory in proportion
 ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -40,8 +40,8 @@ def parse_calls(answer: str) -> list[Call]:
 
     Read are ``[f(a=1), g.h(b="x")]``, also without brackets; ``{"name": ..., "arguments": {...}}`` (or "parameters")
     alone, in a list or one after the other; OpenAI's ``{"type": "function", "function": {...}}``; all these in a
-    fenced block or after ``<|python_tag|>``; and JSON in ``<tool_call>`` tags, beside which text may stand. Nothing
-    is evaluated except arithmetic with numbers.
+    fenced block or after ``<|python_tag|>`` or ``[TOOL_CALLS]``; and JSON in ``<tool_call>`` tags, beside which text
+    may stand. Nothing is evaluated except arithmetic with numbers.
     """
     if len(answer) > LONGEST:
         return []
@@ -49,7 +49,9 @@ def parse_calls(answer: str) -> list[Call]:
     if tagged:
         read = [_from_json(text) for text in tagged]
         return [call for calls in read for call in calls or ()] if all(read) else []
-    text = answer.strip().removeprefix(PYTHON_TAG).strip()
+    text = answer.strip()
+    for mark in MARKS:
+        text = text.removeprefix(mark).strip()
     block = last_block(text)
     for form in (text, block):
         if form is not None and (calls := _from_json(form) or _from_python(form)):

@@ -30,8 +30,10 @@ def choice_letter(answer: str, letters: str = LETTERS) -> str | None:
         return _of(alone[1], letters)
     end = r"(?![\w'\u2019])"
     word = r"(?!(?<=[AI])[ \t]+[a-z])"  # "B because" is a choice, unlike "A cow"
+    named = r"\b(?i:answer|choice|option)\b(?:[^\w\n]|\b(?i:is|was|would be|should be|choice|option|letter)\b)*"
     patterns = (
-        rf"\b(?i:answer|choice|option)\b(?:[^\w\n]|\b(?i:is|was|would be|should be|choice|option|letter)\b)*{one}{end}",
+        rf"{named}{one}{end}",
+        rf"{named}(?i:{one})(?=[)*.]*\s*(?:\n|\Z))",  # "answer: b" at the end of a line
         rf"\A[\W_]*{one}(?=[).:,\]*]|\s*\n)",
         rf"\({one}\)",
         rf"(?<![\w'\u2019]){one}{end}{word}",

@@ -28,15 +28,20 @@ class Code(Verifier):
     reference_keys: ClassVar = ("tests",)
     optional_keys: ClassVar = ("entry_point", "setup")
 
-    isolation: str = Field("auto", description="how the sandbox isolates; see docs/sandbox.md")
+    isolation: str = Field("auto", description="how the sandbox isolates programs")
     key: str | None = Field(None, description="key of a sandbox on another machine", repr=False)
-    workers: int = Field(1, ge=1, description="runs at the same time, where threads share the verifier")
+    workers: int = Field(1, ge=1, description="runs at the same time")
     cpu_seconds: float = Field(10.0, gt=0, allow_inf_nan=False)
     wall_seconds: float = Field(15.0, gt=0, allow_inf_nan=False)
     memory_mib: int = Field(512, ge=64)
 
     _sandbox: Sandbox | None = PrivateAttr(None)
     _lock: Lock = PrivateAttr(default_factory=Lock)
+
+    @property
+    def threads(self) -> int:
+        """The sandbox's workers."""
+        return self.workers
 
     def __call__(self, answer: str, reference: Any = None) -> Verdict:
         """Judge an answer; see :meth:`Verifier.__call__`."""

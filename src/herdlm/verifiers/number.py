@@ -34,8 +34,24 @@ NUMBER = re.compile(
 )
 FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{\s*(-?[\d.,]+)\s*\}\s*\{\s*([\d.,]+)\s*\}|(\d)\s*(\d))")
 VULGAR = re.compile(r"[¼-¾⅐-⅞]")
-LATEX = ((r"{,}", ","), (r"\,", ""), (r"\!", ""), (r"\$", "$"), (r"\%", "%"), (r"^\circ", "°"), ("\N{MINUS SIGN}", "-"))
+LATEX = (
+    (r"{,}", ","),
+    (r"\,", ""),
+    (r"\!", ""),
+    (r"\$", "$"),
+    (r"\%", "%"),
+    (r"^\circ", "°"),
+    ("\N{MINUS SIGN}", "-"),
+    ("π", r"\pi"),
+    ("~", " "),
+)
+# What makes an expression more than the number in it: 2\pi, \sqrt{2}, 7x, 2^5.
+MORE = re.compile(r"[\^/+*√!]|\\(?:sqrt|pi|log|ln|exp|sin|cos|tan|binom|infty)|\d")
+VARIABLES = frozenset("xyzni")
+MARK = re.compile(r"####([^#\n]*)")
+AFTER_MARKED = re.compile(r"(?:\s+[^\W\d]\w*){0,2}[\s.!*]*")
 TEXT = re.compile(r"\\(?:text|mathrm|mbox|textbf)\s*\{([^{}]*)\}")
+BRITISH = re.compile(r"(met|lit)re")
 MOST_DIGITS = 1000
 MOST_DECIMAL = 10**15  # larger numbers are shown as fractions
 UNITS = {
@@ -43,13 +59,13 @@ UNITS = {
     **dict.fromkeys(("€", "euro", "eur"), "€"),
     **dict.fromkeys(("£", "pound", "gbp"), "£"),
     **dict.fromkeys(("%", "percent", "pct"), "%"),
-    **dict.fromkeys(("m", "meter", "metre"), "m"),
-    **dict.fromkeys(("km", "kilometer", "kilometre"), "km"),
-    **dict.fromkeys(("cm", "centimeter", "centimetre"), "cm"),
-    **dict.fromkeys(("mm", "millimeter", "millimetre"), "mm"),
+    **dict.fromkeys(("m", "meter"), "m"),
+    **dict.fromkeys(("km", "kilometer"), "km"),
+    **dict.fromkeys(("cm", "centimeter"), "cm"),
+    **dict.fromkeys(("mm", "millimeter"), "mm"),
     **dict.fromkeys(("kg", "kilogram", "kilo"), "kg"),
     **dict.fromkeys(("g", "gram"), "g"),
-    **dict.fromkeys(("l", "liter", "litre"), "l"),
+    **dict.fromkeys(("l", "liter"), "l"),
     **dict.fromkeys(("s", "sec", "second"), "s"),
     **dict.fromkeys(("min", "minute"), "min"),
     **dict.fromkeys(("h", "hr", "hour"), "h"),
@@ -88,6 +104,25 @@ def _last(text: str) -> Quantity | None:
     return last
 
 
+def _only(expression: str) -> Quantity | None:
+    """The number that an expression is, if it is no more than that, as 2x is. What stands before "=" does not count."""
+    text = _plain(expression.rpartition("=")[2])
+    found = list(quantities(text))
+    if len(found) != 1 or found[0].unit in VARIABLES or MORE.search(NUMBER.sub("", text)):
+        return None
+    return found[0]
+
+
+def _marked(answer: str) -> Quantity | None:
+    """The number of the last line that is ``####`` and a number with a few words, unlike headings in Markdown."""
+    for line in reversed(MARK.findall(answer)):
+        text = _plain(line).strip(" \t*")
+        number = NUMBER.match(text)
+        if number and AFTER_MARKED.fullmatch(text, number.end()):
+            return next(quantities(text), None)
+    return None
+
+
 def _plain(text: str) -> str:
     for written, meant in LATEX:
         text = text.replace(written, meant)
@@ -113,7 +148,7 @@ def _value(match: re.Match[str]) -> Fraction | None:
 
 
 def _unit(written: str) -> str:
-    unit = written.strip().lower()
+    unit = BRITISH.sub(r"\1er", written.strip().lower())
     for form in (unit, unit.removesuffix("s"), unit.removesuffix("es")):
         if form in UNITS:
             return UNITS[form]
@@ -124,7 +159,7 @@ class Number(Verifier):
     """Compares the answer's number with the reference: a number, or a text that ends with one."""
 
     take: Literal["auto", "last", "boxed", "marked"] = Field(
-        "auto", description=r"last number, number in \boxed{}, after ####, or the first of boxed, marked, last there is"
+        "auto", description=r"which number counts; auto is that in \boxed{}, or in a last line #### 7, or the last one"
     )
     tolerance: float = Field(0.0, ge=0, allow_inf_nan=False, description="largest absolute difference")
     relative_tolerance: float = Field(
@@ -148,18 +183,18 @@ class Number(Verifier):
         return passed("equal", **details)
 
     def _find(self, answer: str) -> Quantity | None:
-        boxed, marked = last_boxed(answer), answer.rpartition("####")
+        boxed, marked = last_boxed(answer), _marked(answer)
         if boxed is not None and self.take in ("auto", "boxed"):
-            return _last(boxed)
-        if marked[1] and self.take in ("auto", "marked"):
-            return next(quantities(marked[2]), None)
+            return _only(boxed)
+        if marked is not None and self.take in ("auto", "marked"):
+            return marked
         return _last(answer) if self.take in ("auto", "last") else None
 
 
 def _expected(reference: Any) -> Quantity:
     if isinstance(reference, str):
         boxed = last_boxed(reference)
-        if found := _last(reference.rpartition("####")[2] if boxed is None else boxed):
+        if found := _last(reference.rpartition("####")[2]) if boxed is None else _only(boxed):
             return found
     elif isinstance(reference, int | float) and not isinstance(reference, bool) and abs(reference) < float("inf"):
         return Quantity(Fraction(str(reference)), "")

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
+from pydantic import ConfigDict
+
 from herdlm.base.recipe import Section
 
 
@@ -45,6 +47,8 @@ class Verifier(Section):
         optional_keys: further keys of it, which a row may lack.
     """
 
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # letters=1234 on the command line is a number
+
     reference_keys: ClassVar[tuple[str, ...]] = ()
     optional_keys: ClassVar[tuple[str, ...]] = ()
 
@@ -52,6 +56,11 @@ class Verifier(Section):
     def needs_reference(self) -> bool:
         """Whether an answer can only be judged with a reference."""
         return True
+
+    @property
+    def threads(self) -> int:
+        """How many threads may call the verifier at once with profit."""
+        return 1
 
     @abstractmethod
     def __call__(self, answer: str, reference: Any = None) -> Verdict:
