@@ -19,6 +19,8 @@ from typing import Any, Protocol
 
 import herdlm
 from herdlm.base.errors import HerdError, InputError
+from herdlm.sandbox import control_group
+from herdlm.sandbox.control_group import ControlGroup
 from herdlm.sandbox.inside import frames
 from herdlm.sandbox.limits import Limits
 
@@ -177,30 +179,47 @@ class Zygote:
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
+        self._group: ControlGroup | None = None
         self._process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
         code = f"import sys; sys.path[0:0] = [{SOURCE!r}]; from herdlm.sandbox.inside.zygote import main; main()"
         process = start([self._setup.python, "-I", "-c", code])
+        self._group = control_group.make(process.pid, self._setup.limits)  # before it starts others
         try:
             send(process, {"readable": self._setup.paths, "packages": list(self._setup.packages)})
             receive(process, GRACE_SECONDS)
         except Lost as error:
             said = end(process)
+            self._leave_group()
             raise HerdError(f"the sandbox's process did not start: {said or error}") from error
         return process
 
     def execute(self, job: dict[str, Any], tests: dict[str, Any] | None) -> dict[str, Any]:
+        kills = 0
+        if self._group:
+            self._group.limit(Limits.from_dict(job["limits"]))
+            kills = self._group.kills()
         try:
             send(self._process, job, tests)
-            return receive(self._process, seconds_for(job))
+            report = receive(self._process, seconds_for(job))
         except Lost as error:
             said = end(self._process)
+            self._leave_group()
             self._process = self._start()
             return lost(said or str(error), job)
+        if self._group and report["status"] == "error" and self._group.kills() > kills:
+            report["status"] = "memory"
+        return report
+
+    def _leave_group(self) -> None:
+        if self._group:
+            self._group.remove()
+            self._group = None
 
     def close(self) -> None:
         end(self._process)
+        self._leave_group()
 
 
 @dataclass

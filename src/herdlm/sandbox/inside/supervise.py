@@ -85,6 +85,8 @@ class Run:
             confine.close_others(keep)
             os.umask(0o077)
             confine.set_environment(self.place.folder)
+            with contextlib.suppress(OSError):  # without /proc; where memory runs out, this one goes first
+                Path("/proc/self/oom_score_adj").write_text("1000")
             os.chdir("/" if tests else self.place.folder)
             others = None if self.place.others is None else self.place.others + (1 if self.job["tests"] else 0)
             confine.set_limits(self.limits, others, self.job["interpreter"] is None)
