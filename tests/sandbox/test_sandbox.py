@@ -151,6 +151,16 @@ def test_a_worker_whose_process_ended_is_replaced(sandbox):
     assert sandbox.run("print(1)").stdout == "1\n"
 
 
+def test_a_worker_outlives_the_thread_that_started_it(sandbox):
+    opened = []
+    thread = threading.Thread(target=lambda: opened.append(open_sandbox(workers=1)))
+    thread.start()
+    thread.join()
+    with opened[0] as started:
+        time.sleep(0.2)
+        assert [started.run("print(1)").stdout for _ in range(3)] == ["1\n"] * 3
+
+
 def processes_below(process):
     found = []
     for path in Path(f"/proc/{process}/task").glob("*/children"):

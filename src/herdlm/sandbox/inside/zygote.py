@@ -211,11 +211,12 @@ def main() -> NoReturn:
     """Start a zygote: its settings come as the first message on standard input."""
     try:
         settings = frames.read_frame(0)
-        kernel.die_with_parent()
         several = os.geteuid() == 0
         enter_namespaces(several)
         zygote = os.fork()
         if zygote:
+            # Without these the zygote sees the end of its input when the one who started us is gone. The kernel's
+            # signal for that would come too early: already when the thread has ended that started us.
             os.closerange(0, 2)
             _, status = os.waitpid(zygote, 0)
             os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
