@@ -56,6 +56,7 @@ def everything():
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")  # in the problems
 def test_all_verdicts_equal_those_of_plain_execution(everything):
     right = [(problem, problem.code) for problem in everything]
     cases = [*right, *with_mutants(everything, 600, seed=1)]
