@@ -130,21 +130,25 @@ for _ in range(24):
 time.sleep(0.5)
 out("384 MiB of memory")
 """,
-        ends=("memory",),
+        ends=("memory", "timeout"),
     ),
     Attack(
         "memory shared out among processes",
         "limits",
         """
+r, w = os.pipe()
 for _ in range(5):
     if attempt(os.fork) == 0:
         held = b"x" * (60 * 2**20)
+        os.write(w, b"x")
         time.sleep(5)
         os._exit(0)
-time.sleep(1.5)
+for _ in range(5):
+    os.read(r, 1)
+time.sleep(0.5)
 out("300 MiB of memory in five processes")
 """,
-        ends=("memory",),
+        ends=("memory", "timeout"),
     ),
     Attack(
         "memory of shared mappings",
@@ -159,7 +163,7 @@ for _ in range(24):
 time.sleep(0.5)
 out("384 MiB of shared mappings")
 """,
-        ends=("memory", "error"),
+        ends=("memory", "error", "timeout"),
     ),
     Attack(
         "memory of anonymous files",
@@ -183,7 +187,7 @@ with open("bomb", "wb", buffering=0) as file:
         file.write(b"x" * 2**20)
 out("32 MiB on disk")
 """,
-        ends=("disk", "error"),
+        ends=("disk", "error", "timeout"),
     ),
     Attack(
         "disk bomb of many files",
@@ -194,7 +198,7 @@ for number in range(32):
         file.write(b"x" * 2**20)
 out("32 MiB on disk")
 """,
-        ends=("disk", "error"),
+        ends=("disk", "error", "timeout"),
     ),
     Attack(
         "disk bomb of empty files",
@@ -204,7 +208,7 @@ for number in range(20000):
     open(f"bomb{number}", "w").close()
 out("20000 files")
 """,
-        ends=("disk", "error"),
+        ends=("disk", "error", "timeout"),
     ),
     Attack(
         "disk bomb in /dev/shm",
