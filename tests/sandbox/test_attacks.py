@@ -88,9 +88,11 @@ def test_damage_to_this_machine_is_noticed(attacked):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
-def test_attacks_are_contained_by_bubblewrap(attacked):
-    with open_sandbox("bubblewrap", workers=1) as opened:
+@pytest.mark.parametrize(("isolation", "program"), [("bubblewrap", "bwrap"), ("nsjail", "nsjail")])
+def test_attacks_are_contained_by_other_isolations(attacked, isolation, program):
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    with open_sandbox(isolation, workers=1) as opened:
         assert [outcome for outcome in run_attacks(opened, attacked) if outcome.escaped] == []
 
 
