@@ -362,7 +362,7 @@ for path in ("/proc/net/tcp", "/proc/self/net/tcp", "/proc/self/net/unix"):
     lines = (attempt(read, path) or b"").splitlines()
     if len(lines) > 1:
         out(path)
-if attempt(os.listdir, "/sys/class/net"):
+if set(attempt(os.listdir, "/sys/class/net") or ()) - {"lo"}:
     out("/sys")
 """,
     ),
@@ -386,8 +386,10 @@ for path in (os.path.expanduser("~/.ssh"), SCENE["home"] + "/.ssh", SCENE["home"
         "reading accounts and settings",
         "files",
         """
-for path in ("/etc/passwd", "/etc/shadow", "/etc/hosts", "/etc/hostname", "/etc/machine-id", "/var/log/syslog"):
-    if attempt(read, path):
+import hashlib
+for path, digest in SCENE["settings"].items():  # an image of a container has some of its own
+    text = attempt(read, path)
+    if text and hashlib.sha256(text).hexdigest() == digest:
         out(path)
 """,
     ),

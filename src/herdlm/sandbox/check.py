@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -20,6 +21,7 @@ from herdlm.sandbox.attacks import ATTACKS, LIMITS, TOOLS, Attack
 from herdlm.sandbox.sandbox import Sandbox
 
 ENVIRONMENT = "HERDLM_SANDBOX_CANARY"
+SETTINGS = ("/etc/passwd", "/etc/shadow", "/etc/hosts", "/etc/hostname", "/etc/machine-id")
 COMM_CHARACTERS = 15  # of a process's name, in the kernel
 
 
@@ -83,6 +85,7 @@ class Scene:
             "process": self.process.pid,
             "unix": str(self.folder / "socket"),
             "tcp6": 1,
+            "settings": {path: digest for path in SETTINGS if (digest := first_bytes(path))},
             **ports,
         }
 
@@ -131,6 +134,15 @@ class Scene:
             return "ended a process of this machine"
         if survivors := named(self.token):
             return f"left process {survivors[0]}"
+        return ""
+
+
+def first_bytes(path: str) -> str:
+    """A hash of the first 1,000 bytes of a file, as many as an attack reads; "" if it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.sha256(file.read(1000)).hexdigest()
+    except OSError:
         return ""
 
 

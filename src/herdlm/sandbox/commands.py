@@ -87,6 +87,8 @@ def container(program: str, setup: Setup, limits: Limits) -> Sequence[str]:
     line += [f"--memory={limits.memory_bytes + 2**26}", f"--pids-limit={limits.processes + 8}"]
     line += [f"--tmpfs=/tmp:rw,nosuid,nodev,size={limits.disk_bytes},mode=1777"]
     line += [f"--shm-size={limits.disk_bytes}"]
+    if program == "podman":  # it would mount more folders to write to, of any size
+        line.append("--read-only-tmpfs=false")
     line.append(f"--volume={PACKAGE}:{INSIDE}/herdlm:ro")
     line += [f"--volume={path}:{path}:ro" for path in (*setup.readable, *setup.packages)]
     return [*line, setup.image]
