@@ -35,3 +35,13 @@ def test_arms_without_their_library_are_missing(load):
     missing = load("versions").missing
     arms = ["herdlm", "torch compiled", "nowhere F32", "nowhere F16"]
     assert missing(arms, {"torch": "torch", "nowhere": "no-such-distribution"}) == ["nowhere F32", "nowhere F16"]
+
+
+def test_the_sandbox_is_measured_against_none(load):
+    sandbox = load("sandbox")
+    figures = sandbox.measure(workers=1, seconds=0.1, rounds=1)
+    rates = figures["runs a minute"]
+    assert set(rates) >= {"no sandbox: program", "no sandbox: code with its tests"}
+    assert all(rate > 0 for rate in rates.values())
+    measured = {name.partition(":")[0] for name in rates}
+    assert {"namespaces", "bubblewrap"} <= measured | set(figures["not measured"])

@@ -12,7 +12,7 @@ import typer
 from herdlm import __version__
 from herdlm.base.errors import HerdError, storage_error
 from herdlm.base.processor import choice
-from herdlm.cli import align, curate, data, evaluate, finetune, generate, judge, models, plan, run, serve, train
+from herdlm.cli import align, curate, data, evaluate, finetune, generate, judge, models, plan, run, sandbox, serve, train
 from herdlm.cli.output import remark, say
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
     help="Raises a herd of Llama-class language models: raw web pages in, a served chat model out.",
 )
 
-for commands in (run, curate, data, train, finetune, align, plan, models, generate, evaluate, judge, serve):
+for commands in (run, curate, data, train, finetune, align, plan, models, generate, evaluate, judge, sandbox, serve):
     app.add_typer(commands.app)
 
 

@@ -15,38 +15,32 @@ from pathlib import Path
 
 from herdlm.base.errors import HerdError, InputError
 from herdlm.sandbox import commands
-from herdlm.sandbox.worker import Command, Setup, Worker, Zygote
+from herdlm.sandbox.limits import Limits
+from herdlm.sandbox.worker import SOURCE, Command, Setup, Worker, Zygote
 
 UNPROTECTED = "none-run-untrusted-code-unprotected"
 REMOTE = ("http://", "https://")
 HOW = (
     "On Linux, allow user namespaces (sysctl -w user.max_user_namespaces=10000; on Debian also "
-    "kernel.unprivileged_userns_clone=1, on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0), or install bubblewrap, "
-    "or nsjail, or start Docker or Podman with an image of Python. Elsewhere, run `herdlm sandbox serve` on such a machine and "
-    f"give its address as isolation. Only isolation = {UNPROTECTED!r} runs programs without any"
+    "kernel.unprivileged_userns_clone=1, on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0), or install "
+    "bubblewrap or nsjail, or start Docker or Podman with an image of Python. Elsewhere, run `herdlm sandbox serve` on "
+    f"such a machine and give its address as isolation. Only isolation = {UNPROTECTED!r} runs programs without any"
 )
 
 Start = Callable[[Setup], Worker]
 
 
-def _command(line: Callable[[Setup], Sequence[str]]) -> Start:
-    def start(setup: Setup) -> Worker:
-        prefix = line(setup)
-        return Command(setup, lambda: prefix)
-
-    return start
+def _command(line: Callable[[Setup, Limits], Sequence[str]]) -> Start:
+    return lambda setup: Command(setup, functools.partial(line, setup), commands.INSIDE, setup.python)
 
 
 def _container(program: str) -> Start:
-    def start(setup: Setup) -> Worker:
-        prefix = commands.container(program, setup)
-        return Command(setup, lambda: prefix, python="python3")
-
-    return start
+    line = functools.partial(commands.container, program)
+    return lambda setup: Command(setup, functools.partial(line, setup), commands.INSIDE, "python3")
 
 
 def _unprotected(setup: Setup) -> Worker:
-    return Command(setup, lambda: (), folder=None, own_pids=False)
+    return Command(setup, lambda limits: (), SOURCE, setup.python, folder=None, own_pids=False)
 
 
 # In the order in which they are tried: the fastest first. Each with the program that it needs.
@@ -157,6 +151,6 @@ def choose(isolation: str, setup: Setup) -> tuple[str, Worker, Start]:
     for kind in KINDS if isolation == "auto" else (isolation,):
         worker, problem = attempt(kind, setup)
         if worker is not None:
-            return kind, worker, functools.partial(KINDS[kind][1])
+            return kind, worker, KINDS[kind][1]
         problems.append(f"{kind}: {problem}")
     raise InputError(f"no isolation for untrusted programs can be had here ({'; '.join(problems)})", HOW)

@@ -7,18 +7,25 @@ import json
 import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from herdlm.base.errors import HerdError, InputError
 from herdlm.sandbox.limits import Limits
 from herdlm.sandbox.worker import seconds_for
 
-if TYPE_CHECKING:
-    from herdlm.sandbox.sandbox import Sandbox
-
 LONGEST_BODY = 2**26
 QUEUE_SECONDS = 600.0  # how long a run may wait for a free worker
 SHORTEST_KEY = 16
+
+
+class Runner(Protocol):
+    """What a server needs of a :class:`herdlm.sandbox.sandbox.Sandbox`."""
+
+    isolation: str
+    limits: Limits
+
+    def execute(self, job: dict[str, Any], tests: dict[str, Any] | None) -> dict[str, Any]:
+        """Run a job on the next free worker."""
 
 
 class RemoteWorker:
@@ -42,14 +49,21 @@ class RemoteWorker:
         except urllib.error.HTTPError as error:
             with error:
                 said = error.read(1000).decode("utf-8", "replace")
-            raise InputError(f"the sandbox at {self._address} refused: {error.code} {said}", "Check key and job") from error
+            raise InputError(
+                f"the sandbox at {self._address} refused: {error.code} {said}", "Check key and job"
+            ) from error
         except (OSError, ValueError) as error:
             raise HerdError(
                 f"the sandbox at {self._address} does not answer: {error}", "Start `herdlm sandbox serve` there"
             ) from error
 
     def check(self) -> str:
-        """The isolation that the other machine has. Raises HerdError if it does not answer, InputError if it refuses."""
+        """The isolation that the other machine has.
+
+        Raises:
+            HerdError: it does not answer.
+            InputError: it refuses the key.
+        """
         return str(self._ask("/check", {}, 30)["isolation"])
 
     def execute(self, job: dict[str, Any], tests: dict[str, Any] | None) -> dict[str, Any]:
@@ -67,7 +81,7 @@ def checked(body: Any, most: Limits) -> tuple[dict[str, Any], dict[str, Any] | N
     if not isinstance(job, dict) or set(job) != {"program", "interpreter", "stdin", "files", "limits", "tests"}:
         raise ValueError("the job has other fields")
     if not (isinstance(job["program"], str) and isinstance(job["stdin"], str) and isinstance(job["files"], dict)):
-        raise ValueError("program, stdin or files has the wrong type")
+        raise ValueError("program, stdin or files has the wrong type")  # noqa: TRY004 - one error for all
     if job["interpreter"] is not None and not (
         isinstance(job["interpreter"], list) and all(isinstance(word, str) for word in job["interpreter"])
     ):
@@ -76,7 +90,7 @@ def checked(body: Any, most: Limits) -> tuple[dict[str, Any], dict[str, Any] | N
         if not isinstance(content, str) or name.startswith("/") or ".." in name.split("/") or "\0" in name:
             raise ValueError("files are not text by relative paths")
     if not isinstance(job["limits"], dict):
-        raise ValueError("limits is not an object")
+        raise ValueError("limits is not an object")  # noqa: TRY004
     for name, value in vars(Limits.from_dict(job["limits"])).items():
         if value > getattr(most, name):
             raise ValueError(f"{name} = {value} is more than this server's {getattr(most, name)}")
@@ -92,38 +106,41 @@ def checked(body: Any, most: Limits) -> tuple[dict[str, Any], dict[str, Any] | N
     return job, tests
 
 
-def server(sandbox: Sandbox, key: str, host: str, port: int) -> ThreadingHTTPServer:
+def server(sandbox: Runner, key: str, host: str, port: int) -> ThreadingHTTPServer:
     """An HTTP server that runs jobs in ``sandbox``; the caller calls ``serve_forever``.
 
     Raises:
         InputError: the key is short enough to be guessed.
     """
     if len(key) < SHORTEST_KEY:
-        raise InputError(f"the key has fewer than {SHORTEST_KEY} characters", "Give a long random one: openssl rand -hex 32")
+        raise InputError(
+            f"the key has fewer than {SHORTEST_KEY} characters", "Give a long random one: openssl rand -hex 32"
+        )
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 60
 
         def do_POST(self) -> None:
             given = self.headers.get("Authorization", "").removeprefix("Bearer ")
+            length = self.headers.get("Content-Length", "")
             if not hmac.compare_digest(given.encode(), key.encode()):
-                return self.reply(401, {"error": "wrong key"})
+                self.reply(401, {"error": "wrong key"})
+            elif not length.isdigit() or int(length) > LONGEST_BODY:
+                self.reply(413, {"error": "no length of the job, or one that is too long"})
+            elif self.path == "/check":
+                self.reply(200, {"isolation": sandbox.isolation})
+            elif self.path != "/run":
+                self.reply(404, {"error": "no such path"})
+            else:
+                self.run(int(length))
+
+        def run(self, length: int) -> None:
             try:
-                length = int(self.headers.get("Content-Length", ""))
-            except ValueError:
-                return self.reply(411, {"error": "no length"})
-            if not 0 <= length <= LONGEST_BODY:
-                return self.reply(413, {"error": "the job is too long"})
-            try:
-                body = json.loads(self.rfile.read(length))
-                if self.path == "/check":
-                    return self.reply(200, {"isolation": sandbox.isolation})
-                if self.path != "/run":
-                    return self.reply(404, {"error": "no such path"})
-                job, tests = checked(body, sandbox.limits)
+                job, tests = checked(json.loads(self.rfile.read(length)), sandbox.limits)
             except (ValueError, InputError, RecursionError) as error:
-                return self.reply(400, {"error": str(error)})
-            return self.reply(200, sandbox.execute(job, tests))
+                self.reply(400, {"error": str(error)})
+            else:
+                self.reply(200, sandbox.execute(job, tests))
 
         def reply(self, status: int, body: dict[str, Any]) -> None:
             content = json.dumps(body).encode("ascii")
@@ -133,7 +150,7 @@ def server(sandbox: Sandbox, key: str, host: str, port: int) -> ThreadingHTTPSer
             self.end_headers()
             self.wfile.write(content)
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name that http.server calls
+        def log_message(self, format: str, *args: Any) -> None:
             """Keep programs and their names out of logs."""
 
     return ThreadingHTTPServer((host, port), Handler)

@@ -13,8 +13,8 @@ class Result:
     """A program's end.
 
     Attributes:
-        status: what ended it. ``ok``: it exited with 0; ``error``: with another code, or by a signal; ``lost``: the run's
-            own supervisor ended without a report; otherwise the limit that it reached.
+        status: what ended it. ``ok``: it exited with 0; ``error``: with another code, or by a signal; ``lost``: the
+            run's own supervisor ended without a report; otherwise the limit that it reached.
         exit_code: as in :mod:`subprocess`, negative for a signal.
         stdout: standard output, decoded from UTF-8; what is no UTF-8 becomes U+FFFD.
         stderr: standard error, likewise.

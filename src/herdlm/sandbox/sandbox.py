@@ -48,10 +48,17 @@ class TestJob:
 
 
 class Sandbox:
-    """Runs programs in isolation; made by :func:`open_sandbox`. Any thread may call it."""
+    """Runs programs in isolation; made by :func:`open_sandbox`. Any thread may call it.
 
-    def __init__(self, isolation: str, workers: Sequence[Worker], limits: Limits) -> None:
+    Attributes:
+        isolation: the kind that was found, or the address of a remote sandbox.
+        limits: those of runs that give none.
+        visible: files and folders of this machine that programs may read.
+    """
+
+    def __init__(self, isolation: str, workers: Sequence[Worker], limits: Limits, visible: Sequence[str] = ()) -> None:
         self.isolation = isolation
+        self.visible = visible
         self.limits = limits
         self._all = workers
         self._free: queue.LifoQueue[Worker] = queue.LifoQueue()
@@ -96,7 +103,7 @@ class Sandbox:
 
         Args:
             code: what a model wrote.
-            tests: Python statements. They see the code's names of the top level; that the code is wrong they say by raising.
+            tests: Python statements that raise if the code is wrong. They see the code's names of the top level.
             entry_point: the function under test. Only for it may the code take the name of a built-in function, such as
                 ``sum``: others would replace what the tests themselves use.
             prelude: trusted code that runs before the tests, beside them. Its names come before the code's, except
@@ -113,7 +120,9 @@ class Sandbox:
 
     def _run(self, job: Job) -> Result:
         report = self._execute(
-            {"program": job.program, "interpreter": _command(job.interpreter), "stdin": job.stdin, "tests": False}, None, job
+            {"program": job.program, "interpreter": _command(job.interpreter), "stdin": job.stdin, "tests": False},
+            None,
+            job,
         )
         report.pop("verdict", None)
         return Result(**report)
@@ -164,7 +173,9 @@ class Sandbox:
 def _checked(name: str) -> str:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
-        raise InputError(f"the file name {name!r} leads outside the program's folder", "Give a relative path without ..")
+        raise InputError(
+            f"the file name {name!r} leads outside the program's folder", "Give a relative path without .."
+        )
     return str(path)
 
 
@@ -196,9 +207,9 @@ def open_sandbox(
     """Open a sandbox. Use it as a context manager, or call ``close``.
 
     Args:
-        isolation: ``auto`` takes the first that works here of ``namespaces``, ``bubblewrap``, ``nsjail``, ``systemd-run``,
-            ``podman`` and ``docker``; each can be named. ``http://HOST:PORT`` is a machine on which ``herdlm sandbox
-            serve`` runs. ``none-run-untrusted-code-unprotected`` does what it says.
+        isolation: ``auto`` takes the first that works here of ``namespaces``, ``bubblewrap``, ``nsjail``,
+            ``systemd-run``, ``podman`` and ``docker``; each can be named. ``http://HOST:PORT`` is a machine on which
+            ``herdlm sandbox serve`` runs. ``none-run-untrusted-code-unprotected`` does what it says.
         limits: of runs that give none.
         workers: runs at the same time; by default one for each processor.
         key: of a remote sandbox.
@@ -225,9 +236,7 @@ def open_sandbox(
         packages=[str(Path(path).absolute()) for path in packages],
         image=image or f"docker.io/library/python:{sys.version_info.major}.{sys.version_info.minor}-slim",
     )
-    for path in (*setup.readable, *setup.packages):
-        if not Path(path).exists():
-            raise InputError(f"{path} does not exist, so programs cannot read it", "Check readable and packages")
+    visible = setup.paths
     kind, first, start = choose(isolation, setup)
     started = [first]
     try:
@@ -236,4 +245,4 @@ def open_sandbox(
         for worker in started:
             worker.close()
         raise
-    return Sandbox(kind, started, limits)
+    return Sandbox(kind, started, limits, visible)

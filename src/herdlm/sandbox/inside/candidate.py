@@ -12,6 +12,7 @@ import threading
 import traceback
 import types
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 from herdlm.sandbox.inside.channel import Channel, ChannelError
@@ -22,7 +23,7 @@ def clean_interpreter(path: str) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "herdlm"]:
         del sys.modules[name]
     sys.argv = [path]
-    sys.path[0:1] = [os.path.dirname(path)]  # in place of the folder that holds herdlm
+    sys.path[0:1] = [str(Path(path).parent)]  # in place of the folder that holds herdlm
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - the interpreter's own, never closed
     sys.stdout = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
@@ -93,7 +94,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "true": bool,
     "text": str,
     "representation": repr,
-    "is instance": isinstance,
+    "is instance": lambda kind, value: isinstance(value, kind),
 }
 
 
@@ -148,7 +149,7 @@ class CandidateChannel(Channel):
 
 def serve(code: str, folder: str, requests: int, replies: int) -> None:
     """Run the code, then do what the tests ask for until they end."""
-    path = os.path.join(folder, "candidate.py")
+    path = str(Path(folder, "candidate.py"))
     clean_interpreter(path)
     channel = CandidateChannel(os.fdopen(requests, "rb"), os.fdopen(replies, "wb"))
     module = types.ModuleType("candidate")

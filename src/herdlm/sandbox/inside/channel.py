@@ -1,12 +1,12 @@
 """Calls between the process of the tests and the process of the candidate, with values as literals in JSON.
 
-Each message is a line: a request (``op``, ``args``, ``kwargs``) or a reply (``value`` or ``error``). While one side waits for
-a reply it answers the other's requests, so calls may nest. Values cross by copy:
+Each message is a line: a request (``op``, ``args``, ``kwargs``) or a reply (``value`` or ``error``). While one side
+waits for a reply it answers the other's requests, so calls may nest. Values cross by copy:
 
-- None, bool, int, float, str: themselves; larger integers, complex, bytes, bytearray, tuple, list, set, frozenset, dict,
-  range, Decimal, Fraction, dates and times: ``[tag, ...]``. Objects of a subclass cross as their base.
-- Lists, dicts and sets of a message are numbered in the order in which they begin. ``["R", n]`` is one that came before, so
-  shared and cyclic ones stay so.
+- None, bool, int, float, str: themselves; larger integers, complex, bytes, bytearray, tuple, list, set, frozenset,
+  dict, deque, range, Decimal, Fraction, dates and times: ``[tag, ...]``. Objects of a subclass cross as their base.
+- Lists, dicts and sets of a message are numbered in the order in which they begin. ``["R", n]`` is one that came
+  before, so shared and cyclic ones stay so.
 - A reply says which containers of its request were changed, and their new contents. They may refer to the request's
   containers, so a function that sorts its argument and returns it does that here, too.
 - Everything else is the business of the two sides: handles and modules from the candidate, functions from the tests.
@@ -197,13 +197,10 @@ class Channel:
             message.add(container)
             self.replace(container, fields[0], message)
             return container
-        if tag in ("T", "Z", "Q"):
-            items = [self.decode(item, message) for item in fields[0]]
-            return {"T": tuple, "Z": frozenset, "Q": deque}[tag](items)
+        if tag in FIXED:
+            return FIXED[tag]([self.decode(item, message) for item in fields[0]])
         if tag in SIMPLE:
             return SIMPLE[tag](*fields)
-        if tag == "N":
-            return next(kind for kind in TYPES if kind.__name__ == fields[0])
         return self.decode_other(tag, fields)
 
     def replace(self, container: Any, content: list[Any], message: Message) -> None:
@@ -258,7 +255,9 @@ ENCODERS: dict[type, Callable[[Channel, Any, Message], Any]] = {
     **{kind: lambda c, value, m: [type(value).__name__, value.isoformat()] for kind in DATES},
 }
 EMPTY: dict[str, Callable[[], Any]] = {"L": list, "D": dict, "S": set}
+FIXED: dict[str, Callable[[list[Any]], Any]] = {"T": tuple, "Z": frozenset, "Q": deque}
 SIMPLE: dict[str, Callable[..., Any]] = {
+    "N": lambda name: next(kind for kind in TYPES if kind.__name__ == name),
     "I": lambda text: int(text, 16),
     "C": complex,
     "B": bytes.fromhex,

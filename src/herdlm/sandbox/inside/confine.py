@@ -68,13 +68,18 @@ def close_others(keep: tuple[int, ...] = ()) -> None:
 
 def restrict(capabilities: bool) -> None:
     """No new privileges, no capabilities (where this process has them to drop), and the filter of system calls."""
-    for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(number, signal.SIG_DFL)
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     if capabilities:
         kernel.drop_capabilities()
     if seccomp.supported():
         seccomp.install()
+
+
+def reset_signals(python: bool) -> None:
+    """Handle signals as Python does at its start, or, for another interpreter, as the system does."""
+    signal.signal(signal.SIGINT, signal.default_int_handler if python else signal.SIG_DFL)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_IGN if python else signal.SIG_DFL)
 
 
 def set_environment(folder: str) -> None:

@@ -33,7 +33,7 @@ def unpack(body: bytes) -> dict[str, Any]:
     """A message from its bytes, without their length."""
     message = json.loads(body)
     if not isinstance(message, dict):
-        raise EOFError("a message that is not an object")
+        raise EOFError("a message that is not an object")  # noqa: TRY004 - for the reader, the same as its end
     return message
 
 

@@ -1,7 +1,7 @@
 """A seccomp filter: system calls that a program has no use for, or that reach beyond it, are refused.
 
-The filter names what is refused, since interpreters differ in what they need. Namespaces, mounts and limits hold without it;
-it keeps programs away from rarely used parts of the kernel, in which most flaws are found.
+The filter names what is refused, since interpreters differ in what they need. Namespaces, mounts and limits hold
+without it; it keeps programs away from rarely used parts of the kernel, in which most flaws are found.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ reads the tests, so that no memory of the program ever contained them.
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
 import gc
 import os
@@ -23,7 +24,12 @@ LOOK_SECONDS = 0.05  # how often memory and processor time of all processes are 
 PAGE = os.sysconf("SC_PAGESIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
 MESSAGE_BYTES = 65536  # of a verdict
-FEW = 16  # no process outside a process namespace of its own has a smaller id
+MOST_FILES = 4096
+LAST_WORDS = {
+    "MemoryError": "memory",
+    f"OSError: [Errno {errno.ENOSPC}]": "disk",
+    f"OSError: [Errno {errno.EFBIG}]": "disk",
+}
 
 
 class Place:
@@ -64,6 +70,7 @@ class Run:
         self.written = 0
         self.status = ""
         self.cpu = 0.0
+        self.stdin: tuple[int, int] | None = None
 
     def fork(self, body: Callable[[], None], out: int, err: int, *, keep: tuple[int, ...] = (), tests: bool) -> int:
         """Start a process that runs ``body`` in confinement; ``out`` and ``err`` become its standard outputs."""
@@ -78,6 +85,8 @@ class Run:
             confine.close_others(keep)
             os.umask(0o077)
             confine.set_environment(self.place.folder)
+            with contextlib.suppress(OSError):  # without /proc; where memory runs out, this one goes first
+                Path("/proc/self/oom_score_adj").write_text("1000")
             os.chdir("/" if tests else self.place.folder)
             others = None if self.place.others is None else self.place.others + (1 if self.job["tests"] else 0)
             confine.set_limits(self.limits, others, self.job["interpreter"] is None)
@@ -87,6 +96,7 @@ class Run:
                 confine.become(self.place.users[1 if tests else 0])
             # Of this process's memory, the tests' must stay closed to the program, which may have the same user.
             kernel.prctl(kernel.PR_SET_DUMPABLE, 0 if tests else 1)
+            confine.reset_signals(self.job["interpreter"] is None)
             confine.restrict(self.place.capabilities)
             gc.enable()
             body()
@@ -98,14 +108,14 @@ class Run:
     def start_program(self) -> int:
         """Start a program that runs by itself; returns its process."""
         interpreter = self.job["interpreter"]
-        program = os.path.join(self.place.folder, "main.py" if interpreter is None else "program")
+        program = str(Path(self.place.folder, "main.py" if interpreter is None else "program"))
         self.write_file(program, self.job["program"].encode("utf-8", "surrogatepass"))
         out, err = os.pipe(), os.pipe()
 
         def body() -> None:
             if interpreter is None:
                 candidate.run_script(program, self.job["program"])
-            os.execv(interpreter[0], [*interpreter, program])
+            os.execv(interpreter[0], [*interpreter, program])  # noqa: S606
 
         self.stdin = os.pipe()
         process = self.fork(body, out[1], err[1], tests=False)
@@ -114,9 +124,9 @@ class Run:
         return process
 
     def start_tests(self) -> int:
-        """Start the candidate's process, and, with tests it has never seen, the process of the tests; returns the latter."""
-        self.stdin = None
-        self.write_file(os.path.join(self.place.folder, "candidate.py"), self.job["program"].encode("utf-8", "surrogatepass"))
+        """Start the candidate's process, and then, with tests that it has never seen, theirs; returns the latter."""
+        code = self.job["program"].encode("utf-8", "surrogatepass")
+        self.write_file(str(Path(self.place.folder, "candidate.py")), code)
         requests, replies, out, err = os.pipe(), os.pipe(), os.pipe(), os.pipe()
         self.fork(
             lambda: candidate.serve(self.job["program"], self.place.folder, requests[0], replies[1]),
@@ -157,50 +167,37 @@ class Run:
 
     def write_files(self) -> None:
         for name, content in self.job["files"].items():
-            path = os.path.join(self.place.folder, name)
-            self.write_file(path, base64.b64decode(content))
+            self.write_file(str(Path(self.place.folder, name)), base64.b64decode(content))
             if self.place.users:
                 for parent in Path(name).parents[:-1]:
-                    os.chown(os.path.join(self.place.folder, parent), self.place.users[0], self.place.users[0])
+                    os.chown(Path(self.place.folder, parent), self.place.users[0], self.place.users[0])
 
     def watch(self, process: int) -> int:
         """Wait until ``process`` ends or a limit is reached; returns its wait status."""
         ended = os.pidfd_open(process)
-        poll = select.poll()
-        poll.register(ended, select.POLLIN)
-        poll.register(self.source, 0)  # only the end: the one who gave the job is gone
+        self.poll = select.poll()
+        self.poll.register(ended, select.POLLIN)
+        self.poll.register(self.source, 0)  # only the end: the one who gave the job is gone
         for read in self.outputs:
-            poll.register(read, select.POLLIN)
-        text = memoryview(self.job["stdin"].encode("utf-8", "surrogatepass"))
+            self.poll.register(read, select.POLLIN)
+        self.text = memoryview(self.job["stdin"].encode("utf-8", "surrogatepass"))
         if self.stdin:
             os.set_blocking(self.stdin[1], False)
-            poll.register(self.stdin[1], select.POLLOUT)
+            self.poll.register(self.stdin[1], select.POLLOUT)
         deadline = self.begin + self.limits["wall_seconds"]
         look = self.begin + LOOK_SECONDS
-        while not self.status:
+        done = False
+        while not (done or self.status):
             now = time.monotonic()
             if now >= deadline:
                 self.status = "timeout"
-                break
-            if now >= look:
+            elif now >= look:
                 self.add_up()
                 look = time.monotonic() + LOOK_SECONDS
-                continue
-            done = False
-            for descriptor, event in poll.poll(max(1, 1000 * (min(deadline, look) - now))):
-                if descriptor == ended:
-                    done = True
-                elif descriptor == self.source:
-                    os._exit(1)
-                elif self.stdin and descriptor == self.stdin[1]:
-                    text = text[self.feed(descriptor, text) :]
-                    if not text or event & (select.POLLERR | select.POLLHUP):
-                        poll.unregister(descriptor)
-                        os.close(descriptor)
-                elif not self.collect(descriptor):
-                    poll.unregister(descriptor)
-            if done:
-                break
+            else:
+                events = self.poll.poll(max(1, 1000 * (min(deadline, look) - now)))
+                for descriptor, event in events:
+                    done |= self.handle(descriptor, event, ended)
         self.seconds = time.monotonic() - self.begin
         if self.status:
             os.kill(process, signal.SIGKILL)
@@ -211,6 +208,19 @@ class Run:
             while self.collect(read, final=True):
                 pass
         return status
+
+    def handle(self, descriptor: int, event: int, ended: int) -> bool:
+        """Do what an event asks for; returns whether the process has ended."""
+        if descriptor == self.source:
+            os._exit(1)
+        if self.stdin and descriptor == self.stdin[1]:
+            self.text = self.text[self.feed(descriptor, self.text) :]
+            if not self.text or event & (select.POLLERR | select.POLLHUP):
+                self.poll.unregister(descriptor)
+                os.close(descriptor)
+        elif descriptor != ended and not self.collect(descriptor):
+            self.poll.unregister(descriptor)
+        return descriptor == ended
 
     def feed(self, descriptor: int, text: memoryview) -> int:
         try:
@@ -240,7 +250,7 @@ class Run:
             return
         memory, ticks, threads, processes = 0, 0, 0, []
         try:
-            names = [name for name in os.listdir("/proc") if name.isdigit()]
+            names = [path.name for path in Path("/proc").iterdir() if path.name.isdigit()]
         except OSError:
             return
         for name in names:
@@ -263,20 +273,19 @@ class Run:
             self.status = "processes"
         elif self.cpu > self.limits["cpu_seconds"]:
             self.status = "cpu"
+        room = os.statvfs(self.place.folder)
+        if room.f_files - room.f_ffree > MOST_FILES + 1:  # where the mount does not say so
+            self.status = "disk"
 
     def end_all(self) -> None:
         """End all processes that are left."""
         if self.place.own_pids:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(-1, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         while True:
             for child in [] if self.place.own_pids else descendants(os.getpid()):
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
             try:
                 os.wait4(-1, 0)
             except ChildProcessError:
@@ -288,8 +297,9 @@ class Run:
         code = os.waitstatus_to_exitcode(status)
         texts = [bytes(text).decode("utf-8", "replace") for text in self.outputs.values()]
         found = self.status or {0: "ok", -signal.SIGXCPU: "cpu", -signal.SIGXFSZ: "disk"}.get(code, "error")
-        if found == "error" and texts[1].rstrip().rpartition("\n")[2].startswith("MemoryError"):
-            found = "memory"
+        if found == "error":  # what Python says last
+            last = texts[1].rstrip().rpartition("\n")[2]
+            found = next((status for words, status in LAST_WORDS.items() if last.startswith(words)), found)
         return {
             "status": found,
             "exit_code": code,
@@ -332,7 +342,14 @@ def supervise(job: dict[str, Any], place: Place, source: int) -> dict[str, Any]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        return {"status": "disk", "exit_code": 1, "stdout": "", "stderr": f"{error}\n", "seconds": 0.0, "cpu_seconds": 0.0}
+        return {
+            "status": "disk",
+            "exit_code": 1,
+            "stdout": "",
+            "stderr": f"{error}\n",
+            "seconds": 0.0,
+            "cpu_seconds": 0.0,
+        }
     result = run.outcome(run.watch(process))
     if testing:
         os.set_blocking(run.verdict[0], False)
@@ -349,9 +366,12 @@ def once(folder: str, own_pids: bool) -> NoReturn:
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1):
         os.dup2(null, number)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a program of the same user could send it
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
-    own_pids = own_pids and os.getpid() < FEW  # never end processes that are not the run's, whatever we were told
+    if own_pids and os.getpid() != 1:  # it would end processes that are not the run's
+        os.write(2, b"the isolation has no process namespace of its own\n")
+        os._exit(1)
     job = frames.read_frame(source)
     result = supervise(job, Place(folder, own_pids=own_pids, capabilities=own_pids), source)
     frames.write_all(sink, frames.pack(result))

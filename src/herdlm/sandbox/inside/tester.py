@@ -142,16 +142,16 @@ class TestChannel(Channel):
         if tag == "F":
             return self.functions[fields[0]]
         if tag == "E":
-            kind = self.exception(str(fields[0]), str(fields[1]))
-            self.class_handles[kind] = int(fields[2])
-            return kind
+            known = self.exception(str(fields[0]), str(fields[1]))
+            self.class_handles[known] = int(fields[2])
+            return known
         if tag == "M":
             return module(str(fields[0]))
         raise ChannelError("a value that is none")
 
     def exception(self, name: str, base: str) -> type[BaseException]:
         """The class of an exception of the candidate's: built in, or one of our own with the same name and base."""
-        built_in = getattr(builtins, base)
+        built_in: type[BaseException] = getattr(builtins, base)
         if not issubclass(built_in, BaseException):
             raise ChannelError(f"{base} is no exception")
         if name == base:

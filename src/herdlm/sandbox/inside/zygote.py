@@ -1,9 +1,10 @@
 """A warm interpreter in namespaces of its own, which forks itself for each run.
 
-At its start it leaves this machine's namespaces: users, mounts, processes, network, IPC, host name, control groups. Its root
-becomes a small file system in memory, which cannot be written to, with the system's libraries and the interpreter bound into
-it. For each run it forks a child that is the first process of one more process namespace, with a mount and an IPC namespace
-and an empty folder in memory of its own. When that child ends, the kernel ends all processes of the run and frees its files.
+At its start it leaves this machine's namespaces: users, mounts, processes, network, IPC, host name, control groups. Its
+root becomes a small file system in memory, which cannot be written to, with the system's libraries and the interpreter
+bound into it. For each run it forks a child that is the first process of one more process namespace, with a mount and
+an IPC namespace and an empty folder in memory of its own. When that child ends, the kernel ends all processes of the
+run and frees its files.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ import string
 import sys
 import typing
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from herdlm.sandbox.inside import confine, frames, kernel
-from herdlm.sandbox.inside.supervise import Place, supervise
+from herdlm.sandbox.inside.supervise import MOST_FILES, Place, supervise
 
 # Loaded once, before programs are: most of them import these.
 PRELOADED = (collections, heapq, itertools, random, re, string, typing)
@@ -101,8 +102,14 @@ def build_root(readable: list[str]) -> None:
     for name in DEVICES:
         Path("/dev", name).touch()
         kernel.mount(f"/old/dev/{name}", f"/dev/{name}", flags=kernel.MS_BIND)
-    for name, target in {"shm": FOLDER, "fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}.items():
-        Path("/dev", name).symlink_to(target)
+    for name, leads_to in {
+        "shm": FOLDER,
+        "fd": "/proc/self/fd",
+        "stdin": "fd/0",
+        "stdout": "fd/1",
+        "stderr": "fd/2",
+    }.items():
+        Path("/dev", name).symlink_to(leads_to)
     for name in sorted(readable):  # a folder comes before what lies in it
         source, target = old / name.lstrip("/"), Path(name)
         if target.exists():
@@ -132,13 +139,13 @@ def build_root(readable: list[str]) -> None:
 def prepare_run(disk_bytes: int, owner: int) -> None:
     """Give the first process of a run its own mounts, System V memory and, where allowed, view of processes."""
     kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC)
-    options = f"size={disk_bytes},nr_inodes=4096,mode=700,uid={owner},gid={owner}"
+    options = f"size={disk_bytes},nr_inodes={MOST_FILES},mode=700,uid={owner},gid={owner}"
     kernel.mount("tmpfs", FOLDER, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
     try:
         kernel.mount("proc", "/proc", "proc", flags, "subset=pid")
     except OSError:  # as above
-        if any(name.isdigit() for name in os.listdir("/proc")):
+        if any(path.name.isdigit() for path in Path("/proc").iterdir()):
             raise
 
 
@@ -155,7 +162,7 @@ def run_once(several: bool) -> None:
 
 def serve(several: bool) -> NoReturn:
     """Fork a run whenever a job arrives, until standard input ends."""
-    own = os.open("/proc/self/ns/pid", os.O_RDONLY) if os.path.exists("/proc/self") else -1
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY) if Path("/proc/self").exists() else -1
     poll = select.poll()
     poll.register(0, select.POLLIN)
     gc.collect()
@@ -204,11 +211,12 @@ def main() -> NoReturn:
     """Start a zygote: its settings come as the first message on standard input."""
     try:
         settings = frames.read_frame(0)
-        kernel.die_with_parent()
         several = os.geteuid() == 0
         enter_namespaces(several)
         zygote = os.fork()
         if zygote:
+            # Without these the zygote sees the end of its input when the one who started us is gone. The kernel's
+            # signal for that would come too early: already when the thread has ended that started us.
             os.closerange(0, 2)
             _, status = os.waitpid(zygote, 0)
             os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
