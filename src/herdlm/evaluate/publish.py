@@ -6,15 +6,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from herdlm.base.artifact import write_text_durably
 from herdlm.base.errors import InputError
 from herdlm.evaluate.asking import Settings
 from herdlm.evaluate.comparing import compare
+from herdlm.evaluate.figures import lower_is_better
 from herdlm.evaluate.local import EngineOptions, LocalModel
 from herdlm.evaluate.requests import EvaluatedModel
 from herdlm.evaluate.run import TaskResult, dump, evaluate, load, summary_of, versions
 from herdlm.evaluate.task import load_task
+from herdlm.report.evaluation_page import write_evaluation_page
 
 RESULTS = "results.json"
 
@@ -76,6 +79,15 @@ def _publish(found: dict[str, list[TaskResult]], out: Path, settings: Settings) 
         "settings": asdict(settings),
         "models": [summary_of(name, results) for name, results in found.items()],
         "comparisons": comparisons,
+        "lower_is_better": sorted(
+            {m for results in found.values() for r in results for m in r.figures if lower_is_better(m)}
+        ),
         "evaluations": files,
     }
     write_text_durably(out / RESULTS, dump(value) + "\n")
+    records: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for name, results in found.items():
+        for result in results:
+            records.setdefault(result.task, {})[name] = result.records
+    titles = {result.task: result.title for results in found.values() for result in results}
+    write_evaluation_page(out, value, records, titles)
