@@ -87,7 +87,7 @@ function address(of) {
 function change(part) {
   state = { ...state, page: 1, ...part };
   history.replaceState(null, "", address(state));
-  draw();
+  return draw();
 }
 
 // Filters. Each is a test of an item; the count beside a choice is of the items that pass all other filters.
@@ -134,7 +134,7 @@ function count(items, test) {
 
 function field(name, label, control) {
   control.id = name;
-  return make("label", { for: name, title: label }, label, control);
+  return make("div", { class: "field" }, make("label", { for: name, title: label }, visible(label)), control);
 }
 
 function choice(name, label, options, value, changed) {
@@ -174,7 +174,7 @@ function drawFilters(items) {
     const options = [...groups].sort().map(([name, found]) => [name, `${name} (${counted(found)})`]);
     parts.push(choice("group", "Group", [["", "all groups"], ...options], state.group, (group) => change({ group })));
   }
-  const search = byId("text")?.closest("label") ?? field("text", "Text in prompts and answers", searchField());
+  const search = byId("text")?.parentElement ?? field("text", "Text in prompts and answers", searchField());
   if (byId("text") !== document.activeElement) search.lastChild.value = state.text;
   const clear = make("button", { type: "button", id: "clear" }, "Show all items");
   clear.disabled = !Object.values(all).some(Boolean);
@@ -243,11 +243,11 @@ function drawPages(page, pages) {
   const go = (to, says) => {
     const button = make("button", { type: "button" }, says);
     button.disabled = to < 1 || to > pages;
-    button.addEventListener("click", () => {
-      change({ page: to });
+    button.addEventListener("click", async () => {
+      await change({ page: to });
       byId("count").scrollIntoView({ block: "start" });
-      const again = [...byId("pages").querySelectorAll("button")];
-      (again.find((each) => each.textContent === says && !each.disabled) ?? again.find((each) => !each.disabled))?.focus({ preventScroll: true });
+      const left = [...byId("pages").querySelectorAll("button:enabled")]; // the one that was pressed is gone
+      (left.find((each) => each.textContent === says) ?? left[0])?.focus({ preventScroll: true });
     });
     return button;
   };
@@ -283,13 +283,13 @@ function body(item) {
     const title = item.prompts.length > 1 ? `Prompt of ${those.join(", ")}` : "Prompt";
     const before = prompt.text.slice(0, prompt.start);
     return [
-      make("h4", {}, visible(title)),
+      make("h3", {}, visible(title)),
       before ? folded(`${counted(before.length)} characters before the question`, foreign(before)) : null,
       question(prompt.text.slice(prompt.start)),
     ];
   });
   if (item.choices) parts.push(choices(item));
-  if (item.expected !== undefined) parts.push(make("h4", {}, "Expected"), question(item.expected));
+  if (item.expected !== undefined) parts.push(make("h3", {}, "Expected"), question(item.expected));
   parts.push(make("dl", { class: "answers models" }, item.models.map((said, at) => said && answer(said, MODELS[at], item))));
   const link = make("a", { href: address({ ...EVERYTHING, task: state.task, item: String(item.id) }) }, "Link to this item");
   return make("div", { class: "body" }, parts.flat(), make("p", {}, link));

@@ -90,7 +90,8 @@ class _Page:
 
     def figures_of(self, model: str, task: str) -> Mapping[str, Any]:
         """A model's figures on a task; empty if it has none."""
-        return self._models[model].get(task, {})
+        figures: Mapping[str, Any] = self._models[model].get(task, {})
+        return figures
 
     def summary(self) -> Html:
         models, tasks = len(self.models), len(self.tasks)
@@ -157,7 +158,7 @@ class _Page:
         )
 
     def _count(self, task: str) -> int:
-        return max(self.figures_of(model, task).get("n", 0) for model in self.models)
+        return max(int(self.figures_of(model, task).get("n", 0)) for model in self.models)
 
     def _estimate(self, model: str, task: str, metric: str, group: str | None = None) -> Interval | None:
         figures = self.figures_of(model, task)
@@ -170,7 +171,9 @@ class _Page:
 
     def _is_share(self, task: str, metric: str) -> bool:
         """Whether a metric is shown in percent: no value is above 1, and it is no ratio such as perplexity."""
-        if any(metric in record.get("ratios", ()) for each in self.records[task].values() for record in each[:1]):
+        if any(
+            metric in record.get("ratios", ()) for each in self.records.get(task, {}).values() for record in each[:1]
+        ):
             return False
         found = (self._estimate(model, task, metric) for model in self.models)
         return all(each is None or each.value <= 1 for each in found)
@@ -203,9 +206,8 @@ class _Page:
                 "p",
                 "Differences are paired: both models were asked the same items. A difference is shown only if its "
                 "whole 95% interval is on one side of 0; where none is shown, there may still be one that these items "
-                "are too few to tell. "
-                f"Of {format.count(compared)} comparison{'s' * (compared != 1)} of equal models one in twenty would be shown "
-                "by chance.",
+                f"are too few to tell. With equal models, one comparison in twenty would be shown by chance; "
+                f"here are {format.count(compared)}.",
             ),
             table(
                 f"Each model against {self.models[0]}",
@@ -217,7 +219,9 @@ class _Page:
 
     def _only(self, task: str, before: str, after: str) -> Child:
         """How many items only one of two models got right, with links to them."""
-        verdicts = [{r["id"]: r["passed"] for r in self.records[task].get(name, ())} for name in (before, after)]
+        verdicts = [
+            {r["id"]: r["passed"] for r in self.records.get(task, {}).get(name, ())} for name in (before, after)
+        ]
         pairs = Counter((passed, verdicts[1].get(number)) for number, passed in verdicts[0].items())
         links = []
         for right, wrong, count in ((after, before, pairs[False, True]), (before, after, pairs[True, False])):
@@ -234,7 +238,7 @@ class _Page:
             )
             if not names:
                 continue
-            longest = max(self.records[task].values(), key=len)
+            longest = max(self.records.get(task, {}).values(), key=len, default=())
             counts = Counter(str(record.get("group")) for record in longest)
             rows = [
                 self._row(
