@@ -122,6 +122,7 @@ def results() -> dict[str, Any]:
             comparison("web", "word_perplexity", -0.2625, "better"),
         ],
         "lower_is_better": ["word_perplexity"],
+        "ratios": ["word_perplexity"],
         "evaluations": {
             model: {task: head | {"file": f"models/{n}/{task}.jsonl"} for task in records(2)}
             for n, model in enumerate(MODELS)

@@ -30,9 +30,13 @@ def evaluate_models(
     *,
     settings: Settings,
     options: EngineOptions,
+    dated: bool = True,
     quiet: bool = False,
 ) -> dict[str, list[TaskResult]]:
     """The results of each model on each task, by the model's name.
+
+    Args:
+        dated: whether the results say when they were published; without it equal results are equal files.
 
     Raises:
         InputError: a model, a task or its items cannot be read; nothing is asked before all tasks are read.
@@ -49,7 +53,7 @@ def evaluate_models(
             found[name] = [evaluate(model, each, out, quiet=quiet) for each in loaded]
         finally:
             model.close()
-    _publish(found, out, settings)
+    _publish(found, out, settings, dated=dated)
     return found
 
 
@@ -62,7 +66,7 @@ def open_model(path: str, options: EngineOptions) -> EvaluatedModel:
     return LocalModel(Path(path), options)
 
 
-def _publish(found: dict[str, list[TaskResult]], out: Path, settings: Settings) -> None:
+def _publish(found: dict[str, list[TaskResult]], out: Path, settings: Settings, *, dated: bool) -> None:
     first, *others = found
     comparisons = [
         asdict(comparison) | {"sentence": comparison.sentence}
@@ -74,13 +78,16 @@ def _publish(found: dict[str, list[TaskResult]], out: Path, settings: Settings) 
         for name, results in found.items()
     }
     value = {
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()) if dated else None,
         "versions": versions(),
         "settings": asdict(settings),
         "models": [summary_of(name, results) for name, results in found.items()],
         "comparisons": comparisons,
         "lower_is_better": sorted(
             {m for results in found.values() for r in results for m in r.figures if lower_is_better(m)}
+        ),
+        "ratios": sorted(
+            {m for results in found.values() for r in results for each in r.records for m in each.get("ratios", ())}
         ),
         "evaluations": files,
     }

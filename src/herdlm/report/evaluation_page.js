@@ -315,7 +315,6 @@ function choices(item) {
   const rows = item.choices.map((text, at) => make("tr", {},
     make("th", { scope: "row" }, foreign(text.trim() || text), item.right.includes(at) ? make("span", { class: "mark" }, " ✓ right") : null),
     item.models.map((said) => cell(said, at))));
-  for (const each of rows) each.querySelector(".mark")?.parentElement.classList.add("answer");
   return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Log-probabilities of the choices" },
     make("table", {}, make("caption", {}, make("span", {}, "Log-probability of each choice")),
       make("thead", {}, head), make("tbody", {}, rows)));

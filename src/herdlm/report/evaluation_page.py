@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 
 from herdlm.base.artifact import write_text_durably
 from herdlm.report import charts, format
+from herdlm.report.benchmarks_section import figure_cell, figure_digits, shown_badge
 from herdlm.report.data import Interval
 from herdlm.report.evaluation_items import Record, write_items
 from herdlm.report.frame import Section, framed
@@ -24,12 +25,6 @@ from herdlm.report.scales import covering
 PAGE = "index.html"
 SCRIPT = Path(__file__).with_suffix(".js")
 STYLE = Path(__file__).with_suffix(".css")
-VERDICTS = {
-    "better": ("better", "verdict shown"),
-    "worse": ("regression", "verdict contrary"),
-    "nothing": ("nothing shown", "verdict not-shown"),
-}
-
 Results = Mapping[str, Any]
 
 
@@ -96,8 +91,9 @@ class _Page:
     def summary(self) -> Html:
         models, tasks = len(self.models), len(self.tasks)
         says = (
-            f"{models} model{'s' * (models != 1)} on {tasks} task{'s' * (tasks != 1)}, {self.results['date']}, "
-            f"with herdlm {self.results['versions']['herdlm']}."
+            f"{models} model{'s' * (models != 1)} on {tasks} task{'s' * (tasks != 1)}, "
+            + (f"{date}, " if (date := self.results["date"]) else "")
+            + f"with herdlm {self.results['versions']['herdlm']}."
         )
         worse = sum(each["shown"] == "worse" for each in self.results["comparisons"])
         flag: Child = None
@@ -143,8 +139,8 @@ class _Page:
                 for model, each in found.items()
                 if each is not None and math.isfinite(each.low) and math.isfinite(each.high)
             ]
-        less = _quiet("less is better") if metric in self.results.get("lower_is_better", ()) else None
-        cells = ["" if each is None else _estimate(each, shares) for each in found.values()]
+        less = _quiet("less is better") if metric in self.results["lower_is_better"] else None
+        cells = ["" if each is None else figure_cell(each, shares) for each in found.values()]
         return first, [tag("span", metric), less], n, *cells, strips
 
     def _metrics(self, task: str) -> list[str]:
@@ -171,9 +167,7 @@ class _Page:
 
     def _is_share(self, task: str, metric: str) -> bool:
         """Whether a metric is shown in percent: no value is above 1, and it is no ratio such as perplexity."""
-        if any(
-            metric in record.get("ratios", ()) for each in self.records.get(task, {}).values() for record in each[:1]
-        ):
+        if metric in self.results["ratios"]:
             return False
         found = (self._estimate(model, task, metric) for model in self.models)
         return all(each is None or each.value <= 1 for each in found)
@@ -188,13 +182,12 @@ class _Page:
     def comparisons(self) -> list[Child]:
         rows = []
         for each in self.results["comparisons"]:
-            name, style = VERDICTS[each["shown"]]
             shares = self._is_share(each["task"], each["metric"])
             only = self._only(each["task"], each["before"], each["after"])
             rows.append(
                 (
                     [tag("span", each["task"]), _quiet(each["metric"])],
-                    tag("span", name, class_=style),
+                    shown_badge(each["shown"]),
                     _difference(each["difference"], shares),
                     each["sentence"] + ".",
                     only,
@@ -207,7 +200,7 @@ class _Page:
                 "Differences are paired: both models were asked the same items. A difference is shown only if its "
                 "whole 95% interval is on one side of 0; where none is shown, there may still be one that these items "
                 f"are too few to tell. With equal models, one comparison in twenty would be shown by chance; "
-                f"here are {format.count(compared)}.",
+                f"{format.count(compared)} {'are' if compared != 1 else 'is'} listed here.",
             ),
             table(
                 f"Each model against {self.models[0]}",
@@ -327,24 +320,10 @@ def _setting(value: Any) -> str:
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
-def _estimate(found: Interval, shares: bool) -> Child:
-    scale, unit, digits = (100, "%", 1) if shares else (1, "", _digits(found.low, found.high))
-    text = f"{found.value * scale:.{digits}f}{unit}"
-    if not (math.isfinite(found.low) and math.isfinite(found.high)):
-        return text
-    return [text, " ", _quiet(f"{found.low * scale:.{digits}f} to {found.high * scale:.{digits}f}")]
-
-
 def _difference(found: Mapping[str, float | None], shares: bool) -> Child:
     value, low, high = (math.nan if (of := found[key]) is None else of for key in ("value", "low", "high"))
-    scale, unit, digits = (100, " points", 1) if shares else (1, "", _digits(low, high))
+    scale, unit, digits = (100, " points", 1) if shares else (1, "", figure_digits(low, high))
     text = f"{format.signed(value * scale, digits)}{unit}"
     if not (math.isfinite(low) and math.isfinite(high)):
         return text
     return [text, " ", _quiet(f"{format.signed(low * scale, digits)} to {format.signed(high * scale, digits)}")]
-
-
-def _digits(low: float, high: float) -> int:
-    """The decimals that show an interval's width with two digits."""
-    width = high - low
-    return min(max(1 - math.floor(math.log10(width)), 1), 8) if math.isfinite(width) and width > 0 else 3
