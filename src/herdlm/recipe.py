@@ -12,6 +12,7 @@ from herdlm.align.config import AlignConfig, BankConfig, ExperimentsConfig
 from herdlm.base.errors import InputError
 from herdlm.base.recipe import Section, apply_overrides, merge, parse, read_toml
 from herdlm.curate.config import PATHS, CurateConfig
+from herdlm.evaluate.config import EvaluateConfig
 from herdlm.generate.fp8.config import Fp8Config
 from herdlm.model.config import ModelConfig
 from herdlm.model.folders import model_folder
@@ -72,6 +73,7 @@ class Recipe(Section):
     bank: BankConfig = BankConfig()
     align: AlignConfig | None = Field(None, description="post-training in rounds; none by default")
     quantize: Fp8Config | None = Field(None, description="also exports the flagship in FP8; not by default")
+    evaluate: EvaluateConfig | None = Field(None, description="standard tasks for the finished models; none by default")
     experiments: ExperimentsConfig = Field(ExperimentsConfig(), description="controls and ablations; none by default")
     track: TrackConfig = TrackConfig()
 
@@ -342,6 +344,12 @@ def _resolve_sources(tables: dict[str, Any], folder: Path) -> None:
     _localize(tables, "herd.models.*.from", folder)
     for name in ("dialogs", "preferences", "prompts"):
         _localize(tables, f"align.data.{name}", folder)
+    _localize(tables, "evaluate.data", folder)
+    if isinstance(evaluate := tables.get("evaluate"), dict) and isinstance(tasks := evaluate.get("tasks"), list):
+        is_file = [isinstance(task, str) and task.endswith(".toml") for task in tasks]
+        evaluate["tasks"] = [
+            _absolute(task, folder) if file else task for task, file in zip(tasks, is_file, strict=True)
+        ]
     for key in PATHS:
         _localize(tables, f"curate.{key}", folder)
 

@@ -146,6 +146,11 @@ def test_the_other_sections_hold_what_the_stages_wrote(reported: tuple[MadeUpRun
     assert numbers["quantization"]["gained"] == numbers["quantization"]["lost"] == 0
     assert numbers["rounds"][0]["kept_right"] == 45
     assert "70.0% (39.0 to 90.0)" in page.text
+    assert "odd_even acc 120 75.0% 69.8 to 80.2 50.0% 44.8 to 55.2" in page.text
+    assert "web word_perplexity 3 7.51 7.46 to 7.57 7.25 7.20 to 7.30" in page.text
+    assert "regression a sentence about odd_even and runs/second <i>." in page.text
+    assert numbers["benchmarks"]["models"] == ["first", "runs/second <i>"]
+    assert numbers["settings"]["evaluate"]["data"] == ["arc-easy.jsonl"]
     stages = len(numbers["times"])
     assert sum(time["seconds"] for time in numbers["times"]) == pytest.approx(2.0 * stages)
     assert f"All stages together took {2 * stages:.1f} s" in page.text
@@ -234,7 +239,7 @@ def test_the_page_needs_nothing_else_and_can_be_read_without_eyes(
         link = attributes.get("href")
         assert link is None or (link.startswith("#") and link[1:] in ids)
     assert page.all("html")[0]["lang"] == "en"
-    assert len(page.all("h1")) == 1 and len(page.all("h2")) == 11
+    assert len(page.all("h1")) == 1 and len(page.all("h2")) == 12
     assert len(page.all("table")) == len(page.all("caption"))
     charts = [attributes for attributes in page.all("div") if attributes.get("role") == "img"]
     assert len(charts) == len(page.all("figure")) == len(page.all("figcaption")) == 7
@@ -301,6 +306,7 @@ ANSWER = '{"task": "copy", "prompt": "p", "answer": "a", "given": "a", "right": 
         ("round-1-reward", drop_count("held_out_accuracy"), "no held_out_accuracy"),
         ("flagship-fp8", drop_count("parameters_fp8"), "flagship-fp8/manifest.json, counts: key parameters_fp8"),
         ("compare-fp8", drop_key("comparison.json", "text", "kl"), "comparison.json: key text.kl"),
+        ("benchmarks", drop_key("results.json", "comparisons"), "results.json: key comparisons"),
         ("round-1-sft", drop_file("training.json"), "round-1-sft/training.json is missing"),
     ],
 )

@@ -27,6 +27,18 @@ def test_every_stage_is_made(smoke_run):
     assert (folder / "report.html").stat().st_size > 10_000
 
 
+def test_the_finished_models_are_measured_on_a_standard_task(smoke_run):
+    folder = smoke_run / "stages" / "benchmarks"
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert [each["model"] for each in results["models"]] == ["flagship-bf16", "flagship-fp8", "small-bf16"]
+    assert {each["tasks"]["arc_easy"]["n"] for each in results["models"]} == {12}
+    assert results["date"] is None  # equal runs give equal files
+    assert (folder / "index.html").is_file() and (folder / "items" / "arc_easy.js").is_file()
+    report = json.loads((smoke_run / "stages" / "report" / "report.json").read_text(encoding="utf-8"))
+    rows = {(row["task"], row["metric"]): row["figures"][0]["value"] for row in report["benchmarks"]["rows"]}
+    assert rows["arc_easy", "acc"] == results["models"][0]["tasks"]["arc_easy"]["acc"]["value"]
+
+
 def test_a_second_run_does_nothing_and_says_so(smoke_run):
     done = herdlm("run", SMOKE, "--out", smoke_run)
     assert done.returncode == 0
@@ -42,7 +54,7 @@ def test_a_second_run_does_nothing_and_says_so(smoke_run):
         pytest.param("compute.stages_at_once=1", {"report"}, marks=pytest.mark.slow),  # which prints the recipe
         pytest.param(
             "quantize.granularity=tensor",
-            {"flagship-fp8", "compare-fp8", "examine-flagship-fp8", "report"},
+            {"flagship-fp8", "compare-fp8", "examine-flagship-fp8", "benchmarks", "report"},
             marks=pytest.mark.slow,
         ),
         pytest.param(

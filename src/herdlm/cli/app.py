@@ -12,7 +12,21 @@ import typer
 from herdlm import __version__
 from herdlm.base.errors import HerdError, storage_error
 from herdlm.base.processor import choice
-from herdlm.cli import align, curate, data, evaluate, finetune, generate, judge, models, plan, run, sandbox, serve, train
+from herdlm.cli import (
+    align,
+    curate,
+    data,
+    evaluate,
+    finetune,
+    generate,
+    judge,
+    models,
+    plan,
+    run,
+    sandbox,
+    serve,
+    train,
+)
 from herdlm.cli.output import remark, say
 
 app = typer.Typer(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from herdlm.base.artifact import write_text_durably
 from herdlm.base.errors import InputError
@@ -13,12 +14,14 @@ from herdlm.evaluate.asking import Settings
 from herdlm.evaluate.comparing import compare
 from herdlm.evaluate.contamination import SHARE, Shares, contaminated, item_texts, shares_in
 from herdlm.evaluate.corpora import Corpus
+from herdlm.evaluate.figures import lower_is_better
 from herdlm.evaluate.local import EngineOptions, LocalModel
 from herdlm.evaluate.requests import EvaluatedModel
 from herdlm.evaluate.robustness import Variant, variants_of
 from herdlm.evaluate.run import LoadedTask, TaskResult, dump, evaluate, load, summary_of, versions
 from herdlm.evaluate.task import load_task
 from herdlm.model.folders import model_folder
+from herdlm.report.evaluation_page import write_evaluation_page
 
 RESULTS = "results.json"
 
@@ -33,6 +36,7 @@ def evaluate_models(
     options: EngineOptions,
     robustness: bool = False,
     training_data: Sequence[Path] = (),
+    dated: bool = True,
     quiet: bool = False,
 ) -> dict[str, list[TaskResult]]:
     """The results of each model on each task, by the model's name.
@@ -40,6 +44,7 @@ def evaluate_models(
     Args:
         robustness: whether to ask the variants of tasks, too.
         training_data: where items are sought, to tell what the models may have seen.
+        dated: whether the results say when they were published; without it equal results are equal files.
 
     Raises:
         InputError: a model, a task or its items cannot be read; nothing is asked before all tasks are read.
@@ -69,7 +74,7 @@ def evaluate_models(
             model.close()
     if corpora:
         found = _with_contamination(found, shares)
-    _publish(found, out, settings, corpora)
+    _publish(found, out, settings, corpora, dated=dated)
     return found
 
 
@@ -122,7 +127,9 @@ def _with_contamination(
     return made
 
 
-def _publish(found: dict[str, list[TaskResult]], out: Path, settings: Settings, corpora: Sequence[Corpus]) -> None:
+def _publish(
+    found: dict[str, list[TaskResult]], out: Path, settings: Settings, corpora: Sequence[Corpus], *, dated: bool
+) -> None:
     first, *others = found
     comparisons = [
         asdict(comparison) | {"sentence": comparison.sentence}
@@ -138,12 +145,24 @@ def _publish(found: dict[str, list[TaskResult]], out: Path, settings: Settings, 
         for name, results in found.items()
     }
     value = {
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()) if dated else None,
         "versions": versions(),
         "settings": asdict(settings),
         "models": [summary_of(name, results) for name, results in found.items()],
         "comparisons": comparisons,
+        "lower_is_better": sorted(
+            {m for results in found.values() for r in results for m in r.figures if lower_is_better(m)}
+        ),
+        "ratios": sorted(
+            {m for results in found.values() for r in results for each in r.records for m in each.get("ratios", ())}
+        ),
         "evaluations": files,
         **({"training_data": {str(each.path): each.content() for each in corpora}} if corpora else {}),
     }
     write_text_durably(out / RESULTS, dump(value) + "\n")
+    records: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for name, results in found.items():
+        for result in results:
+            records.setdefault(result.task, {})[name] = result.records
+    titles = {result.task: result.title for results in found.values() for result in results}
+    write_evaluation_page(out, value, records, titles)

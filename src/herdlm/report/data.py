@@ -210,6 +210,26 @@ class Quantization:
 
 
 @dataclass(frozen=True, slots=True)
+class BenchmarkRow:
+    """A metric of a standard task; ``figures`` are of each model, None where not known. Shares are from 0 to 1."""
+
+    task: str
+    metric: str
+    items: int
+    is_share: bool
+    figures: tuple[Interval | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmarks:
+    """The finished models on standard tasks; ``comparisons`` are what is shown, and the sentence that says so."""
+
+    models: tuple[str, ...]
+    rows: tuple[BenchmarkRow, ...]
+    comparisons: tuple[tuple[Literal["better", "worse", "nothing"], str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """One model's answer to a question."""
 
@@ -281,6 +301,7 @@ class ReportData:
     key_models: tuple[str, ...]
     ablation: tuple[Drift, ...]
     quantization: Quantization | None
+    benchmarks: Benchmarks | None
     dialogs: tuple[Dialog, ...]
     times: tuple[StageTime, ...]
     lineage: Lineage

@@ -10,6 +10,8 @@ from herdlm.report import read
 from herdlm.report.data import (
     Answer,
     Axis,
+    BenchmarkRow,
+    Benchmarks,
     Curation,
     Curve,
     Dialog,
@@ -157,6 +159,36 @@ def drift(record: StageRecord, label: str) -> Drift:
     return Drift(label, chosen, rejected, *means)
 
 
+def benchmarks(record: StageRecord) -> Benchmarks:
+    """The results of standard tasks."""
+    results = record.json("results.json", read.ResultsRecord)
+    names = dict.fromkeys(
+        (task, metric)
+        for model in results.models
+        for task, figures in model.tasks.items()
+        for metric, value in figures.root.items()
+        if isinstance(value, read.EstimateRecord)
+    )
+    rows = []
+    for task, metric in names:
+        each = [model.tasks[task].root if task in model.tasks else {} for model in results.models]
+        found = tuple(_interval(figures.get(metric)) for figures in each)
+        items = max(n for figures in each if isinstance(n := figures.get("n"), int))
+        is_share = metric not in results.ratios and all(of is None or of.value <= 1 for of in found)
+        rows.append(BenchmarkRow(task, metric, items, is_share, found))
+    return Benchmarks(
+        tuple(model.model for model in results.models),
+        tuple(rows),
+        tuple((each.shown, each.sentence) for each in results.comparisons),
+    )
+
+
+def _interval(found: Any) -> Interval | None:
+    if not isinstance(found, read.EstimateRecord) or found.low is None or found.high is None or found.value is None:
+        return None
+    return Interval(found.value, found.low, found.high)
+
+
 def dialogs(answers: Mapping[str, Sequence[AnswerRecord]], labels: Mapping[str, str]) -> tuple[Dialog, ...]:
     """The first held-out question of every task as several models answered it: chosen by position alone."""
     first: dict[str, int] = {}
@@ -190,7 +222,7 @@ def phase_of(stage: str) -> str:
         "controls": ("control-", "dpo-with"),
         "small model's lesson": ("lesson-", "small-"),
         "export and FP8": ("flagship-",),
-        "evaluation": ("examine-", "compare-"),
+        "evaluation": ("examine-", "compare-", "benchmarks"),
     }
     return next((phase for phase, prefixes in phases.items() if stage.startswith(prefixes)), "other")
 
@@ -204,6 +236,9 @@ def shareable_settings(settings: dict[str, Any]) -> dict[str, Any]:
         name: model | ({"from": source_name(model["from"])} if "from" in model else {})
         for name, model in herd["models"].items()
     }
+    if (evaluate := settings["evaluate"]) is not None:
+        named = {key: [source_name(path) for path in evaluate[key]] for key in ("tasks", "data")}
+        settings = settings | {"evaluate": evaluate | named}
     align = settings["align"]
     if align is not None and align["data"] is not None:
         own = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from herdlm.report import charts, format
 from herdlm.report.answer_sections import dialogs_section, pass_rate_section, quantization_section, verdict_badge
+from herdlm.report.benchmarks_section import benchmarks_section
 from herdlm.report.data import Check, Interval, Quantization, ReportData
 from herdlm.report.frame import framed
 from herdlm.report.markup import Child, Html, tag
@@ -28,6 +29,8 @@ def render_page(data: ReportData) -> str:
     if data.quantization:
         fp8 = quantization_section(data, data.quantization, checks.get("fp8-keeps-pass-rate"))
         sections.append(("fp8", "FP8 against BF16", fp8))
+    if data.benchmarks:
+        sections.append(("benchmarks", "Standard tasks", benchmarks_section(data.benchmarks)))
     if data.dialogs:
         sections.append(("dialogs", "Sample dialogs", dialogs_section(data.dialogs)))
     sections += [

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
@@ -124,6 +124,36 @@ class AnswerRecord(Record):
     answer: str
     given: str
     right: bool
+
+
+class EstimateRecord(Record):
+    """A figure with its interval; what is not known is null."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class FiguresRecord(RootModel[dict[str, int | EstimateRecord | dict[str, Any]]]):
+    """A model's figures on a standard task: ``n``, each metric, and ``groups``."""
+
+
+class ModelResultsRecord(Record):
+    model: str
+    tasks: dict[str, FiguresRecord]
+
+
+class BenchmarkComparisonRecord(Record):
+    shown: Literal["better", "worse", "nothing"]
+    sentence: str
+
+
+class ResultsRecord(Record):
+    """results.json of an evaluation."""
+
+    models: list[ModelResultsRecord]
+    comparisons: list[BenchmarkComparisonRecord]
+    ratios: list[str]
 
 
 class ValidationRecord(Record):

@@ -12,12 +12,13 @@ from typing import Any
 from herdlm.align.config import AlignConfig, PairsConfig, RejectionConfig, SftConfig
 from herdlm.base.errors import InputError
 from herdlm.data.source import parse_source
+from herdlm.evaluate.task import load_task
 from herdlm.pretrain.herd_config import SHAPE
 from herdlm.recipe import Recipe
 from herdlm.run.stage import Stage
 
-DATA, PRETRAIN, ALIGN, FILES, MODELS, REPORT = (
-    f"herdlm.run.stages.{module}" for module in ("data", "pretrain", "align", "files", "models", "report")
+DATA, PRETRAIN, ALIGN, FILES, MODELS, BENCHMARKS, REPORT = (
+    f"herdlm.run.stages.{module}" for module in ("data", "pretrain", "align", "files", "models", "benchmarks", "report")
 )
 SFT, DPO = (f"{ALIGN}:{name}_stage" for name in ("sft", "dpo"))
 
@@ -41,6 +42,7 @@ def stages_of(recipe: Recipe) -> list[Stage]:
         *_results(recipe),
     ]
     stages += [_examination(recipe, name) for name in examined(recipe)]
+    stages += _benchmarks(recipe)
     stages.append(_report(recipe, stages))
     assert len({stage.name for stage in stages}) == len(stages)
     return stages
@@ -514,6 +516,24 @@ def _examination(recipe: Recipe, model: str) -> Stage:
         inputs={"model": model, "bank": "bank", "tokens": "tokens"},
         settings={"seq_len": _measured_seq_len(recipe)},
     )
+
+
+def _benchmarks(recipe: Recipe) -> list[Stage]:
+    """Standard tasks for all finished models. Paths are not among the settings, so that files may move."""
+    if recipe.evaluate is None:
+        return []
+    tasks = {name: load_task(name) for name in recipe.evaluate.tasks}
+    settings = recipe.evaluate.model_dump(mode="json", exclude={"tasks", "data"})
+    return [
+        Stage(
+            "benchmarks",
+            "evaluation",
+            f"{BENCHMARKS}:benchmarks_stage",
+            inputs=result_models(recipe),
+            settings={"evaluate": settings, "tasks": {task.name: task.digest for task in tasks.values()}},
+            aids=(*recipe.evaluate.data, *(name for name in tasks if name.endswith(".toml"))),
+        )
+    ]
 
 
 def _measured_seq_len(recipe: Recipe) -> int:

@@ -82,6 +82,7 @@ def gather_report(recipe: Recipe, folders: Mapping[str, Path]) -> ReportData:
         key_models=tuple(key_models),
         ablation=tuple(gather.drift(records[stage], label) for stage, label in ablation),
         quantization=_quantization(records, answers) if recipe.quantize and recipe.data else None,
+        benchmarks=gather.benchmarks(records["benchmarks"]) if recipe.evaluate else None,
         dialogs=gather.dialogs({stage: answers.of(stage) for stage in compared}, labels),
         times=gather.times(records),
         lineage=lineage(records, FP8 if recipe.quantize else BF16),
