@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command(**example("herdlm evaluate models/smollm2 --tasks arc_easy,piqa --data benchmarks-data --out evaluation"))
+@app.command(**example("herdlm evaluate model --tasks arc_easy --data files --out evaluation"))
 def evaluate(
     models: Annotated[
         list[str] | None, typer.Argument(help="Model folders, or runs, which mean their flagship.", show_default=False)
