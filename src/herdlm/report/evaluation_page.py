@@ -189,7 +189,7 @@ class _Page:
                     [tag("span", each["task"]), _quiet(each["metric"])],
                     shown_badge(each["shown"]),
                     _difference(each["difference"], shares),
-                    each["sentence"] + ".",
+                    tag("span", f"{each['sentence']}.", class_="sentence"),
                     only,
                 )
             )
