@@ -34,9 +34,9 @@ class Comparison:
     @property
     def sentence(self) -> str:
         """What is shown, in words."""
-        scale, unit = (100.0, " points") if self._is_rate else (1.0, "")
-        d = self.difference
-        figures = f"{d.value * scale:+.2f}{unit} [{d.low * scale:+.2f}, {d.high * scale:+.2f}] on {self.n:,} items"
+        d, rate = self.difference, self._is_rate
+        value, low, high = (f"{100 * v:+.2f}" if rate else f"{v:+.3g}" for v in (d.value, d.low, d.high))
+        figures = f"{value}{' points' if rate else ''} [{low}, {high}] on {self.n:,} items"
         says = {
             "better": f"{self.after} is better than {self.before}",
             "worse": f"{self.after} is worse than {self.before}: a regression",
