@@ -7,6 +7,7 @@ and exits with ``exit_code``; ``--debug`` shows the traceback.
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 
 class HerdError(Exception):
@@ -38,3 +39,15 @@ def storage_error(error: OSError) -> HerdError:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return InputError(f"{where} may not be written or read: {error.strerror}", "Check its permissions")
     return HerdError(f"{where}: {error.strerror or error}", "Run again; finished stages are kept")
+
+
+def error_to_json(error: Exception) -> dict[str, Any]:
+    """An error for a message to another process."""
+    if isinstance(error, HerdError):
+        return {"input": isinstance(error, InputError), "what": error.what, "remedy": error.remedy}
+    return {"input": False, "what": f"{type(error).__name__}: {error}", "remedy": ""}
+
+
+def error_from_json(row: dict[str, Any]) -> HerdError:
+    """The error of a message."""
+    return (InputError if row["input"] else HerdError)(row["what"], row["remedy"])

@@ -1,98 +1,20 @@
-"""A model folder, evaluated by engines: in this process, in several, or on a cluster."""
+"""A model folder, evaluated by engines."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from herdlm.base.artifact import hash_file
 from herdlm.base.errors import InputError
+from herdlm.evaluate.engines import EngineOptions, Tokens, open_engines
 from herdlm.evaluate.requests import Answer, AnswerRequest, Question, Scored, ScoreRequest
+from herdlm.evaluate.windows import text_windows
 from herdlm.generate.request import Completion, SamplingParams
-from herdlm.generate.score import Score, score
 from herdlm.model.folders import CONFIG, model_folder, model_name
 from herdlm.model.weights import read_json
 from herdlm.tokens.chat_format import ChatFormat
-
-PAGE = 8  # tokens; choices share the full pages of their question
-
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """How a model is loaded."""
-
-    device: str = "auto"
-    dtype: str = "auto"
-    tensor_parallel: int = 1
-    pipeline_parallel: int = 1
-
-
-class Tokens(Protocol):
-    """Engines that take tokens."""
-
-    compute: str
-
-    def score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Score]:
-        """As :func:`herdlm.generate.score.score`."""
-
-    def generate(
-        self, prompts: Sequence[list[int]], params: Sequence[SamplingParams]
-    ) -> Iterator[tuple[int, list[Completion]]]:
-        """The completions of each prompt with its number, as they are finished."""
-
-    def close(self) -> None:
-        """End the engines."""
-
-
-class OneEngine:
-    """An engine in this process."""
-
-    def __init__(self, folder: Path, options: EngineOptions) -> None:
-        from herdlm.generate import Engine
-
-        self.engine = Engine.load(
-            folder,
-            device=options.device,
-            dtype=options.dtype,
-            page_size=PAGE,
-            tensor_parallel=options.tensor_parallel,
-            pipeline_parallel=options.pipeline_parallel,
-        )
-        self.compute = str(self.engine.compute).removeprefix("torch.")
-
-    def score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Score]:
-        """See :class:`Tokens`."""
-        return score(self.engine, pairs)
-
-    def generate(
-        self, prompts: Sequence[list[int]], params: Sequence[SamplingParams]
-    ) -> Iterator[tuple[int, list[Completion]]]:
-        """See :class:`Tokens`."""
-        engine, done = self.engine, dict[int, dict[int, Completion]]()
-        numbers = {
-            engine.submit(prompt, each, stream=False): number
-            for number, (prompt, each) in enumerate(zip(prompts, params, strict=True))
-        }
-        try:
-            while engine.busy:
-                for event in engine.step():
-                    assert event.completion is not None
-                    number = numbers[event.request_id]
-                    done.setdefault(number, {})[event.sample] = event.completion
-                    if len(done[number]) == params[number].n:
-                        samples = done.pop(number)
-                        yield number, [samples[i] for i in range(len(samples))]
-        finally:
-            for request in numbers:
-                engine.abort(request)
-
-    def close(self) -> None:
-        """See :class:`Tokens`."""
-        self.engine.close()
-
 
 class LocalModel:
     """A model folder; see :class:`herdlm.evaluate.requests.EvaluatedModel`.
@@ -108,7 +30,8 @@ class LocalModel:
         self.tokenizer = self.format.tokenizer
         self.context = int(read_json(folder / CONFIG)["max_position_embeddings"])
         self.chats = bool(self.format.templates)
-        self.engines = engines or OneEngine(folder, options)
+        self.engines = engines or open_engines(folder, options)
+        self.width = self.engines.count
         self.fingerprint = hashlib.sha256(f"{_content(folder)} {self.engines.compute}".encode()).hexdigest()
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
@@ -134,16 +57,7 @@ class LocalModel:
         """The log-probability of each token of a text. Each window but the first starts where the one before ended."""
         prefix = list(self.tokenizer.begin) or [self._prefix]
         tokens = [*prefix, *self.tokenizer.encode(text)]
-        at, pairs = len(prefix), []
-        while at < len(tokens):
-            end = (
-                min(at + self.context - len(prefix), len(tokens))
-                if at == len(prefix)
-                else min(at + self.context - 1, len(tokens))
-            )
-            begin = max(min(at - 1, end - self.context), 0)
-            pairs.append((tokens[begin:at], tokens[at:end]))
-            at = end
+        pairs = text_windows(tokens, len(prefix), self.context)
         return [value for each in self.engines.score(pairs) for value in each.logprobs]
 
     def answer(self, requests: Sequence[AnswerRequest]) -> Iterator[tuple[int, list[Answer]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -77,6 +78,7 @@ class Answer:
         tokens: its length.
         logprob: of its tokens, end token included; None if the model's server does not say.
         finish: "stop" or "length".
+        calls: function calls that the model's server has taken out of the text: name and arguments of each.
     """
 
     text: str
@@ -84,6 +86,14 @@ class Answer:
     logprob: float | None
     finish: str
     calls: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def whole(self) -> str:
+        """The answer as judges see it: the text or, where a server took calls out of it, these as JSON.
+
+        A local model's text holds its calls in the model's own format; the verifier ``call`` reads both.
+        """
+        return json.dumps(self.calls, ensure_ascii=False) if self.calls else self.text
 
 
 class EvaluatedModel(Protocol):
@@ -94,12 +104,14 @@ class EvaluatedModel(Protocol):
         fingerprint: equal for equal models only.
         chats: whether it has a chat template.
         context: most tokens of a question and its answer.
+        width: how many times as many items as one engine it is best asked about together.
     """
 
     name: str
     fingerprint: str
     chats: bool
     context: int
+    width: int
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
         """The likelihood of each continuation, in order."""

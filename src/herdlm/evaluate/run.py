@@ -145,8 +145,9 @@ def evaluate(model: EvaluatedModel, loaded: LoadedTask, out: Path, *, quiet: boo
         title = f"{model.name}, {task.name}"
         with Progress(title, len(loaded.numbers), "items", quiet=quiet or not left) as progress:
             progress.restore(len(loaded.numbers) - len(left))
-            for begin in range(0, len(left), kind.window):
-                for record in kind.ask(model, left[begin : begin + kind.window]):
+            window = kind.window * model.width
+            for begin in range(0, len(left), window):
+                for record in kind.ask(model, left[begin : begin + window]):
                     row = loaded.asking.rows[record["id"]]
                     for key, name in (("group", config.group), ("cluster", config.cluster)):
                         if name is not None:

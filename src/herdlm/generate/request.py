@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from herdlm.base.errors import InputError
 from herdlm.generate.sampling.grammar import Grammar
@@ -176,3 +176,19 @@ class Event:
     text: str
     completion: Completion | None
     top_logprobs: list[Alternatives] = field(default_factory=list)
+
+
+def params_to_json(params: SamplingParams) -> dict[str, Any]:
+    """Sampling parameters for a message to another process: those that differ from the defaults."""
+    row = {f.name: value for f in fields(params) if (value := getattr(params, f.name)) != f.default}
+    return row | {"grammar": params.grammar.text} if params.grammar else row
+
+
+def params_from_json(row: dict[str, Any]) -> SamplingParams:
+    """The sampling parameters of a message."""
+    grammar = Grammar(row["grammar"]) if "grammar" in row else None
+    return SamplingParams(**{name: _to_tuples(value) for name, value in row.items()} | {"grammar": grammar})
+
+
+def _to_tuples(value: Any) -> Any:
+    return tuple(_to_tuples(item) for item in value) if isinstance(value, list) else value

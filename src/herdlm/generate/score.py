@@ -36,12 +36,23 @@ def score(
         InputError: a side of a pair is empty, or both are longer than the model's ``max_seq_len``.
         HerdError: submitted requests are still running.
     """
+    prompts, params = score_requests(pairs)
+    done = engine.generate(prompts, params, progress=progress)
+    return [score_of(continuation, one) for (_, continuation), (one,) in zip(pairs, done, strict=True)]
+
+
+def score_requests(
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+) -> tuple[list[list[int]], list[SamplingParams]]:
+    """The prompts and parameters whose completions :func:`score_of` reads.
+
+    Raises:
+        InputError: a side of a pair is empty.
+    """
     if not all(context and continuation for context, continuation in pairs):
         raise InputError("a context or a continuation has no tokens", "Begin each context with a token")
     prompts = [[*context, *continuation[:-1]] for context, continuation in pairs]
-    params = [_params(len(context), continuation) for context, continuation in pairs]
-    done = engine.generate(prompts, params, progress=progress)
-    return [_score(continuation, one) for (_, continuation), (one,) in zip(pairs, done, strict=True)]
+    return prompts, [_params(len(context), continuation) for context, continuation in pairs]
 
 
 def _params(context: int, continuation: Sequence[int]) -> SamplingParams:
@@ -55,7 +66,8 @@ def _params(context: int, continuation: Sequence[int]) -> SamplingParams:
     )
 
 
-def _score(continuation: Sequence[int], completion: Completion) -> Score:
+def score_of(continuation: Sequence[int], completion: Completion) -> Score:
+    """A continuation's likelihood by the completion of its request."""
     top = [*completion.prompt_top_logprobs, *completion.top_logprobs]
     greedy = all(token == best[0][0] for token, best in zip(continuation, top, strict=True))
     return Score([*completion.prompt_logprobs, *completion.logprobs], greedy)

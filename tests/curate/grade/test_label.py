@@ -109,7 +109,7 @@ class Unhurried(Asker):
     def __init__(self, address: str, model: str, config: LabelConfig) -> None:
         super().__init__(address, model, config)
         self.waits: list[float] = []
-        self._stop = self
+        self._server._stop = self
 
     def wait(self, seconds: float) -> bool:
         self.waits.append(seconds)

@@ -19,10 +19,11 @@ from herdlm.base.errors import HerdError, InputError
 from herdlm.base.seeds import derive_seed
 from herdlm.cli.app import main
 from herdlm.generate import SamplingParams
-from herdlm.serve.batch import processes
+from herdlm.generate.workers import processes
+from herdlm.generate.workers.worker import WorkerConfig
 from herdlm.serve.batch.prompts import Options
 from herdlm.serve.batch.run import Summary, generate_batch
-from herdlm.serve.batch.worker import EngineWorker, WorkerConfig
+from herdlm.serve.batch.worker import EngineWorker
 from herdlm.serve.workers.model_text import LoadedModel
 from tests.serve.batch.conftest import mixed
 
@@ -253,7 +254,7 @@ def test_workers_that_die_at_every_start_end_the_run(exact, write, tmp_path, mon
         generate_batch(exact, write(mixed(3)), tmp_path / "out", quiet=True)
 
 
-def _stillborn(self, config):
+def _stillborn(self, *_):
     context = multiprocessing.get_context("spawn")
     self.connection, theirs = context.Pipe()
     self.process = context.Process(target=os._exit, args=(9,), daemon=True)

@@ -11,11 +11,12 @@ import pytest
 
 from herdlm.base.errors import InputError
 from herdlm.generate import Engine, SamplingParams
+from herdlm.generate.request import params_from_json, params_to_json
 from herdlm.generate.sampling.grammar import Grammar
 from herdlm.serve.access.limits import ServerLimits
 from herdlm.serve.errors import TooLongError, WorkerFailedError
 from herdlm.serve.workers.backend import Backend
-from herdlm.serve.workers.protocol import WorkerOptions, params_from_json, params_to_json
+from herdlm.serve.workers.protocol import WorkerOptions
 from tests.conftest import small_model
 from tests.serve.conftest import WAIT_SECONDS, WorkerThread, running
 

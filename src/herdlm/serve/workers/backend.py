@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from herdlm.base.errors import HerdError
-from herdlm.generate.request import SamplingParams
+from herdlm.base.errors import HerdError, error_from_json
+from herdlm.generate.request import SamplingParams, params_to_json
 from herdlm.serve.errors import WorkerFailedError
 from herdlm.serve.workers import protocol
 from herdlm.serve.workers.generation import EmbeddingRequest, Generation
@@ -148,7 +148,7 @@ class Backend:
         id = self._next_id()
         generation = Generation(sum(params.n for _, params in prompts), lambda _: self._drop(id))
         self._in_flight[id] = generation
-        rows = [(list(tokens), protocol.params_to_json(params)) for tokens, params in prompts]
+        rows = [(list(tokens), params_to_json(params)) for tokens, params in prompts]
         self._send({"op": "submit", "id": id, "stream": stream, "prompts": rows})
         try:
             await generation.accepted
@@ -209,7 +209,7 @@ class Backend:
             raise WorkerFailedError(f"the worker of {self.name} ended while it loaded the model")
         first = json.loads(text)
         if "failed" in first:
-            raise protocol.error_from_json(first["failed"])
+            raise error_from_json(first["failed"])
         return WorkerInfo(**first["ready"])
 
     async def _read(self, reader: asyncio.StreamReader, process: Process) -> None:
@@ -243,7 +243,7 @@ class Backend:
                 work.accept()
         elif "refused" in message:
             if work := self._in_flight.pop(message["refused"], None):
-                work.fail(protocol.error_from_json(message["error"]))
+                work.fail(error_from_json(message["error"]))
         elif "done" in message and isinstance(work := self._in_flight.pop(message["done"], None), EmbeddingRequest):
             work.finish(message["results"])
 

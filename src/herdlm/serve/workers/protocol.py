@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from herdlm.base.errors import HerdError, InputError
-from herdlm.generate.request import Alternatives, SamplingParams
-from herdlm.generate.sampling.grammar import Grammar
+from herdlm.generate.request import Alternatives
 
 Row = list[Any]
 MIN_LOGPROB = -9999.0  # stands for minus infinity in answers, as JSON has no infinities
@@ -110,31 +108,3 @@ class EngineStats:
 def encode(message: Mapping[str, Any]) -> bytes:
     """A message as a line. A log-probability may be minus infinity, which Python's JSON writes and reads."""
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"
-
-
-def params_to_json(params: SamplingParams) -> dict[str, Any]:
-    """Sampling parameters for a message: those that differ from the defaults."""
-    row = {f.name: value for f in fields(params) if (value := getattr(params, f.name)) != f.default}
-    return row | {"grammar": params.grammar.text} if params.grammar else row
-
-
-def params_from_json(row: dict[str, Any]) -> SamplingParams:
-    """The sampling parameters of a message."""
-    grammar = Grammar(row["grammar"]) if "grammar" in row else None
-    return SamplingParams(**{name: _to_tuples(value) for name, value in row.items()} | {"grammar": grammar})
-
-
-def error_to_json(error: Exception) -> dict[str, Any]:
-    """An error for a message."""
-    if isinstance(error, HerdError):
-        return {"input": isinstance(error, InputError), "what": error.what, "remedy": error.remedy}
-    return {"input": False, "what": f"{type(error).__name__}: {error}", "remedy": ""}
-
-
-def error_from_json(row: dict[str, Any]) -> HerdError:
-    """The error of a message."""
-    return (InputError if row["input"] else HerdError)(row["what"], row["remedy"])
-
-
-def _to_tuples(value: Any) -> Any:
-    return tuple(_to_tuples(item) for item in value) if isinstance(value, list) else value

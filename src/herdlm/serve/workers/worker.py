@@ -22,10 +22,10 @@ from typing import Any
 
 import torch
 
-from herdlm.base.errors import HerdError, InputError
+from herdlm.base.errors import HerdError, InputError, error_to_json
 from herdlm.generate.embedding import embedding
 from herdlm.generate.engine import Engine
-from herdlm.generate.request import Event
+from herdlm.generate.request import Event, params_from_json
 from herdlm.generate.sequences import Request
 from herdlm.serve.workers import protocol
 from herdlm.serve.workers.model_text import engine_context
@@ -116,12 +116,12 @@ class Worker:
                 self._embeddings.append(EmbeddingJob(self.engine, id, message["prompts"]))
         except (HerdError, ValueError) as error:  # concerns this request only
             self._abort(id)
-            self._send({"refused": id, "error": protocol.error_to_json(error)})
+            self._send({"refused": id, "error": error_to_json(error)})
 
     def _submit(self, id: int, message: dict[str, Any]) -> None:
         self._engine_ids[id] = []
         for index, (prompt, params) in enumerate(message["prompts"]):
-            engine_id = self.engine.submit(prompt, protocol.params_from_json(params), stream=message["stream"])
+            engine_id = self.engine.submit(prompt, params_from_json(params), stream=message["stream"])
             self._engine_ids[id].append(engine_id)
             self._requests[engine_id] = (id, index, self.engine.requests[engine_id])
 
@@ -232,7 +232,7 @@ def serve_connection(
     except Exception as error:
         if not isinstance(error, HerdError):
             log.exception("the model could not be loaded")
-        connection.sendall(protocol.encode({"failed": protocol.error_to_json(error)}))
+        connection.sendall(protocol.encode({"failed": error_to_json(error)}))
         return
     Worker(engine, connection, on_close).run()
 

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from herdlm.base.errors import HerdError, InputError
+from herdlm.base.errors import HerdError, InputError, error_from_json, error_to_json
 from herdlm.curate.runner.cluster import connect
-from herdlm.serve.batch.prompts import PromptRequest
-from herdlm.serve.batch.worker import EngineWorker, FinishedPrompt, WorkerConfig
-from herdlm.serve.workers.protocol import error_from_json, error_to_json
+from herdlm.generate.workers.worker import Finished, Load, Request, WorkerConfig
 
 
 class RayWorkers:
@@ -22,8 +20,8 @@ class RayWorkers:
         config: its device decides what an actor needs: "auto" means GPUs if the cluster has any.
     """
 
-    def __init__(self, address: str, config: WorkerConfig, count: int | None) -> None:
-        self.address, self.config = address, config
+    def __init__(self, address: str, config: WorkerConfig, count: int | None, load: Load) -> None:
+        self.address, self.config, self._load = address, config, load
         self._requested = count
 
     def __enter__(self) -> RayWorkers:
@@ -48,14 +46,14 @@ class RayWorkers:
             self._ray.kill(actor)
         self._ray.shutdown()
 
-    def submit(self, worker: int, requests: Sequence[PromptRequest]) -> None:
-        """See :class:`~herdlm.serve.batch.run.Workers`."""
+    def submit(self, worker: int, requests: Sequence[Request]) -> None:
+        """See :class:`~herdlm.generate.workers.pool.Workers`."""
         self._calls[self._actors[worker].work.remote(list(requests))] = worker
 
-    def poll(self) -> list[tuple[int, list[FinishedPrompt] | None]]:
-        """See :class:`~herdlm.serve.batch.run.Workers`."""
+    def poll(self) -> list[tuple[int, list[Finished] | None]]:
+        """See :class:`~herdlm.generate.workers.pool.Workers`."""
         ready, _ = self._ray.wait(list(self._calls), num_returns=1)
-        finished: list[tuple[int, list[FinishedPrompt] | None]] = []
+        finished: list[tuple[int, list[Finished] | None]] = []
         for call in ready:
             number = self._calls.pop(call)
             try:
@@ -86,18 +84,18 @@ class RayWorkers:
 
     def _start(self, number: int) -> None:
         self._actors[number] = self._actor.remote()
-        self._calls[self._actors[number].start.remote(self.config)] = number
+        self._calls[self._actors[number].start.remote(self._load, self.config)] = number
 
 
 class _Actor:
     """An engine on a node. Returns errors as dictionaries, since Ray wraps what an actor raises."""
 
-    def start(self, config: WorkerConfig) -> dict[str, Any]:
+    def start(self, load: Load, config: WorkerConfig) -> dict[str, Any]:
         try:
-            self._worker = EngineWorker(config)
+            self._worker = load(config)
         except HerdError as error:
             return {"error": error_to_json(error)}
         return {"answers": []}
 
-    def work(self, requests: list[PromptRequest]) -> dict[str, Any]:
+    def work(self, requests: list[Request]) -> dict[str, Any]:
         return {"answers": self._worker.work(requests)}

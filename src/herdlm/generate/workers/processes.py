@@ -1,4 +1,4 @@
-"""Workers as processes of this machine. Prompts and answers travel as JSON."""
+"""Workers as processes of this machine. Requests and answers travel as JSON."""
 
 from __future__ import annotations
 
@@ -12,24 +12,22 @@ from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any
 
-from herdlm.base.errors import HerdError
+from herdlm.base.errors import HerdError, error_from_json, error_to_json
 from herdlm.base.parent import end_with
-from herdlm.serve.batch.prompts import PromptRequest
-from herdlm.serve.batch.worker import EngineWorker, FinishedPrompt, WorkerConfig
-from herdlm.serve.workers.protocol import error_from_json, error_to_json
+from herdlm.generate.workers.worker import Finished, Load, Request, WorkerConfig
 
 
 class ProcessWorkers:
     """``count`` processes with an engine each, which share the machine's cores and GPUs."""
 
-    def __init__(self, config: WorkerConfig, count: int) -> None:
-        self.count = count
+    def __init__(self, config: WorkerConfig, count: int, load: Load) -> None:
+        self.count, self._load = count, load
         threads = config.threads or max(len(os.sched_getaffinity(0)) // count, 1)
         self._configs = [replace(config, threads=threads, device=_device(config, i)) for i in range(count)]
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> ProcessWorkers:
-        self._workers = [_Worker(config) for config in self._configs]
+        self._workers = [_Worker(config, self._load) for config in self._configs]
         return self
 
     def __exit__(
@@ -38,22 +36,22 @@ class ProcessWorkers:
         for worker in self._workers:
             worker.kill()
 
-    def submit(self, worker: int, requests: Sequence[PromptRequest]) -> None:
-        """See :class:`~herdlm.serve.batch.run.Workers`."""
+    def submit(self, worker: int, requests: Sequence[Request]) -> None:
+        """See :class:`~herdlm.generate.workers.pool.Workers`."""
         with suppress(BrokenPipeError, ConnectionResetError):  # it died; poll reports that
             self._workers[worker].connection.send_bytes(json.dumps(requests).encode())
 
-    def poll(self) -> list[tuple[int, list[FinishedPrompt] | None]]:
-        """See :class:`~herdlm.serve.batch.run.Workers`."""
+    def poll(self) -> list[tuple[int, list[Finished] | None]]:
+        """See :class:`~herdlm.generate.workers.pool.Workers`."""
         numbers = {worker.connection: number for number, worker in enumerate(self._workers)}
-        finished: list[tuple[int, list[FinishedPrompt] | None]] = []
+        finished: list[tuple[int, list[Finished] | None]] = []
         for connection in wait(list(numbers)):
             number = numbers[connection]  # type: ignore[index]
             try:
                 message = json.loads(self._workers[number].connection.recv_bytes())
             except (EOFError, ConnectionResetError):
                 self._workers[number].kill()
-                self._workers[number] = _Worker(self._configs[number])
+                self._workers[number] = _Worker(self._configs[number], self._load)
                 finished.append((number, None))
                 continue
             if "error" in message:
@@ -63,10 +61,12 @@ class ProcessWorkers:
 
 
 class _Worker:
-    def __init__(self, config: WorkerConfig) -> None:
+    def __init__(self, config: WorkerConfig, load: Load) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_worker_main, args=(theirs, asdict(config), os.getpid()), daemon=True)
+        self.process = context.Process(
+            target=_worker_main, args=(theirs, load, asdict(config), os.getpid()), daemon=True
+        )
         self.process.start()
         theirs.close()
 
@@ -76,22 +76,22 @@ class _Worker:
         self.connection.close()
 
 
-def _worker_main(connection: Connection, config: dict[str, Any], parent: int) -> None:
-    """The main loop of a worker: receives prompts and sends answers until the other end closes."""
+def _worker_main(connection: Connection, load: Load, config: dict[str, Any], parent: int) -> None:
+    """The main loop of a worker: receives requests and sends answers until the other end closes."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles interrupts
     end_with(parent)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
-            worker = EngineWorker(WorkerConfig(**config))
+            worker = load(WorkerConfig(**config))
         except HerdError as error:
             connection.send_bytes(json.dumps({"error": error_to_json(error)}).encode())
             return
         connection.send_bytes(json.dumps({"answers": []}).encode())
         while True:
             answers = worker.work(json.loads(connection.recv_bytes()))
-            connection.send_bytes(json.dumps({"answers": answers}, allow_nan=False).encode())
+            connection.send_bytes(json.dumps({"answers": answers}).encode())
 
 
 def _device(config: WorkerConfig, number: int) -> str:
