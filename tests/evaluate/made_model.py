@@ -11,7 +11,7 @@ class MadeModel:
     """Scores each continuation by ``likes(question's text, continuation)``; counts what it was asked."""
 
     def __init__(self, likes: Callable[[str, str], float], name: str = "made") -> None:
-        self.name, self.fingerprint, self.chats, self.context = name, name, False, 4096
+        self.name, self.fingerprint, self.chats, self.context, self.width = name, name, False, 4096, 1
         self.likes, self.asked = likes, list[str]()
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:

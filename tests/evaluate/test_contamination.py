@@ -353,7 +353,7 @@ def folder(tmp_path: Path) -> Path:
 
 def evaluated(folder: Path, monkeypatch, *models: MadeModel, training_data: tuple[Path, ...]):
     by_name = {model.name: model for model in models}
-    monkeypatch.setattr(publish, "open_model", lambda path, options: by_name[path])
+    monkeypatch.setattr(publish, "open_model", lambda path, *_: by_name[path])
     return publish.evaluate_models(
         list(by_name),
         [str(folder / "tales.toml")],

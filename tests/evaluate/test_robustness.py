@@ -80,7 +80,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def evaluated(folder: Path, monkeypatch, model: MadeModel, *, robust: bool = True, task: str = "letters"):
-    monkeypatch.setattr(publish, "open_model", lambda path, options: model)
+    monkeypatch.setattr(publish, "open_model", lambda path, *_: model)
     return publish.evaluate_models(
         ["made"],
         [str(folder / f"{task}.toml")],

@@ -13,6 +13,7 @@ from herdlm.evaluate.haystack import found, needles
 from herdlm.evaluate.items import load_rows
 from herdlm.evaluate.judging import Judges
 from herdlm.evaluate.kinds import Choice, Continuation
+from herdlm.evaluate.model_judge import Judged
 from herdlm.evaluate.requests import Question
 from herdlm.evaluate.run import load
 from herdlm.evaluate.task import load_task, task_names
@@ -112,7 +113,7 @@ def test_mmlu_has_five_examples_of_its_own_subject_and_reports_subjects(tmp_path
 def judged(name, row, answer):
     judges = Judges(load_task(name))
     try:
-        return judges(row | {"place": "line 1"}, Question("?"), [[answer]])
+        return judges([Judged(row | {"place": "line 1"}, Question("?"), [[answer]])])[0]
     finally:
         judges.close()
 

@@ -28,7 +28,11 @@ app = typer.Typer()
 @app.command(**example("herdlm evaluate model --tasks arc_easy --data files --out evaluation"))
 def evaluate(
     models: Annotated[
-        list[str] | None, typer.Argument(help="Model folders, or runs, which mean their flagship.", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            help="Model folders, runs, which mean their flagship, or addresses of servers, URL or URL#MODEL.",
+            show_default=False,
+        ),
     ] = None,
     tasks: Annotated[str, typer.Option(help="Names of tasks, or task files NAME.toml, with commas between.")] = "",
     out: Annotated[
@@ -56,6 +60,24 @@ def evaluate(
     dtype: DtypeOption = "auto",
     tensor_parallel: TensorParallelOption = 1,
     pipeline_parallel: PipelineParallelOption = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Engines, each in a process of its own, that share the items.")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Run the engines on a Ray cluster: auto or ray://HOST:PORT.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Pending requests to a server at a time; 16 by default.")
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="A file with the servers' API key; by default HERDLM_API_KEY or OPENAI_API_KEY.")
+    ] = None,
+    key_over_http: Annotated[
+        bool, typer.Option("--key-over-http", help="Send the API key unencrypted to other machines, too.")
+    ] = False,
+    judge: Annotated[
+        str | None, typer.Option(help="The model, given as models are, that rates answers where a task asks for one.")
+    ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the built-in tasks.")] = False,
     quiet: QuietOption = False,
     json_: JsonOption = False,
@@ -71,12 +93,19 @@ def evaluate(
     if not models or not tasks or out is None:
         raise InputError("evaluate needs models, --tasks and --out", "herdlm evaluate --list names the tasks")
     from herdlm.evaluate.asking import Settings
-    from herdlm.evaluate.local import EngineOptions
+    from herdlm.evaluate.engines import EngineOptions
     from herdlm.evaluate.publish import evaluate_models
+    from herdlm.evaluate.remote import CONCURRENCY, RemoteOptions, is_address
     from herdlm.evaluate.run import dump, summary_of
 
     settings = Settings(shots, chat, limit, seed, samples, max_tokens)
-    options = EngineOptions(device, dtype, tensor_parallel, pipeline_parallel)
+    options = EngineOptions(device, dtype, tensor_parallel, pipeline_parallel, workers, cluster)
+    remote = RemoteOptions(concurrency or CONCURRENCY, _key(api_key_file), key_over_http)
+    kinds = {is_address(each) for each in (*models, *([judge] if judge else []))}
+    if (workers or cluster) and False not in kinds:
+        raise InputError("--workers and --cluster run model folders, and there is none", "Remove them")
+    if (concurrency or api_key_file or key_over_http) and True not in kinds:
+        raise InputError("--concurrency and API keys are for servers, and no model is one", "Remove them")
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     found = evaluate_models(
         models,
@@ -87,6 +116,8 @@ def evaluate(
         options=options,
         robustness=robustness,
         training_data=contamination or (),
+        remote=remote,
+        judge=judge,
         quiet=quiet or json_,
     )
     if json_:
@@ -95,6 +126,21 @@ def evaluate(
         return
     _say_all(found)
     remark(f"Items: {out}")
+
+
+def _key(path: Path | None) -> str:
+    """The API key in a file, or else in the environment."""
+    from herdlm.base.openai_api import environment_key
+
+    if path is None:
+        return environment_key()
+    try:
+        key = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}", "Give a file that holds the key alone") from error
+    if not key:
+        raise InputError(f"{path} is empty", "Give a file that holds the key alone")
+    return key
 
 
 def _say_all(found: dict[str, list[TaskResult]]) -> None:

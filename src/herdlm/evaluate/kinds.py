@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from herdlm.base.errors import InputError
 from herdlm.base.seeds import derive_seed
 from herdlm.evaluate.asking import Asking, Settings
 from herdlm.evaluate.judging import Judges
-from herdlm.evaluate.requests import EvaluatedModel, Question, Scored, ScoreRequest
+from herdlm.evaluate.model_judge import Judged
+from herdlm.evaluate.requests import Answer, AnswerRequest, EvaluatedModel, Question, Scored, ScoreRequest
 from herdlm.evaluate.task import Task
 
 Record = dict[str, Any]
@@ -177,35 +179,42 @@ class Generation:
 
     def ask(self, model: EvaluatedModel, numbers: Sequence[int]) -> Iterator[Record]:
         """See :class:`Kind`."""
+        turns = [self.asking.value("turns", self.asking.rows[number]) for number in numbers]
+        answered = self._talk(model, numbers, turns) if any(turns) else self._answered(model, numbers)
+        if self.judges.model is None:
+            for each in answered:
+                yield from self._records([each])
+        else:  # a model judges all of them faster together
+            yield from self._records(list(answered))
+
+    def _answered(self, model: EvaluatedModel, numbers: Sequence[int]) -> Iterator[_Answered]:
+        """Single questions, as they are answered."""
         asking = self.asking
-        turns = [asking.value("turns", asking.rows[number]) for number in numbers]
-        if any(turns):
-            yield from self._talk(model, numbers, turns)
-            return
         questions = [asking.chat(number) if self.chat else Question(asking.plain(number)) for number in numbers]
         for index, answers in model.answer([self._request(n, q) for n, q in zip(numbers, questions, strict=True)]):
-            number = numbers[index]
-            yield self._record(number, questions[index], [[answer] for answer in answers])
+            yield _Answered(numbers[index], questions[index], [[answer] for answer in answers])
 
-    def _talk(self, model: EvaluatedModel, numbers: Sequence[int], turns: list[list[str]]) -> Iterator[Record]:
+    def _talk(
+        self, model: EvaluatedModel, numbers: Sequence[int], turns: Sequence[Sequence[str]]
+    ) -> Iterator[_Answered]:
         """Dialogs of several turns, one sample each."""
         dialogs = [list(self.asking.chat(number).messages or ()) for number in numbers]
-        said: list[list[Any]] = [[] for _ in numbers]
+        said: list[list[Answer]] = [[] for _ in numbers]
         for turn in range(max(map(len, turns))):
             here = [i for i in range(len(numbers)) if turn < len(turns[i])]
             if turn:
                 for i in here:
                     dialogs[i].append({"role": "user", "content": turns[i][turn]})
-            requests = [self._request(numbers[i], Question(messages=tuple(dialogs[i]))) for i in here]
+            requests = [
+                replace(self._request(numbers[i], Question(messages=tuple(dialogs[i]))), samples=1) for i in here
+            ]
             for index, answers in model.answer(requests):
                 dialogs[here[index]].append({"role": "assistant", "content": answers[0].text})
                 said[here[index]].append(answers[0])
         for number, dialog, answers in zip(numbers, dialogs, said, strict=True):
-            yield self._record(number, Question(messages=tuple(dialog[:-1])), [answers])
+            yield _Answered(number, Question(messages=tuple(dialog[:-1])), [answers])
 
-    def _request(self, number: int, question: Question) -> Any:
-        from herdlm.evaluate.requests import AnswerRequest
-
+    def _request(self, number: int, question: Question) -> AnswerRequest:
         sampling = self.task.config.sampling
         return AnswerRequest(
             question,
@@ -217,24 +226,39 @@ class Generation:
             derive_seed(self.settings.seed, "evaluate", self.task.name, number) % 2**63,
         )
 
-    def _record(self, number: int, question: Question, samples: list[list[Any]]) -> Record:
-        """The record of an item; each sample is the answers of a dialog's turns."""
-        row = self.asking.rows[number]
-        verdict = self.judges(row, question, [[answer.text for answer in turns] for turns in samples])
-        last = [turns[-1] for turns in samples]
-        return {
-            "id": number,
-            "prompt": question.shown(),
-            "answers": [answer.text for answer in last],
-            "expected": verdict.expected,
-            "logprobs": [answer.logprob for answer in last],
-            "tokens": [answer.tokens for answer in last],
-            "finish": [answer.finish for answer in last],
-            "values": verdict.values,
-            "passed": verdict.passed,
-            "reason": verdict.reason,
-            "details": verdict.details,
-        }
+    def _records(self, answered: Sequence[_Answered]) -> Iterator[Record]:
+        judged = [
+            Judged(
+                self.asking.rows[each.number],
+                each.question,
+                [[answer.whole for answer in turns] for turns in each.samples],
+            )
+            for each in answered
+        ]
+        for each, judgment in zip(answered, self.judges(judged), strict=True):
+            last = [turns[-1] for turns in each.samples]
+            yield {
+                "id": each.number,
+                "prompt": each.question.shown(),
+                "answers": [answer.whole for answer in last],
+                "expected": judgment.expected,
+                "logprobs": [answer.logprob for answer in last],
+                "tokens": [answer.tokens for answer in last],
+                "finish": [answer.finish for answer in last],
+                "values": judgment.values,
+                "passed": judgment.passed,
+                "reason": judgment.reason,
+                "details": judgment.details,
+            }
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """The answers to an item; each sample is the answers of a dialog's turns."""
+
+    number: int
+    question: Question
+    samples: list[list[Answer]]
 
 
 def _best(values: Sequence[float]) -> int:

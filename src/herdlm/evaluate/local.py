@@ -16,6 +16,7 @@ from herdlm.model.folders import CONFIG, model_folder, model_name
 from herdlm.model.weights import read_json
 from herdlm.tokens.chat_format import ChatFormat
 
+
 class LocalModel:
     """A model folder; see :class:`herdlm.evaluate.requests.EvaluatedModel`.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ from herdlm.evaluate.asking import Settings
 from herdlm.evaluate.comparing import compare
 from herdlm.evaluate.contamination import SHARE, Shares, contaminated, item_texts, shares_in
 from herdlm.evaluate.corpora import Corpus
+from herdlm.evaluate.engines import EngineOptions
 from herdlm.evaluate.figures import lower_is_better
-from herdlm.evaluate.local import EngineOptions, LocalModel
+from herdlm.evaluate.judging import judged_by_model
+from herdlm.evaluate.local import LocalModel
+from herdlm.evaluate.remote import RemoteModel, RemoteOptions, is_address
 from herdlm.evaluate.requests import EvaluatedModel
 from herdlm.evaluate.robustness import Variant, variants_of
 from herdlm.evaluate.run import LoadedTask, TaskResult, dump, evaluate, load, summary_of, versions
@@ -34,6 +38,8 @@ def evaluate_models(
     *,
     settings: Settings,
     options: EngineOptions,
+    remote: RemoteOptions | None = None,
+    judge: str | None = None,
     robustness: bool = False,
     training_data: Sequence[Path] = (),
     dated: bool = True,
@@ -42,6 +48,9 @@ def evaluate_models(
     """The results of each model on each task, by the model's name.
 
     Args:
+        models: folders, runs, or addresses of servers.
+        options, remote: how models of folders are loaded, and how servers are asked.
+        judge: the model, given as models are, that rates answers where a task asks for one.
         robustness: whether to ask the variants of tasks, too.
         training_data: where items are sought, to tell what the models may have seen.
         dated: whether the results say when they were published; without it equal results are equal files.
@@ -52,6 +61,7 @@ def evaluate_models(
     if len(set(tasks)) < len(tasks):
         raise InputError(f"tasks name one twice: {', '.join(tasks)}", "Name each task once")
     loaded = [load(load_task(name), data, settings) for name in tasks]
+    _check_judge(judge, loaded)
     variants = {each.task.name: variants_of(each.task) if robustness else [] for each in loaded}
     if robustness and not any(variants.values()):
         raise InputError(
@@ -61,30 +71,42 @@ def evaluate_models(
     corpora = [Corpus(path, folders) for path in training_data]
     shares = _shares(loaded, corpora, out, quiet=quiet) if corpora else {}
     found: dict[str, list[TaskResult]] = {}
-    for path in models:
-        model = open_model(path, options)
-        try:
-            name = model.name if model.name not in found else path
-            model.name = name
-            found[name] = [evaluate(model, each, out, quiet=quiet) for each in loaded]
-            for number, result in enumerate(found[name]):
-                asked = _ask_variants(model, variants[result.task], data, settings, out, quiet=quiet)
-                found[name][number] = replace(result, variants=asked)
-        finally:
-            model.close()
+    with ExitStack() as stack:
+        rater = stack.enter_context(closing(open_model(judge, options, remote))) if judge is not None else None
+        for path in models:
+            with closing(open_model(path, options, remote)) as model:
+                name = model.name if model.name not in found else path
+                model.name = name
+                found[name] = [evaluate(model, each, out, judge=rater, quiet=quiet) for each in loaded]
+                for number, result in enumerate(found[name]):
+                    asked = _ask_variants(model, variants[result.task], data, settings, out, judge=rater, quiet=quiet)
+                    found[name][number] = replace(result, variants=asked)
     if corpora:
         found = _with_contamination(found, shares)
     _publish(found, out, settings, corpora, dated=dated)
     return found
 
 
-def open_model(path: str, options: EngineOptions) -> EvaluatedModel:
-    """The model in a folder or a run.
+def open_model(path: str, options: EngineOptions, remote: RemoteOptions | None = None) -> EvaluatedModel:
+    """The model in a folder or a run, or behind the address of a server.
 
     Raises:
-        InputError, DamagedError: it is unusable.
+        HerdError: it is unusable.
     """
+    if is_address(path):
+        return RemoteModel(path, remote)
     return LocalModel(Path(path), options)
+
+
+def _check_judge(judge: str | None, loaded: Sequence[LoadedTask]) -> None:
+    """Refuse tasks that a model judges without one, and one that has nothing to judge."""
+    judged = [each.task.name for each in loaded if judged_by_model(each.task)]
+    if judged and judge is None:
+        raise InputError(
+            f"a model judges the answers to {', '.join(judged)}", "Name one with --judge MODEL or --judge URL"
+        )
+    if judge is not None and not judged:
+        raise InputError("none of the tasks asks a model to judge", "Remove --judge")
 
 
 def _ask_variants(
@@ -94,13 +116,14 @@ def _ask_variants(
     settings: Settings,
     out: Path,
     *,
+    judge: EvaluatedModel | None,
     quiet: bool,
 ) -> dict[str, dict[str, TaskResult]]:
     """The results of a task's variants: axis -> name. Each is read only now, since each holds all items."""
     found: dict[str, dict[str, TaskResult]] = {}
     for variant in variants:
         loaded = load(variant.task, data, settings)
-        found.setdefault(variant.axis, {})[variant.name] = evaluate(model, loaded, out, quiet=quiet)
+        found.setdefault(variant.axis, {})[variant.name] = evaluate(model, loaded, out, judge=judge, quiet=quiet)
     return found
 
 

@@ -7,6 +7,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, TypeVar
@@ -16,10 +17,12 @@ from herdlm.base.openai_api import OpenAIServer, StatusError
 from herdlm.evaluate.requests import Answer, AnswerRequest, Question, Scored, ScoreRequest
 from herdlm.evaluate.windows import text_windows
 
+CONCURRENCY = 16  # pending requests
 MAX_SAMPLES = 128  # of one request
 MAX_REPLY_BYTES = 1 << 28  # log-probabilities of a long prompt
 UNKNOWN_CONTEXT = 4096  # tokens, where the server does not say
-NO_SUCH_ROUTE = (400, 404, 405, 422, 501)
+REFUSED = (400, 422)
+NO_SUCH_ROUTE = (*REFUSED, 404, 405, 501)
 NOT_OURS = re.compile(r"[^A-Za-z0-9_-]")  # characters that OpenAI's names of functions cannot have
 
 T = TypeVar("T")
@@ -36,7 +39,7 @@ class RemoteOptions:
         tries, first_wait: of a request, and seconds after the first failed one, which double.
     """
 
-    concurrency: int = 16
+    concurrency: int = CONCURRENCY
     key: str = ""
     key_over_http: bool = False
     timeout: float = 600.0
@@ -102,7 +105,7 @@ class RemoteModel:
         Raises:
             InputError: as for :meth:`score`.
         """
-        tokens = self._tokens({"prompt": text, "add_special_tokens": True})
+        tokens = self._plain_tokens(text)
         if tokens is None:
             echo = self._echo(text)
             return echo.logprobs[1:]
@@ -185,11 +188,16 @@ class RemoteModel:
             return self._score_tokens(before, after)
         context = question.text.rstrip()
         continuation = question.text[len(context) :] + continuation
-        echo = self._echo(context + continuation)
-        begin = echo.token_at(len(context), context + continuation)
-        if begin is None:
-            found = self._tokens({"prompt": context, "add_special_tokens": True}) if context else None
-            begin = len(found) if found else 0
+        try:
+            echo = self._echo(context + continuation)
+        except InputError:
+            tokens = self._plain_tokens(context + continuation) if context and self._says_context else None
+            if tokens is None or len(tokens) < self.context:
+                raise
+            begin = len(self._plain_tokens(context) or ())  # too long: the context loses its beginning
+            return self._score_tokens(tokens[:begin], tokens[begin:])
+        at = echo.token_at(len(context), context + continuation)
+        begin = at if at is not None else len(self._plain_tokens(context) or ()) if context else 0
         if not 0 < begin < len(echo.logprobs):
             raise InputError(
                 f"{self.address} does not say where {continuation!r} begins in its prompt, or puts no token before it",
@@ -208,14 +216,7 @@ class RemoteModel:
         return Scored(scored.logprobs, scored.greedy, cut)
 
     def _echo(self, prompt: str | list[int]) -> _Echo:
-        body = {
-            "model": self._model,
-            "prompt": prompt,
-            "max_tokens": 1,
-            "temperature": 0,
-            "echo": True,
-            "logprobs": 1,
-        }
+        body = {"model": self._model, "prompt": prompt, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
         try:
             echo = self._server.ask("/completions", body, _read_echo)
         except StatusError as error:
@@ -233,20 +234,26 @@ class RemoteModel:
             "folder, or leave out tasks of choices and continuations",
         )
 
+    def _plain_tokens(self, text: str) -> list[int] | None:
+        """A text's tokens as in a prompt, with a begin token if the model has one."""
+        return self._tokens({"prompt": text, "add_special_tokens": True})
+
     def _tokens(self, body: dict[str, Any]) -> list[int] | None:
         """Tokens by the server's ``/tokenize``; None if it has none."""
         key = json.dumps(body)
         if key not in self._tokenized and self._tokenizes:
             try:
-                self._tokenized[key] = self._root.ask(
+                tokens = self._root.ask(
                     "/tokenize", {"model": self._model, **body}, lambda reply: [int(each) for each in reply["tokens"]]
                 )
             except StatusError as error:
                 if error.status not in NO_SUCH_ROUTE:
                     raise
-                if "messages" in body:
-                    return None
-                self._tokenizes = False
+                self._tokenizes = error.status in REFUSED
+                return None
+            if not tokens:  # a route of the same name that reads other keys, as llama.cpp's
+                return None
+            self._tokenized[key] = tokens
         return self._tokenized.get(key)
 
     # Generation
@@ -260,47 +267,60 @@ class RemoteModel:
         return answers
 
     def _some_answers(self, request: AnswerRequest, count: int, seed: int) -> list[Answer]:
-        most = request.max_tokens
+        most, prompt = request.max_tokens, None
         while True:
-            chat = request.question.messages is not None
-            body = {
+            chat = prompt is None and request.question.messages is not None
+            body: dict[str, Any] = {
                 "model": self._model,
-                **(self._dialog(request.question) if chat else {"prompt": request.question.text}),
                 self._limit if chat else "max_tokens": most,
                 "temperature": request.temperature,
                 "top_p": request.top_p,
                 "n": count,
-                "seed": seed,
-                **({"stop": list(request.stop)} if request.stop else {}),
+                "seed": seed % 2**63,
             }
+            body |= self._dialog(request.question) if chat else {"prompt": prompt or request.question.text}
+            if request.stop:
+                body["stop"] = list(request.stop)
             path = "/chat/completions" if chat else "/completions"
             try:
                 return self._server.ask(path, body, lambda reply: self._read_answers(reply, request))
             except StatusError as error:
-                if error.status not in (400, 422):
+                if error.status not in REFUSED:
                     raise
-                room = self._adapted(error, request.question, most)
-                if room is None:
+                if self._learned(error, request.question):
+                    continue
+                fitting = self._fitting(request, most) if prompt is None else None
+                if fitting is None:
                     raise
-                most = room
+                prompt, most = fitting
 
-    def _adapted(self, error: StatusError, question: Question, most: int) -> int | None:
-        """Change what a server refused for a known reason; the most tokens to ask for then, None for no idea."""
+    def _learned(self, error: StatusError, question: Question) -> bool:
+        """Whether a refusal tells how the server wants requests, so that the same one can be sent again."""
         if "max_completion_tokens" in error.what and self._limit == "max_tokens":
             self._limit = "max_completion_tokens"
-            return most
-        if not self._rename and any(NOT_OURS.search(_function(tool)["name"]) for tool in question.tools):
+            return True
+        if not self._rename and any(NOT_OURS.search(tool["function"]["name"]) for tool in _tools(question)):
             self._rename = True
-            return most
+            return True
+        return False
+
+    def _fitting(self, request: AnswerRequest, most: int) -> tuple[list[int], int] | None:
+        """A question's tokens, and the most tokens of its answer, that fit into the context as for a local model.
+
+        None if they did before, or if the server does not tell.
+        """
+        question = request.question
         if not self._says_context:
             return None
-        prompt = _as_dialog(question) if question.messages is not None else {"prompt": question.text}
-        tokens = self._tokens({**prompt, "add_special_tokens": question.messages is None})
-        room = self.context - len(tokens) if tokens else 0
-        return room if 0 < room < most else None
+        dialog = question.messages is not None
+        tokens = self._tokens(_as_dialog(question)) if dialog else self._plain_tokens(question.text)
+        if tokens is None or len(tokens) + most <= self.context:
+            return None
+        kept = tokens[-max(self.context - min(most, max(self.context // 2, 1)), 1) :]
+        return kept, self.context - len(kept)
 
     def _dialog(self, question: Question) -> dict[str, Any]:
-        tools = [{"type": "function", "function": _function(tool)} for tool in question.tools]
+        tools = _tools(question)
         if self._rename:
             for tool in tools:
                 tool["function"] = {**tool["function"], "name": NOT_OURS.sub("_", tool["function"]["name"])}
@@ -345,13 +365,16 @@ class _Echo:
     def token_at(self, place: int, text: str) -> int | None:
         """The number of the token at a place of the prompt's text; None if the offsets do not fit the text.
 
-        Some servers count the begin token's name in offsets, others do not.
+        The begin token, if there is one, is no part of the text. Some servers count its name in offsets, others do not.
         """
         count, first = len(self.logprobs), self.tokens[0]
-        base = self.offsets[0] if first and text.startswith(first) else self.offsets[min(1, len(self.offsets) - 1)]
+        begin = 0 if first and (text.startswith(first) or first.startswith("bytes:")) else 1
+        if begin >= count:
+            return None
+        base = self.offsets[begin]
         if len(self.offsets) > count and self.offsets[count] - base != len(text):
             return None
-        found = bisect_left(self.offsets, base + place, 0, count)
+        found = bisect_left(self.offsets, base + place, begin, count)
         return found if found < count and self.offsets[found] == base + place else found - 1
 
 
@@ -368,13 +391,17 @@ def _read_echo(reply: Any) -> _Echo | None:
 
 
 def _as_dialog(question: Question) -> dict[str, Any]:
-    tools = [{"type": "function", "function": _function(tool)} for tool in question.tools]
+    tools = _tools(question)
     return {
         "messages": list(question.messages or ()),
         "add_generation_prompt": True,
         "add_special_tokens": False,
         **({"tools": tools} if tools else {}),
     }
+
+
+def _tools(question: Question) -> list[dict[str, Any]]:
+    return [{"type": "function", "function": _function(tool)} for tool in question.tools]
 
 
 def _function(tool: dict[str, Any]) -> dict[str, Any]:
@@ -385,10 +412,8 @@ def _function(tool: dict[str, Any]) -> dict[str, Any]:
 
 def _call(function: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     arguments = function.get("arguments") or "{}"
-    try:
+    with suppress(ValueError):  # a judge says that they are no JSON
         arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
-    except ValueError:  # for the judge to say
-        pass
     return {"name": names.get(function["name"], function["name"]), "arguments": arguments}
 
 

@@ -21,7 +21,7 @@ from herdlm.evaluate.contamination import Contaminated
 from herdlm.evaluate.figures import figure, metric_names
 from herdlm.evaluate.intervals import Estimate
 from herdlm.evaluate.items import load_rows
-from herdlm.evaluate.judging import Judges
+from herdlm.evaluate.judging import Judges, judged_by_model
 from herdlm.evaluate.kinds import Choice, Continuation, Generation, Kind, Text
 from herdlm.evaluate.records import Records
 from herdlm.evaluate.requests import EvaluatedModel
@@ -111,8 +111,13 @@ def load(task: Task, data: Sequence[Path], settings: Settings) -> LoadedTask:
     return LoadedTask(task, asking, list(range(count)), digest, settings)
 
 
-def evaluate(model: EvaluatedModel, loaded: LoadedTask, out: Path, *, quiet: bool = False) -> TaskResult:
+def evaluate(
+    model: EvaluatedModel, loaded: LoadedTask, out: Path, *, judge: EvaluatedModel | None = None, quiet: bool = False
+) -> TaskResult:
     """A model's result on a task; what earlier evaluations into ``out`` have finished is not asked again.
+
+    Args:
+        judge: rates the answers to tasks that ask a model to.
 
     Raises:
         InputError: the task does not fit the model.
@@ -135,10 +140,12 @@ def evaluate(model: EvaluatedModel, loaded: LoadedTask, out: Path, *, quiet: boo
         "samples": settings.samples,
         "max_tokens": settings.max_tokens,
     }
+    if judge is not None and judged_by_model(task):
+        head["judge"] = judge.fingerprint
     records = Records(out / "models" / _file_name(model.name), task.name, head)
     if config.items.make:
         loaded = made_for(model, loaded)
-    judges = Judges(task) if config.kind == "answer" else None
+    judges = Judges(task, judge) if config.kind == "answer" else None
     try:
         kind = _kind(loaded, chat, judges)
         left = [number for number in loaded.numbers if number not in records.found]

@@ -62,8 +62,13 @@ def server(answer: Callable[[Request], Reply]) -> Iterator[Running]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
+            self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+        def do_GET(self) -> None:
+            self._answer({})
+
+        def _answer(self, body: dict[str, Any]) -> None:
             nonlocal under_way
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with lock:
                 under_way += 1
                 running.most_at_once = max(running.most_at_once, under_way)

@@ -66,6 +66,15 @@ def test_tokens_and_texts_go_both_ways(server):
     wrong = httpx.post(f"{base}/detokenize", json={"tokens": [5, 400]})
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "tokens")
     assert httpx.post(f"{base}/tokenize", json={"prompt": "x", "model": "y"}).status_code == 404
+    messages = [{"role": "user", "content": "Größe ✓"}]
+    dialog = httpx.post(f"{base}/tokenize", json={"messages": messages, "add_generation_prompt": True}).json()
+    assert dialog["tokens"] == server.text.chat_prompt(messages)
+    for wrong_body in (
+        {},
+        {"prompt": "x", "messages": messages},
+        {"messages": messages, "add_generation_prompt": False},
+    ):
+        assert httpx.post(f"{base}/tokenize", json=wrong_body).status_code == 400
     info = httpx.get(f"{base}/tokenizer_info").json()
     assert info["bos_token"] == "<|begin_of_text|>" and info["eos_token"] == "<|eot_id|>"
     assert "start_header_id" in info["chat_template"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from herdlm.evaluate.asking import Settings
-from herdlm.evaluate.local import EngineOptions
+from herdlm.evaluate.engines import EngineOptions
 from herdlm.evaluate.publish import evaluate_models
 from herdlm.run.stage import Context
 

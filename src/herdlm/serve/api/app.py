@@ -13,9 +13,9 @@ from herdlm.serve.access.keys import KeyFile
 from herdlm.serve.access.limits import ConcurrencyLimiter, ServerLimits
 from herdlm.serve.access.middleware import AccessMiddleware, Gate
 from herdlm.serve.access.responses import json_response
-from herdlm.serve.api.chat import ChatBody
+from herdlm.serve.api.chat import ChatBody, TokenizeBody
 from herdlm.serve.api.errors import install_error_handlers
-from herdlm.serve.api.requests import CompletionBody, DetokenizeBody, EmbeddingBody, TokenizeBody
+from herdlm.serve.api.requests import CompletionBody, DetokenizeBody, EmbeddingBody
 from herdlm.serve.api.service import Service
 from herdlm.serve.guard.moderation import Moderator
 from herdlm.serve.metrics import Metrics
@@ -89,7 +89,7 @@ def _api(service: Service) -> APIRouter:
 
     @router.post("/tokenize")
     async def tokenize(body: TokenizeBody, request: Request) -> Response:
-        """The token ids of a text."""
+        """The token ids of a text or a dialog."""
         return await service.tokenize(body, request)
 
     @router.post("/detokenize")

@@ -221,3 +221,23 @@ class ChatBody(SamplingBody):
         if isinstance(self.tool_choice, NamedTool):
             return [tool.function for tool in self.tools if tool.function.name == self.tool_choice.function.name]
         return [tool.function for tool in self.tools] if self.tool_choice == "required" else []
+
+
+class TokenizeBody(Body):
+    """The body of ``POST /tokenize``: a text, or a dialog up to where the answer begins."""
+
+    neutral: ClassVar[Neutral] = {"add_generation_prompt": (True,)}
+
+    model: Text | None = Field(None, description="by default the first model of the server")
+    prompt: Text | None = None
+    messages: list[ChatMessage] = Field([])
+    tools: list[Tool] = Field([], max_length=128, description="of a dialog")
+    add_special_tokens: bool = Field(
+        True, description="start a text with the begin-of-text token, as prompts do; a dialog is as its template says"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> TokenizeBody:
+        if (self.prompt is None) == (not self.messages):
+            raise invalid_parameter("prompt", "give either prompt or messages")
+        return self

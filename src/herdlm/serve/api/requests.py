@@ -159,14 +159,6 @@ class EmbeddingBody(Body):
     dimensions: int | None = Field(None, ge=1, description="keep this many entries, scaled to length 1 again")
 
 
-class TokenizeBody(Body):
-    """The body of ``POST /tokenize``."""
-
-    model: Text | None = Field(None, description="by default the first model of the server")
-    prompt: Text
-    add_special_tokens: bool = Field(True, description="start with the begin-of-text token, as prompts do")
-
-
 class DetokenizeBody(Body):
     """The body of ``POST /detokenize``."""
 

@@ -21,10 +21,10 @@ from herdlm.serve.access.limits import ConcurrencyLimiter, ServerLimits
 from herdlm.serve.access.request_log import RequestRecord, record_of
 from herdlm.serve.access.responses import json_response
 from herdlm.serve.api.answers import Answer, ChatAnswer, Usage
-from herdlm.serve.api.chat import ChatBody
+from herdlm.serve.api.chat import ChatBody, TokenizeBody
 from herdlm.serve.api.completions import CompletionAnswer, Echo
 from herdlm.serve.api.moderated import as_stream, moderated
-from herdlm.serve.api.requests import CompletionBody, DetokenizeBody, EmbeddingBody, SamplingBody, TokenizeBody
+from herdlm.serve.api.requests import CompletionBody, DetokenizeBody, EmbeddingBody, SamplingBody
 from herdlm.serve.api.stream import ClientLeftError, EventStream, count_tokens, unless_client_leaves
 from herdlm.serve.api.tools import call_schema, free_grammar, to_dialog
 from herdlm.serve.errors import RefusedError, TooLongError
@@ -70,7 +70,7 @@ class Service:
     async def chat(self, body: ChatBody, request: Request) -> Response:
         """``POST /v1/chat/completions``."""
         record = self._start_record(request, body, [message.text for message in body.messages])
-        dialog, tools = to_dialog(body)
+        dialog, tools = to_dialog(body.messages, body.tools if body.may_call else [])
         with ExitStack() as stack:
             lease = await self._lease(stack, request, body.model, body.n)
             # Encoding a long text takes a while and must not block other requests.
@@ -134,8 +134,11 @@ class Service:
     async def tokenize(self, body: TokenizeBody, request: Request) -> Response:
         """``POST /tokenize``. Needs no loaded model."""
         text = self._text(body.model)
-        encode = text.text_prompt if body.add_special_tokens else text.tokenizer.encode
-        tokens = await asyncio.to_thread(encode, body.prompt)
+        if body.prompt is None:
+            tokens = await asyncio.to_thread(text.chat_prompt, *to_dialog(body.messages, body.tools))
+        else:
+            encode = text.text_prompt if body.add_special_tokens else text.tokenizer.encode
+            tokens = await asyncio.to_thread(encode, body.prompt)
         return json_response({"tokens": tokens, "count": len(tokens), "max_model_len": text.context})
 
     async def detokenize(self, body: DetokenizeBody, request: Request) -> Response:

@@ -7,20 +7,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from herdlm.generate.sampling.grammar import JSON_SPACE, Grammar
-from herdlm.serve.api.chat import ChatBody, ChatMessage, Function
+from herdlm.serve.api.chat import ChatMessage, Function, Tool
 from herdlm.serve.errors import RefusedError, shown
 from herdlm.tokens.chat import Message
 
 
-def to_dialog(body: ChatBody) -> tuple[list[Message], list[dict[str, Any]]]:
+def to_dialog(chat: Sequence[ChatMessage], tools: Sequence[Tool]) -> tuple[list[Message], list[dict[str, Any]]]:
     """Convert a chat's messages and tools to those of the dialog format.
 
     Raises:
         RefusedError: a tool message answers no call.
     """
-    tools = [_definition(tool.function) for tool in body.tools] if body.tool_choice != "none" else []
     messages, called = list[Message](), set[str]()
-    for index, message in enumerate(body.messages):
+    for index, message in enumerate(chat):
         called |= {call.id for call in message.tool_calls}
         if message.role == "tool" and message.tool_call_id not in called:
             raise RefusedError(
@@ -30,7 +29,7 @@ def to_dialog(body: ChatBody) -> tuple[list[Message], list[dict[str, Any]]]:
                 code="invalid_value",
             )
         messages.append(_message(message))
-    return messages, tools
+    return messages, [_definition(tool.function) for tool in tools]
 
 
 def call_schema(functions: Sequence[Function]) -> dict[str, Any]:
