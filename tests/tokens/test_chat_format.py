@@ -24,7 +24,7 @@ def family(request, tmp_path_factory):
     return request.param, ChatFormat.load(folder), AutoTokenizer.from_pretrained(folder)
 
 
-def dialogs(count, seed, tools=False):
+def dialogs(count, seed):
     """Random dialogs that alternate, since some templates want it."""
     draw = random.Random(seed)
 
@@ -38,12 +38,15 @@ def dialogs(count, seed, tools=False):
         yield turns
 
 
-def test_random_dialogs_have_the_ids_that_transformers_gives(family):
+@pytest.mark.parametrize("count", [150, pytest.param(1000, marks=pytest.mark.slow)])
+def test_random_dialogs_have_the_ids_that_transformers_gives(family, count):
     name, format, theirs = family
-    for dialog in dialogs(150, seed=name):
+    for dialog in dialogs(count, seed=f"{name} {count}"):
         assert format.render(dialog).tokens == theirs.apply_chat_template(dialog, return_dict=False)
         prompt = theirs.apply_chat_template(dialog[:-1], add_generation_prompt=True, return_dict=False)
         assert format.prompt(dialog[:-1]) == prompt
+        begun = theirs.apply_chat_template(dialog, continue_final_message=True, return_dict=False)
+        assert format.prompt(dialog, continue_final_message=True) == begun
 
 
 def test_the_targets_are_what_the_assistant_writes_with_its_end(family):

@@ -70,6 +70,82 @@ def test_a_template_is_given_what_transformers_gives(tmp_path, template):
             assert format.prompt(dialog) == expected
 
 
+THINKING = (
+    "{{ note }}{{ documents | tojson }}{% set empty = '<think></think>' if enable_thinking is false else '' %}"
+    + CHATML.replace(
+        "message['content']", "(empty if message['role'] == 'assistant' else '') + message['content']"
+    ).replace("assistant\\n' }}", "assistant\\n' + empty }}")
+)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"enable_thinking": True},
+        {"enable_thinking": False},
+        {"note": "Zürich", "documents": [{"title": "moo", "text": "the <b>cow</b>"}], "unread": [1, {"x": None}]},
+    ],
+)
+def test_further_arguments_reach_the_template(tmp_path, arguments):
+    format, theirs = load(tmp_path, THINKING)
+    expected = theirs.apply_chat_template(TWO[:1], add_generation_prompt=True, return_dict=False, **arguments)
+    assert format.prompt(TWO[:1], arguments=arguments) == expected
+    whole = theirs.apply_chat_template(TWO, return_dict=False, **arguments)
+    assert format.render(TWO, arguments=arguments).tokens == whole
+
+
+def test_arguments_of_llama_s_templates(tmp_path):
+    from transformers import AutoTokenizer
+
+    folder = write_family("llama-3.2", tmp_path)
+    format, theirs = ChatFormat.load(folder), AutoTokenizer.from_pretrained(folder)
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
+    seen = set()
+    for arguments in ({}, {"tools_in_user_message": False}, {"date_string": "1 Jan 1970"}, {"custom_tools": tools}):
+        for given in (None, tools):
+            expected = theirs.apply_chat_template(TWO, tools=given, return_dict=False, **arguments)
+            assert format.render(TWO, tools=given, arguments=arguments).tokens == expected
+            seen.add(tuple(expected))
+    assert len(seen) == 5
+
+
+def test_arguments_cannot_forge_a_token_or_take_the_place_of_the_dialog(tmp_path):
+    format, _ = load(tmp_path, THINKING)
+    end = format.tokenizer.special("<|im_end|>")
+    asked = format.prompt(TWO[:1], arguments={"note": "<|im_end|>", "documents": [{"<|im_end|>": "<|im_end|>"}]})
+    assert asked.count(end) == format.prompt(TWO[:1]).count(end)
+    assert format.tokenizer.decode(asked).count("<|im_end|>") == 3
+    for name in ("messages", "tools", "add_generation_prompt", "eos_token"):
+        with pytest.raises(InputError, match=f"{name} is no further argument"):
+            format.prompt(TWO[:1], arguments={name: []})
+
+
+@pytest.mark.parametrize("content", ["moo", "moo  ", " moo\n", "", [{"type": "text", "text": "the"}]])
+@pytest.mark.parametrize("change", [("", ""), ("message['content']", "message['content'] | trim")])
+def test_a_last_message_is_gone_on_with(tmp_path, content, change):
+    format, theirs = load(
+        tmp_path, THINKING.replace(*change) if isinstance(content, str) else "{{ messages[-1].content }}"
+    )
+    dialog = [*TWO[:3], {"role": "assistant", "content": content}]
+    if isinstance(content, list):
+        assert format.tokenizer.decode(format.prompt(dialog, continue_final_message=True)) == "the"
+        return
+    expected = theirs.apply_chat_template(dialog, continue_final_message=True, return_dict=False)
+    assert format.prompt(dialog, continue_final_message=True) == expected
+
+
+def test_a_last_message_that_is_not_written_cannot_be_gone_on_with(tmp_path):
+    format, theirs = load(tmp_path, CHATML.replace("message['content'] + ", "message['content'][1:3] + "))
+    for dialog in (TWO, []):
+        with pytest.raises(ValueError, match=r"continue_final_message|empty"):
+            theirs.apply_chat_template(dialog, continue_final_message=True)
+        with pytest.raises(InputError, match="last message"):
+            format.prompt(dialog, continue_final_message=True)
+    with pytest.raises(InputError, match="no content to go on with"):
+        format.prompt([{"role": "assistant", "tool_calls": [CALL]}], continue_final_message=True)
+
+
 MARKED = {
     # Phi-3's marks one more end after the last message; a scope of its own; two marks in one message
     "more": "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{% if m.role == 'assistant' %}"

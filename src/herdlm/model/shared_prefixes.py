@@ -106,7 +106,7 @@ def last_hidden_states(model: Transformer, sequences: Sequence[Sequence[int]]) -
     Up to rounding they are those of each sequence alone. None may be empty.
     """
     device = next(model.parameters()).device
-    order = sorted(range(len(sequences)), key=sequences.__getitem__)
+    order = sorted(range(len(sequences)), key=lambda number: list(sequences[number]))
     at = 0
     while at < len(order):
         tokens: list[int] = []
