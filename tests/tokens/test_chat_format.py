@@ -91,6 +91,18 @@ def test_a_special_part_becomes_its_token(family):
     assert asked.count(id) == plain.count(id) + 1
 
 
+def test_special_parts_stay_special_beside_what_is_written_for_a_template_without_tools(tmp_path):
+    format = ChatFormat.load(write_family("smollm2", tmp_path))
+    tools = [{"type": "function", "function": {"name": "f", "arguments": {}}}]
+    part = {"type": "special", "text": "<|endoftext|>"}
+    dialog = [
+        {"role": "system", "content": [{"type": "text", "text": "moo"}, part]},
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": [part], "tool_calls": tools},
+    ]
+    assert format.render(dialog, tools=tools).tokens.count(format.tokenizer.special("<|endoftext|>")) == 2
+
+
 def test_decoding_and_the_bytes_of_tokens_agree_with_transformers(family):
     _, format, theirs = family
     tokenizer = format.tokenizer

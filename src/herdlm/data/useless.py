@@ -9,7 +9,7 @@ from typing import Any
 from herdlm.base.errors import InputError
 from herdlm.data.formats.form import KEPT, Kind, Record
 from herdlm.data.messages import Messages
-from herdlm.tokens.chat import Message
+from herdlm.tokens.chat import Message, text_of
 from herdlm.tokens.chat_format import ChatFormat
 
 NO_ANSWER = "no assistant message"
@@ -28,7 +28,7 @@ REFUSED = "refused by the chat template"
 
 def says(message: dict[str, Any]) -> bool:
     """Whether a message has words or calls."""
-    return bool(message["content"].strip() or message.get("tool_calls"))
+    return bool(text_of(message).strip() or message.get("tool_calls"))
 
 
 def flaw(kind: Kind, record: Record) -> str | None:
@@ -71,7 +71,9 @@ def _answer_flaw(messages: Messages) -> str | None:
 
 
 def _bare(messages: Messages) -> list[Any]:
-    return [(message["role"], message["content"].strip(), message.get("tool_calls")) for message in messages]
+    contents = [message["content"] for message in messages]
+    texts = [content.strip() if isinstance(content, str) else content for content in contents]
+    return [(m["role"], text, m.get("tool_calls")) for m, text in zip(messages, texts, strict=True)]
 
 
 def sides(kind: Kind, record: Record) -> list[tuple[list[Message], int]]:
@@ -122,8 +124,8 @@ def characters(record: Record) -> int:
     """The characters of a record's texts; of the longer side of a pair."""
     if "text" in record:
         return len(record["text"])
-    parts = [sum(len(message["content"]) for message in record.get(key, ())) for key in ("messages", "prompt")]
-    answers = [sum(len(m["content"]) for m in record.get(key, ())) for key in ("chosen", "rejected", "completion")]
+    parts = [sum(len(text_of(message)) for message in record.get(key, ())) for key in ("messages", "prompt")]
+    answers = [sum(len(text_of(m)) for m in record.get(key, ())) for key in ("chosen", "rejected", "completion")]
     return sum(parts) + max(answers)
 
 

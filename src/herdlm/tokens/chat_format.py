@@ -11,7 +11,7 @@ from typing import Any
 
 from herdlm.base.errors import InputError
 from herdlm.tokens.answers import Marked, behind, without_marks
-from herdlm.tokens.chat import Message, Rendered
+from herdlm.tokens.chat import Message, Rendered, text_of
 from herdlm.tokens.chat_template import TEMPLATES, ChatTemplate, llama3_template, own_template, read_templates
 from herdlm.tokens.protect import Protection
 from herdlm.tokens.stop_tokens import read_object, stated_stop_tokens
@@ -25,7 +25,8 @@ REASONING = (
     "thinking",
     "reasoning",
 )  # names of a message's thoughts; templates read the first two
-PROBE = "\ufdef"  # stands for an answer, or behind one, to find what follows it
+PROBE = "\ufdef"  # stands for an answer, to find what follows it
+OPEN = f"{PROBE} "  # stands behind an answer that is gone on with; without its space if the template trims
 GIVEN = ("messages", "tools", "add_generation_prompt")  # what a template gets from a dialog
 Tools = Sequence[dict[str, Any]] | None
 Arguments = Mapping[str, Any] | None
@@ -66,6 +67,7 @@ class ChatFormat:
         }
         self.template_text = templates.get("default")
         self._protection = Protection(tokenizer)
+        self._parts = {*tokenizer.special_tokens, *(token.content for token in tokenizer.added.values()), OPEN}
         eos = () if tokenizer.eos is None else (tokenizer.eos,)
         self.stop_tokens = tuple(dict.fromkeys([*stop_tokens, *eos, *self._turn_ends()]))
 
@@ -152,6 +154,10 @@ class ChatFormat:
             text = self._text(messages, tools, arguments, prompt=True)
         return self._protection.encode(without_marks(text).text, ()).tokens
 
+    def knows(self, name: str) -> bool:
+        """Whether the tokenizer has a token that a special part may name."""
+        return name in self._parts
+
     @property
     def takes_tools(self) -> bool:
         """Whether the template describes tools and calls itself."""
@@ -189,7 +195,7 @@ class ChatFormat:
             raise InputError("the last message has no content to go on with", "Give it one, or ask for a new answer")
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
         said = "".join(map(self._part, parts))
-        marked: Any = {**messages[-1], "content": [*parts, {"type": "special", "text": f"{PROBE} "}]}
+        marked: Any = {**messages[-1], "content": [*parts, {"type": "special", "text": OPEN}]}
         text = self._text([*messages[:-1], marked], tools, arguments, prompt=False)
         before, mark, after = text.rpartition(PROBE)
         if not mark or said.strip() not in before:
@@ -303,6 +309,8 @@ class ChatFormat:
         kind, text = part.get("type"), part.get("text")
         if kind not in ("text", "special") or not isinstance(text, str):
             raise InputError(f"a part of a message is of the type {kind!r}, which is not text", "Leave it out")
+        if kind == "special" and text not in self._parts:
+            raise InputError(f"the tokenizer of {self.where} has no special token {text!r}", "Use one that it has")
         return text if kind == "special" else str(self._protection.protect(text))
 
 
@@ -337,5 +345,4 @@ def _with_table(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def _says(message: Message) -> bool:
-    content: Any = message.get("content") or ""
-    return bool(message.get("tool_calls") or (content.strip() if isinstance(content, str) else content))
+    return bool(message.get("tool_calls") or text_of(message).strip())
