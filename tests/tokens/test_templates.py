@@ -8,7 +8,9 @@ import random
 import pytest
 
 from herdlm.base.errors import InputError
-from herdlm.tokens.chat_format import ChatFormat
+from herdlm.data.read import read_dialogs
+from herdlm.data.source import Source
+from herdlm.tokens.chat_format import ChatFormat, RewrittenError
 from herdlm.tokens.tokenizer import Tokenizer
 from tests.tokens.folders import CHATML, write_family
 
@@ -144,6 +146,41 @@ def test_a_last_message_that_is_not_written_cannot_be_gone_on_with(tmp_path):
             format.prompt(dialog, continue_final_message=True)
     with pytest.raises(InputError, match="no content to go on with"):
         format.prompt([{"role": "assistant", "tool_calls": [CALL]}], continue_final_message=True)
+
+
+# As Qwen3's: thoughts before the last question are left out.
+FORGETFUL = (
+    "{% set ns = namespace(last=0) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}"
+    "{% endif %}{% endfor %}{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}"
+    "{{ m.content if m.role != 'assistant' or loop.index0 > ns.last else m.content.split('</t>')[-1] }}"
+    "{{ '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+THOUGHTS = [
+    {"role": role, "content": f"{'<t>hm</t>' if role == 'assistant' else ''}moo {i}"}
+    for i, role in enumerate(("system", "user", "assistant", "user", "assistant", "user", "assistant"))
+]
+
+
+def test_a_dialog_whose_thoughts_are_dropped_is_an_example_for_each_answer(tmp_path):
+    format, theirs = load(tmp_path / "model", FORGETFUL)
+    rows = [THOUGHTS, [*THOUGHTS[:4], THOUGHTS[4] | {"weight": 0}, *THOUGHTS[5:]], THOUGHTS[:3]]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+    records, counts = read_dialogs([Source(path)], chat_format=format)
+    # The second row's first example, and the third row, are the first row's first example.
+    assert [len(record["messages"]) for record in records] == [3, 5, 7]
+    assert (counts.read, counts.kept, list(counts.repaired.values())) == (6, 3, [2])
+    for record in records:
+        length = len(record["messages"])
+        rendered = format.render(record["messages"])
+        prompt = theirs.apply_chat_template(THOUGHTS[: length - 1], add_generation_prompt=True, return_dict=False)
+        assert rendered.tokens == theirs.apply_chat_template(THOUGHTS[:length], return_dict=False)
+        assert rendered.tokens[: len(prompt)] == prompt and not any(rendered.weights[: len(prompt)])
+        assert targets(format, rendered) == [f"<t>hm</t>moo {length - 1}<|im_end|>"]
+    pair = format.render(THOUGHTS, first=6)
+    assert targets(format, pair) == ["<t>hm</t>moo 6<|im_end|>"]
+    with pytest.raises(RewrittenError, match="rewrites what stands before message 4"):
+        format.render(THOUGHTS, first=4)
 
 
 MARKED = {

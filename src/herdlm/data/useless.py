@@ -10,7 +10,7 @@ from herdlm.base.errors import InputError
 from herdlm.data.formats.form import KEPT, Kind, Record
 from herdlm.data.messages import Messages
 from herdlm.tokens.chat import Message, text_of
-from herdlm.tokens.chat_format import ChatFormat
+from herdlm.tokens.chat_format import ChatFormat, RewrittenError
 
 NO_ANSWER = "no assistant message"
 EMPTY_ANSWERS = "only empty answers"
@@ -24,6 +24,7 @@ DUPLICATE = "duplicate"
 DUPLICATE_ACROSS = "duplicate of a row in another file"
 TOO_LONG = "too long"
 REFUSED = "refused by the chat template"
+REWRITTEN = "rewritten by the chat template as the dialog goes on"
 
 
 def says(message: dict[str, Any]) -> bool:
@@ -110,6 +111,8 @@ class Sieve:
         for messages, first in sides(kind, record):
             try:
                 rendered = chat_format.render(messages, tools=record.get("tools"), first=first)
+            except RewrittenError:
+                return REWRITTEN, characters(record)
             except InputError as error:
                 return f"{REFUSED}: {error.what}", characters(record)
             length = max(length, len(rendered.tokens))
@@ -118,6 +121,16 @@ class Sieve:
         if self.seq_len is not None and length > self.seq_len:
             return f"{TOO_LONG} for {self.seq_len:,} tokens", length
         return None, length
+
+
+def by_answer(record: Record) -> list[Record]:
+    """A dialog as one for each answer with a weight, which ends with it; answers before it weigh nothing."""
+    made, said = [], record["messages"]
+    for number, message in enumerate(said):
+        if message["role"] == "assistant" and message.get("weight", 1.0):
+            before = [{**m, "weight": 0.0} if m["role"] == "assistant" else m for m in said[:number]]
+            made.append({**record, "messages": [*before, message]})
+    return made
 
 
 def characters(record: Record) -> int:

@@ -32,6 +32,10 @@ Tools = Sequence[dict[str, Any]] | None
 Arguments = Mapping[str, Any] | None
 
 
+class RewrittenError(InputError):
+    """A template does not keep what stands before an answer to be trained on when the dialog goes on."""
+
+
 class ChatFormat:
     """A folder's tokenizer and chat template.
 
@@ -108,15 +112,17 @@ class ChatFormat:
         """A whole dialog as tokens, with the weight of each as a target of training.
 
         Targets are what the assistant writes in messages from number ``first`` on, each with its message's weight.
+        Without a template's marks, only what stands before these must be what the template writes in a prompt.
 
         Args:
             arguments: see :meth:`prompt`.
 
         Raises:
-            InputError: the template refuses the dialog, or does not keep what stands before an answer, so that a
-                trained model would not see what it sees when it is served.
+            InputError: the template refuses the dialog.
+            RewrittenError: it does not keep what stands before an answer, so that a trained model would not see what it
+                sees when it is served.
         """
-        made, owners = self._answers(messages, tools, arguments)
+        made, owners = self._answers(messages, tools, arguments, first)
         weights_of = [float(messages[i].get("weight", 1.0)) if i >= first else 0.0 for i in owners]
         encoded = self._protection.encode(made.text, made.answers)
         tokens, spans = encoded.tokens, encoded.spans
@@ -205,7 +211,9 @@ class ChatFormat:
             )
         return before if after.startswith(" ") else before.rstrip()
 
-    def _answers(self, messages: Sequence[Message], tools: Tools, arguments: Arguments) -> tuple[Marked, list[int]]:
+    def _answers(
+        self, messages: Sequence[Message], tools: Tools, arguments: Arguments, first: int
+    ) -> tuple[Marked, list[int]]:
         """A rendered dialog with the ranges that the assistant writes, and the message of each.
 
         The template's marks give the ranges. Without marks they are where a dialog grows by a message.
@@ -224,20 +232,22 @@ class ChatFormat:
             owners = [own[min(bisect_right(lengths, begin), len(own) - 1)] for begin, _ in made.answers]
             return made, owners
         answers = []
-        for i in own:
+        learned = [i for i in own if i >= first and messages[i].get("weight", 1.0)]
+        for i in learned:
             before = without_marks(self._text(messages[:i], tools, arguments, prompt=True)).text
             after = without_marks(self._text(messages[: i + 1], tools, arguments, prompt=False)).text
             begin, end = behind(before, made.text), self._shared(after, made.text)
             rest = after[end:]  # some templates always write the next header
             closed = self._closes(rest) or before.endswith(rest)
             if begin is None or not closed or begin > end or (begin == end and _says(messages[i])):
-                raise InputError(
+                raise RewrittenError(
                     f"the chat template of {self.where} rewrites what stands before message {i}, so that training on "
                     "it would not be what the model sees when it answers",
-                    "Train on dialogs that end there, or give a template with {% generation %} marks",
+                    "Train on dialogs that end there, with a weight of 0 of other answers, or give a template with "
+                    "{% generation %} marks",
                 )
             answers.append((begin, self._answer_end(made.text, begin, end)))
-        return Marked(made.text, answers), own
+        return Marked(made.text, answers), learned
 
     def _shared(self, text: str, other: str) -> int:
         """How many characters both texts begin with, up to a whole special token."""
