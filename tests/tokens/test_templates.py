@@ -118,6 +118,9 @@ def test_arguments_cannot_forge_a_token_or_take_the_place_of_the_dialog(tmp_path
     asked = format.prompt(TWO[:1], arguments={"note": "<|im_end|>", "documents": [{"<|im_end|>": "<|im_end|>"}]})
     assert asked.count(end) == format.prompt(TWO[:1]).count(end)
     assert format.tokenizer.decode(asked).count("<|im_end|>") == 3
+    deep = json.loads("[" * 900 + "]" * 900)
+    with pytest.raises(InputError, match="nested too deeply"):
+        format.prompt(TWO[:1], arguments={"note": deep})
     for name in ("messages", "tools", "add_generation_prompt", "eos_token"):
         with pytest.raises(InputError, match=f"{name} is no further argument"):
             format.prompt(TWO[:1], arguments={name: []})

@@ -183,13 +183,16 @@ class ChatFormat:
             )
         if not template.takes_tools:
             messages, tools = without_tools(messages, tools or (), as_text=not template.takes_calls)
-        return template.render(
-            messages=[self._prepared(message) for message in messages],
-            tools=self._protection.protect(list(tools or ())) or None,
-            add_generation_prompt=prompt,
-            **({"documents": None} | self._protection.protect(dict(arguments or {}))),
-            **self.tokenizer.named,
-        )
+        try:
+            variables = {
+                "documents": None,
+                **self._protection.protect(dict(arguments or {})),
+                "messages": [self._prepared(message) for message in messages],
+                "tools": self._protection.protect(list(tools or ())) or None,
+            }
+        except RecursionError:
+            raise InputError("messages, tools or arguments are nested too deeply", "Flatten them") from None
+        return template.render(**variables, add_generation_prompt=prompt, **self.tokenizer.named)
 
     def _begun(self, messages: Sequence[Message], tools: Tools, arguments: Arguments) -> str:
         """What the template writes up to the end of the last message's content.
