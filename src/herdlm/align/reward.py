@@ -9,7 +9,8 @@ from herdlm.align.bank.tasks import Question
 from herdlm.base.progress import Progress
 from herdlm.model.shared_prefixes import last_hidden_states
 from herdlm.model.transformer import Transformer
-from herdlm.tokens.chat_format import ChatFormat
+from herdlm.tokens.chat import Message
+from herdlm.tokens.chat_format import ChatFormat, Tools
 from herdlm.tokens.preferences import PreferenceBatches
 
 
@@ -24,6 +25,11 @@ def pair_scores(
 def rank_accuracy(model: Transformer, pairs: PreferenceBatches) -> list[bool]:
     """For each pair, whether the chosen answer scores above the rejected one."""
     return [chosen > rejected for chosen, rejected in pair_scores(model, pairs)]
+
+
+def answered(format: ChatFormat, messages: Sequence[Message], tools: Tools = None) -> list[int]:
+    """The tokens of a dialog that ends with the answer to score."""
+    return format.render(messages, tools=tools, first=len(messages)).tokens
 
 
 def sequence_scores(
@@ -64,7 +70,7 @@ def score_answers(
     """
     distinct = [(q, answer) for q, given in enumerate(answers) for answer in sorted(set(given))]
     sequences = [
-        format.render([*as_messages(questions[q]), {"role": "assistant", "content": answer}]).tokens
+        answered(format, [*as_messages(questions[q]), {"role": "assistant", "content": answer}])
         for q, answer in distinct
     ]
     found = scores_of_fitting(model, sequences, seq_len=seq_len, title=title)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from herdlm.align.preference_figures import auc
 from herdlm.align.result import estimate_json
-from herdlm.align.reward import pair_scores, sequence_scores
+from herdlm.align.reward import answered, pair_scores, sequence_scores
 from herdlm.align.reward_figures import reward_figures, scored
 from herdlm.base.errors import InputError
 from herdlm.base.json_lines import write_json_lines
@@ -102,10 +102,10 @@ class _Reader:
 
     def answers(self, records: Sequence[Any]) -> list[float]:
         dialogs = [
-            self.format.render(r.get("messages") or [*r["prompt"], *r.get("completion", ())], tools=r.get("tools"))
+            answered(self.format, r.get("messages") or [*r["prompt"], *r.get("completion", ())], r.get("tools"))
             for r in records
         ]
-        return sequence_scores(self.model, [dialog.tokens for dialog in dialogs], title="score", quiet=self.quiet)
+        return sequence_scores(self.model, dialogs, title="score", quiet=self.quiet)
 
 
 def _rows(files: Sequence[Path], format: ChatFormat, longest: int, rename: dict[str, str]) -> tuple[list[_Row], Counts]:
@@ -116,9 +116,13 @@ def _rows(files: Sequence[Path], format: ChatFormat, longest: int, rename: dict[
                 raise found
             if found.kind in ("prompts", "text"):
                 raise found.row.error("", "it has no answer to score", "Give dialogs, pairs or thumbs")
-            for record, reason, length in sieved(found, sieve, counts):
-                if reason is None:
-                    rows.append(_Row(found.row.where(), found.kind, record, length))
+            kept = [
+                _Row(found.row.where(), found.kind, record, length)
+                for record, reason, length in sieved(found, sieve, counts)
+                if reason is None
+            ]
+            # A dialog that was divided by its answers is scored once, at the last of them.
+            rows += kept[-1:] if found.kind == "dialogs" and len(found.records) == 1 else kept
     if not rows:
         raise InputError(
             f"no row can be scored: {'; '.join(counts.lines()) or 'the files hold none'}",
