@@ -1,8 +1,12 @@
-"""The command line in a process that kills itself when step STEP of a training is about to be read."""
+"""The command line in a process that kills itself when step STEP of a training is about to be read.
+
+Checkpoints that are being written by then are finished first, so that a slow disk changes nothing.
+"""
 
 import os
 import signal
 import sys
+import threading
 
 from herdlm.cli.app import main
 from herdlm.tokens.dialogs import DialogBatches
@@ -16,6 +20,9 @@ def kill_at(step: int) -> None:
 
         def micro_batches(self, number, plain=plain):
             if number == step:
+                for thread in threading.enumerate():
+                    if thread.name == "checkpoint":
+                        thread.join()
                 os.kill(os.getpid(), signal.SIGKILL)
             return plain(self, number)
 

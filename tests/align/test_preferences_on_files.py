@@ -92,6 +92,18 @@ def test_a_pad_token_that_ends_answers_does_not_hide_the_end_from_transformers(f
     assert ours["data"]["used"] == 12
 
 
+def test_a_dialog_whose_template_drops_earlier_answers_is_scored_once_at_its_end(folder, judge, tmp_path):
+    template = (
+        "{% for m in messages %}{{ m.role + ':' }}{{ m.content if loop.last or m.role != 'assistant' else '' }}"
+        "{{ '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+    )
+    said = [{"role": r, "content": f"moo {i}"} for i, r in enumerate(["user", "assistant"] * 3)]
+    rows = write_lines(tmp_path / "rows.jsonl", [{"messages": said}, {"messages": said, "label": True}])
+    score(judge[0], [rows], tmp_path / "scores.jsonl", template=template, quiet=True)
+    dialog, thumb = pairs_of(tmp_path / "scores.jsonl")
+    assert dialog["score"] == pytest.approx(thumb["score"], abs=1e-6)
+
+
 def test_a_model_that_writes_gives_no_scores_and_a_reward_model_does_not_write(folder, judge, tmp_path):
     with pytest.raises(InputError, match="writes text and gives no scores"):
         score(folder / "base", [folder / "test-pairs.jsonl"])

@@ -145,6 +145,28 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(folder, tm
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("data", ['{"messages": 5}', '{"messages": [{"role": "user", "content": "moo"}]}'])
+def test_a_command_refused_for_its_data_leaves_nothing_behind(folder, tmp_path, data):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "rows.jsonl").write_text(f"{data}\n")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(InputError, match=r"rows.jsonl"):
+        sft(job(folder, tmp_path / "out" / "tuned", data=tmp_path / "in" / "rows.jsonl"), SFT)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_training_that_fails_keeps_its_checkpoints(folder, tmp_path, monkeypatch):
+    config = SFT.model_copy(update={"train": SFT.train.model_copy(update={"checkpoint_every_steps": 1})})
+    monkeypatch.setattr("herdlm.align.sft.save", lambda run, model: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        sft(job(folder, tmp_path / "tuned", steps=3), config)
+    monkeypatch.undo()
+    assert (tmp_path / ".tuned.working" / "checkpoints").is_dir()
+    assert sft(job(folder, tmp_path / "tuned", steps=3), config)["steps"] == 3
+    assert [event["step"] for event in read_events(tmp_path / "tuned" / "events.jsonl", "setup")] == [0, 2]
+    assert [path.name for path in tmp_path.iterdir()] == ["tuned"]
+
+
 def test_rows_longer_than_the_model_reads_are_refused(folder, tmp_path):
     with pytest.raises(InputError, match=r"rows of 512 tokens exceed the 256"):
         sft(job(folder, tmp_path / "out"), SFT.model_copy(update={"seq_len": 512}))

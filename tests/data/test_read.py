@@ -297,3 +297,42 @@ def test_rows_are_read_once_per_column(tmp_path):
     for found in converted(file(tmp_path, [{"prompt": "q", "completion": "a", "extra": 1}]).path, None):
         list(sieved(found, Sieve(), counts))
     assert counts.unused == {"extra": 1}
+
+
+PAUSE = {"type": "special", "text": "<|eot_id|>"}
+
+
+def test_a_special_part_is_its_token_and_plain_text_never_is(tmp_path, tokenizer):
+    from herdlm.tokens.chat_format import ChatFormat
+
+    format = ChatFormat.of(tokenizer)
+    end = tokenizer.special("<|eot_id|>")
+    parts = [{"type": "text", "text": "4"}, PAUSE, {"type": "text", "text": "4"}]
+    looks = [{"type": "text", "text": "4<|eot_id|>"}, {"type": "text", "text": "4"}]
+    rows = [{"messages": [ASK, turn("assistant", given)]} for given in ("44", parts, looks)]
+    (plain, special, text), _ = read_dialogs([file(tmp_path, rows)], chat_format=format)
+    assert text["messages"][1]["content"] == "4<|eot_id|>4" != special["messages"][1]["content"] == parts
+    counted = [format.render(record["messages"]).tokens.count(end) for record in (plain, special, text)]
+    assert counted == [2, 3, 2]
+    write_records(tmp_path / "again.jsonl", [special])
+    assert read_dialogs([Source(tmp_path / "again.jsonl")])[0] == [special]
+    pair = {"prompt": [ASK], "chosen": [turn("assistant", parts)], "rejected": [turn("assistant", "4<|eot_id|>4")]}
+    assert read_preferences([file(tmp_path, [pair], "pairs.jsonl")], chat_format=format)[1].kept == 1
+
+
+def test_a_special_part_that_the_tokenizer_lacks_is_an_error_with_its_line(tmp_path, tokenizer):
+    from herdlm.tokens.chat_format import ChatFormat
+
+    format = ChatFormat.of(tokenizer)
+    unknown = {"messages": [ASK, turn("assistant", [{"type": "special", "text": "<|moo|>"}])]}
+    source = file(tmp_path, [{"messages": [ASK, ANSWER]}, unknown])
+    with pytest.raises(InputError, match=r"a.jsonl, line 2: the tokenizer of .* has no special token '<\|moo\|>'"):
+        read_dialogs([source], chat_format=format)
+    (report,), kept = check([source.path], chat_format=format)
+    assert (report.unreadable, len(kept), report.counts.rows) == (1, 1, 1) and "line 2" in report.errors[0]
+    assert len(read_dialogs([source])[0]) == 2
+    with pytest.raises(InputError, match="has no special token"):
+        format.render(unknown["messages"])
+    column = file(tmp_path, [{"instruction": [PAUSE], "output": "4"}], "column.jsonl")
+    with pytest.raises(InputError, match="of type 'special', not of type 'text'"):
+        read_dialogs([column])

@@ -93,6 +93,31 @@ LLAMA31 = (
     "        {%- endif %}\n        {{- '<|eot_id|>' }}\n    {%- endif %}\n{%- endfor %}\n"
     "{%- if add_generation_prompt %}\n    {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}\n{%- endif %}\n"
 )
+LLAMA32 = (  # tools stand in the first question, unless the caller says otherwise
+    LLAMA31.replace(
+        "{{- bos_token }}\n",
+        "{{- bos_token }}\n{%- if custom_tools is defined %}\n    {%- set tools = custom_tools %}\n{%- endif %}\n"
+        "{%- if not tools_in_user_message is defined %}\n    {%- set tools_in_user_message = true %}\n{%- endif %}\n",
+        1,
+    )
+    .replace(
+        "{%- if tools is not none %}\n    {%- for",
+        "{%- if tools is not none and not tools_in_user_message %}\n    {%- for",
+    )
+    .replace(
+        "{%- for message in messages %}\n",
+        "{%- if tools_in_user_message and tools is not none %}\n    {%- set asked = messages[0]['content'] | trim %}\n"
+        "    {%- set messages = messages[1:] %}\n    {{- '<|start_header_id|>user<|end_header_id|>\\n\\n' -}}\n"
+        "    {{- 'Answer with a call of one of these functions, as JSON.\\n\\n' }}\n    {%- for t in tools %}\n"
+        "        {{- t | tojson(indent=4) }}\n        {{- '\\n\\n' }}\n    {%- endfor %}\n"
+        "    {{- asked + '<|eot_id|>' }}\n{%- endif %}\n{%- for message in messages %}\n",
+        1,
+    )
+)
+PHI4 = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '<|im_sep|>' + message['content'] "
+    "+ '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant<|im_sep|>' }}{% endif %}"
+)
 LLAMA3_SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 LLAMA31_SPECIAL = (*LLAMA3_SPECIAL, "<|eom_id|>", "<|python_tag|>", "<|finetune_right_pad_id|>")
 
@@ -170,6 +195,11 @@ FAMILIES = {
         LLAMA31,
         {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>", "pad_token": "<|finetune_right_pad_id|>"},
     ),
+    "llama-3.2": (
+        lambda: byte_level(LLAMA31_SPECIAL),
+        LLAMA32,
+        {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>", "pad_token": "<|finetune_right_pad_id|>"},
+    ),
     "smollm2": (
         lambda: byte_level(("<|endoftext|>", "<|im_start|>", "<|im_end|>"), split=False),
         CHATML,
@@ -189,6 +219,11 @@ FAMILIES = {
         lambda: sentence_piece(("<|endoftext|>", "<|assistant|>", "<|system|>", "<|end|>", "<|user|>"), rstrip=True),
         PHI,
         {"bos_token": "<s>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
+    ),
+    "phi-4": (
+        lambda: byte_level(("<|endoftext|>", "<|im_start|>", "<|im_sep|>", "<|im_end|>")),
+        PHI4,
+        {"bos_token": "<|endoftext|>", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"},
     ),
 }
 

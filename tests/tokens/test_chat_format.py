@@ -24,7 +24,7 @@ def family(request, tmp_path_factory):
     return request.param, ChatFormat.load(folder), AutoTokenizer.from_pretrained(folder)
 
 
-def dialogs(count, seed, tools=False):
+def dialogs(count, seed):
     """Random dialogs that alternate, since some templates want it."""
     draw = random.Random(seed)
 
@@ -38,12 +38,15 @@ def dialogs(count, seed, tools=False):
         yield turns
 
 
-def test_random_dialogs_have_the_ids_that_transformers_gives(family):
+@pytest.mark.parametrize("count", [150, pytest.param(1000, marks=pytest.mark.slow)])
+def test_random_dialogs_have_the_ids_that_transformers_gives(family, count):
     name, format, theirs = family
-    for dialog in dialogs(150, seed=name):
+    for dialog in dialogs(count, seed=f"{name} {count}"):
         assert format.render(dialog).tokens == theirs.apply_chat_template(dialog, return_dict=False)
         prompt = theirs.apply_chat_template(dialog[:-1], add_generation_prompt=True, return_dict=False)
         assert format.prompt(dialog[:-1]) == prompt
+        begun = theirs.apply_chat_template(dialog, continue_final_message=True, return_dict=False)
+        assert format.prompt(dialog, continue_final_message=True) == begun
 
 
 def test_the_targets_are_what_the_assistant_writes_with_its_end(family):
@@ -86,6 +89,18 @@ def test_a_special_part_becomes_its_token(family):
     plain = format.prompt([{"role": "user", "content": "moo"}])
     id = format.tokenizer.special(name)
     assert asked.count(id) == plain.count(id) + 1
+
+
+def test_special_parts_stay_special_beside_what_is_written_for_a_template_without_tools(tmp_path):
+    format = ChatFormat.load(write_family("smollm2", tmp_path))
+    tools = [{"type": "function", "function": {"name": "f", "arguments": {}}}]
+    part = {"type": "special", "text": "<|endoftext|>"}
+    dialog = [
+        {"role": "system", "content": [{"type": "text", "text": "moo"}, part]},
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": [part], "tool_calls": tools},
+    ]
+    assert format.render(dialog, tools=tools).tokens.count(format.tokenizer.special("<|endoftext|>")) == 2
 
 
 def test_decoding_and_the_bytes_of_tokens_agree_with_transformers(family):

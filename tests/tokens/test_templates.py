@@ -8,7 +8,9 @@ import random
 import pytest
 
 from herdlm.base.errors import InputError
-from herdlm.tokens.chat_format import ChatFormat
+from herdlm.data.read import read_dialogs
+from herdlm.data.source import Source
+from herdlm.tokens.chat_format import ChatFormat, RewrittenError
 from herdlm.tokens.tokenizer import Tokenizer
 from tests.tokens.folders import CHATML, write_family
 
@@ -68,6 +70,120 @@ def test_a_template_is_given_what_transformers_gives(tmp_path, template):
                 format.prompt(dialog)
         else:
             assert format.prompt(dialog) == expected
+
+
+THINKING = (
+    "{{ note }}{{ documents | tojson }}{% set empty = '<think></think>' if enable_thinking is false else '' %}"
+    + CHATML.replace(
+        "message['content']", "(empty if message['role'] == 'assistant' else '') + message['content']"
+    ).replace("assistant\\n' }}", "assistant\\n' + empty }}")
+)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"enable_thinking": True},
+        {"enable_thinking": False},
+        {"note": "Zürich", "documents": [{"title": "moo", "text": "the <b>cow</b>"}], "unread": [1, {"x": None}]},
+    ],
+)
+def test_further_arguments_reach_the_template(tmp_path, arguments):
+    format, theirs = load(tmp_path, THINKING)
+    expected = theirs.apply_chat_template(TWO[:1], add_generation_prompt=True, return_dict=False, **arguments)
+    assert format.prompt(TWO[:1], arguments=arguments) == expected
+    whole = theirs.apply_chat_template(TWO, return_dict=False, **arguments)
+    assert format.render(TWO, arguments=arguments).tokens == whole
+
+
+def test_arguments_of_llama_s_templates(tmp_path):
+    from transformers import AutoTokenizer
+
+    folder = write_family("llama-3.2", tmp_path)
+    format, theirs = ChatFormat.load(folder), AutoTokenizer.from_pretrained(folder)
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
+    seen = set()
+    for arguments in ({}, {"tools_in_user_message": False}, {"date_string": "1 Jan 1970"}, {"custom_tools": tools}):
+        for given in (None, tools):
+            expected = theirs.apply_chat_template(TWO, tools=given, return_dict=False, **arguments)
+            assert format.render(TWO, tools=given, arguments=arguments).tokens == expected
+            seen.add(tuple(expected))
+    assert len(seen) == 5
+
+
+def test_arguments_cannot_forge_a_token_or_take_the_place_of_the_dialog(tmp_path):
+    format, _ = load(tmp_path, THINKING)
+    end = format.tokenizer.special("<|im_end|>")
+    asked = format.prompt(TWO[:1], arguments={"note": "<|im_end|>", "documents": [{"<|im_end|>": "<|im_end|>"}]})
+    assert asked.count(end) == format.prompt(TWO[:1]).count(end)
+    assert format.tokenizer.decode(asked).count("<|im_end|>") == 3
+    deep = json.loads("[" * 900 + "]" * 900)
+    with pytest.raises(InputError, match="nested too deeply"):
+        format.prompt(TWO[:1], arguments={"note": deep})
+    for name in ("messages", "tools", "add_generation_prompt", "eos_token"):
+        with pytest.raises(InputError, match=f"{name} is no further argument"):
+            format.prompt(TWO[:1], arguments={name: []})
+
+
+@pytest.mark.parametrize("content", ["moo", "moo  ", " moo\n", "", [{"type": "text", "text": "the"}]])
+@pytest.mark.parametrize("change", [("", ""), ("message['content']", "message['content'] | trim")])
+def test_a_last_message_is_gone_on_with(tmp_path, content, change):
+    format, theirs = load(
+        tmp_path, THINKING.replace(*change) if isinstance(content, str) else "{{ messages[-1].content }}"
+    )
+    dialog = [*TWO[:3], {"role": "assistant", "content": content}]
+    if isinstance(content, list):
+        assert format.tokenizer.decode(format.prompt(dialog, continue_final_message=True)) == "the"
+        return
+    expected = theirs.apply_chat_template(dialog, continue_final_message=True, return_dict=False)
+    assert format.prompt(dialog, continue_final_message=True) == expected
+
+
+def test_a_last_message_that_is_not_written_cannot_be_gone_on_with(tmp_path):
+    format, theirs = load(tmp_path, CHATML.replace("message['content'] + ", "message['content'][1:3] + "))
+    for dialog in (TWO, []):
+        with pytest.raises(ValueError, match=r"continue_final_message|empty"):
+            theirs.apply_chat_template(dialog, continue_final_message=True)
+        with pytest.raises(InputError, match="last message"):
+            format.prompt(dialog, continue_final_message=True)
+    with pytest.raises(InputError, match="no content to go on with"):
+        format.prompt([{"role": "assistant", "tool_calls": [CALL]}], continue_final_message=True)
+
+
+# As Qwen3's: thoughts before the last question are left out.
+FORGETFUL = (
+    "{% set ns = namespace(last=0) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}"
+    "{% endif %}{% endfor %}{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}"
+    "{{ m.content if m.role != 'assistant' or loop.index0 > ns.last else m.content.split('</t>')[-1] }}"
+    "{{ '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+THOUGHTS = [
+    {"role": role, "content": f"{'<t>hm</t>' if role == 'assistant' else ''}moo {i}"}
+    for i, role in enumerate(("system", "user", "assistant", "user", "assistant", "user", "assistant"))
+]
+
+
+def test_a_dialog_whose_thoughts_are_dropped_is_an_example_for_each_answer(tmp_path):
+    format, theirs = load(tmp_path / "model", FORGETFUL)
+    rows = [THOUGHTS, [*THOUGHTS[:4], THOUGHTS[4] | {"weight": 0}, *THOUGHTS[5:]], THOUGHTS[:3]]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+    records, counts = read_dialogs([Source(path)], chat_format=format)
+    # The second row's first example, and the third row, are the first row's first example.
+    assert [len(record["messages"]) for record in records] == [3, 5, 7]
+    assert (counts.read, counts.kept, list(counts.repaired.values())) == (6, 3, [2])
+    for record in records:
+        length = len(record["messages"])
+        rendered = format.render(record["messages"])
+        prompt = theirs.apply_chat_template(THOUGHTS[: length - 1], add_generation_prompt=True, return_dict=False)
+        assert rendered.tokens == theirs.apply_chat_template(THOUGHTS[:length], return_dict=False)
+        assert rendered.tokens[: len(prompt)] == prompt and not any(rendered.weights[: len(prompt)])
+        assert targets(format, rendered) == [f"<t>hm</t>moo {length - 1}<|im_end|>"]
+    pair = format.render(THOUGHTS, first=6)
+    assert targets(format, pair) == ["<t>hm</t>moo 6<|im_end|>"]
+    with pytest.raises(RewrittenError, match="rewrites what stands before message 4"):
+        format.render(THOUGHTS, first=4)
 
 
 MARKED = {

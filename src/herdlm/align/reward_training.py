@@ -78,7 +78,7 @@ def _reward(run: Run, config: RewardConfig, data: Data) -> dict[str, Any]:
     }
     if not (data.held_out and is_first()):
         return counts
-    measured = open_batches(run.format, data.held_out, config, seed=0, rows_per_micro_batch=run.rows_at_once)
+    measured = open_batches(run.format, data.held_out, config, seed=0)
     found = scored(data.held_out, measured, pair_scores(finished(run, model), measured))
     write_figures(run, {"accuracy": accuracy(found)})
     figures = reward_figures(found)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from herdlm.align.preference_figures import auc
 from herdlm.align.result import estimate_json
-from herdlm.align.reward import pair_scores, score_pieces, scored_piece
+from herdlm.align.reward import answered, pair_scores, sequence_scores
 from herdlm.align.reward_figures import reward_figures, scored
 from herdlm.base.errors import InputError
 from herdlm.base.json_lines import write_json_lines
@@ -23,8 +23,6 @@ from herdlm.model.start import open_start
 from herdlm.model.transformer import Transformer
 from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.preferences import PreferenceBatches
-
-TOKENS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +61,7 @@ def score(
         raise InputError(f"{model} writes text and gives no scores", "Give a reward model: see herdlm reward")
     format = ChatFormat.load(start.tokenizer, template)
     rows, counts = _rows(files, format, start.shape.max_seq_len, rename or {})
-    seq_len = max(row.length for row in rows)
-    reader = _Reader(start.load(pick_device(device)), format, seq_len, quiet)
+    reader = _Reader(start.load(pick_device(device)), format, max(row.length for row in rows), quiet)
     pairs = [row for row in rows if row.kind == "preferences"]
     others = [row for row in rows if row.kind != "preferences"]
     lines: dict[str, list[dict[str, Any]]] = {}
@@ -96,38 +93,19 @@ class _Reader:
     seq_len: int
     quiet: bool
 
-    @property
-    def _rows_at_once(self) -> int:
-        return max(1, TOKENS_AT_ONCE // self.seq_len)
-
     def pairs(self, records: Sequence[Any]) -> tuple[list[tuple[float, float]], dict[str, Any]]:
         batches = PreferenceBatches(
-            self.format,
-            records,
-            seq_len=self.seq_len,
-            pairs_per_step=1,
-            epochs=0,
-            seed=0,
-            mask_formatting=False,
-            rows_per_micro_batch=self._rows_at_once,
+            self.format, records, seq_len=self.seq_len, pairs_per_step=1, epochs=0, seed=0, mask_formatting=False
         )
         found = pair_scores(self.model, batches, title="score", quiet=self.quiet)
         return found, reward_figures(scored(records, batches, found))
 
     def answers(self, records: Sequence[Any]) -> list[float]:
-        pieces = [
-            scored_piece(self.format, r.get("messages") or [*r["prompt"], *r.get("completion", ())], r.get("tools"))
+        dialogs = [
+            answered(self.format, r.get("messages") or [*r["prompt"], *r.get("completion", ())], r.get("tools"))
             for r in records
         ]
-        return score_pieces(
-            self.model,
-            pieces,
-            seq_len=self.seq_len,
-            pad=self.format.pad,
-            title="score",
-            rows_at_once=self._rows_at_once,
-            quiet=self.quiet,
-        )
+        return sequence_scores(self.model, dialogs, title="score", quiet=self.quiet)
 
 
 def _rows(files: Sequence[Path], format: ChatFormat, longest: int, rename: dict[str, str]) -> tuple[list[_Row], Counts]:
@@ -138,9 +116,13 @@ def _rows(files: Sequence[Path], format: ChatFormat, longest: int, rename: dict[
                 raise found
             if found.kind in ("prompts", "text"):
                 raise found.row.error("", "it has no answer to score", "Give dialogs, pairs or thumbs")
-            for record, reason, length in sieved(found, sieve, counts):
-                if reason is None:
-                    rows.append(_Row(found.row.where(), found.kind, record, length))
+            kept = [
+                _Row(found.row.where(), found.kind, record, length)
+                for record, reason, length in sieved(found, sieve, counts)
+                if reason is None
+            ]
+            # A dialog that was divided by its answers is scored once, at the last of them.
+            rows += kept[-1:] if found.kind == "dialogs" and len(found.records) == 1 else kept
     if not rows:
         raise InputError(
             f"no row can be scored: {'; '.join(counts.lines()) or 'the files hold none'}",

@@ -23,6 +23,8 @@ from herdlm.base.artifact import (
 )
 from herdlm.base.errors import InputError
 
+UNDONE = {"fingerprint", "out", "date"}  # what lies in a working folder before any work is done that could resume
+
 
 def input_folder(folder: Path) -> InputEntry:
     """A folder or file as an input: identified by its manifest's content hash if it has one, else by its files.
@@ -55,7 +57,8 @@ def standalone(
 ) -> Iterator[tuple[Path, Path, dict[str, Any]]]:
     """Yields an empty folder to write into, a folder that survives interruptions, and counts to fill in.
 
-    Publishes ``out`` at the end. An interrupted call resumes if kind, name, inputs, seed and settings are the same.
+    Publishes ``out`` at the end. An interrupted call resumes if kind, name, inputs, seed and settings are the same. One
+    that fails before it has done anything leaves nothing behind.
 
     Args:
         free: keys of ``settings`` that may differ when a call resumes.
@@ -84,7 +87,13 @@ def standalone(
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir()
         counts = {} if counts is None else counts
-        yield made, work, counts
+        try:
+            yield made, work, counts
+        except BaseException:
+            if {path.name for path in work.iterdir()} <= UNDONE:
+                shutil.rmtree(work)
+                Path(lock.name).unlink(missing_ok=True)
+            raise
         publish(
             made,
             out,

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 from herdlm.base.errors import InputError
 from herdlm.data.counts import Counts, Dropped
 from herdlm.data.formats.form import Kind, Record
-from herdlm.data.read import converted, sieved
+from herdlm.data.read import Converted, check_special_parts, converted, sieved
 from herdlm.data.row import Rename, RowError
 from herdlm.data.useless import Sieve, digest, sides
+from herdlm.tokens.chat import text_of
 from herdlm.tokens.chat_format import ChatFormat
 
 UNREADABLE = 20  # examples
@@ -144,7 +146,7 @@ def check(
     for path in paths:
         report = FileReport(path)
         reports.append(report)
-        for found in converted(path, kind, rename):
+        for found in map(partial(_possible, chat_format), converted(path, kind, rename)):
             if isinstance(found, RowError):
                 report.unreadable += 1
                 report.problems[found.problem] += 1
@@ -167,6 +169,16 @@ def check(
     return reports, kept
 
 
+def _possible(chat_format: ChatFormat | None, found: Converted | RowError) -> Converted | RowError:
+    """A row, or why the tokenizer cannot read it."""
+    try:
+        if isinstance(found, Converted):
+            check_special_parts(found, chat_format)
+    except RowError as error:
+        return error
+    return found
+
+
 def describe(report: FileReport, kind: Kind, record: Record) -> None:
     """Count the roles of a record, and what it holds."""
     if kind == "text":
@@ -181,7 +193,7 @@ def describe(report: FileReport, kind: Kind, record: Record) -> None:
         "single-turn": turns <= 1,
         "multi-turn": turns > 1,
         "tools": "tools" in record or "tool" in roles or any("tool_calls" in message for message in messages),
-        "code": any(CODE.search(message["content"]) for message in messages),
+        "code": any(CODE.search(text_of(message)) for message in messages),
         "weights": any("weight" in message for message in messages),
         "begins with the assistant": roles[:1] == ["assistant"],
         "same role twice running": any(a == b for a, b in pairwise(roles)),
@@ -217,5 +229,5 @@ def _prompt_digests(kind: Kind, record: Record) -> list[bytes]:
     messages, first = sides(kind, record)[0]
     if kind == "dialogs":
         first = next((n for n, message in enumerate(messages) if message["role"] == "assistant"), len(messages))
-    asked = [" ".join(m["content"].casefold().split()) for m in messages[:first] if m["role"] != "system"]
+    asked = [" ".join(text_of(m).casefold().split()) for m in messages[:first] if m["role"] != "system"]
     return [digest(asked)] if any(asked) else []

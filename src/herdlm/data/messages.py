@@ -1,6 +1,7 @@
 """Messages in OpenAI's, ShareGPT's and older forms, as canonical messages.
 
-A canonical message has ``role`` (system, user, assistant, tool or ipython) and ``content``; an assistant's may have
+A canonical message has ``role`` (system, user, assistant, tool or ipython) and ``content``, which is text, or a list of
+parts where a part is a special token; an assistant's may have
 ``tool_calls``, ``weight`` (what its tokens count in the loss, if not 1) and ``code``; a tool's ``tool_call_id`` and
 ``name``.
 """
@@ -52,20 +53,34 @@ def text(row: Row, key: str, value: Any) -> str:
     Raises:
         RowError: it is something else, such as a number or an image.
     """
+    return value if isinstance(value, str) else "".join(part["text"] for part in _parts(row, key, value, ("text",)))
+
+
+def content(row: Row, key: str, value: Any) -> str | list[dict[str, str]]:
+    """A message's content: as :func:`text`, or its parts where one of them is of the type "special".
+
+    Raises:
+        RowError: it is something else, such as a number or an image.
+    """
     if isinstance(value, str):
         return value
+    parts = _parts(row, key, value, ("text", "special"))
+    return parts if any(part["type"] == "special" for part in parts) else "".join(part["text"] for part in parts)
+
+
+def _parts(row: Row, key: str, value: Any, kinds: tuple[str, ...]) -> list[dict[str, str]]:
     if not isinstance(value, list):
         raise row.error(key, f"it is {kind_of(value)}, not text", "Write text in quotation marks")
-    texts = []
+    found = []
     for index, part in enumerate(value):
         kind = part.get("type", "text") if isinstance(part, dict) else None
-        if kind != "text" or not isinstance(part.get("text"), str):
-            what = f"of type {kind!r}" if isinstance(kind, str) and kind != "text" else kind_of(part)
+        if kind not in kinds or not isinstance(part.get("text"), str):
+            what = f"of type {kind!r}" if isinstance(kind, str) and kind not in kinds else kind_of(part)
             raise row.error(
                 f"{key}[{index}]", f"a part of the content is {what}, not of type 'text'", "Only text can be learned"
             )
-        texts.append(part["text"])
-    return "".join(texts)
+        found.append({"type": kind, "text": part["text"]})
+    return found
 
 
 def messages(row: Row, key: str, value: Any) -> Messages:
@@ -116,7 +131,7 @@ def _said(row: Row, key: str, item: dict[str, Any], is_call: bool, role: str) ->
         return {"content": "", "tool_calls": [tool_call(row, at, call) for call in calls]}
     if place not in item and role != "assistant":
         raise row.error(at, "there is no content", 'Write "content": "..."')
-    found: dict[str, Any] = {"content": text(row, at, item[place]) if place in item else ""}
+    found: dict[str, Any] = {"content": content(row, at, item[place]) if place in item else ""}
     if role == "assistant":
         if made := tool_calls(row, key, item):
             found["tool_calls"] = made

@@ -15,11 +15,13 @@ from herdlm.data.formats.detect import convert, form_of, known_form
 from herdlm.data.formats.form import Form, Kind, Record
 from herdlm.data.row import Rename, Row, RowError
 from herdlm.data.source import Source
-from herdlm.data.useless import NOTHING_MADE, Sieve
-from herdlm.tokens.chat import Message
+from herdlm.data.useless import NOTHING_MADE, REWRITTEN, Sieve, by_answer, sides
+from herdlm.tokens.chat import Message, special_parts
 from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.dialogs import Dialog
 from herdlm.tokens.preferences import Preference
+
+DIVIDED = "divided into an example for each answer, before which the chat template writes something else"
 
 
 class Thumb(TypedDict, total=False):
@@ -86,17 +88,51 @@ def converted(path: Path, kind: Kind | None, rename: Rename | None = None) -> It
 
 
 def sieved(found: Converted, sieve: Sieve, counts: Counts) -> Iterator[tuple[Record, str | None, int]]:
-    """Each record of a row with the reason why it is dropped, or None, and its length; counts them."""
+    """Each record of a row with the reason why it is dropped, or None, and its length; counts them.
+
+    Raises:
+        RowError: a message asks for a special token that the tokenizer does not have.
+    """
+    check_special_parts(found, sieve.chat_format)
+    judged = list(_judged(found, sieve))
     counts.row(found.row, found.form.name)
     if not found.records:
         counts.drop(found.row.useless or NOTHING_MADE, found.row.where())
-    for record in found.records:
-        reason, length = sieve.reason(found.kind, record, str(found.row.path))
+    for record, reason, length in judged:
         if reason is None:
             counts.keep()
         else:
             counts.drop(reason, found.row.where())
         yield record, reason, length
+
+
+def _judged(found: Converted, sieve: Sieve) -> Iterator[tuple[Record, str | None, int]]:
+    """As :func:`sieved`, without counts. A dialog that its template rewrites becomes one for each answer."""
+    path = str(found.row.path)
+    for record in found.records:
+        reason, length = sieve.reason(found.kind, record, path)
+        parts = by_answer(record) if reason == REWRITTEN and found.kind == "dialogs" else []
+        if len(parts) > 1:
+            found.row.notes.append(DIVIDED)
+            yield from ((part, *sieve.reason(found.kind, part, path)) for part in parts)
+        else:
+            yield record, reason, length
+
+
+def check_special_parts(found: Converted, chat_format: ChatFormat | None) -> None:
+    """Refuse a row that asks for a special token that the tokenizer does not have.
+
+    Raises:
+        RowError: it does.
+    """
+    if chat_format is None or found.kind == "text":
+        return
+    said = (message for record in found.records for messages, _ in sides(found.kind, record) for message in messages)
+    for name in (name for message in said for name in special_parts(message)):
+        if not chat_format.knows(name):
+            raise found.row.error(
+                "", f"the tokenizer of {chat_format.where} has no special token {name!r}", "Use one that it has"
+            )
 
 
 def read_records(

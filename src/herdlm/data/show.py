@@ -8,6 +8,7 @@ from rich.text import Text
 
 from herdlm.data.formats.form import Kind, Record
 from herdlm.data.useless import sides
+from herdlm.tokens.chat import text_of
 from herdlm.tokens.chat_format import ChatFormat
 
 OPEN, CLOSE = "⟦", "⟧"
@@ -47,7 +48,7 @@ def plain(kind: Kind, record: Record) -> list[Text]:
         for index, message in enumerate(messages):
             calls = "".join(f" {call['function']}" for call in message.get("tool_calls", ()))
             weight = message.get("weight", 1.0) if message["role"] == "assistant" and index >= first else 0
-            said = f"{message['content']}{calls}"
+            said = f"{text_of(message)}{calls}"
             text.append(f"{message['role']}: ", style="not bold cyan")
             number = "" if weight == 1 else f"{weight:g}:"
             text.append(

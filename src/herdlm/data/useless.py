@@ -9,8 +9,8 @@ from typing import Any
 from herdlm.base.errors import InputError
 from herdlm.data.formats.form import KEPT, Kind, Record
 from herdlm.data.messages import Messages
-from herdlm.tokens.chat import Message
-from herdlm.tokens.chat_format import ChatFormat
+from herdlm.tokens.chat import Message, text_of
+from herdlm.tokens.chat_format import ChatFormat, RewrittenError
 
 NO_ANSWER = "no assistant message"
 EMPTY_ANSWERS = "only empty answers"
@@ -24,11 +24,12 @@ DUPLICATE = "duplicate"
 DUPLICATE_ACROSS = "duplicate of a row in another file"
 TOO_LONG = "too long"
 REFUSED = "refused by the chat template"
+REWRITTEN = "rewritten by the chat template as the dialog goes on"
 
 
 def says(message: dict[str, Any]) -> bool:
     """Whether a message has words or calls."""
-    return bool(message["content"].strip() or message.get("tool_calls"))
+    return bool(text_of(message).strip() or message.get("tool_calls"))
 
 
 def flaw(kind: Kind, record: Record) -> str | None:
@@ -71,7 +72,9 @@ def _answer_flaw(messages: Messages) -> str | None:
 
 
 def _bare(messages: Messages) -> list[Any]:
-    return [(message["role"], message["content"].strip(), message.get("tool_calls")) for message in messages]
+    contents = [message["content"] for message in messages]
+    texts = [content.strip() if isinstance(content, str) else content for content in contents]
+    return [(m["role"], text, m.get("tool_calls")) for m, text in zip(messages, texts, strict=True)]
 
 
 def sides(kind: Kind, record: Record) -> list[tuple[list[Message], int]]:
@@ -108,6 +111,8 @@ class Sieve:
         for messages, first in sides(kind, record):
             try:
                 rendered = chat_format.render(messages, tools=record.get("tools"), first=first)
+            except RewrittenError:
+                return REWRITTEN, characters(record)
             except InputError as error:
                 return f"{REFUSED}: {error.what}", characters(record)
             length = max(length, len(rendered.tokens))
@@ -118,12 +123,22 @@ class Sieve:
         return None, length
 
 
+def by_answer(record: Record) -> list[Record]:
+    """A dialog as one for each answer with a weight, which ends with it; answers before it weigh nothing."""
+    made, said = [], record["messages"]
+    for number, message in enumerate(said):
+        if message["role"] == "assistant" and message.get("weight", 1.0):
+            before = [{**m, "weight": 0.0} if m["role"] == "assistant" else m for m in said[:number]]
+            made.append({**record, "messages": [*before, message]})
+    return made
+
+
 def characters(record: Record) -> int:
     """The characters of a record's texts; of the longer side of a pair."""
     if "text" in record:
         return len(record["text"])
-    parts = [sum(len(message["content"]) for message in record.get(key, ())) for key in ("messages", "prompt")]
-    answers = [sum(len(m["content"]) for m in record.get(key, ())) for key in ("chosen", "rejected", "completion")]
+    parts = [sum(len(text_of(message)) for message in record.get(key, ())) for key in ("messages", "prompt")]
+    answers = [sum(len(text_of(m)) for m in record.get(key, ())) for key in ("chosen", "rejected", "completion")]
     return sum(parts) + max(answers)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime
 import json
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from herdlm.base.errors import InputError
 from herdlm.tokens.answers import Marked, behind, without_marks
-from herdlm.tokens.chat import Message, Rendered
+from herdlm.tokens.chat import Message, Rendered, text_of
 from herdlm.tokens.chat_template import TEMPLATES, ChatTemplate, llama3_template, own_template, read_templates
 from herdlm.tokens.protect import Protection
 from herdlm.tokens.stop_tokens import read_object, stated_stop_tokens
@@ -26,6 +26,14 @@ REASONING = (
     "reasoning",
 )  # names of a message's thoughts; templates read the first two
 PROBE = "\ufdef"  # stands for an answer, to find what follows it
+OPEN = f"{PROBE} "  # stands behind an answer that is gone on with; without its space if the template trims
+GIVEN = ("messages", "tools", "add_generation_prompt")  # what a template gets from a dialog
+Tools = Sequence[dict[str, Any]] | None
+Arguments = Mapping[str, Any] | None
+
+
+class RewrittenError(InputError):
+    """A template does not keep what stands before an answer to be trained on when the dialog goes on."""
 
 
 class ChatFormat:
@@ -63,6 +71,7 @@ class ChatFormat:
         }
         self.template_text = templates.get("default")
         self._protection = Protection(tokenizer)
+        self._parts = {*tokenizer.special_tokens, *(token.content for token in tokenizer.added.values()), OPEN}
         eos = () if tokenizer.eos is None else (tokenizer.eos,)
         self.stop_tokens = tuple(dict.fromkeys([*stop_tokens, *eos, *self._turn_ends()]))
 
@@ -98,17 +107,22 @@ class ChatFormat:
             template.freeze(today)
 
     def render(
-        self, messages: Sequence[Message], *, tools: Sequence[dict[str, Any]] | None = None, first: int = 0
+        self, messages: Sequence[Message], *, tools: Tools = None, arguments: Arguments = None, first: int = 0
     ) -> Rendered:
         """A whole dialog as tokens, with the weight of each as a target of training.
 
         Targets are what the assistant writes in messages from number ``first`` on, each with its message's weight.
+        Without a template's marks, only what stands before these must be what the template writes in a prompt.
+
+        Args:
+            arguments: see :meth:`prompt`.
 
         Raises:
-            InputError: the template refuses the dialog, or does not keep what stands before an answer, so that a
-                trained model would not see what it sees when it is served.
+            InputError: the template refuses the dialog.
+            RewrittenError: it does not keep what stands before an answer, so that a trained model would not see what it
+                sees when it is served.
         """
-        made, owners = self._answers(messages, tools)
+        made, owners = self._answers(messages, tools, arguments, first)
         weights_of = [float(messages[i].get("weight", 1.0)) if i >= first else 0.0 for i in owners]
         encoded = self._protection.encode(made.text, made.answers)
         tokens, spans = encoded.tokens, encoded.spans
@@ -122,22 +136,44 @@ class ChatFormat:
                 at += 1
         return Rendered(tokens, weights, formatting)
 
-    def prompt(self, messages: Sequence[Message], *, tools: Sequence[dict[str, Any]] | None = None) -> list[int]:
+    def prompt(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Tools = None,
+        arguments: Arguments = None,
+        continue_final_message: bool = False,
+    ) -> list[int]:
         """A dialog as tokens, up to where the assistant's next message begins.
 
+        Args:
+            arguments: further variables for the template, such as ``enable_thinking``. Texts in them stay text.
+            continue_final_message: end with the content of the last message, which the model is to go on with.
+
         Raises:
-            InputError: the template refuses the dialog.
+            InputError: the template refuses the dialog, ``arguments`` has a name of what the template gets anyway, or
+                the last message has no content to go on with.
         """
-        text = without_marks(self._text(messages, tools, prompt=True)).text
-        return self._protection.encode(text, ()).tokens
+        if continue_final_message:
+            text = self._begun(messages, tools, arguments)
+        else:
+            text = self._text(messages, tools, arguments, prompt=True)
+        return self._protection.encode(without_marks(text).text, ()).tokens
+
+    def knows(self, name: str) -> bool:
+        """Whether the tokenizer has a token that a special part may name."""
+        return name in self._parts
 
     @property
     def takes_tools(self) -> bool:
         """Whether the template describes tools and calls itself."""
         return any(template.takes_tools for template in self.templates.values())
 
-    def _text(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None, *, prompt: bool) -> str:
+    def _text(self, messages: Sequence[Message], tools: Tools, arguments: Arguments, *, prompt: bool) -> str:
         """What the template writes, with marks around answers."""
+        taken = {*GIVEN, *self.tokenizer.named}
+        if named := sorted(taken & (arguments or {}).keys()):
+            raise InputError(f"{named[0]} is no further argument of a chat template", "Drop it")
         template = self.templates.get("tool_use") if tools else None
         template = template or self.templates.get("default")
         if template is None:
@@ -147,45 +183,74 @@ class ChatFormat:
             )
         if not template.takes_tools:
             messages, tools = without_tools(messages, tools or (), as_text=not template.takes_calls)
-        return template.render(
-            messages=[self._prepared(message) for message in messages],
-            tools=self._protection.protect(list(tools or ())) or None,
-            documents=None,
-            add_generation_prompt=prompt,
-            **self.tokenizer.named,
-        )
+        try:
+            variables = {
+                "documents": None,
+                **self._protection.protect(dict(arguments or {})),
+                "messages": [self._prepared(message) for message in messages],
+                "tools": self._protection.protect(list(tools or ())) or None,
+            }
+        except RecursionError:
+            raise InputError("messages, tools or arguments are nested too deeply", "Flatten them") from None
+        return template.render(**variables, add_generation_prompt=prompt, **self.tokenizer.named)
 
-    def _answers(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None) -> tuple[Marked, list[int]]:
+    def _begun(self, messages: Sequence[Message], tools: Tools, arguments: Arguments) -> str:
+        """What the template writes up to the end of the last message's content.
+
+        White space at the end of the content is left out where the template leaves it out.
+        """
+        content: Any = messages[-1].get("content") if messages else None
+        if content is None:
+            raise InputError("the last message has no content to go on with", "Give it one, or ask for a new answer")
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        said = "".join(map(self._part, parts))
+        marked: Any = {**messages[-1], "content": [*parts, {"type": "special", "text": OPEN}]}
+        text = self._text([*messages[:-1], marked], tools, arguments, prompt=False)
+        before, mark, after = text.rpartition(PROBE)
+        if not mark or said.strip() not in before:
+            raise InputError(
+                f"the chat template of {self.where} does not write the last message as it is",
+                "Ask for a new answer instead",
+            )
+        return before if after.startswith(" ") else before.rstrip()
+
+    def _answers(
+        self, messages: Sequence[Message], tools: Tools, arguments: Arguments, first: int
+    ) -> tuple[Marked, list[int]]:
         """A rendered dialog with the ranges that the assistant writes, and the message of each.
 
         The template's marks give the ranges. Without marks they are where a dialog grows by a message.
         """
-        made = without_marks(self._text(messages, tools, prompt=False))
+        made = without_marks(self._text(messages, tools, arguments, prompt=False))
         own = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
         if len(made.answers) == len(own):
             return made, own
         if made.answers and own:  # several marks in a message, or one after the last, as for Phi-3
             lengths = [
-                self._shared(without_marks(self._text(messages[: i + 1], tools, prompt=False)).text, made.text)
+                self._shared(
+                    without_marks(self._text(messages[: i + 1], tools, arguments, prompt=False)).text, made.text
+                )
                 for i in own
             ]
             owners = [own[min(bisect_right(lengths, begin), len(own) - 1)] for begin, _ in made.answers]
             return made, owners
         answers = []
-        for i in own:
-            before = without_marks(self._text(messages[:i], tools, prompt=True)).text
-            after = without_marks(self._text(messages[: i + 1], tools, prompt=False)).text
+        learned = [i for i in own if i >= first and messages[i].get("weight", 1.0)]
+        for i in learned:
+            before = without_marks(self._text(messages[:i], tools, arguments, prompt=True)).text
+            after = without_marks(self._text(messages[: i + 1], tools, arguments, prompt=False)).text
             begin, end = behind(before, made.text), self._shared(after, made.text)
             rest = after[end:]  # some templates always write the next header
             closed = self._closes(rest) or before.endswith(rest)
             if begin is None or not closed or begin > end or (begin == end and _says(messages[i])):
-                raise InputError(
+                raise RewrittenError(
                     f"the chat template of {self.where} rewrites what stands before message {i}, so that training on "
                     "it would not be what the model sees when it answers",
-                    "Train on dialogs that end there, or give a template with {% generation %} marks",
+                    "Train on dialogs that end there, with a weight of 0 of other answers, or give a template with "
+                    "{% generation %} marks",
                 )
             answers.append((begin, self._answer_end(made.text, begin, end)))
-        return Marked(made.text, answers), own
+        return Marked(made.text, answers), learned
 
     def _shared(self, text: str, other: str) -> int:
         """How many characters both texts begin with, up to a whole special token."""
@@ -225,7 +290,7 @@ class ChatFormat:
                     {"role": "assistant", "content": PROBE},
                     {"role": "user", "content": "b"},
                 ]
-                after = without_marks(self._text(dialog, None, prompt=False)).text.partition(PROBE)[2].lstrip()
+                after = without_marks(self._text(dialog, None, None, prompt=False)).text.partition(PROBE)[2].lstrip()
             except InputError:
                 return ends
             added = special | {token.content: id for id, token in self.tokenizer.added.items()}
@@ -257,6 +322,8 @@ class ChatFormat:
         kind, text = part.get("type"), part.get("text")
         if kind not in ("text", "special") or not isinstance(text, str):
             raise InputError(f"a part of a message is of the type {kind!r}, which is not text", "Leave it out")
+        if kind == "special" and text not in self._parts:
+            raise InputError(f"the tokenizer of {self.where} has no special token {text!r}", "Use one that it has")
         return text if kind == "special" else str(self._protection.protect(text))
 
 
@@ -291,5 +358,4 @@ def _with_table(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def _says(message: Message) -> bool:
-    content: Any = message.get("content") or ""
-    return bool(message.get("tool_calls") or (content.strip() if isinstance(content, str) else content))
+    return bool(message.get("tool_calls") or text_of(message).strip())

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from herdlm.tokens.chat import Message
+from herdlm.tokens.chat import Message, text_of
 
 HOW_TO_CALL = (
     "You can call the functions below. To call one, answer with JSON alone, in the form "
@@ -26,8 +26,11 @@ def without_tools(
     if tools:
         text = "\n\n".join([HOW_TO_CALL, *(json.dumps(tool, indent=4, ensure_ascii=False) for tool in tools)])
         if made and made[0]["role"] == "system":
-            before = _content(made[0]).strip()
-            made[0] = {**made[0], "content": f"{text}\n\n{before}" if before else text}
+            made[0] = (
+                _joined(made[0], f"{text}\n\n", before=True)
+                if text_of(made[0]).strip()
+                else {**made[0], "content": text}
+            )
         else:
             made.insert(0, {"role": "system", "content": text})
     return made, ()
@@ -41,14 +44,20 @@ def _as_text(message: Message) -> Message:
     made: Message = {**message, "role": role}
     if calls:
         text = "; ".join(_call(call["function"]) for call in calls)
-        made["content"] = f"{_content(message)}\n\n{text}" if _content(message) else text
+        made = _joined(made, f"\n\n{text}", before=False) if text_of(message) else {**made, "content": text}
         del made["tool_calls"]
     return made
 
 
-def _content(message: Message) -> str:
-    content: Any = message.get("content") or ""
-    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+def _joined(message: Message, text: str, *, before: bool) -> Message:
+    """The message with a text before or behind its content, whose special parts stay special."""
+    content: Any = message["content"]
+    if isinstance(content, str):
+        content = text + content.strip() if before else content + text
+    else:
+        part = {"type": "text", "text": text}
+        content = [part, *content] if before else [*content, part]
+    return {**message, "content": content}
 
 
 def _call(function: dict[str, Any]) -> str:

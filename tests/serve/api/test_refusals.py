@@ -36,6 +36,7 @@ NOT_OFFERED_IN_COMPLETIONS = {"suffix": "x", "user": "someone"}
 
 TOOL = {"type": "function", "function": {"name": "f"}}
 NAMED = {"type": "function", "function": {"name": "g"}}
+SAID = {"role": "assistant", "content": "x"}
 
 
 @pytest.mark.parametrize("field", NOT_OFFERED_IN_CHATS)
@@ -107,6 +108,15 @@ def test_the_same_parameters_may_ask_for_nothing(post):
         ({"tools": [TOOL, TOOL]}, "tools", "two tools are called f"),
         ({"tools": [TOOL], "response_format": {"type": "json_object"}}, "response_format", "cannot call tools"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.tool_call_id", "need tool_call_id"),
+        ({"chat_template_kwargs": "x"}, "chat_template_kwargs", "'x'"),
+        ({"chat_template_kwargs": {"tools": []}}, None, "tools is no further argument"),
+        ({"continue_final_message": True}, "continue_final_message", "not the assistant's"),
+        ({"add_generation_prompt": False}, "add_generation_prompt", "continue_final_message = true"),
+        (
+            {"messages": [SAID], "continue_final_message": True, "add_generation_prompt": True},
+            "add_generation_prompt",
+            "continue_final_message = true",
+        ),
         (
             {"messages": [{"role": "tool", "content": "x", "tool_call_id": "c"}]},
             "messages.0.tool_call_id",
@@ -125,6 +135,9 @@ def test_parts_of_messages_that_the_model_cannot_take_are_refused(post):
     image = [{"type": "image_url", "image_url": {"url": "http://example.org/x.png"}}]
     error = post("chat/completions", {**CHAT, "messages": [{"role": "user", "content": image}]}).json()["error"]
     assert "image_url" in error["message"] and error["param"].startswith("messages.0.content")
+    special = [{"type": "special", "text": "<|eot_id|>"}]  # a part of training data, which would forge a turn here
+    error = post("chat/completions", {**CHAT, "messages": [{"role": "user", "content": special}]}).json()["error"]
+    assert "special" in error["message"] and error["param"].startswith("messages.0.content")
     named = [{"role": "user", "content": "x", "name": "Ann"}]
     error = post("chat/completions", {**CHAT, "messages": named}).json()["error"]
     assert (error["code"], error["param"]) == ("unsupported_parameter", "messages.0.name")

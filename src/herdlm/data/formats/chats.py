@@ -6,6 +6,7 @@ from herdlm.data.formats.form import Form, Record, chat, extras, has, request, w
 from herdlm.data.messages import Messages, answer_messages, assistant, messages, text, user
 from herdlm.data.row import Row, kind_of
 from herdlm.data.tools import json_value
+from herdlm.tokens.chat import text_of
 
 CHATS = ("messages", "conversations", "conversation")
 QUESTION = ("prompt", "instruction", "question", "query", "problem", "input", "context")
@@ -37,7 +38,7 @@ def repeats(row: Row, key: str, answered: Messages) -> bool:
         isinstance(asked, str)
         and len(asked.split()) > 3
         and len(answered) == 1
-        and answered == [assistant(answered[0]["content"])]
+        and answered == [assistant(text_of(answered[0]))]
         and answered[0]["content"].startswith(asked)
     )
     if found:

@@ -44,7 +44,7 @@ def _without_text(row: Row, prompt: str, side: Messages) -> Messages:
     """An answer without the text of a prompt of several words that it begins with."""
     if len(side) == 1 and side[0]["role"] == "assistant" and len(prompt.split()) > 3:
         content = side[0]["content"]
-        if content.startswith(prompt):
+        if isinstance(content, str) and content.startswith(prompt):
             row.notes.append(REPEATED)
             return [{**side[0], "content": content[len(prompt) :].lstrip()}]
     return side

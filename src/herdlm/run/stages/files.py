@@ -8,7 +8,7 @@ from typing import Any
 from herdlm.align.bank.answers import SEQUENCES_AT_ONCE, sample_texts
 from herdlm.align.config import RejectionConfig
 from herdlm.align.rejection import best_of_prompts
-from herdlm.align.reward import score_pieces, scored_piece
+from herdlm.align.reward import answered, scores_of_fitting
 from herdlm.base.json_lines import read_json_lines, write_json_lines
 from herdlm.base.seeds import derive_seed, stream
 from herdlm.data.formats.form import Record
@@ -76,12 +76,12 @@ def select_stage(context: Context) -> dict[str, Any]:
     model = load_folder(context.inputs["reward"], context.device)
     format = ChatFormat.load(context.inputs["reward"])
     distinct = [(number, answer) for number, row in enumerate(rows) for answer in sorted(set(row["samples"]))]
-    pieces = [
-        scored_piece(format, [*rows[n]["prompt"], {"role": "assistant", "content": answer}], rows[n].get("tools"))
+    dialogs = [
+        answered(format, [*rows[n]["prompt"], {"role": "assistant", "content": answer}], rows[n].get("tools"))
         for n, answer in distinct
     ]
-    found = score_pieces(
-        model, pieces, seq_len=context.stage.settings["reward_seq_len"], pad=format.pad, title=context.stage.name
+    found = scores_of_fitting(
+        model, dialogs, seq_len=context.stage.settings["reward_seq_len"], title=context.stage.name
     )
     scores = dict(zip(distinct, found, strict=True))
     rewards = [[scores[number, answer] for answer in row["samples"]] for number, row in enumerate(rows)]

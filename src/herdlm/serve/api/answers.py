@@ -90,15 +90,22 @@ class ChatAnswer(Answer):
         logprobs: return each token's log-probability, also of tokens that a stop string cut off.
         functions: names of the functions that the answer may call.
         parallel: allow more than one call.
+        continues: the answer goes on with a message, so a space that it begins with is the model's.
     """
 
     whole_object, chunk_object, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
 
     def __init__(
-        self, model: ModelText, *, logprobs: bool, functions: frozenset[str] = frozenset(), parallel: bool = True
+        self,
+        model: ModelText,
+        *,
+        logprobs: bool,
+        functions: frozenset[str] = frozenset(),
+        parallel: bool = True,
+        continues: bool = False,
     ) -> None:
         super().__init__(model)
-        self.logprobs, self.functions, self.parallel = logprobs, functions, parallel
+        self.logprobs, self.functions, self.parallel, self.continues = logprobs, functions, parallel, continues
         self._texts: dict[int, _Text] = {}
 
     def choice(self, index: int, output: SampleOutput) -> dict[str, Any]:
@@ -143,7 +150,7 @@ class ChatAnswer(Answer):
         text = output.text
         if text and not state.started:
             state.started = True
-            text = self.model.answer_text(text)
+            text = text if self.continues else self.model.answer_text(text)
         if state.scanner is None:
             return [text] if text else []
         return state.scanner.feed(text, final=output.finish_reason is not None)

@@ -168,6 +168,11 @@ class ChatBody(SamplingBody):
     tools: list[Tool] = Field([], max_length=128)
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool = Field(True, description="allow more than one call in an answer")
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="further variables for the model's chat template, such as enable_thinking"
+    )
+    continue_final_message: bool = Field(False, description="go on with the last message, which is the assistant's")
+    add_generation_prompt: bool | None = Field(None, description="false goes with continue_final_message")
 
     @model_validator(mode="after")
     def _check_consistency(self) -> ChatBody:
@@ -188,6 +193,14 @@ class ChatBody(SamplingBody):
             )
         if choice in ("auto", "required") and not names:
             raise invalid_parameter("tool_choice", f"tool_choice = {choice!r} without tools")
+        if self.continue_final_message and self.messages[-1].role != "assistant":
+            raise invalid_parameter("continue_final_message", "the last message is not the assistant's")
+        if self.add_generation_prompt is self.continue_final_message:
+            raise invalid_parameter(
+                "add_generation_prompt",
+                "an answer begins a message with add_generation_prompt = true, or goes on with the last one with "
+                "continue_final_message = true",
+            )
         if self.forms_answer and self.may_call:
             kind = self.response_format.type if self.response_format else ""
             raise unsupported_parameter(

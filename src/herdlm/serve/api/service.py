@@ -74,10 +74,18 @@ class Service:
         with ExitStack() as stack:
             lease = await self._lease(stack, request, body.model, body.n)
             # Encoding a long text takes a while and must not block other requests.
-            tokens = await asyncio.to_thread(lease.text.chat_prompt, dialog, tools)
+            tokens = await asyncio.to_thread(
+                lease.text.chat_prompt, dialog, tools, body.chat_template_kwargs, body.continue_final_message
+            )
             prompts = [(tokens, lease.text.room(tokens, body.completion_limit))]
             names = frozenset(tool.function.name for tool in body.tools) if body.may_call else frozenset[str]()
-            answer = ChatAnswer(lease.text, logprobs=body.logprobs, functions=names, parallel=body.parallel_tool_calls)
+            answer = ChatAnswer(
+                lease.text,
+                logprobs=body.logprobs,
+                functions=names,
+                parallel=body.parallel_tool_calls,
+                continues=body.continue_final_message,
+            )
             params = self._params(body, lease.text, body.top_logprobs, grammar=_grammar(body))
             record.add_prompt(len(tokens))
             return await self._answer(

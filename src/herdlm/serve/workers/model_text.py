@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,13 +67,21 @@ class ModelText:
         """The tokens that end an answer."""
         return self.format.stop_tokens
 
-    def chat_prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
-        """A dialog as tokens, up to where the answer begins.
+    def chat_prompt(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]] = (),
+        arguments: Mapping[str, Any] | None = None,
+        continue_final_message: bool = False,
+    ) -> list[int]:
+        """A dialog as tokens, up to where the answer begins; see :meth:`ChatFormat.prompt`.
 
         Raises:
             InputError: the model has no chat template, or it refuses the dialog.
         """
-        return self.format.prompt(messages, tools=tools)
+        return self.format.prompt(
+            messages, tools=tools, arguments=arguments, continue_final_message=continue_final_message
+        )
 
     def text_prompt(self, text: str) -> list[int]:
         """A text to continue, as tokens after the begin-of-text token."""
