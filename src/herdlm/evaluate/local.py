@@ -20,6 +20,10 @@ from herdlm.tokens.chat_format import ChatFormat
 class LocalModel:
     """A model folder; see :class:`herdlm.evaluate.requests.EvaluatedModel`.
 
+    Attributes:
+        prefix: what stands before a text that has no context: what the tokenizer puts there, else the token that the
+            folder names as the begin, or the end, of a text.
+
     Raises:
         InputError, DamagedError: the model is unusable.
     """
@@ -29,6 +33,8 @@ class LocalModel:
         self.name = model_name(folder)
         self.format = ChatFormat.load(folder)
         self.tokenizer = self.format.tokenizer
+        named = (self.tokenizer.bos, self.tokenizer.eos, *self.format.stop_tokens, self.tokenizer.pad)
+        self.prefix = self.tokenizer.begin or (next(token for token in named if token is not None),)
         self.context = int(read_json(folder / CONFIG)["max_position_embeddings"])
         self.chats = bool(self.format.templates)
         self.engines = engines or open_engines(folder, options)
@@ -41,24 +47,31 @@ class LocalModel:
         Raises:
             InputError: a continuation is longer than the model's context.
         """
-        pairs, cuts = [], []
-        for request in requests:
-            context, continuation = self._encode(request)
-            cut = max(len(context) + len(continuation) - self.context, 0)
+        return self.score_pairs([self._encode(request) for request in requests])
+
+    def score_pairs(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Scored]:
+        """As :meth:`score`, of tokens."""
+        cuts, kept = [], []
+        for context, continuation in pairs:
+            # The last token is scored, but not computed.
+            cut = max(len(context) + len(continuation) - self.context - 1, 0)
             if cut >= len(context):
                 raise InputError(
                     f"a continuation of {len(continuation)} tokens does not fit into the context of {self.context}",
                     "Leave the task out for this model",
                 )
-            pairs.append((context[cut:], continuation))
+            kept.append((context[cut:], continuation))
             cuts.append(cut)
-        return [Scored(s.logprobs, s.greedy, cut) for s, cut in zip(self.engines.score(pairs), cuts, strict=True)]
+        return [Scored(s.logprobs, s.greedy, cut) for s, cut in zip(self.engines.score(kept), cuts, strict=True)]
 
     def score_text(self, text: str) -> list[float]:
         """The log-probability of each token of a text. Each window but the first starts where the one before ended."""
-        prefix = list(self.tokenizer.begin) or [self._prefix]
-        tokens = [*prefix, *self.tokenizer.encode(text)]
-        pairs = text_windows(tokens, len(prefix), self.context)
+        return self.score_tokens(self.tokenizer.encode(text))
+
+    def score_tokens(self, text: Sequence[int]) -> list[float]:
+        """As :meth:`score_text`, of a text's tokens without a begin token."""
+        # The last token of a window is scored, but not computed.
+        pairs = text_windows([*self.prefix, *text], len(self.prefix), self.context + 1)
         return [value for each in self.engines.score(pairs) for value in each.logprobs]
 
     def answer(self, requests: Sequence[AnswerRequest]) -> Iterator[tuple[int, list[Answer]]]:
@@ -94,15 +107,10 @@ class LocalModel:
         """End the engines."""
         self.engines.close()
 
-    @property
-    def _prefix(self) -> int:
-        """What stands before a text that has no context, for a tokenizer without a begin token."""
-        return self.format.stop_tokens[0] if self.format.stop_tokens else self.tokenizer.pad
-
     def _question(self, question: Question) -> list[int]:
         if question.messages is not None:
             return self.format.prompt(question.messages, tools=question.tools or None)  # type: ignore[arg-type]
-        return self._with_begin(question.text) or [self._prefix]
+        return self._with_begin(question.text) or list(self.prefix)
 
     def _with_begin(self, text: str) -> list[int]:
         """A text's tokens after the begin token; never after two."""
@@ -123,8 +131,7 @@ class LocalModel:
         context = question.text.rstrip()
         continuation = question.text[len(context) :] + continuation
         if not context:
-            begin = list(self.tokenizer.begin) or [self._prefix]
-            return begin, self._some(continuation)
+            return list(self.prefix), self._some(continuation)
         before, whole = self._with_begin(context), self._with_begin(context + continuation)
         if len(whole) <= len(before):
             raise InputError(f"the continuation {continuation!r} has no tokens", "Correct the task")

@@ -53,8 +53,13 @@ class InputProcessor:
             raise InputError("a prompt has no tokens", "Give at least the begin-of-text token")
         if tokens.min() < 0 or tokens.max() >= vocabulary:
             raise InputError(f"a prompt holds token ids outside 0 to {vocabulary - 1}", "Use the model's tokenizer")
+        if params.forced is not None:
+            longest += 1  # a token that is only scored takes no place
         if len(tokens) >= longest:
-            raise InputError(f"a prompt of {len(tokens)} tokens leaves no room in max_seq_len {longest}", "Shorten it")
+            raise InputError(
+                f"a prompt of {len(tokens)} tokens leaves no room in max_seq_len {self.config.max_seq_len}",
+                "Shorten it",
+            )
         self._check_options(params, stream)
         limit = min(len(tokens) + params.max_tokens, longest)
         # The last token drawn is never computed.
