@@ -15,7 +15,7 @@ from herdlm.generate.score import Score, score, score_of, score_requests
 from herdlm.generate.workers.pool import Pool, open_workers
 from herdlm.generate.workers.worker import Finished, Running, WorkerConfig
 
-PAGE = 8  # tokens; choices share the full pages of their question
+PAGE = 1  # tokens; choices share all of their question that they need not compute
 
 
 @dataclass(frozen=True, slots=True)
