@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from herdlm.base.errors import InputError, error_from_json, error_to_json
 from herdlm.generate.request import Completion, SamplingParams, params_from_json, params_to_json
-from herdlm.generate.score import Score, score, score_of, score_requests
+from herdlm.generate.score import Score, score, score_requests, scores_of
 from herdlm.generate.workers.pool import Pool, open_workers
 from herdlm.generate.workers.worker import Finished, Running, WorkerConfig
 
@@ -122,8 +122,9 @@ class ManyEngines:
 
     def score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Score]:
         """See :class:`Tokens`."""
-        done = dict(self.generate(*score_requests(pairs)))
-        return [score_of(continuation, done[number][0]) for number, (_, continuation) in enumerate(pairs)]
+        prompts, params = score_requests(pairs)
+        done = dict(self.generate(prompts, params))
+        return scores_of(pairs, [done[number][0] for number in range(len(prompts))])
 
     def generate(
         self, prompts: Sequence[list[int]], params: Sequence[SamplingParams]

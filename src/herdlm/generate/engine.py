@@ -25,7 +25,8 @@ from herdlm.generate.pages import PagePool
 from herdlm.generate.parallel import DriverTransformer, local_config
 from herdlm.generate.processes import start_processes
 from herdlm.generate.request import Completion, Event, FinishReason, SamplingParams
-from herdlm.generate.sampler import sample_tokens, score_prompts
+from herdlm.generate.prompt_scores import score_prompts
+from herdlm.generate.sampler import sample_tokens
 from herdlm.generate.scheduler import ONGOING, OUT_OF_LENGTH, STOPPED, Scheduler
 from herdlm.generate.sequences import Batch, Integers, Request, Sample
 from herdlm.model.transformer import Transformer
@@ -351,6 +352,7 @@ class Engine:
             sample.top,
             scores.logprobs.tolist() if scores else [],
             scores.top if scores and params.top_logprobs else [],
+            request.compared,
         )
         request.unfinished -= 1
         if not request.unfinished:

@@ -106,6 +106,8 @@ class InputProcessor:
             raise InputError(f"top_logprobs = {params.top_logprobs}", f"Give at most {vocabulary}, the vocabulary size")
         if params.forced is not None and params.forced >= vocabulary:
             raise InputError(f"forced = {params.forced}", f"Give a token id from 0 to {vocabulary - 1}")
+        if wrong := [token for token in params.compared if not 0 <= token < vocabulary]:
+            raise InputError(f"compared names the token {wrong[0]}", f"Give ids from 0 to {vocabulary - 1}")
         if wrong := [token for token, _ in params.logit_bias if token >= vocabulary]:
             raise InputError(f"logit_bias names the token {wrong[0]}", f"Give ids from 0 to {vocabulary - 1}")
         if params.min_tokens and len({token for token in params.stop_tokens if token < vocabulary}) == vocabulary:

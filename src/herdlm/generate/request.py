@@ -48,6 +48,8 @@ class SamplingParams:
         prompt_logprobs: report the log-probability of the prompt's tokens, and with ``top_logprobs`` their
             alternatives. What is scored is computed, even if the prefix cache holds it.
         prompt_logprobs_from: the index of the first prompt token to score; the cache may hold what comes before it.
+        compared: report the log-probabilities of these tokens, too, where the first scored token stands: the prompt's at
+            ``prompt_logprobs_from``, else the forced one.
         forced: draw this token first, whatever its probability; the next are drawn as usual. None for none.
         grammar: the text must match it; stop tokens are drawn only where the text may end.
 
@@ -75,6 +77,7 @@ class SamplingParams:
     prompt_logprobs: bool = False
     prompt_logprobs_from: int = 1
     forced: int | None = None
+    compared: tuple[int, ...] = ()
     grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
@@ -148,6 +151,7 @@ class Completion:
         prompt_logprobs: of the prompt's tokens from ``prompt_logprobs_from`` on (by default the second), each given all
             before it. Empty if not requested.
         prompt_top_logprobs: for each entry of ``prompt_logprobs`` the most likely tokens.
+        compared: log-probabilities of the tokens to compare.
     """
 
     tokens: list[int]
@@ -157,6 +161,7 @@ class Completion:
     top_logprobs: list[Alternatives] = field(default_factory=list)
     prompt_logprobs: list[float] = field(default_factory=list)
     prompt_top_logprobs: list[Alternatives] = field(default_factory=list)
+    compared: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""From logits to a step's tokens and log-probabilities: draws, alternatives to them, and scores of prompts."""
+"""From logits to a step's tokens and log-probabilities, and to the alternatives to them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ import torch
 from torch import Tensor
 
 from herdlm.generate.cpu.compiled import kernels
-from herdlm.generate.request import Alternatives
-from herdlm.generate.sampling.sampling import Draw, draw_tokens, most_likely, token_logprobs, uniforms
-from herdlm.generate.sequences import Batch, Integers, Sequences
+from herdlm.generate.prompt_scores import alternatives, compare
+from herdlm.generate.sampling.sampling import Draw, draw_tokens, token_logprobs, uniforms
+from herdlm.generate.sequences import Integers, Sequences
 from herdlm.generate.shaping import shape_logits
-from herdlm.model.transformer import Transformer
-
-SCORED_AT_ONCE = 128  # prompt tokens whose logits [V] are in memory together
 
 
 def sample_tokens(
@@ -30,6 +27,7 @@ def sample_tokens(
     if not (forced >= 0).any():
         return _sample(logits, sequences, drawing, compiled)
     sequences.forced[drawing] = -1
+    compare(logits, sequences.requests(drawing))
     if (forced >= 0).all():
         drawn = torch.from_numpy(forced).to(logits.device)
         return drawn, token_logprobs(logits, drawn)
@@ -67,37 +65,10 @@ def _sample(logits: Tensor, sequences: Sequences, drawing: Integers, compiled: b
     return drawn, logprobs
 
 
-def score_prompts(model: Transformer, hidden: Tensor, batch: Batch, sequences: Sequences) -> None:
-    """Record the log-probabilities of prompt tokens whose predecessors the step computed; hidden states [N, D]."""
-    counts, requests = sequences.top_logprobs[batch.scorers], sequences.requests(batch.scorers)
-    for begin in range(0, len(requests), SCORED_AT_ONCE):
-        part = slice(begin, begin + SCORED_AT_ONCE)
-        at = batch.scoring[part]
-        positions = batch.positions[at]
-        following = sequences.tokens[batch.scorers[part], positions + 1].astype(np.int64)
-        logits = model.logits(hidden[torch.from_numpy(at).to(hidden.device)]).float()
-        logprobs = token_logprobs(logits, torch.from_numpy(following).to(hidden.device)).tolist()
-        for request, position, logprob, top in zip(
-            requests[part], positions.tolist(), logprobs, _alternatives(logits, counts[part]), strict=True
-        ):
-            scores = request.scores
-            assert scores is not None
-            index = position + 1 - scores.first
-            scores.logprobs[index], scores.top[index] = logprob, top
-
-
 def _record_alternatives(logits: Tensor, sequences: Sequences, drawing: Integers) -> None:
     counts = sequences.top_logprobs[drawing]
     asking = np.flatnonzero(counts)
     index = torch.from_numpy(asking).to(logits.device)
-    rows = zip(sequences.samples(drawing[asking]), _alternatives(logits[index], counts[asking]), strict=True)
-    for sample, alternatives in rows:
-        sample.top.append(alternatives)
-
-
-def _alternatives(logits: Tensor, counts: Integers) -> list[Alternatives]:
-    """The ``counts`` [M] most likely tokens under each row of logits [M, V]."""
-    if not counts.any():
-        return [[] for _ in counts]
-    tokens, logprobs = (part.tolist() for part in most_likely(logits, int(counts.max())))
-    return [list(zip(tokens[i], logprobs[i], strict=True))[:count] for i, count in enumerate(counts.tolist())]
+    found = alternatives(torch.log_softmax(logits[index], dim=-1), counts[asking])
+    for sample, tokens in zip(sequences.samples(drawing[asking]), found, strict=True):
+        sample.top.append(tokens)

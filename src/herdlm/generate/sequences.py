@@ -52,6 +52,7 @@ class Request:
         scores: log-probabilities of the prompt's tokens, if requested.
         matcher: the beginning of the grammar that its samples follow; None for none.
         candidates: with ``best_of``, the finished samples, each with its log-probability per token and its number.
+        compared: log-probabilities of the tokens to compare, once they are known.
         cached: tokens of the prompt that were in the prefix cache when its first sample was admitted; None before.
     """
 
@@ -65,6 +66,7 @@ class Request:
     scores: PromptScores | None = None
     matcher: Matcher | None = None
     candidates: list[tuple[float, int, Completion]] = field(default_factory=list)
+    compared: list[float] = field(default_factory=list)
     cached: int | None = None
 
     @property

@@ -80,9 +80,8 @@ def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
     return torch.log_softmax(logits, dim=-1).gather(1, tokens[:, None]).squeeze(1)
 
 
-def most_likely(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` most likely tokens [M, count] of logits [M, V] and their log-probabilities, in descending order."""
-    logprobs = torch.log_softmax(logits, dim=-1)
+def most_likely(logprobs: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` most likely tokens [M, count] of log-probabilities [M, V], and these, in descending order."""
     values, tokens = logprobs.max(-1, keepdim=True) if count == 1 else logprobs.topk(count, dim=-1)
     return tokens, values
 
