@@ -38,6 +38,7 @@ def test_scores_equal_a_plain_forward_pass(model, options):
     shared = draw(19)
     pairs = [(shared[:length], draw(count)) for length in (1, 7, 8, 19) for count in (1, 2, 9)]
     pairs += [(draw(5), draw(3)), pairs[4]]
+    pairs += [(shared[:12], draw(count)) for count in (3, 1, 1, 2)]  # a longer one first
     engine = Engine(model, None, **options)
     for context in (shared[:7], shared[:8]):  # continuations that the model itself prefers
         pairs.append((context, engine.generate([context], SamplingParams(max_tokens=3, temperature=0))[0][0].tokens))
@@ -49,6 +50,37 @@ def test_scores_equal_a_plain_forward_pass(model, options):
         assert scored.greedy == greedy
     assert scores[-1].greedy
     assert scores[-2].greedy
+
+
+def test_choices_of_a_question_compute_each_token_once(model, monkeypatch):
+    context, choices = [3, 4, 5, 6, 7], ([1], [2], [8, 9], [10, 11, 12], [8, 13])
+    computed = []
+    forward = Engine._forward
+    monkeypatch.setattr(
+        Engine, "_forward", lambda self, batch: (computed.append(len(batch.tokens)), forward(self, batch))[1]
+    )
+    engine = Engine(model, None, page_size=1)
+    scores = score(engine, [(context, choice) for choice in choices])
+    assert sum(computed) == len(context) + 1 + 2 + 1  # 8, then 10 and 11, then 8 again, whose logits are needed twice
+    for choice, scored in zip(choices, scores, strict=True):
+        logprobs, _ = plain_scores(model, context, choice)
+        torch.testing.assert_close(torch.tensor(scored.logprobs).double(), logprobs, atol=1e-5, rtol=1e-5)
+
+
+def test_the_last_token_stands_behind_the_context_of_the_model(model):
+    tokens = [(7 * i) % model.config.vocab_size for i in range(model.config.max_seq_len + 1)]
+    engine = Engine(model, None)
+    for length in (1, 20):
+        context, continuation = tokens[:-length], tokens[-length:]
+        logprobs, _ = plain_scores(model, context, continuation)
+        (scored,) = score(engine, [(context, continuation)])
+        torch.testing.assert_close(torch.tensor(scored.logprobs).double(), logprobs, atol=1e-5, rtol=1e-5)
+
+
+def test_a_token_to_compare_that_is_none_is_refused(model):
+    engine = Engine(model, None)
+    with pytest.raises(InputError, match="compared names the token 400"):
+        engine.generate([[1, 2]], SamplingParams(forced=3, compared=(400,)))
 
 
 def test_a_forced_token_is_drawn_beside_free_ones(model):
