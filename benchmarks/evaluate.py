@@ -44,7 +44,8 @@ class OurArm:
     """``herdlm evaluate`` on one case."""
 
     def __init__(self, model: Path, dtype: str) -> None:
-        from herdlm.evaluate.local import EngineOptions, LocalModel
+        from herdlm.evaluate.engines import EngineOptions
+        from herdlm.evaluate.local import LocalModel
 
         self.model = LocalModel(model, EngineOptions("cpu", dtype))
 

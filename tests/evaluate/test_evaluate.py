@@ -87,8 +87,8 @@ def test_a_context_that_is_too_long_loses_its_beginning(model, weights, tokenize
     text = "The disk is full. " * 200
     scored = model.score([ScoreRequest(Question(text), "The service stops")])[0]
     whole = [*tokenizer.begin, *tokenizer.encode(text + "The service stops")]
-    assert scored.cut == len(whole) - 256
-    assert scored.logprob == pytest.approx(plain_logprob(weights, whole[-256:], len(scored.logprobs)), abs=1e-4)
+    assert scored.cut == len(whole) - 257  # the last token is scored, but takes no place
+    assert scored.logprob == pytest.approx(plain_logprob(weights, whole[-257:], len(scored.logprobs)), abs=1e-4)
 
 
 def test_each_token_of_a_long_text_is_scored_once(model, weights, tokenizer):
@@ -99,7 +99,7 @@ def test_each_token_of_a_long_text_is_scored_once(model, weights, tokenizer):
     assert len(logprobs) == len(tokens)
     first = [*tokenizer.begin, *tokens[:200]]
     assert sum(logprobs[:200]) == pytest.approx(plain_logprob(weights, first, 200), abs=1e-3)
-    assert sum(logprobs[-5:]) == pytest.approx(plain_logprob(weights, tokens[-256:], 5), abs=1e-3)
+    assert sum(logprobs[-5:]) == pytest.approx(plain_logprob(weights, tokens[-257:], 5), abs=1e-3)
 
 
 class Dying:

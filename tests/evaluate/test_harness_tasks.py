@@ -9,8 +9,9 @@ import pytest
 
 from herdlm.convert.gguf import import_gguf
 from herdlm.evaluate.asking import Settings
+from herdlm.evaluate.engines import EngineOptions
 from herdlm.evaluate.kinds import Choice
-from herdlm.evaluate.local import EngineOptions, LocalModel
+from herdlm.evaluate.local import LocalModel
 from herdlm.evaluate.run import evaluate, load
 from herdlm.evaluate.task import load_task
 

@@ -42,7 +42,7 @@ class Simulation:
         self, id: int, prompt: list[int], n: int, max_tokens: int, stop: int, *, scored: bool = False
     ) -> Request:
         params = SamplingParams(n=n, max_tokens=max_tokens, stop_tokens=(stop,))
-        scores = PromptScores(len(prompt)) if scored else None
+        scores = PromptScores(len(prompt), 1) if scored else None
         request = Request(
             id, np.array(prompt, dtype=np.int32), params, len(prompt) + max_tokens, False, n, scores=scores
         )

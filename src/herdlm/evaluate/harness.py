@@ -17,7 +17,8 @@ import torch
 from tokenizers import Tokenizer as Backend
 
 from herdlm.base.errors import InputError
-from herdlm.evaluate.local import EngineOptions, LocalModel
+from herdlm.evaluate.engines import EngineOptions
+from herdlm.evaluate.local import LocalModel
 from herdlm.generate.request import SamplingParams
 from herdlm.tokens.answers import without_marks
 

@@ -24,8 +24,8 @@ from herdlm.generate.paged_attention import PagedCache
 from herdlm.generate.pages import PagePool
 from herdlm.generate.parallel import DriverTransformer, local_config
 from herdlm.generate.processes import start_processes
-from herdlm.generate.request import Completion, Event, FinishReason, SamplingParams
 from herdlm.generate.prompt_scores import score_prompts
+from herdlm.generate.request import Completion, Event, FinishReason, SamplingParams
 from herdlm.generate.sampler import sample_tokens
 from herdlm.generate.scheduler import ONGOING, OUT_OF_LENGTH, STOPPED, Scheduler
 from herdlm.generate.sequences import Batch, Integers, Request, Sample

@@ -48,7 +48,7 @@ class SamplingParams:
         prompt_logprobs: report the log-probability of the prompt's tokens, and with ``top_logprobs`` their
             alternatives. What is scored is computed, even if the prefix cache holds it.
         prompt_logprobs_from: the index of the first prompt token to score; the cache may hold what comes before it.
-        compared: report the log-probabilities of these tokens, too, where the first scored token stands: the prompt's at
+        compared: report the log-probabilities of these tokens where the first scored token stands: the prompt's at
             ``prompt_logprobs_from``, else the forced one.
         forced: draw this token first, whatever its probability; the next are drawn as usual. None for none.
         grammar: the text must match it; stop tokens are drawn only where the text may end.

@@ -64,9 +64,7 @@ def score_requests(
     return prompts, params
 
 
-def scores_of(
-    pairs: Sequence[tuple[Sequence[int], Sequence[int]]], completions: Sequence[Completion]
-) -> list[Score]:
+def scores_of(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], completions: Sequence[Completion]) -> list[Score]:
     """The likelihood of each continuation by the completions of :func:`score_requests`, in order."""
     found: dict[int, Score] = {}
     following = iter(completions)
