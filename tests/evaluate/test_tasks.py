@@ -250,8 +250,31 @@ def test_a_template_that_is_not_jinja_is_refused(tmp_path):
 
 def test_expressions_cannot_reach_python(tmp_path):
     path = write_rows(tmp_path / "items.jsonl", [{"q": "?", "options": ["a"], "right": 0}])
-    loaded = load(
-        task_of(CHOICE | {"prompt": CHOICE["prompt"] | {"text": "{{ q.__class__.__mro__ }}"}}), [path], Settings()
-    )
-    with pytest.raises(InputError, match=r"unsafe|fails"):
-        loaded.asking.plain(0)
+    task = task_of(CHOICE | {"prompt": CHOICE["prompt"] | {"text": "{{ q.__class__.__mro__ }}"}})
+    with pytest.raises(InputError, match=r"items.jsonl, line 1: task made_up, prompt.text fails: .* is unsafe\. Check"):
+        load(task, [path], Settings())
+
+
+def test_an_error_without_a_text_is_named_by_its_type(tmp_path):
+    path = write_rows(tmp_path / "items.jsonl", [{"q": "?", "options": ["a"], "right": 0}])
+    task = task_of(CHOICE | {"prompt": CHOICE["prompt"] | {"text": "{{ fail('') }}"}})
+    with pytest.raises(InputError, match=r"prompt.text fails: TemplateError\. Check"):
+        load(task, [path], Settings())
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"options": ["a", "b"], "right": 2}, r"line 2: the right choice is \[2\] of 2"),
+        ({"options": ["a", "b"], "right": -1}, r"line 2: the right choice is \[-1\] of 2"),
+        ({"options": ["a", "b"], "right": 0.7}, r"line 2: the answer is 0.7, not the number of a choice"),
+        ({"options": ["a", "b"], "right": "B"}, r"line 2: the answer is 'B', not the number of a choice"),
+        ({"options": ["a", ""], "right": 0}, r"line 2: choice 1 is empty"),
+        ({"options": ["a", "b"]}, r"line 2: task made_up, prompt.answer is undefined"),
+    ],
+)
+def test_a_wrong_item_is_refused_by_its_line_before_a_model_is_asked(row, message, tmp_path):
+    path = write_rows(tmp_path / "items.jsonl", [{"q": "?", "options": ["a"], "right": 0}, {"q": "?", **row}])
+    with pytest.raises(InputError, match=message):
+        load(task_of(CHOICE), [path], Settings())
+    assert len(load(task_of(CHOICE), [path], Settings(limit=1)).numbers) == 1

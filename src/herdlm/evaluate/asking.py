@@ -75,15 +75,50 @@ class Asking:
         found = self.value("choices", row)
         if not isinstance(found, list | tuple) or not found or not all(isinstance(c, str) for c in found):
             raise InputError(f"{row['place']}: choices are {found!r}", "Correct the task's prompt.choices")
+        if "" in found:
+            raise InputError(f"{row['place']}: choice {found.index('')} is empty", "Give each choice a text")
         return list(found)
 
     def right(self, row: Fields) -> int:
         """The number of an item's right choice."""
         answer = self.value("answer", row)
         try:
-            return int(answer)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{row['place']}: the answer is {answer!r}", "Correct the task's prompt.answer") from error
+            number = int(answer)
+        except (TypeError, ValueError, OverflowError):
+            number = None
+        if number is None or (isinstance(answer, float) and number != answer):
+            raise InputError(
+                f"{row['place']}: the answer is {answer!r}, not the number of a choice",
+                "Correct the task's prompt.answer",
+            )
+        return number
+
+    def right_ones(self, row: Fields, count: int) -> list[int]:
+        """The numbers of an item's right choices, of ``count``.
+
+        Raises:
+            InputError: there is none, or one is out of range.
+        """
+        labels = self.value("labels", row)
+        right = [i for i, label in enumerate(labels) if label] if labels else [self.right(row)]
+        if not right or not all(0 <= i < count for i in right):
+            raise InputError(f"{row['place']}: the right choice is {right} of {count}", "Correct the item")
+        return right
+
+    def check(self, numbers: Sequence[int]) -> None:
+        """Refuse items that a model could not be asked about, before it is loaded.
+
+        Raises:
+            InputError: a field is missing or wrong; the error names the item's file and line.
+        """
+        kind, prompt = self._config.kind, self._config.prompt
+        for row in map(self.rows.__getitem__, numbers):
+            self._text(row)
+            if kind == "choice":
+                count = len(self.value("contexts", row) if prompt.contexts is not None else self.choices(row))
+                self.right_ones(row, count)
+            elif kind == "continuation":
+                self.target(row)
 
     def target(self, row: Fields) -> str:
         """The right continuation of an item."""

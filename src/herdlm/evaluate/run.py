@@ -26,7 +26,7 @@ from herdlm.evaluate.kinds import Choice, Continuation, Generation, Kind, Text
 from herdlm.evaluate.records import Records
 from herdlm.evaluate.requests import EvaluatedModel
 from herdlm.evaluate.robustness import robustness
-from herdlm.evaluate.task import Items, Task
+from herdlm.evaluate.task import Items, Task, TaskFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def load(task: Task, data: Sequence[Path], settings: Settings) -> LoadedTask:
     """Read a task's items and examples.
 
     Raises:
-        InputError: there are none, or fewer examples than asked for.
+        InputError: there are none, an item is wrong, or there are fewer examples than asked for.
     """
     config = task.config
     items = load_rows(config.items, task.name, data)
@@ -108,6 +108,8 @@ def load(task: Task, data: Sequence[Path], settings: Settings) -> LoadedTask:
         pool, digest = examples.rows, f"{digest} {examples.digest}"
     asking = Asking(task, items.rows, pool, shots, settings.seed)
     count = len(items.rows) if settings.limit is None else min(settings.limit, len(items.rows))
+    if not config.items.make:
+        asking.check(range(count))
     return LoadedTask(task, asking, list(range(count)), digest, settings)
 
 
@@ -130,16 +132,8 @@ def evaluate(
         raise InputError(
             f"task {task.name} has several turns, which only a chat has", f"Leave out --plain or {task.name}"
         )
-    head = {
-        "model": model.fingerprint,
-        "task": task.digest,
-        "data": loaded.digest,
-        "chat": chat,
-        "shots": config.shots.count if settings.shots is None else settings.shots,
-        "seed": settings.seed,
-        "samples": settings.samples,
-        "max_tokens": settings.max_tokens,
-    }
+    head = {"model": model.fingerprint, "task": task.digest, "data": loaded.digest, "chat": chat}
+    head |= _deciding(config, settings)
     if judge is not None and judged_by_model(task):
         head["judge"] = judge.fingerprint
     records = Records(out / "models" / _file_name(model.name), task.name, head)
@@ -187,6 +181,19 @@ def summary_of(model: str, results: Sequence[TaskResult]) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """The versions that results depend on."""
     return {"herdlm": __version__, "torch": torch.__version__}
+
+
+def _deciding(config: TaskFile, settings: Settings) -> dict[str, Any]:
+    """The settings that decide a task's results; those that do not would only have them computed again."""
+    shots = config.shots.count if settings.shots is None else settings.shots
+    answers, sampling = config.kind == "answer", config.sampling
+    drawn = config.items.make or (shots and config.shots.pick == "random") or (answers and sampling.temperature)
+    return {
+        "shots": shots,
+        "seed": settings.seed if drawn else None,
+        "samples": (settings.samples or sampling.samples) if answers else None,
+        "max_tokens": (settings.max_tokens or sampling.max_tokens) if answers else None,
+    }
 
 
 def _kind(loaded: LoadedTask, chat: bool, judges: Judges | None) -> Kind:

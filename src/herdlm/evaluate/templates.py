@@ -36,6 +36,11 @@ def _place(fields: Mapping[str, Any]) -> str:
     return f"{fields['place']}: " if "place" in fields else ""
 
 
+def _failed(where: str, fields: Mapping[str, Any], error: Exception) -> InputError:
+    says = str(error).rstrip(".") or type(error).__name__
+    return InputError(f"{_place(fields)}{where} fails: {says}", "Check the item's fields")
+
+
 class Template:
     """A text with places for fields."""
 
@@ -44,7 +49,7 @@ class Template:
         try:
             self._template = ENVIRONMENT.from_string(text)
         except jinja2.TemplateError as error:
-            raise InputError(f"{where} is not valid Jinja: {error}", "Correct it") from error
+            raise InputError(f"{where} is not valid Jinja: {str(error).rstrip('.')}", "Correct it") from error
 
     def __call__(self, fields: Mapping[str, Any]) -> str:
         """The text for an item.
@@ -55,7 +60,7 @@ class Template:
         try:
             return self._template.render(fields)
         except Exception as error:  # a template may do anything that Python's values can
-            raise InputError(f"{_place(fields)}{self.where} fails: {error}", "Check the item's fields") from error
+            raise _failed(self.where, fields, error) from error
 
 
 class Expression:
@@ -66,7 +71,7 @@ class Expression:
         try:
             self._compiled = ENVIRONMENT.compile_expression(text, undefined_to_none=False)
         except jinja2.TemplateError as error:
-            raise InputError(f"{where} is not a Jinja expression: {error}", "Correct it") from error
+            raise InputError(f"{where} is not a Jinja expression: {str(error).rstrip('.')}", "Correct it") from error
 
     def __call__(self, fields: Mapping[str, Any]) -> Any:
         """The value for an item.
@@ -77,7 +82,7 @@ class Expression:
         try:
             value = self._compiled(**fields)
         except Exception as error:  # an expression may do anything that Python's values can
-            raise InputError(f"{_place(fields)}{self.where} fails: {error}", "Check the item's fields") from error
+            raise _failed(self.where, fields, error) from error
         if isinstance(value, jinja2.Undefined):
             raise InputError(
                 f"{_place(fields)}{self.where} is undefined: the item lacks a field", "Check the item's fields"
