@@ -317,3 +317,12 @@ def test_a_missing_model_is_refused_before_another_is_asked(folder, arc, tmp_pat
     shown = run(folder, "--tasks", ",", "--data", arc, "--out", tmp_path / "out")
     assert "no task is named" in str(shown.exception)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_reported_with_the_records_file(tmp_path):
+    records = Records(tmp_path, "task", {"model": "made"})
+    records.path.unlink()
+    records.path.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as caught:
+        records.add({"id": 0})
+    assert caught.value.filename == str(records.path)

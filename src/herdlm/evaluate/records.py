@@ -41,8 +41,12 @@ class Records:
 
     def _write(self, value: Mapping[str, Any], mode: str) -> None:
         text = json.dumps(value, ensure_ascii=False) + "\n"
-        with self.path.open(f"{mode}b") as file:
-            file.write(text.encode("utf-8", "backslashreplace"))  # half a surrogate pair becomes JSON's escape
+        try:
+            with self.path.open(f"{mode}b") as file:
+                file.write(text.encode("utf-8", "backslashreplace"))  # half a surrogate pair becomes JSON's escape
+        except OSError as error:  # of a full disk, which names no file
+            error.filename = str(self.path)
+            raise
 
     def _read(self) -> None:
         """Read what an earlier evaluation wrote, and cut off a line that was being written when it was killed."""
