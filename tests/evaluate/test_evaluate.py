@@ -326,3 +326,15 @@ def test_a_full_disk_is_reported_with_the_records_file(tmp_path):
     with pytest.raises(OSError, match="No space left") as caught:
         records.add({"id": 0})
     assert caught.value.filename == str(records.path)
+
+
+def test_a_change_of_an_own_verifier_has_answers_judged_again(model, data, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    code = tmp_path / "own_verdicts_of_a_test.py"
+    code.write_text("def verdict(answer, reference):\n    return True\n", encoding="utf-8")
+    judge = {"verifier": "own_verdicts_of_a_test:verdict"}
+    task = task_of(ANSWERS | {"judge": {"acc": judge}})
+    first, again = (result_of(model, task, data, tmp_path / "out", limit=1) for _ in range(2))
+    assert first.file == again.file and list(first.head["code"]) == [judge["verifier"]]
+    code.write_text("def verdict(answer, reference):\n    return False\n", encoding="utf-8")
+    assert result_of(model, task, data, tmp_path / "out", limit=1).file != first.file

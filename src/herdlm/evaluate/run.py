@@ -14,7 +14,7 @@ import torch
 
 from herdlm import __version__
 from herdlm.base.errors import InputError
-from herdlm.base.own_parts import load_part
+from herdlm.base.own_parts import code_hash, load_part
 from herdlm.base.progress import Progress
 from herdlm.evaluate.asking import Asking, Settings
 from herdlm.evaluate.contamination import Contaminated
@@ -134,6 +134,8 @@ def evaluate(
         )
     head = {"model": model.fingerprint, "task": task.digest, "data": loaded.digest, "chat": chat}
     head |= _deciding(config, settings)
+    if code := _own_code(task):
+        head["code"] = code
     if judge is not None and judged_by_model(task):
         head["judge"] = judge.fingerprint
     records = Records(out / "models" / _file_name(model.name), task.name, head)
@@ -193,6 +195,18 @@ def _deciding(config: TaskFile, settings: Settings) -> dict[str, Any]:
         "seed": settings.seed if drawn else None,
         "samples": (settings.samples or sampling.samples) if answers else None,
         "max_tokens": (settings.max_tokens or sampling.max_tokens) if answers else None,
+    }
+
+
+def _own_code(task: Task) -> dict[str, str | None]:
+    """Hashes of the user's own functions that a task names: after a change, its results are others."""
+    items, judges = task.config.items, task.config.judge
+    named = [("items.prepare", items.prepare), ("items.make", items.make)]
+    named += [(f"judge.{name}.verifier", judge.verifier) for name, judge in judges.items() if ":" in judge.verifier]
+    return {
+        part: code_hash(load_part(part, f"task {task.name}, {key}"))
+        for key, part in named
+        if part and not part.startswith("herdlm.")
     }
 
 

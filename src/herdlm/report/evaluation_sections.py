@@ -75,7 +75,7 @@ def _variant(found: Mapping[str, Any] | None, share: bool) -> Child:
     figure = to_interval(found)
     if found is None or figure is None:
         return ""
-    change = [tag("br"), difference_cell(found["change"], share)] if "change" in found else None
+    change = tag("div", difference_cell(found["change"], share)) if "change" in found else None
     return [figure_cell(figure, share), change]
 
 
