@@ -278,3 +278,11 @@ def test_a_wrong_item_is_refused_by_its_line_before_a_model_is_asked(row, messag
     with pytest.raises(InputError, match=message):
         load(task_of(CHOICE), [path], Settings())
     assert len(load(task_of(CHOICE), [path], Settings(limit=1)).numbers) == 1
+
+
+@pytest.mark.parametrize("answer", ["", "E", "AB", "1.5", 1.5])
+def test_an_answer_of_mmlu_that_names_no_choice_is_refused(answer, tmp_path):
+    row = {"question": "?", "choices": ["one", "two", "three", "four"], "subject": "counting", "answer": answer}
+    path = write_rows(tmp_path / "mmlu.jsonl", [row])
+    with pytest.raises(InputError, match="mmlu.jsonl, line 1: task mmlu, items.fields.right fails"):
+        load(load_task("mmlu"), [path], Settings(shots=0))

@@ -247,7 +247,7 @@ def test_programs_read_what_they_are_shown(sandbox):
     if sandbox.isolation == UNPROTECTED:
         pytest.skip("needs an isolation")
     folder = Path(__file__).parent
-    if folder.is_relative_to("/tmp"):  # noqa: S108 - a program's own folder hides it
+    if folder.is_relative_to("/tmp"):
         pytest.skip("the checkout is where programs have their own folder")
     with open_sandbox(workers=1, readable=[folder / "mutants.py"], packages=[folder]) as opened:
         result = opened.run(f"import mutants; print(len(open({str(folder / 'mutants.py')!r}).read()) > 0)")

@@ -17,12 +17,22 @@ def _fail(message: str) -> NoReturn:
     raise jinja2.TemplateError(message)
 
 
+def _whole(value: Any) -> int:
+    number = int(value)
+    if isinstance(value, float) and number != value:
+        raise ValueError(f"{value} is not a whole number")
+    return number
+
+
 def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
     environment.filters["fromjson"] = json.loads
     environment.filters["sub"] = lambda text, pattern, to: re.sub(pattern, to, text)
     environment.filters["split"] = lambda text, separator=None: text.split(separator)
+    # Jinja's own take what is no number as 0, which would be a wrong answer's number.
+    environment.filters["int"] = _whole
+    environment.filters["float"] = float
     environment.filters["number"] = lambda value: f"{float(value):.10g}"
     environment.globals["fail"] = _fail
     return environment

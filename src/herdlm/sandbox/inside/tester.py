@@ -186,7 +186,7 @@ def module(name: str) -> Any:
 def attributes_of(names: Container[str], tests: str) -> dict[str, set[str]]:
     """Which attributes the tests read of names."""
     found: dict[str, set[str]] = {}
-    for node in ast.walk(ast.parse(tests)):
+    for node in ast.walk(ast.parse(tests, "tests.py")):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in names:
             found.setdefault(node.value.id, set()).add(node.attr)
     return found
