@@ -17,6 +17,7 @@ from herdlm.evaluate.model_judge import Judged
 from herdlm.evaluate.requests import Question
 from herdlm.evaluate.run import load
 from herdlm.evaluate.task import load_task, task_names
+from herdlm.evaluate.templates import Expression
 from tests.evaluate.evaluating import CHOICE, task_of, write_rows
 
 FORMS = read_json_lines(Path(__file__).parent / "forms.jsonl")
@@ -286,3 +287,15 @@ def test_an_answer_of_mmlu_that_names_no_choice_is_refused(answer, tmp_path):
     path = write_rows(tmp_path / "mmlu.jsonl", [row])
     with pytest.raises(InputError, match="mmlu.jsonl, line 1: task mmlu, items.fields.right fails"):
         load(load_task("mmlu"), [path], Settings(shots=0))
+
+
+def test_the_sanitized_form_of_mbpp_is_read_with_its_imports(tmp_path):
+    tests = ["assert root(4) == math.sqrt(4)"] * 3
+    row = {"task_id": 11, "prompt": "Write root.", "code": "", "test_imports": ["import math", "import re"]}
+    path = tmp_path / "sanitized-mbpp.json"
+    path.write_text(json.dumps([row | {"test_list": tests}]), encoding="utf-8")
+    task = load_task("mbpp")
+    asking = load(task, [path], Settings(shots=0)).asking
+    assert "here is your task: Write root. Your code" in asking.plain(0)
+    expected = Expression(task.config.judge["pass"].reference, "reference")(asking.rows[0])
+    assert expected == {"tests": ["import math\nimport re", *tests]}
