@@ -15,10 +15,11 @@ from herdlm.evaluate.judging import Judges
 from herdlm.evaluate.kinds import Choice, Continuation
 from herdlm.evaluate.model_judge import Judged
 from herdlm.evaluate.requests import Question
-from herdlm.evaluate.run import load
+from herdlm.evaluate.run import evaluate, load
 from herdlm.evaluate.task import load_task, task_names
 from herdlm.evaluate.templates import Expression
 from tests.evaluate.evaluating import CHOICE, task_of, write_rows
+from tests.evaluate.made_model import MadeModel
 
 FORMS = read_json_lines(Path(__file__).parent / "forms.jsonl")
 
@@ -299,3 +300,17 @@ def test_the_sanitized_form_of_mbpp_is_read_with_its_imports(tmp_path):
     assert "here is your task: Write root. Your code" in asking.plain(0)
     expected = Expression(task.config.judge["pass"].reference, "reference")(asking.rows[0])
     assert expected == {"tests": ["import math\nimport re", *tests]}
+
+
+@pytest.mark.parametrize(
+    ("chats", "message"), [(False, "and made has no chat template. Leave out mt_bench, or give"), (True, "plain text")]
+)
+def test_a_task_of_several_turns_says_why_a_model_cannot_be_asked(chats, message, tmp_path):
+    path = write_rows(
+        tmp_path / "mt-bench-questions.jsonl", [{"question_id": 81, "category": "x", "turns": ["a", "b"]}]
+    )
+    model = MadeModel(lambda text, continuation: 0.0)
+    model.chats = chats
+    loaded = load(load_task("mt_bench"), [path], Settings(chat=False))
+    with pytest.raises(InputError, match=message):
+        evaluate(model, loaded, tmp_path / "out", quiet=True)

@@ -129,9 +129,9 @@ def evaluate(
     if chat and not model.chats:
         raise InputError(f"{model.name} has no chat template", "Leave --chat out, or give a chat model")
     if config.prompt.turns and not chat:
-        raise InputError(
-            f"task {task.name} has several turns, which only a chat has", f"Leave out --plain or {task.name}"
-        )
+        remedy = f"Leave out --plain or {task.name}" if model.chats else f"Leave out {task.name}, or give a chat model"
+        asked = "is asked in plain text" if model.chats else "has no chat template"
+        raise InputError(f"task {task.name} has several turns, and {model.name} {asked}", remedy)
     head = {"model": model.fingerprint, "task": task.digest, "data": loaded.digest, "chat": chat}
     head |= _deciding(config, settings)
     if code := _own_code(task):
