@@ -338,3 +338,14 @@ def test_a_change_of_an_own_verifier_has_answers_judged_again(model, data, tmp_p
     assert first.file == again.file and list(first.head["code"]) == [judge["verifier"]]
     code.write_text("def verdict(answer, reference):\n    return False\n", encoding="utf-8")
     assert result_of(model, task, data, tmp_path / "out", limit=1).file != first.file
+
+
+def test_several_answers_need_a_temperature(model, data, tmp_path):
+    greedy = task_of(ANSWERS | {"sampling": {"max_tokens": 6}})
+    with pytest.raises(InputError, match="3 answers at temperature 0 are all the same. Give --temperature"):
+        result_of(model, greedy, data, tmp_path / "out", samples=3)
+    one = result_of(model, greedy, data, tmp_path / "out", limit=1)
+    drawn = result_of(model, greedy, data, tmp_path / "out", samples=8, temperature=2.0, limit=1)
+    assert len(set(drawn.records[0]["answers"])) > 1
+    assert len(one.records[0]["answers"]) == 1 and one.head["temperature"] == 0 and drawn.head["temperature"] == 2.0
+    assert result_of(model, task_of(CHOICE), data, tmp_path / "out", samples=3, limit=1).head["temperature"] is None

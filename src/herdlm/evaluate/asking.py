@@ -10,7 +10,7 @@ from typing import Any
 from herdlm.base.errors import InputError
 from herdlm.evaluate.items import with_right_at
 from herdlm.evaluate.requests import Question
-from herdlm.evaluate.task import Task
+from herdlm.evaluate.task import Sampling, Task
 from herdlm.evaluate.templates import Expression, Template
 
 SHOT_SEED = 1234  # of the examples that are drawn, as in the lm-evaluation-harness
@@ -25,7 +25,7 @@ class Settings:
         chat: whether to ask in a chat; None for as the task says.
         limit: the first items only.
         seed: of examples and of what is drawn.
-        samples, max_tokens: of generation, in place of the task's.
+        samples, max_tokens, temperature: of generation, in place of the task's.
     """
 
     shots: int | None = None
@@ -34,6 +34,12 @@ class Settings:
     seed: int = SHOT_SEED
     samples: int | None = None
     max_tokens: int | None = None
+    temperature: float | None = None
+
+    def applied_to(self, sampling: Sampling) -> Sampling:
+        """A task's sampling, with what these settings say in its place."""
+        given = {"samples": self.samples, "max_tokens": self.max_tokens, "temperature": self.temperature}
+        return sampling.model_copy(update={key: value for key, value in given.items() if value is not None})
 
 
 Fields = Mapping[str, Any]

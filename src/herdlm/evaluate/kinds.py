@@ -211,14 +211,14 @@ class Generation:
             yield _Answered(number, Question(messages=tuple(dialog[:-1])), [answers])
 
     def _request(self, number: int, question: Question) -> AnswerRequest:
-        sampling = self.task.config.sampling
+        sampling = self.settings.applied_to(self.task.config.sampling)
         return AnswerRequest(
             question,
-            self.settings.max_tokens or sampling.max_tokens,
+            sampling.max_tokens,
             sampling.stop,
             sampling.temperature,
             sampling.top_p,
-            self.settings.samples or sampling.samples,
+            sampling.samples,
             derive_seed(self.settings.seed, "evaluate", self.task.name, number) % 2**63,
         )
 

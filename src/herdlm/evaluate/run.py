@@ -82,9 +82,15 @@ def load(task: Task, data: Sequence[Path], settings: Settings) -> LoadedTask:
     """Read a task's items and examples.
 
     Raises:
-        InputError: there are none, an item is wrong, or there are fewer examples than asked for.
+        InputError: there are none, an item is wrong, examples are fewer than asked for, or all samples would be equal.
     """
     config = task.config
+    sampling = settings.applied_to(config.sampling)
+    if config.kind == "answer" and sampling.samples > 1 and not sampling.temperature:
+        raise InputError(
+            f"task {task.name}: {sampling.samples} answers at temperature 0 are all the same",
+            "Give --temperature, such as 0.7",
+        )
     items = load_rows(config.items, task.name, data)
     shots = config.shots.count if settings.shots is None else settings.shots
     pool, digest = None, items.digest
@@ -188,13 +194,14 @@ def versions() -> dict[str, str]:
 def _deciding(config: TaskFile, settings: Settings) -> dict[str, Any]:
     """The settings that decide a task's results; those that do not would only have them computed again."""
     shots = config.shots.count if settings.shots is None else settings.shots
-    answers, sampling = config.kind == "answer", config.sampling
-    drawn = config.items.make or (shots and config.shots.pick == "random") or (answers and sampling.temperature)
+    sampling = settings.applied_to(config.sampling) if config.kind == "answer" else None
+    drawn = config.items.make or (shots and config.shots.pick == "random") or (sampling and sampling.temperature)
     return {
         "shots": shots,
         "seed": settings.seed if drawn else None,
-        "samples": (settings.samples or sampling.samples) if answers else None,
-        "max_tokens": (settings.max_tokens or sampling.max_tokens) if answers else None,
+        "samples": sampling.samples if sampling else None,
+        "max_tokens": sampling.max_tokens if sampling else None,
+        "temperature": sampling.temperature if sampling else None,
     }
 
 
