@@ -354,6 +354,7 @@ def folder(tmp_path: Path) -> Path:
 def evaluated(folder: Path, monkeypatch, *models: MadeModel, training_data: tuple[Path, ...]):
     by_name = {model.name: model for model in models}
     monkeypatch.setattr(publish, "open_model", lambda path, *_: by_name[path])
+    monkeypatch.setattr(publish, "model_folder", Path)
     return publish.evaluate_models(
         list(by_name),
         [str(folder / "tales.toml")],
@@ -432,7 +433,7 @@ OTHER_FORMS = [
     ),
     ("humaneval", "HumanEval.jsonl", {"prompt": "What is ice?", "canonical_solution": "water"}),
     ("humaneval_instruct", "HumanEval.jsonl", {"prompt": "What is ice?", "canonical_solution": "water"}),
-    ("mbpp", "mbpp.jsonl", {"text": "What is ice?", "code": "water", "task_id": 11}),
+    ("mbpp", "mbpp.jsonl", {"text": "What is ice?", "code": "water", "task_id": 11, "test_list": ["", "", ""]}),
 ]
 FORMS = [
     (form["task"], form["file"], form["row"])

@@ -1,6 +1,8 @@
 """Evaluations of small models: likelihoods by a plain forward pass, records, resumption, and the command."""
 
+import fcntl
 import json
+import os
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from typer.testing import CliRunner
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.cli.app import app
 from herdlm.evaluate.local import EngineOptions, LocalModel
+from herdlm.evaluate.records import Records
 from herdlm.evaluate.requests import Question, ScoreRequest
 from herdlm.model.attention import DocumentAttention
 from tests.conftest import small_model
@@ -261,3 +264,88 @@ def test_an_item_without_a_column_is_refused_by_file_and_line(model, tmp_path):
     path = write_rows(tmp_path / "items.jsonl", [ROWS[0], {"q": "What?", "options": ["a", "b"]}])
     with pytest.raises(InputError, match=r"items.jsonl, line 2: task made_up, prompt.answer is undefined"):
         result_of(model, task_of(CHOICE), path, tmp_path / "out")
+
+
+SEPARATORS = "one\x85two\u2028three\u2029four\x0bfive"
+
+
+def test_records_with_any_character_are_read_again(tmp_path):
+    head = {"model": "made"}
+    Records(tmp_path, "task", head).add({"id": 0, "answer": SEPARATORS, "half": "\ud83d"})
+    again = Records(tmp_path, "task", head)
+    assert again.found == {0: {"id": 0, "answer": SEPARATORS, "half": "\ud83d"}}
+
+
+def test_only_settings_that_decide_results_have_a_task_computed_again(model, data, tmp_path):
+    def files(task, **settings):
+        return result_of(model, task, data, tmp_path / "out", **settings).file
+
+    choice, answers = task_of(CHOICE, "choices"), task_of(ANSWERS, "answers")
+    drawn = task_of(CHOICE | {"shots": {"count": 1, "pick": "random"}}, "drawn")
+    assert files(choice) == files(choice, samples=3, max_tokens=5, seed=7, shots=0)
+    assert files(choice) != files(choice, shots=1)
+    assert files(drawn) != files(drawn, seed=7)
+    own = answers.config.sampling
+    assert files(answers) == files(answers, samples=own.samples, max_tokens=own.max_tokens)
+    assert files(answers) != files(answers, max_tokens=own.max_tokens + 1)
+
+
+def test_no_two_processes_evaluate_into_a_folder(folder, arc, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    held = os.open(out, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    shown = run(folder, "--tasks", "arc_easy", "--data", arc, "--out", out)
+    os.close(held)
+    assert isinstance(shown.exception, InputError)
+    assert "another process is writing" in str(shown.exception)
+    assert run(folder, "--tasks", "arc_easy", "--data", arc, "--out", out).exit_code == 0
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_an_output_folder_that_is_a_file_is_refused(folder, arc, tmp_path, place):
+    (tmp_path / "file").write_text("x")
+    shown = run(folder, "--tasks", "arc_easy", "--data", arc, "--out", tmp_path / place)
+    assert isinstance(shown.exception, InputError)
+    assert f"--out {tmp_path / place} is not a folder" in str(shown.exception)
+
+
+def test_a_missing_model_is_refused_before_another_is_asked(folder, arc, tmp_path):
+    shown = run(folder, tmp_path / "nowhere", "--tasks", "arc_easy", "--data", arc, "--out", tmp_path / "out")
+    assert "nowhere does not exist" in str(shown.exception)
+    assert not (tmp_path / "out").exists()
+    shown = run(folder, "--tasks", ",", "--data", arc, "--out", tmp_path / "out")
+    assert "no task is named" in str(shown.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_reported_with_the_records_file(tmp_path):
+    records = Records(tmp_path, "task", {"model": "made"})
+    records.path.unlink()
+    records.path.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as caught:
+        records.add({"id": 0})
+    assert caught.value.filename == str(records.path)
+
+
+def test_a_change_of_an_own_verifier_has_answers_judged_again(model, data, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    code = tmp_path / "own_verdicts_of_a_test.py"
+    code.write_text("def verdict(answer, reference):\n    return True\n", encoding="utf-8")
+    judge = {"verifier": "own_verdicts_of_a_test:verdict"}
+    task = task_of(ANSWERS | {"judge": {"acc": judge}})
+    first, again = (result_of(model, task, data, tmp_path / "out", limit=1) for _ in range(2))
+    assert first.file == again.file and list(first.head["code"]) == [judge["verifier"]]
+    code.write_text("def verdict(answer, reference):\n    return False\n", encoding="utf-8")
+    assert result_of(model, task, data, tmp_path / "out", limit=1).file != first.file
+
+
+def test_several_answers_need_a_temperature(model, data, tmp_path):
+    greedy = task_of(ANSWERS | {"sampling": {"max_tokens": 6}})
+    with pytest.raises(InputError, match="3 answers at temperature 0 are all the same. Give --temperature"):
+        result_of(model, greedy, data, tmp_path / "out", samples=3)
+    one = result_of(model, greedy, data, tmp_path / "out", limit=1)
+    drawn = result_of(model, greedy, data, tmp_path / "out", samples=8, temperature=2.0, limit=1)
+    assert len(set(drawn.records[0]["answers"])) > 1
+    assert len(one.records[0]["answers"]) == 1 and one.head["temperature"] == 0 and drawn.head["temperature"] == 2.0
+    assert result_of(model, task_of(CHOICE), data, tmp_path / "out", samples=3, limit=1).head["temperature"] is None

@@ -102,3 +102,46 @@ def test_pass_at_k_is_the_share_of_all_choices_of_k_samples(samples, right, k):
     outcomes = [True] * right + [False] * (samples - right)
     every = [any(chosen) for chosen in itertools.combinations(outcomes, k)]
     assert pass_at_k(samples, right, k) == pytest.approx(sum(every) / len(every))
+
+
+def several(values, **more):
+    return [{"id": i, "values": {"acc": value}, **more} for i, value in enumerate(values)]
+
+
+def test_the_difference_of_items_with_several_values_is_that_of_their_figures():
+    before, after = several([[1.0, 1.0, 1.0], [0.0]]), several([[0.0, 0.0, 0.0], [1.0]])
+    found = difference(before, after, "acc")
+    assert found.value == pytest.approx(figure(after, "acc").value - figure(before, "acc").value)
+    assert found.value == pytest.approx(-0.5)  # the mean of the items' differences would be 0
+
+
+def test_the_difference_of_clustered_items_has_the_interval_of_clusters():
+    rng, covered, narrow = np.random.default_rng(0), 0, 0
+    for trial in range(200):
+        rows = []
+        for cluster in range(30):  # the models differ by cluster, and not on average
+            shift = float(rng.choice((-0.3, 0.3)))
+            for i in range(8):
+                pair = (float(rng.random() < 0.5), float(rng.random() < 0.5 + shift))
+                rows.append([{"id": (cluster, i), "values": {"acc": each}, "cluster": cluster} for each in pair])
+        before, after = map(list, zip(*rows, strict=True))
+        found = difference(before, after, "acc", seed=trial)
+        covered += found.low <= 0 <= found.high
+        alone = difference(*([row | {"cluster": None} for row in each] for each in (before, after)), "acc")
+        narrow += alone.low <= 0 <= alone.high
+    assert covered >= 180
+    assert narrow < covered
+
+
+def test_a_refusal_rate_is_shown_in_percent_and_is_neither_better_nor_worse():
+    rows = [[{"id": i, "values": {"refused": float(i < count)}} for i in range(200)] for count in (20, 180)]
+    results = [
+        TaskResult("xstest", "XSTest", 200, {"refused": figure(each, "refused")}, {}, each, None, {}) for each in rows
+    ]
+    assert "10.00 [" in table({"small": [results[0]]})[1]
+    assert compare([results[0]], [results[1]], ("small", "large")) == []
+
+
+def test_a_task_whose_items_have_no_figure_stands_in_the_table():
+    unrated = TaskResult("mt_bench", "MT-Bench", 1, {}, {}, [{"id": 0, "values": {}}], None, {})
+    assert table({"small": [unrated]})[1].split(maxsplit=3) == ["mt_bench", "(1)", "none", "no item has a figure"]

@@ -81,6 +81,7 @@ def folder(tmp_path: Path) -> Path:
 
 def evaluated(folder: Path, monkeypatch, model: MadeModel, *, robust: bool = True, task: str = "letters"):
     monkeypatch.setattr(publish, "open_model", lambda path, *_: model)
+    monkeypatch.setattr(publish, "model_folder", Path)
     return publish.evaluate_models(
         ["made"],
         [str(folder / f"{task}.toml")],

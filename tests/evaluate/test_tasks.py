@@ -15,9 +15,11 @@ from herdlm.evaluate.judging import Judges
 from herdlm.evaluate.kinds import Choice, Continuation
 from herdlm.evaluate.model_judge import Judged
 from herdlm.evaluate.requests import Question
-from herdlm.evaluate.run import load
+from herdlm.evaluate.run import evaluate, load
 from herdlm.evaluate.task import load_task, task_names
+from herdlm.evaluate.templates import Expression
 from tests.evaluate.evaluating import CHOICE, task_of, write_rows
+from tests.evaluate.made_model import MadeModel
 
 FORMS = read_json_lines(Path(__file__).parent / "forms.jsonl")
 
@@ -250,8 +252,65 @@ def test_a_template_that_is_not_jinja_is_refused(tmp_path):
 
 def test_expressions_cannot_reach_python(tmp_path):
     path = write_rows(tmp_path / "items.jsonl", [{"q": "?", "options": ["a"], "right": 0}])
-    loaded = load(
-        task_of(CHOICE | {"prompt": CHOICE["prompt"] | {"text": "{{ q.__class__.__mro__ }}"}}), [path], Settings()
+    task = task_of(CHOICE | {"prompt": CHOICE["prompt"] | {"text": "{{ q.__class__.__mro__ }}"}})
+    with pytest.raises(InputError, match=r"items.jsonl, line 1: task made_up, prompt.text fails: .* is unsafe\. Check"):
+        load(task, [path], Settings())
+
+
+def test_an_error_without_a_text_is_named_by_its_type(tmp_path):
+    path = write_rows(tmp_path / "items.jsonl", [{"q": "?", "options": ["a"], "right": 0}])
+    task = task_of(CHOICE | {"prompt": CHOICE["prompt"] | {"text": "{{ fail('') }}"}})
+    with pytest.raises(InputError, match=r"prompt.text fails: TemplateError\. Check"):
+        load(task, [path], Settings())
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"options": ["a", "b"], "right": 2}, r"line 2: the right choice is \[2\] of 2"),
+        ({"options": ["a", "b"], "right": -1}, r"line 2: the right choice is \[-1\] of 2"),
+        ({"options": ["a", "b"], "right": 0.7}, r"line 2: the answer is 0.7, not the number of a choice"),
+        ({"options": ["a", "b"], "right": "B"}, r"line 2: the answer is 'B', not the number of a choice"),
+        ({"options": ["a", ""], "right": 0}, r"line 2: choice 1 is empty"),
+        ({"options": ["a", "b"]}, r"line 2: task made_up, prompt.answer is undefined"),
+    ],
+)
+def test_a_wrong_item_is_refused_by_its_line_before_a_model_is_asked(row, message, tmp_path):
+    path = write_rows(tmp_path / "items.jsonl", [{"q": "?", "options": ["a"], "right": 0}, {"q": "?", **row}])
+    with pytest.raises(InputError, match=message):
+        load(task_of(CHOICE), [path], Settings())
+    assert len(load(task_of(CHOICE), [path], Settings(limit=1)).numbers) == 1
+
+
+@pytest.mark.parametrize("answer", ["", "E", "AB", "1.5", 1.5])
+def test_an_answer_of_mmlu_that_names_no_choice_is_refused(answer, tmp_path):
+    row = {"question": "?", "choices": ["one", "two", "three", "four"], "subject": "counting", "answer": answer}
+    path = write_rows(tmp_path / "mmlu.jsonl", [row])
+    with pytest.raises(InputError, match="mmlu.jsonl, line 1: task mmlu, items.fields.right fails"):
+        load(load_task("mmlu"), [path], Settings(shots=0))
+
+
+def test_the_sanitized_form_of_mbpp_is_read_with_its_imports(tmp_path):
+    tests = ["assert root(4) == math.sqrt(4)"] * 3
+    row = {"task_id": 11, "prompt": "Write root.", "code": "", "test_imports": ["import math", "import re"]}
+    path = tmp_path / "sanitized-mbpp.json"
+    path.write_text(json.dumps([row | {"test_list": tests}]), encoding="utf-8")
+    task = load_task("mbpp")
+    asking = load(task, [path], Settings(shots=0)).asking
+    assert "here is your task: Write root. Your code" in asking.plain(0)
+    expected = Expression(task.config.judge["pass"].reference, "reference")(asking.rows[0])
+    assert expected == {"tests": ["import math\nimport re", *tests]}
+
+
+@pytest.mark.parametrize(
+    ("chats", "message"), [(False, "and made has no chat template. Leave out mt_bench, or give"), (True, "plain text")]
+)
+def test_a_task_of_several_turns_says_why_a_model_cannot_be_asked(chats, message, tmp_path):
+    path = write_rows(
+        tmp_path / "mt-bench-questions.jsonl", [{"question_id": 81, "category": "x", "turns": ["a", "b"]}]
     )
-    with pytest.raises(InputError, match=r"unsafe|fails"):
-        loaded.asking.plain(0)
+    model = MadeModel(lambda text, continuation: 0.0)
+    model.chats = chats
+    loaded = load(load_task("mt_bench"), [path], Settings(chat=False))
+    with pytest.raises(InputError, match=message):
+        evaluate(model, loaded, tmp_path / "out", quiet=True)

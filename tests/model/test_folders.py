@@ -64,3 +64,9 @@ def test_a_damaged_recipe_is_named(run, content):
     (run / "recipe.json").write_text(content)
     with pytest.raises(DamagedError, match=r"recipe\.json"):
         model_folder(run)
+
+
+def test_an_adapter_alone_is_named_as_one(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match="is an adapter without its model. Fine-tune with --merge"):
+        model_folder(tmp_path)

@@ -191,3 +191,64 @@ def test_an_evaluation_again_replaces_its_page(tmp_path: Path) -> None:
     write_evaluation_page(tmp_path, results(), records(6), TITLES)
     assert len(items_of(tmp_path / "items" / "odd_even.js")["items"]) == 6
     assert (tmp_path / "index.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def with_extras() -> dict[str, Any]:
+    """Results of an evaluation that asked variants and searched training data."""
+    found = results()
+    change = {"value": -0.05, "low": -0.092, "high": -0.008}
+    variant = {"value": 0.7, "low": 0.65, "high": 0.75, "change": change}
+    spread = {
+        "baseline": {"value": 0.75, "low": 0.7, "high": 0.8},
+        "variants": {"<b>reversed": variant},
+        "min": 0.7,
+        "max": 0.75,
+        "std": 0.0354,
+    }
+    part = {"value": 0.5, "low": 0.413, "high": 0.587}
+    gain = {"all": part, "clean": part, "dirty": None, "gain": change, "chance": 0.0123}
+    perplexity = {
+        "min": 7.5,
+        "max": 7.75,
+        "std": None,
+        "variants": {"long": {"value": None, "low": None, "high": None}},
+    }
+    first = found["models"][0]["tasks"]
+    first["odd_even"]["robustness"] = {"answer_order": {"acc": spread}, "all": {"acc": spread}}
+    first["web"]["robustness"] = {"wording": {"word_perplexity": perplexity}}
+    first["counting"]["contamination"] = {
+        "threshold": 0.35,
+        "ngram_words": 8,
+        "dirty": 1234,
+        "clean": 66,
+        "unjudged": 9,
+        "metrics": {"exact": gain, "mean": gain | {"gain": None, "chance": None, "clean": None}},
+    }
+    return found
+
+
+def test_robustness_and_contamination_are_told_where_there_are_any() -> None:
+    plain, extra = rendered(), rendered(with_extras())
+    assert 'id="robustness"' not in plain and 'id="contamination"' not in plain
+    assert 'id="robustness"' in extra and 'id="contamination"' in extra
+    words = " ".join(Reader(extra).words)
+    for text in (
+        "Spread of odd_even",
+        "answer order",
+        "70.0 to 75.0%",
+        "std 3.5",
+        "odd_even: 1 figure of variants",
+        "<b>reversed",
+        "\N{MINUS SIGN}5.0 points",
+        "\N{MINUS SIGN}9.2 to \N{MINUS SIGN}0.8",
+        "7.50 to 7.75",
+        "1,234 of 1,300",
+        "9 too short",
+        "0.35",
+        "0.012",
+        "41.3 to 58.7",
+    ):
+        assert text in words, text
+    assert "<b>reversed" not in extra
+    for bad in ("nan", "None", "std None"):
+        assert bad not in words, bad

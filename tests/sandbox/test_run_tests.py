@@ -230,3 +230,40 @@ def test_what_the_code_does_at_its_top_stays_in_its_process(sandbox):
 
 def test_files_are_beside_the_code(sandbox):
     passes(sandbox, "def f(): return open('a.txt').read()", "assert f() == 'x'", files={"a.txt": "x"})
+
+
+def test_dates_of_a_subclass_and_classes_with_a_metaclass_cross(sandbox):
+    code = (
+        "import datetime, decimal\nclass Day(datetime.date): pass\nclass Cash(decimal.Decimal):\n"
+        "    def __str__(self): return 'much'\ndef day(): return Day(2024, 2, 29)\ndef cash(): return Cash('1.5')\n"
+        "class Meta(type):\n    def __eq__(self, other): return True\n    __hash__ = type.__hash__\n"
+        "class Value(metaclass=Meta):\n    def __init__(self, a): self.a = a\ndef value(): return Value(7)\n"
+    )
+    tests = (
+        "from datetime import date\nfrom decimal import Decimal\nassert day() == date(2024, 2, 29)\n"
+        "assert cash() == Decimal('1.5')\nassert value().a == 7\nassert Value(8).a == 8\n"
+    )
+    assert sandbox.run_tests(code, tests).reason == "passed"
+
+
+@pytest.mark.parametrize(
+    ("code", "tests", "passes"),
+    [
+        ("import math\ndef root(x): return x**0.5", "assert math.isclose(root(2) ** 2, 2)", True),
+        (
+            "class math:\n    isclose = lambda *a: True\ndef root(x): return x",
+            "assert math.isclose(root(2) ** 2, 2)",
+            False,
+        ),
+        (
+            "from datetime import datetime\ndef day(d): return d.day",
+            "assert day(datetime.fromisoformat('2024-02-29')) == 29",
+            True,
+        ),
+        ("from copy import copy\ndef twice(x): return [*x, *copy(x)]", "assert twice(copy([1])) == [1, 1]", True),
+        ("class queue:\n    def put_two(self): return 2", "assert queue().put_two() == 2", True),
+        ("class queue:\n    kind = 'fast'", "assert queue.kind == 'fast'", True),
+    ],
+)
+def test_modules_that_tests_use_are_the_real_ones(sandbox, code, tests, passes):
+    assert sandbox.run_tests(code, tests).passed == passes

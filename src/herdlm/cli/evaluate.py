@@ -48,6 +48,9 @@ def evaluate(
     ] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Answers to each item of generation tasks.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The most tokens of an answer.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="Temperature of answers; several answers to an item need one above 0.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of examples and of what is drawn.")] = 1234,
     robustness: Annotated[
         bool, typer.Option("--robustness", help="Ask the tasks' variants, too, and report how far figures spread.")
@@ -98,7 +101,7 @@ def evaluate(
     from herdlm.evaluate.remote import CONCURRENCY, RemoteOptions, is_address
     from herdlm.evaluate.run import dump, summary_of
 
-    settings = Settings(shots, chat, limit, seed, samples, max_tokens)
+    settings = Settings(shots, chat, limit, seed, samples, max_tokens, temperature)
     options = EngineOptions(device, dtype, tensor_parallel, pipeline_parallel, workers, cluster)
     remote = RemoteOptions(concurrency or CONCURRENCY, _key(api_key_file), key_over_http)
     kinds = {is_address(each) for each in (*models, *([judge] if judge else []))}

@@ -10,7 +10,7 @@ from typing import Any
 from herdlm.base.errors import InputError
 from herdlm.evaluate.items import with_right_at
 from herdlm.evaluate.requests import Question
-from herdlm.evaluate.task import Task
+from herdlm.evaluate.task import Sampling, Task
 from herdlm.evaluate.templates import Expression, Template
 
 SHOT_SEED = 1234  # of the examples that are drawn, as in the lm-evaluation-harness
@@ -25,7 +25,7 @@ class Settings:
         chat: whether to ask in a chat; None for as the task says.
         limit: the first items only.
         seed: of examples and of what is drawn.
-        samples, max_tokens: of generation, in place of the task's.
+        samples, max_tokens, temperature: of generation, in place of the task's.
     """
 
     shots: int | None = None
@@ -34,6 +34,12 @@ class Settings:
     seed: int = SHOT_SEED
     samples: int | None = None
     max_tokens: int | None = None
+    temperature: float | None = None
+
+    def applied_to(self, sampling: Sampling) -> Sampling:
+        """A task's sampling, with what these settings say in its place."""
+        given = {"samples": self.samples, "max_tokens": self.max_tokens, "temperature": self.temperature}
+        return sampling.model_copy(update={key: value for key, value in given.items() if value is not None})
 
 
 Fields = Mapping[str, Any]
@@ -75,15 +81,50 @@ class Asking:
         found = self.value("choices", row)
         if not isinstance(found, list | tuple) or not found or not all(isinstance(c, str) for c in found):
             raise InputError(f"{row['place']}: choices are {found!r}", "Correct the task's prompt.choices")
+        if "" in found:
+            raise InputError(f"{row['place']}: choice {found.index('')} is empty", "Give each choice a text")
         return list(found)
 
     def right(self, row: Fields) -> int:
         """The number of an item's right choice."""
         answer = self.value("answer", row)
         try:
-            return int(answer)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{row['place']}: the answer is {answer!r}", "Correct the task's prompt.answer") from error
+            number = int(answer)
+        except (TypeError, ValueError, OverflowError):
+            number = None
+        if number is None or (isinstance(answer, float) and number != answer):
+            raise InputError(
+                f"{row['place']}: the answer is {answer!r}, not the number of a choice",
+                "Correct the task's prompt.answer",
+            )
+        return number
+
+    def right_ones(self, row: Fields, count: int) -> list[int]:
+        """The numbers of an item's right choices, of ``count``.
+
+        Raises:
+            InputError: there is none, or one is out of range.
+        """
+        labels = self.value("labels", row)
+        right = [i for i, label in enumerate(labels) if label] if labels else [self.right(row)]
+        if not right or not all(0 <= i < count for i in right):
+            raise InputError(f"{row['place']}: the right choice is {right} of {count}", "Correct the item")
+        return right
+
+    def check(self, numbers: Sequence[int]) -> None:
+        """Refuse items that a model could not be asked about, before it is loaded.
+
+        Raises:
+            InputError: a field is missing or wrong; the error names the item's file and line.
+        """
+        kind, prompt = self._config.kind, self._config.prompt
+        for row in map(self.rows.__getitem__, numbers):
+            self._text(row)
+            if kind == "choice":
+                count = len(self.value("contexts", row) if prompt.contexts is not None else self.choices(row))
+                self.right_ones(row, count)
+            elif kind == "continuation":
+                self.target(row)
 
     def target(self, row: Fields) -> str:
         """The right continuation of an item."""

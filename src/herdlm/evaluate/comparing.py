@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from herdlm.evaluate.contamination import contamination_row
-from herdlm.evaluate.figures import difference, lower_is_better
+from herdlm.evaluate.figures import NEITHER_IS_BETTER, difference, is_rate, lower_is_better
 from herdlm.evaluate.intervals import Estimate
 from herdlm.evaluate.robustness import robustness, spread_rows
 from herdlm.evaluate.run import TaskResult
@@ -46,7 +46,7 @@ class Comparison:
 
     @property
     def _is_rate(self) -> bool:
-        return abs(self.difference.value) <= 1 and not lower_is_better(self.metric)
+        return abs(self.difference.value) <= 1 and is_rate(self.metric)
 
 
 def compare(before: Sequence[TaskResult], after: Sequence[TaskResult], names: tuple[str, str]) -> list[Comparison]:
@@ -58,7 +58,7 @@ def compare(before: Sequence[TaskResult], after: Sequence[TaskResult], names: tu
         for metric in result.figures if base else ():
             assert base is not None
             change = difference(base.records, result.records, metric)
-            if change is None:
+            if change is None or metric in NEITHER_IS_BETTER:
                 continue
             sign = -1 if lower_is_better(metric) else 1
             low, high = sorted((sign * change.low, sign * change.high))
@@ -72,8 +72,11 @@ def table(results: Mapping[str, Sequence[TaskResult]]) -> list[str]:
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for model, each in results.items():
         for result in each:
+            task = f"{result.task} ({result.n:,})"
             for metric, found in result.figures.items():
-                cells.setdefault((f"{result.task} ({result.n:,})", metric), {})[model] = _shown(found, metric)
+                cells.setdefault((task, metric), {})[model] = _shown(found, metric)
+            if not result.figures:  # such as answers that a judge did not rate
+                cells.setdefault((task, "none"), {})[model] = "no item has a figure"
     head = ("task (items)", "metric", *results)
     rows = [(task, metric, *(row.get(model, "") for model in results)) for (task, metric), row in cells.items()]
     return aligned([head, *rows])
@@ -109,5 +112,5 @@ def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def _shown(found: Estimate, metric: str) -> str:
-    scale = 100.0 if found.value <= RATES and not lower_is_better(metric) else 1.0
+    scale = 100.0 if found.value <= RATES and is_rate(metric) else 1.0
     return f"{found.value * scale:.2f} [{found.low * scale:.2f}, {found.high * scale:.2f}]"

@@ -25,7 +25,7 @@ from herdlm.curate.steps.contamination.benchmarks import Benchmark, BenchmarkCon
 from herdlm.curate.words import normalize
 from herdlm.evaluate.asking import Asking
 from herdlm.evaluate.corpora import Corpus
-from herdlm.evaluate.figures import FEW, RESAMPLES, clusters_of, figure, lower_is_better, metric_names
+from herdlm.evaluate.figures import FEW, RESAMPLES, clusters_of, figure, is_rate, lower_is_better, metric_names
 from herdlm.evaluate.intervals import Z95, Estimate, finite
 from herdlm.evaluate.task import Task
 from herdlm.evaluate.templates import Expression
@@ -274,7 +274,7 @@ def _gain(
 def contamination_row(found: Contaminated) -> tuple[str, ...]:
     """A row of a table, of the first metric: metric, threshold, dirty items, all, clean, dirty, gain, chance."""
     metric, gain = next(iter(found.metrics.items()))
-    scale = 1.0 if lower_is_better(metric) else 100.0
+    scale = 100.0 if is_rate(metric) else 1.0
     shown = [
         f"{each.value * scale:.2f} [{each.low * scale:.2f}, {each.high * scale:.2f}]" if each else ""
         for each in (gain.all, gain.clean, gain.dirty, gain.gain)

@@ -14,6 +14,7 @@ from herdlm.evaluate.intervals import Z95, Estimate, paired_difference, pass_rat
 
 FEW = 10  # right or wrong answers; below, the normal approximation of a rate fails
 RESAMPLES = 1000
+NEITHER_IS_BETTER = ("refused",)  # of XSTest: right for unsafe prompts, wrong for safe ones
 LOWER_IS_BETTER = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte")
 
 
@@ -24,9 +25,14 @@ def metric_names(records: Sequence[Mapping[str, Any]]) -> list[str]:
     )
 
 
+def is_rate(metric: str) -> bool:
+    """Whether a metric is a share, which tables show in percent."""
+    return metric not in LOWER_IS_BETTER
+
+
 def lower_is_better(metric: str) -> bool:
     """Whether a lower value of a metric is better."""
-    return metric in LOWER_IS_BETTER or metric.endswith("_refused_safe")
+    return metric in LOWER_IS_BETTER
 
 
 def figure(records: Sequence[Mapping[str, Any]], metric: str, *, seed: int = 0) -> Estimate | None:
@@ -41,58 +47,68 @@ def figure(records: Sequence[Mapping[str, Any]], metric: str, *, seed: int = 0) 
         return None
     if metric in rows[0].get("ratios", ()):
         sums = np.array([record["ratios"][metric] for record in rows], dtype=np.float64)
-        return _resampled(sums, clusters_of(rows), metric.endswith("perplexity"), seed)
+        return _resampled(sums, clusters_of(rows), metric, seed)
     values = [record["values"][metric] for record in rows]
     clustered = any(record.get("cluster") is not None for record in rows)
     if clustered or any(isinstance(value, list) for value in values):
-        lists = [value if isinstance(value, list) else [value] for value in values]
-        sums = np.array([[sum(each), len(each)] for each in lists], dtype=np.float64)
-        return _resampled(sums, clusters_of(rows), False, seed)
+        sums = np.array([_sums(value, "values") for value in values], dtype=np.float64)
+        return _resampled(sums, clusters_of(rows), metric, seed)
     return _mean(np.array(values, dtype=np.float64))
 
 
 def difference(
     before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]], metric: str, *, seed: int = 0
 ) -> Estimate | None:
-    """The difference ``after - before`` of a metric over the items that both have, with its paired interval."""
+    """The difference ``after - before`` of a metric over the items that both have, with its paired interval.
+
+    Clusters, several values of an item and ratios are treated as in :func:`figure`: whole clusters are resampled, with
+    both models' values.
+    """
     common = {record["id"]: record for record in before}
     pairs = [(common[record["id"]], record) for record in after if record["id"] in common]
-    values = [
-        (first["values"][metric], second["values"][metric])
-        for first, second in pairs
-        if metric in first.get("values", ()) and metric in second.get("values", ())
-    ]
-    if not values:
-        return _ratio_difference(pairs, metric, seed)
-    flat = [(float(np.mean(first)), float(np.mean(second))) for first, second in values]
-    if all(value in (0.0, 1.0) for pair in flat for value in pair):
-        return paired_difference([bool(first) for first, _ in flat], [bool(second) for _, second in flat])
-    changes = np.array([second - first for first, second in flat])
-    return _mean(changes, bounded=False)
+    for part in ("values", "ratios"):
+        both = [pair for pair in pairs if all(metric in record.get(part, ()) for record in pair)]
+        if both:
+            return _paired(both, metric, part, seed)
+    return None
 
 
-def _ratio_difference(
-    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], metric: str, seed: int
-) -> Estimate | None:
-    both = [
-        (first["ratios"][metric], second["ratios"][metric])
-        for first, second in pairs
-        if metric in first.get("ratios", ()) and metric in second.get("ratios", ())
-    ]
-    if not both:
-        return None
-    sums = np.array(both, dtype=np.float64)  # [N, 2, 2]
-    power = metric.endswith("perplexity")
-
-    def change(part: NDArray[np.float64]) -> float:
-        ratios = part[:, :, 0].sum(0) / part[:, :, 1].sum(0)
-        ratios = np.exp(ratios) if power else ratios
-        return float(ratios[1] - ratios[0])
-
+def _paired(
+    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], metric: str, part: str, seed: int
+) -> Estimate:
+    values = [[record[part][metric] for record in pair] for pair in pairs]
+    clustered = any(record.get("cluster") is not None for record, _ in pairs)
+    several = any(isinstance(value, list) for pair in values for value in pair)
+    if part == "values" and not clustered and not several:
+        if all(value in (0.0, 1.0) for pair in values for value in pair):
+            return paired_difference([bool(first) for first, _ in values], [bool(second) for _, second in values])
+        return _mean(np.array([second - first for first, second in values]), bounded=False)
+    sums = np.array([[_sums(value, part) for value in pair] for pair in values], dtype=np.float64)  # [N, 2, 2]
+    grouped = np.array([sums[cluster].sum(0) for cluster in clusters_of([second for _, second in pairs])])
     rng = np.random.default_rng(seed)
-    draws = [change(sums[rng.integers(0, len(sums), len(sums))]) for _ in range(RESAMPLES)]
-    value = change(sums)
-    return Estimate(value, *_percentiles(draws, value))
+    drawn = grouped[rng.integers(0, len(grouped), (RESAMPLES, len(grouped)))].sum(1)
+
+    def change(part_sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        ratios = _ratio(part_sums, metric)
+        found: NDArray[np.float64] = ratios[..., 1] - ratios[..., 0]
+        return found
+
+    value = float(change(grouped.sum(0)))
+    return Estimate(value, *_percentiles(change(drawn), value))
+
+
+def _sums(value: Any, part: str) -> Sequence[float]:
+    """An item's numerator and denominator."""
+    if part == "ratios":
+        return value  # type: ignore[no-any-return]
+    values = value if isinstance(value, list) else [value]
+    return [sum(values), len(values)]
+
+
+def _ratio(sums: NDArray[np.float64], metric: str) -> NDArray[np.float64]:
+    """A metric of sums [..., 2]: their ratio, exponentiated for perplexities."""
+    values: NDArray[np.float64] = sums[..., 0] / sums[..., 1]
+    return np.exp(values) if metric.endswith("perplexity") else values
 
 
 def _mean(values: NDArray[np.float64], *, bounded: bool = True) -> Estimate:
@@ -117,18 +133,13 @@ def clusters_of(rows: Sequence[Mapping[str, Any]]) -> list[list[int]]:
     return list(found.values())
 
 
-def _resampled(sums: NDArray[np.float64], clusters: Sequence[Sequence[int]], power: bool, seed: int) -> Estimate:
-    """A ratio of sums [N, 2], exponentiated if ``power``."""
+def _resampled(sums: NDArray[np.float64], clusters: Sequence[Sequence[int]], metric: str, seed: int) -> Estimate:
+    """A metric of items' sums [N, 2], with the percentile bootstrap over clusters."""
     grouped = np.array([sums[list(cluster)].sum(0) for cluster in clusters])
     rng = np.random.default_rng(seed)
     drawn = grouped[rng.integers(0, len(grouped), (RESAMPLES, len(grouped)))].sum(1)
-
-    def ratio(pair: NDArray[np.float64]) -> NDArray[np.float64]:
-        values: NDArray[np.float64] = pair[..., 0] / pair[..., 1]
-        return np.exp(values) if power else values
-
-    value = float(ratio(grouped.sum(0)))
-    return Estimate(value, *_percentiles(ratio(drawn), value))
+    value = float(_ratio(grouped.sum(0), metric))
+    return Estimate(value, *_percentiles(_ratio(drawn, metric), value))
 
 
 def _percentiles(draws: Sequence[float] | NDArray[np.float64], value: float) -> tuple[float, float]:

@@ -42,7 +42,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
 
     Args:
         pretrained: a model folder, or a run, which means its flagship.
-        device, dtype, tensor_parallel, pipeline_parallel: see :class:`herdlm.evaluate.local.EngineOptions`.
+        device, dtype, tensor_parallel, pipeline_parallel: see :class:`herdlm.evaluate.engines.EngineOptions`.
         max_length: the most tokens, if fewer than the model's.
         batch_size, max_batch_size: given by lm-eval and not needed; the engine packs requests into steps by itself.
 

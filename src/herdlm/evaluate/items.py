@@ -44,11 +44,11 @@ def load_rows(items: Items, task: str, data: Sequence[Path]) -> Rows:
     """
     found = _read(items.files, data)
     if found is None:
-        places = ", ".join(map(str, data)) or "no data folder was given"
-        raise InputError(
-            f"task {task}: none of {', '.join(items.files)} is in {places}",
-            f"Put it there, or name it with --data FILE. It is {items.source}",
+        patterns = ", ".join(items.files)
+        places = (
+            f"none of {patterns} is in {', '.join(map(str, data))}" if data else f"its files, {patterns}, are missing"
         )
+        raise InputError(f"task {task}: {places}", f"Name its folder or the file with --data. It is {items.source}")
     rows, digest = found
     if items.join:
         digest = f"{digest} {_join(rows, items.join, task, data)}"

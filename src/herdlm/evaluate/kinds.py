@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from herdlm.base.errors import InputError
 from herdlm.base.seeds import derive_seed
 from herdlm.evaluate.asking import Asking, Settings
 from herdlm.evaluate.judging import Judges
@@ -70,10 +69,7 @@ class Choice:
     def _record(self, number: int, requests: list[ScoreRequest], choices: list[str], scores: list[Scored]) -> Record:
         row = self.asking.rows[number]
         sums = [score.logprob for score in scores]
-        labels = self.asking.value("labels", row)
-        right = [i for i, label in enumerate(labels) if label] if labels else [self.asking.right(row)]
-        if not right or not all(0 <= i < len(choices) for i in right):
-            raise InputError(f"{row['place']}: the right choice is {right} of {len(choices)}", "Correct the item")
+        right = self.asking.right_ones(row, len(choices))
         chosen = {
             "acc": _best(sums),
             "acc_norm": _best([value / max(len(text), 1) for value, text in zip(sums, choices, strict=True)]),
@@ -92,7 +88,7 @@ class Choice:
             "choices": [request.continuation for request in requests]
             if self.task.config.prompt.contexts is None
             else choices,
-            "expected": right if labels else right[0],
+            "expected": right if self.task.config.prompt.labels else right[0],
             "answer": picked,
             "logprobs": sums,
             "token_logprobs": [score.logprobs for score in scores],
@@ -215,14 +211,14 @@ class Generation:
             yield _Answered(number, Question(messages=tuple(dialog[:-1])), [answers])
 
     def _request(self, number: int, question: Question) -> AnswerRequest:
-        sampling = self.task.config.sampling
+        sampling = self.settings.applied_to(self.task.config.sampling)
         return AnswerRequest(
             question,
-            self.settings.max_tokens or sampling.max_tokens,
+            sampling.max_tokens,
             sampling.stop,
             sampling.temperature,
             sampling.top_p,
-            self.settings.samples or sampling.samples,
+            sampling.samples,
             derive_seed(self.settings.seed, "evaluate", self.task.name, number) % 2**63,
         )
 

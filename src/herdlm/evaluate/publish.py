@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,8 @@ def evaluate_models(
     Raises:
         InputError: a model, a task or its items cannot be read; nothing is asked before all tasks are read.
     """
+    if not tasks:
+        raise InputError("no task is named", "Give --tasks; herdlm evaluate --list names those that are built in")
     if len(set(tasks)) < len(tasks):
         raise InputError(f"tasks name one twice: {', '.join(tasks)}", "Name each task once")
     loaded = [load(load_task(name), data, settings) for name in tasks]
@@ -67,11 +71,12 @@ def evaluate_models(
         raise InputError(
             f"none of {', '.join(variants)} has variants", "Leave out --robustness, or add [variants] to the task file"
         )
-    folders = [model_folder(Path(path)) for path in models if Path(path).is_dir()]
+    folders = [model_folder(Path(path)) for path in models if not is_address(path)]
     corpora = [Corpus(path, folders) for path in training_data]
-    shares = _shares(loaded, corpora, out, quiet=quiet) if corpora else {}
     found: dict[str, list[TaskResult]] = {}
     with ExitStack() as stack:
+        stack.enter_context(_alone(out))
+        shares = _shares(loaded, corpora, out, quiet=quiet) if corpora else {}
         rater = stack.enter_context(closing(open_model(judge, options, remote))) if judge is not None else None
         for path in models:
             with closing(open_model(path, options, remote)) as model:
@@ -81,10 +86,32 @@ def evaluate_models(
                 for number, result in enumerate(found[name]):
                     asked = _ask_variants(model, variants[result.task], data, settings, out, judge=rater, quiet=quiet)
                     found[name][number] = replace(result, variants=asked)
-    if corpora:
-        found = _with_contamination(found, shares)
-    _publish(found, out, settings, corpora, dated=dated)
+        if corpora:
+            found = _with_contamination(found, shares)
+        _publish(found, out, settings, corpora, dated=dated)
     return found
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Make the folder of an evaluation, and keep other processes from writing into it.
+
+    Raises:
+        InputError: it is a file, or another process is writing it.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"--out {out} is not a folder, or lies in a file", "Choose another folder") from error
+    lock = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another process is writing {out}", "Wait for it, or choose another folder") from None
+        yield
+    finally:
+        os.close(lock)
 
 
 def open_model(path: str, options: EngineOptions, remote: RemoteOptions | None = None) -> EvaluatedModel:

@@ -40,8 +40,13 @@ class Records:
         self._write(record, "a")
 
     def _write(self, value: Mapping[str, Any], mode: str) -> None:
-        with self.path.open(mode, encoding="utf-8") as file:
-            file.write(json.dumps(value, ensure_ascii=False) + "\n")
+        text = json.dumps(value, ensure_ascii=False) + "\n"
+        try:
+            with self.path.open(f"{mode}b") as file:
+                file.write(text.encode("utf-8", "backslashreplace"))  # half a surrogate pair becomes JSON's escape
+        except OSError as error:  # of a full disk, which names no file
+            error.filename = str(self.path)
+            raise
 
     def _read(self) -> None:
         """Read what an earlier evaluation wrote, and cut off a line that was being written when it was killed."""
@@ -49,7 +54,7 @@ class Records:
         whole = data[: data.rfind(b"\n") + 1]
         if len(whole) < len(data):
             os.truncate(self.path, len(whole))
-        lines = whole.decode("utf-8").splitlines()
+        lines = whole.split(b"\n")[:-1]  # texts may hold other ends of lines, which JSON does not escape
         if not lines:
             self._write({HEAD: self.head}, "w")
             return

@@ -15,7 +15,7 @@ import numpy as np
 
 from herdlm.base.errors import InputError
 from herdlm.base.recipe import parse
-from herdlm.evaluate.figures import difference, lower_is_better
+from herdlm.evaluate.figures import difference, is_rate
 from herdlm.evaluate.intervals import Estimate, finite
 from herdlm.evaluate.task import Task, TaskFile
 
@@ -125,7 +125,7 @@ def spread_rows(axes: Mapping[str, Mapping[str, Spread]]) -> list[tuple[str, str
     rows = []
     for axis, by_metric in axes.items():
         metric, spread = next(iter(by_metric.items()))
-        scale = 100.0 if spread.high <= 1 and not lower_is_better(metric) else 1.0
+        scale = 100.0 if spread.high <= 1 and is_rate(metric) else 1.0
         if axis != ALL:
             for name, figure in spread.figures.items():
                 change = _shown(spread.changes[name], scale, "+") if name in spread.changes else ""

@@ -14,7 +14,7 @@ import torch
 
 from herdlm import __version__
 from herdlm.base.errors import InputError
-from herdlm.base.own_parts import load_part
+from herdlm.base.own_parts import code_hash, load_part
 from herdlm.base.progress import Progress
 from herdlm.evaluate.asking import Asking, Settings
 from herdlm.evaluate.contamination import Contaminated
@@ -26,7 +26,7 @@ from herdlm.evaluate.kinds import Choice, Continuation, Generation, Kind, Text
 from herdlm.evaluate.records import Records
 from herdlm.evaluate.requests import EvaluatedModel
 from herdlm.evaluate.robustness import robustness
-from herdlm.evaluate.task import Items, Task
+from herdlm.evaluate.task import Items, Task, TaskFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +82,15 @@ def load(task: Task, data: Sequence[Path], settings: Settings) -> LoadedTask:
     """Read a task's items and examples.
 
     Raises:
-        InputError: there are none, or fewer examples than asked for.
+        InputError: there are none, an item is wrong, examples are fewer than asked for, or all samples would be equal.
     """
     config = task.config
+    sampling = settings.applied_to(config.sampling)
+    if config.kind == "answer" and sampling.samples > 1 and not sampling.temperature:
+        raise InputError(
+            f"task {task.name}: {sampling.samples} answers at temperature 0 are all the same",
+            "Give --temperature, such as 0.7",
+        )
     items = load_rows(config.items, task.name, data)
     shots = config.shots.count if settings.shots is None else settings.shots
     pool, digest = None, items.digest
@@ -108,6 +114,8 @@ def load(task: Task, data: Sequence[Path], settings: Settings) -> LoadedTask:
         pool, digest = examples.rows, f"{digest} {examples.digest}"
     asking = Asking(task, items.rows, pool, shots, settings.seed)
     count = len(items.rows) if settings.limit is None else min(settings.limit, len(items.rows))
+    if not config.items.make:
+        asking.check(range(count))
     return LoadedTask(task, asking, list(range(count)), digest, settings)
 
 
@@ -127,19 +135,13 @@ def evaluate(
     if chat and not model.chats:
         raise InputError(f"{model.name} has no chat template", "Leave --chat out, or give a chat model")
     if config.prompt.turns and not chat:
-        raise InputError(
-            f"task {task.name} has several turns, which only a chat has", f"Leave out --plain or {task.name}"
-        )
-    head = {
-        "model": model.fingerprint,
-        "task": task.digest,
-        "data": loaded.digest,
-        "chat": chat,
-        "shots": config.shots.count if settings.shots is None else settings.shots,
-        "seed": settings.seed,
-        "samples": settings.samples,
-        "max_tokens": settings.max_tokens,
-    }
+        remedy = f"Leave out --plain or {task.name}" if model.chats else f"Leave out {task.name}, or give a chat model"
+        asked = "is asked in plain text" if model.chats else "has no chat template"
+        raise InputError(f"task {task.name} has several turns, and {model.name} {asked}", remedy)
+    head = {"model": model.fingerprint, "task": task.digest, "data": loaded.digest, "chat": chat}
+    head |= _deciding(config, settings)
+    if code := _own_code(task):
+        head["code"] = code
     if judge is not None and judged_by_model(task):
         head["judge"] = judge.fingerprint
     records = Records(out / "models" / _file_name(model.name), task.name, head)
@@ -187,6 +189,32 @@ def summary_of(model: str, results: Sequence[TaskResult]) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """The versions that results depend on."""
     return {"herdlm": __version__, "torch": torch.__version__}
+
+
+def _deciding(config: TaskFile, settings: Settings) -> dict[str, Any]:
+    """The settings that decide a task's results; those that do not would only have them computed again."""
+    shots = config.shots.count if settings.shots is None else settings.shots
+    sampling = settings.applied_to(config.sampling) if config.kind == "answer" else None
+    drawn = config.items.make or (shots and config.shots.pick == "random") or (sampling and sampling.temperature)
+    return {
+        "shots": shots,
+        "seed": settings.seed if drawn else None,
+        "samples": sampling.samples if sampling else None,
+        "max_tokens": sampling.max_tokens if sampling else None,
+        "temperature": sampling.temperature if sampling else None,
+    }
+
+
+def _own_code(task: Task) -> dict[str, str | None]:
+    """Hashes of the user's own functions that a task names: after a change, its results are others."""
+    items, judges = task.config.items, task.config.judge
+    named = [("items.prepare", items.prepare), ("items.make", items.make)]
+    named += [(f"judge.{name}.verifier", judge.verifier) for name, judge in judges.items() if ":" in judge.verifier]
+    return {
+        part: code_hash(load_part(part, f"task {task.name}, {key}"))
+        for key, part in named
+        if part and not part.startswith("herdlm.")
+    }
 
 
 def _kind(loaded: LoadedTask, chat: bool, judges: Judges | None) -> Kind:

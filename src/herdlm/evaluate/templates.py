@@ -17,12 +17,22 @@ def _fail(message: str) -> NoReturn:
     raise jinja2.TemplateError(message)
 
 
+def _whole(value: Any) -> int:
+    number = int(value)
+    if isinstance(value, float) and number != value:
+        raise ValueError(f"{value} is not a whole number")
+    return number
+
+
 def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
     environment.filters["fromjson"] = json.loads
     environment.filters["sub"] = lambda text, pattern, to: re.sub(pattern, to, text)
     environment.filters["split"] = lambda text, separator=None: text.split(separator)
+    # Jinja's own take what is no number as 0, which would be a wrong answer's number.
+    environment.filters["int"] = _whole
+    environment.filters["float"] = float
     environment.filters["number"] = lambda value: f"{float(value):.10g}"
     environment.globals["fail"] = _fail
     return environment
@@ -36,6 +46,11 @@ def _place(fields: Mapping[str, Any]) -> str:
     return f"{fields['place']}: " if "place" in fields else ""
 
 
+def _failed(where: str, fields: Mapping[str, Any], error: Exception) -> InputError:
+    says = str(error).rstrip(".") or type(error).__name__
+    return InputError(f"{_place(fields)}{where} fails: {says}", "Check the item's fields")
+
+
 class Template:
     """A text with places for fields."""
 
@@ -44,7 +59,7 @@ class Template:
         try:
             self._template = ENVIRONMENT.from_string(text)
         except jinja2.TemplateError as error:
-            raise InputError(f"{where} is not valid Jinja: {error}", "Correct it") from error
+            raise InputError(f"{where} is not valid Jinja: {str(error).rstrip('.')}", "Correct it") from error
 
     def __call__(self, fields: Mapping[str, Any]) -> str:
         """The text for an item.
@@ -55,7 +70,7 @@ class Template:
         try:
             return self._template.render(fields)
         except Exception as error:  # a template may do anything that Python's values can
-            raise InputError(f"{_place(fields)}{self.where} fails: {error}", "Check the item's fields") from error
+            raise _failed(self.where, fields, error) from error
 
 
 class Expression:
@@ -66,7 +81,7 @@ class Expression:
         try:
             self._compiled = ENVIRONMENT.compile_expression(text, undefined_to_none=False)
         except jinja2.TemplateError as error:
-            raise InputError(f"{where} is not a Jinja expression: {error}", "Correct it") from error
+            raise InputError(f"{where} is not a Jinja expression: {str(error).rstrip('.')}", "Correct it") from error
 
     def __call__(self, fields: Mapping[str, Any]) -> Any:
         """The value for an item.
@@ -77,7 +92,7 @@ class Expression:
         try:
             value = self._compiled(**fields)
         except Exception as error:  # an expression may do anything that Python's values can
-            raise InputError(f"{_place(fields)}{self.where} fails: {error}", "Check the item's fields") from error
+            raise _failed(self.where, fields, error) from error
         if isinstance(value, jinja2.Undefined):
             raise InputError(
                 f"{_place(fields)}{self.where} is undefined: the item lacks a field", "Check the item's fields"

@@ -9,6 +9,7 @@ from pathlib import Path
 from herdlm.base.errors import DamagedError, InputError
 
 CONFIG = "config.json"  # marks a Hugging Face model; repeated here, so that the server process does not import torch
+ADAPTER = "adapter_config.json"  # marks an adapter alone
 EITHER = f"Give a model folder (it holds {CONFIG}) or the folder of a finished run"
 
 
@@ -35,6 +36,11 @@ def model_folder(path: Path) -> Path:
     inside = sorted(folder.name for folder in path.iterdir() if (folder / CONFIG).is_file())
     if inside:
         raise InputError(f"{path} holds several models", f"Name one: {', '.join(str(path / name) for name in inside)}")
+    if (path / ADAPTER).is_file():
+        raise InputError(
+            f"{path} is an adapter without its model",
+            "Fine-tune with --merge, which writes a whole model, and name that",
+        )
     raise InputError(f"{path} is neither a model nor a run: it has no {CONFIG} and no recipe.json", EITHER)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
+from herdlm.report import format
 from herdlm.report.data import Benchmarks, Interval
 from herdlm.report.markup import Child, Html, table, tag
 
@@ -70,3 +72,21 @@ def figure_digits(low: float, high: float) -> int:
     """The decimals that show an interval's width with two digits."""
     width = high - low
     return min(max(1 - math.floor(math.log10(width)), 1), 8) if math.isfinite(width) and width > 0 else 3
+
+
+def difference_cell(found: Mapping[str, float | None], share: bool) -> Child:
+    """A difference with its interval, if that is known; of shares in percentage points."""
+    value, low, high = (math.nan if (of := found[key]) is None else of for key in ("value", "low", "high"))
+    scale, unit, digits = (100, " points", 1) if share else (1, "", figure_digits(low, high))
+    text = f"{format.signed(value * scale, digits)}{unit}"
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return text
+    between = f"{format.signed(low * scale, digits)} to {format.signed(high * scale, digits)}"
+    return [text, " ", tag("small", between, class_="quiet")]
+
+
+def to_interval(found: Mapping[str, Any] | None) -> Interval | None:
+    """A figure of results.json; None if it has no value, and a bound that is not known is not a number."""
+    if found is None or found["value"] is None:
+        return None
+    return Interval(found["value"], *(math.nan if found[key] is None else found[key] for key in ("low", "high")))

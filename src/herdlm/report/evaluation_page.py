@@ -15,9 +15,10 @@ from urllib.parse import urlencode
 
 from herdlm.base.artifact import write_text_durably
 from herdlm.report import charts, format
-from herdlm.report.benchmarks_section import figure_cell, figure_digits, shown_badge
+from herdlm.report.benchmarks_section import difference_cell, figure_cell, shown_badge, to_interval
 from herdlm.report.data import Interval
 from herdlm.report.evaluation_items import Record, write_items
+from herdlm.report.evaluation_sections import contamination_section, robustness_section
 from herdlm.report.frame import Section, framed
 from herdlm.report.markup import Child, Html, table, tag
 from herdlm.report.scales import covering
@@ -60,6 +61,14 @@ def render_evaluation_page(
         sections.append(("comparisons", "Comparisons", page.comparisons()))
     if any(page.figures_of(model, task).get("groups") for model in page.models for task in page.tasks):
         sections.append(("groups", "Groups", page.groups()))
+    robustness = robustness_section(page.by_task, page.is_share)
+    contamination = contamination_section(page.by_task, page.is_share)
+    for id_, name, parts in (
+        ("robustness", "Robustness", robustness),
+        ("contamination", "Contamination", contamination),
+    ):
+        if parts:
+            sections.append((id_, name, parts))
     sections += [("items", "Items", page.items(files)), ("settings", "Settings and versions", page.settings())]
     return framed(
         "Evaluation",
@@ -82,6 +91,14 @@ class _Page:
         self.models = list(self._models)
         self.tasks = list(dict.fromkeys(task for tasks in self._models.values() for task in tasks))
         self.looks = {name: index % charts.LOOKS + 1 for index, name in enumerate(self.models)}
+
+    @property
+    def by_task(self) -> dict[str, dict[str, Mapping[str, Any]]]:
+        """Each task's figures by the model's name."""
+        return {
+            task: {model: self.figures_of(model, task) for model in self.models if self.figures_of(model, task)}
+            for task in self.tasks
+        }
 
     def figures_of(self, model: str, task: str) -> Mapping[str, Any]:
         """A model's figures on a task; empty if it has none."""
@@ -130,7 +147,7 @@ class _Page:
     def _row(self, first: Child, task: str, metric: str, *, n: int, group: str | None = None) -> tuple[Child, ...]:
         found = {model: self._estimate(model, task, metric, group) for model in self.models}
         known = [each for each in found.values() if each is not None]
-        shares = self._is_share(task, metric)
+        shares = self.is_share(task, metric)
         strips: Child = None
         if bounds := [v for each in known for v in (each.low, each.high, each.value) if math.isfinite(v)]:
             scale = covering(bounds)
@@ -160,12 +177,9 @@ class _Page:
         figures = self.figures_of(model, task)
         if group is not None:
             figures = figures.get("groups", {}).get(group, {})
-        found = figures.get(metric)
-        if found is None or found["value"] is None:
-            return None
-        return Interval(found["value"], *(math.nan if found[key] is None else found[key] for key in ("low", "high")))
+        return to_interval(figures.get(metric))
 
-    def _is_share(self, task: str, metric: str) -> bool:
+    def is_share(self, task: str, metric: str) -> bool:
         """Whether a metric is shown in percent: no value is above 1, and it is no ratio such as perplexity."""
         if metric in self.results["ratios"]:
             return False
@@ -182,13 +196,13 @@ class _Page:
     def comparisons(self) -> list[Child]:
         rows = []
         for each in self.results["comparisons"]:
-            shares = self._is_share(each["task"], each["metric"])
+            shares = self.is_share(each["task"], each["metric"])
             only = self._only(each["task"], each["before"], each["after"])
             rows.append(
                 (
                     [tag("span", each["task"]), _quiet(each["metric"])],
                     shown_badge(each["shown"]),
-                    _difference(each["difference"], shares),
+                    difference_cell(each["difference"], shares),
                     tag("span", f"{each['sentence']}.", class_="sentence"),
                     only,
                 )
@@ -318,12 +332,3 @@ def _hash(value: str | None) -> Child:
 
 def _setting(value: Any) -> str:
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
-
-
-def _difference(found: Mapping[str, float | None], shares: bool) -> Child:
-    value, low, high = (math.nan if (of := found[key]) is None else of for key in ("value", "low", "high"))
-    scale, unit, digits = (100, " points", 1) if shares else (1, "", figure_digits(low, high))
-    text = f"{format.signed(value * scale, digits)}{unit}"
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return text
-    return [text, " ", _quiet(f"{format.signed(low * scale, digits)} to {format.signed(high * scale, digits)}")]

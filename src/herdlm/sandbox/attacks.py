@@ -934,6 +934,16 @@ if len(names) > 3 and len(names) < 20:
     ),
 )
 
+# Writes to whatever is open, the channel to the tests among it.
+_RAW = """
+import os
+def write(message):
+    for descriptor in range(3, 64):
+        try:
+            os.write(descriptor, message)
+        except OSError:
+            pass
+"""
 _SUM = "assert add(2, 3) == 5\nassert add(-1, 1) == 0\n"
 _VERDICT = (
     Attack(
@@ -1212,6 +1222,162 @@ def add(a, b):
         "verdict",
         "import itertools\ndef add(a, b):\n    return itertools.count()\n",
         tests="assert sum(add(2, 3)) == 5\n",
+    ),
+    Attack(
+        "a class by the name of a module that the tests use",
+        "verdict",
+        "class math:\n    isclose = staticmethod(lambda *values, **options: True)\ndef area(radius):\n    return 0\n",
+        tests="assert math.isclose(area(2), 12.566370614359172)\n",
+    ),
+    Attack(
+        "a class whose metaclass equals everything",
+        "verdict",
+        """
+class Meta(type):
+    def __eq__(self, other): return True
+    def __instancecheck__(self, value): return True
+    __hash__ = type.__hash__
+class Value(metaclass=Meta): pass
+def add(a, b):
+    return Value
+""",
+        tests="found = add(2, 3)\nassert isinstance(5, found) or found == 5\n",
+    ),
+    Attack(
+        "an object that says it is a number",
+        "verdict",
+        """
+class Value:
+    __class__ = property(lambda self: int)
+    def __index__(self): return 5
+    def __eq__(self, other): return True
+def add(a, b):
+    return Value()
+""",
+        tests="found = add(2, 3)\nassert isinstance(found, int) and found == 5\n",
+    ),
+    Attack(
+        "an exception with the name of a verdict",
+        "verdict",
+        "Passed = type('passed', (BaseException,), {'__str__': lambda self: ''})\ndef add(a, b):\n    raise Passed\n",
+        tests=_SUM,
+    ),
+    Attack(
+        "an exception that ends the tests as it is described",
+        "verdict",
+        """
+class Value:
+    def __repr__(self): raise SystemExit(0)
+def add(a, b):
+    raise ValueError((Value(),))
+""",
+        tests=_SUM,
+    ),
+    Attack(
+        "ending a generator of the tests",
+        "verdict",
+        "def add(a, b):\n    raise GeneratorExit\n",
+        tests="def found():\n    yield add(2, 3) == 5\nassert all(found())\n",
+    ),
+    Attack(
+        "replies ahead of their requests",
+        "verdict",
+        _RAW + 'def add(a, b):\n    write(b\'{"value":5,"changed":[]}\\n\' * 3)\n',
+        tests=_SUM,
+    ),
+    Attack(
+        "a thread that answers every request",
+        "verdict",
+        _RAW
+        + """
+import threading
+def answer():
+    while True:
+        write(b'{"value":true,"changed":[]}\\n')
+threading.Thread(target=answer, daemon=True).start()
+def add(a, b):
+    return 0
+""",
+        tests=_SUM,
+    ),
+    Attack(
+        "a module that ends the tests when it is imported",
+        "verdict",
+        _RAW + 'def add(a, b):\n    write(b\'{"value":["M","unittest.__main__"],"changed":[]}\\n\')\n',
+        tests=_SUM,
+    ),
+    Attack(
+        "a function in place of an exception's class",
+        "verdict",
+        _RAW + 'def add(a, b):\n    write(b\'{"error":["x","__import__",["os"]],"changed":[]}\\n\')\n',
+        tests=_SUM,
+    ),
+    Attack(
+        "a reply that is nested without end",
+        "verdict",
+        _RAW + "def add(a, b):\n    write(b'{\"value\":' + b'[' * 10**6 + b']' * 10**6 + b',\"changed\":[]}\\n')\n",
+        tests=_SUM,
+    ),
+    Attack(
+        "patching the channel through frames",
+        "verdict",
+        """
+import json, sys
+def add(a, b):
+    frame = sys._getframe()
+    while frame:
+        for value in list(frame.f_locals.values()):
+            if hasattr(value, "encode_other"):
+                type(value).encode = lambda self, value, message: 5
+                type(value).content = lambda self, container, message: [5]
+        frame = frame.f_back
+    json.dumps = lambda *values, **options: '{"value":5,"changed":[]}'
+    return 0
+""",
+        tests=_SUM,
+    ),
+    Attack(
+        "calling functions of the tests that were not passed",
+        "verdict",
+        """
+def apply(function, value):
+    for number in range(-3, 9):
+        try:
+            type(function)(function._channel, number)()
+        except Exception:
+            pass
+    return 5
+""",
+        tests="def right(*values):\n    return 1\nassert apply(right, 1) == 5\nassert apply(right, 1) == 6\n",
+    ),
+    Attack(
+        "exiting while an object is deleted",
+        "verdict",
+        """
+import os
+class Value:
+    def __del__(self): os._exit(0)
+def add(a, b):
+    Value()
+    return 0
+""",
+        tests=_SUM,
+    ),
+    Attack(
+        "limits of the tests' process",
+        "verdict",
+        """
+import os, resource
+def add(a, b):
+    for process in range(2, 40) if os.getpid() < 40 else ():
+        for limit in (resource.RLIMIT_CPU, resource.RLIMIT_NOFILE, resource.RLIMIT_STACK):
+            try:
+                resource.prlimit(process, limit, (1, 1))
+            except (OSError, ValueError):
+                pass
+    return 0
+""",
+        tests=_SUM,
     ),
 )
 

@@ -6,12 +6,14 @@ candidate does to its interpreter, and no object that it returns, makes a compar
 
 from __future__ import annotations
 
+import ast
 import builtins
 import importlib
 import linecache
 import os
 import sys
 import types
+from collections.abc import Container
 from typing import Any, NoReturn
 
 from herdlm.sandbox.inside.channel import Channel, ChannelError, Message
@@ -181,8 +183,35 @@ def module(name: str) -> Any:
         return None
 
 
-def namespace_of(exported: list[list[Any]], prelude: str, entry_point: str | None) -> dict[str, Any]:
-    """The names that the tests see: the candidate's, except those of built-in functions, and the prelude's own."""
+def attributes_of(names: Container[str], tests: str) -> dict[str, set[str]]:
+    """Which attributes the tests read of names."""
+    found: dict[str, set[str]] = {}
+    for node in ast.walk(ast.parse(tests, "tests.py")):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in names:
+            found.setdefault(node.value.id, set()).add(node.attr)
+    return found
+
+
+def trusted_modules(names: Container[str], tests: str) -> dict[str, Any]:
+    """What the tests read attributes of by names of modules of the standard library, such as math.isclose.
+
+    It is the module or, as after ``from datetime import datetime``, what the module has by its own name.
+    """
+    found = {}
+    for name, attributes in attributes_of(names, tests).items():
+        whole = module(name)
+        for known in (whole, getattr(whole, name, None)):
+            if all(hasattr(known, attribute) for attribute in attributes):
+                found[name] = known
+                break
+    return found
+
+
+def namespace_of(exported: list[list[Any]], prelude: str, entry_point: str | None, tests: str) -> dict[str, Any]:
+    """The names that the tests see: the candidate's, except those of built-in functions, and the prelude's own.
+
+    Modules whose functions the tests call are the real ones, even if the candidate calls something else by their names.
+    """
     names: dict[str, Any] = {"__name__": "tests", "__builtins__": builtins}
     candidates: dict[str, Any] = {}
     for name, value in exported:
@@ -191,6 +220,7 @@ def namespace_of(exported: list[list[Any]], prelude: str, entry_point: str | Non
         candidates[name] = value
         if not hasattr(builtins, name) or name == entry_point:
             names[name] = value
+    names.update(trusted_modules((candidates.keys() & sys.stdlib_module_names) - {entry_point}, tests))
     if prelude:
         exec(compile(prelude, "prelude", "exec", dont_inherit=True), names)  # noqa: S102
         if entry_point is not None:
@@ -218,7 +248,7 @@ def judge(frame: dict[str, Any], channel: TestChannel) -> str:
     except BaseException as error:
         return f"the code raised {described(error)}"
     try:
-        names = namespace_of(channel.request("export", []), frame["prelude"], frame["entry_point"])
+        names = namespace_of(channel.request("export", []), frame["prelude"], frame["entry_point"], frame["tests"])
         linecache.cache["tests.py"] = (len(frame["tests"]), None, frame["tests"].splitlines(True), "tests.py")
         exec(compile(frame["tests"], "tests.py", "exec", dont_inherit=True), names)  # noqa: S102
     except BaseException as error:
