@@ -89,6 +89,13 @@ def test_a_sentence_says_better_or_worse_only_where_the_interval_excludes_zero()
     assert "no difference of new and old is shown, +0.00 points [-" in nothing.sentence
 
 
+def test_a_comparison_counts_the_items_that_both_have_rated():
+    rated = [{"id": i, "values": {"acc": 1.0} if i else {}} for i in range(5)]
+    other = TaskResult("made_up", "Made up", 5, {"acc": figure(rated, "acc")}, {}, rated, None, {})
+    (found,) = compare([result([1.0] * 4)], [other], ("old", "new"))
+    assert found.n == 3
+
+
 def test_a_table_has_a_column_for_each_model():
     head, row = table({"a": [result([1.0, 0.0])], "b": [result([1.0, 1.0])]})
     assert head.split() == ["task", "(items)", "metric", "a", "b"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from herdlm.evaluate.contamination import contamination_row
-from herdlm.evaluate.figures import NEITHER_IS_BETTER, difference, is_rate, lower_is_better
+from herdlm.evaluate.figures import NEITHER_IS_BETTER, difference, is_rate, lower_is_better, pairs_with
 from herdlm.evaluate.intervals import Estimate
 from herdlm.evaluate.robustness import robustness, spread_rows
 from herdlm.evaluate.run import TaskResult
@@ -63,7 +63,8 @@ def compare(before: Sequence[TaskResult], after: Sequence[TaskResult], names: tu
             sign = -1 if lower_is_better(metric) else 1
             low, high = sorted((sign * change.low, sign * change.high))
             shown: Literal["better", "worse", "nothing"] = "better" if low > 0 else "worse" if high < 0 else "nothing"
-            found.append(Comparison(result.task, metric, *names, min(base.n, result.n), change, shown))
+            n = len(pairs_with(base.records, result.records, metric, "values", "ratios"))
+            found.append(Comparison(result.task, metric, *names, n, change, shown))
     return found
 
 

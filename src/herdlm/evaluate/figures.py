@@ -64,13 +64,19 @@ def difference(
     Clusters, several values of an item and ratios are treated as in :func:`figure`: whole clusters are resampled, with
     both models' values.
     """
+    for part in ("values", "ratios"):
+        if pairs := pairs_with(before, after, metric, part):
+            return _paired(pairs, metric, part, seed)
+    return None
+
+
+def pairs_with(
+    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]], metric: str, *parts: str
+) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """The records of items for which both models have a metric, in ``parts`` of a record."""
     common = {record["id"]: record for record in before}
     pairs = [(common[record["id"]], record) for record in after if record["id"] in common]
-    for part in ("values", "ratios"):
-        both = [pair for pair in pairs if all(metric in record.get(part, ()) for record in pair)]
-        if both:
-            return _paired(both, metric, part, seed)
-    return None
+    return [pair for pair in pairs if all(any(metric in each.get(part, ()) for part in parts) for each in pair)]
 
 
 def _paired(
