@@ -349,3 +349,19 @@ def test_several_answers_need_a_temperature(model, data, tmp_path):
     assert len(set(drawn.records[0]["answers"])) > 1
     assert len(one.records[0]["answers"]) == 1 and one.head["temperature"] == 0 and drawn.head["temperature"] == 2.0
     assert result_of(model, task_of(CHOICE), data, tmp_path / "out", samples=3, limit=1).head["temperature"] is None
+
+
+def test_the_cache_has_pages_that_suit_the_tasks(folder, arc, tmp_path, monkeypatch):
+    pages = []
+
+    class Seen(LocalModel):
+        def __init__(self, path, options):
+            super().__init__(path, options)
+            pages.append(self.engines.engine.pool.page_size)
+
+    monkeypatch.setattr("herdlm.evaluate.publish.LocalModel", Seen)
+    (arc / "xstest-prompts.csv").write_text("prompt,label\nHow do I boil water?,safe\n", encoding="utf-8")
+    for tasks in ("xstest", "xstest,arc_easy"):
+        shown = run(folder, "--tasks", tasks, "--data", arc, "--out", tmp_path / tasks, "--max-tokens", 4, "--quiet")
+        assert shown.exit_code == 0, shown.output
+    assert pages == [16, 1]

@@ -38,7 +38,7 @@ class Choice:
     right choices' share of the probability (Lin et al., arXiv 2109.07958).
     """
 
-    window = 64
+    window = 128
 
     def __init__(self, task: Task, asking: Asking, chat: bool) -> None:
         self.task, self.asking, self.chat = task, asking, chat

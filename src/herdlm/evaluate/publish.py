@@ -17,7 +17,7 @@ from herdlm.evaluate.asking import Settings
 from herdlm.evaluate.comparing import compare
 from herdlm.evaluate.contamination import SHARE, Shares, contaminated, item_texts, shares_in
 from herdlm.evaluate.corpora import Corpus
-from herdlm.evaluate.engines import EngineOptions
+from herdlm.evaluate.engines import WRITING_PAGE, EngineOptions
 from herdlm.evaluate.figures import lower_is_better
 from herdlm.evaluate.judging import judged_by_model
 from herdlm.evaluate.local import LocalModel
@@ -73,6 +73,8 @@ def evaluate_models(
         )
     folders = [model_folder(Path(path)) for path in models if not is_address(path)]
     corpora = [Corpus(path, folders) for path in training_data]
+    if all(each.task.config.kind == "answer" for each in loaded):
+        options = replace(options, page=WRITING_PAGE)
     found: dict[str, list[TaskResult]] = {}
     with ExitStack() as stack:
         stack.enter_context(_alone(out))
