@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +65,12 @@ def hash_bytes(data: bytes) -> str:
 def hash_json(value: Any) -> str:
     """SHA-256 of a value's canonical JSON, which does not depend on the order of keys."""
     return hash_bytes(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
+
+
+def file_name(name: str) -> str:
+    """A name as a file's or a folder's. Names that differ only in what no file can be called stay apart."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip(".-") or "unnamed"
+    return plain if plain == name else f"{plain}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:6]}"
 
 
 def hash_file(path: Path) -> str:

@@ -29,7 +29,7 @@ try:
 except ImportError as error:
     raise InputError("lm-eval is not installed", "pip install 'herdlm[harness]'") from error
 
-DEVICE = "cuda:0"  # what lm-eval gives unless told otherwise, on a machine without GPUs, too
+DEVICE = "cuda:0"  # what lm-eval passes by default, on a machine without GPUs, too
 WINDOW = 512  # requests given to the engine, and to lm-eval's cache of answers, together
 MAX_TOKENS = 256  # of an answer, unless the task says otherwise; lm-eval's default
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # names of one option
@@ -123,7 +123,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """The log-likelihood of whole texts after one begin token.
 
-        lm-eval's Hugging Face model puts a second one before texts whose tokenizer adds one itself, unless told
+        lm-eval's Hugging Face model puts a second one before texts whose tokenizer adds one itself, except with
         ``add_bos_token=False``; with that the figures are equal.
         """
         found = []

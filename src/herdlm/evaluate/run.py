@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import torch
 
 from herdlm import __version__
+from herdlm.base.artifact import file_name
 from herdlm.base.errors import InputError
 from herdlm.base.own_parts import code_hash, load_part
 from herdlm.base.progress import Progress
@@ -144,7 +143,7 @@ def evaluate(
         head["code"] = code
     if judge is not None and judged_by_model(task):
         head["judge"] = judge.fingerprint
-    records = Records(out / "models" / _file_name(model.name), task.name, head)
+    records = Records(out / "models" / file_name(model.name), task.name, head)
     if config.items.make:
         loaded = made_for(model, loaded)
     judges = Judges(task, judge) if config.kind == "answer" else None
@@ -252,12 +251,6 @@ def _figures(records: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
 
 def _json(figures: Mapping[str, Estimate]) -> dict[str, Any]:
     return {name: found.to_json() for name, found in figures.items()}
-
-
-def _file_name(name: str) -> str:
-    """A model's name as a folder's; names that differ only in what no folder can have stay apart."""
-    plain = re.sub(r"[^\w.-]+", "-", name).strip(".-") or "model"
-    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def dump(value: Any) -> str:

@@ -45,7 +45,7 @@ def score_requests(
 ) -> tuple[list[list[int]], list[SamplingParams]]:
     """The prompts and parameters whose completions :func:`scores_of` reads.
 
-    Of pairs with the same context the first one's request tells the first token of all, and further ones, where there
+    Of pairs with the same context the first one's request scores the first token of all, and further ones, where there
     are more tokens, the others.
 
     Raises:
@@ -69,11 +69,11 @@ def scores_of(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], completions:
     found: dict[int, Score] = {}
     following = iter(completions)
     for first, others, longer in _alike(pairs):
-        told = next(following)
-        logprobs, likeliest = _scored(told)
+        completion = next(following)
+        logprobs, likeliest = _scored(completion)
         found[first] = _score(pairs[first][1], logprobs, likeliest)
         rests = {other: _scored(next(following)) for other in longer}
-        for other, logprob in zip(others, told.compared, strict=True):
+        for other, logprob in zip(others, completion.compared, strict=True):
             more, best = rests.get(other, ([], []))
             found[other] = _score(pairs[other][1], [logprob, *more], [likeliest[0], *best])
     return [found[number] for number in range(len(pairs))]

@@ -6,14 +6,13 @@ A script is one call, ``herdlmItems(TASK, TEXT)``, and its text is JSON: all tha
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from herdlm.base.artifact import file_name
 
 FOLDER = "items"
 LONGEST = 20_000  # characters of a text that the page shows; the records hold the whole
@@ -33,7 +32,7 @@ def write_items(folder: Path, task: str, records: Mapping[str, Sequence[Record]]
     value = {"models": list(records), "items": joined_items(records)}
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     script = f"herdlmItems({json.dumps(task)}, {json.dumps(text, ensure_ascii=False)});\n"
-    path = folder / FOLDER / _file_name(task)
+    path = folder / FOLDER / f"{file_name(task)}.js"
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(script.encode("utf-8", "backslashreplace"))  # a lone surrogate becomes JavaScript's escape
@@ -158,9 +157,3 @@ def _number(value: float | None) -> float | None:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=1, default=str)
-
-
-def _file_name(task: str) -> str:
-    """A task's name as a file's; names that differ only in what no file can have stay apart."""
-    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", task).strip(".-") or "task"
-    return f"{plain}.js" if plain == task else f"{plain}-{hashlib.sha256(os.fsencode(task)).hexdigest()[:6]}.js"

@@ -133,7 +133,7 @@ class _Page:
             tag(
                 "p",
                 "Each figure has its 95% interval, drawn at the right on an axis of its own in each row. "
-                "Whether two models differ is told by the paired comparison, not by whether intervals overlap.",
+                "The paired comparison says whether two models differ; overlapping intervals do not.",
             ),
             self._legend(),
             table(
