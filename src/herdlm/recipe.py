@@ -91,15 +91,19 @@ class Recipe(Section):
             )
         if experiments.control_sft and not align:
             raise ValueError("experiments.control_sft is a control of the rounds: add [align], or drop it")
+        if self.evaluate and self.evaluate.control and not experiments.control_sft:
+            raise ValueError("evaluate.control measures the control, and there is none: set experiments.control_sft")
         if experiments.small_control and not (align and align.teach):
             raise ValueError("experiments.small_control is a control of align.teach: add [align.teach], or drop it")
         if experiments.dpo_nll and not align:
             raise ValueError("experiments.dpo_nll trains by align.dpo: add [align], or drop it")
         given = [name for name in ExperimentsConfig.model_fields if getattr(experiments, name)]
-        if given and align and not align.uses_bank:
-            raise ValueError(
-                f"experiments.{given[0]} is measured on the built-in tasks: set align.data.bank = true, or drop it"
-            )
+        if given and align and not (align.uses_bank or align.samples_files):
+            raise ValueError(f"experiments.{given[0]} is measured on prompts, and align.data names none: name some")
+        needed = {"quality": align and align.quality, "averaging": align and align.average and align.gate}
+        for part in experiments.ablations:
+            if align and not needed.get(part, True):
+                raise ValueError(f"experiments.ablations names {part}, but [align] has no {part}: add it, or drop it")
         if experiments.dpo_nll and align and align.dpo.nll_weight_used == 0:
             raise ValueError(
                 "experiments.dpo_nll compares DPO with and without align.dpo.nll_weight, which is 0: raise it, or drop "
@@ -342,8 +346,9 @@ def _resolve_sources(tables: dict[str, Any], folder: Path) -> None:
     """Make paths absolute: in a recipe they are relative to its file, on the command line to the working folder."""
     _localize(tables, "data.sources", folder)
     _localize(tables, "herd.models.*.from", folder)
-    for name in ("dialogs", "preferences", "prompts"):
+    for name in ("dialogs", "preferences", "prompts", "gate", "exam"):
         _localize(tables, f"align.data.{name}", folder)
+    _localize(tables, "align.gate.data", folder)
     _localize(tables, "evaluate.data", folder)
     if isinstance(evaluate := tables.get("evaluate"), dict) and isinstance(tasks := evaluate.get("tasks"), list):
         is_file = [isinstance(task, str) and task.endswith(".toml") for task in tasks]

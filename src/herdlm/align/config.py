@@ -21,6 +21,7 @@ class BankConfig(Section):
     )
     seed_demonstrations: int = Field(780, ge=1, description="how many demonstrations fine-tuning begins with")
     held_out_questions: int = Field(2000, ge=1, description="how many questions models are examined with")
+    gate_questions: int = Field(1000, ge=0, description="how many further questions decide at the gate of a round")
 
 
 class SftConfig(Section):
@@ -139,6 +140,10 @@ class PreferencesConfig(Section):
 class RejectionConfig(Section):
     """Rejection sampling: the model gives several answers per prompt, and the best are kept."""
 
+    choose: Literal["best", "random"] = Field(
+        "best", description="the best answer to a prompt, or a random one, with which an ablation compares"
+    )
+
     prompts: int = Field(gt=0, description="how many new prompts the model answers")
     samples: int = Field(10, ge=1, description="answers to each prompt; the report uses 10 to 30")
     temperature: float = Field(0.9, gt=0, description="sampling temperature")
@@ -160,15 +165,60 @@ class AlignDataConfig(Section):
     held_out_percent: float = Field(
         10.0, gt=0, lt=50, description="percentage of prompts held out, with all that answers them"
     )
+    gate: tuple[str, ...] = Field(
+        (), description="files of prompts that the gate decides with; by default half of the held-out ones"
+    )
+    exam: tuple[str, ...] = Field(
+        (), description="files of prompts that finished models are examined with; by default half of the held-out ones"
+    )
+    exam_prompts: int | None = Field(
+        None, ge=1, description="most prompts that finished models are examined with; by default all"
+    )
     bank: bool = Field(False, description="use the built-in tasks, too")
 
     @model_validator(mode="after")
     def _files_suffice(self) -> AlignDataConfig:
-        for name in ("dialogs", "preferences"):
-            if not self.bank and not getattr(self, name):
-                raise ValueError(f"{name} has no files, and bank is false: name a file, or set bank = true")
+        if not self.bank and not self.dialogs:
+            raise ValueError("dialogs has no files, and bank is false: name a file, or set bank = true")
         if self.bank and not (self.dialogs or self.preferences or self.prompts):
             raise ValueError("there are no files: name some, or drop the section")
+        return self
+
+
+class VariantConfig(Section):
+    """A further training in each round, to average with: on part of the data, with other rates, by another seed."""
+
+    share: float = Field(1.0, gt=0, le=1, description="random share of the fine-tuning data")
+    sft_lr: float | None = Field(None, gt=0, description="in place of align.sft.train.peak_lr")
+    dpo_lr: float | None = Field(None, gt=0, description="in place of align.dpo.train.peak_lr")
+
+
+class AverageConfig(Section):
+    """Averages of weights that the gate may choose (Llama 3 report, section 4.1.5)."""
+
+    variants: dict[str, VariantConfig] = Field({}, description="further trainings, by name; all are averaged")
+    sft: bool = Field(True, description="also average the result with the model before DPO")
+    incumbent: bool = Field(True, description="also average the result with the best model so far")
+
+
+class GateConfig(Section):
+    """Held-out prompts and standard tasks that decide whether a round's model takes the place of the one before."""
+
+    prompts: int = Field(400, ge=20, description="most held-out prompts that each candidate answers")
+    max_answer_tokens: int = Field(256, gt=0, description="longest answer, in tokens")
+    min_gain: float = Field(0.0, ge=0, description="by how much the mean pass rate over tasks must rise at least")
+    max_drop: float = Field(0.05, ge=0, description="by how much the pass rate of one task of the prompts may fall")
+    tasks: tuple[str, ...] = Field((), description="standard tasks that must not get worse; see herdlm evaluate --list")
+    data: tuple[str, ...] = Field((), description="folders with the tasks' files, or files of items")
+    limit: int | None = Field(None, ge=1, description="the first items of each standard task only")
+    max_task_drop: float = Field(
+        0.02, ge=0, description="by how much a standard task's figure may get worse than the start's"
+    )
+
+    @model_validator(mode="after")
+    def _tasks_have_data(self) -> GateConfig:
+        if self.tasks and not self.data:
+            raise ValueError("tasks are named, but data names no files for them: add it")
         return self
 
 
@@ -194,18 +244,20 @@ class AlignConfig(Section):
     preferences: PreferencesConfig | None = Field(None, description="new pairs on the built-in tasks in each round")
     reward: RewardConfig
     rejection: RejectionConfig
+    quality: QualityConfig | None = Field(None, description="quality control of the kept answers; none by default")
     sft: SftConfig
     dpo: DpoConfig
+    average: AverageConfig | None = Field(None, description="averages that the gate may choose; needs a gate")
+    gate: GateConfig | None = Field(None, description="decides whether a round's model is taken; by default all are")
+    max_exam_tokens: int = Field(32, gt=0, description="longest answer in the examination of models, in tokens")
     teach: TeachConfig | None = Field(None, description="the flagship teaches the small model; not by default")
 
     @model_validator(mode="after")
     def _tasks_have_their_keys(self) -> AlignConfig:
         if self.uses_bank and self.preferences is None:
             raise ValueError("preferences is missing, by which answers to the built-in tasks are ranked: add it")
-        if not self.uses_bank and self.preferences is not None:
-            raise ValueError(
-                "preferences ranks answers to the built-in tasks, which data.bank = false leaves out: drop it"
-            )
+        if self.average and not self.gate:
+            raise ValueError("average makes candidates for a gate, and there is none: add gate, or drop it")
         return self
 
     @property
@@ -239,4 +291,8 @@ class ExperimentsConfig(Section):
     small_control: bool = Field(
         False, description="fine-tune the small model on demonstrations alone, for the taught model's steps"
     )
+    ablations: tuple[Literal["rejection", "quality", "reward", "dpo", "averaging"], ...] = Field(
+        (), description="parts that round 1 is repeated without, to measure what each is worth"
+    )
+    repeats: int = Field(0, ge=0, description="how often the last round trains again with other seeds")
     dpo_nll: DpoNllConfig | None = Field(None, description="train DPO with and without align.dpo.nll_weight")

@@ -1,17 +1,15 @@
 """Makes preference data: the current model answers, and an annotator ranks the answers and corrects some.
 
-Here the annotator is the tasks' verifier, which knows the right answers and prefers them. Human annotators would
+Here the annotator is the prompts' verifier, which knows the right answers and prefers them. Human annotators would
 produce the same files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from herdlm.align.bank.answers import as_messages
-from herdlm.align.bank.tasks import Question, is_right
 from herdlm.align.config import PreferencesConfig
 from herdlm.base.seeds import stream
 from herdlm.tokens.chat import Message
@@ -34,46 +32,42 @@ def assistant(text: str) -> list[Message]:
     return [{"role": "assistant", "content": text}]
 
 
-def as_dialog(question: Question, answer: str, *, source: str) -> Dialog:
-    """A question and its answer as a dialog to fine-tune on."""
-    dialog: Dialog = {"messages": [*as_messages(question), *assistant(answer)], "task": question.task, "source": source}
-    return dialog
-
-
 def annotate(
-    questions: Sequence[Question],
-    answers: Sequence[Sequence[str]],
-    config: PreferencesConfig,
-    *,
-    source: str,
-    seed: int,
+    rows: Sequence[Mapping[str, Any]], config: PreferencesConfig, *, source: str, seed: int
 ) -> Annotations:
-    """Rank each question's answers: a right one is chosen over a wrong one, and some questions get an edited answer.
+    """Rank each prompt's answers: a right one is chosen over a wrong one, and some prompts get an edited answer.
 
-    A question with only right or only wrong answers gives no such pair. An edited answer is chosen over a wrong one
-    (Llama 3 report, section 4.2.1: edited > chosen > rejected).
+    A prompt with only right or only wrong answers gives no such pair. An edited answer, which only prompts with a
+    ``demonstration`` get, is chosen over a wrong one (Llama 3 report, section 4.2.1: edited > chosen > rejected).
+
+    Args:
+        rows: of a samples file, with verdicts; those without are passed over.
+        source: the model that wrote the answers.
     """
     rng = stream(seed, "annotate")
     annotations = Annotations()
-    right_samples = 0
-    for question, given in zip(questions, answers, strict=True):
-        right = sorted({a for a in given if is_right(question, a)})
-        wrong = sorted({a for a in given if not is_right(question, a)})
-        right_samples += sum(is_right(question, a) for a in given)
-        edited = rng.random() * 100 < config.edited_percent
+    right_samples = samples = 0
+    for row in rows:
+        verdicts = {s["answer"]: s["verdict"]["passed"] for s in row["samples"] if "verdict" in s}
+        right = sorted(answer for answer, passed in verdicts.items() if passed)
+        wrong = sorted(answer for answer, passed in verdicts.items() if not passed)
+        samples += len(row["samples"])
+        right_samples += sum(verdicts.get(s["answer"], False) for s in row["samples"])
+        edited = rng.random() * 100 < config.edited_percent and "demonstration" in row
         held_out = rng.random() * 100 < config.held_out_percent
         destination = annotations.held_out if held_out else annotations.pairs
         if right and wrong:
-            destination.append(_pair(question, right[0], wrong[int(rng.integers(len(wrong)))], "better", source))
+            destination.append(_pair(row, right[0], wrong[int(rng.integers(len(wrong)))], "better", source))
         if edited and not held_out:
+            answer = row["demonstration"]
             if wrong:
-                destination.append(
-                    _pair(question, question.answer, wrong[int(rng.integers(len(wrong)))], "edited", source)
-                )
-            annotations.edits.append(as_dialog(question, question.answer, source="edited"))
-    samples = sum(len(given) for given in answers)
+                destination.append(_pair(row, answer, wrong[int(rng.integers(len(wrong)))], "edited", source))
+            dialog: Dialog = {
+                "messages": [*row["prompt"], *assistant(answer)], "task": row.get("task", ""), "source": "edited"
+            }
+            annotations.edits.append(dialog)
     annotations.counts = {
-        "prompts": len(questions),
+        "prompts": len(rows),
         "samples": samples,
         "right_share": round(right_samples / max(samples, 1), 4),
         "pairs": len(annotations.pairs),
@@ -83,13 +77,13 @@ def annotate(
     return annotations
 
 
-def _pair(question: Question, chosen: str, rejected: str, rating: str, source: str) -> Preference:
+def _pair(row: Mapping[str, Any], chosen: str, rejected: str, rating: str, source: str) -> Preference:
     pair: Preference = {
-        "prompt": as_messages(question),
+        "prompt": row["prompt"],
         "chosen": assistant(chosen),
         "rejected": assistant(rejected),
         "rating": rating,
-        "task": question.task,
+        "task": row.get("task", ""),
         "chosen_source": "edited" if rating == "edited" else source,
         "rejected_source": source,
     }

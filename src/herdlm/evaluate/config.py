@@ -17,6 +17,8 @@ class EvaluateConfig(Section):
     data: tuple[str, ...] = Field(
         min_length=1, description="folders with the tasks' files, or files of items, relative to the recipe"
     )
+    start: bool = Field(False, description="also measure the model that post-training starts from")
+    control: bool = Field(False, description="also measure the control of the rounds")
     limit: int | None = Field(None, ge=1, description="the first items of each task only")
     shots: int | None = Field(None, ge=0, description="worked examples before each question, in place of the task's")
     chat: bool | None = Field(None, description="ask in a chat, or as plain text; by default as tasks say")

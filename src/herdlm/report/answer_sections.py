@@ -40,7 +40,7 @@ def checks_table(caption: str, checks: Sequence[Check]) -> Html:
 def pass_rate_section(data: ReportData, start_stage: str) -> list[Html]:
     """Pass rates by round, by model and by task."""
     asked = data.examinations[0].asked
-    start, end = data.examination(start_stage), data.examination(f"round-{len(data.rounds)}-dpo")
+    start, end = data.examination(start_stage), data.examination(data.finished)
     control = data.examination(data.control) if data.control else None
     improved = [c for c in data.further_checks if c.name.startswith("round-") and c.verdict == "shown"]
     against = f"; the control passed {format.rate(control.pass_rate)}" if control else ""
@@ -50,9 +50,7 @@ def pass_rate_section(data: ReportData, start_stage: str) -> list[Html]:
             f"Every model answered the same {format.count(asked)} held-out questions, greedily. The flagship "
             f"passed {format.rate(start.pass_rate)} after the demonstrations and {format.rate(end.pass_rate)} after "
             f"round {len(data.rounds)}{against}. An improvement over the "
-            f"round before is shown for {len(improved)} of {len(data.rounds)} rounds. Prediction of web text went from "
-            f"{format.loss(data.examinations[0].bits_per_byte)} bits per byte before post-training to "
-            f"{format.loss(end.bits_per_byte)} after it.",
+            f"round before is shown for {len(improved)} of {len(data.rounds)} rounds.{_drift_of_text(data, end)}",
         ),
         _rounds_chart(data, start, control),
         _rounds_table(data),
@@ -64,6 +62,16 @@ def pass_rate_section(data: ReportData, start_stage: str) -> list[Html]:
         tag("h3", "Task by task"),
         _tasks_table([data.examination(stage) for stage in data.key_models]),
     ]
+
+
+def _drift_of_text(data: ReportData, end: Examination) -> str:
+    first = data.examinations[0].bits_per_byte
+    if first is None or end.bits_per_byte is None:
+        return ""
+    return (
+        f" Prediction of web text went from {format.loss(first)} bits per byte before post-training to "
+        f"{format.loss(end.bits_per_byte)} after it."
+    )
 
 
 def quantization_section(data: ReportData, q: Quantization, check: Check | None) -> list[Html]:
@@ -79,7 +87,7 @@ def quantization_section(data: ReportData, q: Quantization, check: Check | None)
         answered = [tag("p", says)]
         rows = [
             ("Pass rate (95% interval)", format.rate(before.pass_rate), format.rate(after.pass_rate)),
-            ("Bits per byte of held-out text", f"{before.bits_per_byte:.4f}", f"{after.bits_per_byte:.4f}"),
+            ("Bits per byte of held-out text", _bits(before), _bits(after)),
         ]
         changed = f" Of {format.count(after.asked)} answers {q.gained} became right and {q.lost} wrong."
     return [
@@ -113,6 +121,10 @@ def quantization_section(data: ReportData, q: Quantization, check: Check | None)
             class_="quiet",
         ),
     ]
+
+
+def _bits(examination: Examination) -> str:
+    return "" if examination.bits_per_byte is None else f"{examination.bits_per_byte:.4f}"
 
 
 def _reward_row(difference: Interval | None) -> list[tuple[str, str, str]]:
@@ -197,9 +209,11 @@ def _rounds_table(data: ReportData) -> Html:
         return [format.rate(data.examination(f"round-{r.number}-{step}").pass_rate) for r in rounds]
 
     rows: list[tuple[str, Sequence[str | int]]] = [
-        ("Samples right, of all drawn for preferences", [format.percent(r.sampled_right) for r in rounds]),
-        ("Preference pairs", [r.pairs for r in rounds]),
-        ("Answers corrected (edits)", [r.edits for r in rounds]),
+        (
+            "Samples right, of those with a verifier",
+            ["none has one" if r.sampled_right is None else format.percent(r.sampled_right) for r in rounds],
+        ),
+        ("Preference pairs for the reward model", [r.pairs for r in rounds]),
         (
             "Reward model right on held-out pairs",
             [format.rate(r.reward_held_out) if r.reward_held_out else "no such pairs" for r in rounds],
@@ -209,12 +223,20 @@ def _rounds_table(data: ReportData) -> Html:
             [format.rate(r.reward_train) if r.reward_train else "no such pairs" for r in rounds],
         ),
         ("Answers kept by rejection sampling", [r.kept for r in rounds]),
-        ("Of them right", [format.percent(r.kept_right / r.kept) if r.kept else "none kept" for r in rounds]),
         ("SFT steps", [r.sft_steps for r in rounds]),
         ("DPO steps", [r.dpo_steps for r in rounds]),
         ("Pass rate after SFT (95% interval)", passed("sft")),
         ("Pass rate after DPO (95% interval)", passed("dpo")),
     ]
+    if all(r.edits is not None for r in rounds):
+        rows.insert(2, ("Answers corrected (edits)", [r.edits or 0 for r in rounds]))
+    if all(r.cleaned is not None for r in rounds):
+        rows.insert(-4, ("Of them left by quality control", [r.cleaned or 0 for r in rounds]))
+    if all(r.gate for r in rounds):
+        rows += [
+            ("The gate", [r.gate.reason if r.gate else "" for r in rounds]),
+            ("Pass rate of the model after the gate (95% interval)", passed("gate")),
+        ]
     return table(
         "What went into each round and what came out",
         ("", *(f"Round {r.number}" for r in rounds)),
@@ -226,14 +248,17 @@ def _models_table(examinations: Sequence[Examination], control: Examination | No
     scale = covering([v for e in examinations for v in (e.pass_rate.low, e.pass_rate.high)], margin=0.03)
     return table(
         "Every examined model on the held-out questions" + ("; the upright line is the control" if control else ""),
-        ("Model", "Right", "Pass rate (95% interval)", "As a picture", "Bits per byte, web text"),
+        (
+            *("Model", "Right", "Pass rate (95% interval)", "As a picture"),
+            *([] if examinations[0].bits_per_byte is None else ["Bits per byte, web text"]),
+        ),
         (
             (
                 e.label,
                 f"{format.count(e.right)} of {format.count(e.asked)}",
                 format.rate(e.pass_rate),
                 charts.interval_strip(e.pass_rate, scale, reference=control.pass_rate.value if control else None),
-                format.loss(e.bits_per_byte),
+                *([] if e.bits_per_byte is None else [format.loss(e.bits_per_byte)]),
             )
             for e in examinations
         ),

@@ -144,7 +144,10 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """A model's answers to the held-out questions; ``tasks`` are (task, right, asked)."""
+    """A model's answers to the held-out questions; ``tasks`` are (task, right, asked).
+
+    ``bits_per_byte`` is None in a run without held-out text.
+    """
 
     stage: str
     label: str
@@ -152,24 +155,34 @@ class Examination:
     right: int
     pass_rate: Interval
     tasks: tuple[tuple[str, int, int], ...]
-    bits_per_byte: float
+    bits_per_byte: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """What the gate of a round decided: the candidate that was promoted, or None; and why. Scores are by model."""
+
+    promoted: str | None
+    reason: str
+    scores: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What went into and came out of one round of post-training."""
+    """What went into and came out of one round of post-training. ``edits`` is None where nobody annotates."""
 
     number: int
-    sampled_right: float
+    sampled_right: float | None
     pairs: int
-    edits: int
+    edits: int | None
     kept: int
-    kept_right: int
+    cleaned: int | None
     reward_held_out: Interval | None
     reward_train: Interval | None
     held_out_pairs: int
     sft_steps: int
     dpo_steps: int
+    gate: GateResult | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +295,7 @@ class ReportData:
 
     Args:
         start: the stage that post-training starts from.
+        finished: the stage of the finished flagship.
         control: the stage of the rounds' control.
     """
 
@@ -296,6 +310,7 @@ class ReportData:
     forecast: Forecast | None
     examinations: tuple[Examination, ...]
     start: str | None
+    finished: str
     rounds: tuple[Round, ...]
     control: str | None
     key_models: tuple[str, ...]

@@ -18,6 +18,7 @@ from herdlm.report.data import (
     Drift,
     Forecast,
     FunnelStep,
+    GateResult,
     Interval,
     Language,
     Pretraining,
@@ -117,8 +118,11 @@ def forecast(record: StageRecord, flagship: StageRecord, measured: float) -> For
 
 def round_of(records: Records, number: int) -> Round:
     """What went into and came out of a round."""
-    preferences = records[f"round-{number}-preferences"].counts(read.PreferencesCounts)
+    annotated = f"round-{number}-preferences"
+    paired = annotated if annotated in records else f"round-{number}-verdicts"
+    preferences = records[paired].counts(read.PairsCounts)
     selection = records[f"round-{number}-select"].counts(read.SelectionCounts)
+    cleaning, gate = (records.get(f"round-{number}-{name}") for name in ("quality", "gate"))
     reward = records[f"round-{number}-reward"].counts(read.RewardCounts)
     sft, dpo = (
         records[f"round-{number}-{step}"].json("training.json", read.TuningRecord).steps for step in ("sft", "dpo")
@@ -140,13 +144,18 @@ def round_of(records: Records, number: int) -> Round:
         pairs=preferences.pairs,
         edits=preferences.edits,
         kept=selection.kept,
-        kept_right=sum(task.right for task in selection.tasks.values()),
+        cleaned=cleaning.counts(read.SelectionCounts).kept if cleaning else None,
         reward_held_out=accuracy["held_out"],
         reward_train=accuracy["train"],
         held_out_pairs=reward.held_out_pairs,
         sft_steps=sft,
         dpo_steps=dpo,
+        gate=_gate(gate.counts(read.GateCounts)) if gate else None,
     )
+
+
+def _gate(found: read.GateCounts) -> GateResult:
+    return GateResult(found.promoted, found.reason, tuple(found.scores.items()))
 
 
 def drift(record: StageRecord, label: str) -> Drift:
@@ -218,8 +227,8 @@ def phase_of(stage: str) -> str:
     phases = {
         "pages to tokens": ("curate", "tokenizer", "bank", "tokens"),
         "pre-training and forecast": ("pretrain-", "forecast"),
-        "demonstrations": ("seeds-",),
-        "controls": ("control-", "dpo-with"),
+        "demonstrations": ("files", "synth-", "seeds-"),
+        "controls": ("control-", "dpo-with", "without-", "repeat-", "grpo"),
         "small model's lesson": ("lesson-", "small-"),
         "export and FP8": ("flagship-",),
         "evaluation": ("examine-", "compare-", "benchmarks"),
@@ -241,8 +250,7 @@ def shareable_settings(settings: dict[str, Any]) -> dict[str, Any]:
         settings = settings | {"evaluate": evaluate | named}
     align = settings["align"]
     if align is not None and align["data"] is not None:
-        own = {
-            name: [source_name(path) for path in align["data"][name]] for name in ("dialogs", "preferences", "prompts")
-        }
+        names = ("dialogs", "preferences", "prompts", "gate", "exam")
+        own = {name: [source_name(path) for path in align["data"][name]] for name in names}
         settings = settings | {"align": align | {"data": align["data"] | own}}
     return settings | {"herd": herd | {"models": models}}

@@ -162,23 +162,26 @@ class ValidationRecord(Record):
 
 class ExaminationCounts(Record):
     questions: int
-    validation: ValidationRecord
+    validation: ValidationRecord | None = None
 
 
-class PreferencesCounts(Record):
-    right_share: float
+class PairsCounts(Record):
+    """Counts of annotators' preferences, or of verdicts where nobody annotates."""
+
+    right_share: float | None
     pairs: int
     held_out_pairs: int
-    edits: int
-
-
-class SelectedRecord(Record):
-    right: int
+    edits: int | None = None
 
 
 class SelectionCounts(Record):
     kept: int
-    tasks: dict[str, SelectedRecord]
+
+
+class GateCounts(Record):
+    promoted: str | None
+    reason: str
+    scores: dict[str, float]
 
 
 class RewardCounts(Record):

@@ -9,22 +9,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from herdlm.align.config import AlignConfig, PairsConfig, RejectionConfig, SftConfig
 from herdlm.base.errors import InputError
-from herdlm.data.source import parse_source
 from herdlm.evaluate.task import load_task
 from herdlm.pretrain.herd_config import SHAPE
 from herdlm.recipe import Recipe
+from herdlm.run.examined import examined, result_models
+from herdlm.run.post_training import (
+    base_of,
+    experiments,
+    finished_flagship,
+    finished_small,
+    post_training,
+    prompt_sources,
+    teaching,
+)
+from herdlm.run.settings import dump, without
 from herdlm.run.stage import Stage
 
-DATA, PRETRAIN, ALIGN, FILES, MODELS, BENCHMARKS, REPORT = (
-    f"herdlm.run.stages.{module}" for module in ("data", "pretrain", "align", "files", "models", "benchmarks", "report")
+DATA, PRETRAIN, MODELS, BENCHMARKS, REPORT = (
+    f"herdlm.run.stages.{module}" for module in ("data", "pretrain", "models", "benchmarks", "report")
 )
-SFT, DPO = (f"{ALIGN}:{name}_stage" for name in ("sft", "dpo"))
 
 MEASURED_SEQ_LEN = 1024  # of held-out text where nothing is pre-trained
-FILE_KEYS = ("dialogs", "preferences", "prompts")  # of align.data
-SELECTION_KEYS = ("keep_per_task", "keep_share_unverified")  # of rejection sampling; used only after sampling
 
 
 def stages_of(recipe: Recipe) -> list[Stage]:
@@ -36,9 +42,9 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     stages = [
         *_data(recipe),
         *_pretraining(recipe),
-        *_post_training(recipe),
-        *_experiments(recipe),
-        *_teaching(recipe),
+        *post_training(recipe),
+        *experiments(recipe),
+        *teaching(recipe),
         *_results(recipe),
     ]
     stages += [_examination(recipe, name) for name in examined(recipe)]
@@ -46,74 +52,6 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     stages.append(_report(recipe, stages))
     assert len({stage.name for stage in stages}) == len(stages)
     return stages
-
-
-def finished_flagship(recipe: Recipe) -> str:
-    """The stage that makes the finished flagship: the last round's DPO, or pre-training without [align]."""
-    return f"round-{recipe.align.rounds}-dpo" if recipe.align else f"pretrain-{recipe.herd.flagship}"
-
-
-def finished_small(recipe: Recipe) -> str:
-    """The stage that makes the finished small model."""
-    return "small-taught" if recipe.align and recipe.align.teach else f"pretrain-{recipe.herd.small}"
-
-
-def result_models(recipe: Recipe) -> dict[str, str]:
-    """The resulting models of a run: the name of each under ``models/``, and the stage that makes it."""
-    flagship, small = recipe.herd.flagship, recipe.herd.small
-    models = {flagship: "flagship-bf16"}
-    if recipe.quantize:
-        models[f"{flagship}-fp8"] = "flagship-fp8"
-    if small:
-        models[small] = "small-bf16"
-    return models
-
-
-def examined(recipe: Recipe) -> dict[str, str]:
-    """The stages with a model to examine on the held-out questions, and its label in the report. Needs [align]."""
-    align, experiments, small = recipe.align, recipe.experiments, recipe.herd.small
-    if align is None or not align.uses_bank:
-        return {}
-    rounds = range(1, align.rounds + 1)
-    given = "pre-trained" if recipe.pretrain else "as given"
-    labels = {
-        f"pretrain-{recipe.herd.flagship}": f"flagship, {given}",
-        "seeds-sft": "flagship, demonstrations",
-        **{f"round-{r}-{step}": f"flagship, round {r} {step.upper()}" for r in rounds for step in ("sft", "dpo")},
-    }
-    if experiments.control_sft:
-        labels["control-sft"] = "control: demonstrations and edits, equal steps"
-    if experiments.dpo_nll:
-        labels["dpo-with-nll"] = "DPO at a high rate, with NLL"
-        labels["dpo-without-nll"] = "DPO at a high rate, without NLL"
-    if small:
-        labels[f"pretrain-{small}"] = f"small, {given}"
-    if experiments.small_control:
-        labels["small-control"] = "small, demonstrations, equal steps"
-    if align.teach:
-        labels["small-taught"] = "small, flagship's answers"
-    labels["flagship-bf16"] = "flagship BF16"
-    if recipe.quantize:
-        labels["flagship-fp8"] = "flagship FP8"
-    return labels
-
-
-def _dump(section: Any) -> Any:
-    return section.model_dump(mode="json")
-
-
-def _tuning(name: str, section: SftConfig | PairsConfig, key: str) -> dict[str, Any]:
-    """The settings of a fine-tuning stage: its section as ``name``, and hashes of the user's own code."""
-    if section.objective is None:
-        return {name: _without(section, "objective")}
-    from herdlm.train.own_objective import objective_code
-
-    return {name: _dump(section), "code": objective_code(section.objective, f"{key}.objective")}
-
-
-def _without(section: Any, *keys: str) -> Any:
-    """A section without keys that affect how its work is done but not the result."""
-    return {key: value for key, value in _dump(section).items() if key not in keys}
 
 
 def _data(recipe: Recipe) -> list[Stage]:
@@ -128,7 +66,7 @@ def _data(recipe: Recipe) -> list[Stage]:
                 f"the recipe {recipe.name} has no [data], but a run needs pages for [{section}]", remedies[section]
             )
         return []
-    tokens = {"tokens": _dump(recipe.tokens)}
+    tokens = {"tokens": dump(recipe.tokens)}
     split = {"tokens": {key: value for key, value in tokens["tokens"].items() if not key.startswith("skill")}}
     skills = recipe.tokens.skill_documents > 0
     stages = [
@@ -150,7 +88,7 @@ def _data(recipe: Recipe) -> list[Stage]:
                 "tokenizer",
                 f"{DATA}:tokenizer_stage",
                 inputs={"documents": "curate"},
-                settings={"tokenizer": _dump(recipe.tokenizer), **split},
+                settings={"tokenizer": dump(recipe.tokenizer), **split},
             )
         )
     else:
@@ -162,7 +100,7 @@ def _data(recipe: Recipe) -> list[Stage]:
                 "tasks",
                 f"{DATA}:bank_stage",
                 inputs={"documents": "curate", "tokenizer": "tokenizer"},
-                settings={"bank": _dump(recipe.bank), **split},
+                settings={"bank": dump(recipe.bank), **split},
             )
         )
     inputs = {"documents": "curate", "tokenizer": "tokenizer"} | ({"bank": "bank"} if skills else {})
@@ -174,7 +112,7 @@ def _pretraining(recipe: Recipe) -> list[Stage]:
     if recipe.pretrain is None:
         return _imports(recipe)
     herd = recipe.herd
-    shared = _dump(herd)
+    shared = dump(herd)
     models = shared.pop("models")
     for model in models.values():
         if model["distill"] is None:  # so that a run without teachers is what it was before there were any
@@ -182,7 +120,7 @@ def _pretraining(recipe: Recipe) -> list[Stage]:
     for role in ("flagship", "small", "ladder"):
         shared.pop(role)
 
-    pretraining = _dump(recipe.pretrain)
+    pretraining = dump(recipe.pretrain)
     pretraining["train"].pop("checkpoint_every_steps")
     if recipe.pretrain.objective is None:
         pretraining.pop("objective")
@@ -225,7 +163,7 @@ def _pretraining(recipe: Recipe) -> list[Stage]:
                 f"{PRETRAIN}:forecast_stage",
                 inputs={name: f"pretrain-{name}" for name in herd.ladder},
                 settings={
-                    "forecast": _dump(recipe.forecast),
+                    "forecast": dump(recipe.forecast),
                     "flagship": models[herd.flagship],
                     "tied": herd.tied_embeddings,
                 },
@@ -268,218 +206,6 @@ def _in_order(stages: list[Stage]) -> list[Stage]:
     return list(placed.values())
 
 
-def _post_training(recipe: Recipe) -> list[Stage]:
-    """Demonstrations, then rounds. Each starts from the pre-trained model, with data that the previous round wrote."""
-    align, base = recipe.align, f"pretrain-{recipe.herd.flagship}"
-    if align is None:
-        return []
-    stages = _files(align, base)
-    stages.append(
-        Stage(
-            "seeds-sft",
-            "model",
-            SFT,
-            inputs={"base": base, **_seed_inputs(align)},
-            settings=_tuning("sft", align.seed_sft, "align.seed_sft"),
-            options={"data": _seeds(align, 1)},
-        )
-    )
-    current = "seeds-sft"
-    for number in range(1, align.rounds + 1):
-        stages += _round(align, number, base, current)
-        current = f"round-{number}-dpo"
-    return stages
-
-
-def _files(align: AlignConfig, base: str) -> list[Stage]:
-    """Reads the user's own files."""
-    if align.data is None:
-        return []
-    files = {name: [parse_source(f) for f in getattr(align.data, name)] for name in FILE_KEYS}
-    return [
-        Stage(
-            "files",
-            "records",
-            f"{FILES}:read_stage",
-            inputs={"model": base},
-            settings={
-                "held_out_percent": align.data.held_out_percent,
-                "weights": {name: [source.weight for source in sources] for name, sources in files.items()},
-            },
-            aids=tuple(str(source.path) for sources in files.values() for source in sources),
-        )
-    ]
-
-
-def _seed_inputs(align: AlignConfig) -> dict[str, str]:
-    """The stages with the data that fine-tuning begins with, by role."""
-    own = {"files": "files"} if align.data and align.data.dialogs else {}
-    return ({"seeds": "bank"} if align.uses_bank else {}) | own
-
-
-def _seeds(align: AlignConfig, repeats: int) -> list[list[Any]]:
-    """The files that fine-tuning begins with: role, file and how often it is used."""
-    names = {"seeds": "seeds.jsonl", "files": "dialogs.jsonl"}
-    return [[role, names[role], repeats] for role in _seed_inputs(align)]
-
-
-def _sampling(align: AlignConfig, prefix: str, model: str, reward: str, config: RejectionConfig) -> list[Stage]:
-    """Rejection sampling on each source of prompts; the stages PREFIX-select and PREFIX-files-select keep answers."""
-    sources = [("", ALIGN, "bank")] if align.uses_bank else []
-    sources += [("-files", FILES, "files")] if align.samples_files else []
-    stages = []
-    for suffix, module, role in sources:
-        stages += [
-            Stage(
-                f"{prefix}{suffix}-samples",
-                "samples",
-                f"{module}:samples_stage",
-                inputs={role: role, "model": model},
-                settings={"rejection": _without(config, *SELECTION_KEYS)},
-            ),
-            Stage(
-                f"{prefix}{suffix}-select",
-                "dialogs",
-                f"{module}:select_stage",
-                inputs={"samples": f"{prefix}{suffix}-samples", "reward": reward},
-                settings={"rejection": _dump(config), "reward_seq_len": align.reward.seq_len},
-                options={"source": model},
-            ),
-        ]
-    return stages
-
-
-def _kept(align: AlignConfig, prefix: str, role: str) -> dict[str, str]:
-    """The stages that keep sampled answers, by role."""
-    bank = {role: f"{prefix}-select"} if align.uses_bank else {}
-    return bank | ({f"{role}-files": f"{prefix}-files-select"} if align.samples_files else {})
-
-
-def _round(align: AlignConfig, r: int, base: str, current: str) -> list[Stage]:
-    """The stages of round ``r``. The model of stage ``current`` writes its data."""
-    remembered = range(max(1, r - align.remember_rounds + 1), r + 1)
-    preferences, edited = dict[str, str](), dict[str, str]()
-    stages = []
-    if align.uses_bank:
-        preferences = {f"preferences-{k}": f"round-{k}-preferences" for k in remembered}
-        edited = {f"preferences-{k}": f"round-{k}-preferences" for k in range(1, r + 1)}
-        stages.append(
-            Stage(
-                f"round-{r}-preferences",
-                "preferences",
-                f"{ALIGN}:preferences_stage",
-                inputs={"bank": "bank", "model": current},
-                settings={"preferences": _dump(align.preferences)},
-            )
-        )
-    if align.data and align.data.preferences:
-        preferences["preferences-files"] = "files"
-    reward = f"round-{r}-reward"
-    samples = _sampling(align, f"round-{r}", current, reward, align.rejection)
-    edits = [[role, "edits.jsonl", align.seed_repeats] for role in edited]
-    kept = {role: stage for k in remembered for role, stage in _kept(align, f"round-{k}", f"kept-{k}").items()}
-    return [
-        *stages,
-        *(stage for stage in samples if stage.name.endswith("-samples")),
-        Stage(
-            reward,
-            "reward-model",
-            f"{ALIGN}:reward_stage",
-            inputs={"model": current, **preferences},
-            settings=_tuning("reward", align.reward, "align.reward"),
-        ),
-        *(stage for stage in samples if stage.name.endswith("-select")),
-        Stage(
-            f"round-{r}-sft",
-            "model",
-            SFT,
-            inputs={"base": base, **_seed_inputs(align), **edited, **kept},
-            settings=_tuning("sft", align.sft, "align.sft"),
-            options={"data": [*_seeds(align, align.seed_repeats), *edits, *([role, "kept.jsonl", 1] for role in kept)]},
-        ),
-        Stage(
-            f"round-{r}-dpo",
-            "model",
-            DPO,
-            inputs={"model": f"round-{r}-sft", **preferences},
-            settings=_tuning("dpo", align.dpo, "align.dpo"),
-        ),
-    ]
-
-
-def _experiments(recipe: Recipe) -> list[Stage]:
-    """The control of the rounds, trained for as many steps, and DPO with and without its likelihood term."""
-    align, experiments = recipe.align, recipe.experiments
-    stages: list[Stage] = []
-    if align is None:
-        return stages
-    if experiments.control_sft:
-        rounds = range(1, align.rounds + 1)
-        stages.append(
-            Stage(
-                "control-sft",
-                "model",
-                SFT,
-                inputs={"base": f"pretrain-{recipe.herd.flagship}", "seeds": "bank"}
-                | {f"like-{step}": f"round-{align.rounds}-{step}" for step in ("sft", "dpo")}
-                | {f"preferences-{k}": f"round-{k}-preferences" for k in rounds},
-                settings=_tuning("sft", align.sft, "align.sft"),
-                options={
-                    "data": [["seeds", "seeds.jsonl", 1], *([f"preferences-{k}", "edits.jsonl", 1] for k in rounds)]
-                },
-            )
-        )
-    if experiments.dpo_nll:
-        for name, weight in (("dpo-with-nll", align.dpo.nll_weight_used), ("dpo-without-nll", 0.0)):
-            settings = _tuning("dpo", align.dpo, "align.dpo")
-            settings["dpo"] |= {"nll_weight": weight}
-            settings["dpo"]["train"] |= {"peak_lr": experiments.dpo_nll.peak_lr}
-            stages.append(
-                Stage(
-                    name,
-                    "model",
-                    DPO,
-                    inputs={"model": "round-1-sft", "preferences-1": "round-1-preferences"},
-                    settings=settings,
-                    seed_names=("dpo-ablation",),
-                )
-            )
-    return stages
-
-
-def _teaching(recipe: Recipe) -> list[Stage]:
-    """Fine-tunes the small model on the flagship's best answers; its control takes as many steps on demonstrations."""
-    align, base = recipe.align, f"pretrain-{recipe.herd.small}"
-    if align is None or align.teach is None:
-        return []
-    sft = _tuning("sft", align.sft, "align.sft")
-    kept = _kept(align, "lesson", "answers")
-    stages = _sampling(align, "lesson", finished_flagship(recipe), f"round-{align.rounds}-reward", align.teach.answers)
-    stages.append(
-        Stage(
-            "small-taught",
-            "model",
-            SFT,
-            inputs={"base": base, **_seed_inputs(align), **kept},
-            settings=sft,
-            options={"data": [*_seeds(align, align.teach.seed_repeats), *([role, "kept.jsonl", 1] for role in kept)]},
-        )
-    )
-    if recipe.experiments.small_control:
-        stages.append(
-            Stage(
-                "small-control",
-                "model",
-                SFT,
-                inputs={"base": base, "seeds": "bank", "like-sft": "small-taught"},
-                settings=sft,
-                options={"data": [["seeds", "seeds.jsonl", 1]]},
-                seed_names=("small-taught",),
-            )
-        )
-    return stages
-
-
 def _results(recipe: Recipe) -> list[Stage]:
     """Exports the resulting models in BF16, and the flagship in FP8 with a comparison of the two."""
     stages = []
@@ -496,7 +222,7 @@ def _results(recipe: Recipe) -> list[Stage]:
             "model",
             f"{MODELS}:quantize_stage",
             inputs={"model": "flagship-bf16"},
-            settings={"quantize": _dump(recipe.quantize)},
+            settings={"quantize": dump(recipe.quantize)},
         )
     )
     compared = {"original": "flagship-bf16", "changed": "flagship-fp8", "tokens": "tokens"}
@@ -509,12 +235,15 @@ def _results(recipe: Recipe) -> list[Stage]:
 
 
 def _examination(recipe: Recipe, model: str) -> Stage:
+    """Has a model answer the prompts that nothing was trained on or decided with; measures its loss if there is text."""
+    assert recipe.align
+    text = {"tokens": "tokens"} if recipe.data else {}
     return Stage(
         f"examine-{model}",
         "examination",
         f"{MODELS}:examine_stage",
-        inputs={"model": model, "bank": "bank", "tokens": "tokens"},
-        settings={"seq_len": _measured_seq_len(recipe)},
+        inputs={"model": model, **prompt_sources(recipe.align), **text},
+        settings={"seq_len": _measured_seq_len(recipe), "max_answer_tokens": recipe.align.max_exam_tokens},
     )
 
 
@@ -523,17 +252,25 @@ def _benchmarks(recipe: Recipe) -> list[Stage]:
     if recipe.evaluate is None:
         return []
     tasks = {name: load_task(name) for name in recipe.evaluate.tasks}
-    settings = recipe.evaluate.model_dump(mode="json", exclude={"tasks", "data"})
+    settings = recipe.evaluate.modeldump(mode="json", exclude={"tasks", "data", "start", "control"})
     return [
         Stage(
             "benchmarks",
             "evaluation",
             f"{BENCHMARKS}:benchmarks_stage",
-            inputs=result_models(recipe),
+            inputs=_measured_models(recipe),
             settings={"evaluate": settings, "tasks": {task.name: task.digest for task in tasks.values()}},
             aids=(*recipe.evaluate.data, *(name for name in tasks if name.endswith(".toml"))),
         )
     ]
+
+
+def _measured_models(recipe: Recipe) -> dict[str, str]:
+    """The models that standard tasks measure, by name: what post-training starts from and its control, if asked for."""
+    assert recipe.evaluate
+    first = {"start": base_of(recipe)} if recipe.evaluate.start else {}
+    control = {"control": "control-sft"} if recipe.evaluate.control else {}
+    return {**first, **control, **result_models(recipe)}
 
 
 def _measured_seq_len(recipe: Recipe) -> int:
@@ -551,5 +288,5 @@ def _report(recipe: Recipe, stages: list[Stage]) -> Stage:
         "report",
         f"{REPORT}:report_stage",
         inputs={stage.name: stage.name for stage in stages},
-        settings={"recipe": _dump(recipe)},
+        settings={"recipe": dump(recipe)},
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -61,6 +62,17 @@ class Question:
     task: str
     prompt: str
     answer: str
+
+
+def as_prompt(question: Question, *, annotated: bool = False) -> dict[str, Any]:
+    """A question as a prompt for sampling, with its verifier if rejection sampling may use it.
+
+    Args:
+        annotated: also where it may not: for annotators and examinations, which know all answers.
+    """
+    prompt: dict[str, Any] = {"prompt": [{"role": "user", "content": question.prompt}], "task": question.task}
+    prompt |= {"answer": question.answer, "demonstration": question.answer}
+    return prompt | ({"verifier": "exact"} if annotated or BY_NAME[question.task].verifiable else {})
 
 
 def is_right(question: Question, answer: str) -> bool:

@@ -102,6 +102,10 @@ def bank_stage(context: Context) -> dict[str, Any]:
     write_json_lines(
         context.out / "held_out.jsonl", [{"task": q.task, "prompt": q.prompt, "answer": q.answer} for q in held_out]
     )
+    deciding = questions(loaded, config.gate_questions, seed=context.seed(), name="gate", held_out=True)
+    examined = {q.prompt for q in held_out}
+    for name, asked in (("exam", held_out), ("gate", [q for q in deciding if q.prompt not in examined])):
+        write_json_lines(context.out / f"{name}.jsonl", [as_prompt(q, annotated=True) for q in asked])
     return {
         "words": len(words),
         "seeds": len(seeds),

@@ -44,25 +44,38 @@ def quantize_stage(context: Context) -> dict[str, Any]:
 
 
 def examine_stage(context: Context) -> dict[str, Any]:
-    """Have a model answer the held-out questions greedily, and measure its loss on held-out text."""
-    model = load_model(context.inputs["model"], context.device, torch.float32)
-    format = ChatFormat.load(context.inputs["model"])
-    engine = Engine(model, format.tokenizer, max_batch=512)
-    rows = read_json_lines(context.inputs["bank"] / "held_out.jsonl")
-    asked = [Question(row["task"], row["prompt"], row["answer"]) for row in rows]
-    answers = examine(engine, format, asked, max_tokens=MAX_ANSWER_TOKENS, title=context.stage.name)
+    """Have a model answer the held-out prompts greedily, and measure its loss on held-out text if there is any."""
+    settings, folder = context.stage.settings, context.inputs["model"]
+    rows = held_out_prompts(context.inputs, "exam")
+    answered = answered_greedily(context, folder, rows, settings["max_answer_tokens"], context.stage.name)
+    answers = [_examined(row) for row in answered]
     write_json_lines(context.out / "answers.jsonl", answers)
     by_task: dict[str, list[bool]] = defaultdict(list)
     for row in answers:
         by_task[row["task"]].append(row["right"])
-    loss = text_loss(
-        model, context.inputs["tokens"] / "web-validation", seq_len=context.stage.settings["seq_len"], pad=format.pad
-    )
-    return {
+    counts: dict[str, Any] = {
         "questions": len(answers),
         "pass_rate": asdict(pass_rate([row["right"] for row in answers])),
         "tasks": {task: round(sum(right) / len(right), 4) for task, right in sorted(by_task.items())},
-        "validation": asdict(loss),
+    }
+    if "tokens" in context.inputs:
+        text = context.inputs["tokens"] / "web-validation"
+        model = load_model(folder, context.device, torch.float32)
+        loss = text_loss(model, text, seq_len=settings["seq_len"], pad=ChatFormat.load(folder).pad)
+        counts["validation"] = asdict(loss)
+    return counts
+
+
+def _examined(row: dict[str, Any]) -> dict[str, Any]:
+    """An answered prompt as a line of answers.jsonl."""
+    sample = row["samples"][0]
+    return {
+        "task": row.get("task", ""),
+        "prompt": str(row["prompt"][-1].get("content", "")),
+        "answer": expected(row),
+        "given": sample["answer"],
+        "right": sample["verdict"]["passed"],
+        "reason": sample["verdict"]["reason"],
     }
 
 

@@ -19,7 +19,8 @@ from herdlm.report.data import Check, Examination, Interval, Quantization, Repor
 from herdlm.report.lineage import lineage
 from herdlm.report.page import render_page
 from herdlm.report.read import AnswerRecord, Records
-from herdlm.run.pipeline import examined, finished_flagship
+from herdlm.run.examined import ABLATIONS, examined
+from herdlm.run.post_training import base_of, finished_flagship, model_after
 from herdlm.run.stage import Context
 
 START, CONTROL, TAUGHT, SMALL_CONTROL = "seeds-sft", "control-sft", "small-taught", "small-control"
@@ -55,9 +56,8 @@ def gather_report(recipe: Recipe, folders: Mapping[str, Path]) -> ReportData:
         flagship = recipe.herd.flagship
         measured = next(p.validation_loss for p in pretraining if p.model == flagship)
         forecast = gather.forecast(records["forecast"], records[f"pretrain-{flagship}"], measured)
-    # Rounds are told by what their models answer to the built-in tasks.
-    bank = recipe.align if recipe.align and recipe.align.uses_bank else None
-    rounds = tuple(gather.round_of(records, r) for r in range(1, (bank.rounds if bank else 0) + 1))
+    told = recipe.align if labels else None  # rounds are told by what their models answer to held-out prompts
+    rounds = tuple(gather.round_of(records, r) for r in range(1, (told.rounds if told else 0) + 1))
     finished = finished_flagship(recipe)
     compared = [stage for stage in (START, CONTROL, finished, SMALL_CONTROL, TAUGHT) if stage in labels]
     key_models = [stage for stage in (START, CONTROL, finished, FP8, SMALL_CONTROL, TAUGHT) if stage in labels]
@@ -76,7 +76,8 @@ def gather_report(recipe: Recipe, folders: Mapping[str, Path]) -> ReportData:
         annealing_from=_annealing_from(recipe),
         forecast=forecast,
         examinations=tuple(answers.examination(stage) for stage in labels),
-        start=START if bank else None,
+        start=START if told else None,
+        finished=finished,
         rounds=rounds,
         control=CONTROL if recipe.experiments.control_sft else None,
         key_models=tuple(key_models),
@@ -132,6 +133,7 @@ class _Answers:
     def examination(self, stage: str) -> Examination:
         rows, record = self._read[stage], self.records[f"examine-{stage}"]
         asked, right = Counter(row.task for row in rows), Counter(row.task for row in rows if row.right)
+        validation = record.counts(read.ExaminationCounts).validation
         return Examination(
             stage=stage,
             label=self.labels[stage],
@@ -139,7 +141,7 @@ class _Answers:
             right=right.total(),
             pass_rate=_interval(pass_rate(self.right(stage))),
             tasks=tuple((task, right[task], asked[task]) for task in sorted(asked)),
-            bits_per_byte=record.counts(read.ExaminationCounts).validation.bits_per_byte,
+            bits_per_byte=validation.bits_per_byte if validation else None,
         )
 
     def rate(self, stage: str) -> tuple[str, float]:
@@ -212,19 +214,21 @@ def _steps(answers: _Answers, recipe: Recipe) -> list[Check]:
             "demonstrations-over-pretrained",
             "Demonstrations teach the pre-trained flagship to answer",
             START,
-            f"pretrain-{recipe.herd.flagship}",
+            base_of(recipe),
         ),
         answers.above("rounds-over-demonstrations", "The rounds improve on the demonstrations alone", last, START),
     ]
+    after = "gate" if recipe.align.gate else "dpo"
     for number in rounds:
-        before = START if number == 1 else f"round-{number - 1}-dpo"
+        before = START if number == 1 else f"round-{number - 1}-{after}"
         name = "the demonstrations" if number == 1 else f"round {number - 1}"
         claim = f"Round {number} improves on {name}"
-        checks.append(answers.above(f"round-{number}-over-before", claim, f"round-{number}-dpo", before))
+        checks.append(answers.above(f"round-{number}-over-before", claim, f"round-{number}-{after}", before))
     checks += [
         answers.above(f"dpo-over-sft-{r}", f"In round {r}, DPO improves on SFT", f"round-{r}-dpo", f"round-{r}-sft")
         for r in rounds
     ]
+    checks += _ablations(answers, recipe)
     if recipe.experiments.dpo_nll:
         checks.append(
             answers.above(
@@ -234,6 +238,22 @@ def _steps(answers: _Answers, recipe: Recipe) -> list[Check]:
                 "round-1-sft",
             )
         )
+    return checks
+
+
+def _ablations(answers: _Answers, recipe: Recipe) -> list[Check]:
+    """What each part of round 1 is worth: the round against the same round without it."""
+    assert recipe.align
+    whole = "round-1-dpo"
+    without = {"dpo": "round-1-sft"}
+    checks = []
+    for part in recipe.experiments.ablations:
+        if part == "averaging":  # the gate's choice against what was trained
+            better, worse = model_after(recipe.align, 1), whole
+        else:
+            better, worse = whole, without.get(part, f"without-{part}-dpo")
+        claim = f"Round 1 gains by {ABLATIONS[part]}"
+        checks.append(answers.above(f"with-{part}", claim, better, worse))
     return checks
 
 
