@@ -24,6 +24,7 @@ from herdlm.cli import (
     plan,
     run,
     sandbox,
+    select,
     serve,
     train,
 )
@@ -37,7 +38,22 @@ app = typer.Typer(
     help="Raises a herd of Llama-class language models: raw web pages in, a served chat model out.",
 )
 
-for commands in (run, curate, data, train, finetune, align, plan, models, generate, evaluate, judge, sandbox, serve):
+for commands in (
+    run,
+    curate,
+    data,
+    train,
+    finetune,
+    align,
+    plan,
+    models,
+    generate,
+    evaluate,
+    judge,
+    select,
+    sandbox,
+    serve,
+):
     app.add_typer(commands.app)
 
 

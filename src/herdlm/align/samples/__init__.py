@@ -1,0 +1,1 @@
+"""Answers sampled to prompts: drawn, judged, and selected for training."""
