@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from herdlm.base.errors import InputError
 from herdlm.cli.options import JsonOption, QuietOption, RecipeArgument, SetOption, example
 from herdlm.cli.output import say, say_json
+
+if TYPE_CHECKING:
+    from herdlm.recipe import Recipe
 
 app = typer.Typer()
 
@@ -28,9 +32,38 @@ def run(
 ) -> None:
     """Run a recipe: every stage that is missing or out of date."""
     from herdlm.recipe import read_recipe
+
+    _run(read_recipe(recipe, set_ or ()), out, until, start_from, quiet=quiet, json_=json_)
+
+
+@app.command(**example("herdlm align recipes/smollm2-rounds.toml --out runs/rounds --rounds 2"))
+def align(
+    recipe: RecipeArgument,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/NAME.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Number of rounds, in place of the recipe's.")] = None,
+    until: Annotated[str | None, typer.Option(help="Run only this stage and the stages that it needs.")] = None,
+    set_: SetOption = None,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Post-train a model in rounds: sample, judge, select, clean, fine-tune, optimize, and promote what is better.
+
+    It is herdlm run for a recipe with [align]; a run that exists goes on, also with more rounds.
+    """
+    from herdlm.recipe import read_recipe
+
+    keys = [*(set_ or ()), *([] if rounds is None else [f"align.rounds={rounds}"])]
+    read = read_recipe(recipe, keys)
+    if read.align is None:
+        raise InputError(f"{recipe} has no section [align]", "Add it; recipes/smollm2-rounds.toml is an example")
+    _run(read, out, until, None, quiet=quiet, json_=json_)
+
+
+def _run(
+    read: Recipe, out: Path | None, until: str | None, start_from: str | None, *, quiet: bool, json_: bool
+) -> None:
     from herdlm.run.execute import run as run_recipe
 
-    read = read_recipe(recipe, set_ or ())
     root = out or Path("runs") / read.name
     result = run_recipe(read, root, until=until, start_from=start_from, quiet=quiet or json_)
     if json_:
