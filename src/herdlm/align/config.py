@@ -244,7 +244,7 @@ class AlignConfig(Section):
     preferences: PreferencesConfig | None = Field(None, description="new pairs on the built-in tasks in each round")
     reward: RewardConfig
     rejection: RejectionConfig
-    quality: QualityConfig | None = Field(None, description="quality control of the kept answers; none by default")
+    quality: Section | None = Field(None, description="quality control of the kept answers; none by default")
     sft: SftConfig
     dpo: DpoConfig
     average: AverageConfig | None = Field(None, description="averages that the gate may choose; needs a gate")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -14,7 +15,11 @@ from herdlm.data.read import read_dialogs, read_preferences, read_prompts
 from herdlm.data.source import Source, parse_source
 from herdlm.data.useless import digest
 from herdlm.run.stage import Context
+from herdlm.tokens.chat import text_of
 from herdlm.tokens.chat_format import ChatFormat
+
+GATE_PERCENT = 35  # of the held-out prompts with a verifier; the others examine
+NOT_LETTERS = re.compile(r"[^\w]|\d")
 
 Reader = Callable[..., tuple[list[Any], Any]]
 
@@ -23,19 +28,22 @@ def read_stage(context: Context) -> dict[str, Any]:
     """Read files and synthetic data; hold out a share of the prompts, or those of the recipe's own files.
 
     Held-out prompts with a verifier decide at the gate or examine finished models; a prompt does only one of the two.
+    Prompts that differ in their numbers only are held out together.
     Whatever answers a held-out prompt is held out with it.
     """
     assert context.recipe.align
     config, material = context.recipe.align.data, _Material(context)
     gate, exam = material.prompts("gate"), material.prompts("exam")
-    named = {prompt_key(row) for row in (*gate, *exam)}
+    named = {held_out_key(row["prompt"]) for row in (*gate, *exam)}
     percent = config.held_out_percent if config else 10.0
     seed = context.seed("held out")
 
     def is_held_out(prompt: Any) -> bool:
-        return digest(prompt) in named or derive_seed(seed, digest(prompt).hex()) % 1_000_000 < percent * 10_000
+        key = held_out_key(prompt)
+        return key in named or derive_seed(seed, key) % 1_000_000 < percent * 10_000
 
     counts: dict[str, Any] = {}
+    first, second = list[Record](), list[Record]()  # held-out prompts with a verifier, for gate and examination
     for name, records, prompt in (
         ("dialogs", material.read("dialogs", read_dialogs), _prompt_of_dialog),
         ("pairs", material.read("preferences", read_preferences), lambda record: record["prompt"]),
@@ -47,12 +55,13 @@ def read_stage(context: Context) -> dict[str, Any]:
         write_json_lines(context.out / f"held_out_{name}.jsonl", rest)
         counts[name] = {"training": len(kept), "held_out": len(rest), **material.counts.get(name, {})}
         if name == "prompts":
-            checkable = [row for row in rest if row.get("verifier") and prompt_key(row) not in named]
-            first = [row for row in checkable if derive_seed(seed, "gate", _name(row)) % 2]
-            second = [row for row in checkable if not derive_seed(seed, "gate", _name(row)) % 2]
-            gate, exam = gate or first, exam or second
+            for row in rest:
+                key = held_out_key(row["prompt"])
+                if row.get("verifier") and key not in named:
+                    (first if derive_seed(seed, "gate", key) % 100 < GATE_PERCENT else second).append(row)
     settings = context.stage.settings
-    for name, rows, most in (("gate", gate, settings.get("gate_prompts")), ("exam", exam, settings.get("exam_prompts"))):
+    for name, rows in (("gate", gate or first), ("exam", exam or second)):
+        most = settings.get(f"{name}_prompts")
         chosen = _evenly(rows, most, seed)
         write_json_lines(context.out / f"{name}.jsonl", chosen)
         counts[name] = dict(sorted(Counter(row["task"] for row in chosen).items()))
@@ -100,7 +109,7 @@ class _Material:
             records, _ = read_prompts([source], chat_format=self.format, seed=self.context.seed("held out"))
             for record in records:
                 row = {"task": source.path.stem, "source": source.path.name} | record
-                found.setdefault(prompt_key(row), row)
+                found.setdefault(digest(row["prompt"]), row)
         return list(found.values())
 
     def _made(self, kind: str) -> list[Source]:
@@ -109,13 +118,10 @@ class _Material:
         return [Source(path, 1.0) for path in files if path.is_file() and path.stat().st_size]
 
 
-def prompt_key(row: Record) -> bytes:
-    """What two prompts share if they ask the same."""
-    return digest(row["prompt"])
-
-
-def _name(row: Record) -> str:
-    return prompt_key(row).hex()
+def held_out_key(prompt: Any) -> str:
+    """What prompts share that are held out together: their words. The same problem with other numbers is among them."""
+    said = " ".join(text_of(message) for message in prompt).lower()
+    return " ".join(NOT_LETTERS.sub(" ", said).split())
 
 
 def _evenly(rows: Sequence[Record], most: int | None, seed: int) -> list[Record]:
@@ -123,7 +129,7 @@ def _evenly(rows: Sequence[Record], most: int | None, seed: int) -> list[Record]
     if most is None or len(rows) <= most:
         return list(rows)
     tasks: dict[str, list[Record]] = {}
-    for row in sorted(rows, key=lambda row: derive_seed(seed, "order", _name(row))):
+    for row in sorted(rows, key=lambda row: derive_seed(seed, "order", digest(row["prompt"]).hex())):
         tasks.setdefault(row["task"], []).append(row)
     places = range(max(map(len, tasks.values())))
     return [found[place] for place in places for _, found in sorted(tasks.items()) if place < len(found)][:most]
