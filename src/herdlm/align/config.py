@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from herdlm.base.own_parts import Reference
 from herdlm.base.recipe import Section
+from herdlm.parallel.config import ParallelConfig
 from herdlm.train.config import TrainConfig
 
 
@@ -197,6 +198,9 @@ class AlignConfig(Section):
     sft: SftConfig
     dpo: DpoConfig
     teach: TeachConfig | None = Field(None, description="the flagship teaches the small model; not by default")
+    parallel: ParallelConfig | None = Field(
+        None, description="the layout in which post-training trains; by default the recipe's [parallel]"
+    )
 
     @model_validator(mode="after")
     def _tasks_have_their_keys(self) -> AlignConfig:

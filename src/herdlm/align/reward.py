@@ -4,27 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from torch import Tensor
+
 from herdlm.align.bank.answers import as_messages
 from herdlm.align.bank.tasks import Question
 from herdlm.base.progress import Progress
 from herdlm.model.shared_prefixes import last_hidden_states
 from herdlm.model.transformer import Transformer
+from herdlm.parallel.model import ParallelModel
+from herdlm.parallel.output_head import ShardedOutputHead
+from herdlm.tokens.batch import Piece, lay_out
 from herdlm.tokens.chat import Message
 from herdlm.tokens.chat_format import ChatFormat, Tools
+from herdlm.tokens.packing import pack_whole
 from herdlm.tokens.preferences import PreferenceBatches
 
 
 def pair_scores(
-    model: Transformer, pairs: PreferenceBatches, *, title: str = "scores", quiet: bool = True
+    model: Transformer | ParallelModel, pairs: PreferenceBatches, *, title: str = "scores", quiet: bool = True
 ) -> list[tuple[float, float]]:
-    """The scores of each pair's chosen and rejected answer."""
-    found = sequence_scores(model, [piece.tokens[:-1].tolist() for piece in pairs.pieces], title=title, quiet=quiet)
+    """The scores of each pair's chosen and rejected answer. Every process of a laid-out model calls this."""
+    sequences = [piece.tokens[:-1].tolist() for piece in pairs.pieces]
+    if isinstance(model, ParallelModel):
+        found = _laid_out_scores(model, sequences, pairs.seq_len, pairs.pad, pairs.rows_per_micro_batch or 1)
+    else:
+        found = sequence_scores(model, sequences, title=title, quiet=quiet)
     return list(zip(found[::2], found[1::2], strict=True))
-
-
-def rank_accuracy(model: Transformer, pairs: PreferenceBatches) -> list[bool]:
-    """For each pair, whether the chosen answer scores above the rejected one."""
-    return [chosen > rejected for chosen, rejected in pair_scores(model, pairs)]
 
 
 def answered(format: ChatFormat, messages: Sequence[Message], tools: Tools = None) -> list[int]:
@@ -42,6 +48,27 @@ def sequence_scores(
             for number, value in zip(numbers, model.scores(hidden).tolist(), strict=True):
                 scores[number] = value
             progress.advance(len(numbers))
+    return scores
+
+
+def _laid_out_scores(
+    model: ParallelModel, sequences: Sequence[list[int]], seq_len: int, pad: int, rows_at_once: int
+) -> list[float]:
+    """As :func:`sequence_scores`, in rows of ``seq_len`` tokens that all processes of a layout read together."""
+
+    def read(head: ShardedOutputHead, hidden: Tensor, targets: Tensor) -> Tensor:
+        return head.scores(hidden)
+
+    pieces = [Piece(np.array([*tokens, pad]), np.eye(1, len(tokens), len(tokens) - 1)[0]) for tokens in sequences]
+    rows = pack_whole([len(tokens) for tokens in sequences], seq_len)
+    scores = [0.0] * len(sequences)
+    for first in range(0, len(rows), rows_at_once):
+        some = rows[first : first + rows_at_once]
+        batch, places = lay_out([[pieces[number] for number in row] for row in some], seq_len, pad)
+        found = model.values([batch], read)[0].flatten()
+        for row, at in zip(some, places, strict=True):
+            for number, place in zip(row, at, strict=True):
+                scores[number] = float(found[place.end])
     return scores
 
 

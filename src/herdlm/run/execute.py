@@ -147,7 +147,7 @@ class _Scheduler:
         queue = context.Queue()
         workers = min(self.recipe.compute.stages_at_once, len(waiting))
         threads = self.recipe.compute.threads_per_stage
-        lock = str(self.folder.root / ".workers.lock")
+        lock = str(self.folder.workers_lock)
         pool = ProcessPoolExecutor(workers, context, initializer=start, initargs=(queue, threads, lock, os.getpid()))
         with Display(queue, total=len(self.stages), quiet=self.quiet) as display:
             display.count(len(self.result.kept))

@@ -47,6 +47,17 @@ class Context:
 Work = Callable[[Context], dict[str, Any]]
 
 
+def on_processes(work: Work) -> Work:
+    """Mark a stage's function as one that all processes of a group call together, of which the first returns counts."""
+    work.on_processes = True  # type: ignore[attr-defined]
+    return work
+
+
+def takes_processes(work: Work) -> bool:
+    """Whether several processes may call a stage's function together."""
+    return getattr(work, "on_processes", False)
+
+
 def load_work(name: str) -> Work:
     """Import the function that ``module:function`` names. Stages name it so that planning imports none of them."""
     module, _, function = name.partition(":")
@@ -135,6 +146,11 @@ class RunFolder:
     def report(self) -> Path:
         """The report, an HTML page."""
         return self.root / "report.html"
+
+    @property
+    def workers_lock(self) -> Path:
+        """Every process that works on the run holds a shared lock on this file."""
+        return self.root / ".workers.lock"
 
     def manifest(self, name: str) -> Manifest | None:
         """The manifest of a stage; None if it is not finished."""
