@@ -30,7 +30,8 @@ from herdlm.run.stage import Context, RunFolder, Stage, load_work, takes_process
 
 def run_stage(stage: Stage, recipe: Recipe, folder: RunFolder, inputs: dict[str, InputEntry], fingerprint: str) -> None:
     """Do a stage's work and publish its artifact under ``stages/``."""
-    with making(stage, recipe, folder, inputs, fingerprint) as (_, _, counts):
+    counts: dict[str, Any] = {}
+    with making(stage, recipe, folder, inputs, fingerprint, counts=counts):
         work = load_work(stage.work)
         if recipe.compute.processes > 1 and takes_processes(work):
             from herdlm.run.rank import on_ranks
@@ -49,9 +50,15 @@ def context_of(stage: Stage, recipe: Recipe, folder: RunFolder, *, quiet: bool =
 
 @contextmanager
 def making(
-    stage: Stage, recipe: Recipe, folder: RunFolder, inputs: dict[str, InputEntry], fingerprint: str
+    stage: Stage,
+    recipe: Recipe,
+    folder: RunFolder,
+    inputs: dict[str, InputEntry],
+    fingerprint: str,
+    *,
+    counts: dict[str, Any],
 ) -> Iterator[tuple[Path, Path, dict[str, Any]]]:
-    """Yields a stage's empty folder, its working folder and counts to fill in; publishes the artifact at the end.
+    """Yields a stage's empty folder, its working folder and ``counts``; publishes the artifact with them at the end.
 
     If an interrupted attempt at the same artifact left checkpoints in the working folder, the work resumes from them;
     anything else there is removed.
@@ -68,7 +75,6 @@ def making(
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     write_text_durably(mark, making)
-    counts: dict[str, Any] = {}
     yield out, work, counts
     after = {name: manifest.content for name in stage.after if (manifest := folder.manifest(name))}
     publish(
