@@ -1,4 +1,4 @@
-"""Stages that train on several processes: a run's models, counts and errors are those of one process."""
+"""Stages on several processes: models, samples, counts and errors are those of one process."""
 
 import json
 import os
@@ -10,13 +10,18 @@ import time
 
 import pytest
 
+from herdlm.align.reward import sequence_scores
+from herdlm.align.reward_workers import open_reward_model
 from herdlm.base import progress
+from herdlm.base.errors import InputError
+from herdlm.evaluate.engines import EngineOptions
 from herdlm.model.hf import load_folder
 from herdlm.recipe import read_recipe
 from herdlm.run.pipeline import stages_of
 from herdlm.run.stage import RunFolder
 from herdlm.run.worker import run_stage
 from tests.align.conftest import dialogs, folder, pairs, write_lines  # noqa: F401 - a fixture
+from tests.ray_cluster import two_nodes
 from tests.run.conftest import ROOT, herdlm, manifest
 from tests.run.test_files import RECIPE
 
@@ -168,3 +173,57 @@ def test_a_killed_run_takes_its_ranks_with_it_and_goes_on(home, begun):
     log = (begun / "stages" / "seeds-sft" / "events.jsonl").read_text()
     assert log.startswith(begin), "the second run did the first steps again"
     assert manifest(begun, "seeds-sft")["counts"]["steps"] > 10
+
+
+def answers(out):
+    """The files of samples, and of those that were kept, in a run."""
+    names = ("samples/samples.jsonl", "select/kept.jsonl")
+    return [(out / "stages" / f"round-1-files-{name}").read_bytes() for name in names]
+
+
+def made(home, begun, *keys):
+    """The :func:`answers` of stages that are made anew with these keys."""
+    recipe = read_recipe(home / "mine.toml", (*ONE_ROUND, "compute.device=cpu", *keys))
+    at = RunFolder(begun)
+    for name in ("seeds-sft", "round-1-reward"):
+        shutil.copytree(home / "one" / "stages" / name, at.stage(name), dirs_exist_ok=True)
+    for stage in stages_of(recipe):
+        if stage.name in ("round-1-files-samples", "round-1-files-select"):
+            shutil.rmtree(at.stage(stage.name), ignore_errors=True)
+            run_stage(stage, recipe, at, {}, "made for a test")
+    files = (at.stage("round-1-files-samples") / "samples.jsonl", at.stage("round-1-files-select") / "kept.jsonl")
+    return [path.read_bytes() for path in files]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("align.workers=2",),
+        pytest.param(("align.tensor_parallel=2",), marks=pytest.mark.slow),
+        pytest.param(("align.workers=2", "align.pipeline_parallel=2"), marks=pytest.mark.slow),
+    ],
+)
+def test_any_number_of_workers_draws_and_keeps_the_same_answers(home, begun, keys):
+    assert made(home, begun, *keys) == answers(home / "one")
+
+
+@pytest.mark.slow
+def test_workers_on_a_cluster_draw_and_keep_the_same_answers(home, begun):
+    with two_nodes() as cluster:
+        assert made(home, begun, f"align.cluster='{cluster.address}'", "align.workers=2") == answers(home / "one")
+
+
+def test_a_reward_model_scores_the_same_in_workers(home):
+    sequences = [[1, 2, 3 + number // 200, number % 200, *range(number % 7)] for number in range(600)]
+    reward = home / "one" / "stages" / "round-1-reward"
+    found = {}
+    for workers in (None, 2):
+        with open_reward_model(reward, EngineOptions("cpu", "float32", workers=workers)) as model:
+            found[workers] = sequence_scores(model, sequences, title="scores", quiet=True)
+    assert found[2] == pytest.approx(found[None], abs=1e-6)
+    assert len(set(found[2])) > 500
+
+
+def test_workers_that_cannot_be_are_refused(home, begun):
+    with pytest.raises(InputError, match="tensor_parallel"):
+        made(home, begun, "align.tensor_parallel=3")

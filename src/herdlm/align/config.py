@@ -201,6 +201,15 @@ class AlignConfig(Section):
     parallel: ParallelConfig | None = Field(
         None, description="the layout in which post-training trains; by default the recipe's [parallel]"
     )
+    workers: int | None = Field(
+        None,
+        ge=1,
+        description="engines that sample and reward models that score, in processes of their own; by default one in "
+        "the stage's process, or all that fit on the cluster",
+    )
+    cluster: str | None = Field(None, description="address of a Ray cluster that runs the workers")
+    tensor_parallel: int = Field(1, ge=1, description="processes that share each layer of a worker's model")
+    pipeline_parallel: int = Field(1, ge=1, description="processes among which a worker's layers are divided")
 
     @model_validator(mode="after")
     def _tasks_have_their_keys(self) -> AlignConfig:

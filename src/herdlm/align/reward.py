@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from torch import Tensor
@@ -19,6 +20,13 @@ from herdlm.tokens.chat import Message
 from herdlm.tokens.chat_format import ChatFormat, Tools
 from herdlm.tokens.packing import pack_whole
 from herdlm.tokens.preferences import PreferenceBatches
+
+
+class Scorer(Protocol):
+    """A reward model in other processes."""
+
+    def score(self, sequences: Sequence[Sequence[int]], progress: Progress) -> list[float]:
+        """As :func:`sequence_scores`; counts what is finished as progress."""
 
 
 def pair_scores(
@@ -39,11 +47,13 @@ def answered(format: ChatFormat, messages: Sequence[Message], tools: Tools = Non
 
 
 def sequence_scores(
-    model: Transformer, sequences: Sequence[Sequence[int]], *, title: str, quiet: bool = False
+    model: Transformer | Scorer, sequences: Sequence[Sequence[int]], *, title: str, quiet: bool = False
 ) -> list[float]:
     """The reward of each answer, read at the last token of its dialog."""
     scores = [0.0] * len(sequences)
     with Progress(title, len(sequences), "answers", quiet=quiet) as progress:
+        if not isinstance(model, Transformer):
+            return model.score(sequences, progress)
         for numbers, hidden in last_hidden_states(model, sequences):
             for number, value in zip(numbers, model.scores(hidden).tolist(), strict=True):
                 scores[number] = value
@@ -73,7 +83,7 @@ def _laid_out_scores(
 
 
 def scores_of_fitting(
-    model: Transformer, sequences: Sequence[Sequence[int]], *, seq_len: int, title: str, quiet: bool = False
+    model: Transformer | Scorer, sequences: Sequence[Sequence[int]], *, seq_len: int, title: str, quiet: bool = False
 ) -> list[float]:
     """As :func:`sequence_scores`; minus infinity for what is too long for a row of ``seq_len`` tokens."""
     fitting = [number for number, tokens in enumerate(sequences) if len(tokens) <= seq_len]
@@ -83,7 +93,7 @@ def scores_of_fitting(
 
 
 def score_answers(
-    model: Transformer,
+    model: Transformer | Scorer,
     format: ChatFormat,
     questions: Sequence[Question],
     answers: Sequence[Sequence[str]],

@@ -12,6 +12,7 @@ from herdlm.base.artifact import MANIFEST, Manifest, hash_json, read_manifest
 from herdlm.base.seeds import derive_seed
 
 if TYPE_CHECKING:
+    from herdlm.evaluate.engines import EngineOptions
     from herdlm.recipe import Recipe
 
 
@@ -38,6 +39,29 @@ class Context:
         from herdlm.generate.load import pick_device
 
         return pick_device(self.recipe.compute.device).type
+
+    @property
+    def engines(self) -> EngineOptions:
+        """How this stage loads the models that sample and score in post-training."""
+        from herdlm.align.bank.answers import SEQUENCES_AT_ONCE
+        from herdlm.evaluate.engines import WRITING_PAGE, EngineOptions
+
+        compute, align = self.recipe.compute, self.recipe.align
+        assert align
+        workers = align.workers
+        if align.tensor_parallel * align.pipeline_parallel > 1 and align.cluster is None:
+            workers = workers or 1  # a process can have one parallel model, and a stage's process makes many stages
+        return EngineOptions(
+            compute.device,
+            "float32",
+            align.tensor_parallel,
+            align.pipeline_parallel,
+            workers,
+            align.cluster,
+            page=WRITING_PAGE,
+            max_batch=SEQUENCES_AT_ONCE,
+            threads=compute.threads_per_stage,
+        )
 
     def seed(self, *names: str | int) -> int:
         """A seed for this stage and ``names``, derived from the recipe's."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from herdlm.align.bank.answers import SEQUENCES_AT_ONCE, sample_answers
+from herdlm.align.bank.answers import sample_answers
 from herdlm.align.bank.tasks import Question, questions
 from herdlm.align.config import DpoConfig, PreferencesConfig, RejectionConfig, RewardConfig, SftConfig
 from herdlm.align.defaults import Method
@@ -18,11 +19,11 @@ from herdlm.align.preferences import annotate
 from herdlm.align.rejection import best_answers
 from herdlm.align.reward import score_answers
 from herdlm.align.reward_training import train_reward
+from herdlm.align.reward_workers import open_reward_model
 from herdlm.align.sft import train_sft
 from herdlm.base.json_lines import read_json_lines, write_json_lines
 from herdlm.data.useless import digest
-from herdlm.generate import Engine
-from herdlm.model.hf import load_folder
+from herdlm.evaluate.engines import open_engines
 from herdlm.parallel.processes import is_first
 from herdlm.run.stage import Context, on_processes
 from herdlm.run.stages.data import load_bank
@@ -97,11 +98,11 @@ def select_stage(context: Context) -> dict[str, Any]:
     rows = read_json_lines(context.inputs["samples"] / "samples.jsonl")
     asked = [Question(row["task"], row["prompt"], row["answer"]) for row in rows]
     answers = [row["samples"] for row in rows]
-    model = load_folder(context.inputs["reward"], context.device)
     format = ChatFormat.load(context.inputs["reward"])
-    rewards = score_answers(
-        model, format, asked, answers, seq_len=context.stage.settings["reward_seq_len"], title=context.stage.name
-    )
+    with open_reward_model(context.inputs["reward"], context.engines) as model:
+        rewards = score_answers(
+            model, format, asked, answers, seq_len=context.stage.settings["reward_seq_len"], title=context.stage.name
+        )
     kept, counts = best_answers(asked, answers, rewards, config, source=context.stage.options["source"])
     write_json_lines(context.out / "kept.jsonl", kept)
     return counts
@@ -156,17 +157,17 @@ def _sample(
     context: Context, prompts: int, samples: int, temperature: float, max_tokens: int
 ) -> tuple[list[Question], list[list[str]]]:
     asked = questions(load_bank(context.inputs["bank"]), prompts, seed=context.seed(), name="prompts")
-    engine = Engine.load(context.inputs["model"], device=context.device, dtype="float32", max_batch=SEQUENCES_AT_ONCE)
-    answers = sample_answers(
-        engine,
-        ChatFormat.load(context.inputs["model"]),
-        asked,
-        samples=samples,
-        temperature=temperature,
-        max_tokens=max_tokens,
-        seed=context.seed("sampling"),
-        title=context.stage.name,
-    )
+    with closing(open_engines(context.inputs["model"], context.engines)) as engines:
+        answers = sample_answers(
+            engines,
+            ChatFormat.load(context.inputs["model"]),
+            asked,
+            samples=samples,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            seed=context.seed("sampling"),
+            title=context.stage.name,
+        )
     return asked, answers
 
 

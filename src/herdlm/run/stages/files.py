@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
-from herdlm.align.bank.answers import SEQUENCES_AT_ONCE, sample_texts
+from herdlm.align.bank.answers import sample_texts
 from herdlm.align.config import RejectionConfig
 from herdlm.align.rejection import best_of_prompts
 from herdlm.align.reward import answered, scores_of_fitting
+from herdlm.align.reward_workers import open_reward_model
 from herdlm.base.json_lines import read_json_lines, write_json_lines
 from herdlm.base.seeds import derive_seed, stream
 from herdlm.data.formats.form import Record
 from herdlm.data.read import read_dialogs, read_preferences, read_prompts
 from herdlm.data.source import parse_source
 from herdlm.data.useless import digest
-from herdlm.generate import Engine
-from herdlm.model.hf import load_folder
+from herdlm.evaluate.engines import open_engines
 from herdlm.run.stage import Context
 from herdlm.tokens.chat_format import ChatFormat
 
@@ -53,17 +54,17 @@ def samples_stage(context: Context) -> dict[str, Any]:
     prompts = read_json_lines(context.inputs["files"] / "prompts.jsonl")
     order = stream(context.seed("prompts"), "prompts").permutation(len(prompts))[: config.prompts]
     asked = [prompts[number] for number in order]
-    engine = Engine.load(context.inputs["model"], device=context.device, dtype="float32", max_batch=SEQUENCES_AT_ONCE)
-    answers = sample_texts(
-        engine,
-        ChatFormat.load(context.inputs["model"]),
-        [(row["prompt"], row.get("tools")) for row in asked],
-        samples=config.samples,
-        temperature=config.temperature,
-        max_tokens=config.max_answer_tokens,
-        seed=context.seed("sampling"),
-        title=context.stage.name,
-    )
+    with closing(open_engines(context.inputs["model"], context.engines)) as engines:
+        answers = sample_texts(
+            engines,
+            ChatFormat.load(context.inputs["model"]),
+            [(row["prompt"], row.get("tools")) for row in asked],
+            samples=config.samples,
+            temperature=config.temperature,
+            max_tokens=config.max_answer_tokens,
+            seed=context.seed("sampling"),
+            title=context.stage.name,
+        )
     rows = [{**row, "samples": given} for row, given in zip(asked, answers, strict=True)]
     write_json_lines(context.out / "samples.jsonl", rows)
     return {"prompts": len(rows), "samples": sum(len(given) for given in answers)}
@@ -73,16 +74,16 @@ def select_stage(context: Context) -> dict[str, Any]:
     """Keep the samples that the reward model likes best."""
     config = RejectionConfig.model_validate(context.stage.settings["rejection"])
     rows = read_json_lines(context.inputs["samples"] / "samples.jsonl")
-    model = load_folder(context.inputs["reward"], context.device)
     format = ChatFormat.load(context.inputs["reward"])
     distinct = [(number, answer) for number, row in enumerate(rows) for answer in sorted(set(row["samples"]))]
     dialogs = [
         answered(format, [*rows[n]["prompt"], {"role": "assistant", "content": answer}], rows[n].get("tools"))
         for n, answer in distinct
     ]
-    found = scores_of_fitting(
-        model, dialogs, seq_len=context.stage.settings["reward_seq_len"], title=context.stage.name
-    )
+    with open_reward_model(context.inputs["reward"], context.engines) as model:
+        found = scores_of_fitting(
+            model, dialogs, seq_len=context.stage.settings["reward_seq_len"], title=context.stage.name
+        )
     scores = dict(zip(distinct, found, strict=True))
     rewards = [[scores[number, answer] for answer in row["samples"]] for number, row in enumerate(rows)]
     kept, counts = best_of_prompts(rows, rewards, config, source=context.stage.options["source"])
