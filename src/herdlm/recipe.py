@@ -35,11 +35,14 @@ NEW_ONLY = (
 
 
 class ComputeConfig(Section):
-    """Where stages run. ``device`` and ``threads_per_stage`` change results by rounding; nothing else here does."""
+    """Where stages run. ``stages_at_once`` does not change results; the other keys change them by rounding only."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
     threads_per_stage: int = Field(1, ge=1, description="CPU threads of each stage's process")
     stages_at_once: int = Field(2, ge=1, description="how many independent stages run in parallel")
+    processes: int = Field(
+        1, ge=1, description="processes of this machine on which a stage trains, in its layout; a GPU each"
+    )
 
 
 class DataConfig(Section):

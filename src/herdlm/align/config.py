@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from herdlm.base.own_parts import Reference
 from herdlm.base.recipe import Section
+from herdlm.parallel.config import ParallelConfig
 from herdlm.train.config import TrainConfig
 
 
@@ -251,6 +252,18 @@ class AlignConfig(Section):
     gate: GateConfig | None = Field(None, description="decides whether a round's model is taken; by default all are")
     max_exam_tokens: int = Field(32, gt=0, description="longest answer in the examination of models, in tokens")
     teach: TeachConfig | None = Field(None, description="the flagship teaches the small model; not by default")
+    parallel: ParallelConfig | None = Field(
+        None, description="the layout in which post-training trains; by default the recipe's [parallel]"
+    )
+    workers: int | None = Field(
+        None,
+        ge=1,
+        description="engines that sample and reward models that score, in processes of their own; by default one in "
+        "the stage's process, or all that fit on the cluster",
+    )
+    cluster: str | None = Field(None, description="address of a Ray cluster that runs the workers")
+    tensor_parallel: int = Field(1, ge=1, description="processes that share each layer of a worker's model")
+    pipeline_parallel: int = Field(1, ge=1, description="processes among which a worker's layers are divided")
 
     @model_validator(mode="after")
     def _tasks_have_their_keys(self) -> AlignConfig:

@@ -10,11 +10,11 @@ from typing import Any
 from herdlm.align.config import DpoConfig
 from herdlm.align.dpo import objective_of, open_batches, prepare
 from herdlm.align.files import Data, kind_of, read_data
-from herdlm.align.job import FinetuneJob, Model, Run, work_on
+from herdlm.align.job import FinetuneJob, Model, Run
 from herdlm.align.preference_figures import Answers, lines, measure, pair_figures, thumb_figures
 from herdlm.align.result import finished, save, write_figures
 from herdlm.align.sampled_answers import AnswerFigures, collapse_signs, sample_greedily
-from herdlm.base.seeds import derive_seed
+from herdlm.align.work import work_on
 from herdlm.data.formats.form import Kind
 from herdlm.model.transformer import Transformer
 from herdlm.parallel.processes import from_first, is_first
@@ -25,7 +25,7 @@ SAMPLED_PROMPTS, SAMPLED_TOKENS = 32, 128  # half a minute on two cores with a m
 
 
 def dpo(job: FinetuneJob, config: DpoConfig) -> dict[str, Any] | None:
-    """Optimize a model on the pairs in files, and publish it; see :func:`herdlm.align.job.work_on`.
+    """Optimize a model on the pairs in files, and publish it; see :func:`herdlm.align.work.work_on`.
 
     The loss "kto" takes thumbs, of which a pair gives two. The reference is the model as it is given. With held-out
     pairs or thumbs, their log-probabilities and the model's greedy answers to their prompts are measured before and
@@ -36,12 +36,13 @@ def dpo(job: FinetuneJob, config: DpoConfig) -> dict[str, Any] | None:
         is_kto = config.loss == "kto"
         held_out: Kind | None = kind_of(job.held_out, job.rename) if is_kto and job.held_out else None
         held_out = "preferences" if held_out == "preferences" else None
-        return _dpo(run, config, read_data(run, "thumbs" if is_kto else "preferences", held_out))
+        return train_dpo(run, config, read_data(run, "thumbs" if is_kto else "preferences", held_out))
 
     return work_on(job, "dpo", config, act)
 
 
-def _dpo(run: Run, config: DpoConfig, data: Data) -> dict[str, Any]:
+def train_dpo(run: Run, config: DpoConfig, data: Data) -> dict[str, Any]:
+    """Optimize the run's model on pairs or thumbs and write it; returns counts. Every process calls this."""
     whole = run.start.load(run.device)
     sampled_before = _sampled(run, data, whole, "before") if data.held_out else None
     model: Model = run.lay_out(whole)
@@ -50,7 +51,7 @@ def _dpo(run: Run, config: DpoConfig, data: Data) -> dict[str, Any]:
         run.format,
         data.records,
         config,
-        seed=derive_seed(run.seed, "batches"),
+        seed=run.seed_of("batches"),
         steps=run.job.steps,
         rows_per_micro_batch=run.rows_at_once,
         remember=lambda compute: run.remember("reference", compute),

@@ -69,7 +69,7 @@ def kind_of(sources: Sequence[Source], rename: dict[str, str]) -> Kind:
 
 def _read(run: Run, kind: Kind, sources: Sequence[Source]) -> tuple[list[Record], Any]:
     return read_records(
-        kind, sources, chat_format=run.format, seq_len=run.config.seq_len, rename=run.job.rename, seed=run.seed
+        kind, sources, chat_format=run.format, seq_len=run.config.seq_len, rename=run.job.rename, seed=run.job.seed
     )
 
 

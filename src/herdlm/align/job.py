@@ -1,4 +1,8 @@
-"""A job of fine-tuning: a model, files, and how to train; and its run, which resumes where it was interrupted."""
+"""A job of fine-tuning: a model, data, and how to train; and its run, which resumes where it was interrupted.
+
+:func:`herdlm.align.work.work_on` runs a job on files and publishes its folder; a stage of a run opens a :class:`Run` in
+the folder that the run publishes, and hands over the records that it gathered.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
-import torch
 import torch.distributed as dist
 
 from herdlm.align.config import PairsConfig, SftConfig
@@ -18,7 +21,6 @@ from herdlm.align.defaults import MICRO_BATCH_TOKENS, WARMUP_SHARE, Method
 from herdlm.base.artifact import write_text_durably
 from herdlm.base.errors import InputError
 from herdlm.base.seeds import derive_seed
-from herdlm.base.standalone import input_folder, standalone
 from herdlm.data.source import Source
 from herdlm.generate.load import pick_device
 from herdlm.model.lora import add_lora
@@ -27,7 +29,7 @@ from herdlm.model.transformer import Transformer
 from herdlm.parallel.config import ParallelConfig, sizes_for
 from herdlm.parallel.layout import lay_out
 from herdlm.parallel.model import ParallelModel
-from herdlm.parallel.processes import from_first, is_first, led_by_first, process_group
+from herdlm.parallel.processes import from_first, is_first
 from herdlm.tokens.batch import Batches
 from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.chat_template import TEMPLATES
@@ -35,7 +37,7 @@ from herdlm.train.config import TrackConfig, TrainConfig
 from herdlm.train.fp8 import use_fp8
 from herdlm.train.loop import TrainResult, train
 from herdlm.train.objectives import Objective
-from herdlm.train.own_objective import objective_code, open_objective
+from herdlm.train.own_objective import open_objective
 
 T = TypeVar("T")
 Model = Transformer | ParallelModel
@@ -47,12 +49,12 @@ def say_nothing(line: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneJob:
-    """A model to train on files.
+    """A model to train.
 
     Args:
         model: a model folder, a run (its flagship), or a LoRA adapter whose base is at hand.
         out: a new folder for the result.
-        data: what is trained on.
+        data: the files that are trained on; none if a stage gives records.
         held_out: what is measured on, before and after.
         template: the text of a chat template, or the name of one of ours, in place of the model's.
         lora: the rank of adapters to train; None: all weights are trained.
@@ -66,7 +68,7 @@ class FinetuneJob:
 
     model: Path
     out: Path
-    data: tuple[Source, ...]
+    data: tuple[Source, ...] = ()
     held_out: tuple[Source, ...] = ()
     template: str | None = None
     lora: int | None = None
@@ -90,7 +92,11 @@ class Run:
     Attributes:
         out: the folder that is published at the end.
         work: survives interruptions.
+        seed_of: the seed of a stream of random numbers, by name.
         rows_at_once: the most rows of a micro-batch, on all data-parallel processes together.
+        title: of the training, in progress displays.
+        section: the part of a recipe with ``config``, for errors.
+        writes_figures: whether figures.json is written, which a promotion compares.
     """
 
     job: FinetuneJob
@@ -101,8 +107,11 @@ class Run:
     out: Path
     work: Path
     device: str
-    seed: int
+    seed_of: Callable[[str], int]
     rows_at_once: int
+    title: str
+    section: str
+    writes_figures: bool = True
 
     @property
     def precision(self) -> str:
@@ -133,7 +142,7 @@ class Run:
         if self.precision == "fp8":
             use_fp8(model)
         if self.job.lora is not None:
-            add_lora(model, self.job.lora, seed=derive_seed(self.seed, "lora"))
+            add_lora(model, self.job.lora, seed=self.seed_of("lora"))
         layout = self.job.parallel.model_copy(update={"rows_per_micro_batch": None})  # batches come divided
         return lay_out(layout, model, {self.config.seq_len}, autocast=self.config.train.autocast)
 
@@ -151,7 +160,8 @@ class Run:
         config = self.training(batches.steps)
         if config.validate_every_steps and validate is None:
             raise InputError(
-                "train.validate_every_steps measures on held-out data, and there is none", "Give --held-out, or drop it"
+                f"{self.section}.train.validate_every_steps measures on held-out data, and there is none",
+                "Give held-out data, or drop it",
             )
         self.say(
             f"{self.method}: {batches.steps:,} steps of rows of {self.config.seq_len:,} tokens, peak rate "
@@ -159,30 +169,23 @@ class Run:
         )
         return train(
             model,
-            open_objective(self.config.objective, f"{self.method}.objective", objective),
+            open_objective(self.config.objective, f"{self.section}.objective", objective),
             batches,
             config,
             work=self.work,
-            title=self.method,
+            title=self.title,
             quiet=self.job.quiet,
             validate=validate,
             track=self.job.track,
         )
 
 
-def work_on(job: FinetuneJob, method: Method, config: SftConfig | PairsConfig, act: Callable[[Run], T]) -> T | None:
-    """Run ``act``, which fills a folder and returns its counts, and publish the folder as ``job.out``.
-
-    An interrupted call resumes if model, files and settings are the same; else it begins anew.
-
-    Returns:
-        The counts on the first process, None on others.
+def opened(job: FinetuneJob, method: Method, config: SftConfig | PairsConfig) -> tuple[Start, ChatFormat]:
+    """The model that a job starts from and its chat format.
 
     Raises:
-        InputError: the model, the files or the settings cannot be used, or ``job.out`` exists.
+        InputError: the method cannot train the model, or not with these settings.
     """
-    if job.threads is not None:
-        torch.set_num_threads(job.threads)
     start = open_start(job.model)
     check_head(start, method)
     _check_adapter(job, start)
@@ -193,57 +196,46 @@ def work_on(job: FinetuneJob, method: Method, config: SftConfig | PairsConfig, a
         )
     format = ChatFormat.load(start.tokenizer, job.template)
     _check_template(format, job.template)
-    device = pick_device(job.device).type
-    settings: dict[str, Any] = {
-        method: config.model_dump(mode="json"),
-        "steps": job.steps,
-        "lora": job.lora,
-        "merge": job.merge,
-        "template": job.template,
-        "weights": [source.weight for source in job.data],
-        "rename": job.rename,
-        "micro_batch_rows": job.micro_batch_rows,
-    }
-    if code := objective_code(config.objective, f"{method}.objective"):
-        settings["code"] = code
-    inputs = {"model": input_folder(start.adapter or start.folder)}
-    if start.adapter is not None:
-        inputs["base"] = input_folder(start.folder)
-    for role, sources in (("data", job.data), ("held-out", job.held_out)):
-        inputs |= {f"{role}-{number}": input_folder(source.path) for number, source in enumerate(sources, 1)}
-    kind = "reward-model" if method == "reward" else "model"
-    counts: dict[str, Any] = {}
-    job.out.parent.mkdir(parents=True, exist_ok=True)
-    with process_group(device):
-        published = standalone(
-            job.out,
-            kind=kind if job.merge or job.lora is None else "adapter",
-            name=method,
-            settings=settings,
-            inputs=inputs,
-            seed=job.seed,
-            counts=counts,
-            free={"micro_batch_rows"},
-        )
-        with led_by_first(published) as (out, work):
-            format.freeze(_first_date(work))
-            run = Run(
-                job=job,
-                method=method,
-                config=config,
-                start=start,
-                format=format,
-                out=out,
-                work=work,
-                device=device,
-                seed=job.seed,
-                rows_at_once=_rows_at_once(job, config, start),
-            )
-            made: Any = act(run)
-            if is_first():
-                counts.update(made)
-                write_text_durably(out / "training.json", json.dumps(made, indent=2) + "\n")
-        return made if is_first() else None
+    return start, format
+
+
+def open_run(
+    job: FinetuneJob,
+    method: Method,
+    config: SftConfig | PairsConfig,
+    *,
+    out: Path,
+    work: Path,
+    seed_of: Callable[[str], int] | None = None,
+    title: str | None = None,
+    section: str | None = None,
+    writes_figures: bool = True,
+) -> Run:
+    """A run of a job in folders that the caller has made and publishes. Every process calls this.
+
+    Args:
+        seed_of, title, section: see :class:`Run`; by default derived from the job's seed, and named as the method.
+
+    Raises:
+        InputError: the method cannot train the model, or not with these settings.
+    """
+    start, format = opened(job, method, config)
+    format.freeze(_first_date(work))
+    return Run(
+        job=job,
+        method=method,
+        config=config,
+        start=start,
+        format=format,
+        out=out,
+        work=work,
+        device=pick_device(job.device).type,
+        seed_of=seed_of or (lambda name: derive_seed(job.seed, name)),
+        rows_at_once=_rows_at_once(job, config, start),
+        title=title or method,
+        section=section or method,
+        writes_figures=writes_figures,
+    )
 
 
 def check_head(start: Start, method: Method) -> None:

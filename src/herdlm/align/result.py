@@ -67,7 +67,7 @@ def estimate_json(estimate: Estimate) -> dict[str, float]:
 
 def write_figures(run: Run, figures: Mapping[str, Estimate]) -> None:
     """Write the figures of the trained model that a promotion may compare, from the first process."""
-    if is_first() and figures:
+    if is_first() and figures and run.writes_figures:
         text = json.dumps({name: estimate_json(value) for name, value in figures.items()}, indent=2)
         write_text_durably(run.out / FIGURES, text + "\n")
 

@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
 
 from herdlm.align.bank.answers import as_messages
 from herdlm.align.bank.tasks import Question
 from herdlm.base.progress import Progress
 from herdlm.model.shared_prefixes import last_hidden_states
 from herdlm.model.transformer import Transformer
+from herdlm.parallel.model import ParallelModel
+from herdlm.parallel.output_head import ShardedOutputHead
+from herdlm.tokens.batch import Piece, lay_out
 from herdlm.tokens.chat import Message
 from herdlm.tokens.chat_format import ChatFormat, Tools
+from herdlm.tokens.packing import pack_whole
 from herdlm.tokens.preferences import PreferenceBatches
 
 
+class Scorer(Protocol):
+    """A reward model in other processes."""
+
+    def score(self, sequences: Sequence[Sequence[int]], progress: Progress) -> list[float]:
+        """As :func:`sequence_scores`; counts what is finished as progress."""
+
+
 def pair_scores(
-    model: Transformer, pairs: PreferenceBatches, *, title: str = "scores", quiet: bool = True
+    model: Transformer | ParallelModel, pairs: PreferenceBatches, *, title: str = "scores", quiet: bool = True
 ) -> list[tuple[float, float]]:
-    """The scores of each pair's chosen and rejected answer."""
-    found = sequence_scores(model, [piece.tokens[:-1].tolist() for piece in pairs.pieces], title=title, quiet=quiet)
+    """The scores of each pair's chosen and rejected answer. Every process of a laid-out model calls this."""
+    sequences = [piece.tokens[:-1].tolist() for piece in pairs.pieces]
+    if isinstance(model, ParallelModel):
+        found = _laid_out_scores(model, sequences, pairs.seq_len, pairs.pad, pairs.rows_per_micro_batch or 1)
+    else:
+        found = sequence_scores(model, sequences, title=title, quiet=quiet)
     return list(zip(found[::2], found[1::2], strict=True))
-
-
-def rank_accuracy(model: Transformer, pairs: PreferenceBatches) -> list[bool]:
-    """For each pair, whether the chosen answer scores above the rejected one."""
-    return [chosen > rejected for chosen, rejected in pair_scores(model, pairs)]
 
 
 def answered(format: ChatFormat, messages: Sequence[Message], tools: Tools = None) -> list[int]:
@@ -33,11 +47,13 @@ def answered(format: ChatFormat, messages: Sequence[Message], tools: Tools = Non
 
 
 def sequence_scores(
-    model: Transformer, sequences: Sequence[Sequence[int]], *, title: str, quiet: bool = False
+    model: Transformer | Scorer, sequences: Sequence[Sequence[int]], *, title: str, quiet: bool = False
 ) -> list[float]:
     """The reward of each answer, read at the last token of its dialog."""
     scores = [0.0] * len(sequences)
     with Progress(title, len(sequences), "answers", quiet=quiet) as progress:
+        if not isinstance(model, Transformer):
+            return model.score(sequences, progress)
         for numbers, hidden in last_hidden_states(model, sequences):
             for number, value in zip(numbers, model.scores(hidden).tolist(), strict=True):
                 scores[number] = value
@@ -45,8 +61,29 @@ def sequence_scores(
     return scores
 
 
+def _laid_out_scores(
+    model: ParallelModel, sequences: Sequence[list[int]], seq_len: int, pad: int, rows_at_once: int
+) -> list[float]:
+    """As :func:`sequence_scores`, in rows of ``seq_len`` tokens that all processes of a layout read together."""
+
+    def read(head: ShardedOutputHead, hidden: Tensor, targets: Tensor) -> Tensor:
+        return head.scores(hidden)
+
+    pieces = [Piece(np.array([*tokens, pad]), np.eye(1, len(tokens), len(tokens) - 1)[0]) for tokens in sequences]
+    rows = pack_whole([len(tokens) for tokens in sequences], seq_len)
+    scores = [0.0] * len(sequences)
+    for first in range(0, len(rows), rows_at_once):
+        some = rows[first : first + rows_at_once]
+        batch, places = lay_out([[pieces[number] for number in row] for row in some], seq_len, pad)
+        found = model.values([batch], read)[0].flatten()
+        for row, at in zip(some, places, strict=True):
+            for number, place in zip(row, at, strict=True):
+                scores[number] = float(found[place.end])
+    return scores
+
+
 def scores_of_fitting(
-    model: Transformer, sequences: Sequence[Sequence[int]], *, seq_len: int, title: str, quiet: bool = False
+    model: Transformer | Scorer, sequences: Sequence[Sequence[int]], *, seq_len: int, title: str, quiet: bool = False
 ) -> list[float]:
     """As :func:`sequence_scores`; minus infinity for what is too long for a row of ``seq_len`` tokens."""
     fitting = [number for number, tokens in enumerate(sequences) if len(tokens) <= seq_len]
@@ -56,7 +93,7 @@ def scores_of_fitting(
 
 
 def score_answers(
-    model: Transformer,
+    model: Transformer | Scorer,
     format: ChatFormat,
     questions: Sequence[Question],
     answers: Sequence[Sequence[str]],

@@ -6,13 +6,12 @@ from typing import Any
 
 from herdlm.align.config import RewardConfig
 from herdlm.align.files import Data, read_data
-from herdlm.align.job import FinetuneJob, Model, Run, work_on
-from herdlm.align.result import finished, save, write_figures
+from herdlm.align.job import FinetuneJob, Model, Run
+from herdlm.align.result import estimate_json, save, write_figures
 from herdlm.align.reward import pair_scores
-from herdlm.align.reward_figures import accuracy, lines, reward_figures, scored
-from herdlm.base.seeds import derive_seed
+from herdlm.align.reward_figures import ScoredPair, accuracy, lines, reward_figures, scored
+from herdlm.align.work import work_on
 from herdlm.model.start import reward_model_from
-from herdlm.parallel.processes import is_first
 from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.preferences import PreferenceBatches
 from herdlm.train.preferences import Reward
@@ -21,12 +20,12 @@ EDITED = "edited"
 
 
 def reward(job: FinetuneJob, config: RewardConfig) -> dict[str, Any] | None:
-    """Train a reward model on the pairs in files, and publish it; see :func:`herdlm.align.job.work_on`.
+    """Train a reward model on the pairs in files, and publish it; see :func:`herdlm.align.work.work_on`.
 
     A model that writes gets a new head for scores; a reward model keeps its own and trains on. With held-out pairs,
     :func:`herdlm.align.reward_figures.reward_figures` of them is measured.
     """
-    return work_on(job, "reward", config, lambda run: _reward(run, config, read_data(run, "preferences")))
+    return work_on(job, "reward", config, lambda run: train_reward(run, config, read_data(run, "preferences")))
 
 
 def open_batches(
@@ -52,19 +51,24 @@ def open_batches(
     )
 
 
-def _reward(run: Run, config: RewardConfig, data: Data) -> dict[str, Any]:
+def train_reward(run: Run, config: RewardConfig, data: Data, *, rank_training: bool = False) -> dict[str, Any]:
+    """Train a reward model on pairs and write it; returns counts. Every process calls this.
+
+    Args:
+        rank_training: also count the accuracy on the pairs that were trained on, as ``train_accuracy``.
+    """
     pairs = [pair for pair in data.records if config.use_edited or pair.get("rating") != EDITED]
     batches = open_batches(
         run.format,
         pairs,
         config,
-        seed=derive_seed(run.seed, "batches"),
+        seed=run.seed_of("batches"),
         steps=run.job.steps,
         rows_per_micro_batch=run.rows_at_once,
     )
     whole = run.start.load(run.device)
     if whole.config.head != "score":
-        whole = reward_model_from(whole, derive_seed(run.seed, "head"))
+        whole = reward_model_from(whole, run.seed_of("head"))
     model: Model = run.lay_out(whole)
     result = run.train(model, Reward(), batches, None)
     save(run, model)
@@ -76,12 +80,18 @@ def _reward(run: Run, config: RewardConfig, data: Data) -> dict[str, Any]:
         "pairs": len(pairs),
         **data.counts,
     }
-    if not (data.held_out and is_first()):
+    if rank_training and pairs:
+        counts["train_accuracy"] = estimate_json(accuracy(_scored(run, model, config, pairs)))
+    if not data.held_out:
         return counts
-    measured = open_batches(run.format, data.held_out, config, seed=0)
-    found = scored(data.held_out, measured, pair_scores(finished(run, model), measured))
+    found = _scored(run, model, config, data.held_out)
     write_figures(run, {"accuracy": accuracy(found)})
     figures = reward_figures(found)
     for line in lines(figures):
         run.say(line)
     return counts | {"held_out": figures}
+
+
+def _scored(run: Run, model: Model, config: RewardConfig, pairs: list[Any]) -> list[ScoredPair]:
+    batches = open_batches(run.format, pairs, config, seed=0, rows_per_micro_batch=run.rows_at_once)
+    return scored(pairs, batches, pair_scores(model, batches))

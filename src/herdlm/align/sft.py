@@ -8,33 +8,34 @@ from typing import Any
 from herdlm.align.config import SftConfig
 from herdlm.align.dialog_loss import DialogLosses, dialog_losses, loss_change, mean_loss, perplexity
 from herdlm.align.files import Data, read_data
-from herdlm.align.job import FinetuneJob, Model, Run, work_on
+from herdlm.align.job import FinetuneJob, Model, Run
 from herdlm.align.result import estimate_json, save, shown, write_figures
-from herdlm.base.seeds import derive_seed
+from herdlm.align.work import work_on
 from herdlm.tokens.dialogs import DialogBatches, dialog_piece
 from herdlm.train.objectives import NextToken
 
 
 def sft(job: FinetuneJob, config: SftConfig) -> dict[str, Any] | None:
-    """Fine-tune a model on the dialogs in files, and publish it; see :func:`herdlm.align.job.work_on`.
+    """Fine-tune a model on the dialogs in files, and publish it; see :func:`herdlm.align.work.work_on`.
 
     With held-out dialogs, the loss on them is measured before and after.
     """
 
     def act(run: Run) -> dict[str, Any]:
-        return _sft(run, config, read_data(run, "dialogs"))
+        return train_sft(run, config, read_data(run, "dialogs"))
 
     return work_on(job, "sft", config, act)
 
 
-def _sft(run: Run, config: SftConfig, data: Data) -> dict[str, Any]:
+def train_sft(run: Run, config: SftConfig, data: Data) -> dict[str, Any]:
+    """Fine-tune the run's model on dialogs and write it; returns counts. Every process calls this."""
     batches = DialogBatches(
         run.format,
         data.records,
         seq_len=config.seq_len,
         rows_per_step=config.rows_per_step,
         epochs=config.epochs,
-        seed=derive_seed(run.seed, "batches"),
+        seed=run.seed_of("batches"),
         steps=run.job.steps,
         rows_per_micro_batch=run.rows_at_once,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,11 +27,18 @@ def run(
     start_from: Annotated[
         str | None, typer.Option("--from", help="Run this stage and all that depend on it again.")
     ] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="Make this stage alone, in this process or on those that torchrun started.")
+    ] = None,
     set_: SetOption = None,
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Run a recipe: every stage that is missing or out of date."""
+    """Run a recipe: every stage that is missing or out of date.
+
+    With compute.processes above 1, each stage that trains runs on so many processes of this machine, in its layout.
+    """
+    from herdlm.base.errors import InputError
     from herdlm.recipe import read_recipe
 
     _run(read_recipe(recipe, set_ or ()), out, until, start_from, quiet=quiet, json_=json_)
@@ -65,6 +73,21 @@ def _run(
     from herdlm.run.execute import run as run_recipe
 
     root = out or Path("runs") / read.name
+    if stage is not None:
+        from herdlm.run.group import make_stage
+
+        if until or start_from:
+            raise InputError("--stage makes one stage alone", "Drop --until and --from")
+        made = make_stage(read, root, stage, quiet=quiet or json_)
+        if made is None:
+            return  # the first process prints the result
+        if json_:
+            say_json({**asdict(made), "root": str(root)})
+        else:
+            say(f"Made {stage}. See {root}" if made.made else f"Nothing to do: {stage} is up to date. See {root}")
+        return
+    if "RANK" in os.environ:
+        raise InputError("torchrun started this command, which starts processes itself", "Give --stage, or no torchrun")
     result = run_recipe(read, root, until=until, start_from=start_from, quiet=quiet or json_)
     if json_:
         say_json({**asdict(result), "root": str(root)})

@@ -26,7 +26,9 @@ class EngineOptions:
     Attributes:
         workers: engines in processes of their own; None for one in this process, or all that fit on a cluster.
         cluster: the address of a Ray cluster that runs the workers.
-        page: tokens per page of the cache of an engine in this process.
+        page: tokens per page of an engine's cache.
+        max_batch: the most sequences that an engine runs at once.
+        threads: CPU threads of each worker; None: its share of the cores.
     """
 
     device: str = "auto"
@@ -36,6 +38,8 @@ class EngineOptions:
     workers: int | None = None
     cluster: str | None = None
     page: int = SCORING_PAGE
+    max_batch: int = 256
+    threads: int | None = None
 
 
 class Tokens(Protocol):
@@ -74,6 +78,7 @@ class OneEngine:
             device=options.device,
             dtype=options.dtype,
             page_size=options.page,
+            max_batch=options.max_batch,
             tensor_parallel=options.tensor_parallel,
             pipeline_parallel=options.pipeline_parallel,
         )
@@ -109,11 +114,9 @@ class ManyEngines:
     """
 
     def __init__(self, folder: Path, options: EngineOptions) -> None:
-        path = os.path.abspath(folder)  # noqa: PTH100 - keeps links
-        config = WorkerConfig(
-            path, options.device, options.dtype, 0, None, options.tensor_parallel, options.pipeline_parallel
+        self._opened = open_workers(
+            worker_config(folder, options), EvaluationWorker, workers=options.workers, cluster=options.cluster
         )
-        self._opened = open_workers(config, EvaluationWorker, workers=options.workers, cluster=options.cluster)
         workers = self._opened.__enter__()
         try:
             self.count = workers.count
@@ -169,7 +172,14 @@ class EvaluationWorker:
 
     def __init__(self, config: WorkerConfig) -> None:
         config.limit_threads()
-        options = EngineOptions(config.device, config.dtype, config.tensor_parallel, config.pipeline_parallel)
+        options = EngineOptions(
+            config.device,
+            config.dtype,
+            config.tensor_parallel,
+            config.pipeline_parallel,
+            page=config.page,
+            max_batch=config.max_batch,
+        )
         self._one = OneEngine(Path(config.model), options)
         self._running = Running(self._one.engine)
 
@@ -188,6 +198,21 @@ class EvaluationWorker:
         except InputError as error:
             return request["number"], {"error": error_to_json(error)}
         return None
+
+
+def worker_config(folder: Path, options: EngineOptions) -> WorkerConfig:
+    """What each worker is told, to load a model of its own."""
+    return WorkerConfig(
+        model=os.path.abspath(folder),  # noqa: PTH100 - keeps links
+        device=options.device,
+        dtype=options.dtype,
+        seed=0,
+        threads=options.threads,
+        tensor_parallel=options.tensor_parallel,
+        pipeline_parallel=options.pipeline_parallel,
+        page=options.page,
+        max_batch=options.max_batch,
+    )
 
 
 def open_engines(folder: Path, options: EngineOptions) -> Tokens:

@@ -118,8 +118,9 @@ class ModelShard:
                 whole.model.layers[index] = nn.Identity()
         self.norm = FusedNorm(whole.model.norm, compute, compiled=compiled)
         self.embedding = whole.model.embed_tokens
-        head = shard(whole.lm_head.weight.detach(), shard_dim("lm_head"), n, rank)
-        self.head = matrix(head, compute) if self.first else None
+        self.head = None
+        if self.first and config.head == "lm":
+            self.head = matrix(shard(whole.lm_head.weight.detach(), shard_dim("lm_head"), n, rank), compute)
         self.cache: PagedCache | None = None
 
     def open(self, pages: int, page_size: int) -> PagedCache:
@@ -197,6 +198,8 @@ class DriverTransformer(Transformer):
         nn.Module.__init__(self)
         self.config = whole.config
         self.shard = ModelShard(whole, compute, mesh, free_original=free_original)
+        if self.config.head == "score":
+            self.score = whole.score
         self.broken = False
 
     @property

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from herdlm.base.errors import HerdError, storage_error
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 FOLDER = "HERDLM_ERROR_FOLDER"  # environment variable: where a process of the group records its error
 
 
@@ -48,8 +49,8 @@ class ErrorRecord:
         return error
 
 
-def launch(processes: int, arguments: list[str], threads: int) -> None:
-    """Run ``python -m herdlm.cli`` with ``arguments`` on ``processes`` ranks and wait for all of them.
+def launch(processes: int, arguments: list[str], threads: int, module: str = "herdlm.cli") -> None:
+    """Run ``python -m MODULE`` with ``arguments`` on ``processes`` ranks and wait for all of them.
 
     Args:
         arguments: with ``--debug`` among them, torchrun logs and each process prints its own traceback.
@@ -62,12 +63,13 @@ def launch(processes: int, arguments: list[str], threads: int) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
-    command = ["--standalone", f"--nproc-per-node={processes}", "-m", "herdlm.cli", *arguments]
+    command = ["--standalone", f"--nproc-per-node={processes}", "-m", module, *arguments]
     if "--debug" not in arguments:
         for name in ("torch.distributed.run", "torch.distributed.elastic"):
             _silence(name)
     with tempfile.TemporaryDirectory(prefix="herdlm-errors-") as folder:
         os.environ |= {FOLDER: folder, "OMP_NUM_THREADS": str(threads)}
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}  # torchrun's agent sets its own
         try:
             run(parse_args(command))  # type: ignore[no-untyped-call]
             if ended := _records(Path(folder)):
@@ -79,6 +81,8 @@ def launch(processes: int, arguments: list[str], threads: int) -> None:
             sys.exit(128 + int(stopped.sigval))
         finally:
             del os.environ[FOLDER]
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
 
 @contextmanager

@@ -57,9 +57,12 @@ class ShardedOutputHead:
         read = hidden[at.clamp(min=0)]
         if self.mesh.sizes.tp > 1:
             read = first_rank_gradient(read, self.mesh.tp_rank)
-        scores = (read @ local(self.stage.score.weight).mT.to(read.dtype)).squeeze(-1)
-        scores = autograd_all_reduce(scores.masked_fill(at < 0, 0.0), self.mesh.batch)
+        scores = autograd_all_reduce(self.scores(read).masked_fill(at < 0, 0.0), self.mesh.batch)
         return scores[self.mesh.batch_rank :: self.mesh.batch.size()]
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """A reward model's score [N] at each hidden state [N, D] of this process."""
+        return (hidden @ local(self.stage.score.weight).mT.to(hidden.dtype)).squeeze(-1)
 
     def sums_by_document(self, values: Tensor, documents: Tensor) -> Tensor:
         """``values`` [N] of this process's tokens, summed by document over all processes, [documents]."""

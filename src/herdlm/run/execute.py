@@ -1,6 +1,6 @@
 """Runs a recipe's missing or stale stages in parallel as their dependencies finish.
 
-:func:`run` locks the run's folder and hands the stages to a :class:`_Scheduler`, which sends each ready stage to a
+:func:`run` locks the run's folder and hands the stages to a :class:`Scheduler`, which sends each ready stage to a
 worker process. There :func:`herdlm.run.worker.handle` calls :func:`herdlm.run.worker.run_stage`, which calls the
 stage's function and publishes what it made.
 """
@@ -103,12 +103,12 @@ def run(
         raise InputError(f"{root} is a file, not a folder", "Give a folder with --out")
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _exclusive(root):
+        with exclusive(root):
             recipe.check_starts()
             write_text_durably(folder.recipe, recipe.model_dump_json(indent=2) + "\n")
             _remove_stale(folder, remade)
             result = RunResult(root)
-            _Scheduler(recipe, folder, stages, quiet=quiet, result=result).run()
+            Scheduler(recipe, folder, stages, quiet=quiet, result=result).run()
             if any(stage.name == REPORT for stage in stages):
                 _link_results(recipe, folder)
     except OSError as error:
@@ -117,7 +117,7 @@ def run(
     return result
 
 
-class _Scheduler:
+class Scheduler:
     """Sends stages to worker processes, each as soon as the stages it needs are finished.
 
     Attributes:
@@ -140,23 +140,23 @@ class _Scheduler:
 
     def run(self) -> None:
         """Make every stage that is missing or out of date."""
-        waiting = self._skip_finished(self.stages)
+        waiting = self.skip_finished(self.stages)
         if not waiting:
             return
         context = multiprocessing.get_context("spawn")
         queue = context.Queue()
         workers = min(self.recipe.compute.stages_at_once, len(waiting))
         threads = self.recipe.compute.threads_per_stage
-        lock = str(self.folder.root / ".workers.lock")
+        lock = str(self.folder.workers_lock)
         pool = ProcessPoolExecutor(workers, context, initializer=start, initargs=(queue, threads, lock, os.getpid()))
         with Display(queue, total=len(self.stages), quiet=self.quiet) as display:
             display.count(len(self.result.kept))
             try:
                 while waiting or self.running:
-                    waiting = self._skip_finished(waiting)
+                    waiting = self.skip_finished(waiting)
                     for stage in [s for s in waiting if self._ready(s)][: workers - len(self.running)]:
                         waiting.remove(stage)
-                        request = self._request(stage)
+                        request = self.request(stage)
                         display.started(stage.name)
                         self.running[pool.submit(handle, request.model_dump_json())] = stage
                     if self.running:
@@ -173,7 +173,7 @@ class _Scheduler:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _request(self, stage: Stage) -> StageRequest:
+    def request(self, stage: Stage) -> StageRequest:
         """The request for a stage, once every byte of its inputs is known to be as its manifest says."""
         inputs, fingerprint = self._inputs(stage)
         self._check_inputs(stage)
@@ -223,7 +223,7 @@ class _Scheduler:
             self.sources[path] = source_content(path, self.recipe.curate, self.folder.root)
         return self.sources[path]
 
-    def _skip_finished(self, waiting: list[Stage]) -> list[Stage]:
+    def skip_finished(self, waiting: list[Stage]) -> list[Stage]:
         """The stages still to make. Up-to-date ones are recorded as kept, if all that they need is finished."""
         left = []
         for stage in waiting:
@@ -271,7 +271,7 @@ def _remove_stale(folder: RunFolder, remade: set[str]) -> None:
 
 
 @contextmanager
-def _exclusive(root: Path) -> Iterator[None]:
+def exclusive(root: Path) -> Iterator[None]:
     """Hold the run's folder, once no other run uses it and all workers of a killed run have ended."""
     with (root / ".run.lock").open("w") as run, (root / ".workers.lock").open("w") as workers:
         _lock(run.fileno(), 0.0, f"another herdlm run works on {root}")

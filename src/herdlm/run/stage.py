@@ -12,6 +12,7 @@ from herdlm.base.artifact import MANIFEST, Manifest, hash_json, read_manifest
 from herdlm.base.seeds import derive_seed
 
 if TYPE_CHECKING:
+    from herdlm.evaluate.engines import EngineOptions
     from herdlm.recipe import Recipe
 
 
@@ -39,12 +40,46 @@ class Context:
 
         return pick_device(self.recipe.compute.device).type
 
+    @property
+    def engines(self) -> EngineOptions:
+        """How this stage loads the models that sample and score in post-training."""
+        from herdlm.align.bank.answers import SEQUENCES_AT_ONCE
+        from herdlm.evaluate.engines import WRITING_PAGE, EngineOptions
+
+        compute, align = self.recipe.compute, self.recipe.align
+        assert align
+        workers = align.workers
+        if align.tensor_parallel * align.pipeline_parallel > 1 and align.cluster is None:
+            workers = workers or 1  # a process can have one parallel model, and a stage's process makes many stages
+        return EngineOptions(
+            compute.device,
+            "float32",
+            align.tensor_parallel,
+            align.pipeline_parallel,
+            workers,
+            align.cluster,
+            page=WRITING_PAGE,
+            max_batch=SEQUENCES_AT_ONCE,
+            threads=compute.threads_per_stage,
+        )
+
     def seed(self, *names: str | int) -> int:
         """A seed for this stage and ``names``, derived from the recipe's."""
         return derive_seed(self.recipe.seed, *self.stage.seed_names, *names)
 
 
 Work = Callable[[Context], dict[str, Any]]
+
+
+def on_processes(work: Work) -> Work:
+    """Mark a stage's function as one that all processes of a group call together, of which the first returns counts."""
+    work.on_processes = True  # type: ignore[attr-defined]
+    return work
+
+
+def takes_processes(work: Work) -> bool:
+    """Whether several processes may call a stage's function together."""
+    return getattr(work, "on_processes", False)
 
 
 def load_work(name: str) -> Work:
@@ -135,6 +170,11 @@ class RunFolder:
     def report(self) -> Path:
         """The report, an HTML page."""
         return self.root / "report.html"
+
+    @property
+    def workers_lock(self) -> Path:
+        """Every process that works on the run holds a shared lock on this file."""
+        return self.root / ".workers.lock"
 
     def manifest(self, name: str) -> Manifest | None:
         """The manifest of a stage; None if it is not finished."""

@@ -1,7 +1,7 @@
 """Does a stage's work in a process of its own, so that stages run in parallel and their memory is freed at the end.
 
 A worker runs :func:`start` once and then :func:`handle` for each stage; ``handle`` reads the request and calls
-:func:`run_stage`, which calls the stage's function and publishes what it made.
+:func:`run_stage`, which calls the stage's function, here or on several ranks, and publishes what it made.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
@@ -23,11 +25,40 @@ from herdlm.base.parent import end_with
 from herdlm.recipe import Recipe
 from herdlm.run.messages import StageFailure, StageReply, StageRequest
 from herdlm.run.pipeline import stages_of
-from herdlm.run.stage import Context, RunFolder, Stage, load_work
+from herdlm.run.stage import Context, RunFolder, Stage, load_work, takes_processes
 
 
 def run_stage(stage: Stage, recipe: Recipe, folder: RunFolder, inputs: dict[str, InputEntry], fingerprint: str) -> None:
-    """Do a stage's work and publish its artifact under ``stages/``.
+    """Do a stage's work and publish its artifact under ``stages/``."""
+    counts: dict[str, Any] = {}
+    with making(stage, recipe, folder, inputs, fingerprint, counts=counts):
+        work = load_work(stage.work)
+        if recipe.compute.processes > 1 and takes_processes(work):
+            from herdlm.run.rank import on_ranks
+
+            counts.update(on_ranks(stage, recipe, folder))
+        else:
+            counts.update(work(context_of(stage, recipe, folder)))
+
+
+def context_of(stage: Stage, recipe: Recipe, folder: RunFolder, *, quiet: bool = False) -> Context:
+    """The arguments of a stage's function, while :func:`making` the stage."""
+    inputs = {role: folder.stage(name) for role, name in stage.inputs.items()}
+    work = folder.working(stage.name)
+    return Context(stage, recipe, inputs, work / "out", work, quiet=quiet)
+
+
+@contextmanager
+def making(
+    stage: Stage,
+    recipe: Recipe,
+    folder: RunFolder,
+    inputs: dict[str, InputEntry],
+    fingerprint: str,
+    *,
+    counts: dict[str, Any],
+) -> Iterator[tuple[Path, Path, dict[str, Any]]]:
+    """Yields a stage's empty folder, its working folder and ``counts``; publishes the artifact with them at the end.
 
     If an interrupted attempt at the same artifact left checkpoints in the working folder, the work resumes from them;
     anything else there is removed.
@@ -44,9 +75,8 @@ def run_stage(stage: Stage, recipe: Recipe, folder: RunFolder, inputs: dict[str,
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     write_text_durably(mark, making)
-    folders = {role: folder.stage(name) for role, name in stage.inputs.items()}
+    yield out, work, counts
     after = {name: manifest.content for name in stage.after if (manifest := folder.manifest(name))}
-    counts = load_work(stage.work)(Context(stage, recipe, folders, out, work, quiet=False))
     publish(
         out,
         folder.stage(stage.name),
@@ -78,9 +108,7 @@ def start(queue: Queue[Any] | None, threads: int, lock: str, parent: int) -> Non
         parent: process id of the run.
     """
     end_with(parent)
-    held = Path(lock).open("w")  # noqa: SIM115 - held as long as the process lives
-    fcntl.flock(held, fcntl.LOCK_SH)
-    _kept.append(held)
+    hold(Path(lock))
     if os.getppid() != parent:
         os._exit(1)
     # The parent handles Ctrl-C. In a worker, a library might catch it, stop early and return an incomplete result.
@@ -91,6 +119,13 @@ def start(queue: Queue[Any] | None, threads: int, lock: str, parent: int) -> Non
     torch.set_num_threads(threads)
     if queue is not None:
         progress.report_to = queue.put
+
+
+def hold(lock: Path) -> None:
+    """Hold a shared lock on a file for as long as this process lives."""
+    held = lock.open("w")
+    fcntl.flock(held, fcntl.LOCK_SH)
+    _kept.append(held)
 
 
 _kept: list[Any] = []

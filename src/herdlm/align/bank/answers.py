@@ -7,6 +7,7 @@ from typing import Any
 
 from herdlm.align.bank.tasks import Question, is_right
 from herdlm.base.progress import Progress
+from herdlm.evaluate.engines import Tokens
 from herdlm.generate import Engine, SamplingParams
 from herdlm.tokens.chat import Message
 from herdlm.tokens.chat_format import ChatFormat
@@ -20,7 +21,7 @@ def as_messages(question: Question) -> list[Message]:
 
 
 def sample_answers(
-    engine: Engine,
+    engine: Engine | Tokens,
     format: ChatFormat,
     questions: Sequence[Question],
     *,
@@ -44,7 +45,7 @@ def sample_answers(
 
 
 def sample_texts(
-    engine: Engine,
+    engine: Engine | Tokens,
     format: ChatFormat,
     asked: Sequence[tuple[Sequence[Message], Sequence[dict[str, Any]] | None]],
     *,
@@ -67,12 +68,18 @@ def sample_texts(
         for number in range(len(prompts))
     ]
     with Progress(title, len(prompts) * samples, "samples") as progress:
-        results = engine.generate(prompts, params, progress=progress)
+        if isinstance(engine, Engine):
+            results = engine.generate(prompts, params, progress=progress)
+        else:
+            results = [[] for _ in prompts]
+            for number, completions in engine.generate(prompts, params):
+                results[number] = completions
+                progress.advance(len(completions))
     return [[completion.text.strip() for completion in completions] for completions in results]
 
 
 def examine(
-    engine: Engine, format: ChatFormat, questions: Sequence[Question], *, max_tokens: int, title: str
+    engine: Engine | Tokens, format: ChatFormat, questions: Sequence[Question], *, max_tokens: int, title: str
 ) -> list[dict[str, Any]]:
     """Greedy answers to ``questions``, each marked right or wrong."""
     given = sample_answers(

@@ -20,7 +20,7 @@ Finished = tuple[int, dict[str, Any]]  # a request's number and the answer to it
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """A worker's settings; ``seed`` is the run's."""
+    """A worker's settings; ``seed`` is the run's, ``page`` and ``max_batch`` its engine's."""
 
     model: str
     device: str
@@ -29,6 +29,8 @@ class WorkerConfig:
     threads: int | None
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
+    page: int = 1
+    max_batch: int = 256
 
     @property
     def processes(self) -> int:

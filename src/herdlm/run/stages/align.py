@@ -3,68 +3,53 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from herdlm.align.bank.answers import SEQUENCES_AT_ONCE, sample_answers
+from herdlm.align.bank.answers import sample_answers
 from herdlm.align.bank.tasks import Question, questions
 from herdlm.align.config import DpoConfig, PreferencesConfig, RejectionConfig, RewardConfig, SftConfig
-from herdlm.align.dpo import objective_of, prepare
+from herdlm.align.defaults import Method
+from herdlm.align.dpo_training import train_dpo
+from herdlm.align.files import Data
+from herdlm.align.job import FinetuneJob, Run, open_run
 from herdlm.align.preferences import annotate
 from herdlm.align.rejection import best_answers
-from herdlm.align.reward import rank_accuracy, score_answers
-from herdlm.align.reward_training import EDITED, open_batches
+from herdlm.align.reward import score_answers
+from herdlm.align.reward_training import train_reward
+from herdlm.align.reward_workers import open_reward_model
+from herdlm.align.sft import train_sft
 from herdlm.base.json_lines import read_json_lines, write_json_lines
 from herdlm.data.useless import digest
-from herdlm.evaluate.intervals import pass_rate
-from herdlm.generate import Engine
-from herdlm.model.hf import load_folder, load_for_training
-from herdlm.model.start import reward_model_from
-from herdlm.model.transformer import Transformer
-from herdlm.run.stage import Context
+from herdlm.evaluate.engines import open_engines
+from herdlm.parallel.processes import is_first
+from herdlm.run.stage import Context, on_processes
 from herdlm.run.stages.data import load_bank
-from herdlm.tokens.batch import Batches
 from herdlm.tokens.chat_format import ChatFormat
-from herdlm.tokens.dialogs import DialogBatches, fits
+from herdlm.tokens.dialogs import fits
 from herdlm.tokens.thumbs import thumbs_of
-from herdlm.train.loop import TrainResult, train
-from herdlm.train.objectives import NextToken, Objective
-from herdlm.train.own_objective import open_objective
-from herdlm.train.preferences import Reward
-from herdlm.train.save import save_model
 
 
+@on_processes
 def sft_stage(context: Context) -> dict[str, Any]:
     """Fine-tune the base model on the demonstrations and the stage's other data.
 
     A control trains for as many steps as the stages in the inputs whose roles begin with "like-", added up.
     """
-    options = context.stage.options
     config = SftConfig.model_validate(context.stage.settings["sft"])
-    format = ChatFormat.load(context.inputs["base"])
+    like = [folder for role, folder in context.inputs.items() if role.startswith("like-")]
+    run = _open_run(context, "sft", config, "base", steps=sum(map(_steps_of, like)) if like else None)
     dialogs, parts, too_long = [], {}, 0
-    for role, file, repeats in options["data"]:
+    for role, file, repeats in context.stage.options["data"]:
         rows = read_json_lines(context.inputs[role] / file)
-        fitting = [row for row in rows if fits(format, row["messages"], config.seq_len, row.get("tools"))]
+        fitting = [row for row in rows if fits(run.format, row["messages"], config.seq_len, row.get("tools"))]
         too_long += len(rows) - len(fitting)
         parts[f"{role}/{file}"] = len(fitting)
         dialogs += fitting * repeats
-    like = [folder for role, folder in context.inputs.items() if role.startswith("like-")]
-    steps = sum(map(_steps_of, like)) if like else None
-    batches = DialogBatches(
-        format,
-        dialogs,
-        seq_len=config.seq_len,
-        rows_per_step=config.rows_per_step,
-        epochs=config.epochs,
-        seed=context.seed("batches"),
-        steps=steps,
-    )
-    model = load_for_training(context.inputs["base"], context.device)
-    result = _train(context, model, config, NextToken(), batches)
-    _save(context, model, config, "base")
-    counts = {"steps": result.steps, "dialogs": len(dialogs), "parts": parts, "too_long": too_long}
-    return _training_counts(context, counts)
+    counts = train_sft(run, config, Data(dialogs, [], {"parts": parts, "too_long": too_long}))
+    return _with_training_file(context, counts, ("steps", "dialogs", "parts", "too_long"))
 
 
 def preferences_stage(context: Context) -> dict[str, Any]:
@@ -78,27 +63,21 @@ def preferences_stage(context: Context) -> dict[str, Any]:
     return annotations.counts
 
 
+@on_processes
 def reward_stage(context: Context) -> dict[str, Any]:
     """Train the reward model on the last rounds' pairs."""
     config = RewardConfig.model_validate(context.stage.settings["reward"])
-    format = ChatFormat.load(context.inputs["model"])
-    given, too_long = _fitting(format, _gather(context, "preferences", "pairs.jsonl"), config.seq_len)
-    pairs = [pair for pair in given if config.use_edited or pair.get("rating") != EDITED]
-    model = reward_model_from(load_for_training(context.inputs["model"], context.device), context.seed("head"))
-    training = open_batches(format, pairs, config, seed=context.seed("batches"))
-    _train(context, model, config, Reward(), training)
-    _save(context, model, config, "model")
+    run = _open_run(context, "reward", config, "model")
+    pairs, too_long = _fitting(run.format, _gather(context, "preferences", "pairs.jsonl"), config.seq_len)
     # Another round may have trained on a prompt that this round holds out: it is no longer held out.
-    trained = {digest(pair["prompt"]) for pair in given}
-    measured_with, _ = _fitting(format, _gather(context, "preferences", "held_out_pairs.jsonl"), config.seq_len)
+    trained = {digest(pair["prompt"]) for pair in pairs}
+    measured_with, _ = _fitting(run.format, _gather(context, "preferences", "held_out_pairs.jsonl"), config.seq_len)
     held_out = [pair for pair in measured_with if digest(pair["prompt"]) not in trained]
-    counts: dict[str, Any] = {"pairs": len(pairs), "held_out_pairs": len(held_out), "too_long": too_long}
-    for name, measured in (("train", pairs), ("held_out", held_out)):
-        if measured:
-            ranked = rank_accuracy(model, open_batches(format, measured, config, seed=0))
-            estimate = pass_rate(ranked)
-            counts[f"{name}_accuracy"] = [round(v, 4) for v in (estimate.value, estimate.low, estimate.high)]
-    return counts
+    data = Data(pairs, held_out, {"held_out_pairs": len(held_out), "too_long": too_long})
+    counts = train_reward(run, config, data, rank_training=True)
+    figures = {"train_accuracy": counts.pop("train_accuracy", None)}
+    figures["held_out_accuracy"] = counts.get("held_out", {}).get("accuracy")
+    return counts | {name: [round(v, 4) for v in each.values()] for name, each in figures.items() if each}
 
 
 def samples_stage(context: Context) -> dict[str, Any]:
@@ -119,75 +98,76 @@ def select_stage(context: Context) -> dict[str, Any]:
     rows = read_json_lines(context.inputs["samples"] / "samples.jsonl")
     asked = [Question(row["task"], row["prompt"], row["answer"]) for row in rows]
     answers = [row["samples"] for row in rows]
-    model = load_folder(context.inputs["reward"], context.device)
     format = ChatFormat.load(context.inputs["reward"])
-    rewards = score_answers(
-        model, format, asked, answers, seq_len=context.stage.settings["reward_seq_len"], title=context.stage.name
-    )
+    with open_reward_model(context.inputs["reward"], context.engines) as model:
+        rewards = score_answers(
+            model, format, asked, answers, seq_len=context.stage.settings["reward_seq_len"], title=context.stage.name
+        )
     kept, counts = best_answers(asked, answers, rewards, config, source=context.stage.options["source"])
     write_json_lines(context.out / "kept.jsonl", kept)
     return counts
 
 
+@on_processes
 def dpo_stage(context: Context) -> dict[str, Any]:
     """Train the round's fine-tuned model with DPO; the model it starts from is the reference."""
     config = DpoConfig.model_validate(context.stage.settings["dpo"])
-    format = ChatFormat.load(context.inputs["model"])
-    model = load_for_training(context.inputs["model"], context.device)
-    pairs, too_long = _fitting(format, _gather(context, "preferences", "pairs.jsonl"), config.seq_len)
+    run = _open_run(context, "dpo", config, "model")
+    pairs, too_long = _fitting(run.format, _gather(context, "preferences", "pairs.jsonl"), config.seq_len)
     items: list[Any] = thumbs_of(pairs) if config.loss == "kto" else pairs
-    batches = prepare(model, format, items, config, seed=context.seed("batches"))
-    result = _train(context, model, config, objective_of(config), batches)
-    _save(context, model, config, "model")
-    return _training_counts(context, {"steps": result.steps, "pairs": len(pairs), "too_long": too_long})
+    counts = train_dpo(run, config, Data(items, [], {"pairs": len(pairs), "too_long": too_long}))
+    return _with_training_file(context, counts, ("steps", "pairs", "too_long"))
 
 
-def _train(
+def _open_run(
     context: Context,
-    model: Transformer,
+    method: Method,
     config: SftConfig | RewardConfig | DpoConfig,
-    default: Objective,
-    batches: Batches,
-) -> TrainResult:
-    """Train the stage's model on the objective that ``config`` names, or on ``default``."""
-    return train(
-        model,
-        open_objective(config.objective, f"{_section_of(context)}.objective", default),
-        batches,
-        config.train,
-        work=context.work,
-        title=context.stage.name,
-        track=context.recipe.track,
+    model: str,
+    *,
+    steps: int | None = None,
+) -> Run:
+    """The run of a stage that trains the model of the input ``model``, in the layout that the recipe gives."""
+    recipe = context.recipe
+    assert recipe.align
+    job = FinetuneJob(
+        model=context.inputs[model],
+        out=context.out,
+        steps=steps,
+        parallel=recipe.align.parallel or recipe.parallel,
+        track=recipe.track,
+        seed=context.seed(),
+        device=recipe.compute.device,
+        quiet=context.quiet,
     )
-
-
-def _save(context: Context, model: Transformer, config: SftConfig | RewardConfig | DpoConfig, base: str) -> None:
-    """Write the stage's model, with the tokenizer of the input ``base``."""
-    save_model(model, context.out, tokenizer=context.inputs[base], work=context.work, dtype=config.train.save_dtype)
-
-
-def _section_of(context: Context) -> str:
-    """The section of the recipe that a fine-tuning stage follows."""
-    if context.stage.name == "seeds-sft":
-        return "align.seed_sft"
-    return next(f"align.{name}" for name in ("sft", "reward", "dpo") if name in context.stage.settings)
+    return open_run(
+        job,
+        method,
+        config,
+        out=context.out,
+        work=context.work,
+        seed_of=context.seed,
+        title=context.stage.name,
+        section="align.seed_sft" if context.stage.name == "seeds-sft" else f"align.{method}",
+        writes_figures=False,
+    )
 
 
 def _sample(
     context: Context, prompts: int, samples: int, temperature: float, max_tokens: int
 ) -> tuple[list[Question], list[list[str]]]:
     asked = questions(load_bank(context.inputs["bank"]), prompts, seed=context.seed(), name="prompts")
-    engine = Engine.load(context.inputs["model"], device=context.device, dtype="float32", max_batch=SEQUENCES_AT_ONCE)
-    answers = sample_answers(
-        engine,
-        ChatFormat.load(context.inputs["model"]),
-        asked,
-        samples=samples,
-        temperature=temperature,
-        max_tokens=max_tokens,
-        seed=context.seed("sampling"),
-        title=context.stage.name,
-    )
+    with closing(open_engines(context.inputs["model"], context.engines)) as engines:
+        answers = sample_answers(
+            engines,
+            ChatFormat.load(context.inputs["model"]),
+            asked,
+            samples=samples,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            seed=context.seed("sampling"),
+            title=context.stage.name,
+        )
     return asked, answers
 
 
@@ -209,8 +189,11 @@ def _fitting(format: ChatFormat, pairs: list[Any], seq_len: int) -> tuple[list[A
     return kept, len(pairs) - len(kept)
 
 
-def _training_counts(context: Context, counts: dict[str, Any]) -> dict[str, Any]:
-    (context.out / "training.json").write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
+def _with_training_file(context: Context, counts: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """The counts, of which training.json keeps those that other stages and the report read."""
+    if is_first():
+        text = json.dumps({key: counts[key] for key in keys}, indent=2)
+        (context.out / "training.json").write_text(text + "\n", encoding="utf-8")
     return counts
 
 

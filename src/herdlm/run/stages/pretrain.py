@@ -8,12 +8,13 @@ from typing import Any
 
 from herdlm.model.hf import rewrite_into
 from herdlm.pretrain.pretrain import pretrain_into
-from herdlm.run.stage import Context
+from herdlm.run.stage import Context, on_processes
 from herdlm.scaling.forecast import fit_power_law
 
 AXES = ("parameters", "body_parameters")
 
 
+@on_processes
 def pretrain_stage(context: Context) -> dict[str, Any]:
     """Pre-train one model of the herd."""
     return pretrain_into(
