@@ -1,0 +1,1 @@
+"""Answers to prompts: drawn from models, and judged."""
