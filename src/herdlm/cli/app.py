@@ -23,6 +23,7 @@ from herdlm.cli import (
     models,
     plan,
     run,
+    sample,
     sandbox,
     serve,
     train,
@@ -37,7 +38,22 @@ app = typer.Typer(
     help="Raises a herd of Llama-class language models: raw web pages in, a served chat model out.",
 )
 
-for commands in (run, curate, data, train, finetune, align, plan, models, generate, evaluate, judge, sandbox, serve):
+for commands in (
+    run,
+    curate,
+    data,
+    train,
+    finetune,
+    align,
+    plan,
+    models,
+    generate,
+    evaluate,
+    sample,
+    judge,
+    sandbox,
+    serve,
+):
     app.add_typer(commands.app)
 
 
