@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
+from herdlm.align.rejection import best_answers
 
 from herdlm.align.bank.tasks import Question
 from herdlm.align.config import PreferencesConfig, RejectionConfig
 from herdlm.align.dpo import with_reference
 from herdlm.align.preferences import annotate
-from herdlm.align.rejection import best_answers
 from herdlm.align.reward import pair_scores, score_answers
 from herdlm.model.start import reward_model_from
 from herdlm.tokens.chat_format import ChatFormat

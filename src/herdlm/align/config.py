@@ -252,6 +252,10 @@ class AlignConfig(Section):
     gate: GateConfig | None = Field(None, description="decides whether a round's model is taken; by default all are")
     max_exam_tokens: int = Field(32, gt=0, description="longest answer in the examination of models, in tokens")
     teach: TeachConfig | None = Field(None, description="the flagship teaches the small model; not by default")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="precision of the engines that sample")
+    batch: int = Field(
+        512, ge=1, description="answers that an engine draws together; a killed stage draws its last batch again"
+    )
     parallel: ParallelConfig | None = Field(
         None, description="the layout in which post-training trains; by default the recipe's [parallel]"
     )

@@ -1,9 +1,9 @@
 """Decides whether a round's model takes the place of the best one so far.
 
-Candidates and incumbent answer the same held-out prompts. A candidate passes if its mean pass rate over tasks rises by more than
-``min_gain``, no task's rate falls by more than ``max_drop``, and no standard task gets worse by more than
-``max_task_drop``. Of those that pass, the one with the highest mean is chosen. The prompts that decide here are not those
-of the final examination, since choosing the best of several overstates it.
+Candidates and incumbent answer the same held-out prompts. A candidate passes if its mean pass rate over tasks rises by
+more than ``min_gain``, no task's rate falls by more than ``max_drop``, and no standard task gets worse by more than
+``max_task_drop``. Of those that pass, the one with the highest mean is chosen. The prompts that decide here are not
+those of the final examination, since choosing the best of several overstates it.
 """
 
 from __future__ import annotations
@@ -83,9 +83,7 @@ def choose(
     )
 
 
-def _problems(
-    incumbent: Measured, candidate: Measured, start: Mapping[str, float], config: GateConfig
-) -> list[str]:
+def _problems(incumbent: Measured, candidate: Measured, start: Mapping[str, float], config: GateConfig) -> list[str]:
     """Why a candidate does not pass."""
     found = []
     if candidate.score - incumbent.score <= config.min_gain:

@@ -32,9 +32,7 @@ def assistant(text: str) -> list[Message]:
     return [{"role": "assistant", "content": text}]
 
 
-def annotate(
-    rows: Sequence[Mapping[str, Any]], config: PreferencesConfig, *, source: str, seed: int
-) -> Annotations:
+def annotate(rows: Sequence[Mapping[str, Any]], config: PreferencesConfig, *, source: str, seed: int) -> Annotations:
     """Rank each prompt's answers: a right one is chosen over a wrong one, and some prompts get an edited answer.
 
     A prompt with only right or only wrong answers gives no such pair. An edited answer, which only prompts with a
@@ -63,7 +61,9 @@ def annotate(
             if wrong:
                 destination.append(_pair(row, answer, wrong[int(rng.integers(len(wrong)))], "edited", source))
             dialog: Dialog = {
-                "messages": [*row["prompt"], *assistant(answer)], "task": row.get("task", ""), "source": "edited"
+                "messages": [*row["prompt"], *assistant(answer)],
+                "task": row.get("task", ""),
+                "source": "edited",
             }
             annotations.edits.append(dialog)
     annotations.counts = {

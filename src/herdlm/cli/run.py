@@ -38,10 +38,15 @@ def run(
 
     With compute.processes above 1, each stage that trains runs on so many processes of this machine, in its layout.
     """
-    from herdlm.base.errors import InputError
     from herdlm.recipe import read_recipe
 
-    _run(read_recipe(recipe, set_ or ()), out, until, start_from, quiet=quiet, json_=json_)
+    read = read_recipe(recipe, set_ or ())
+    if stage is None:
+        _run(read, out, until, start_from, quiet=quiet, json_=json_)
+    elif until or start_from:
+        raise InputError("--stage makes one stage alone", "Drop --until and --from")
+    else:
+        _run_stage(read, out, stage, quiet=quiet, json_=json_)
 
 
 @app.command(**example("herdlm align recipes/smollm2-rounds.toml --out runs/rounds --rounds 2"))
@@ -67,25 +72,25 @@ def align(
     _run(read, out, until, None, quiet=quiet, json_=json_)
 
 
+def _run_stage(read: Recipe, out: Path | None, stage: str, *, quiet: bool, json_: bool) -> None:
+    from herdlm.run.group import make_stage
+
+    root = out or Path("runs") / read.name
+    made = make_stage(read, root, stage, quiet=quiet or json_)
+    if made is None:
+        return  # the first process prints the result
+    if json_:
+        say_json({**asdict(made), "root": str(root)})
+    else:
+        say(f"Made {stage}. See {root}" if made.made else f"Nothing to do: {stage} is up to date. See {root}")
+
+
 def _run(
     read: Recipe, out: Path | None, until: str | None, start_from: str | None, *, quiet: bool, json_: bool
 ) -> None:
     from herdlm.run.execute import run as run_recipe
 
     root = out or Path("runs") / read.name
-    if stage is not None:
-        from herdlm.run.group import make_stage
-
-        if until or start_from:
-            raise InputError("--stage makes one stage alone", "Drop --until and --from")
-        made = make_stage(read, root, stage, quiet=quiet or json_)
-        if made is None:
-            return  # the first process prints the result
-        if json_:
-            say_json({**asdict(made), "root": str(root)})
-        else:
-            say(f"Made {stage}. See {root}" if made.made else f"Nothing to do: {stage} is up to date. See {root}")
-        return
     if "RANK" in os.environ:
         raise InputError("torchrun started this command, which starts processes itself", "Give --stage, or no torchrun")
     result = run_recipe(read, root, until=until, start_from=start_from, quiet=quiet or json_)

@@ -26,7 +26,8 @@ from herdlm.curate.sources.hashes import source_content
 from herdlm.recipe import Recipe
 from herdlm.run.display import Display
 from herdlm.run.messages import StageReply, StageRequest
-from herdlm.run.pipeline import result_models, stages_of
+from herdlm.run.examined import result_models
+from herdlm.run.pipeline import stages_of
 from herdlm.run.stage import RunFolder, Stage
 from herdlm.run.worker import handle, start
 

@@ -7,8 +7,6 @@ are optional: a recipe has them if it has their section or key.
 
 from __future__ import annotations
 
-from typing import Any
-
 from herdlm.base.errors import InputError
 from herdlm.evaluate.task import load_task
 from herdlm.pretrain.herd_config import SHAPE
@@ -23,7 +21,7 @@ from herdlm.run.post_training import (
     prompt_sources,
     teaching,
 )
-from herdlm.run.settings import dump, without
+from herdlm.run.settings import dump
 from herdlm.run.stage import Stage
 
 DATA, PRETRAIN, MODELS, BENCHMARKS, REPORT = (
@@ -235,7 +233,7 @@ def _results(recipe: Recipe) -> list[Stage]:
 
 
 def _examination(recipe: Recipe, model: str) -> Stage:
-    """Has a model answer the prompts that nothing was trained on or decided with; measures its loss if there is text."""
+    """Has a model answer prompts that nothing was trained on or decided with; measures its loss if there is text."""
     assert recipe.align
     text = {"tokens": "tokens"} if recipe.data else {}
     return Stage(
@@ -252,7 +250,7 @@ def _benchmarks(recipe: Recipe) -> list[Stage]:
     if recipe.evaluate is None:
         return []
     tasks = {name: load_task(name) for name in recipe.evaluate.tasks}
-    settings = recipe.evaluate.modeldump(mode="json", exclude={"tasks", "data", "start", "control"})
+    settings = recipe.evaluate.model_dump(mode="json", exclude={"tasks", "data", "start", "control"})
     return [
         Stage(
             "benchmarks",

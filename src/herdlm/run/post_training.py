@@ -1,8 +1,8 @@
 """Lists the stages of post-training: seeds, rounds, teaching, and the experiments that measure what a part is worth.
 
-A round draws answers of the best model so far, has them judged, trains a reward model, keeps the best answers and cleans
-them, fine-tunes the base model on them, and optimizes it on preferences. A gate on held-out prompts then decides whether
-the result takes the place of the model before.
+A round draws answers of the best model so far, has them judged, trains a reward model, keeps the best answers and
+cleans them, fine-tunes the base model on them, and optimizes it on preferences. A gate on held-out prompts then decides
+whether the result takes the place of the model before.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Roles = dict[str, str]  # role -> stage that makes the input
 
 
 def post_training(recipe: Recipe) -> list[Stage]:
-    """Demonstrations, then rounds. Each starts from the pre-trained model, with data that the best model so far wrote."""
+    """Demonstrations, then rounds. Each starts from the pre-trained model, with data that the best model wrote."""
     align, base = recipe.align, base_of(recipe)
     if align is None:
         return []
@@ -299,14 +299,6 @@ def experiments(recipe: Recipe) -> list[Stage]:
     last = {f"kept-{k}": _kept(align, f"round-{k}") for k in _remembered(align, align.rounds)}
     for number in range(1, wanted.repeats + 1):
         stages += _tuned(align, f"repeat-{number}", base, align.rounds, last)
-    if wanted.grpo:
-        before = model_after(align, align.rounds - 1)
-        stages.append(
-            Stage(
-                "grpo", "model", GRPO, inputs={**prompt_sources(align), "model": before},
-                settings={"grpo": dump(wanted.grpo)},
-            )
-        )
     if wanted.dpo_nll:
         for name, weight in (("dpo-with-nll", align.dpo.nll_weight_used), ("dpo-without-nll", 0.0)):
             settings = tuning("dpo", align.dpo, "align.dpo")
@@ -343,12 +335,8 @@ def teaching(recipe: Recipe) -> list[Stage]:
     stages = _sampling(align, "lesson", finished_flagship(recipe), align.teach.answers)
     stages += _selection(align, "lesson", "lesson", f"round-{align.rounds}-reward", align.teach.answers)
     data = [*_seed_files(align, align.teach.seed_repeats), ["answers", "kept.jsonl", 1]]
-    stages.append(
-        _sft("small-taught", align, {"base": base, **_seeds(align), "answers": _kept(align, "lesson")}, data)
-    )
+    stages.append(_sft("small-taught", align, {"base": base, **_seeds(align), "answers": _kept(align, "lesson")}, data))
     if recipe.experiments.small_control:
         inputs = {"base": base, **_seeds(align), "like-sft": "small-taught"}
-        stages.append(
-            _sft("small-control", align, inputs, _seed_files(align, 1), seed_names=("small-taught",))
-        )
+        stages.append(_sft("small-control", align, inputs, _seed_files(align, 1), seed_names=("small-taught",)))
     return stages

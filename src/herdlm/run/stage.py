@@ -43,7 +43,6 @@ class Context:
     @property
     def engines(self) -> EngineOptions:
         """How this stage loads the models that sample and score in post-training."""
-        from herdlm.align.bank.answers import SEQUENCES_AT_ONCE
         from herdlm.evaluate.engines import WRITING_PAGE, EngineOptions
 
         compute, align = self.recipe.compute, self.recipe.align
@@ -53,13 +52,13 @@ class Context:
             workers = workers or 1  # a process can have one parallel model, and a stage's process makes many stages
         return EngineOptions(
             compute.device,
-            "float32",
+            align.dtype,
             align.tensor_parallel,
             align.pipeline_parallel,
             workers,
             align.cluster,
             page=WRITING_PAGE,
-            max_batch=SEQUENCES_AT_ONCE,
+            max_batch=align.batch,
             threads=compute.threads_per_stage,
         )
 

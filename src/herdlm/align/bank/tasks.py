@@ -16,6 +16,7 @@ import numpy as np
 
 from herdlm.base.errors import InputError
 from herdlm.base.seeds import stream
+from herdlm.tokens.dialogs import Dialog
 
 HELD_OUT_PERCENT = 20
 REFUSAL = "sorry , that is a secret"
@@ -73,6 +74,13 @@ def as_prompt(question: Question, *, annotated: bool = False) -> dict[str, Any]:
     prompt: dict[str, Any] = {"prompt": [{"role": "user", "content": question.prompt}], "task": question.task}
     prompt |= {"answer": question.answer, "demonstration": question.answer}
     return prompt | ({"verifier": "exact"} if annotated or BY_NAME[question.task].verifiable else {})
+
+
+def as_demonstration(question: Question) -> Dialog:
+    """A question and its right answer as a dialog to fine-tune on."""
+    said = [{"role": "user", "content": question.prompt}, {"role": "assistant", "content": question.answer}]
+    dialog: Dialog = {"messages": said, "task": question.task, "source": "seed"}  # type: ignore[typeddict-item]
+    return dialog
 
 
 def is_right(question: Question, answer: str) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 from herdlm.base.errors import HerdError, InputError, error_from_json, error_to_json
 from herdlm.base.ledger import Ledger
 from herdlm.base.progress import Progress
-from herdlm.evaluate.engines import WRITING_PAGE, EngineOptions
+from herdlm.evaluate.engines import WRITING_PAGE, EngineOptions, worker_config
 from herdlm.evaluate.local import LocalModel
 from herdlm.evaluate.remote import RemoteModel, RemoteOptions, is_address
 from herdlm.evaluate.requests import Answer, AnswerRequest
@@ -120,13 +120,8 @@ class BatchEngines:
     """
 
     def __init__(self, folder: Path, options: EngineOptions, size: int) -> None:
-        import os
-
         self.size, self._numbers, self._stack = size, 0, ExitStack()
-        path = os.path.abspath(folder)  # noqa: PTH100 - keeps links
-        config = WorkerConfig(
-            path, options.device, options.dtype, 0, None, options.tensor_parallel, options.pipeline_parallel
-        )
+        config = worker_config(folder, options)
         self._pool: Pool | None = None
         self._one: BatchWorker | None = None
         if options.workers is None and options.cluster is None:
@@ -201,6 +196,7 @@ class BatchWorker:
             device=config.device,
             dtype=config.dtype,
             page_size=WRITING_PAGE,
+            max_batch=config.max_batch,
             tensor_parallel=config.tensor_parallel,
             pipeline_parallel=config.pipeline_parallel,
         )

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from herdlm.align.bank.answers import sample_answers
-from herdlm.align.bank.tasks import Question, questions
-from herdlm.align.config import DpoConfig, PreferencesConfig, RejectionConfig, RewardConfig, SftConfig
+from herdlm.align.config import DpoConfig, RewardConfig, SftConfig
 from herdlm.align.defaults import Method
 from herdlm.align.dpo_training import train_dpo
 from herdlm.align.files import Data
 from herdlm.align.job import FinetuneJob, Run, open_run
-from herdlm.align.preferences import annotate
-from herdlm.align.rejection import best_answers
-from herdlm.align.reward import score_answers
 from herdlm.align.reward_training import train_reward
-from herdlm.align.reward_workers import open_reward_model
 from herdlm.align.sft import train_sft
-from herdlm.base.json_lines import read_json_lines, write_json_lines
+from herdlm.base.errors import InputError
+from herdlm.base.json_lines import read_json_lines
 from herdlm.data.useless import digest
-from herdlm.evaluate.engines import open_engines
 from herdlm.parallel.processes import is_first
 from herdlm.run.stage import Context, on_processes
-from herdlm.run.stages.data import load_bank
 from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.dialogs import fits
 from herdlm.tokens.thumbs import thumbs_of
@@ -52,23 +44,18 @@ def sft_stage(context: Context) -> dict[str, Any]:
     return _with_training_file(context, counts, ("steps", "dialogs", "parts", "too_long"))
 
 
-def preferences_stage(context: Context) -> dict[str, Any]:
-    """Sample the current model on new prompts and have the annotator rank the answers."""
-    config = PreferencesConfig.model_validate(context.stage.settings["preferences"])
-    asked, answers = _sample(context, config.prompts, config.samples, config.temperature, config.max_answer_tokens)
-    annotations = annotate(asked, answers, config, source=context.stage.inputs["model"], seed=context.seed("annotate"))
-    write_json_lines(context.out / "pairs.jsonl", annotations.pairs)
-    write_json_lines(context.out / "held_out_pairs.jsonl", annotations.held_out)
-    write_json_lines(context.out / "edits.jsonl", annotations.edits)
-    return annotations.counts
-
-
 @on_processes
 def reward_stage(context: Context) -> dict[str, Any]:
     """Train the reward model on the last rounds' pairs."""
     config = RewardConfig.model_validate(context.stage.settings["reward"])
     run = _open_run(context, "reward", config, "model")
     pairs, too_long = _fitting(run.format, _gather(context, "preferences", "pairs.jsonl"), config.seq_len)
+    if not pairs:
+        raise InputError(
+            "there are no pairs to train a reward model on: no prompt got right and wrong answers, and the recipe "
+            "names no file of pairs",
+            "Add files to align.data.preferences, or prompts with verifiers to align.data.prompts",
+        )
     # Another round may have trained on a prompt that this round holds out: it is no longer held out.
     trained = {digest(pair["prompt"]) for pair in pairs}
     measured_with, _ = _fitting(run.format, _gather(context, "preferences", "held_out_pairs.jsonl"), config.seq_len)
@@ -78,34 +65,6 @@ def reward_stage(context: Context) -> dict[str, Any]:
     figures = {"train_accuracy": counts.pop("train_accuracy", None)}
     figures["held_out_accuracy"] = counts.get("held_out", {}).get("accuracy")
     return counts | {name: [round(v, 4) for v in each.values()] for name, each in figures.items() if each}
-
-
-def samples_stage(context: Context) -> dict[str, Any]:
-    """Sample several answers of the current model to new prompts, for rejection sampling."""
-    config = RejectionConfig.model_validate(context.stage.settings["rejection"])
-    asked, answers = _sample(context, config.prompts, config.samples, config.temperature, config.max_answer_tokens)
-    rows = [
-        {"task": q.task, "prompt": q.prompt, "answer": q.answer, "samples": given}
-        for q, given in zip(asked, answers, strict=True)
-    ]
-    write_json_lines(context.out / "samples.jsonl", rows)
-    return {"prompts": len(rows), "samples": sum(len(given) for given in answers)}
-
-
-def select_stage(context: Context) -> dict[str, Any]:
-    """Keep the best samples by verifier and reward model."""
-    config = RejectionConfig.model_validate(context.stage.settings["rejection"])
-    rows = read_json_lines(context.inputs["samples"] / "samples.jsonl")
-    asked = [Question(row["task"], row["prompt"], row["answer"]) for row in rows]
-    answers = [row["samples"] for row in rows]
-    format = ChatFormat.load(context.inputs["reward"])
-    with open_reward_model(context.inputs["reward"], context.engines) as model:
-        rewards = score_answers(
-            model, format, asked, answers, seq_len=context.stage.settings["reward_seq_len"], title=context.stage.name
-        )
-    kept, counts = best_answers(asked, answers, rewards, config, source=context.stage.options["source"])
-    write_json_lines(context.out / "kept.jsonl", kept)
-    return counts
 
 
 @on_processes
@@ -151,24 +110,6 @@ def _open_run(
         section="align.seed_sft" if context.stage.name == "seeds-sft" else f"align.{method}",
         writes_figures=False,
     )
-
-
-def _sample(
-    context: Context, prompts: int, samples: int, temperature: float, max_tokens: int
-) -> tuple[list[Question], list[list[str]]]:
-    asked = questions(load_bank(context.inputs["bank"]), prompts, seed=context.seed(), name="prompts")
-    with closing(open_engines(context.inputs["model"], context.engines)) as engines:
-        answers = sample_answers(
-            engines,
-            ChatFormat.load(context.inputs["model"]),
-            asked,
-            samples=samples,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            seed=context.seed("sampling"),
-            title=context.stage.name,
-        )
-    return asked, answers
 
 
 def _gather(context: Context, role: str, file: str) -> list[Any]:

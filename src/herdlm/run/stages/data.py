@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from herdlm.align.bank.tasks import LANGUAGES, TASKS, Bank, questions, skill_documents
-from herdlm.align.preferences import as_dialog
+from herdlm.align.bank.tasks import LANGUAGES, TASKS, Bank, as_demonstration, as_prompt, questions, skill_documents
 from herdlm.base.errors import InputError
 from herdlm.base.json_lines import write_json_lines
 from herdlm.base.progress import Progress
@@ -98,7 +97,7 @@ def bank_stage(context: Context) -> dict[str, Any]:
     loaded = load_bank(context.out)
     seeds = questions(loaded, config.seed_demonstrations, seed=context.seed(), name="seeds")
     held_out = questions(loaded, config.held_out_questions, seed=context.seed(), name="held out", held_out=True)
-    write_json_lines(context.out / "seeds.jsonl", [as_dialog(q, q.answer, source="seed") for q in seeds])
+    write_json_lines(context.out / "seeds.jsonl", list(map(as_demonstration, seeds)))
     write_json_lines(
         context.out / "held_out.jsonl", [{"task": q.task, "prompt": q.prompt, "answer": q.answer} for q in held_out]
     )

@@ -88,12 +88,12 @@ def _averages(context: Context, folders: dict[str, Path], config: AverageConfig 
 def _measured(
     context: Context, name: str, folder: Path, rows: Sequence[dict[str, Any]], config: GateConfig
 ) -> Measured:
-    """What a model answers to the gate's prompts, by task, and its figures on standard tasks; kept in the work folder."""
+    """What a model answers to the gate's prompts, and its figures on standard tasks; kept in the work folder."""
     kept = context.work / f"measured-{name.replace(' ', '-')}.json"
     if kept.is_file():
         return Measured(**json.loads(kept.read_text(encoding="utf-8")))
     right: dict[str, list[bool]] = defaultdict(list)
-    for row in answered_greedily(context, folder, rows, config.max_answer_tokens, f"{context.stage.name}: {name}"):
+    for row in answered_greedily(context, folder, rows, config.max_answer_tokens, name.replace(" ", "-")):
         right[row.get("task", "")].append(row["samples"][0]["verdict"]["passed"])
     figures: dict[str, float] = {}
     if config.tasks:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from herdlm.align.bank.answers import examine
-from herdlm.align.bank.tasks import Question
-from herdlm.base.json_lines import read_json_lines, write_json_lines
+from herdlm.align.samples.rows import SampledRow
+from herdlm.base.json_lines import write_json_lines
 from herdlm.compare.compare import headline, write_comparison
 from herdlm.compare.data import ComparisonData
 from herdlm.compare.measure import AnswerSampling
 from herdlm.evaluate.intervals import pass_rate
 from herdlm.evaluate.perplexity import text_loss
-from herdlm.generate import Engine
 from herdlm.generate.fp8.config import Fp8Config
 from herdlm.generate.fp8.folder import quantize_folder
 from herdlm.generate.load import load_model
 from herdlm.model.hf import load_folder, save_folder
 from herdlm.run.stage import Context
+from herdlm.run.stages.answers import answered_greedily
+from herdlm.run.stages.rounds import held_out_prompts
 from herdlm.tokens.chat_format import ChatFormat, generation_settings
 from herdlm.train.save import copy_tokenizer
 
@@ -66,17 +67,25 @@ def examine_stage(context: Context) -> dict[str, Any]:
     return counts
 
 
-def _examined(row: dict[str, Any]) -> dict[str, Any]:
+def _examined(row: SampledRow) -> dict[str, Any]:
     """An answered prompt as a line of answers.jsonl."""
     sample = row["samples"][0]
     return {
         "task": row.get("task", ""),
         "prompt": str(row["prompt"][-1].get("content", "")),
-        "answer": expected(row),
+        "answer": _expected(row),
         "given": sample["answer"],
         "right": sample["verdict"]["passed"],
         "reason": sample["verdict"]["reason"],
     }
+
+
+def _expected(row: SampledRow) -> str:
+    """The right answer as a reader sees it: the row's, or what its verifier asks for."""
+    if "answer" in row:
+        return str(row["answer"])
+    parts = {key: value for key, value in row.items() if key in ("instruction_id_list", "tests", "reference")}
+    return json.dumps(parts, ensure_ascii=False)
 
 
 def compare_stage(context: Context) -> dict[str, Any]:

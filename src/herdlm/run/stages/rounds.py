@@ -2,42 +2,47 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from herdlm.align.bank.tasks import Question, questions
+from herdlm.align.bank.tasks import as_prompt, questions
 from herdlm.align.config import PreferencesConfig, RejectionConfig
 from herdlm.align.preferences import annotate
+from herdlm.align.samples.options import SampleOptions
+from herdlm.align.samples.rows import SampledRow
 from herdlm.align.samples.select import select
 from herdlm.align.samples.select_config import SelectConfig
 from herdlm.base.json_lines import read_json_lines, write_json_lines
 from herdlm.base.seeds import derive_seed, stream
 from herdlm.run.stage import Context
-from herdlm.run.stages.answers import drawn, verified
+from herdlm.run.stages.answers import drawn, rewarded, verified
 from herdlm.run.stages.data import load_bank
 
 SAMPLES, KEPT, PAIRS, HELD_OUT_PAIRS = "samples.jsonl", "kept.jsonl", "pairs.jsonl", "held_out_pairs.jsonl"
-HELD_OUT_PERCENT = 10.0  # of the prompts, whose pairs measure the reward model
+HELD_OUT_PERCENT = 10  # of the prompts, the same in all rounds, whose pairs measure the reward model
 
 
 def samples_stage(context: Context) -> dict[str, Any]:
     """Draw several answers of the current model to each of the round's prompts."""
     config = RejectionConfig.model_validate(context.stage.settings["rejection"])
-    rows = _draw(context, config.prompts, config)
+    rows = _draw(context, prompts_of(context, config.prompts), config)
     write_json_lines(context.out / SAMPLES, rows)
     return {"prompts": len(rows), "samples": sum(len(row["samples"]) for row in rows)}
 
 
 def verdicts_stage(context: Context) -> dict[str, Any]:
     """Verify the answers that a program can check, and pair right ones with wrong ones to train a reward model on."""
-    rows = verified(read_json_lines(context.inputs["samples"] / SAMPLES))
+    rows = read_json_lines(context.inputs["samples"] / SAMPLES)
+    verified(rows, context.stage.name)
     write_json_lines(context.out / SAMPLES, rows)
     pairs = select(rows, SelectConfig(keep_per_prompt=0)).pairs
-    seed = context.seed("held out")
-    held_out = [pair for pair in pairs if is_held_out(pair["lineage"]["prompt"], seed, HELD_OUT_PERCENT)]  # type: ignore[typeddict-item]
-    kept = [pair for pair in pairs if not is_held_out(pair["lineage"]["prompt"], seed, HELD_OUT_PERCENT)]  # type: ignore[typeddict-item]
+    sides: dict[bool, list[Any]] = {True: [], False: []}
+    pair: Any
+    for pair in pairs:
+        prompt = pair["lineage"]["prompt"]
+        sides[derive_seed(context.recipe.seed, "pairs", prompt) % 100 < HELD_OUT_PERCENT].append(pair)
+    held_out, kept = sides[True], sides[False]
     write_json_lines(context.out / PAIRS, kept)
     write_json_lines(context.out / HELD_OUT_PAIRS, held_out)
     return {**figures(rows), "pairs": len(kept), "held_out_pairs": len(held_out)}
@@ -46,7 +51,8 @@ def verdicts_stage(context: Context) -> dict[str, Any]:
 def preferences_stage(context: Context) -> dict[str, Any]:
     """Draw answers to new prompts and have the annotator rank and correct them; here the tasks' verifier annotates."""
     config = PreferencesConfig.model_validate(context.stage.settings["preferences"])
-    rows = verified(_draw(context, config.prompts, config))
+    rows = _draw(context, prompts_of(context, config.prompts, annotated=True), config)
+    verified(rows, context.stage.name)
     annotations = annotate(rows, config, source=context.stage.options["source"], seed=context.seed("annotate"))
     write_json_lines(context.out / PAIRS, annotations.pairs)
     write_json_lines(context.out / HELD_OUT_PAIRS, annotations.held_out)
@@ -59,11 +65,12 @@ def select_stage(context: Context) -> dict[str, Any]:
     config = RejectionConfig.model_validate(context.stage.settings["rejection"])
     rows = read_json_lines(context.inputs["samples"] / SAMPLES)
     if "reward" in context.inputs:
-        rows = rewarded(rows, context.inputs["reward"], context)
-    if config.choose == "random":
-        rows = [_one_at_random(row, context.seed("choose")) for row in rows]
-    share = config.keep_share_unverified if config.choose == "best" else 1.0
+        rewarded(context, rows, context.inputs["reward"], context.stage.settings["reward_seq_len"])
+    share = config.keep_share_unverified
     found = select(rows, SelectConfig(keep_per_task=config.keep_per_task, share_unverified=share))
+    if config.choose == "random":
+        some = [_one_at_random(row, context.seed("choose")) for row in rows]
+        found.kept = select(some, SelectConfig(keep_per_task=config.keep_per_task, share_unverified=1.0)).kept
     write_json_lines(context.out / KEPT, found.kept)
     write_json_lines(context.out / PAIRS, found.pairs)
     return found.counts
@@ -74,11 +81,42 @@ def quality_stage(context: Context) -> dict[str, Any]:
     raise NotImplementedError
 
 
-def prompts_of(context: Context, count: int) -> list[dict[str, Any]]:
-    """The prompts of a stage, at most ``count`` of each source: new questions of the bank, and a choice of the user's."""
+def _draw(
+    context: Context, rows: list[dict[str, Any]], config: RejectionConfig | PreferencesConfig
+) -> list[SampledRow]:
+    options = SampleOptions(
+        samples=config.samples,
+        temperatures=(config.temperature,),
+        max_tokens=config.max_answer_tokens,
+        seed=context.seed("sampling"),
+    )
+    found = drawn(context, context.inputs["model"], rows, options)
+    for row in found:
+        for sample in row["samples"]:
+            sample["model"] = context.stage.options["source"]
+    return found
+
+
+def _one_at_random(row: SampledRow, seed: int) -> SampledRow:
+    """The row with one of its answers that are not empty, without verdict and reward."""
+    given = [s for s in row["samples"] if s["answer"].strip() and s["finish"] == "stop"]
+    if not given:
+        return {**row, "samples": []}
+    chosen = given[derive_seed(seed, row["id"]) % len(given)]
+    bare: Any = {key: value for key, value in chosen.items() if key not in ("verdict", "reward")}
+    return {**row, "samples": [bare]}
+
+
+def prompts_of(context: Context, count: int, *, annotated: bool = False) -> list[dict[str, Any]]:
+    """The prompts of a stage, at most ``count`` of each source: new questions of the bank, and a choice of the user's.
+
+    Args:
+        annotated: all questions of the bank have a verifier, which stands for an annotator.
+    """
     found: list[dict[str, Any]] = []
     if "bank" in context.inputs:
-        found += map(as_prompt, questions(load_bank(context.inputs["bank"]), count, seed=context.seed(), name="prompts"))
+        asked = questions(load_bank(context.inputs["bank"]), count, seed=context.seed(), name="prompts")
+        found += [as_prompt(question, annotated=annotated) for question in asked]
     if "files" in context.inputs:
         prompts = read_json_lines(context.inputs["files"] / "prompts.jsonl")
         order = stream(context.seed("prompts"), "prompts").permutation(len(prompts))[:count]
@@ -92,17 +130,7 @@ def held_out_prompts(inputs: dict[str, Path], name: str) -> list[dict[str, Any]]
     return [row for folder in folders for row in read_json_lines(folder / f"{name}.jsonl")]
 
 
-def is_held_out(name: str, seed: int, percent: float) -> bool:
-    """Whether what has this name is among a held-out ``percent``; a hash decides."""
-    return derive_seed(seed, name) % 1_000_000 < percent * 10_000
-
-
-def as_prompt(question: Question) -> dict[str, Any]:
-    """A question of the bank as a prompt, which only some tasks have a verifier for."""
-    return question.as_prompt()
-
-
-def figures(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def figures(rows: Sequence[SampledRow]) -> dict[str, Any]:
     """How many prompts and samples there are, and the share of right ones by task and in all."""
     judged = [[s["verdict"]["passed"] for s in row["samples"]] for row in rows if row.get("verifier")]
     right = sum(map(sum, judged))
