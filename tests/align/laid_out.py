@@ -8,6 +8,7 @@ from herdlm.align.dpo_training import dpo
 from herdlm.align.reward_training import reward
 from herdlm.align.sft import sft
 from herdlm.base.errors import HerdError
+from herdlm.model.start import Start
 from herdlm.parallel.config import ParallelConfig
 from tests.align.jobs import DPO, REWARD, SFT, job
 
@@ -27,6 +28,12 @@ def run(name, folder, out, layout, **changes):
     every = [None] * dist.get_world_size()
     dist.all_gather_object(every, told)
     return every
+
+
+def from_parts(calls):
+    """As :func:`several`, where no process may load a whole model before it is trained."""
+    Start.load = None
+    return several(calls)
 
 
 def several(calls):

@@ -63,6 +63,23 @@ def test_two_processes_do_what_one_does(folder, found, tmp_path, case):
         assert (at / case / "adapter_model.safetensors").exists()
 
 
+def test_no_process_holds_the_whole_model_that_training_starts_from(folder, tmp_path):
+    cases = {"sft": {"tp": 2}, "reward": {"dp_shard": 2}, "dpo": {"pp": 2}}
+    calls = [(name, [str(folder), str(tmp_path / name), layout], {}) for name, layout in cases.items()]
+    calls[2][2]["held_out"] = None  # measuring DPO samples the whole model
+    told = launch("tests.align.laid_out:from_parts", 2, calls)
+    for (name, _, more), (first, _) in zip(calls, told, strict=True):
+        act, config, data = RUNS[name]
+        keys = dict(data=f"{data}.jsonl", held_out=folder / f"test-{data}.jsonl", steps=3) | more
+        expected = act(job(folder, tmp_path / f"{name}-one", **keys), config)
+        assert first["last_loss"] == pytest.approx(expected["last_loss"], abs=2e-4)
+        one, two = (dict(load_folder(tmp_path / at).named_parameters()) for at in (f"{name}-one", name))
+        for weight, value in one.items():
+            assert (two[weight] - value).abs().max() < TOLERANCE * value.abs().max() + 1e-5, (name, weight)
+        if name == "reward":
+            assert first["held_out"]["accuracy"] == expected["held_out"]["accuracy"]
+
+
 def test_a_layout_that_does_not_fit_ends_every_process_with_the_same_error(found):
     first, second = found[1]["odd"]
     assert first == second

@@ -167,3 +167,29 @@ def test_options_that_do_not_go_together_are_refused(options, message):
     done = herdlm("launch", "recipes/1b.toml", *WHERE, "--nodes", "1", *options)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+def test_a_stage_of_a_run_is_launched_by_the_command_that_makes_it():
+    from typer.main import get_command
+
+    from herdlm.cli.app import app
+
+    given = ("recipes/tiny.toml", "--out", "/data/run", "--gpus-per-node", "2")
+    done = herdlm("launch", *given, "--slurm", "--stage", "round-1-dpo", "--set", "align.parallel.dp_shard=4")
+    assert done.returncode == 0, done.stderr
+    assert "#SBATCH --nodes=2\n" in done.stdout
+    words = shlex.split(done.stdout.partition("--rdzv-id=")[2].replace("\\\n", " "))[1:]
+    assert words[:3] == ["-m", "herdlm.cli", "run"]
+    context = get_command(app).commands["run"].make_context("run", words[3:])
+    assert context.params["stage"] == "round-1-dpo"
+    assert str(context.params["out"]) == "/data/run"
+    for more, problem in (
+        (("--stage", "round-1-samples"), "computes in one process"),
+        (("--stage", "nowhere"), "has no stage nowhere"),
+        (("--stage", "round-1-sft"), "Give --nodes"),
+        (("--stage", "round-1-sft", "--tokens", "/data/tokens"), "Remove --tokens"),
+        ((), "Give --tokens and --tokenizer, or --stage"),
+    ):
+        refused = herdlm("launch", *given, "--slurm", *more)
+        assert refused.returncode == 2
+        assert problem in refused.stderr

@@ -43,9 +43,13 @@ def dpo(job: FinetuneJob, config: DpoConfig) -> dict[str, Any] | None:
 
 def train_dpo(run: Run, config: DpoConfig, data: Data) -> dict[str, Any]:
     """Optimize the run's model on pairs or thumbs and write it; returns counts. Every process calls this."""
-    whole = run.start.load(run.device)
-    sampled_before = _sampled(run, data, whole, "before") if data.held_out else None
-    model: Model = run.lay_out(whole)
+    sampled_before: AnswerFigures | None = None
+    if data.held_out:
+        whole = run.start.load(run.device)
+        sampled_before = _sampled(run, data, whole, "before")
+        model: Model = run.lay_out(whole)
+    else:
+        model = run.load()
     batches = prepare(
         model,
         run.format,

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from herdlm.align.config import PairsConfig, SftConfig
 from herdlm.align.defaults import MICRO_BATCH_TOKENS, WARMUP_SHARE, Method
@@ -23,11 +25,13 @@ from herdlm.base.errors import InputError
 from herdlm.base.seeds import derive_seed
 from herdlm.data.source import Source
 from herdlm.generate.load import pick_device
+from herdlm.model.config import ModelConfig
+from herdlm.model.hf import checked_weights
 from herdlm.model.lora import add_lora
-from herdlm.model.start import Start, open_start
+from herdlm.model.start import Start, open_start, reward_model_from
 from herdlm.model.transformer import Transformer
 from herdlm.parallel.config import ParallelConfig, sizes_for
-from herdlm.parallel.layout import lay_out
+from herdlm.parallel.layout import lay_out, lay_out_from
 from herdlm.parallel.model import ParallelModel
 from herdlm.parallel.processes import from_first, is_first
 from herdlm.tokens.batch import Batches
@@ -136,6 +140,34 @@ class Run:
         if is_first():
             write_text_durably(path, json.dumps(value) + "\n")
         return value
+
+    def load(self, *, scores: bool = False) -> Model:
+        """The model that the job starts from, as it is trained; with ``scores``, as a reward model.
+
+        On several processes each reads its own part of the weights, unless they have adapters, FP8 or a tied head.
+        """
+        start = self.start
+        shape = start.shape.model_copy(update={"head": "score", "tied_embeddings": False}) if scores else start.shape
+        is_plain = start.adapter is None and self.job.lora is None and self.precision != "fp8"
+        if dist.is_initialized() and is_plain and not shape.tied_embeddings:
+            return self._load_part(shape)
+        whole = start.load(self.device)
+        if scores and whole.config.head != "score":
+            whole = reward_model_from(whole, self.seed_of("head"))
+        return self.lay_out(whole)
+
+    def _load_part(self, shape: ModelConfig) -> ParallelModel:
+        with torch.device("meta"):
+            stored = checked_weights(self.start.folder, Transformer(self.start.shape))
+
+        def whole(name: str) -> Tensor:
+            if name not in stored:  # the head of a new reward model, which scores every answer the same
+                return torch.zeros(1, shape.dim)
+            return stored[name].read().float()
+
+        layout = self.job.parallel.model_copy(update={"rows_per_micro_batch": None})  # batches come divided
+        autocast = self.config.train.autocast
+        return lay_out_from(layout, shape, {self.config.seq_len}, whole, autocast=autocast, device=self.device)
 
     def lay_out(self, model: Transformer) -> Model:
         """The model as it is trained: in its precision, with adapters, on the processes there are."""

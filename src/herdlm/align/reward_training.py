@@ -11,7 +11,6 @@ from herdlm.align.result import estimate_json, save, write_figures
 from herdlm.align.reward import pair_scores
 from herdlm.align.reward_figures import ScoredPair, accuracy, lines, reward_figures, scored
 from herdlm.align.work import work_on
-from herdlm.model.start import reward_model_from
 from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.preferences import PreferenceBatches
 from herdlm.train.preferences import Reward
@@ -66,10 +65,7 @@ def train_reward(run: Run, config: RewardConfig, data: Data, *, rank_training: b
         steps=run.job.steps,
         rows_per_micro_batch=run.rows_at_once,
     )
-    whole = run.start.load(run.device)
-    if whole.config.head != "score":
-        whole = reward_model_from(whole, run.seed_of("head"))
-    model: Model = run.lay_out(whole)
+    model: Model = run.load(scores=True)
     result = run.train(model, Reward(), batches, None)
     save(run, model)
     counts: dict[str, Any] = {

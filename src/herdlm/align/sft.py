@@ -51,7 +51,7 @@ def train_sft(run: Run, config: SftConfig, data: Data) -> dict[str, Any]:
             precision=run.precision,
         )
 
-    model: Model = run.lay_out(run.start.load(run.device))
+    model: Model = run.load()
     before = DialogLosses(**run.remember("before", lambda: asdict(measure()))) if pieces else None
     result = run.train(model, NextToken(), batches, (lambda: {"loss": mean_loss(measure()).value}) if pieces else None)
     save(run, model)

@@ -45,9 +45,12 @@ def describe(
 )
 def launch(
     recipe: RecipeArgument,
-    tokens: Annotated[str, typer.Option(help="The folder of token shards, as a path on the nodes.")],
-    tokenizer: Annotated[str, typer.Option(help="The tokenizer's folder, as a path on the nodes.")],
-    out: Annotated[str, typer.Option(help="A new folder for the model, as a path on the nodes.")],
+    out: Annotated[str, typer.Option(help="A new folder for the model, or the run's, as a path on the nodes.")],
+    tokens: Annotated[str | None, typer.Option(help="The folder of token shards, as a path on the nodes.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="The tokenizer's folder, as a path on the nodes.")] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="Make this stage of a run, in place of training a model from token shards.")
+    ] = None,
     slurm: Annotated[bool, typer.Option("--slurm", help="Write an sbatch file.")] = False,
     kubernetes: Annotated[bool, typer.Option("--kubernetes", help="Write a Kubernetes manifest.")] = False,
     model: Annotated[str | None, typer.Option(help="A model of the recipe; by default the flagship.")] = None,
@@ -65,25 +68,51 @@ def launch(
     mount: Annotated[str, typer.Option(help="Kubernetes: the path at which pods mount the volume.")] = "/data",
     set_: SetOption = None,
 ) -> None:
-    """Print the sbatch file or Kubernetes manifest that trains a model of a recipe on a cluster."""
+    """Print the sbatch file or Kubernetes manifest that trains a model of a recipe on a cluster.
+
+    With --stage it makes one stage of the run in the folder --out, by herdlm run --stage.
+    """
     from herdlm.plan import launch as launching
     from herdlm.recipe import read_recipe
 
     read = read_recipe(recipe, set_ or ())
     if slurm == kubernetes:
         raise InputError("launch writes one file, for Slurm or for Kubernetes", "Give either --slurm or --kubernetes")
-    job = launching.plan_job(
-        read.name,
-        read.job(model or read.herd.flagship),
-        path=recipe_on_nodes or str(recipe),
-        tokens=tokens,
-        tokenizer=tokenizer,
-        out=out,
-        overrides=set_ or (),
-        gpus_per_node=gpus_per_node,
-        nodes=nodes,
-        teacher=teacher,
-    )
+    path = recipe_on_nodes or str(recipe)
+    if stage is not None:
+        inputs = {"tokens": tokens, "tokenizer": tokenizer, "model": model, "teacher": teacher}
+        if given := next((name for name, value in inputs.items() if value), None):
+            raise InputError(f"a stage of a run knows its inputs, but --{given} is given", f"Remove --{given}")
+        from herdlm.run.group import layout_of_stage
+
+        parallel, shape, seq_len = layout_of_stage(read, stage)
+        job = launching.plan_stage(
+            read.name,
+            stage,
+            parallel,
+            shape,
+            path=path,
+            out=out,
+            seq_len=seq_len,
+            overrides=set_ or (),
+            gpus_per_node=gpus_per_node,
+            nodes=nodes,
+        )
+    elif tokens is None or tokenizer is None:
+        raise InputError("training needs token shards and a tokenizer", "Give --tokens and --tokenizer, or --stage")
+    else:
+        job = launching.plan_job(
+            read.name,
+            read.job(model or read.herd.flagship),
+            path=path,
+            tokens=tokens,
+            tokenizer=tokenizer,
+            out=out,
+            overrides=set_ or (),
+            teacher=teacher,
+            gpus_per_node=gpus_per_node,
+            nodes=nodes,
+        )
     if slurm:
         if image or claim:
             raise InputError("--image and --claim are for Kubernetes", "Remove them, or give --kubernetes")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from herdlm.base.errors import InputError
 from herdlm.model.config import ModelConfig
 from herdlm.model.transformer import Transformer
 from herdlm.parallel.blocks import apply_checkpointing, apply_compile
 from herdlm.parallel.config import ParallelConfig, sizes_for, split_layers
+from herdlm.parallel.gather import fill
 from herdlm.parallel.linear import DeferredGradients
 from herdlm.parallel.mesh import Mesh, make_mesh
 from herdlm.parallel.model import ParallelModel
@@ -105,3 +107,32 @@ def lay_out(
             apply_compile(layer)
         apply_checkpointing(layer, config.activation_checkpointing)
     return model
+
+
+def lay_out_from(
+    config: ParallelConfig,
+    model: ModelConfig,
+    seq_lens: Iterable[int],
+    whole: Callable[[str], Tensor],
+    *,
+    autocast: str,
+    device: str | torch.device,
+) -> ParallelModel:
+    """As :func:`lay_out` on several processes, of which none ever holds the whole model; head and embedding untied.
+
+    Args:
+        whole: gives one full weight by name, on every process.
+
+    Raises:
+        InputError: the layout does not fit the processes, the model, or one of ``seq_lens``.
+    """
+    for seq_len in sorted(seq_lens):
+        sizes_for(config, dist.get_world_size(), model, seq_len)
+    with torch.device("meta"):
+        shape = Transformer(model)
+    compute = torch.bfloat16 if autocast == "bfloat16" else None
+    laid_out = Layout.make(config, model, device=device).apply(shape, compute)
+    for stage in laid_out.stages.values():
+        stage.to_empty(device=device)
+    fill(laid_out, whole)
+    return laid_out

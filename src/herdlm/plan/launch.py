@@ -16,6 +16,8 @@ from pathlib import PurePosixPath
 from string import Template
 
 from herdlm.base.errors import InputError
+from herdlm.model.config import ModelConfig
+from herdlm.parallel.config import ParallelConfig, Sizes, sizes_for
 from herdlm.plan.cost import layout_of
 from herdlm.pretrain.job import PretrainJob
 
@@ -78,18 +80,64 @@ def plan_job(
         InputError: the layout does not fit the model or does not fill whole nodes.
     """
     model = job.name
-    if gpus_per_node < 1 or (nodes is not None and nodes < 1):
-        raise InputError(f"cannot use {nodes} nodes of {gpus_per_node} GPUs", "Give positive numbers")
     if (job.distill is None) != (teacher is None):
         raise InputError(
             f"herd.models.{model}.distill and --teacher go together, but only one of them is set", "Give both or none"
         )
     parallel = job.parallel
+    _check_nodes(parallel, model, gpus_per_node, nodes)
+    sizes = layout_of(job, nodes * gpus_per_node if nodes else None)
+    command = ["-m", "herdlm.cli", "train", path, "--model", model]
+    for option, value in (("--tokens", tokens), ("--tokenizer", tokenizer), ("--out", out)):
+        command += [option, value]
+    if teacher is not None:
+        command += ["--teacher", teacher]
+    title = recipe if recipe.endswith(model) else f"{recipe} {model}"
+    return _placed(title, command, overrides, sizes, gpus_per_node)
+
+
+def plan_stage(
+    recipe: str,
+    stage: str,
+    parallel: ParallelConfig,
+    shape: ModelConfig,
+    *,
+    path: str,
+    out: str,
+    seq_len: int | None = None,
+    overrides: Sequence[str] = (),
+    gpus_per_node: int = 8,
+    nodes: int | None = None,
+) -> Job:
+    """The cluster job that makes one stage of a run, ``herdlm run --stage``, in a layout.
+
+    Args:
+        recipe: the recipe's name.
+        shape: of the model that the stage trains.
+        path, out: paths of the recipe and of the run's folder, as on every node.
+        nodes: number of nodes; required if ``parallel.dp_shard`` is -1.
+
+    Raises:
+        InputError: the layout does not fit the model or does not fill whole nodes.
+    """
+    _check_nodes(parallel, stage, gpus_per_node, nodes)
+    own = parallel.tp * parallel.cp * parallel.pp * parallel.dp_replicate * max(parallel.dp_shard, 1)
+    sizes = sizes_for(parallel, nodes * gpus_per_node if nodes else own, shape, seq_len)
+    command = ["-m", "herdlm.cli", "run", path, "--out", out, "--stage", stage]
+    return _placed(f"{recipe} {stage}", command, overrides, sizes, gpus_per_node)
+
+
+def _check_nodes(parallel: ParallelConfig, name: str, gpus_per_node: int, nodes: int | None) -> None:
+    if gpus_per_node < 1 or (nodes is not None and nodes < 1):
+        raise InputError(f"cannot use {nodes} nodes of {gpus_per_node} GPUs", "Give positive numbers")
     if parallel.dp_shard == -1 and nodes is None:
         raise InputError(
-            f"the layout of {model} takes as many processes as there are (parallel.dp_shard = -1)", "Give --nodes"
+            f"the layout of {name} takes as many processes as there are (parallel.dp_shard = -1)", "Give --nodes"
         )
-    sizes = layout_of(job, nodes * gpus_per_node if nodes else None)
+
+
+def _placed(title: str, command: list[str], overrides: Sequence[str], sizes: Sizes, gpus_per_node: int) -> Job:
+    """The job of a command whose processes fill whole nodes."""
     world = sizes.tp * sizes.cp * sizes.pp * sizes.dp
     if world % gpus_per_node and world > gpus_per_node:
         near = ", ".join(str(n) for n in range(1, gpus_per_node * 2 + 1) if world % n == 0 and n > 1)
@@ -103,16 +151,10 @@ def plan_job(
             f"parallel.tp {sizes.tp} does not divide a node's {per_node} GPUs, so tensor parallelism would span nodes",
             "Lower parallel.tp to a divisor",
         )
-    command = ["-m", "herdlm.cli", "train", path, "--model", model]
-    for option, value in (("--tokens", tokens), ("--tokenizer", tokenizer), ("--out", out)):
-        command += [option, value]
-    if teacher is not None:
-        command += ["--teacher", teacher]
     for override in overrides:
         command += ["--set", override]
     if broken := next((part for part in command if not part.isprintable()), None):
         raise InputError(f"{broken!r} contains an unprintable character", "Use another name or value")
-    title = recipe if recipe.endswith(model) else f"{recipe} {model}"
     name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:50].strip("-")
     return Job(name=f"herdlm-{name}", nodes=world // per_node, gpus_per_node=per_node, command=tuple(command))
 
@@ -242,7 +284,9 @@ def kubernetes(job: Job, *, image: str, claim: str, mount: str = "/data") -> str
         raise InputError(
             f"volume claim {claim!r} is not a valid Kubernetes name", "Use lower-case letters, digits and dashes"
         )
-    for option in ("train", "--tokens", "--tokenizer", "--out"):
+    for option in ("train", "run", "--tokens", "--tokenizer", "--out"):
+        if option not in job.command:
+            continue
         path = job.command[job.command.index(option) + 1]
         if not PurePosixPath(path).is_relative_to(mount):
             raise InputError(

@@ -13,6 +13,8 @@ from herdlm.base import progress
 from herdlm.base.artifact import write_text_durably
 from herdlm.base.errors import InputError, storage_error
 from herdlm.generate.load import pick_device
+from herdlm.model.config import ModelConfig
+from herdlm.parallel.config import ParallelConfig
 from herdlm.parallel.processes import from_first, is_first, led_by_first, process_group
 from herdlm.recipe import Recipe
 from herdlm.run.execute import RunResult, Scheduler, exclusive, select
@@ -55,6 +57,26 @@ def make_stage(recipe: Recipe, root: Path, name: str, *, quiet: bool = False) ->
         else:
             result.kept.append(name)
         return result if is_first() else None
+
+
+def layout_of_stage(recipe: Recipe, name: str) -> tuple[ParallelConfig, ModelConfig, int | None]:
+    """The layout in which a stage trains, the shape of its model, and the length of its rows.
+
+    Raises:
+        InputError: there is no such stage, or it does not take several processes.
+    """
+    stages, _ = select(stages_of(recipe), name, None)
+    stage = next(stage for stage in stages if stage.name == name)
+    if not takes_processes(load_work(stage.work)):
+        raise InputError(f"stage {name} computes in one process", f"Make it with herdlm run --until {name}")
+    if "model" in stage.options:
+        job = recipe.job(stage.options["model"])
+        return job.parallel, job.model, max(job.pretrain.seq_lens)
+    assert recipe.align
+    small = recipe.herd.small
+    trained = small if small and stage.inputs.get("base") == f"pretrain-{small}" else recipe.herd.flagship
+    section = next(stage.settings[method] for method in ("sft", "reward", "dpo") if method in stage.settings)
+    return recipe.align.parallel or recipe.parallel, recipe.model_config_of(trained), section["seq_len"]
 
 
 def _prepare(
