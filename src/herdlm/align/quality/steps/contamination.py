@@ -30,7 +30,8 @@ class Contamination(Step):
 
     def run(self, examples: Sequence[Example], shared: Shared) -> list[Drop | None]:
         """See :meth:`Step.run`."""
-        benchmarks, short = [], {}
+        benchmarks: list[Benchmark] = []
+        short: dict[str, str] = {}
         for name, texts in sorted(shared.against.items()):
             benchmark = Benchmark(name, texts, BenchmarkConfig(path=name, **self.config.model_dump()))
             short |= {normalize(text): name for text, judged in zip(texts, benchmark.judged, strict=True) if not judged}

@@ -2,9 +2,9 @@
 
 What is over-used is counted, not listed. A phrase is a run of words that opens or ends a sentence of prose. It is
 over-used if more than ``max_share`` of the answers have it, and it is fixed: it is found far more often than its words
-would meet by chance at the rates of the data, which tells "I hope this helps" from "it is a". A phrase that most answers of a
-single topic have is that topic's form, such as "The answer is", and stays. Of the answers with an over-used phrase, the
-best stay, up to the share.
+would meet by chance at the rates of the data, which tells "I hope this helps" from "it is a". A phrase that most
+answers of a single topic have is that topic's form, such as "The answer is", and stays. Of the answers with an
+over-used phrase, the best stay, up to the share.
 """
 
 from __future__ import annotations

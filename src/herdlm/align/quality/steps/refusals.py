@@ -16,8 +16,8 @@ from herdlm.base.recipe import Section
 
 HELP = (
     r"(?:help|assist|provide|fulfill?|comply|answer|do (?:that|this)|discuss|engage|support|create|generate|write|give|"
-    r"offer|recommend|advise|suggest|tell|share|participate|be able|access|browse|see|view|open|perform|complete|continue|"
-    r"determine|judge)"
+    r"offer|recommend|advise|suggest|tell|share|participate|be able|access|browse|see|view|open|perform|complete|"
+    r"continue|determine|judge)"
 )
 CANNOT = (
     r"(?:can ?not|can['\u2019]?t|am (?:not able|unable|not allowed)|['\u2019]m (?:not able|unable|not allowed)|"
@@ -44,7 +44,8 @@ REFUSES = tuple(
     )
 )
 PLAYED = re.compile(
-    r"\byou (?:can ?not|can['\u2019]?t|won['\u2019]?t)\b|\b(?:refus\w+|decline|reject\w*|turn (?:\w+ )?down|say no|apolog\w+)\b",
+    r"\byou (?:can ?not|can['\u2019]?t|won['\u2019]?t)\b|"
+    r"\b(?:refus\w+|decline|reject\w*|turn (?:\w+ )?down|say no|apolog\w+)\b",
     re.I,
 )
 

@@ -32,7 +32,8 @@ WANTED = re.compile(
 )
 EMOJI_WANTED = re.compile(r"\bemojis?\b|\bemoticons?\b|\bsocial media\b|\btweet|\binstagram\b", re.I)
 LOUD = re.compile(
-    r"\b(?:exclamation|enthusias\w+|excited|ad(?:vert\w*)?|slogan|tweet|instagram|social media|caption|poem|song|story|lyrics|shanty|verse|style of|shakespeare\w*|in character|persona|"
+    r"\b(?:exclamation|enthusias\w+|excited|ad(?:vert\w*)?|slogan|tweet|instagram|social media|caption|poem|song|"
+    r"story|lyrics|shanty|verse|style of|shakespeare\w*|in character|persona|"
     r"dialog(?:ue)?|script|speech|cheer|birthday|invitation|announce\w*|persuasive|campaign|post)\b",
     re.I,
 )
