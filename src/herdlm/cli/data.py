@@ -161,9 +161,8 @@ def clean(
     for step in funnel["steps"]:
         why = step.get("skipped") or ", ".join(f"{reason}: {count:,}" for reason, count in step["reasons"].items())
         say(f"{step['step']:14} {step['given']:>9,} {-step['dropped']:>9,}  {why}".rstrip())
-    say(
-        f"Kept {funnel['kept']:,} of {funnel['given']:,}: {out / READABLE}; what was dropped: herdlm inspect {out} --dropped"
-    )
+    say(f"Kept {funnel['kept']:,} of {funnel['given']:,}: {out / READABLE}")
+    say(f"See what was dropped, and why: herdlm inspect {out} --dropped")
 
 
 def _licenses(given: Sequence[str], files: Sequence[Path]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from herdlm.align.quality.config import QualityConfig
 from herdlm.align.quality.example import Example
 from herdlm.align.quality.step import Drop, Embed, Shared
 from herdlm.align.quality.steps.quality import set_scores
+from herdlm.align.quality.steps.topics import UNKNOWN
 from herdlm.base.errors import InputError
 from herdlm.base.progress import Progress
 
@@ -54,7 +55,10 @@ def control(
         if "messages" not in row and ("prompt" not in row or "chosen" in row):
             raise InputError(f"row {number + 1} is neither a dialog nor a prompt", "Give rows with messages or prompt")
     shared = Shared(embed=embed, against=against or {}, seeds=seeds, seed=seed)
-    examples = sorted((Example(row, number) for number, row in enumerate(rows)), key=lambda e: e.order)
+    examples = sorted(
+        (Example(row, number, topic=row.get("task") or UNKNOWN) for number, row in enumerate(rows)),
+        key=lambda e: e.order,
+    )
     drops: dict[int, tuple[str, Drop]] = {}
     counts: list[dict[str, Any]] = []
     scored = False

@@ -27,6 +27,9 @@ class NearConfig(NearDuplicatesConfig):
 
     ngram_words: int = Field(3, ge=1, description="words of an n-gram; chats are shorter than pages")
     min_similarity: float = Field(0.8, gt=0, le=1, description="Jaccard similarity of the sets of n-grams")
+    min_answer_similarity: float = Field(
+        0.5, ge=0, le=1, description="the same of the answers alone: one text can be asked about twice"
+    )
 
 
 class Exact(Step):
@@ -67,7 +70,8 @@ class Near(Step):
         found = [fingerprint(split_words(normalize(example.text)), self.config) for example in examples]
         signatures, sketches = (np.stack(part) for part in zip(*found, strict=True))
         keys = band_keys(signatures, self.config.bands)
-        neighbors = self._neighbors(keys, sketches)
+        answers = [_grams(" ".join(turn.answer for turn in e.turns), self.config.ngram_words) for e in examples]
+        neighbors = self._neighbors(keys, sketches, answers)
         drops: list[Drop | None] = [None] * len(examples)
         kept: set[int] = set()
         for number in sorted(range(len(examples)), key=lambda n: examples[n].preference):
@@ -78,7 +82,9 @@ class Near(Step):
                 kept.add(number)
         return drops
 
-    def _neighbors(self, keys: np.ndarray, sketches: np.ndarray) -> dict[int, set[int]]:
+    def _neighbors(
+        self, keys: np.ndarray, sketches: np.ndarray, answers: Sequence[set[tuple[str, ...]]]
+    ) -> dict[int, set[int]]:
         """The numbers of the examples that are similar enough, for each."""
         buckets: dict[int, list[int]] = defaultdict(list)
         for number, row in enumerate(keys.tolist()):
@@ -89,9 +95,16 @@ class Near(Step):
         if pairs:
             candidates = np.array(sorted(pairs), np.int64)
             for a, b in verified(candidates, lambda rows: sketches[rows], self.config.min_similarity).tolist():
-                neighbors[a].add(b)
-                neighbors[b].add(a)
+                one, other = answers[a], answers[b]
+                if len(one & other) >= self.config.min_answer_similarity * len(one | other):
+                    neighbors[a].add(b)
+                    neighbors[b].add(a)
         return neighbors
+
+
+def _grams(text: str, n: int) -> set[tuple[str, ...]]:
+    words = split_words(normalize(text))
+    return {tuple(words[i : i + n]) for i in range(max(len(words) - n + 1, 1))}
 
 
 def _text(example: Example) -> tuple[object, ...]:

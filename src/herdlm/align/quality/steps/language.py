@@ -57,8 +57,8 @@ class Language(Step):
         return [self._judge(example) for example in examples]
 
     def _judge(self, example: Example) -> Drop | None:
-        said = "\n".join(turn.prose for turn in example.turns) if example.turns else prose(example.asked)
-        example.language = self._certain(said)
+        said = "\n".join(turn.prose for turn in example.turns)
+        example.language = self._certain(said) or self._certain(prose(example.asked))
         if self.config.only and example.language and example.language not in self.config.only:
             return Drop("another language than wanted", example.language)
         for turn in example.turns:

@@ -1,7 +1,7 @@
 """Drops answers that refuse, outside of tasks in which refusing is right.
 
 A model that is trained on its own refusals refuses more. What may be refused is a matter of safety data, whose tasks
-are named by ``allowed``.
+are named by ``allowed``; and an assistant with tools rightly says what they cannot do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from herdlm.base.recipe import Section
 
 HELP = (
     r"(?:help|assist|provide|fulfill?|comply|answer|do (?:that|this)|discuss|engage|support|create|generate|write|give|"
-    r"offer|recommend|advise|suggest|tell|share|participate|be able|access|browse|see|view|open|perform|complete|"
+    r"offer|recommend|advise|suggest|tell|share|participate|access|browse|see|view|open|perform|complete|"
     r"continue|determine|judge)"
 )
 CANNOT = (
@@ -65,7 +65,7 @@ class Refusals(TurnRule):
     def judge(self, turn: Turn, example: Example) -> Drop | None:
         """See :meth:`TurnRule.judge`."""
         task = example.row.get("task") or ""
-        if any(task == name or task.startswith(f"{name}-") for name in self.config.allowed):
+        if example.row.get("tools") or any(task == name or task.startswith(f"{name}-") for name in self.config.allowed):
             return None
         found = refusal(turn.answer)
         if found is None or PLAYED.search(turn.asked):

@@ -14,7 +14,7 @@ from herdlm.base.recipe import Section
 APOLOGY = re.compile(
     r"\b(?:i|we)(?:['\u2019]m| am|['\u2019]re| are)? (?:\w+ ){0,2}(?:sorry|apologi[sz]e)\b"
     r"|\b(?:my|our) (?:\w+ )?apologies\b"
-    r"|^\W*(?:sorry|apologies)\b",
+    r"|^\W*(?:sorry|apologies)(?=[,.!]| (?:for|about|but|if|that|i|we|again|to)\b)",
     re.I | re.M,
 )
 SYMPATHY = re.compile(
@@ -66,7 +66,8 @@ class Apologies(Step):
     """Apologies where the prompt wants none; words of sympathy are none.
 
     An apology for a mistake is in order, and a model that opens every other answer with one is not. So answers that
-    open with an apology are thinned out, and only those with several are always dropped.
+    open with an apology are thinned out, and only those with several are always dropped. Those of assistants with
+    tools, which say what they cannot do, are not counted.
     """
 
     name = "apologies"
@@ -77,7 +78,7 @@ class Apologies(Step):
         drops: list[Drop | None] = [None] * len(examples)
         opening = {}
         for number, example in enumerate(examples):
-            for turn in example.turns:
+            for turn in example.turns if not example.row.get("tools") else ():
                 found = apologies(turn)
                 if len(found) > self.config.most:
                     drops[number] = Drop("several apologies", found[0][0].strip())
@@ -125,7 +126,7 @@ class Exclamations(TurnRule):
 
     def judge(self, turn: Turn, example: Example) -> Drop | None:
         """See :meth:`TurnRule.judge`."""
-        marks: list[str] = MARKS.findall(re.sub(r"!=|\d!", " ", turn.prose))
+        marks: list[str] = MARKS.findall(re.sub(r"!=|\d!|https?:\S+", " ", turn.prose))
         if LOUD.search(example.asked) or SHOUTED.search(turn.asked):
             return None
         if any(len(run) > self.config.most_in_a_row for run in marks):

@@ -31,11 +31,7 @@ class Topics(Step):
 
     def run(self, examples: Sequence[Example], shared: Shared) -> list[Drop | None]:
         """See :meth:`Step.run`."""
-        unknown = []
-        for example in examples:
-            example.topic = example.row.get("task") or UNKNOWN
-            if example.topic == UNKNOWN:
-                unknown.append(example)
+        unknown = [example for example in examples if example.topic == UNKNOWN]
         labelled = self._labelled(examples, shared)
         if unknown and labelled and shared.embed is not None:
             asked = shared.embed([example.asked for example in unknown])
