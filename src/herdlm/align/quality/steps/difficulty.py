@@ -21,7 +21,8 @@ IMPERATIVE = re.compile(
     rf"(?:^|[.!?:;\n]\s*|\b(?:and|then|also|please|,)\s+)(?:please |also |then )?(?:{VERBS})\b", re.I
 )
 CONSTRAINT = re.compile(
-    r"\b(?:(?:at (?:least|most)|no (?:more|less|fewer) than|exactly)(?: \d+ \w+)?|must|should|without|do not|don['\u2019]t|avoid|only|"
+    r"\b(?:(?:at (?:least|most)|no (?:more|less|fewer) than|exactly)(?: \d+ \w+)?|must|should|"
+    r"without|do not|don['\u2019]t|avoid|only|"
     r"between \d+ and|less than|more than|fewer than|in (?:all )?(?:lowercase|uppercase|capital)|"
     r"in the (?:style|form|format) of|\d+ (?:words|sentences|paragraphs|bullet|items|lines|examples))\b",
     re.I,
