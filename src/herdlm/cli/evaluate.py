@@ -15,6 +15,7 @@ from herdlm.cli.options import (
     PipelineParallelOption,
     QuietOption,
     TensorParallelOption,
+    api_key,
     example,
 )
 from herdlm.cli.output import remark, say
@@ -103,7 +104,7 @@ def evaluate(
 
     settings = Settings(shots, chat, limit, seed, samples, max_tokens, temperature)
     options = EngineOptions(device, dtype, tensor_parallel, pipeline_parallel, workers, cluster)
-    remote = RemoteOptions(concurrency or CONCURRENCY, _key(api_key_file), key_over_http)
+    remote = RemoteOptions(concurrency or CONCURRENCY, api_key(api_key_file), key_over_http)
     kinds = {is_address(each) for each in (*models, *([judge] if judge else []))}
     if (workers or cluster) and False not in kinds:
         raise InputError("--workers and --cluster run model folders, and there is none", "Remove them")
@@ -129,21 +130,6 @@ def evaluate(
         return
     _say_all(found)
     remark(f"Items: {out}")
-
-
-def _key(path: Path | None) -> str:
-    """The API key in a file, or else in the environment."""
-    from herdlm.base.openai_api import environment_key
-
-    if path is None:
-        return environment_key()
-    try:
-        key = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}", "Give a file that holds the key alone") from error
-    if not key:
-        raise InputError(f"{path} is empty", "Give a file that holds the key alone")
-    return key
 
 
 def _say_all(found: dict[str, list[TaskResult]]) -> None:

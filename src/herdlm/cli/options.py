@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from herdlm.base.errors import InputError
+
 RecipeArgument = Annotated[Path, typer.Argument(help="A recipe, such as recipes/tiny.toml.", show_default=False)]
 ModelArgument = Annotated[
     Path, typer.Argument(help="A model folder, or a run, which means its flagship.", show_default=False)
@@ -73,3 +75,22 @@ def without_option(arguments: list[str], option: str) -> list[str]:
         elif not argument.startswith(f"{option}="):
             kept.append(argument)
     return kept
+
+
+def api_key(path: Path | None) -> str:
+    """The API key in a file, or else in the environment.
+
+    Raises:
+        InputError: the file cannot be read, or is empty.
+    """
+    from herdlm.base.openai_api import environment_key
+
+    if path is None:
+        return environment_key()
+    try:
+        key = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}", "Give a file that holds the key alone") from error
+    if not key:
+        raise InputError(f"{path} is empty", "Give a file that holds the key alone")
+    return key

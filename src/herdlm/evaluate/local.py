@@ -82,8 +82,7 @@ class LocalModel:
         prompts, params = [], []
         for request in requests:
             tokens = self._question(request.question)
-            room = min(request.max_tokens, max(self.context // 2, 1))
-            prompts.append(tokens[-max(self.context - room, 1) :])
+            prompts.append(tokens[-self._most(request.max_tokens) :])
             params.append(
                 SamplingParams(
                     max_tokens=request.max_tokens,
@@ -99,6 +98,14 @@ class LocalModel:
             chat = requests[number].question.messages is not None
             yield number, [self._answer(completion, chat) for completion in completions]
 
+    def fits(self, question: Question, max_tokens: int) -> bool:
+        """Whether :meth:`answer` would leave a question whole.
+
+        Raises:
+            InputError: the chat template refuses it.
+        """
+        return len(self._question(question)) <= self._most(max_tokens)
+
     def count(self, text: str) -> int:
         """A text's length in tokens."""
         return len(self.tokenizer.encode(text))
@@ -106,6 +113,10 @@ class LocalModel:
     def close(self) -> None:
         """End the engines."""
         self.engines.close()
+
+    def _most(self, max_tokens: int) -> int:
+        """The most tokens of a question that leave room for an answer."""
+        return max(self.context - min(max_tokens, max(self.context // 2, 1)), 1)
 
     def _question(self, question: Question) -> list[int]:
         if question.messages is not None:

@@ -118,6 +118,15 @@ class RemoteModel:
         """The answers to each request with its number, as they are finished."""
         return self._all(self._answers, requests)
 
+    def fits(self, question: Question, max_tokens: int) -> bool:
+        """Whether :meth:`answer` would leave a question whole, as far as the server tells."""
+        if not self._says_context:
+            return True
+        tokens = (
+            self._tokens(_as_dialog(question)) if question.messages is not None else self._plain_tokens(question.text)
+        )
+        return tokens is None or len(tokens) <= max(self.context - min(max_tokens, max(self.context // 2, 1)), 1)
+
     def count(self, text: str) -> int:
         """A text's length in tokens; with a begin token where only prompts are counted."""
         tokens = self._tokens({"prompt": text, "add_special_tokens": False})

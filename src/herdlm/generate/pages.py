@@ -93,11 +93,17 @@ class PagePool:
         return np.array(list(known), dtype=np.int64)
 
     def forget_contents(self) -> None:
-        """Drop every digest: the pages' contents are no longer valid (new weights, a failed step)."""
+        """Drop every digest: the pages' contents are no longer valid (new weights, a failed step).
+
+        If no page is held, pages are handed out in the order of a new pool again. The order of pages decides the order
+        of sums, so that only then the same requests get the same bits.
+        """
         self._page_of.clear()
         self._digest_of.clear()
         self._push_free(list(self._idle))
         self._idle.clear()
+        if self._free_count == self.count:
+            self._free = np.arange(self.count, 0, -1, dtype=np.int64)
 
     def check(self) -> None:
         """Assert that every page is in exactly one state and that the digests agree with each other."""

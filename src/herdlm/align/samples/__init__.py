@@ -1,1 +1,1 @@
-"""Answers sampled to prompts: drawn, judged, and selected for training."""
+"""Answers to prompts: drawn from models, judged, and selected for training."""

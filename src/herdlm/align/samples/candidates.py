@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from herdlm.data.useless import digest
+from herdlm.align.samples.rows import prompt_id
 from herdlm.tokens.chat import Message
 
 Row = Mapping[str, Any]
@@ -89,11 +89,6 @@ class Asked:
         return any(candidate.passed for candidate in self.candidates)
 
 
-def prompt_id(prompt: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None) -> str:
-    """What names a prompt that has no id: 16 hex digits of a hash of its messages and tools."""
-    return digest({"prompt": list(prompt), "tools": list(tools) if tools else None}).hex()[:16]
-
-
 def joined(rows: Iterable[Row], *, systems: bool = True) -> list[Asked]:
     """The prompts of rows of samples, by id. Rows of one id, from several models or rounds, are one prompt.
 
@@ -102,7 +97,7 @@ def joined(rows: Iterable[Row], *, systems: bool = True) -> list[Asked]:
     """
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(row.get("id") or prompt_id(row["prompt"], row.get("tools")), []).append(row)
+        groups.setdefault(prompt_id(row), []).append(row)
     return [_asked(name, groups[name], systems) for name in sorted(groups)]
 
 
