@@ -323,6 +323,11 @@ def test_the_judges_score_stands_in_for_a_reward():
     assert answers(select(rows, SelectConfig(share_unverified=1.0)).kept) == ["good"]
 
 
+def test_a_judges_marks_go_into_the_lineage():
+    rows = [row("a", sample("good", judge={"score": 3.0, "best": 3.0, "by": "j"}), sample("poor", reward=None))]
+    assert select(rows).kept[0]["lineage"]["judge"] == {"score": 3.0, "best": 3.0}
+
+
 def test_the_spread_is_pooled_within_prompts():
     prompts = joined(
         [
