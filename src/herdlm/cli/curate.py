@@ -73,17 +73,35 @@ def curate(
 
 @app.command(**example("herdlm inspect corpus --dropped --language de --limit 5"))
 def inspect(
-    corpus: Annotated[Path, typer.Argument(help="A curated corpus, or a run.", show_default=False)],
+    corpus: Annotated[
+        Path, typer.Argument(help="A curated corpus, a run, or what herdlm data clean made.", show_default=False)
+    ],
     dropped: Annotated[bool, typer.Option("--dropped", help="Show documents that were dropped.")] = False,
     reason: Annotated[str | None, typer.Option(help="Show only documents dropped for this reason.")] = None,
     step: Annotated[str | None, typer.Option(help="Show only documents dropped by this step.")] = None,
     language: Annotated[str | None, typer.Option(help="Show only documents in this language.")] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Of cleaned data: follow the example with this key, or those of this prompt.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Show at most this many documents.")] = 10,
     json_: JsonOption = False,
 ) -> None:
-    """Show a corpus's documents; with --dropped, those that were dropped, with step and reason."""
+    """Show a corpus's documents, or cleaned dialogs; with --dropped, what was dropped, with step and reason."""
+    from herdlm.align.quality import inspect as quality
     from herdlm.curate import inspect as inspection
 
+    if quality.is_cleaned(corpus):
+        examples = quality.find_examples(
+            corpus, quality.Wanted(step, reason, language, key), dropped=dropped, limit=limit
+        )
+        if json_:
+            say_json(examples)
+        else:
+            for line in quality.as_lines(examples):
+                say(line)
+        return
+    if key is not None:
+        raise InputError(f"{corpus} is not cleaned data: --key has no meaning", "Leave it out")
     wanted = inspection.Wanted(step, reason, language)
     found = inspection.find_documents(corpus, wanted, dropped=dropped, limit=limit)
     if json_:

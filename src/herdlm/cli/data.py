@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from herdlm.base.errors import InputError
-from herdlm.cli.options import JsonOption, MapOption, QuietOption, SeedOption, TokenizerOption, example
+from herdlm.cli.options import (
+    DeviceOption,
+    JsonOption,
+    MapOption,
+    QuietOption,
+    SeedOption,
+    SetOption,
+    TokenizerOption,
+    example,
+)
 from herdlm.cli.output import remark, say, say_json
 
 if TYPE_CHECKING:
@@ -83,6 +93,86 @@ def check(
         write_records(write, (record for _, record in kept))
         if not json_:
             say(f"Rows: {write}, {len(kept):,} {kinds[0]}")
+
+
+@data.command(
+    **example(
+        "herdlm data clean kept.jsonl --out clean --model models/llama-1b",
+        "--against svamp.jsonl --set semantic.max_cosine=0.9",
+    )
+)
+def clean(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Files of dialogs or prompts, such as herdlm select writes.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option(help="A new folder for what stays and what is dropped. Run again to resume.")],
+    model: Annotated[
+        Path | None, typer.Option(help="A model folder for embeddings; without, steps that need them are passed over.")
+    ] = None,
+    against: Annotated[
+        list[Path] | None, typer.Option(help="A file of evaluation items that must not be in it. May be repeated.")
+    ] = None,
+    seeds: Annotated[
+        list[Path] | None,
+        typer.Option(help="A file of prompts with task, for topics of rows without. May be repeated."),
+    ] = None,
+    license_: Annotated[
+        list[str] | None, typer.Option("--license", help="A file's license: FILE=NAME. May be repeated.")
+    ] = None,
+    kind: Annotated[Literal["dialogs", "prompts"] | None, typer.Option(help="What to make of the rows.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="A TOML file with the steps' keys.")] = None,
+    map_: MapOption = None,
+    set_: SetOption = None,
+    device: DeviceOption = "auto",
+    seed: SeedOption = 0,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Drop what harms training, with a reason for each drop: rules, duplicates, evaluation items, caps; a data card.
+
+    Keys are STEP.KEY, as in --set semantic.max_cosine=0.9; --set near=false turns a step off.
+    """
+    from herdlm.align.quality.clean import READABLE
+    from herdlm.align.quality.clean import clean as clean_files
+    from herdlm.align.quality.config import QualityConfig
+    from herdlm.base.recipe import apply_overrides, parse, read_toml
+    from herdlm.data.read import parse_rename
+    from herdlm.generate.load import pick_device
+
+    tables = apply_overrides(read_toml(recipe) if recipe else {}, set_ or ())
+    funnel = clean_files(
+        files,
+        out,
+        parse(QualityConfig, tables, str(recipe or "--set")),
+        model=model,
+        against=against or (),
+        seeds=seeds or (),
+        licenses=_licenses(license_ or (), files),
+        kind=kind,
+        rename=parse_rename(map_ or ()),
+        device=str(pick_device(device)),
+        seed=seed,
+        quiet=quiet or json_,
+    )
+    if json_:
+        say_json(funnel)
+        return
+    for step in funnel["steps"]:
+        why = step.get("skipped") or ", ".join(f"{reason}: {count:,}" for reason, count in step["reasons"].items())
+        say(f"{step['step']:14} {step['given']:>9,} {-step['dropped']:>9,}  {why}".rstrip())
+    say(f"Kept {funnel['kept']:,} of {funnel['given']:,}: {out / READABLE}")
+    say(f"See what was dropped, and why: herdlm inspect {out} --dropped")
+
+
+def _licenses(given: Sequence[str], files: Sequence[Path]) -> dict[str, str]:
+    found = {}
+    for text in given:
+        file, equals, name = text.rpartition("=")
+        if not equals or not name or Path(file) not in files:
+            raise InputError(f"--license {text} is not FILE=NAME with one of the files", "Write chats.jsonl=Apache-2.0")
+        found[file] = name
+    return found
 
 
 @app.command(**example("herdlm tokenize corpus --tokenizer models/llama-1b --out tokens"))

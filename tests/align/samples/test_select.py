@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from herdlm.align.samples import select as selecting
-from herdlm.align.samples.candidates import joined, prompt_id
+from herdlm.align.samples.candidates import joined
 from herdlm.align.samples.pairing import spread
+from herdlm.align.samples.rows import prompt_id
 from herdlm.align.samples.select import KEPT, select
 from herdlm.align.samples.select_config import SelectConfig
 from herdlm.base.errors import InputError
@@ -265,7 +266,7 @@ def test_edited_answers_are_chosen_over_all_and_kept_in_place_of_the_models():
 
 def test_an_edit_finds_its_prompt_by_its_messages_and_one_without_samples_is_kept():
     rows = [row("x", sample("right", passed=True))]
-    rows[0]["id"] = prompt_id(rows[0]["prompt"], None)
+    rows[0]["id"] = prompt_id({"prompt": rows[0]["prompt"]})
     mine = {"messages": [*rows[0]["prompt"], {"role": "assistant", "content": "mine"}]}
     other = {"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]}
     found = select(rows, SelectConfig(), [mine, other])
@@ -320,6 +321,11 @@ def test_equal_answers_with_different_verdicts_count_as_wrong():
 def test_the_judges_score_stands_in_for_a_reward():
     rows = [row("a", sample("good", judge={"score": 5.0}), sample("poor", judge={"score": 1.0}))]
     assert answers(select(rows, SelectConfig(share_unverified=1.0)).kept) == ["good"]
+
+
+def test_a_judges_marks_go_into_the_lineage():
+    rows = [row("a", sample("good", judge={"score": 3.0, "best": 3.0, "by": "j"}), sample("poor", reward=None))]
+    assert select(rows).kept[0]["lineage"]["judge"] == {"score": 3.0, "best": 3.0}
 
 
 def test_the_spread_is_pooled_within_prompts():
@@ -473,7 +479,7 @@ def test_files_that_exist_and_rows_without_samples_are_refused(tmp_path):
     def run(file):
         return str(CliRunner().invoke(app, ["select", str(file), "--kept", str(kept), "--pairs", str(pairs)]).exception)
 
-    assert "2.jsonl, line 2: the row has no prompt with samples" in run(bad)
+    assert "2.jsonl, line 2, key id: it is missing" in run(bad)
     pairs.write_text("")
     assert "p.jsonl exists" in run(good)
     assert not kept.exists()

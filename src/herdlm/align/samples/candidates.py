@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from herdlm.data.useless import digest
+from herdlm.align.samples.rows import prompt_id
 from herdlm.tokens.chat import Message
 
 Row = Mapping[str, Any]
@@ -26,6 +26,8 @@ class Candidate:
         cut: whether it reached the length limit each time.
         number: its place among the samples of its row; of equal answers, the first.
         file: the file it was read from, or "".
+        reason: the verdict's.
+        marks: the points that a judge gave, and the most there are.
     """
 
     answer: str
@@ -40,6 +42,7 @@ class Candidate:
     round: int | None
     file: str
     reason: str
+    marks: tuple[float, float] | None = None
 
     @property
     def rank(self) -> float:
@@ -57,6 +60,7 @@ class Candidate:
         optional = {"file": self.file, "system": self.system, "verdict": self.reason}
         found |= {key: value for key, value in optional.items() if value}
         found |= {} if self.round is None else {"round": self.round}
+        found |= {} if self.marks is None else {"judge": {"score": self.marks[0], "best": self.marks[1]}}
         return found if self.reward is None else found | {"reward": self.reward}
 
 
@@ -89,11 +93,6 @@ class Asked:
         return any(candidate.passed for candidate in self.candidates)
 
 
-def prompt_id(prompt: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None) -> str:
-    """What names a prompt that has no id: 16 hex digits of a hash of its messages and tools."""
-    return digest({"prompt": list(prompt), "tools": list(tools) if tools else None}).hex()[:16]
-
-
 def joined(rows: Iterable[Row], *, systems: bool = True) -> list[Asked]:
     """The prompts of rows of samples, by id. Rows of one id, from several models or rounds, are one prompt.
 
@@ -102,7 +101,7 @@ def joined(rows: Iterable[Row], *, systems: bool = True) -> list[Asked]:
     """
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(row.get("id") or prompt_id(row["prompt"], row.get("tools")), []).append(row)
+        groups.setdefault(prompt_id(row), []).append(row)
     return [_asked(name, groups[name], systems) for name in sorted(groups)]
 
 
@@ -134,9 +133,10 @@ def _asked(name: str, rows: Sequence[Row], systems: bool) -> Asked:
 
 def _candidate(row: Row, number: int, sample: Mapping[str, Any], systems: bool) -> Candidate:
     verdict = sample.get("verdict") or {}
+    judge = sample.get("judge") or {}
     found = sample.get("reward")
     if found is None:
-        found = (sample.get("judge") or {}).get("score")
+        found = judge.get("score")
     round_ = sample.get("round", row.get("round"))
     return Candidate(
         answer=sample["answer"].strip(),
@@ -151,6 +151,7 @@ def _candidate(row: Row, number: int, sample: Mapping[str, Any], systems: bool) 
         round=round_,
         file=row.get("file") or "",
         reason=verdict.get("reason") or "",
+        marks=(judge["score"], judge["best"]) if {"score", "best"} <= judge.keys() else None,
     )
 
 
@@ -166,6 +167,7 @@ def _merged(same: Sequence[Candidate], given: int) -> Candidate:
     )
     return replace(
         first,
+        marks=min((each.marks for each in same if each.marks is not None), default=None),
         count=len(same),
         given=given,
         passed=all(verdicts) if verdicts else None,

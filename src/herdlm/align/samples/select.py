@@ -13,8 +13,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from herdlm.align.samples.candidates import Asked, Candidate, Row, joined, prompt_id
+from herdlm.align.samples.candidates import Asked, Candidate, Row, joined
 from herdlm.align.samples.pairing import EDITED, RATINGS, pairs_of, said, spread, with_system
+from herdlm.align.samples.rows import prompt_id
 from herdlm.align.samples.select_config import SelectConfig
 from herdlm.tokens.chat import Message, text_of
 from herdlm.tokens.dialogs import Dialog
@@ -174,7 +175,9 @@ def _edits(dialogs: Sequence[Mapping[str, Any]]) -> dict[str, Edit]:
     for dialog in dialogs:
         messages = dialog["messages"]
         last = max(n for n, message in enumerate(messages) if message["role"] == "assistant")
-        name = (dialog.get("lineage") or {}).get("prompt") or prompt_id(messages[:last], dialog.get("tools"))
+        name = (dialog.get("lineage") or {}).get("prompt") or prompt_id(
+            {"prompt": messages[:last], "tools": dialog.get("tools")}
+        )
         found[name] = Edit(dialog, messages[:last], messages[last:])
     return found
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from herdlm.align.samples.candidates import Row
 from herdlm.align.samples.pairing import RATINGS
+from herdlm.align.samples.rows import read_samples
 from herdlm.align.samples.select import Selected, select
 from herdlm.align.samples.select_config import SelectConfig
 from herdlm.base.errors import InputError
-from herdlm.base.json_lines import json_lines
 from herdlm.data.read import read_dialogs
 from herdlm.data.source import Source
 from herdlm.data.write import write_records
@@ -38,7 +39,7 @@ def select_files(
         if path.exists():
             raise InputError(f"{path} exists", "Choose a new file")
     dialogs = read_dialogs([Source(edited)])[0] if edited is not None else []
-    rows = [row for file in files for row in samples_of(file, named=len(files) > 1)]
+    rows: list[Row] = [{**row, "file": str(file)} for file in files for row in read_samples(file)]
     selected = select(rows, config, dialogs)
     if kept is not None:
         write_records(kept, (dict(dialog) for dialog in selected.kept))
@@ -50,22 +51,6 @@ def select_files(
                 kept.unlink()
             raise
     return selected
-
-
-def samples_of(file: Path, *, named: bool) -> Iterator[dict[str, Any]]:
-    """The rows of a file of samples; ``named``: with the file's name, for their lineage.
-
-    Raises:
-        InputError: a row is not of a prompt with samples.
-    """
-    for line, row in json_lines(file):
-        samples = row.get("samples")
-        if not isinstance(row.get("prompt"), list) or not isinstance(samples, list):
-            raise InputError(f"{file}, line {line}: the row has no prompt with samples", "Make it with herdlm sample")
-        for number, sample in enumerate(samples):
-            if not isinstance(sample, dict) or not isinstance(sample.get("answer"), str):
-                raise InputError(f"{file}, line {line}, key samples[{number}].answer: it is no text", "Correct it")
-        yield {**row, "file": str(file)} if named else row
 
 
 def table(counts: dict[str, Any]) -> Iterator[str]:

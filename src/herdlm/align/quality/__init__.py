@@ -1,0 +1,1 @@
+"""Quality control of dialogs and prompts: steps that drop what harms training, with a reason for each drop."""

@@ -1,0 +1,1 @@
+"""The steps of quality control, each a rule with its keys."""
