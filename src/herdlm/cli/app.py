@@ -25,6 +25,7 @@ from herdlm.cli import (
     run,
     sandbox,
     serve,
+    synth,
     train,
 )
 from herdlm.cli.output import remark, say
@@ -37,7 +38,22 @@ app = typer.Typer(
     help="Raises a herd of Llama-class language models: raw web pages in, a served chat model out.",
 )
 
-for commands in (run, curate, data, train, finetune, align, plan, models, generate, evaluate, judge, sandbox, serve):
+for commands in (
+    run,
+    curate,
+    data,
+    train,
+    finetune,
+    align,
+    plan,
+    models,
+    generate,
+    evaluate,
+    judge,
+    sandbox,
+    serve,
+    synth,
+):
     app.add_typer(commands.app)
 
 
