@@ -29,6 +29,9 @@ class ConstraintsConfig(Section):
     program_share: float = Field(
         1.0, ge=0, le=1, description="share of prompts whose answer by program is written as a dialog"
     )
+    open: float = Field(
+        0.3, ge=0, le=1, description="share of prompts that only a model can answer, so that no dialog is made of them"
+    )
     passages: float = Field(
         0.3, ge=0, le=1, description="share of prompts that give a passage of the documents, if there are any"
     )
