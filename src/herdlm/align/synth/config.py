@@ -66,6 +66,42 @@ class WordProblemsConfig(Section):
         return self
 
 
+class ToolsConfig(Section):
+    """Dialogs with calls of tools."""
+
+    count: int = Field(1000, ge=0, description="dialogs with tools of our own, whose calls are run")
+    single: float = Field(0.4, ge=0, description="share with one call")
+    parallel: float = Field(0.2, ge=0, description="share with several calls at once")
+    steps: float = Field(0.25, ge=0, description="share with calls that need results of earlier ones")
+    none: float = Field(0.15, ge=0, description="share that none of the tools fits")
+    most_tools: int = Field(5, ge=1, le=20, description="most tools that are offered, beyond those that are needed")
+    definitions: tuple[Path, ...] = Field(
+        (), description="JSON files of definitions, with examples or for the teacher to invent requests"
+    )
+    requests: int = Field(8, ge=1, description="requests that the teacher invents for each definition")
+    votes: int = Field(5, ge=1, description="answers of the teacher to each, of which more than half must agree")
+    temperature: float = Field(0.7, ge=0, description="of the teacher's answers")
+    max_tokens: int = Field(512, ge=1, description="of the teacher's answers")
+
+
+class CodeConfig(Section):
+    """Programming problems whose solutions pass tests in the sandbox."""
+
+    problems: tuple[Path, ...] = Field((), description="files of problems with solutions and tests, as MBPP's")
+    limit: int | None = Field(None, ge=1, description="given problems to use, the first ones; all if absent")
+    mutants: int = Field(2, ge=0, le=6, description="new problems that are made of each given one by program")
+    snippets: tuple[Path, ...] = Field((), description="Python files, whose functions are explained and written again")
+    explain: bool = Field(False, description="have the teacher describe real functions and write them again")
+    invent: int = Field(0, ge=0, description="problems that the teacher invents")
+    attempts: int = Field(3, ge=1, description="how often the teacher may try; each time it is told the error")
+    least_tests: int = Field(3, ge=2, description="fewest tests of a problem that the teacher invents or describes")
+    translate: tuple[Literal["javascript", "bash"], ...] = Field(
+        (), description="languages into which given solutions are translated, and back"
+    )
+    temperature: float = Field(0.7, ge=0, description="of the teacher's answers")
+    max_tokens: int = Field(768, ge=1, description="of the teacher's answers")
+
+
 class OwnConfig(Section):
     """A generator of your own."""
 
@@ -82,6 +118,8 @@ class SynthConfig(Section):
     documents: tuple[Path, ...] = Field((), description="files and folders of text, as herdlm tokenize takes them")
     constraints: ConstraintsConfig | None = None
     word_problems: WordProblemsConfig | None = None
+    tools: ToolsConfig | None = None
+    code: CodeConfig | None = None
     own: dict[str, OwnConfig] = Field(default_factory=dict, description="generators of your own, by name")
 
 
