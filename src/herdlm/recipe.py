@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from herdlm.align.config import AlignConfig, BankConfig, ExperimentsConfig
+from herdlm.align.synth.config import localize as localize_synth
 from herdlm.base.errors import InputError
 from herdlm.base.recipe import Section, apply_overrides, merge, parse, read_toml
 from herdlm.curate.config import PATHS, CurateConfig
@@ -352,6 +353,8 @@ def _resolve_sources(tables: dict[str, Any], folder: Path) -> None:
     for name in ("dialogs", "preferences", "prompts", "gate", "exam"):
         _localize(tables, f"align.data.{name}", folder)
     _localize(tables, "align.gate.data", folder)
+    if isinstance(align := tables.get("align"), dict) and isinstance(synth := align.get("synth"), dict):
+        localize_synth(synth, folder)
     _localize(tables, "evaluate.data", folder)
     if isinstance(evaluate := tables.get("evaluate"), dict) and isinstance(tasks := evaluate.get("tasks"), list):
         is_file = [isinstance(task, str) and task.endswith(".toml") for task in tasks]

@@ -6,6 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from herdlm.align.quality.config import QualityConfig
+from herdlm.align.synth.config import SynthConfig
 from herdlm.base.own_parts import Reference
 from herdlm.base.recipe import Section
 from herdlm.parallel.config import ParallelConfig
@@ -179,8 +181,6 @@ class AlignDataConfig(Section):
 
     @model_validator(mode="after")
     def _files_suffice(self) -> AlignDataConfig:
-        if not self.bank and not self.dialogs:
-            raise ValueError("dialogs has no files, and bank is false: name a file, or set bank = true")
         if self.bank and not (self.dialogs or self.preferences or self.prompts):
             raise ValueError("there are no files: name some, or drop the section")
         return self
@@ -241,11 +241,12 @@ class AlignConfig(Section):
         2, ge=1, description="how often demonstrations and corrected answers appear in the fine-tuning data"
     )
     data: AlignDataConfig | None = Field(None, description="files of the user's own; none: the built-in tasks")
+    synth: SynthConfig | None = Field(None, description="generators of synthetic data; none by default")
     seed_sft: SftConfig
     preferences: PreferencesConfig | None = Field(None, description="new pairs on the built-in tasks in each round")
     reward: RewardConfig
     rejection: RejectionConfig
-    quality: Section | None = Field(None, description="quality control of the kept answers; none by default")
+    quality: QualityConfig | None = Field(None, description="quality control of the kept answers; none by default")
     sft: SftConfig
     dpo: DpoConfig
     average: AverageConfig | None = Field(None, description="averages that the gate may choose; needs a gate")
@@ -271,6 +272,8 @@ class AlignConfig(Section):
 
     @model_validator(mode="after")
     def _tasks_have_their_keys(self) -> AlignConfig:
+        if not self.uses_bank and not self.synth and not (self.data and self.data.dialogs):
+            raise ValueError("there are no dialogs to begin with: name files in data.dialogs, or add generators to synth")
         if self.uses_bank and self.preferences is None:
             raise ValueError("preferences is missing, by which answers to the built-in tasks are ranked: add it")
         if self.average and not self.gate:
@@ -280,12 +283,12 @@ class AlignConfig(Section):
     @property
     def uses_bank(self) -> bool:
         """Whether the built-in tasks are used."""
-        return self.data is None or self.data.bank
+        return self.data.bank if self.data else self.synth is None
 
     @property
     def samples_files(self) -> bool:
         """Whether the user's own prompts are sampled."""
-        return self.data is not None and bool(self.data.prompts or self.data.dialogs)
+        return self.synth is not None or (self.data is not None and bool(self.data.prompts or self.data.dialogs))
 
     @property
     def seq_lens(self) -> set[int]:

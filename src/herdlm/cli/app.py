@@ -27,6 +27,7 @@ from herdlm.cli import (
     sandbox,
     select,
     serve,
+    synth,
     train,
 )
 from herdlm.cli.output import remark, say
@@ -50,6 +51,7 @@ for commands in (
     models,
     generate,
     evaluate,
+    synth,
     sample,
     judge,
     select,

@@ -7,15 +7,19 @@ whether the result takes the place of the model before.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from herdlm.align.config import AlignConfig, PairsConfig, RejectionConfig, SftConfig
+from herdlm.align.synth.config import paths_of
 from herdlm.data.source import parse_source
 from herdlm.recipe import Recipe
 from herdlm.run.settings import dump, without
 from herdlm.run.stage import Stage
 
-ALIGN, FILES, ROUNDS, GATE = (f"herdlm.run.stages.{module}" for module in ("align", "files", "rounds", "gate"))
+ALIGN, FILES, SYNTH, ROUNDS, GATE = (
+    f"herdlm.run.stages.{module}" for module in ("align", "files", "synth", "rounds", "gate")
+)
 SFT, DPO, GRPO = (f"{ALIGN}:{name}_stage" for name in ("sft", "dpo", "grpo"))
 FILE_KEYS = ("dialogs", "preferences", "prompts")  # of align.data
 SELECTION_KEYS = ("keep_per_task", "keep_share_unverified")  # of rejection sampling; used only after sampling
@@ -96,18 +100,33 @@ def _material(recipe: Recipe, align: AlignConfig, base: str) -> list[Stage]:
 
 
 def _synthetic(align: AlignConfig, base: str) -> list[Stage]:
-    """A stage for each generator of synthetic data."""
-    return []
+    """The stage that makes synthetic data, if the recipe has generators."""
+    if align.synth is None:
+        return []
+    return [
+        Stage(
+            "synth",
+            "synthetic data",
+            f"{SYNTH}:synth_stage",
+            inputs={"model": base},
+            settings={"synth": _named(align.synth.model_dump(exclude={"seed", "name", "teacher"}))},
+            aids=tuple(map(str, paths_of(align.synth))),
+        )
+    ]
 
 
-def uses_files(align: AlignConfig) -> bool:
-    """Whether there is material besides the built-in tasks: files, or generators."""
-    return align.data is not None
+def _named(value: Any) -> Any:
+    """JSON values with names in place of paths, whose content is in the fingerprint wherever they lie."""
+    if isinstance(value, dict):
+        return {key: _named(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_named(item) for item in value]
+    return value.name if isinstance(value, Path) else value
 
 
 def _seeds(align: AlignConfig) -> Roles:
     """The stages with the dialogs that fine-tuning begins with."""
-    own = {"files": "files"} if align.data and align.data.dialogs else {}
+    own = {"files": "files"} if align.synth or (align.data and align.data.dialogs) else {}
     return ({"seeds": "bank"} if align.uses_bank else {}) | own
 
 

@@ -113,8 +113,8 @@ class _Material:
         return list(found.values())
 
     def _made(self, kind: str) -> list[Source]:
-        folders = [folder for role, folder in self.context.inputs.items() if role.startswith("synth-")]
-        files = [folder / f"{kind}.jsonl" for folder in folders]
+        made = self.context.inputs.get("synth")
+        files = sorted(made.glob(f"*/{kind}.jsonl")) if made else []
         return [Source(path, 1.0) for path in files if path.is_file() and path.stat().st_size]
 
 

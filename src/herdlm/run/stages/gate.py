@@ -40,14 +40,17 @@ def gate_stage(context: Context) -> dict[str, Any]:
     verdict = choose(incumbent, found, config, start=_start(context))
     winner = folders[verdict.chosen or INCUMBENT]
     for path in sorted(winner.iterdir()):
-        if path.is_file() and path.name not in (MANIFEST, VERDICT, "training.json", "events.jsonl"):
+        if path.is_file() and path.name not in NOT_THE_MODEL:
             _link(path, context.out / path.name)
+    best = found[verdict.chosen] if verdict.chosen else incumbent
+    write_text_durably(context.out / MEASURED, json.dumps(asdict(best)) + "\n")
     text = json.dumps(asdict(verdict) | {"prompts": len(rows)}, indent=2, ensure_ascii=False)
     write_text_durably(context.out / VERDICT, text + "\n")
     return {"promoted": verdict.chosen, "reason": verdict.reason, "scores": verdict.scores, "prompts": len(rows)}
 
 
-VERDICT = "verdict.json"
+VERDICT, MEASURED = "verdict.json", "measured.json"
+NOT_THE_MODEL = (MANIFEST, VERDICT, MEASURED, "training.json", "events.jsonl")
 
 
 def _start(context: Context) -> dict[str, float] | None:
@@ -90,6 +93,8 @@ def _measured(
 ) -> Measured:
     """What a model answers to the gate's prompts, and its figures on standard tasks; kept in the work folder."""
     kept = context.work / f"measured-{name.replace(' ', '-')}.json"
+    if (folder / MEASURED).is_file():  # by the gate before, on the same prompts and tasks
+        kept = folder / MEASURED
     if kept.is_file():
         return Measured(**json.loads(kept.read_text(encoding="utf-8")))
     right: dict[str, list[bool]] = defaultdict(list)

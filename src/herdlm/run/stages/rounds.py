@@ -9,6 +9,10 @@ from typing import Any
 from herdlm.align.bank.tasks import as_prompt, questions
 from herdlm.align.config import PreferencesConfig, RejectionConfig
 from herdlm.align.preferences import annotate
+from herdlm.align.quality.clean import publish
+from herdlm.align.quality.config import QualityConfig
+from herdlm.align.quality.control import control
+from herdlm.align.quality.embed import Embedder
 from herdlm.align.samples.options import SampleOptions
 from herdlm.align.samples.rows import SampledRow
 from herdlm.align.samples.select import select
@@ -18,6 +22,7 @@ from herdlm.base.seeds import derive_seed, stream
 from herdlm.run.stage import Context
 from herdlm.run.stages.answers import drawn, rewarded, verified
 from herdlm.run.stages.data import load_bank
+from herdlm.tokens.chat import text_of
 
 SAMPLES, KEPT, PAIRS, HELD_OUT_PAIRS = "samples.jsonl", "kept.jsonl", "pairs.jsonl", "held_out_pairs.jsonl"
 HELD_OUT_PERCENT = 10  # of the prompts, the same in all rounds, whose pairs measure the reward model
@@ -77,8 +82,28 @@ def select_stage(context: Context) -> dict[str, Any]:
 
 
 def quality_stage(context: Context) -> dict[str, Any]:
-    """Clean the kept answers: each that is dropped has a reason."""
-    raise NotImplementedError
+    """Clean the kept answers: rules, language, topics, quality, duplicates, contamination; each drop has a reason."""
+    config = QualityConfig.model_validate(context.stage.settings["quality"])
+    rows = read_json_lines(context.inputs["kept"] / KEPT)
+    held_out = {
+        name: [text_of(row["prompt"][-1]) for row in held_out_prompts(context.inputs, name)] for name in ("gate", "exam")
+    }
+    embed = Embedder(
+        context.inputs["model"], store=context.work / "embeddings", device=context.device, quiet=context.quiet
+    )
+    found = control(
+        rows,
+        config,
+        embed=embed,
+        against={name: texts for name, texts in held_out.items() if texts},
+        seed=context.seed("quality"),
+        quiet=context.quiet,
+    )
+    inputs = {context.stage.inputs["kept"]: {"rows": len(rows)}}
+    settings = context.stage.settings["quality"]
+    publish(context.out, found, "dialogs", name=context.stage.name, inputs=inputs, settings=settings)
+    (context.out / "dialogs.jsonl").rename(context.out / KEPT)
+    return found.funnel
 
 
 def _draw(

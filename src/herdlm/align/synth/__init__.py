@@ -1,0 +1,1 @@
+"""Makes training data: each generator with a verifier that sees everything before it is written."""

@@ -1,0 +1,1 @@
+"""Programming problems whose solutions pass tests in the sandbox."""
