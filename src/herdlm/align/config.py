@@ -273,7 +273,9 @@ class AlignConfig(Section):
     @model_validator(mode="after")
     def _tasks_have_their_keys(self) -> AlignConfig:
         if not self.uses_bank and not self.synth and not (self.data and self.data.dialogs):
-            raise ValueError("there are no dialogs to begin with: name files in data.dialogs, or add generators to synth")
+            raise ValueError(
+                "there are no dialogs to begin with: name files in data.dialogs, or add generators to synth"
+            )
         if self.uses_bank and self.preferences is None:
             raise ValueError("preferences is missing, by which answers to the built-in tasks are ranked: add it")
         if self.average and not self.gate:

@@ -86,7 +86,8 @@ def quality_stage(context: Context) -> dict[str, Any]:
     config = QualityConfig.model_validate(context.stage.settings["quality"])
     rows = read_json_lines(context.inputs["kept"] / KEPT)
     held_out = {
-        name: [text_of(row["prompt"][-1]) for row in held_out_prompts(context.inputs, name)] for name in ("gate", "exam")
+        name: [text_of(row["prompt"][-1]) for row in held_out_prompts(context.inputs, name)]
+        for name in ("gate", "exam")
     }
     embed = Embedder(
         context.inputs["model"], store=context.work / "embeddings", device=context.device, quiet=context.quiet

@@ -118,7 +118,11 @@ def mutants(draw: Draw, sandbox: Sandbox, problem: Problem, count: int) -> list[
     if not what or not problem.calls or _depends_on_chance(problem):
         return []
     calls = [*problem.calls, *new_inputs(draw, problem.calls)]
-    known = [(call, result) for call, result in zip(calls, outputs(sandbox, problem.code, problem.entry, calls), strict=True) if result is not None]
+    known = [
+        (call, result)
+        for call, result in zip(calls, outputs(sandbox, problem.code, problem.entry, calls), strict=True)
+        if result is not None
+    ]
     if len(known) < SHOWN + 1:
         return []
     fresh = [(call, result) for call, result in known if call not in problem.calls]
@@ -206,7 +210,9 @@ def _about(kind: str, word: str, body: str, names: tuple[str, ...]) -> Make:
     """A question about the results for a list of inputs."""
 
     def make(draw: Draw, problem: Problem, what: str, calls: list[str], results: list[str]) -> Mutant | None:
-        if _arguments(calls[0]) != 1 or not all(type(ast.literal_eval(result)).__name__ in kind.split("|") for result in results):
+        if _arguments(calls[0]) != 1 or not all(
+            type(ast.literal_eval(result)).__name__ in kind.split("|") for result in results
+        ):
             return None
         name = draw.one(names)
         code = f"{problem.code}\n\n\ndef {name}(items):\n    return {body.format(f=problem.entry)}"
@@ -219,10 +225,30 @@ def _about(kind: str, word: str, body: str, names: tuple[str, ...]) -> Make:
 WAYS: dict[str, Make] = {
     "same": _same,
     "each": _each,
-    "filter": _about("bool", "the inputs for which the answer is True, in their order", "[item for item in items if {f}(item)]", ("select", "keep_matching", "filter_items")),
-    "count": _about("bool", "for how many of them the answer is True", "sum(1 for item in items if {f}(item))", ("count_matching", "how_many")),
-    "total": _about("int|float", "the sum of the results for all inputs", "sum({f}(item) for item in items)", ("total_result", "sum_of_results")),
-    "largest": _about("int|float", "the input with the largest result, the first one if several share it", "max(items, key={f})", ("best_input", "argmax")),
+    "filter": _about(
+        "bool",
+        "the inputs for which the answer is True, in their order",
+        "[item for item in items if {f}(item)]",
+        ("select", "keep_matching", "filter_items"),
+    ),
+    "count": _about(
+        "bool",
+        "for how many of them the answer is True",
+        "sum(1 for item in items if {f}(item))",
+        ("count_matching", "how_many"),
+    ),
+    "total": _about(
+        "int|float",
+        "the sum of the results for all inputs",
+        "sum({f}(item) for item in items)",
+        ("total_result", "sum_of_results"),
+    ),
+    "largest": _about(
+        "int|float",
+        "the input with the largest result, the first one if several share it",
+        "max(items, key={f})",
+        ("best_input", "argmax"),
+    ),
 }
 
 

@@ -50,7 +50,9 @@ def failure(sandbox: Sandbox, code: str, tests: Sequence[str], entry: str) -> st
 
 def asserts(entry: str, calls: Sequence[str], results: Sequence[str | None]) -> list[str]:
     """Assert statements for the calls whose results are known."""
-    return [f"assert {entry}({call}) == {result}" for call, result in zip(calls, results, strict=True) if result is not None]
+    return [
+        f"assert {entry}({call}) == {result}" for call, result in zip(calls, results, strict=True) if result is not None
+    ]
 
 
 def tell_nothing(tests: Sequence[str]) -> bool:

@@ -117,7 +117,11 @@ def _solved(setting: Setting, options: CodeConfig, tries: list[Try], name: str, 
         if not tries:
             return
         answers = setting.ask(
-            [each.dialog for each in tries], what, attempt, temperature=options.temperature, max_tokens=options.max_tokens
+            [each.dialog for each in tries],
+            what,
+            attempt,
+            temperature=options.temperature,
+            max_tokens=options.max_tokens,
         )
         left = []
         for each, (answer,) in zip(tries, answers, strict=True):
@@ -169,10 +173,16 @@ def explained(setting: Setting, options: CodeConfig, snippets: Sequence[Problem]
     tries = []
     for number, (each, (answer,)) in enumerate(zip(snippets, told, strict=True)):
         row = {"code": each.code, "description": answer.text}
-        inputs = [*calls[number], *new_inputs(Draw(setting.random("inputs", number)), calls[number])] if calls[number] else []
+        inputs = (
+            [*calls[number], *new_inputs(Draw(setting.random("inputs", number)), calls[number])]
+            if calls[number]
+            else []
+        )
         results = outputs(setting.sandbox, each.code, each.entry, inputs) if inputs else []
         tests = [
-            f"assert {each.entry}({call}) == {result}" for call, result in zip(inputs, results, strict=True) if result is not None
+            f"assert {each.entry}({call}) == {result}"
+            for call, result in zip(inputs, results, strict=True)
+            if result is not None
         ][:12]
         text = answer.text.strip()
         if len(tests) < options.least_tests or tell_nothing(tests):
@@ -216,7 +226,9 @@ def translated(setting: Setting, options: CodeConfig, problems: Sequence[Problem
     for language in options.translate:
         target, program, _ = LANGUAGES[language]
         if shutil.which(program) is None:
-            raise InputError(f"{setting.name}.translate: {language} needs the program {program}", "Install or remove it")
+            raise InputError(
+                f"{setting.name}.translate: {language} needs the program {program}", "Install or remove it"
+            )
         there = [
             [records.user(TRANSLATE.format(source="Python", target=target, mark="python", code=each.code))]
             for each in problems

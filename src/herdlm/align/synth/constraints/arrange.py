@@ -19,7 +19,9 @@ from herdlm.verifiers.english import count_words, sentences, tokens
 Kwargs = dict[str, Any]
 Step = Callable[[Draw, Draft], Kwargs | None]
 
-STARTERS = frozenset("The A An Most Some Many Each Every All It They Today Only Not In On Young Small Large Heavy".split())
+STARTERS = frozenset(
+    "The A An Most Some Many Each Every All It They Today Only Not In On Young Small Large Heavy".split()
+)
 FIRST_WORDS = ("Today", "Also", "Moreover", "Besides", "Finally", "Furthermore", "Additionally", "Meanwhile", "Notably")
 END_PHRASES = (
     "Thank you for reading.",
@@ -76,7 +78,9 @@ def prose(draw: Draw, draft: Draft) -> None:
 def bullets(draw: Draw, draft: Draft) -> Kwargs:
     """A point for each sentence."""
     mark = draw.one(("* ", "- "))
-    lead = draft.opening or (draw.one((f"Here is what I can say about {draft.topic.name}:", "")) if _english(draft) else "")
+    lead = draft.opening or (
+        draw.one((f"Here is what I can say about {draft.topic.name}:", "")) if _english(draft) else ""
+    )
     points = "\n".join(f"{mark}{sentence}" for sentence in draft.sentences)
     draft.blocks = [part for part in (lead, points, draft.closing) if part]
     return {"num_bullets": len(draft.sentences)}
@@ -308,7 +312,11 @@ def letter(draw: Draw, draft: Draft) -> Kwargs:
     rare, common = draw.one("jkqvwxzbgpy"), draw.one("aeioutnsrlhdcm")
     if draw.chance(0.65):
         count = text.count(common)
-        return {"letter": common, "let_relation": "at least", "let_frequency": max(1, count - draw.number(0, count // 3))}
+        return {
+            "letter": common,
+            "let_relation": "at least",
+            "let_frequency": max(1, count - draw.number(0, count // 3)),
+        }
     return {"letter": rare, "let_relation": "less than", "let_frequency": text.count(rare) + draw.number(1, 4)}
 
 

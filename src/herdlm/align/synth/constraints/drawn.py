@@ -31,10 +31,11 @@ def drawn(draw: Draw, kind: str, request: str, chosen: Sequence[str]) -> dict[st
         return {"prompt_to_repeat": request}
     if kind == kinds.SENTENCES:
         short = not any(other in kinds.LAYOUTS for other in chosen) and draw.chance(0.5)
-        return {"relation": "less than", "num_sentences": draw.number(3, 12)} if short else {
-            "relation": "at least",
-            "num_sentences": draw.number(3, 12),
-        }
+        return (
+            {"relation": "less than", "num_sentences": draw.number(3, 12)}
+            if short
+            else {"relation": "at least", "num_sentences": draw.number(3, 12)}
+        )
     if kind == kinds.WORDS:
         short = not any(other in kinds.LAYOUTS for other in chosen) and draw.chance(0.4)
         number = draw.number(4, 30) * 10
@@ -58,7 +59,11 @@ def _forbidden(draw: Draw) -> dict[str, Any]:
 
 def _letter(draw: Draw) -> dict[str, Any]:
     if draw.chance(0.7):
-        return {"letter": draw.one("aeioutnsrlhdcmpgb"), "let_relation": "at least", "let_frequency": draw.number(3, 15)}
+        return {
+            "letter": draw.one("aeioutnsrlhdcmpgb"),
+            "let_relation": "at least",
+            "let_frequency": draw.number(3, 15),
+        }
     return {"letter": draw.one("jkqvwxzbg"), "let_relation": "less than", "let_frequency": draw.number(4, 10)}
 
 

@@ -69,10 +69,10 @@ def taught(
     for turn in range(options.repairs):
         if not open_:
             return
-        again = [[*sample.dialog, records.user(_complaint(setting, waiting[sample.asked][0], sample))] for sample in open_]
-        answers = setting.ask(
-            again, "again", turn, temperature=options.temperature, max_tokens=options.max_tokens
-        )
+        again = [
+            [*sample.dialog, records.user(_complaint(setting, waiting[sample.asked][0], sample))] for sample in open_
+        ]
+        answers = setting.ask(again, "again", turn, temperature=options.temperature, max_tokens=options.max_tokens)
         still: list[Sample] = []
         for sample, dialog, (answer,) in zip(open_, again, answers, strict=True):
             composed, id = waiting[sample.asked]

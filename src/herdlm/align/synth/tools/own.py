@@ -67,7 +67,9 @@ def _read(path: Path) -> list[tuple[dict[str, Any], list[tuple[str, dict[str, An
             if not isinstance(example, dict) or not isinstance(example.get("request"), str):
                 raise InputError(f"{where}: an example has no request", 'Write {"request": "...", "arguments": {...}}')
             if not isinstance(example.get("arguments"), dict):
-                raise InputError(f"{where}: an example has no arguments", 'Write {"request": "...", "arguments": {...}}')
+                raise InputError(
+                    f"{where}: an example has no arguments", 'Write {"request": "...", "arguments": {...}}'
+                )
             pairs.append((example["request"], example["arguments"]))
         found.append(({key: function[key] for key in function if key != "examples"}, pairs))
     if len({function["name"] for function, _ in found}) < len(found):
@@ -103,9 +105,7 @@ def _made(
     if not verdict.passed:
         yield dropped(row, verdict.reason)
         return
-    made = records.prompt(
-        messages, task=TASK, source=path.name, verifier="call", tools=tools, reference=reference
-    )
+    made = records.prompt(messages, task=TASK, source=path.name, verifier="call", tools=tools, reference=reference)
     yield made
     yield records.dialog(
         row["messages"],
@@ -119,11 +119,7 @@ def _made(
 
 
 def _taught(
-    setting: Setting,
-    options: ToolsConfig,
-    path: Path,
-    tools: list[dict[str, Any]],
-    functions: list[dict[str, Any]],
+    setting: Setting, options: ToolsConfig, path: Path, tools: list[dict[str, Any]], functions: list[dict[str, Any]]
 ) -> Iterator[Made]:
     teacher = setting.need_teacher("definitions")
     asked = [
