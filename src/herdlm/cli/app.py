@@ -23,6 +23,7 @@ from herdlm.cli import (
     models,
     plan,
     run,
+    safety,
     sandbox,
     serve,
     train,
@@ -37,7 +38,7 @@ app = typer.Typer(
     help="Raises a herd of Llama-class language models: raw web pages in, a served chat model out.",
 )
 
-for commands in (run, curate, data, train, finetune, align, plan, models, generate, evaluate, judge, sandbox, serve):
+for commands in (run, curate, data, train, finetune, align, plan, models, generate, evaluate, judge, safety, sandbox, serve):
     app.add_typer(commands.app)
 
 

@@ -22,7 +22,7 @@ def judge(
         str,
         typer.Option(
             help="What judges: number, choice, exact, text, regex, json, ifeval, code, call, language, length, "
-            "or a function of yours, module:function. See docs/verifiers.md."
+            "refusal, or a function of yours, module:function. See docs/verifiers.md."
         ),
     ],
     options: Annotated[
