@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from herdlm.base.seeds import derive_seed
 from herdlm.data.write import write_records
 from herdlm.serve.guard.guard import PLACEHOLDERS, PROMPT
 
+FEW_SHARE = 0.05  # of the rarer label
 NO_DROPS = "no categories were dropped, since some unsafe rows have none: a shorter list would give away what is safe"
 
 
@@ -80,10 +82,16 @@ def prepare(
         raise InputError(f"{len(rows)} rows cannot be divided at {share:g}", "Give more rows, or another share")
     if held_out is not None:
         write_records(held_out, map(_record, others))
-    write_records(out, guard_dialogs(kept, augmentation, template=template, seed=seed))
+    dialogs = _distinct(guard_dialogs(kept, augmentation, template=template, seed=seed))
+    write_records(out, dialogs)
     counts = Counter(f"{row.subject}, {'unsafe' if row.unsafe else 'safe'}" for row in kept)
     warnings = tuple(_warnings(kept, augmentation))
-    return Prepared(len(kept) * augmentation.copies, len(others), dict(sorted(counts.items())), dropped, warnings)
+    return Prepared(len(dialogs), len(others), dict(sorted(counts.items())), dropped, warnings)
+
+
+def _distinct(dialogs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The dialogs without equal copies, which training would drop."""
+    return list({json.dumps(dialog["messages"]): dialog for dialog in dialogs}.values())
 
 
 def _template(wording: Path | None) -> str:
@@ -114,10 +122,10 @@ def _record(row: Labeled) -> dict[str, Any]:
 def _warnings(rows: Sequence[Labeled], augmentation: Augmentation) -> list[str]:
     found = []
     for subject in ("prompt", "answer"):
-        labels = {row.unsafe for row in rows if row.subject == subject}
-        if len(labels) < 2:
-            what = "there are none" if not labels else f"all are {'unsafe' if True in labels else 'safe'}"
-            found.append(f"of {subject}s {what}: a guard cannot learn from these files to judge them")
+        labels = [row.unsafe for row in rows if row.subject == subject]
+        if min(sum(labels), len(labels) - sum(labels)) < FEW_SHARE * len(labels) or not labels:
+            what = f"{sum(labels):,} of {len(labels):,} {subject}s are unsafe" if labels else f"there are no {subject}s"
+            found.append(f"{what}: a guard can hardly learn from these files to judge {subject}s")
     if augmentation.drop and not drops_can_be_told(rows):
         found.append(NO_DROPS)
     return found
