@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -85,7 +87,11 @@ def promote(
     candidate: Annotated[Path, typer.Argument(help="The candidate's folder.", show_default=False)],
     over: Annotated[Path, typer.Option(help="The file that names the model in use; written if it does not exist.")],
     figures: Annotated[
-        Path | None, typer.Option(help="The candidate's figures; by default figures.json in its folder.")
+        list[Path] | None,
+        typer.Option(
+            help="The candidate's figures, or an evaluation's results.json; by default figures.json in its folder. "
+            "May be repeated."
+        ),
     ] = None,
     higher: Annotated[
         list[str] | None,
@@ -95,9 +101,17 @@ def promote(
         list[str] | None,
         typer.Option(metavar="NAME[=RISE]", help="A figure that is better if lower, and how far it may rise."),
     ] = None,
+    at_least: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="The least value that a figure must have.")
+    ] = None,
+    at_most: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="The most that a figure may have.")
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Let a model take the place of another if a held-out figure improves beyond its interval and none gets worse.
+
+    Figures of an evaluation are named TASK_METRIC, and TASK_METRIC/GROUP of a group.
 
     Exits with 1 if the candidate is refused.
     """
@@ -105,12 +119,10 @@ def promote(
 
     from herdlm.evaluate import promote as gate
 
-    rules: dict[str, Rule] = {}
-    for direction, given in (("higher", higher), ("lower", lower)):
-        for item in given or ():
-            name, _, allowed = item.partition("=")
-            rules[name] = gate.Rule(_number(allowed, item) if allowed else 0.0, direction)  # type: ignore[arg-type]
-    measured = gate.read_figures(figures or candidate / "figures.json")
+    rules = _rules((("higher", higher), ("lower", lower)), (("higher", at_least), ("lower", at_most)))
+    measured: dict[str, gate.Figure] = {}
+    for path in figures or [candidate / "figures.json"]:
+        measured |= gate.read_figures(path, candidate.name)
     verdict = gate.promote(candidate, measured, rules, over)
     if json_:
         say_json(asdict(verdict))
@@ -118,6 +130,30 @@ def promote(
         say(f"{candidate} is in {over}: {verdict.reason}")
     if not verdict.promoted:
         raise HerdError(f"{candidate} is not promoted: {verdict.reason}", "Improve it, or allow the drop")
+
+
+Given = tuple[tuple[Literal["higher", "lower"], list[str] | None], ...]
+
+
+def _rules(changes: Given, limits: Given) -> dict[str, Rule]:
+    """The gate's rules, from figures with how much worse they may get, and from figures with their limits."""
+    from herdlm.evaluate.promote import Rule
+
+    rules: dict[str, Rule] = {}
+    for better, given in changes:
+        for item in given or ():
+            name, _, allowed = item.partition("=")
+            if name in rules:
+                raise InputError(f"{name} is named twice", "Name each figure as --higher or --lower once")
+            rules[name] = Rule(_number(allowed, item) if allowed else 0.0, better)
+    for better, given in limits:
+        for item in given or ():
+            name, _, value = item.partition("=")
+            rule = rules.get(name, Rule(math.inf, better))
+            if rule.better != better or rule.limit is not None:
+                raise InputError(f"{item} contradicts another option about {name}", "Give one limit, on the worse side")
+            rules[name] = replace(rule, limit=_number(value, item))
+    return rules
 
 
 def _numbers(text: str | None) -> list[float] | None:

@@ -23,6 +23,7 @@ from herdlm.cli import (
     models,
     plan,
     run,
+    safety,
     sample,
     sandbox,
     select,
@@ -55,6 +56,7 @@ for commands in (
     sample,
     judge,
     select,
+    safety,
     sandbox,
     serve,
 ):

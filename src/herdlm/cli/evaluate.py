@@ -133,9 +133,9 @@ def evaluate(
 
 
 def _say_all(found: dict[str, list[TaskResult]]) -> None:
-    from herdlm.evaluate.comparing import compare, contamination_table, robustness_table, table
+    from herdlm.evaluate.comparing import compare, contamination_table, group_table, robustness_table, table
 
-    for lines in (table(found), robustness_table(found), contamination_table(found)):
+    for lines in (table(found), group_table(found), robustness_table(found), contamination_table(found)):
         for line in lines:
             say(line)
     first, *others = found

@@ -44,7 +44,7 @@ def judge(
         str | None,
         typer.Option(
             help="What judges answers: number, choice, exact, text, regex, json, ifeval, code, call, language, length, "
-            "or a function of yours, module:function. See docs/verifiers.md."
+            "refusal, or a function of yours, module:function. See docs/verifiers.md."
         ),
     ] = None,
     options: Annotated[

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from herdlm.evaluate.contamination import contamination_row
-from herdlm.evaluate.figures import NEITHER_IS_BETTER, difference, is_rate, lower_is_better, pairs_with
+from herdlm.evaluate.figures import difference, is_rate, lower_is_better, pairs_with
 from herdlm.evaluate.intervals import Estimate
 from herdlm.evaluate.robustness import robustness, spread_rows
 from herdlm.evaluate.run import TaskResult
 
 RATES = 1.0001  # metrics that never exceed this are shown in percent
+MANY_GROUPS = 40  # a task with more has its groups in results.json and on the page only
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def compare(before: Sequence[TaskResult], after: Sequence[TaskResult], names: tu
         for metric in result.figures if base else ():
             assert base is not None
             change = difference(base.records, result.records, metric)
-            if change is None or metric in NEITHER_IS_BETTER:
+            if change is None:
                 continue
             sign = -1 if lower_is_better(metric) else 1
             low, high = sorted((sign * change.low, sign * change.high))
@@ -81,6 +82,18 @@ def table(results: Mapping[str, Sequence[TaskResult]]) -> list[str]:
     head = ("task (items)", "metric", *results)
     rows = [(task, metric, *(row.get(model, "") for model in results)) for (task, metric), row in cells.items()]
     return aligned([head, *rows])
+
+
+def group_table(results: Mapping[str, Sequence[TaskResult]]) -> list[str]:
+    """The lines of a table with a row for each metric of a group, for tasks with groups that are not too many."""
+    cells: dict[tuple[str, str, str], dict[str, str]] = {}
+    for model, each in results.items():
+        for result in each:
+            for group, figures in result.groups.items() if len(result.groups) <= MANY_GROUPS else ():
+                for metric, found in figures.items():
+                    cells.setdefault((result.task, group, metric), {})[model] = _shown(found, metric)
+    rows = [(*key, *(row.get(model, "") for model in results)) for key, row in cells.items()]
+    return aligned([("task", "group", "metric", *results), *rows]) if rows else []
 
 
 def robustness_table(results: Mapping[str, Sequence[TaskResult]]) -> list[str]:

@@ -14,8 +14,8 @@ from herdlm.evaluate.intervals import Z95, Estimate, paired_difference, pass_rat
 
 FEW = 10  # right or wrong answers; below, the normal approximation of a rate fails
 RESAMPLES = 1000
-NEITHER_IS_BETTER = ("refused",)  # of XSTest: right for unsafe prompts, wrong for safe ones
-LOWER_IS_BETTER = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte")
+LOSSES = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte")
+LOWER_IS_BETTER = (*LOSSES, "false_refusal_rate", "violation_rate")
 
 
 def metric_names(records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -27,7 +27,7 @@ def metric_names(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def is_rate(metric: str) -> bool:
     """Whether a metric is a share, which tables show in percent."""
-    return metric not in LOWER_IS_BETTER
+    return metric not in LOSSES
 
 
 def lower_is_better(metric: str) -> bool:

@@ -116,7 +116,8 @@ class _OneJudge:
         if isinstance(self._verifier, ModelJudge):
             return self._verifier.metrics(name, verdicts)
         if self._metrics:
-            return {metric: self._computed(expression, verdicts) for metric, expression in self._metrics.items()}
+            computed = {metric: self._computed(expression, verdicts) for metric, expression in self._metrics.items()}
+            return {metric: value for metric, value in computed.items() if value is not None}
         if combine == "majority" and len(verdicts) > 1:
             return {name: float(_majority(verdicts)), f"{name}_mean": _mean(verdicts)}
         if combine == "pass@k":
@@ -124,9 +125,14 @@ class _OneJudge:
             return {f"pass@{k}": pass_at_k(len(verdicts), right, k) for k in self.config.k if k <= len(verdicts)}
         return {name: _mean(verdicts)}
 
-    def _computed(self, expression: Expression, verdicts: Sequence[Verdict]) -> float | list[float]:
-        """A metric's mean over samples; a list if the expression gives one, such as a value for each instruction."""
+    def _computed(self, expression: Expression, verdicts: Sequence[Verdict]) -> float | list[float] | None:
+        """A metric's mean over samples; a list if the expression gives one, such as a value for each instruction.
+
+        None if it gives none: the metric is not about this item.
+        """
         values = [expression({"passed": v.passed, "score": v.score, **v.details}) for v in verdicts]
+        if any(value is None for value in values):
+            return None
         if isinstance(values[0], list | tuple):
             return [sum(map(float, each)) / len(each) for each in zip(*values, strict=True)]
         return sum(map(float, values)) / len(values)

@@ -1,7 +1,7 @@
 """A gate on held-out figures: a candidate takes the place of the incumbent only if it is better and nowhere worse.
 
-Figures are a JSON object of names, each with ``value`` and its interval ``low`` to ``high``. The place is a pointer
-file, which names the model in it and holds its figures; it is replaced as a whole.
+Figures are a JSON object of names, each with ``value`` and its interval ``low`` to ``high``, or the ``results.json`` of
+an evaluation. The place is a pointer file, which names the model in it and holds its figures; it is replaced as a whole.
 """
 
 from __future__ import annotations
@@ -29,10 +29,16 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What the gate asks of a figure: which direction is better, and how much worse the candidate's value may be."""
+    """What the gate asks of a figure.
+
+    Attributes:
+        allowed_drop: how much worse than the incumbent's the candidate's value may be; infinite: the limit alone counts.
+        limit: the worst value that any model may have in the place. It keeps small drops from adding up over rounds.
+    """
 
     allowed_drop: float = 0.0
     better: Literal["higher", "lower"] = "higher"
+    limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +59,27 @@ class Verdict:
         return f"promoted: {'; '.join(self.improvements)}"
 
 
-def read_figures(path: Path) -> dict[str, Figure]:
+def read_figures(path: Path, model: str | None = None) -> dict[str, Figure]:
     """The figures in a JSON file.
 
+    Those of an evaluation's ``results.json`` are named TASK_METRIC, and TASK_METRIC/GROUP where the task has groups.
+
+    Args:
+        model: whose figures to take where an evaluation has several models.
+
     Raises:
-        InputError: there is no such file, or an entry is not a figure.
+        InputError: there is no such file, an entry is not a figure, or the evaluation has no such model.
     """
-    return _figures(read_json(path), path)
+    stored = read_json(path)
+    return _figures(_of_evaluation(stored, path, model) if "evaluations" in stored else stored, path)
 
 
 def judge(candidate: Mapping[str, Figure], incumbent: Mapping[str, Figure], rules: Mapping[str, Rule]) -> Verdict:
     """Compare two models on the figures that ``rules`` name.
 
-    A figure drops if its value is worse by more than its rule allows. It improves if the candidate's whole interval is
-    better than the incumbent's. The candidate is promoted if none drops and at least one improves.
+    A figure drops if its value is worse by more than its rule allows, or than its limit. It improves if the candidate's
+    whole interval is better than the incumbent's; one that has only a limit does not count. The candidate is promoted
+    if none drops and at least one improves.
 
     Raises:
         InputError: there are no rules, or one names a figure that was not measured.
@@ -85,7 +98,10 @@ def judge(candidate: Mapping[str, Figure], incumbent: Mapping[str, Figure], rule
             f"{name} {old.value:.4g} [{old.low:.4g}, {old.high:.4g}] -> {new.value:.4g} [{new.low:.4g}, {new.high:.4g}]"
         )
         if sign * (new.value - old.value) < -rule.allowed_drop:
-            drops.append(f"{shown}, which may drop by {rule.allowed_drop:.4g}")
+            drops.append(f"{shown}, which may {'drop' if sign > 0 else 'rise'} by {rule.allowed_drop:.4g}")
+        drops += _beyond(name, new, rule)
+        if math.isinf(rule.allowed_drop):
+            continue
         worst_new, best_old = (new.low, old.high) if sign > 0 else (-new.high, -old.low)
         if worst_new > best_old:
             improvements.append(shown)
@@ -104,7 +120,8 @@ def promote(model: Path, figures: Mapping[str, Figure], rules: Mapping[str, Rule
         verdict = judge(figures, _incumbent_figures(pointer), rules)
     else:
         judge(figures, figures, rules)  # checks the rules
-        verdict = Verdict(True, (), ("the place was empty",))
+        beyond = tuple(text for name, rule in rules.items() for text in _beyond(name, figures[name], rule))
+        verdict = Verdict(not beyond, beyond, ("the place was empty",))
     if verdict.promoted:
         pointer.parent.mkdir(parents=True, exist_ok=True)
         place = {"model": str(model.resolve()), "figures": {name: asdict(f) for name, f in figures.items()}}
@@ -122,6 +139,33 @@ def promoted_model(pointer: Path) -> Path:
     if not isinstance(model, str) or not Path(model).is_dir():
         raise InputError(f"{pointer} names {model!r}, which is not a folder", "Promote a model again")
     return Path(model)
+
+
+def _beyond(name: str, figure: Figure, rule: Rule) -> list[str]:
+    """That a figure is beyond its rule's limit, if it is."""
+    if rule.limit is None:
+        return []
+    if rule.better == "higher":
+        return [f"{name} {figure.value:.4g} is below {rule.limit:.4g}"] if figure.value < rule.limit else []
+    return [f"{name} {figure.value:.4g} is above {rule.limit:.4g}"] if figure.value > rule.limit else []
+
+
+def _of_evaluation(stored: Mapping[str, Any], path: Path, model: str | None) -> dict[str, Any]:
+    """The figures of one model in an evaluation's results; those without an interval are left out."""
+    results = {each["model"]: each["tasks"] for each in stored["models"]}
+    name = next(iter(results)) if len(results) == 1 else model
+    if name not in results:
+        raise InputError(f"{path} has no model {name!r}", f"It has {', '.join(results)}: evaluate this one, too")
+    found: dict[str, Any] = {}
+    for task, result in results[name].items():
+        parts = {"": result} | {f"/{group}": each for group, each in result.get("groups", {}).items()}
+        for suffix, figures in parts.items():
+            found |= {f"{task}_{metric}{suffix}": each for metric, each in figures.items() if _is_whole(each)}
+    return found
+
+
+def _is_whole(entry: Any) -> bool:
+    return isinstance(entry, dict) and all(entry.get(key, "") not in (None, "") for key in ("value", "low", "high"))
 
 
 def _incumbent_figures(pointer: Path) -> dict[str, Figure]:

@@ -17,6 +17,7 @@ from herdlm.verifiers.language import Language
 from herdlm.verifiers.length import Length
 from herdlm.verifiers.number import Number
 from herdlm.verifiers.own import Own
+from herdlm.verifiers.refusal import Refusal
 from herdlm.verifiers.regex import Regex
 from herdlm.verifiers.text import Exact, Text
 from herdlm.verifiers.verdict import Verifier
@@ -33,6 +34,7 @@ VERIFIERS: dict[str, type[Verifier]] = {
     "call": FunctionCall,
     "language": Language,
     "length": Length,
+    "refusal": Refusal,
 }
 """The verifiers by name."""
 

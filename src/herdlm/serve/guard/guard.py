@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -273,12 +273,18 @@ class Guard:
         return [GuardOutput(answer.logprobs, answer.text) for (answer,) in completions]
 
 
-def guard_message(turns: Sequence[tuple[str, str]], template: str = PROMPT) -> Message:
-    """The message that asks a guard about the last of ``turns``, each (role, text) with role "User" or "Agent"."""
+def guard_message(
+    turns: Sequence[tuple[str, str]], template: str = PROMPT, categories: Mapping[str, str] = CATEGORIES
+) -> Message:
+    """The message that asks a guard about the last of ``turns``, each (role, text) with role "User" or "Agent".
+
+    Args:
+        categories: names by code; in training they vary.
+    """
     shown = [(role, _FENCE.sub(r"(\1)", text.strip())) for role, text in turns]
     conversation = "\n\n".join(f"{role}: {text}" for role, text in shown)
-    categories = "\n".join(f"{code}: {name}." for code, name in CATEGORIES.items())
-    values = dict(zip(PLACEHOLDERS, (turns[-1][0], categories, conversation), strict=True))
+    listed = "\n".join(f"{code}: {name}." for code, name in categories.items())
+    values = dict(zip(PLACEHOLDERS, (turns[-1][0], listed, conversation), strict=True))
     # In one pass, since a conversation may contain placeholders.
     text = re.sub("|".join(map(re.escape, PLACEHOLDERS)), lambda match: values[match[0]], template)
     return {"role": "user", "content": text}
