@@ -13,8 +13,7 @@ from typing import Any, Literal, TypeVar
 import torch
 import torch.distributed as dist
 
-from herdlm.align.config import PairsConfig, SftConfig
-from herdlm.align.defaults import MICRO_BATCH_TOKENS, WARMUP_SHARE, Method
+from herdlm.align.defaults import MICRO_BATCH_TOKENS, WARMUP_SHARE, Method, MethodConfig
 from herdlm.base.artifact import write_text_durably
 from herdlm.base.errors import InputError
 from herdlm.base.seeds import derive_seed
@@ -95,7 +94,7 @@ class Run:
 
     job: FinetuneJob
     method: Method
-    config: SftConfig | PairsConfig
+    config: MethodConfig
     start: Start
     format: ChatFormat
     out: Path
@@ -170,7 +169,7 @@ class Run:
         )
 
 
-def work_on(job: FinetuneJob, method: Method, config: SftConfig | PairsConfig, act: Callable[[Run], T]) -> T | None:
+def work_on(job: FinetuneJob, method: Method, config: MethodConfig, act: Callable[[Run], T]) -> T | None:
     """Run ``act``, which fills a folder and returns its counts, and publish the folder as ``job.out``.
 
     An interrupted call resumes if model, files and settings are the same; else it begins anew.
@@ -283,7 +282,7 @@ def _check_template(format: ChatFormat, template: str | None) -> None:
         )
 
 
-def _rows_at_once(job: FinetuneJob, config: SftConfig | PairsConfig, start: Start) -> int:
+def _rows_at_once(job: FinetuneJob, config: MethodConfig, start: Start) -> int:
     world = dist.get_world_size() if dist.is_initialized() else 1
     sizes = sizes_for(job.parallel, world, start.shape, config.seq_len)
     rows = job.micro_batch_rows or job.parallel.rows_per_micro_batch or max(1, MICRO_BATCH_TOKENS // config.seq_len)

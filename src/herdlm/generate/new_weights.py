@@ -48,18 +48,18 @@ def replace_weights(model: FusedTransformer, weights: Iterable[tuple[str, Tensor
         whole = Transformer(model.config)
     waiting = {name: parameter.shape for name, parameter in whole.named_parameters()}
     device, layers = model.frequencies.device, dict[int, dict[str, Tensor]]()
-    for name, value in weights:
+    for name, given in weights:
         shape = waiting.pop(name, None)
         if shape is None:
             raise InputError(f"the engine's model has no weight {name}, or got it twice", "Give each weight once")
-        if value.shape != shape:
+        if given.shape != shape:
             raise InputError(
-                f"{name} has the shape {list(value.shape)}, and the engine's model {list(shape)}",
+                f"{name} has the shape {list(given.shape)}, and the engine's model {list(shape)}",
                 "Give weights of the model that the engine was made with",
             )
         # What is in the engine's type already would be used as it is, and change as it is trained.
-        shared = value.dtype == model.compute and (value.ndim == 1 or value.is_cuda)
-        value = value.detach().to(device, copy=shared)
+        shared = given.dtype == model.compute and (given.ndim == 1 or given.is_cuda)
+        value = given.detach().to(device, copy=shared)
         if not name.startswith(LAYERS):
             _replace_other(model, name, value)
             continue
@@ -77,13 +77,15 @@ def _replace_layer(model: FusedTransformer, number: int, parts: dict[str, Tensor
         layer = Layer(model.config, number)
     layer.load_state_dict(parts, assign=True)
     old = model.model.layers[number]
-    model.model.layers[number] = type(old)(layer, model.compute, compiled=model.compiled)  # type: ignore[call-arg, arg-type]
+    model.model.layers[number] = type(old)(layer, model.compute, compiled=model.compiled)
 
 
 def _replace_other(model: FusedTransformer, name: str, value: Tensor) -> None:
     if name == EMBEDDING:
         # A copy: the trained embedding changes while the engine still answers with the old one.
-        model.model.embed_tokens = nn.Embedding.from_pretrained(value.to(model.compute, copy=True))
+        embedding = nn.Embedding(model.config.vocab_size, model.config.dim, device="meta")
+        embedding.weight = nn.Parameter(value.to(model.compute, copy=True), requires_grad=False)
+        model.model.embed_tokens = embedding
         if model.config.tied_embeddings:
             model.head = matrix(value, model.compute)
     elif name == NORM:

@@ -32,7 +32,7 @@ class StepResult:
     """A finished training step; loss and gradient norm are over all processes.
 
     Attributes:
-        logged: means of what else the objective logs.
+        logged: means of what else the objective logs, and what the batches say of themselves.
         seconds: from the end of the step before; ``stall_seconds`` of them were spent waiting for the batches.
         own_seconds: this process's time until its gradients were there.
     """
@@ -46,6 +46,11 @@ class StepResult:
     seconds: float
     stall_seconds: float
     own_seconds: float
+
+    def note(self, shown: Sequence[str]) -> str:
+        """The loss, and figures by name where they were logged, for a line of progress."""
+        figures = {name: self.logged[name] for name in shown if name in self.logged}
+        return ", ".join([f"loss {self.loss:.3f}", *(f"{name} {value:.3g}" for name, value in figures.items())])
 
 
 class RunLog:
