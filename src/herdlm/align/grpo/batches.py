@@ -105,6 +105,11 @@ class GrpoBatches:
     def _sampled(self, number: int, weights: str) -> Rollout:
         groups = self._groups(number)
         kept = [group for group in groups if group.trained(self.config)][: self.config.prompts_per_step]
+        if not kept and not number:
+            raise _nothing_to_learn(groups, self.config)
+        # Steps that are left when the model has learned all have no gradient of their own.
+        flat = (group.flattened() for group in groups if not group.trained(self.config))
+        kept += islice(flat, max(self.config.minibatches - len(kept), 0))
         parts = np.array_split(np.arange(len(kept)), self.config.minibatches)
         answers = [a for part, some in enumerate(parts) for i in some for a in kept[i].answers(part, self.config)]
         rollout = Rollout(answers, weights, figures_of(groups, self.config))
@@ -119,11 +124,7 @@ class GrpoBatches:
         return rollout
 
     def _groups(self, number: int) -> list[Group]:
-        """Draw groups until enough of them teach something, or enough prompts were tried.
-
-        Raises:
-            InputError: too few teach anything.
-        """
+        """Draw groups until enough of them teach something, or enough prompts were tried."""
         config, groups = self.config, list[Group]()
         needed = config.prompts_per_step if config.dynamic_sampling else config.minibatches
         coming, seen = self._order(number), Counter[str]()
@@ -150,13 +151,6 @@ class GrpoBatches:
             teaching = sum(bool(group.trained(config)) for group in groups)
             room = config.max_draws * config.prompts_per_step - len(groups)
             count = max(min(needed - teaching, room), 0)
-        if teaching < config.minibatches:
-            raise InputError(
-                f"of {len(groups)} prompts {teaching} got answers of different worth, and {config.minibatches} are "
-                f"needed; {figures_of(groups, config)['right']:.0%} of the answers were right",
-                "Give prompts that the model sometimes answers rightly: fine-tune it first, or raise samples, "
-                "temperature, prompts_per_step or max_draws",
-            )
         return groups
 
     def _order(self, number: int) -> Iterator[Prompt]:
@@ -183,6 +177,15 @@ class GrpoBatches:
                 values = list(token_logprobs(model, batches, temperature=self.config.temperature))
             found.update(zip(numbers, values_of(answers, values, ends), strict=True))
         return [found[i] for i in range(len(rollout.answers))]
+
+
+def _nothing_to_learn(groups: Sequence[Group], config: GrpoConfig) -> InputError:
+    right = figures_of(groups, config)["right"]
+    return InputError(
+        f"none of the first {len(groups)} prompts got answers of different worth; {right:.0%} of the answers are right",
+        "Give prompts that the model sometimes answers rightly: fine-tune it first, or raise samples, temperature, "
+        "prompts_per_step or max_draws",
+    )
 
 
 def _weights_in(path: Path, *, strict: bool) -> str | None:

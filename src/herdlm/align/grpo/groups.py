@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -36,7 +36,7 @@ class Group:
         return [i for i, drawn in enumerate(self.drawn) if not (drawn.cut and config.cut_answers == "mask")]
 
     def answers(self, part: int, config: GrpoConfig) -> list[Answer]:
-        """The answers to train on, in minibatch ``part``."""
+        """The answers to train on, in minibatch ``part``; all, if the group teaches nothing."""
         return [
             Answer(
                 tokens=np.array([*self.prompt.tokens, *self.drawn[i].tokens], np.int64),
@@ -45,8 +45,12 @@ class Group:
                 advantage=self.advantages[i],
                 engine=np.array(self.drawn[i].logprobs, np.float32),
             )
-            for i in self.trained(config)
+            for i in self.trained(config) or range(len(self.drawn))
         ]
+
+    def flattened(self) -> Group:
+        """The group with advantages of 0, to fill a step in which there is nothing to learn."""
+        return replace(self, advantages=[0.0] * len(self.drawn))
 
     def row(self, model: str, config: GrpoConfig) -> dict[str, Any]:
         """The group as a row of a file of samples."""

@@ -60,6 +60,7 @@ def _grpo(run: Run, config: GrpoConfig, data: Data, judge: Judge) -> dict[str, A
         "parameters": run.start.shape.parameters,
         "steps": result.steps,
         "warmup_steps": run.training(batches.steps).warmup_steps,
+        "last_loss": round(result.last_loss, 6),
         "prompts": len(prompts),
         "without_room": len(data.records) - len(prompts),
         **data.counts,
