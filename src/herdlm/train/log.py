@@ -47,11 +47,6 @@ class StepResult:
     stall_seconds: float
     own_seconds: float
 
-    def note(self, shown: Sequence[str]) -> str:
-        """The loss, and figures by name where they were logged, for a line of progress."""
-        figures = {name: self.logged[name] for name in shown if name in self.logged}
-        return ", ".join([f"loss {self.loss:.3f}", *(f"{name} {value:.3g}" for name, value in figures.items())])
-
 
 class RunLog:
     """Writes a run's events into ``work``, from the process that leads; use as a context manager."""

@@ -95,7 +95,7 @@ def train(
                 saved = f"its state after step {run.done} is saved" if work else "nothing of it is saved"
                 raise PreemptedError(f"{title} was asked to stop; {saved}", "Run again to resume")
             watchdog.step_done()
-            progress.advance(1, result.note(shown))
+            progress.advance(1, note(result, shown))
     return run.result(time.monotonic() - started)
 
 
@@ -279,6 +279,12 @@ class OneProcess:
     def clip(self, max_norm: float) -> Tensor:
         """Scale gradients to a norm of at most ``max_norm``; returns what it was, a scalar on the device."""
         return torch.nn.utils.clip_grad_norm_(self.model.parameters(), max_norm)
+
+
+def note(result: StepResult, shown: Sequence[str]) -> str:
+    """The loss, and the logged figures of these names, for a line of progress."""
+    figures = ((name, result.logged[name]) for name in shown if name in result.logged)
+    return ", ".join([f"loss {result.loss:.3f}", *(f"{name} {value:.3g}" for name, value in figures)])
 
 
 def read_scalars(*values: Tensor) -> list[float]:
