@@ -57,9 +57,19 @@ def pairs(seed, count):
     ]
 
 
+def prompts(seed, count, letters="ae"):
+    """Prompts that an answer with a letter satisfies: a model of random weights finds some."""
+    rng = random.Random(seed)
+    verifier = "tests.align.checkable:has"
+    return [
+        {"prompt": f"{words(rng, 2)} {seed} {number}", "answer": rng.choice(letters), "verifier": verifier}
+        for number in range(count)
+    ]
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory, tokenizer):
-    """The files that the tests train on: base, chats.jsonl, test-chats.jsonl, pairs.jsonl, test-pairs.jsonl."""
+    """What the tests train on: base, and chats.jsonl, pairs.jsonl and prompts.jsonl, each with a test file."""
     folder = tmp_path_factory.mktemp("align")
     base = folder / "base"
     base.mkdir()
@@ -69,4 +79,6 @@ def folder(tmp_path_factory, tokenizer):
     write_lines(folder / "test-chats.jsonl", dialogs(1, 12))
     write_lines(folder / "pairs.jsonl", pairs(0, 24))
     write_lines(folder / "test-pairs.jsonl", pairs(1, 12))
+    write_lines(folder / "prompts.jsonl", prompts(0, 40))
+    write_lines(folder / "test-prompts.jsonl", prompts(1, 20))
     return folder

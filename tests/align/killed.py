@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 
+from herdlm.align.grpo.batches import GrpoBatches
 from herdlm.cli.app import main
 from herdlm.tokens.dialogs import DialogBatches
 from herdlm.tokens.preferences import PreferenceBatches
@@ -15,7 +16,7 @@ from herdlm.tokens.thumbs import ThumbBatches
 
 
 def kill_at(step: int) -> None:
-    for kind in (DialogBatches, PreferenceBatches, ThumbBatches):
+    for kind in (DialogBatches, GrpoBatches, PreferenceBatches, ThumbBatches):
         plain = kind.micro_batches
 
         def micro_batches(self, number, plain=plain):

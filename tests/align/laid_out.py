@@ -5,14 +5,22 @@ from pathlib import Path
 import torch.distributed as dist
 
 from herdlm.align.dpo_training import dpo
+from herdlm.align.grpo.training import grpo
 from herdlm.align.reward_training import reward
 from herdlm.align.sft import sft
 from herdlm.base.errors import HerdError
 from herdlm.model.start import Start
 from herdlm.parallel.config import ParallelConfig
+from tests.align.checkable import config as grpo_config
 from tests.align.jobs import DPO, REWARD, SFT, job
 
-RUNS = {"sft": (sft, SFT, "chats"), "reward": (reward, REWARD, "pairs"), "dpo": (dpo, DPO, "pairs")}
+GRPO = grpo_config(minibatches=2, dynamic_sampling=True)
+RUNS = {
+    "sft": (sft, SFT, "chats"),
+    "reward": (reward, REWARD, "pairs"),
+    "dpo": (dpo, DPO, "pairs"),
+    "grpo": (grpo, GRPO, "prompts"),
+}
 
 
 def run(name, folder, out, layout, **changes):

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from herdlm.base.json_lines import json_lines
 from herdlm.model.hf import load_folder
 from tests.align.conftest import SMALL
 from tests.align.jobs import job
@@ -22,6 +23,10 @@ CASES = {
     "reward-dp": ("reward", {"dp_shard": 2}, {"micro_batch_rows": 1}),
     "dpo-tp": ("dpo", {"tp": 2}, {}),
     "dpo-lora": ("dpo", {"dp_shard": 2}, {"lora": 4, "merge": False}),
+    "grpo-dp": ("grpo", {"dp_shard": 2}, {"micro_batch_rows": 1}),
+    "grpo-replicated": ("grpo", {"dp_replicate": 2}, {"config": {"kl_weight": 0.1, "temperature": 0.9}}),
+    "grpo-tp-lora": ("grpo", {"tp": 2}, {"lora": 4}),
+    "grpo-pp": ("grpo", {"pp": 2}, {"micro_batch_rows": 1, "config": {"kl_weight": 0.1}}),
     "kto-dp": ("dpo", {"dp_shard": 2}, {"config": {"loss": "kto"}, "micro_batch_rows": 2}),
 }
 
@@ -51,6 +56,14 @@ def test_two_processes_do_what_one_does(folder, found, tmp_path, case):
     if name == "sft":
         for figure in ("loss_before", "loss"):
             assert first["held_out"][figure]["value"] == pytest.approx(expected["held_out"][figure]["value"], abs=2e-4)
+    if name == "grpo":
+        assert first["held_out"] == expected["held_out"]
+        assert first["sampled"] == expected["sampled"]
+        one, two = (sorted((where / "samples").iterdir()) for where in (tmp_path / "one", at / case))
+        assert len(one) == len(two) == 2
+        for here, there in zip(one, two, strict=True):
+            answers = [[s["answer"] for _, row in json_lines(path) for s in row["samples"]] for path in (here, there)]
+            assert answers[0] == answers[1]
     if name == "dpo":
         drift = "chosen_drift_per_token"
         assert first["held_out"][drift] == pytest.approx(expected["held_out"][drift], abs=2e-3)

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from herdlm.align.grpo.config import GrpoConfig
 from herdlm.align.quality.config import QualityConfig
 from herdlm.align.synth.config import SynthConfig
 from herdlm.base.own_parts import Reference
@@ -315,6 +316,9 @@ class ExperimentsConfig(Section):
     )
     ablations: tuple[Literal["rejection", "quality", "reward", "dpo", "averaging"], ...] = Field(
         (), description="parts that round 1 is repeated without, to measure what each is worth"
+    )
+    grpo: GrpoConfig | None = Field(
+        None, description="policy gradient in place of the last round, from the best model before it"
     )
     repeats: int = Field(0, ge=0, description="how often the last round trains again with other seeds")
     dpo_nll: DpoNllConfig | None = Field(None, description="train DPO with and without align.dpo.nll_weight")

@@ -18,8 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from herdlm.align.config import PairsConfig, SftConfig
-from herdlm.align.defaults import MICRO_BATCH_TOKENS, WARMUP_SHARE, Method
+from herdlm.align.defaults import MICRO_BATCH_TOKENS, WARMUP_SHARE, Method, MethodConfig
 from herdlm.base.artifact import write_text_durably
 from herdlm.base.errors import InputError
 from herdlm.base.seeds import derive_seed
@@ -105,7 +104,7 @@ class Run:
 
     job: FinetuneJob
     method: Method
-    config: SftConfig | PairsConfig
+    config: MethodConfig
     start: Start
     format: ChatFormat
     out: Path
@@ -212,7 +211,7 @@ class Run:
         )
 
 
-def opened(job: FinetuneJob, method: Method, config: SftConfig | PairsConfig) -> tuple[Start, ChatFormat]:
+def opened(job: FinetuneJob, method: Method, config: MethodConfig) -> tuple[Start, ChatFormat]:
     """The model that a job starts from and its chat format.
 
     Raises:
@@ -234,7 +233,7 @@ def opened(job: FinetuneJob, method: Method, config: SftConfig | PairsConfig) ->
 def open_run(
     job: FinetuneJob,
     method: Method,
-    config: SftConfig | PairsConfig,
+    config: MethodConfig,
     *,
     out: Path,
     work: Path,
@@ -307,7 +306,7 @@ def _check_template(format: ChatFormat, template: str | None) -> None:
         )
 
 
-def _rows_at_once(job: FinetuneJob, config: SftConfig | PairsConfig, start: Start) -> int:
+def _rows_at_once(job: FinetuneJob, config: MethodConfig, start: Start) -> int:
     world = dist.get_world_size() if dist.is_initialized() else 1
     sizes = sizes_for(job.parallel, world, start.shape, config.seq_len)
     rows = job.micro_batch_rows or job.parallel.rows_per_micro_batch or max(1, MICRO_BATCH_TOKENS // config.seq_len)

@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from herdlm.align.config import PairsConfig, SftConfig
-from herdlm.align.defaults import Method
+from herdlm.align.defaults import Method, MethodConfig
 from herdlm.align.job import FinetuneJob, Run, open_run, opened
 from herdlm.base.artifact import write_text_durably
 from herdlm.base.standalone import input_folder, standalone
@@ -20,7 +19,7 @@ from herdlm.train.own_objective import objective_code
 T = TypeVar("T")
 
 
-def work_on(job: FinetuneJob, method: Method, config: SftConfig | PairsConfig, act: Callable[[Run], T]) -> T | None:
+def work_on(job: FinetuneJob, method: Method, config: MethodConfig, act: Callable[[Run], T]) -> T | None:
     """Run ``act``, which fills a folder and returns its counts, and publish the folder as ``job.out``.
 
     An interrupted call resumes if model, files and settings are the same; else it begins anew.

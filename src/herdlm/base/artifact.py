@@ -174,10 +174,15 @@ def verify(folder: Path, manifest: Manifest, *, hashes: bool = True) -> None:
 
 
 def write_text_durably(path: Path, text: str) -> None:
+    """As :func:`write_durably`, of text in UTF-8."""
+    write_durably(path, text.encode())
+
+
+def write_durably(path: Path, data: bytes) -> None:
     """Write a file atomically: under a temporary name, flushed to disk, then renamed."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with temporary.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

@@ -103,7 +103,7 @@ def sft(
     Under torchrun, or with --processes, training uses the layout that parallel.KEY=VALUE sets.
     """
     keys = {"seq_len": seq_len, "rows_per_step": rows_per_step, "epochs": epochs}
-    _finetune("sft", keys, locals())
+    finetune("sft", keys, locals())
 
 
 @app.command(**example("herdlm reward tuned --data pairs.jsonl --held-out test.jsonl", "--out judge"))
@@ -137,7 +137,7 @@ def reward(
     Under torchrun, or with --processes, training uses the layout that parallel.KEY=VALUE sets.
     """
     keys = {"seq_len": seq_len, "pairs_per_step": pairs_per_step, "epochs": epochs}
-    _finetune("reward", keys, locals())
+    finetune("reward", keys, locals())
 
 
 @app.command(
@@ -178,10 +178,10 @@ def dpo(
     Under torchrun, or with --processes, training uses the layout that parallel.KEY=VALUE sets.
     """
     keys = {"seq_len": seq_len, "pairs_per_step": pairs_per_step, "epochs": epochs, "loss": loss, "beta": beta}
-    _finetune("dpo", keys, locals())
+    finetune("dpo", keys, locals())
 
 
-def _finetune(method: Method, keys: dict[str, Any], options: dict[str, Any]) -> None:
+def finetune(method: Method, keys: dict[str, Any], options: dict[str, Any]) -> None:
     """Run a training command.
 
     Args:
@@ -196,6 +196,7 @@ def _finetune(method: Method, keys: dict[str, Any], options: dict[str, Any]) -> 
         return
     from herdlm.align import defaults
     from herdlm.align.dpo_training import dpo as run_dpo
+    from herdlm.align.grpo.training import grpo as run_grpo
     from herdlm.align.reward_training import reward as run_reward
     from herdlm.align.sft import sft as run_sft
     from herdlm.model.start import open_start
@@ -210,7 +211,7 @@ def _finetune(method: Method, keys: dict[str, Any], options: dict[str, Any]) -> 
         lora=job.lora is not None,
         source=str(options["recipe"] or "the options"),
     )
-    commands: dict[Method, Any] = {"sft": run_sft, "reward": run_reward, "dpo": run_dpo}
+    commands: dict[Method, Any] = {"sft": run_sft, "reward": run_reward, "dpo": run_dpo, "grpo": run_grpo}
     counts = commands[method](job, config)
     if counts is None:
         return  # the first process prints the result

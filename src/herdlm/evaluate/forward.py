@@ -53,11 +53,15 @@ def row_pieces(model: Model) -> int:
     return model.mesh.sizes.row_pieces if isinstance(model, ParallelModel) else 1
 
 
-def token_logprobs(model: Model, batches: Sequence[Batch]) -> Iterator[Tensor]:
-    """For each batch the log-probability of every target, [B, T] float64 on the CPU; 0 where the weight is 0."""
+def token_logprobs(model: Model, batches: Sequence[Batch], *, temperature: float = 1.0) -> Iterator[Tensor]:
+    """For each batch the log-probability of every target, [B, T] float64 on the CPU; 0 where the weight is 0.
+
+    Args:
+        temperature: logits are divided by it.
+    """
 
     def read(output_head: _OutputHead, hidden: Tensor, targets: Tensor) -> Tensor:
-        return output_head.target_logprobs(hidden, targets)
+        return output_head.target_logprobs(hidden / temperature, targets)
 
     if not isinstance(model, ParallelModel):
         yield from (_whole(model, batch, read) for batch in batches)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from herdlm.generate.gpu.layer import layer_type
 from herdlm.generate.input_processor import InputProcessor, check_model
 from herdlm.generate.load import compute_type, load_model
 from herdlm.generate.memory import default_cache_tokens
+from herdlm.generate.new_weights import plain_model, replace_weights
 from herdlm.generate.paged_attention import PagedCache
 from herdlm.generate.pages import PagePool
 from herdlm.generate.parallel import DriverTransformer, local_config
@@ -41,7 +42,8 @@ class Engine:
 
     Args:
         model: on its device. The engine computes with a fused copy of its weights
-            (:class:`herdlm.generate.cpu.fused.FusedTransformer`); call :meth:`forget_prefixes` after changing them.
+            (:class:`herdlm.generate.cpu.fused.FusedTransformer`); call :meth:`forget_prefixes` after changing them, or
+            :meth:`take_weights` to give it others.
         tokenizer: for texts and stop strings; None to generate tokens only.
         page_size: tokens per page of the key/value cache.
         cache_tokens: tokens the cache holds. None: enough for ``max_batch`` sequences of the model's ``max_seq_len``,
@@ -83,7 +85,7 @@ class Engine:
         check_model(config, tokenizer)
         self.tokenizer, self.config, self.device = tokenizer, config, weight.device
         self.compute = compute or weight.dtype
-        self._whole = model if keep_model and mesh is None else None
+        self._whole, self._torn = model if keep_model and mesh is None else None, False
         if mesh is None:
             self.model = self._fused(model, free_original=not keep_model)
         else:
@@ -205,6 +207,27 @@ class Engine:
         """Drop a request and free its memory; returns False if the engine does not have it."""
         return self._drop([request_id]) > 0
 
+    def take_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Replace the model's weights, from memory, and empty the prefix cache; the engine lets its first model go.
+
+        What it computes then equals what an engine of a model with these weights computes.
+
+        Args:
+            weights: see :func:`herdlm.generate.new_weights.replace_weights`.
+
+        Raises:
+            InputError: the weights are not those of this model, or it is quantized or shared by several processes.
+                Where some were replaced already, the engine refuses requests until it has all.
+            HerdError: requests are running on the old weights.
+        """
+        if self.busy:
+            raise HerdError("requests are running", "Finish or abort them before changing the weights")
+        fused = plain_model(self.model)
+        self._whole, self._torn = None, True
+        replace_weights(fused, weights)
+        self.pool.forget_contents()
+        self._graphs, self._torn = self._decode_graphs() if self._graphs else None, False
+
     def forget_prefixes(self) -> None:
         """Empty the prefix cache and copy the model's changed weights.
 
@@ -263,6 +286,8 @@ class Engine:
         return len(dropped)
 
     def _enqueue(self, request: Request) -> None:
+        if self._torn:
+            raise HerdError("the engine has only part of its new weights", "Give it all with take_weights")
         self.requests[request.id] = request
         self.scheduler.add(self._inputs.samples(request))
 
@@ -288,9 +313,8 @@ class Engine:
         """Draw for sequences ``drawing`` [M] from the rows ``at`` [M] of ``logits``."""
         if len(at) != len(logits) or bool((at != np.arange(len(at))).any()):
             logits = logits[torch.from_numpy(at).to(self.device)]
-        drawn, logprobs = sample_tokens(
-            logits, self.scheduler.sequences, drawing, compiled=self.cache.compiled is not None
-        )
+        compiled = self.cache.compiled is not None
+        drawn, logprobs = sample_tokens(logits, self.scheduler.sequences, drawing, compiled=compiled)
         return drawn.cpu().numpy().astype(np.int32), logprobs.cpu().numpy()
 
     def _report(
@@ -353,6 +377,7 @@ class Engine:
             scores.logprobs.tolist() if scores else [],
             scores.top if scores and params.top_logprobs else [],
             request.compared,
+            int(sequences.tokens[row, end - 1]) if excluded else None,
         )
         request.unfinished -= 1
         if not request.unfinished:

@@ -152,6 +152,7 @@ class Completion:
             before it. Empty if not requested.
         prompt_top_logprobs: for each entry of ``prompt_logprobs`` the most likely tokens.
         compared: log-probabilities of the tokens to compare.
+        stop_token: the stop token that ended the sample, which is not in ``tokens``; None if none did.
     """
 
     tokens: list[int]
@@ -162,6 +163,7 @@ class Completion:
     prompt_logprobs: list[float] = field(default_factory=list)
     prompt_top_logprobs: list[Alternatives] = field(default_factory=list)
     compared: list[float] = field(default_factory=list)
+    stop_token: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ weights of the base stay, so everything that works on a model works on an adapte
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -122,11 +122,38 @@ def lora_of(model: nn.Module) -> Lora | None:
 def merge_lora(model: Transformer) -> Transformer:
     """Add the adapters to the matrices and remove them, in place; the logits stay the same. Returns ``model``."""
     for _, module in list(adapted_modules(model)):
-        wide = torch.promote_types(module.weight.dtype, torch.float32)
-        term = (module.lora_b.to(wide) @ module.lora_a.to(wide)) * module.lora.scale
-        module.weight.copy_(module.weight.to(wide) + term)
+        module.weight.copy_(_merged(module.weight, module.lora_a, module.lora_b, module.lora))
         del module.lora_a, module.lora_b, module.lora
         cast("nn.Module", module).__class__ = nn.Linear
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     return model
+
+
+@torch.no_grad()
+def merged_weights(weights: Iterable[tuple[str, Tensor]], lora: Lora | None) -> Iterator[tuple[str, Tensor]]:
+    """The weights that :func:`merge_lora` would leave, by name; the model keeps its adapters.
+
+    Args:
+        weights: of a model, in the order of its parameters. One matrix is held until its adapter follows.
+        lora: the adapters' shape; None: there are none.
+    """
+    if lora is None:
+        yield from weights
+        return
+    held: list[tuple[str, Tensor]] = []  # a matrix, and A
+    for name, value in weights:
+        module, _, kind = name.rpartition(".")
+        if kind == "lora_a" or (kind == "weight" and module.rpartition(".")[2] in lora.targets):
+            held.append((name, value))
+        elif kind == "lora_b":
+            (matrix, base), (_, a) = held
+            held.clear()
+            yield matrix, _merged(base, a, value, lora)
+        else:
+            yield name, value
+
+
+def _merged(weight: Tensor, a: Tensor, b: Tensor, lora: Lora) -> Tensor:
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    return weight.to(wide) + (b.to(wide) @ a.to(wide)) * lora.scale

@@ -79,6 +79,26 @@ def gather_whole(
         yield name, whole if first else None
 
 
+@torch.no_grad()
+def every_weight(model: ParallelModel) -> Iterator[tuple[str, Tensor]]:
+    """Every weight of the whole model, in order, on every process. All iterate to the end together.
+
+    Only one full weight is in memory at a time.
+    """
+    mesh = model.mesh
+    mine, stages = dict(model.named_parameters()), mesh.sizes.pp
+    for name, shape in whole_shapes(model.shape, lora_in(model)).items():
+        owner = model.pipeline_rank_of(name)
+        if owner == mesh.pp_rank:
+            whole = _whole(mine[name].detach())
+        else:
+            whole = torch.empty(shape, dtype=model.kept, device=mesh.device)
+        if stages > 1:
+            whole = whole.contiguous()
+            dist.broadcast(whole, group=mesh.pp.get_group(), group_src=owner)
+        yield name, whole
+
+
 def _whole(part: Tensor) -> Tensor:
     if not isinstance(part, DTensor):
         return part

@@ -35,6 +35,8 @@ def examined(recipe: Recipe) -> dict[str, str]:
     trained = [part for part in wanted.ablations if part in ("rejection", "quality", "reward")]
     labels |= {f"without-{part}-dpo": f"round 1 without {ABLATIONS[part]}" for part in trained}
     labels |= {f"repeat-{n}-dpo": f"the last round with other seeds, {n}" for n in range(1, wanted.repeats + 1)}
+    if wanted.grpo:
+        labels["grpo"] = "GRPO in place of the last round"
     if wanted.dpo_nll:
         labels["dpo-with-nll"] = "DPO at a high rate, with NLL"
         labels["dpo-without-nll"] = "DPO at a high rate, without NLL"

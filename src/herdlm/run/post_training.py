@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from herdlm.align.config import AlignConfig, PairsConfig, RejectionConfig, SftConfig
+from herdlm.align.grpo.config import GrpoConfig
 from herdlm.align.synth.config import paths_of
 from herdlm.data.source import parse_source
 from herdlm.recipe import Recipe
@@ -63,7 +64,7 @@ def finished_small(recipe: Recipe) -> str:
     return "small-taught" if recipe.align and recipe.align.teach else f"pretrain-{recipe.herd.small}"
 
 
-def tuning(name: str, section: SftConfig | PairsConfig, key: str) -> dict[str, Any]:
+def tuning(name: str, section: SftConfig | PairsConfig | GrpoConfig, key: str) -> dict[str, Any]:
     """The settings of a fine-tuning stage: its section as ``name``, and hashes of the user's own code."""
     if section.objective is None:
         return {name: without(section, "objective")}
@@ -318,6 +319,10 @@ def experiments(recipe: Recipe) -> list[Stage]:
     last = {f"kept-{k}": _kept(align, f"round-{k}") for k in _remembered(align, align.rounds)}
     for number in range(1, wanted.repeats + 1):
         stages += _tuned(align, f"repeat-{number}", base, align.rounds, last)
+    if wanted.grpo:
+        before = model_after(align, align.rounds - 1)
+        settings = {**tuning("grpo", wanted.grpo, "experiments.grpo"), "prompts": align.rejection.prompts}
+        stages.append(Stage("grpo", "model", GRPO, inputs={**prompt_sources(align), "model": before}, settings=settings))
     if wanted.dpo_nll:
         for name, weight in (("dpo-with-nll", align.dpo.nll_weight_used), ("dpo-without-nll", 0.0)):
             settings = tuning("dpo", align.dpo, "align.dpo")

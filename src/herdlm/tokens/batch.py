@@ -63,7 +63,11 @@ class Batch:
 
 
 class Batches(Protocol):
-    """A run's batches, each a function of its step: resuming needs no loader state but the step's number."""
+    """A run's batches, each a function of its step: resuming needs no loader state but the step's number.
+
+    They may have further members, each optional: ``content`` (see :func:`herdlm.train.work.open_record`), ``figures``,
+    which gives what to log of a step that is done, and ``shown``, names of what is logged for the line of progress.
+    """
 
     @property
     def steps(self) -> int:

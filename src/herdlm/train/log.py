@@ -32,7 +32,7 @@ class StepResult:
     """A finished training step; loss and gradient norm are over all processes.
 
     Attributes:
-        logged: means of what else the objective logs.
+        logged: means of what else the objective logs, and what the batches say of themselves.
         seconds: from the end of the step before; ``stall_seconds`` of them were spent waiting for the batches.
         own_seconds: this process's time until its gradients were there.
     """

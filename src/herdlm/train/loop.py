@@ -84,6 +84,7 @@ def train(
         run = _Run(stack, model, objective, batches, config, work=work, title=title, track=track, identity=identity)
         progress = stack.enter_context(Progress(title, batches.steps, "steps", quiet=quiet or not run.leads))
         progress.restore(run.done)
+        shown = getattr(batches, "shown", ())
         while run.done < batches.steps:
             result = run.train_step()
             if result is None:
@@ -94,7 +95,7 @@ def train(
                 saved = f"its state after step {run.done} is saved" if work else "nothing of it is saved"
                 raise PreemptedError(f"{title} was asked to stop; {saved}", "Run again to resume")
             watchdog.step_done()
-            progress.advance(1, f"loss {result.loss:.3f}")
+            progress.advance(1, note(result, shown))
     return run.result(time.monotonic() - started)
 
 
@@ -122,7 +123,7 @@ class _Run:
         self.module = model if isinstance(model, ParallelModel) else OneProcess(model)
         self.leads = isinstance(model, Transformer) or dist.get_rank() == 0
         self.device = next(iter(model.parameters())).device
-        self.steps, self.tokens = batches.steps, 0
+        self.steps, self.tokens, self.figures = batches.steps, 0, getattr(batches, "figures", None)
         self.average, self.averaged_at = Average(), averaging_steps(batches.steps, config)
         self.optimizer = make_optimizer(model, config)
         self.autocast: AbstractContextManager[Any] = nullcontext()
@@ -177,7 +178,8 @@ class _Run:
             rate=rate,
             tokens=tokens,
             seq_len=batches[0].tokens.shape[1],
-            logged={name: value / normalizer for name, value in zip(sums, values, strict=True)},
+            logged=(self.figures(self.done - 1) if self.figures else {})
+            | {name: value / normalizer for name, value in zip(sums, values, strict=True)},
             seconds=seconds,
             stall_seconds=stall_seconds,
             own_seconds=watch.seconds,
@@ -277,6 +279,12 @@ class OneProcess:
     def clip(self, max_norm: float) -> Tensor:
         """Scale gradients to a norm of at most ``max_norm``; returns what it was, a scalar on the device."""
         return torch.nn.utils.clip_grad_norm_(self.model.parameters(), max_norm)
+
+
+def note(result: StepResult, shown: Sequence[str]) -> str:
+    """The loss, and the logged figures of these names, for a line of progress."""
+    figures = ((name, result.logged[name]) for name in shown if name in result.logged)
+    return ", ".join([f"loss {result.loss:.3f}", *(f"{name} {value:.3g}" for name, value in figures)])
 
 
 def read_scalars(*values: Tensor) -> list[float]:

@@ -184,11 +184,11 @@ class FusedTransformer(Transformer):
         with torch.no_grad(), torch.device("meta"):
             self.model = Transformer(whole.config.model_copy(update={"layers": 0})).model
         self.model.embed_tokens = whole.model.embed_tokens
-        compiled = worth_compiling(whole.config, whole.frequencies.device, compute)
-        self.model.norm = FusedNorm(whole.model.norm, compute, compiled=compiled)  # type: ignore[assignment]
+        self.compiled = worth_compiling(whole.config, whole.frequencies.device, compute)
+        self.model.norm = FusedNorm(whole.model.norm, compute, compiled=self.compiled)  # type: ignore[assignment]
         for index, part in enumerate(whole.model.layers):
             assert isinstance(part, Layer)
-            self.model.layers.append(layer(part, compute, compiled=compiled))
+            self.model.layers.append(layer(part, compute, compiled=self.compiled))
             if free_original:
                 whole.model.layers[index] = nn.Identity()
         self.head = matrix(whole.lm_head.weight.detach(), compute)

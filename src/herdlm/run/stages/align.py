@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from herdlm.align.config import DpoConfig, RewardConfig, SftConfig
-from herdlm.align.defaults import Method
+from herdlm.align.defaults import Method, MethodConfig
 from herdlm.align.dpo_training import train_dpo
 from herdlm.align.files import Data
+from herdlm.align.grpo.config import GrpoConfig
+from herdlm.align.grpo.rewards import Judge
+from herdlm.align.grpo.training import train_grpo
 from herdlm.align.job import FinetuneJob, Run, open_run
 from herdlm.align.reward_training import train_reward
 from herdlm.align.sft import train_sft
@@ -19,9 +22,13 @@ from herdlm.base.json_lines import read_json_lines
 from herdlm.data.useless import digest
 from herdlm.parallel.processes import is_first
 from herdlm.run.stage import Context, on_processes
+from herdlm.run.stages.rounds import prompts_of
 from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.dialogs import fits
 from herdlm.tokens.thumbs import thumbs_of
+
+
+SECTIONS = {"seeds-sft": "align.seed_sft", "grpo": "experiments.grpo"}  # of the recipe, by stage
 
 
 @on_processes
@@ -78,10 +85,25 @@ def dpo_stage(context: Context) -> dict[str, Any]:
     return _with_training_file(context, counts, ("steps", "pairs", "too_long"))
 
 
+@on_processes
+def grpo_stage(context: Context) -> dict[str, Any]:
+    """Train a model by policy gradient on prompts with verifiers."""
+    config = GrpoConfig.model_validate(context.stage.settings["grpo"])
+    run = _open_run(context, "grpo", config, "model")
+    rows = [row for row in prompts_of(context, context.stage.settings["prompts"]) if row.get("verifier")]
+    if not rows:
+        raise InputError(
+            "experiments.grpo has no prompt with a verifier", "Add files of prompts with answers to align.data.prompts"
+        )
+    with Judge() as judge:
+        counts = train_grpo(run, config, Data(rows, [], {}), judge)
+    return _with_training_file(context, counts, ("steps", "prompts"))
+
+
 def _open_run(
     context: Context,
     method: Method,
-    config: SftConfig | RewardConfig | DpoConfig,
+    config: MethodConfig,
     model: str,
     *,
     steps: int | None = None,
@@ -107,7 +129,7 @@ def _open_run(
         work=context.work,
         seed_of=context.seed,
         title=context.stage.name,
-        section="align.seed_sft" if context.stage.name == "seeds-sft" else f"align.{method}",
+        section=SECTIONS.get(context.stage.name, f"align.{method}"),
         writes_figures=False,
     )
 

@@ -254,6 +254,15 @@ def _ablations(answers: _Answers, recipe: Recipe) -> list[Check]:
             better, worse = whole, without.get(part, f"without-{part}-dpo")
         claim = f"Round 1 gains by {ABLATIONS[part]}"
         checks.append(answers.above(f"with-{part}", claim, better, worse))
+    if recipe.experiments.grpo:
+        checks.append(
+            answers.above(
+                "grpo-over-round",
+                "In place of the last round, GRPO improves as much or more",
+                "grpo",
+                model_after(recipe.align, recipe.align.rounds),
+            )
+        )
     return checks
 
 

@@ -1,0 +1,1 @@
+"""Policy gradient on prompts with checkable answers (GRPO)."""
