@@ -255,7 +255,9 @@ class AlignConfig(Section):
     reward: RewardConfig
     rejection: RejectionConfig
     quality: Section | None = Field(None, description="quality control of the kept answers; none by default")
-    mix: MixConfig | None = Field(None, description="shares of a round's fine-tuning data by capability; none: as it is")
+    mix: MixConfig | None = Field(
+        None, description="shares of a round's fine-tuning data by capability; none: as it is"
+    )
     sft: SftConfig
     dpo: DpoConfig
     average: AverageConfig | None = Field(None, description="averages that the gate may choose; needs a gate")

@@ -1,8 +1,8 @@
 """Mixes fine-tuning data by capability: repeats rows of scarce tasks, and leaves out rows of abundant ones.
 
-Section 4.2 of the Llama 3 report raises and lowers the share of each source of data. Here a part of the mix names the
-``task`` of its rows, or several. The mixed data is as large as the given data, so that a mix changes what is learned and
-not for how long.
+The Llama 3 report raises and lowers the share of each source of data (section 4.2). Here a part of the mix names the
+``task`` of its rows, or several. The mixed data is as large as the given data, so a mix changes what is learned and not
+for how long.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ class MixPartConfig(Section):
 class MixConfig(Section):
     """Shares of the fine-tuning data by capability (Llama 3 report, Table 7)."""
 
-    by: Literal["dialogs", "tokens"] = Field("dialogs", description="what the shares count; the report's are of dialogs")
+    by: Literal["dialogs", "tokens"] = Field(
+        "dialogs", description="what the shares count; the report's are of dialogs"
+    )
     max_repeats: float = Field(
         4.0, ge=1, description="how often a dialog may be used at most; what a part then lacks, the others make up for"
     )
@@ -134,7 +136,7 @@ def mix(rows: Sequence[Row], lengths: Sequence[int], config: MixConfig, seed: in
 
 
 def _wanted(given: Mapping[str, float], shares: Mapping[str, float], most: float) -> dict[str, float]:
-    """How much of each part is used: its share of all, at most ``most`` times what there is; the rest fills the total."""
+    """How much of each part is used: its share of all, at most ``most`` times what there is; others fill the total."""
     total, capped = sum(given.values()), dict[str, float]()
     while True:
         free = {name: share for name, share in shares.items() if name not in capped}

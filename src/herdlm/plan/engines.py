@@ -1,6 +1,6 @@
 """The engine that draws a model's answers on a node: how many GPUs share it, and how many sequences it decodes at once.
 
-An engine does not span nodes. Tensor parallelism takes as many GPUs as divide the query heads, pipeline stages the rest.
+An engine does not span nodes. Tensor parallelism takes as many GPUs as divide the heads, pipeline stages the rest.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from herdlm.base.errors import InputError
 from herdlm.model.config import ModelConfig
 from herdlm.parallel.config import split_layers
+from herdlm.parallel.sharding import indivisible
 from herdlm.plan.cost import stage_parameters
 from herdlm.plan.memory import BF16, KEYS_AND_VALUES, PAGE, Node, bytes_of
 
@@ -53,13 +55,23 @@ def smallest_engine(model: ModelConfig, node: Node, context: int) -> EnginePlan:
     plans = []
     for gpus in (1 << power for power in range(node.gpus.bit_length())):
         tp = math.gcd(model.heads, gpus)
-        if gpus // tp <= model.layers:
+        if not indivisible(model, tp) and gpus // tp <= model.layers:
             plans.append(engine(model, node, context, tp, gpus // tp))
-    return next((plan for plan in plans if plan.sequences >= ENOUGH), max(plans, key=lambda plan: (plan.sequences, plan.gpus)))
+    return next(
+        (plan for plan in plans if plan.sequences >= ENOUGH), max(plans, key=lambda plan: (plan.sequences, plan.gpus))
+    )
 
 
 def engine(model: ModelConfig, node: Node, context: int, tp: int, pp: int) -> EnginePlan:
-    """An engine over ``tp`` x ``pp`` GPUs, for sequences of ``context`` tokens."""
+    """An engine over ``tp`` x ``pp`` GPUs, for sequences of ``context`` tokens.
+
+    Raises:
+        InputError: the model cannot be divided so.
+    """
+    for name, size in indivisible(model, tp).items():
+        raise InputError(f"model.{name} {size} is not a multiple of align.tensor_parallel {tp}", "Set it to a divisor")
+    if pp > model.layers:
+        raise InputError(f"align.pipeline_parallel {pp} exceeds the {model.layers} layers", "Lower it")
     stages = split_layers(model.layers, pp)
     weights = max(sum(bytes_of(part, model, (), tp) for part in stage_parameters(model, layers)) for layers in stages)
     heads = -(-model.kv_heads // tp)

@@ -17,7 +17,7 @@ def lines(described: dict[str, Any]) -> list[str]:
         f"  assumed: prompts of {assumed['prompt_tokens']:,} tokens, answers of {assumed['answer_tokens']:,}; "
         f"{assumed['utilization']:.0%} of the peak in products, {assumed['bandwidth']:.0%} of the memory's speed in "
         "decoding",
-        "  counted at most: every prompt gives a dialog and a pair",
+        "  counted at most: every prompt gives a dialog and a pair; of the files, rows of JSON Lines",
         "",
         *_files(described["files"]),
     ]
@@ -29,6 +29,8 @@ def lines(described: dict[str, Any]) -> list[str]:
     if described["teaching"]:
         out.append(_total("teaching", described["teaching"]["total"]))
     out.append(_total("everything", described["total"]))
+    if described["problems"]:
+        out.append("  times leave out what does not fit")
     if described["teaching"]:
         out += ["", "teaching the small model", *_stages(described["teaching"])]
     return out
@@ -87,13 +89,16 @@ def _place(stage: dict[str, Any]) -> str:
     if stage["engine"] is None:
         return ""
     tp, pp = stage["engine"]["tensor_parallel"], stage["engine"]["pipeline_parallel"]
-    engines = stage["devices"] // (tp * pp)
-    return f"{engines:,} engines, tensor_parallel {tp} pipeline_parallel {pp}, {stage['engine']['sequences']} sequences each"
+    count, sequences = stage["engine"]["count"], stage["engine"]["sequences"]
+    return f"{count:,} engines in BF16, tensor_parallel {tp} pipeline_parallel {pp}, {sequences} sequences each"
 
 
 def _memory(memory: dict[str, int]) -> str:
-    parts = ", ".join(f"{name} {count / GIGABYTE:.1f}" for name, count in memory.items() if name != "sum")
-    return f"{memory['sum'] / GIGABYTE:.1f} GB of a GPU: {parts}" if memory else ""
+    if not memory:
+        return ""
+    unit, size = ("GB", GIGABYTE) if memory["sum"] >= GIGABYTE // 10 else ("MB", GIGABYTE // 1000)
+    parts = ", ".join(f"{name} {count / size:.1f}" for name, count in memory.items() if name != "sum")
+    return f"{memory['sum'] / size:.1f} {unit} of a GPU: {parts}"
 
 
 def _total(name: str, total: dict[str, Any]) -> str:

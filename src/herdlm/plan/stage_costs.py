@@ -13,7 +13,7 @@ from herdlm.base.errors import InputError
 from herdlm.model.config import ModelConfig
 from herdlm.parallel.config import ParallelConfig, Sizes, sizes_for
 from herdlm.plan import flops
-from herdlm.plan.engines import EnginePlan, decode_seconds, smallest_engine
+from herdlm.plan.engines import MOST_AT_ONCE, EnginePlan, decode_seconds, engine, smallest_engine
 from herdlm.plan.memory import GIGABYTE, Node
 from herdlm.plan.training_memory import bubble, training_memory
 
@@ -22,11 +22,11 @@ RECOMPUTED = {"none": 1.0, "selective": 1.05, "layer": 4 / 3}  # FLOPs done, for
 
 @dataclass(frozen=True, slots=True)
 class Assumptions:
-    """What no recipe says. Lengths are means of Table 7 of the Llama 3 report.
+    """What no recipe says. Lengths are means of Table 7 of the Llama 3 report; a recipe's limits may be below them.
 
     Attributes:
         prompt_tokens: of a prompt, with all earlier turns.
-        answer_tokens: of an answer; an answer limit below it counts in its place.
+        answer_tokens: of an answer; the limit of a stage may be below it.
         utilization: share of the peak of products that training and reading reach; Table 4 of the report has 38 to 43%.
         bandwidth: share of the memory's speed that decoding reaches.
     """
@@ -57,6 +57,20 @@ def cluster_of(kind: str, gpus_per_node: int = 8) -> Cluster:
     if known is None:
         raise InputError(f"the GPU {kind} is not known", f"Give one of {', '.join(ACCELERATORS)}")
     return Cluster(kind.upper(), Node(gpus_per_node, known.gigabytes), known.flops, known.bytes_per_second)
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """The engines that draw and score: keys of ``[align]``.
+
+    Attributes:
+        count: None for one, or on a cluster for all that fit beside one another.
+    """
+
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    count: int | None = None
+    on_cluster: bool = False
 
 
 @dataclass(slots=True)
@@ -103,13 +117,14 @@ class Estimator:
     """Estimates stages of one model on a cluster.
 
     Attributes:
-        parallel, devices: the layout that trains, and its processes; as many GPUs draw answers.
+        parallel, devices: the layout that trains, and its processes.
     """
 
     name: str
     model: ModelConfig
     parallel: ParallelConfig
     devices: int
+    workers: Workers
     cluster: Cluster
     assumed: Assumptions
 
@@ -123,23 +138,21 @@ class Estimator:
         cost.flops["decode"] = answers * flops.decode(self.model, before, answer)
         plan = self._engine(cost, before + most)
         if plan is not None and answer:
-            step = decode_seconds(
-                plan, cost.flops["decode"] / cost.drawn_tokens, self.peak, self._bytes_per_second
-            )
-            engines = max(self.devices // plan.gpus, 1)
-            cost.devices = engines * plan.gpus
+            step = decode_seconds(plan, cost.flops["decode"] / cost.drawn_tokens, self.peak, self._bytes_per_second)
+            engines = cost.devices // plan.gpus
             cost.seconds = cost.flops["prefill"] / (cost.devices * self.peak)
             cost.seconds += cost.drawn_tokens / (engines * plan.sequences) * step
         return cost
 
     def score(self, cost: StageCost, prompts: int, samples: int, most: int) -> StageCost:
-        """Reads the answers to each prompt with a reward model."""
+        """Reads answers with a reward model. On one GPU a prompt is read once, on several again for each answer."""
         before, answer = self.assumed.prompt_tokens, min(self.assumed.answer_tokens, most)
         cost.model, cost.prompts, cost.samples = self.name, prompts, samples
-        cost.flops["score"] = prompts * flops.read_answers(self.model, before, answer, samples)
+        shared = samples if self.workers.tensor_parallel * self.workers.pipeline_parallel == 1 else 1
+        read = flops.read_answers(self.model, before, answer, shared)
+        cost.flops["score"] = prompts * samples // shared * read
         plan = self._engine(cost, before + most, sequences=1)
         if plan is not None:
-            cost.devices = max(self.devices // plan.gpus, 1) * plan.gpus
             cost.seconds = cost.flops["score"] / (cost.devices * self.peak)
         return cost
 
@@ -160,14 +173,16 @@ class Estimator:
         return self._train(cost, self.model, config, config.rows_per_step)
 
     def pairs(self, cost: StageCost, config: PairsConfig, pairs: int, *, reward: bool) -> StageCost:
-        """Trains a reward model, or the policy on pairs; a reference first reads all of them."""
+        """Trains a reward model and measures it on the pairs, or a policy, whose reference first reads them all."""
         document = self.assumed.prompt_tokens + self.assumed.answer_tokens
         model = self.model.model_copy(update={"head": "score"}) if reward else self.model
         tokens = pairs * 2 * document
         cost.pairs, cost.steps = pairs, -(-pairs * config.epochs // config.pairs_per_step)
         cost.trained_tokens = tokens * config.epochs
         cost.flops["train"] = flops.training(model, cost.trained_tokens, document)
-        if getattr(config, "loss", "simpo") != "simpo":
+        if reward:
+            cost.flops["measure"] = flops.forward(model, tokens, document)
+        elif getattr(config, "loss", None) != "simpo":
             cost.flops["reference"] = flops.forward(model, tokens, document)
         rows = -(-config.pairs_per_step * 2 * document // config.seq_len)
         return self._train(cost, model, config, rows)
@@ -188,7 +203,8 @@ class Estimator:
             )  # type: ignore[arg-type]
         )
         self._check(cost, "Use more processes in align.parallel, or activation_checkpointing")
-        done = cost.flops["train"] * RECOMPUTED[self.parallel.activation_checkpointing] + cost.flops.get("reference", 0)
+        read = cost.flops.get("reference", 0) + cost.flops.get("measure", 0)
+        done = cost.flops["train"] * RECOMPUTED[self.parallel.activation_checkpointing] + read
         busy = rows / (micro_batches * at_once * sizes.dp)
         slower = (1 + bubble(self.parallel, sizes, micro_batches)) / min(busy, 1.0)
         cost.seconds = done * slower / (self.devices * self.peak)
@@ -196,30 +212,27 @@ class Estimator:
 
     def _engine(self, cost: StageCost, context: int, sequences: int | None = None) -> EnginePlan | None:
         """The engine of a stage, or None if no node holds it."""
-        if context > self.model.max_seq_len:
-            raise InputError(
-                f"{cost.stage}: prompts of {self.assumed.prompt_tokens:,} tokens with answers of up to "
-                f"{context - self.assumed.prompt_tokens:,} exceed the {self.model.max_seq_len:,} of {self.name}",
-                "Lower max_answer_tokens, or --prompt-tokens",
-            )
-        plan = smallest_engine(self.model, self.cluster.node, context)
+        workers, node = self.workers, self.cluster.node
+        plan = engine(self.model, node, context, workers.tensor_parallel, workers.pipeline_parallel)
+        engines = workers.count or (max(self.devices // plan.gpus, 1) if workers.on_cluster else 1)
+        cost.devices = engines * plan.gpus
+        at_once = min(max(plan.sequences, 1), sequences or MOST_AT_ONCE)
         cost.engine = {
+            "count": engines,
             "tensor_parallel": plan.tensor_parallel,
             "pipeline_parallel": plan.pipeline_parallel,
-            "sequences": plan.sequences,
+            "sequences": min(at_once, plan.sequences),
         }
-        at_once = min(plan.sequences, sequences or plan.sequences)
         cost.memory = {"weights": plan.weights, "cache": at_once * plan.cache}
         cost.memory["sum"] = sum(cost.memory.values())
-        if not plan.sequences:
-            cost.memory["sum"] += plan.cache
-            self._check(cost, "Take nodes with more memory: --gpu, --gpus-per-node")
-            return None
-        if plan.gpus > self.devices:
-            cost.problem = (
-                f"{cost.stage}: an engine for {self.name} takes {plan.gpus} GPUs, but the layout has {self.devices}"
-            )
-        return plan
+        small = smallest_engine(self.model, node, context)
+        fits = f"align.tensor_parallel = {small.tensor_parallel}" + (
+            f" and align.pipeline_parallel = {small.pipeline_parallel} fit" if small.pipeline_parallel > 1 else " fits"
+        )
+        self._check(cost, fits if small.sequences else "No engine on one node does: take GPUs with more memory (--gpu)")
+        if plan.gpus > node.gpus:
+            cost.problem = f"{cost.stage}: an engine on {plan.gpus} GPUs spans nodes of {node.gpus}. {fits}"
+        return plan if plan.sequences else None
 
     def _check(self, cost: StageCost, remedy: str) -> None:
         usable = self.cluster.node.usable

@@ -1,7 +1,7 @@
 """Memory of a training step on the rank that holds most. Nothing is allocated.
 
-State is exact. The rest is an estimate: FSDP gathers weights in the type of the computation and sums gradients of several
-micro-batches in FP32 before it reduces them; activations are what a layer's backward pass reads, counted by their sizes.
+State is exact. The rest is an estimate: FSDP gathers weights in the type of the computation and sums gradients of
+several micro-batches in FP32 before it reduces them; activations are what a layer's backward pass reads.
 """
 
 from __future__ import annotations
@@ -30,13 +30,7 @@ class TrainingMemory(TypedDict):
 
 
 def training_memory(
-    model: ModelConfig,
-    parallel: ParallelConfig,
-    sizes: Sizes,
-    *,
-    row_tokens: int,
-    micro_batches: int,
-    precision: str,
+    model: ModelConfig, parallel: ParallelConfig, sizes: Sizes, *, row_tokens: int, micro_batches: int, precision: str
 ) -> TrainingMemory:
     """Memory of a step.
 

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
-from herdlm.align.config import AlignConfig, AverageConfig, DpoConfig, GateConfig, RejectionConfig
-from herdlm.align.config import PreferencesConfig, RewardConfig, SftConfig
+from herdlm.align.config import (
+    AlignConfig,
+    AverageConfig,
+    DpoConfig,
+    GateConfig,
+    PreferencesConfig,
+    RejectionConfig,
+    RewardConfig,
+    SftConfig,
+)
 from herdlm.align.given_files import GivenFile, given_files
+from herdlm.base.errors import InputError
 from herdlm.base.recipe import Section
+from herdlm.model.config import ModelConfig
 from herdlm.parallel.config import ParallelConfig
-from herdlm.plan.stage_costs import Assumptions, Cluster, Estimator, StageCost, total
+from herdlm.plan.stage_costs import Assumptions, Cluster, Estimator, StageCost, Workers, total
 from herdlm.recipe import Recipe
 from herdlm.run.post_training import post_training, teaching
 from herdlm.run.stage import Stage
@@ -37,8 +47,8 @@ def post_training_cost(
 ) -> dict[str, Any] | None:
     """What post-training needs and costs, as JSON; None if the recipe has none.
 
-    Stages of a round cost the most that they may: every prompt gives a dialog and a pair. Files of JSON Lines count with
-    their rows, others and missing ones as empty.
+    Stages of a round cost the most that they may: every prompt gives a dialog and a pair. Files of JSON Lines count
+    with their rows, others and missing ones as empty.
 
     Args:
         processes: that train, if the layout leaves ``dp_shard`` open.
@@ -48,7 +58,9 @@ def post_training_cost(
     """
     if recipe.align is None:
         return None
-    costs = _Costs(recipe, recipe.align, cluster, assumed, processes)
+    models = {name: recipe.model_config_of(name) for name in (recipe.herd.flagship, recipe.herd.small) if name}
+    assumed = _within(assumed, recipe.align, min(model.max_seq_len for model in models.values()))
+    costs = _Costs(recipe, models, cluster, assumed, processes)
     stages = [costs.of(stage) for stage in post_training(recipe)]
     lessons = [costs.of(stage) for stage in teaching(recipe)]
     rounds = [[cost for cost in stages if cost.stage.startswith(f"round-{r}-")] for r in costs.rounds]
@@ -68,6 +80,21 @@ def post_training_cost(
     }
 
 
+def _within(assumed: Assumptions, align: AlignConfig, context: int) -> Assumptions:
+    """The assumed lengths, no longer than the recipe's limits of answers, rows and contexts leave."""
+    asked = [align.rejection, align.preferences, align.gate, align.teach and align.teach.answers]
+    limit = max(part.max_answer_tokens for part in asked if part)
+    answer = min(assumed.answer_tokens, align.rejection.max_answer_tokens)
+    prompt = min(assumed.prompt_tokens, context - limit, min(align.seq_lens) - answer)
+    if prompt < 1:
+        raise InputError(
+            f"answers of up to {limit:,} tokens leave no room for prompts in contexts of {context:,} and rows of "
+            f"{min(align.seq_lens):,}",
+            "Lower max_answer_tokens in [align], or raise seq_len",
+        )
+    return replace(assumed, prompt_tokens=prompt, answer_tokens=answer)
+
+
 def _part(costs: list[StageCost]) -> dict[str, Any]:
     return {"stages": [asdict(cost) for cost in costs], "total": total(costs)}
 
@@ -85,18 +112,24 @@ class _Costs:
     """Estimates stages one after the other, and remembers how much each makes."""
 
     def __init__(
-        self, recipe: Recipe, align: AlignConfig, cluster: Cluster, assumed: Assumptions, processes: int | None
+        self,
+        recipe: Recipe,
+        models: dict[str, ModelConfig],
+        cluster: Cluster,
+        assumed: Assumptions,
+        processes: int | None,
     ) -> None:
-        self.align, self.rounds = align, range(1, align.rounds + 1)
+        assert recipe.align
+        align = recipe.align
+        self.rounds = range(1, align.rounds + 1)
         self.files: list[tuple[GivenFile, int | None]] = [(file, file.rows()) for file in given_files(align)]
         self.made = {"bank": _Counted(dialogs=recipe.bank.seed_demonstrations)} if align.uses_bank else {}
         self.sources = align.uses_bank + align.samples_files
         parallel = align.parallel or recipe.parallel
-        devices = _devices(parallel, processes)
+        devices = _devices(parallel, processes, recipe.compute.processes)
+        workers = Workers(align.tensor_parallel, align.pipeline_parallel, align.workers, align.cluster is not None)
         self.estimators = {
-            name: Estimator(name, recipe.model_config_of(name), parallel, devices, cluster, assumed)
-            for name in (recipe.herd.flagship, recipe.herd.small)
-            if name
+            name: Estimator(name, model, parallel, devices, workers, cluster, assumed) for name, model in models.items()
         }
         self.flagship = self.estimators[recipe.herd.flagship]
 
@@ -189,6 +222,9 @@ def _read(schema: type[S], stage: Stage, name: str) -> S:
     return schema.model_validate(stage.settings[name])
 
 
-def _devices(parallel: ParallelConfig, processes: int | None) -> int:
+def _devices(parallel: ParallelConfig, processes: int | None, own: int) -> int:
+    """Processes that train: the recipe's, if it starts them itself, else the layout's."""
     rest = parallel.tp * parallel.cp * parallel.pp * parallel.dp_replicate
+    if own > 1:
+        return own
     return rest * parallel.dp_shard if parallel.dp_shard > 0 else max(processes or rest, rest)
