@@ -75,7 +75,7 @@ def layer_activations(model: ModelConfig, checkpointing: str) -> int:
         return model.dim
     if checkpointing == "selective":  # the layer's input, and results of products and attention
         return 3 * model.dim + 2 * queries + 2 * keys + 2 * model.ffn_dim
-    return 5 * model.dim + 2 * queries + 2 * keys + 4 * model.ffn_dim
+    return 4 * model.dim + 2 * queries + 2 * keys + 4 * model.ffn_dim
 
 
 def _layers_at_once(parallel: ParallelConfig, sizes: Sizes, layers: int, micro_batches: int) -> float:
