@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from herdlm.align.grpo.config import GrpoConfig
+from herdlm.align.mix import MixConfig
 from herdlm.align.quality.config import QualityConfig
 from herdlm.align.synth.config import SynthConfig
 from herdlm.base.own_parts import Reference
@@ -33,11 +34,18 @@ class SftConfig(Section):
 
     seq_len: int = Field(gt=0, description="tokens in a row; longer dialogs are left out")
     rows_per_step: int = Field(gt=0, description="rows in a step; a row packs several dialogs")
-    epochs: float = Field(gt=0, description="how often the data is read")
+    epochs: float | None = Field(None, gt=0, description="how often the data is read")
+    steps: int | None = Field(None, ge=1, description="optimizer steps, in place of epochs")
     objective: Reference | None = Field(
         None, description="module:attribute of an objective of your own, in place of the built-in one"
     )
     train: TrainConfig
+
+    @model_validator(mode="after")
+    def _one_length(self) -> SftConfig:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("training is as long as epochs or steps say: give one of the two")
+        return self
 
 
 class PairsConfig(Section):
@@ -247,7 +255,10 @@ class AlignConfig(Section):
     preferences: PreferencesConfig | None = Field(None, description="new pairs on the built-in tasks in each round")
     reward: RewardConfig
     rejection: RejectionConfig
-    quality: QualityConfig | None = Field(None, description="quality control of the kept answers; none by default")
+    quality: Section | None = Field(None, description="quality control of the kept answers; none by default")
+    mix: MixConfig | None = Field(
+        None, description="shares of a round's fine-tuning data by capability; none: as it is"
+    )
     sft: SftConfig
     dpo: DpoConfig
     average: AverageConfig | None = Field(None, description="averages that the gate may choose; needs a gate")

@@ -55,7 +55,9 @@ def default_tables(method: Method, shape: ModelConfig, given: dict[str, Any], *,
     seq_len = min(LONGEST_ROW, shape.max_seq_len)
     rate = size.rates[method] * (LORA_RATE if lora else 1.0)
     train = {"peak_lr": rate, "decay": "linear", "floor": 0.0, "weight_decay": 0.0, "checkpoint_every_steps": 50}
-    tables: dict[str, Any] = {"seq_len": seq_len, "epochs": 1 if method in ("reward", "grpo") else 2, "train": train}
+    tables: dict[str, Any] = {"seq_len": seq_len, "train": train}
+    if given.get("steps") is None:
+        tables["epochs"] = 1 if method in ("reward", "grpo") else 2
     asked = given.get("seq_len")
     row = asked if isinstance(asked, int) and asked > 0 else seq_len
     if method == "sft":

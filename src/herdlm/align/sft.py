@@ -36,7 +36,7 @@ def train_sft(run: Run, config: SftConfig, data: Data) -> dict[str, Any]:
         rows_per_step=config.rows_per_step,
         epochs=config.epochs,
         seed=run.seed_of("batches"),
-        steps=run.job.steps,
+        steps=run.job.steps or config.steps,
         rows_per_micro_batch=run.rows_at_once,
     )
     pieces = [dialog_piece(run.format, dialog) for dialog in data.held_out]

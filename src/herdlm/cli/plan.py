@@ -15,26 +15,43 @@ from herdlm.cli.output import say, say_json
 app = typer.Typer()
 
 
-@app.command(**example("herdlm describe recipes/llama3.1-405b.toml --processes 16384"))
+@app.command(**example("herdlm describe recipes/llama3.1-405b.toml --gpu H200"))
 def describe(
     recipe: RecipeArgument,
     processes: Annotated[
         int | None, typer.Option(min=1, help="World size that trains the flagship; resolves `dp_shard = -1`.")
     ] = None,
     tokens: Annotated[Path | None, typer.Option(help="Token shards, to report the epochs over each source.")] = None,
+    gpu: Annotated[str, typer.Option(help="Kind of GPU for post-training: A100, H100, H800, H200 or B200.")] = "H200",
+    gpus_per_node: Annotated[int, typer.Option(min=1, help="GPUs of each node.")] = 8,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Mean tokens of a prompt in post-training.")] = 536,
+    answer_tokens: Annotated[int, typer.Option(min=1, help="Mean tokens of an answer in post-training.")] = 310,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Print what a recipe's models cost, without allocating them: parameters, FLOPs, tokens, bytes of state."""
-    from herdlm.plan import cost as description
-    from herdlm.recipe import read_recipe
+    """Print what a recipe's models and its post-training need and cost: files, FLOPs, tokens, memory, time.
 
-    result = description.describe(read_recipe(recipe, set_ or ()).herd_job(), processes, tokens)
+    Nothing is allocated. The command fails if a part of post-training does not fit the GPUs.
+    """
+    from herdlm.plan import cost as description
+    from herdlm.plan import post_training_text
+    from herdlm.plan.stage_costs import Assumptions, cluster_of
+    from herdlm.recipe import read_recipe
+    from herdlm.run.post_training_cost import post_training_cost
+
+    read = read_recipe(recipe, set_ or ())
+    assumed = Assumptions(prompt_tokens=prompt_tokens, answer_tokens=answer_tokens)
+    post = post_training_cost(read, cluster_of(gpu, gpus_per_node), assumed, processes)
+    models = description.describe(read.herd_job(), processes, tokens) if read.pretrain or post is None else None
     if json_:
-        say_json(result)
+        say_json({**(models or {"name": read.name}), "post_training": post})
     else:
-        for line in description.lines(result):
+        parts = [description.lines(models)] if models else [[read.name]]
+        parts += [["", *post_training_text.lines(post)]] if post else []
+        for line in (line for part in parts for line in part):
             say(line)
+    if post and post["problems"]:
+        raise InputError("\n".join(post["problems"]), "")
 
 
 @app.command(

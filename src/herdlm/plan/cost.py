@@ -246,7 +246,7 @@ def lines(description: HerdDescription) -> list[str]:
         mix = ", ".join(f"{source} {share:g}" for source, share in part["mix"].items())
         out.append(
             f"  {part['kind']:12} {part['steps']:>9,} steps x {part['rows_per_step']:,} rows of {part['seq_len']:,}"
-            f" = {_short(part['tokens'])} tokens; mix: {mix}"
+            f" = {short(part['tokens'])} tokens; mix: {mix}"
         )
     if description["mix_plan"]["lines"]:
         out += ["", "sources over the run", *(f"  {line}" for line in description["mix_plan"]["lines"])]
@@ -254,11 +254,11 @@ def lines(description: HerdDescription) -> list[str]:
         layout, state = model["layout"], model["state_bytes"]
         sizes = " ".join(f"{key} {layout[key]}" for key in ("tp", "cp", "pp", "dp_replicate", "dp_shard"))
         out += ["", f"{name} ({', '.join(model['roles'])})", f"  parameters      {model['parameters']:,}"]
-        out.append(f"  tokens          {_short(model['tokens'])}, {model['tokens_per_parameter']:,} per parameter")
+        out.append(f"  tokens          {short(model['tokens'])}, {model['tokens_per_parameter']:,} per parameter")
         each = list(model["flops_per_token"].items())
         for seq_len, count in each[:1] if len(each) == 1 else [each[0], each[-1]]:
             out.append(
-                f"  FLOPs per token {_short(count['causal'])} causal, {_short(count['full'])} full attention, "
+                f"  FLOPs per token {short(count['causal'])} causal, {short(count['full'])} full attention, "
                 f"rows of {int(seq_len):,}"
             )
         out.append(f"  FLOPs in all    {model['flops']['causal']:.3e} causal, {model['flops']['full']:.3e} full")
@@ -267,20 +267,22 @@ def lines(description: HerdDescription) -> list[str]:
         for where, key in (("in all", "total"), ("per rank", "per_rank")):
             each_part = state[key]
             out.append(
-                f"  state {where:9} {_bytes(each_part['sum'])}: weights {_bytes(each_part['weights'])}, "
-                f"gradients {_bytes(each_part['gradients'])}, optimizer {_bytes(each_part['optimizer'])}"
+                f"  state {where:9} {bytes_text(each_part['sum'])}: weights {bytes_text(each_part['weights'])}, "
+                f"gradients {bytes_text(each_part['gradients'])}, optimizer {bytes_text(each_part['optimizer'])}"
             )
     return out
 
 
-def _short(number: float) -> str:
+def short(number: float) -> str:
+    """A number with a unit: 15.6 T."""
     for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
         if number >= size:
             return f"{number / size:.4g} {unit}"
     return f"{number:,.0f}"
 
 
-def _bytes(count: int) -> str:
+def bytes_text(count: int) -> str:
+    """A number of bytes with a unit: 1.5 GiB."""
     for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20)):
         if count >= size:
             return f"{count / size:.4g} {unit}"

@@ -123,8 +123,8 @@ def fit(
         )
     tp = math.gcd(model.heads, node.gpus)
     copies = node.gpus // tp
-    weights = sum(_bytes(part, model, fp8, 1) for part in _parameters(model))
-    per_gpu = sum(_bytes(part, model, fp8, tp) for part in _parameters(model))
+    weights = sum(bytes_of(part, model, fp8, 1) for part in _parameters(model))
+    per_gpu = sum(bytes_of(part, model, fp8, tp) for part in _parameters(model))
     heads = -(-model.kv_heads // tp)
     token_per_gpu = model.layers * KEYS_AND_VALUES * heads * model.head_size * BF16
     sequence = -(-context // PAGE) * PAGE * token_per_gpu
@@ -223,7 +223,7 @@ def _parameters(model: ModelConfig) -> list[Parameter]:
     return parts
 
 
-def _bytes(part: Parameter, model: ModelConfig, fp8: Collection[str], gpus: int) -> int:
+def bytes_of(part: Parameter, model: ModelConfig, fp8: Collection[str], gpus: int) -> int:
     """Bytes of a weight, and of its scales if it is FP8, on the GPU that holds most of it."""
     shape = [-(-size // gpus) if place == part.cut else size for place, size in enumerate(part.shape)]
     if part.name.rpartition(".")[0].endswith(("k_proj", "v_proj")):

@@ -26,8 +26,13 @@ from herdlm.curate.sources.hashes import source_content
 from herdlm.recipe import Recipe
 from herdlm.run.display import Display
 from herdlm.run.messages import StageReply, StageRequest
+<<<<<<< HEAD
 from herdlm.run.examined import result_models
 from herdlm.run.pipeline import stages_of
+=======
+from herdlm.run.needed_files import check_needed_files
+from herdlm.run.pipeline import result_models, stages_of
+>>>>>>> 44addd7 (herdlm describe: what post-training expects and costs; recipes with the report's rounds; a mix by capability)
 from herdlm.run.stage import RunFolder, Stage
 from herdlm.run.worker import handle, start
 
@@ -88,7 +93,7 @@ def run(
     """Run a recipe's stages in the folder ``root``, making only those that are missing or out of date.
 
     Raises:
-        InputError: a source is missing, a stage name is unknown, or another run uses the same folder.
+        InputError: a source or file is missing, a stage name is unknown, or another run uses the same folder.
         DamagedError: a finished stage's files do not match its manifest.
         HerdError: a stage failed; the stages finished before it are kept.
     """
@@ -100,6 +105,7 @@ def run(
         )
     folder = RunFolder(root)
     stages, remade = select(stages_of(recipe), until, start_from)
+    check_needed_files(recipe, stages)
     if root.exists() and not root.is_dir():
         raise InputError(f"{root} is a file, not a folder", "Give a folder with --out")
     try:

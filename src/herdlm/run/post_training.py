@@ -280,6 +280,8 @@ def _sft(
     """Fine-tuning on ``data``: files as role, name and how often each is used."""
     config = align.seed_sft if section == "seed_sft" else align.sft
     settings = tuning("sft", config, f"align.{section}")
+    if align.mix and section == "sft":
+        settings["mix"] = dump(align.mix)
     return Stage(name, "model", SFT, inputs=inputs, settings=settings, options={"data": data}, seed_names=seed_names)
 
 

@@ -51,11 +51,12 @@ class DialogBatches:
         *,
         seq_len: int,
         rows_per_step: int,
-        epochs: float,
+        epochs: float | None,
         seed: int,
         steps: int | None = None,
         rows_per_micro_batch: int | None = None,
     ) -> None:
+        assert epochs is not None or steps is not None
         self.rows_per_micro_batch = rows_per_micro_batch or rows_per_step
         self.pieces = [dialog_piece(format, dialog) for dialog in dialogs]
         check_lengths(self.pieces, seq_len)
@@ -64,9 +65,9 @@ class DialogBatches:
         self.pad, self.seq_len = format.pad, seq_len
         rows: list[list[int]] = []
         epoch = 0
-        while epoch < epochs if steps is None else len(rows) < steps * rows_per_step:
+        while len(rows) < steps * rows_per_step if steps is not None else epoch < (epochs or 0):
             order = stream(seed, "dialogs", epoch).permutation(len(self.pieces))
-            if steps is None:
+            if steps is None and epochs is not None:
                 order = order[: round(len(order) * min(epochs - epoch, 1.0))]
             packed = pack_whole([len(self.pieces[i].tokens) - 1 for i in order], seq_len)
             rows += [[int(order[i]) for i in row] for row in packed]

@@ -10,8 +10,8 @@ from functools import cache
 
 import torch
 
-# Dense BF16 products, FLOP/s, from NVIDIA's data sheets (SXM modules).
-KNOWN_PEAKS = {"H100": 989e12, "H200": 989e12, "H800": 989e12, "A100": 312e12, "B200": 2250e12}
+from herdlm.base.accelerators import ACCELERATORS
+
 PROBE = 512  # size of the matrix product that is timed if the peak is unknown
 PROBE_SECONDS = 0.1  # stop timing after this long: processors without BF16 units are slow
 TRIES = 5
@@ -29,9 +29,9 @@ def device_peak(device: torch.device, dtype: torch.dtype) -> Peak:
     """The peak of a device in ``dtype``: from the data sheet of a known GPU, otherwise measured now."""
     if device.type == "cuda" and dtype == torch.bfloat16:
         name = torch.cuda.get_device_name(device)
-        for part, flops in KNOWN_PEAKS.items():
+        for part, known in ACCELERATORS.items():
             if part in name:
-                return Peak(flops, f"data sheet of {name}")
+                return Peak(known.flops, f"data sheet of {name}")
     return _measured(device, dtype, torch.get_num_threads())
 
 

@@ -15,6 +15,7 @@ from herdlm.align.grpo.config import GrpoConfig
 from herdlm.align.grpo.rewards import Judge
 from herdlm.align.grpo.training import train_grpo
 from herdlm.align.job import FinetuneJob, Run, open_run
+from herdlm.align.mix import MixConfig, mix
 from herdlm.align.reward_training import train_reward
 from herdlm.align.sft import train_sft
 from herdlm.base.errors import InputError
@@ -24,7 +25,7 @@ from herdlm.parallel.processes import is_first
 from herdlm.run.stage import Context, on_processes
 from herdlm.run.stages.rounds import prompts_of
 from herdlm.tokens.chat_format import ChatFormat
-from herdlm.tokens.dialogs import fits
+from herdlm.tokens.dialogs import dialog_piece, fits
 from herdlm.tokens.thumbs import thumbs_of
 
 
@@ -47,8 +48,13 @@ def sft_stage(context: Context) -> dict[str, Any]:
         too_long += len(rows) - len(fitting)
         parts[f"{role}/{file}"] = len(fitting)
         dialogs += fitting * repeats
-    counts = train_sft(run, config, Data(dialogs, [], {"parts": parts, "too_long": too_long}))
-    return _with_training_file(context, counts, ("steps", "dialogs", "parts", "too_long"))
+    mixed = {}
+    if given := context.stage.settings.get("mix"):
+        lengths = [len(dialog_piece(run.format, dialog).tokens) for dialog in dialogs]
+        found = mix(dialogs, lengths, MixConfig.model_validate(given), context.seed("mix"))
+        dialogs, mixed = [dialogs[number] for number in found.rows], {"mix": found.counts}
+    counts = train_sft(run, config, Data(dialogs, [], {"parts": parts, "too_long": too_long, **mixed}))
+    return _with_training_file(context, counts, ("steps", "dialogs", "parts", "too_long", *mixed))
 
 
 @on_processes

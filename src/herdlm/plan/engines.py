@@ -1,0 +1,94 @@
+"""The engine that draws a model's answers on a node: how many GPUs share it, and how many sequences it decodes at once.
+
+An engine does not span nodes. Tensor parallelism takes as many GPUs as divide the heads, pipeline stages the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from herdlm.base.errors import InputError
+from herdlm.model.config import ModelConfig
+from herdlm.parallel.config import split_layers
+from herdlm.parallel.sharding import indivisible
+from herdlm.plan.cost import stage_parameters
+from herdlm.plan.memory import BF16, KEYS_AND_VALUES, PAGE, Node, bytes_of
+
+MOST_AT_ONCE = 256  # sequences, the engine's default
+ENOUGH = 32  # sequences at once, from which more GPUs per engine are not worth their exchange
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePlan:
+    """An engine in BF16. Sizes are in bytes, of the GPU that holds most.
+
+    Attributes:
+        weights: of the model's part.
+        cache: of a sequence of ``context`` tokens.
+        sequences: decoded at once; 0 if not one fits.
+    """
+
+    tensor_parallel: int
+    pipeline_parallel: int
+    weights: int
+    cache: int
+    context: int
+    sequences: int
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one engine."""
+        return self.tensor_parallel * self.pipeline_parallel
+
+    @property
+    def memory(self) -> int:
+        """Weights, and the cache of all sequences."""
+        return self.weights + self.sequences * self.cache
+
+
+def smallest_engine(model: ModelConfig, node: Node, context: int) -> EnginePlan:
+    """The engine on the fewest GPUs that decodes enough sequences at once, else the one that decodes most.
+
+    One with 0 sequences means that not even a whole node holds the model with a sequence.
+    """
+    plans = []
+    for gpus in (1 << power for power in range(node.gpus.bit_length())):
+        tp = math.gcd(model.heads, gpus)
+        if not indivisible(model, tp) and gpus // tp <= model.layers:
+            plans.append(engine(model, node, context, tp, gpus // tp))
+    return next(
+        (plan for plan in plans if plan.sequences >= ENOUGH), max(plans, key=lambda plan: (plan.sequences, plan.gpus))
+    )
+
+
+def engine(model: ModelConfig, node: Node, context: int, tp: int, pp: int) -> EnginePlan:
+    """An engine over ``tp`` x ``pp`` GPUs, for sequences of ``context`` tokens.
+
+    Raises:
+        InputError: the model cannot be divided so.
+    """
+    for name, size in indivisible(model, tp).items():
+        raise InputError(f"model.{name} {size} is not a multiple of align.tensor_parallel {tp}", "Set it to a divisor")
+    if pp > model.layers:
+        raise InputError(f"align.pipeline_parallel {pp} exceeds the {model.layers} layers", "Lower it")
+    stages = split_layers(model.layers, pp)
+    weights = max(sum(bytes_of(part, model, (), tp) for part in stage_parameters(model, layers)) for layers in stages)
+    heads = -(-model.kv_heads // tp)
+    token = max(map(len, stages)) * KEYS_AND_VALUES * heads * model.head_size * BF16
+    cache = -(-context // PAGE) * PAGE * token
+    most = max(node.usable - weights, 0) // cache
+    return EnginePlan(tp, pp, weights, cache, context, min(most, MOST_AT_ONCE))
+
+
+def decode_seconds(plan: EnginePlan, flops_per_token: float, peak: float, bytes_per_second: float) -> float:
+    """Seconds of a step in which each sequence gets a token, by the slower of reading and computing.
+
+    A pipeline's stages work on as many micro-batches, and each reads the stage's weights.
+
+    Args:
+        flops_per_token: of the whole model.
+        peak, bytes_per_second: that a GPU reaches.
+    """
+    read = plan.pipeline_parallel * plan.weights + plan.sequences * plan.cache
+    return max(read / bytes_per_second, plan.sequences * flops_per_token / (plan.gpus * peak))
