@@ -324,7 +324,9 @@ def experiments(recipe: Recipe) -> list[Stage]:
     if wanted.grpo:
         before = model_after(align, align.rounds - 1)
         settings = {**tuning("grpo", wanted.grpo, "experiments.grpo"), "prompts": align.rejection.prompts}
-        stages.append(Stage("grpo", "model", GRPO, inputs={**prompt_sources(align), "model": before}, settings=settings))
+        stages.append(
+            Stage("grpo", "model", GRPO, inputs={**prompt_sources(align), "model": before}, settings=settings)
+        )
     if wanted.dpo_nll:
         for name, weight in (("dpo-with-nll", align.dpo.nll_weight_used), ("dpo-without-nll", 0.0)):
             settings = tuning("dpo", align.dpo, "align.dpo")

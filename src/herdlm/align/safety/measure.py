@@ -98,9 +98,7 @@ def measured(judged: Sequence[Judged], threshold: float) -> Measured:
     )
 
 
-def _by(
-    judged: Sequence[Judged], threshold: float, name: Callable[[Labeled], str]
-) -> dict[str, dict[str, Estimate]]:
+def _by(judged: Sequence[Judged], threshold: float, name: Callable[[Labeled], str]) -> dict[str, dict[str, Estimate]]:
     parts: dict[str, list[Judged]] = defaultdict(list)
     for each in judged:
         parts[name(each.row)].append(each)

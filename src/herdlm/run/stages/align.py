@@ -28,7 +28,6 @@ from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.dialogs import dialog_piece, fits
 from herdlm.tokens.thumbs import thumbs_of
 
-
 SECTIONS = {"seeds-sft": "align.seed_sft", "grpo": "experiments.grpo"}  # of the recipe, by stage
 
 
@@ -106,14 +105,7 @@ def grpo_stage(context: Context) -> dict[str, Any]:
     return _with_training_file(context, counts, ("steps", "prompts"))
 
 
-def _open_run(
-    context: Context,
-    method: Method,
-    config: MethodConfig,
-    model: str,
-    *,
-    steps: int | None = None,
-) -> Run:
+def _open_run(context: Context, method: Method, config: MethodConfig, model: str, *, steps: int | None = None) -> Run:
     """The run of a stage that trains the model of the input ``model``, in the layout that the recipe gives."""
     recipe = context.recipe
     assert recipe.align

@@ -270,4 +270,25 @@ def _fixed(text: str, problem: Problem) -> str:
     return re.sub(rf"\b{re.escape(problem.entry)}\b", "it", text) if "_" in problem.entry else text
 
 
-COMMON = frozenset("the given and for from that with using function each all its has into two not are whether".split())
+COMMON = frozenset(
+    [
+        "the",
+        "given",
+        "and",
+        "for",
+        "from",
+        "that",
+        "with",
+        "using",
+        "function",
+        "each",
+        "all",
+        "its",
+        "has",
+        "into",
+        "two",
+        "not",
+        "are",
+        "whether",
+    ]
+)

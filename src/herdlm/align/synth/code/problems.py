@@ -16,8 +16,27 @@ from herdlm.data.formats.detect import form_of
 from herdlm.data.row import RowError
 
 HARMLESS = frozenset(
-    "math re itertools functools collections string heapq bisect operator statistics fractions decimal datetime "
-    "copy typing random cmath textwrap json".split()
+    [
+        "math",
+        "re",
+        "itertools",
+        "functools",
+        "collections",
+        "string",
+        "heapq",
+        "bisect",
+        "operator",
+        "statistics",
+        "fractions",
+        "decimal",
+        "datetime",
+        "copy",
+        "typing",
+        "random",
+        "cmath",
+        "textwrap",
+        "json",
+    ]
 )
 
 

@@ -20,7 +20,28 @@ Kwargs = dict[str, Any]
 Step = Callable[[Draw, Draft], Kwargs | None]
 
 STARTERS = frozenset(
-    "The A An Most Some Many Each Every All It They Today Only Not In On Young Small Large Heavy".split()
+    [
+        "The",
+        "A",
+        "An",
+        "Most",
+        "Some",
+        "Many",
+        "Each",
+        "Every",
+        "All",
+        "It",
+        "They",
+        "Today",
+        "Only",
+        "Not",
+        "In",
+        "On",
+        "Young",
+        "Small",
+        "Large",
+        "Heavy",
+    ]
 )
 FIRST_WORDS = ("Today", "Also", "Moreover", "Besides", "Finally", "Furthermore", "Additionally", "Meanwhile", "Notably")
 END_PHRASES = (

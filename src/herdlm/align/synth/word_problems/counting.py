@@ -382,7 +382,7 @@ def people(draw: Draw, steps: int) -> Problem:
             problem.story.append(draw.one(("Then", "Later")) + f" {draw.n(amount)} more people arrived.")
         problem.structure.append("come or go")
     problem.story.append(
-        draw.one((f"How many people were at the {place}?", f"How many people were there in all?"))
+        draw.one((f"How many people were at the {place}?", "How many people were there in all?"))
         if steps == 1
         else draw.one((f"How many people were at the {place} then?", "How many people were there in the end?"))
     )

@@ -13,7 +13,7 @@ from herdlm.align.synth.word_problems.things import HE, SHE
 from herdlm.data.formats.problems import number_text
 
 T = TypeVar("T")
-SMALL = "zero one two three four five six seven eight nine ten eleven twelve".split()
+SMALL = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
 
 class Unsuitable(Exception):  # noqa: N818 - not an error: another draw is taken

@@ -4,14 +4,90 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SHE = (
-    "Mia Lena Aisha Sofia Nora Ines Priya Hana Clara Zoe Amara Elif Ruth Maya Lucia Anya Freya Rosa Leila Tara Yuki "
-    "Greta Dalia Esther Nadia Wanda Carmen Ebba Joan Farah Ming Olga Petra Salma Vera Ida Kiara Bianca Thea Rania"
-).split()
-HE = (
-    "Omar Jonas Felix Mateo Ravi Kenji Daniel Pavel Samir Tom Kofi Hugo Arjun Leo Nils Victor Bilal Diego Emil Ivan "
-    "Peter Oscar Chen Malik Joel Sven Tariq Ben Marco Yusuf Abel Caleb Dmitri Elias Farid Goran Henry Igor Jamal Karl"
-).split()
+SHE = [
+    "Mia",
+    "Lena",
+    "Aisha",
+    "Sofia",
+    "Nora",
+    "Ines",
+    "Priya",
+    "Hana",
+    "Clara",
+    "Zoe",
+    "Amara",
+    "Elif",
+    "Ruth",
+    "Maya",
+    "Lucia",
+    "Anya",
+    "Freya",
+    "Rosa",
+    "Leila",
+    "Tara",
+    "Yuki",
+    "Greta",
+    "Dalia",
+    "Esther",
+    "Nadia",
+    "Wanda",
+    "Carmen",
+    "Ebba",
+    "Joan",
+    "Farah",
+    "Ming",
+    "Olga",
+    "Petra",
+    "Salma",
+    "Vera",
+    "Ida",
+    "Kiara",
+    "Bianca",
+    "Thea",
+    "Rania",
+]
+HE = [
+    "Omar",
+    "Jonas",
+    "Felix",
+    "Mateo",
+    "Ravi",
+    "Kenji",
+    "Daniel",
+    "Pavel",
+    "Samir",
+    "Tom",
+    "Kofi",
+    "Hugo",
+    "Arjun",
+    "Leo",
+    "Nils",
+    "Victor",
+    "Bilal",
+    "Diego",
+    "Emil",
+    "Ivan",
+    "Peter",
+    "Oscar",
+    "Chen",
+    "Malik",
+    "Joel",
+    "Sven",
+    "Tariq",
+    "Ben",
+    "Marco",
+    "Yusuf",
+    "Abel",
+    "Caleb",
+    "Dmitri",
+    "Elias",
+    "Farid",
+    "Goran",
+    "Henry",
+    "Igor",
+    "Jamal",
+    "Karl",
+]
 
 
 @dataclass(frozen=True, slots=True)
