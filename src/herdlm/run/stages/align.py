@@ -14,7 +14,8 @@ from herdlm.align.config import DpoConfig, PreferencesConfig, RejectionConfig, R
 from herdlm.align.defaults import Method
 from herdlm.align.dpo_training import train_dpo
 from herdlm.align.files import Data
-from herdlm.align.job import FinetuneJob, Run, open_run
+from herdlm.align.job import FinetuneJob, Run
+from herdlm.align.open_run import open_run
 from herdlm.align.preferences import annotate
 from herdlm.align.rejection import best_answers
 from herdlm.align.reward import score_answers
