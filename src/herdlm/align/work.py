@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import torch
 
 from herdlm.align.defaults import Method, MethodConfig
-from herdlm.align.job import FinetuneJob, Run, open_run, opened
+from herdlm.align.job import FinetuneJob, Run
+from herdlm.align.open_run import open_run, opened
 from herdlm.base.artifact import write_text_durably
 from herdlm.base.standalone import input_folder, standalone
 from herdlm.generate.load import pick_device

@@ -14,8 +14,9 @@ from herdlm.align.files import Data
 from herdlm.align.grpo.config import GrpoConfig
 from herdlm.align.grpo.rewards import Judge
 from herdlm.align.grpo.training import train_grpo
-from herdlm.align.job import FinetuneJob, Run, open_run
+from herdlm.align.job import FinetuneJob, Run
 from herdlm.align.mix import MixConfig, mix
+from herdlm.align.open_run import open_run
 from herdlm.align.reward_training import train_reward
 from herdlm.align.sft import train_sft
 from herdlm.base.errors import InputError
