@@ -8,6 +8,7 @@ from typing import get_args, get_origin
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from herdlm.align.samples.rubric import Rubric
 from herdlm.base.recipe import merge
 from herdlm.evaluate.task import TaskFile
 from herdlm.pretrain.herd_config import SHAPE
@@ -27,6 +28,9 @@ def test_examples_of_recipes_have_known_keys_and_values(text):
     tables.pop("extends", None)
     if "items" in tables:
         TaskFile.model_validate(tables)
+        return
+    if "criteria" in tables:
+        Rubric.model_validate(tables)
         return
     schema = CandidatesConfig if "candidates" in tables else Recipe
     whole = merge({"name": "example", "data": {"sources": ["a"]}, "pretrain": {}}, tables)
