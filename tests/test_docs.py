@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from herdlm.align.synth.config import SynthConfig
 from herdlm.align.synth.registry import GENERATORS
+from herdlm.align.samples.rubric import Rubric
 from herdlm.base.recipe import merge
 from herdlm.evaluate.task import TaskFile
 from herdlm.pretrain.herd_config import SHAPE
@@ -32,6 +33,8 @@ def test_examples_of_recipes_have_known_keys_and_values(text):
         return
     if tables.keys() & {*GENERATORS, "own"}:
         SynthConfig.model_validate(tables)
+    if "criteria" in tables:
+        Rubric.model_validate(tables)
         return
     schema = CandidatesConfig if "candidates" in tables else Recipe
     whole = merge({"name": "example", "data": {"sources": ["a"]}, "pretrain": {}}, tables)

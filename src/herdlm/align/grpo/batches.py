@@ -55,7 +55,7 @@ class GrpoBatches:
     ) -> None:
         self.run, self.config, self.prompts, self.sampler = run, config, prompts, sampler
         self.model, self.reference = model, reference
-        self.seed = derive_seed(run.seed, "batches")
+        self.seed = run.seed_of("batches")
         self.layout = Layout(config.seq_len, run.rows_at_once, run.format.pad, config.mean, config.max_answer_tokens)
         self.steps = run.job.steps or config.updates * math.ceil(config.epochs * len(prompts) / config.prompts_per_step)
         self.folder = run.work / ROLLOUTS
