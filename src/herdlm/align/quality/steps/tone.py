@@ -126,7 +126,7 @@ class Exclamations(TurnRule):
 
     def judge(self, turn: Turn, example: Example) -> Drop | None:
         """See :meth:`TurnRule.judge`."""
-        marks: list[str] = MARKS.findall(re.sub(r"!=|\d!|https?:\S+", " ", turn.prose))
+        marks: list[str] = MARKS.findall(re.sub(r"!=|\d!|https?:\S+|\$[^$\n]*\$|\b[a-z]!", " ", turn.prose))
         if LOUD.search(example.asked) or SHOUTED.search(turn.asked):
             return None
         if any(len(run) > self.config.most_in_a_row for run in marks):
