@@ -28,13 +28,13 @@ EMOJI = re.compile(
 MARKS = re.compile(r"[!\uff01]+")
 SENTENCES = re.compile(r"[.!?。\uff01\uff1f]+(?=\s|$|[\"'\u201d\u2019)])")
 WANTED = re.compile(
-    r"\b(?:apolog\w*|sorry|complain\w*|customer|letter|e-?mail|dialog(?:ue)?|conversation|role|script)\b", re.I
+    r"\b(?:apolog\w*|sorry|complain\w*|customer|letter|e-?mail|dialog\w*|conversation|role|script)\b", re.I
 )
 EMOJI_WANTED = re.compile(r"\bemojis?\b|\bemoticons?\b|\bsocial media\b|\btweet|\binstagram\b", re.I)
 LOUD = re.compile(
     r"\b(?:exclamation|enthusias\w+|excited|ad(?:vert\w*)?|slogan|tweet|instagram|social media|caption|poem|song|"
     r"story|lyrics|shanty|verse|style of|shakespeare\w*|in character|persona|"
-    r"dialog(?:ue)?|script|speech|cheer|birthday|invitation|announce\w*|persuasive|campaign|post)\b",
+    r"dialog\w*|script|speech|cheer|birthday|invitation|announce\w*|persuasive|campaign|post)\b",
     re.I,
 )
 
