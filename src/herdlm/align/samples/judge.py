@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from herdlm.align.samples.asking import open_asked
+from herdlm.align.samples.asking import Asked, open_asked
 from herdlm.align.samples.model_says import Said, compare, mark
 from herdlm.align.samples.rewards import reward
 from herdlm.align.samples.rows import SampledRow, read_samples, write_samples
@@ -123,7 +123,8 @@ def judge_rows(
             else:
                 name = options.judge if each.kind == "rubric" else each.what
                 assert name is not None, "refused before"
-                said = _asked(judged, name, rubric, options, ledger, engine, remote or RemoteOptions(), quiet)
+                with closing(open_asked(name, engine, remote or RemoteOptions(), options.batch)) as model:
+                    said = _said(judged, model, rubric, options, ledger, quiet=quiet)
                 notes["asked"] = asdict(said)
                 notes["agreement"] = pass_rate([n < said.agree for n in range(said.both)]).to_json()
     return Judged(judged, {**summarize(judged), **notes})
@@ -157,26 +158,12 @@ def judge_samples(
     return judged.summary
 
 
-def _asked(
-    rows: list[SampledRow],
-    name: str,
-    rubric: Rubric,
-    options: JudgeOptions,
-    ledger: Ledger,
-    engine: EngineOptions,
-    remote: RemoteOptions,
-    quiet: bool,
+def _said(
+    rows: list[SampledRow], model: Asked, rubric: Rubric, options: JudgeOptions, ledger: Ledger, *, quiet: bool
 ) -> Said:
-    with closing(open_asked(name, engine, remote, options.batch)) as model:
-        if options.pairwise:
-            return compare(
-                rows,
-                model,
-                rubric,
-                ledger,
-                meets=options.meets,
-                seed=options.seed,
-                max_tokens=options.max_tokens,
-                quiet=quiet,
-            )
-        return mark(rows, model, rubric, ledger, max_tokens=options.max_tokens, quiet=quiet)
+    most = options.max_tokens
+    if options.pairwise:
+        return compare(
+            rows, model, rubric, ledger, meets=options.meets, seed=options.seed, max_tokens=most, quiet=quiet
+        )
+    return mark(rows, model, rubric, ledger, max_tokens=most, quiet=quiet)

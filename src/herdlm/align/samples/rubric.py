@@ -36,7 +36,7 @@ class Rubric(Section):
 
     about: str = Field("", description="what the judge is told before the criteria")
     criteria: list[Criterion] = Field(min_length=1)
-    tasks: dict[str, list[Criterion]] = {}
+    tasks: dict[str, list[Criterion]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _distinct(self) -> Rubric:
