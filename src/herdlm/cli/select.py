@@ -15,7 +15,7 @@ app = typer.Typer()
 
 
 @app.command(
-    **example("herdlm select round-1.jsonl round-2.jsonl --kept kept.jsonl --pairs pairs.jsonl", "--keep-per-task 500")
+    **example("herdlm select round-1.jsonl round-2.jsonl --kept kept.jsonl", "--pairs pairs.jsonl --keep-per-task 500")
 )
 def select(
     samples: Annotated[

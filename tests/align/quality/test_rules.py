@@ -37,7 +37,7 @@ LEAKS = [
 ]
 NO_LEAKS = [
     ("What does <|im_end|> do?", "The token <|im_end|> ends a turn."),
-    ("Write a dialogue of a user and a bot.", "User: Hello\nBot: Hello, how are you?"),
+    ("Write a dialog of a user and a bot.", "User: Hello\nBot: Hello, how are you?"),
     ("Which are warm-blooded?", "Goat: warm\nFrog: cold\nHuman: warm"),
     ("How do I strike text in HTML?", "Use the `<s>` element, which strikes text."),
     ("Who uses the system?", "The user: a person who logs in. Systems are used by users."),
@@ -236,10 +236,10 @@ def test_the_form_of_one_topic_and_phrases_to_keep_are_no_over_use():
     ]
     form = [dialog(f"Solve {n}.", f"Count it all. Therefore we obtain precisely {n}.", task="sums") for n in range(40)]
     assert set(dropped_by("phrases", *plain, *form, max_share=0.1, min_count=5)) == {""}
-    unlabelled = [{key: value for key, value in row.items() if key != "task"} for row in [*plain, *form]]
-    assert "over-used phrase" in dropped_by("phrases", *unlabelled, max_share=0.1, min_count=5)
+    unlabeled = [{key: value for key, value in row.items() if key != "task"} for row in [*plain, *form]]
+    assert "over-used phrase" in dropped_by("phrases", *unlabeled, max_share=0.1, min_count=5)
     keep = dict(max_share=0.1, min_count=5, keep=("therefore we obtain", "we obtain precisely"))
-    assert set(dropped_by("phrases", *unlabelled, **keep)) == {""}
+    assert set(dropped_by("phrases", *unlabeled, **keep)) == {""}
 
 
 def test_evaluation_items_are_dropped_long_ones_by_what_they_share_and_short_ones_by_equality():

@@ -234,6 +234,23 @@ def test_of_equally_hard_wrong_answers_the_one_of_equal_length_is_rejected():
     assert select(rows).counts["lengths"] == {"chosen": 11.0, "rejected": 11.0, "chosen_longer": 0.5}
 
 
+def test_where_wrong_answers_are_longer_pairs_of_like_length_are_chosen():
+    rng = random.Random(0)
+
+    def answer(passed):
+        return sample("w" * rng.randint(20, 60 if passed else 120), passed=passed, reward=rng.gauss(0, 1))
+
+    rows = [row(f"p{n:03}", *[answer(k < 4) for k in range(12)]) for n in range(200)]
+
+    def difference(weight):
+        found = select(rows, SelectConfig(length_weight=weight)).counts["lengths"]
+        return found["rejected"] - found["chosen"]
+
+    assert difference(0.0) > 20
+    assert difference(1.0) < 0.5 * difference(0.0)
+    assert difference(5.0) < difference(1.0)
+
+
 def test_several_pairs_of_a_prompt_use_different_answers():
     rows = [
         row(

@@ -61,7 +61,7 @@ def clean(
         found, rows, per_file = read_examples(files, kind, rename=rename, licenses=licenses)
         embed = Embedder(model, store=work / STORE, device=device, quiet=quiet) if model else None
         controlled = control(
-            rows, config, embed=embed, against=item_texts(against), seeds=_labelled(seeds), seed=seed, quiet=quiet
+            rows, config, embed=embed, against=item_texts(against), seeds=_labeled(seeds), seed=seed, quiet=quiet
         )
         about = {
             str(file): {
@@ -76,7 +76,7 @@ def clean(
     return controlled.funnel
 
 
-def _labelled(seeds: Sequence[Path]) -> list[tuple[str, str]]:
+def _labeled(seeds: Sequence[Path]) -> list[tuple[str, str]]:
     """Prompts with their tasks."""
     rows = read_examples(seeds, "prompts")[1] if seeds else []
     found = [(text_of(row["prompt"][-1]), row["task"]) for row in rows if row.get("task")]

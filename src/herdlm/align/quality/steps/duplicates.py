@@ -6,13 +6,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from herdlm.align.quality.example import Example
 from herdlm.align.quality.step import Drop, Shared, Step
 from herdlm.base.recipe import Section
 from herdlm.curate.duplicates.hashing import hash_text
-from herdlm.curate.steps.near_duplicates.minhash import NearDuplicatesConfig, band_keys, fingerprint, verified
+from herdlm.curate.steps.near_duplicates.minhash import NearDuplicatesConfig, band_keys, fingerprint, similarity
 from herdlm.curate.words import normalize, split_words
 
 
@@ -69,37 +70,30 @@ class Near(Step):
             return []
         found = [fingerprint(split_words(normalize(example.text)), self.config) for example in examples]
         signatures, sketches = (np.stack(part) for part in zip(*found, strict=True))
-        keys = band_keys(signatures, self.config.bands)
+        keys = band_keys(signatures, self.config.bands).tolist()
         answers = [_grams(" ".join(turn.answer for turn in e.turns), self.config.ngram_words) for e in examples]
-        neighbors = self._neighbors(keys, sketches, answers)
         drops: list[Drop | None] = [None] * len(examples)
-        kept: set[int] = set()
+        buckets: dict[int, list[int]] = defaultdict(list)  # those that stay, by band
         for number in sorted(range(len(examples)), key=lambda n: examples[n].preference):
-            near = sorted(neighbors[number] & kept)
+            candidates = sorted({other for key in keys[number] for other in buckets[key]})
+            near = [n for n in self._similar(number, candidates, sketches) if self._same(answers[n], answers[number])]
             if near:
                 drops[number] = Drop("nearly equal", of=examples[near[0]].key)
-            else:
-                kept.add(number)
+                continue
+            for key in keys[number]:
+                buckets[key].append(number)
         return drops
 
-    def _neighbors(
-        self, keys: np.ndarray, sketches: np.ndarray, answers: Sequence[set[tuple[str, ...]]]
-    ) -> dict[int, set[int]]:
-        """The numbers of the examples that are similar enough, for each."""
-        buckets: dict[int, list[int]] = defaultdict(list)
-        for number, row in enumerate(keys.tolist()):
-            for key in row:
-                buckets[key].append(number)
-        pairs = {(b, a) for bucket in buckets.values() for i, a in enumerate(bucket) for b in bucket[i + 1 :]}
-        neighbors: dict[int, set[int]] = defaultdict(set)
-        if pairs:
-            candidates = np.array(sorted(pairs), np.int64)
-            for a, b in verified(candidates, lambda rows: sketches[rows], self.config.min_similarity).tolist():
-                one, other = answers[a], answers[b]
-                if len(one & other) >= self.config.min_answer_similarity * len(one | other):
-                    neighbors[a].add(b)
-                    neighbors[b].add(a)
-        return neighbors
+    def _similar(self, number: int, candidates: list[int], sketches: NDArray[np.uint8]) -> list[int]:
+        """Those of the candidates whose texts are similar enough."""
+        if not candidates:
+            return []
+        own = np.broadcast_to(sketches[number], (len(candidates), sketches.shape[1]))
+        found = similarity(sketches[candidates], own) >= self.config.min_similarity
+        return [other for other, near in zip(candidates, found.tolist(), strict=True) if near]
+
+    def _same(self, one: set[tuple[str, ...]], other: set[tuple[str, ...]]) -> bool:
+        return len(one & other) >= self.config.min_answer_similarity * len(one | other)
 
 
 def _grams(text: str, n: int) -> set[tuple[str, ...]]:

@@ -21,9 +21,7 @@ ROLES = re.compile(r"^\W{0,4}(?:Human|User|Assistant|System|AI|Bot|ChatGPT|GPT-?
 LABELS = re.compile(r"^\W{0,4}([^\W\d_]{2,20})\W{0,3}:", re.M)
 NAMES = {"human", "user", "assistant", "system", "ai", "bot", "chatgpt"}
 MANY = 2  # other words before colons, which make a list of it
-TALK = re.compile(
-    r"\b(?:dialog(?:ue)?|conversation|script|chat|interview|transcript|role.?play|scene|act as|skit)\b", re.I
-)
+TALK = re.compile(r"\b(?:dialog\w*|conversation|script|chat|interview|transcript|role.?play|scene|act as|skit)\b", re.I)
 
 
 class LeaksConfig(Section):

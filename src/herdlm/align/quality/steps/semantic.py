@@ -26,7 +26,7 @@ Vectors = NDArray[np.float32]
 class SemanticConfig(Section):
     """Examples that mean the same."""
 
-    max_cosine: float = Field(0.95, gt=0, le=1, description="cosine from which two examples mean the same")
+    max_cosine: float = Field(0.97, gt=0, le=1, description="cosine from which two examples mean the same")
     per_cluster: int = Field(500, ge=2, description="examples of a cluster on average")
     text: str = Field("all", pattern="^(all|prompt)$", description="what is embedded: all, or the prompt alone")
 

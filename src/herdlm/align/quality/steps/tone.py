@@ -28,13 +28,13 @@ EMOJI = re.compile(
 MARKS = re.compile(r"[!\uff01]+")
 SENTENCES = re.compile(r"[.!?。\uff01\uff1f]+(?=\s|$|[\"'\u201d\u2019)])")
 WANTED = re.compile(
-    r"\b(?:apolog\w*|sorry|complain\w*|customer|letter|e-?mail|dialog(?:ue)?|conversation|role|script)\b", re.I
+    r"\b(?:apolog\w*|sorry|complain\w*|customer|letter|e-?mail|dialog\w*|conversation|role|script)\b", re.I
 )
 EMOJI_WANTED = re.compile(r"\bemojis?\b|\bemoticons?\b|\bsocial media\b|\btweet|\binstagram\b", re.I)
 LOUD = re.compile(
     r"\b(?:exclamation|enthusias\w+|excited|ad(?:vert\w*)?|slogan|tweet|instagram|social media|caption|poem|song|"
     r"story|lyrics|shanty|verse|style of|shakespeare\w*|in character|persona|"
-    r"dialog(?:ue)?|script|speech|cheer|birthday|invitation|announce\w*|persuasive|campaign|post)\b",
+    r"dialog\w*|script|speech|cheer|birthday|invitation|announce\w*|persuasive|campaign|post)\b",
     re.I,
 )
 
@@ -126,7 +126,7 @@ class Exclamations(TurnRule):
 
     def judge(self, turn: Turn, example: Example) -> Drop | None:
         """See :meth:`TurnRule.judge`."""
-        marks: list[str] = MARKS.findall(re.sub(r"!=|\d!|https?:\S+", " ", turn.prose))
+        marks: list[str] = MARKS.findall(re.sub(r"!=|\d!|https?:\S+|\$[^$\n]*\$|\b[a-z]!", " ", turn.prose))
         if LOUD.search(example.asked) or SHOUTED.search(turn.asked):
             return None
         if any(len(run) > self.config.most_in_a_row for run in marks):
