@@ -80,8 +80,7 @@ def _kinds(made: dict[str, Any]) -> list[str]:
 
 
 def _list() -> None:
-    from herdlm.align.synth.config import SynthConfig
-    from herdlm.align.synth.config import sections
+    from herdlm.align.synth.config import SynthConfig, sections
     from herdlm.align.synth.registry import GENERATORS
 
     for name in GENERATORS:

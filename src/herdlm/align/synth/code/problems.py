@@ -16,8 +16,27 @@ from herdlm.data.formats.detect import form_of
 from herdlm.data.row import RowError
 
 HARMLESS = frozenset(
-    "math re itertools functools collections string heapq bisect operator statistics fractions decimal datetime "
-    "copy typing random cmath textwrap json".split()
+    [
+        "math",
+        "re",
+        "itertools",
+        "functools",
+        "collections",
+        "string",
+        "heapq",
+        "bisect",
+        "operator",
+        "statistics",
+        "fractions",
+        "decimal",
+        "datetime",
+        "copy",
+        "typing",
+        "random",
+        "cmath",
+        "textwrap",
+        "json",
+    ]
 )
 
 
@@ -99,7 +118,12 @@ def calls_in(test: str, defined: dict[str, ast.FunctionDef]) -> Iterator[tuple[s
     except SyntaxError:
         return
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in defined and not node.keywords:
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in defined
+            and not node.keywords
+        ):
             try:
                 for argument in node.args:
                     ast.literal_eval(argument)
@@ -152,6 +176,8 @@ def _imports_for(node: ast.FunctionDef, imports: Sequence[ast.Import | ast.Impor
 def asked(problem: Problem) -> str:
     """What a problem asks, without "write a function to"; "" if it is said in another way."""
     match = re.fullmatch(
-        r"Write a (?:python )?function (?:to|that|which|for) ([^*/\n\[\]]{8,250}?)\.?", problem.text, re.IGNORECASE | re.DOTALL
+        r"Write a (?:python )?function (?:to|that|which|for) ([^*/\n\[\]]{8,250}?)\.?",
+        problem.text,
+        re.IGNORECASE | re.DOTALL,
     )
     return match[1].strip() if match else ""

@@ -31,7 +31,7 @@ _real.flush()
 
 
 def outputs(sandbox: Sandbox, code: str, entry: str, calls: Sequence[str]) -> list[str | None]:
-    """What a function returns to each call, as literals; None where it fails, draws at random, or returns no literal."""
+    """What a function returns to each call, as a literal; None where it fails, is random, or returns no literal."""
     ran = sandbox.run(code + OUTPUTS, stdin=json.dumps({"entry": entry, "calls": list(calls)}))
     if ran.status != "ok":
         return [None] * len(calls)
@@ -50,7 +50,9 @@ def failure(sandbox: Sandbox, code: str, tests: Sequence[str], entry: str) -> st
 
 def asserts(entry: str, calls: Sequence[str], results: Sequence[str | None]) -> list[str]:
     """Assert statements for the calls whose results are known."""
-    return [f"assert {entry}({call}) == {result}" for call, result in zip(calls, results, strict=True) if result is not None]
+    return [
+        f"assert {entry}({call}) == {result}" for call, result in zip(calls, results, strict=True) if result is not None
+    ]
 
 
 def tell_nothing(tests: Sequence[str]) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from herdlm.align.synth.constraints.requests import Genre, Topic
 from herdlm.align.synth.draw import Draw
+from herdlm.align.synth.texts import table
 
 WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
 LIKELY_NAMES = re.compile(r"[A-Z]{2}|\d")
@@ -48,9 +49,9 @@ class Draft:
         parts: list[list[str]] = [[] for _ in range(count)]
         base, extra = divmod(len(self.sentences), count)
         at = 0
-        for number, part in enumerate(parts):
+        for number in range(count):
             size = base + (number < extra)
-            part += self.sentences[at : at + size]
+            parts[number] = self.sentences[at : at + size]
             at += size
         parts[0] = [self.opening, *parts[0]] if self.opening else parts[0]
         parts[-1] = [*parts[-1], self.closing] if self.closing else parts[-1]
@@ -100,11 +101,4 @@ def as_json(draw: Draw, draft: Draft) -> str:
     return f"```json\n{text}\n```" if draw.chance(0.35) else text
 
 
-EMPTY = frozenset(
-    "about above after again against almost along already also although always among another around because been "
-    "before behind being below beside between both came cannot could does down during each either enough even ever "
-    "every fewer first from further have having here into itself later least less like made make makes many might more "
-    "most much must near never nearly often once only other others over people same several should since some still "
-    "such than that their them then there therefore these they thing things this those through together today under "
-    "until used using usually very well were what when where which while with within without would your".split()
-)
+EMPTY = frozenset(table("constraints/words.toml")["empty"])

@@ -11,7 +11,7 @@ from herdlm.align.synth.constraints import kinds
 from herdlm.align.synth.constraints.compose import Composed, chosen_kinds, compose, compose_open
 from herdlm.align.synth.constraints.taught import taught
 from herdlm.align.synth.draw import Draw
-from herdlm.align.synth.setting import REPEATED, Made, Setting, dropped
+from herdlm.align.synth.setting import Made, Setting
 from herdlm.base.errors import InputError
 from herdlm.verifiers.english import sentences
 from herdlm.verifiers.ifeval import IFEval

@@ -60,10 +60,7 @@ def _conflicts() -> frozenset[frozenset[str]]:
 CONFLICTS = _conflicts()
 """Pairs that are never composed."""
 
-OPEN_CONFLICTS = frozenset(
-    frozenset(pair)
-    for pair in combinations((WORDS, SENTENCES, "keywords:letter_frequency"), 2)
-)
+OPEN_CONFLICTS = frozenset(frozenset(pair) for pair in combinations((WORDS, SENTENCES, "keywords:letter_frequency"), 2))
 """Further pairs that are not composed where no answer is at hand that shows that both can be kept."""
 
 FIRST_HALF = frozenset(sorted(INSTRUCTIONS)[::2])
@@ -91,6 +88,4 @@ def kinds_of(half: str, without: tuple[str, ...]) -> list[str]:
 def fits(kind: str, chosen: list[str], *, is_open: bool) -> bool:
     """Whether a kind can stand beside those that were chosen."""
     pairs = [frozenset((kind, other)) for other in chosen]
-    return kind not in chosen and not any(
-        pair in CONFLICTS or (is_open and pair in OPEN_CONFLICTS) for pair in pairs
-    )
+    return kind not in chosen and not any(pair in CONFLICTS or (is_open and pair in OPEN_CONFLICTS) for pair in pairs)

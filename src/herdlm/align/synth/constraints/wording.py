@@ -68,10 +68,10 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Give it {n} paragraph{s}. Separate them with the mark ***.",
     ),
     kinds.FIRST_WORD: (
-        "Write exactly {n} paragraphs with a blank line between them. Paragraph {nth} begins with the word \"{first}\".",
-        "There should be {n} paragraphs, divided by blank lines, and the first word of paragraph {nth} is \"{first}\".",
-        "Make {n} paragraphs, separated only by two line breaks. Start paragraph {nth} with \"{first}\".",
-        "Use {n} paragraphs with an empty line after each but the last; \"{first}\" opens paragraph number {nth}.",
+        'Write exactly {n} paragraphs with a blank line between them. Paragraph {nth} begins with the word "{first}".',
+        'There should be {n} paragraphs, divided by blank lines, and the first word of paragraph {nth} is "{first}".',
+        'Make {n} paragraphs, separated only by two line breaks. Start paragraph {nth} with "{first}".',
+        'Use {n} paragraphs with an empty line after each but the last; "{first}" opens paragraph number {nth}.',
     ),
     kinds.PLACEHOLDERS: (
         "Leave {least} placeholders in square brackets, such as [name], for me to fill in.",
@@ -88,8 +88,8 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     ),
     kinds.BULLETS: (
         "Use exactly {n} bullet points, written like this:\n* A point.",
-        "Give exactly {n} bullet points, each on a line that begins with \"* \".",
-        "Put your answer into {n} bullet points in Markdown, such as \"* one thing\".",
+        'Give exactly {n} bullet points, each on a line that begins with "* ".',
+        'Put your answer into {n} bullet points in Markdown, such as "* one thing".',
         "The list must have {n} bullets, no more and no fewer, in the form:\n- An item",
         "Format it as a list of exactly {n} points with a star (*) before each.",
     ),
@@ -144,7 +144,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Put the entire answer in double quotation marks.",
         'Your reply should begin and end with a double quote (").',
         "Wrap everything you write in double quotes.",
-        "Enclose the whole text in quotation marks of the form \"...\".",
+        'Enclose the whole text in quotation marks of the form "...".',
     ),
     kinds.CAPITAL_WORDS: (
         "Write {count} words in capital letters only, LIKE THIS.",
@@ -204,7 +204,11 @@ def _fields(draw: Draw, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     words = kwargs.get("keywords") or kwargs.get("forbidden_words")
     if words:
         quoted = [f'"{word}"' for word in words] if draw.chance(0.6) else list(words)
-        listed = quoted[0] if len(quoted) == 1 else ", ".join(quoted[:-1]) + f" {'or' if 'forbidden_words' in kwargs else 'and'} {quoted[-1]}"
+        listed = (
+            quoted[0]
+            if len(quoted) == 1
+            else ", ".join(quoted[:-1]) + f" {'or' if 'forbidden_words' in kwargs else 'and'} {quoted[-1]}"
+        )
         fields |= {"words": listed, "s": "" if len(words) == 1 else "s", "is_are": "is" if len(words) == 1 else "are"}
         fields["words_"] = f"The word{fields['s']} {listed}"
     fields |= {

@@ -1,7 +1,7 @@
 """Requests that need several calls, one after the other.
 
-A chain gets a :class:`Draw` and is a generator: it yields the request, then lists of calls, for each of which it is sent
-the results, and returns the answer.
+A chain is a generator: it yields the request, then lists of calls, for each of which it is sent the results, and
+returns the answer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from herdlm.align.synth.draw import Draw
 from herdlm.align.synth.tools import functions as f
-from herdlm.align.synth.tools.bank import TEXTS, date_of
+from herdlm.align.synth.tools.draws import TEXTS, date_of
 
 Calls = list[tuple[str, dict[str, Any]]]
 Chain = Generator[str | Calls, list[Any], str]
@@ -29,13 +29,17 @@ def price_of_many(draw: Draw) -> Chain:
     )
     (price,) = yield [("get_price", {"product": product})]
     (total,) = yield [("calculate", {"expression": f"{number} * {price}"})]
-    return draw.one((f"The {product} costs ${price}, so {number} of them cost ${total}.", f"Together they cost ${total}."))
+    return draw.one(
+        (f"The {product} costs ${price}, so {number} of them cost ${total}.", f"Together they cost ${total}.")
+    )
 
 
 def price_in_currency(draw: Draw) -> Chain:
     """A price, then another currency."""
     product, currency = draw.one(tuple(f.PRICES)), draw.one([code for code in f.RATES if code != "USD"])
-    yield draw.one((f"What does the {product} cost in {currency}?", f"How much {currency} is the {product} in your shop?"))
+    yield draw.one(
+        (f"What does the {product} cost in {currency}?", f"How much {currency} is the {product} in your shop?")
+    )
     (price,) = yield [("get_price", {"product": product})]
     (amount,) = yield [("convert_currency", {"amount": price, "from_currency": "USD", "to_currency": currency})]
     return draw.one((f"It costs ${price}, which is {amount} {currency}.", f"The {product} costs {amount} {currency}."))
@@ -45,8 +49,10 @@ def two_prices(draw: Draw) -> Chain:
     """Two prices at once, then their sum or difference."""
     one, two = draw.some(tuple(f.PRICES), 2)
     more = draw.chance(0.5)
-    yield f"How much are the {one} and the {two} together?" if more else (
-        f"What is the difference in price between the {one} and the {two}?"
+    yield (
+        f"How much are the {one} and the {two} together?"
+        if more
+        else (f"What is the difference in price between the {one} and the {two}?")
     )
     first, second = yield [("get_price", {"product": one}), ("get_price", {"product": two})]
     high, low = max(first, second), min(first, second)
@@ -58,7 +64,9 @@ def two_prices(draw: Draw) -> Chain:
 def value_of_stock(draw: Draw) -> Chain:
     """Stock and price, then their product."""
     product = draw.one([each for each, number in f.STOCK.items() if number])
-    yield draw.one((f"What are all pieces of the {product} in stock worth?", f"Compute the value of our stock of the {product}."))
+    yield draw.one(
+        (f"What are all pieces of the {product} in stock worth?", f"Compute the value of our stock of the {product}.")
+    )
     stock, price = yield [("get_stock", {"product": product}), ("get_price", {"product": product})]
     (value,) = yield [("calculate", {"expression": f"{stock} * {price}"})]
     return f"There are {stock} pieces at ${price} each, which are worth ${value}."
@@ -67,7 +75,12 @@ def value_of_stock(draw: Draw) -> Chain:
 def weekday_later(draw: Draw) -> Chain:
     """A later date, then its weekday."""
     (date, said), days = date_of(draw), draw.number(5, 300)
-    yield draw.one((f"Which day of the week is {days} days after {said}?", f"On which weekday do {days} days end that begin on {said}?"))
+    yield draw.one(
+        (
+            f"Which day of the week is {days} days after {said}?",
+            f"On which weekday do {days} days end that begin on {said}?",
+        )
+    )
     (later,) = yield [("add_days", {"date": date, "days": days})]
     (day,) = yield [("day_of_week", {"date": later})]
     return draw.one((f"{days} days later it is {later}, a {day}.", f"It is a {day}."))
@@ -76,7 +89,9 @@ def weekday_later(draw: Draw) -> Chain:
 def open_on_date(draw: Draw) -> Chain:
     """A weekday, then opening hours."""
     (date, said), place = date_of(draw), draw.one(tuple(f.HOURS))
-    yield draw.one((f"When is the {place} open on {said}?", f"I want to visit the {place} on {said}. When can I go there?"))
+    yield draw.one(
+        (f"When is the {place} open on {said}?", f"I want to visit the {place} on {said}. When can I go there?")
+    )
     (day,) = yield [("day_of_week", {"date": date})]
     (hours,) = yield [("get_opening_hours", {"place": place, "day": day})]
     return f"{said} is a {day}. Opening hours of the {place}: {hours}."
@@ -109,23 +124,24 @@ def about_capital(draw: Draw) -> Chain:
         "morse": ("to_morse", {"text": capital}),
     }[way]
     (result,) = yield [call]
-    return {
+    told = {
         "backwards": f"The capital of {country} is {capital}, which is {result} backwards.",
         "letter": f'The capital is {capital}, in which the letter "{letter}" occurs {result} times.',
         "morse": f"The capital is {capital}, in Morse code: {result}",
-    }[way]
+    }
+    return told[way]
 
 
 def area_and_cost(draw: Draw) -> Chain:
     """An area, then what covering it costs."""
     width, height, price = draw.number(3, 20), draw.number(3, 25), draw.number(4, 60)
     what = draw.one(("Tiles", "Carpet", "Turf", "Wooden boards"))
-    yield f"A floor is {width} meters wide and {height} meters long. {what} cost ${price} a square meter. What do I pay?".replace(
-        "Carpet cost", "Carpet costs"
-    ).replace("Turf cost", "Turf costs")
+    cost = "costs" if what in ("Carpet", "Turf") else "cost"
+    floor = f"A floor is {width} meters wide and {height} meters long."
+    yield f"{floor} {what} {cost} ${price} a square meter. What do I pay?"
     (area,) = yield [("rectangle_area", {"width": width, "height": height})]
-    (cost,) = yield [("calculate", {"expression": f"{area} * {price}"})]
-    return f"The floor has {area} square meters, so you pay ${cost}."
+    (total,) = yield [("calculate", {"expression": f"{area} * {price}"})]
+    return f"The floor has {area} square meters, so you pay ${total}."
 
 
 def bill_in_currency(draw: Draw) -> Chain:

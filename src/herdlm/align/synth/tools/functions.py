@@ -8,7 +8,6 @@ import json
 import operator
 import sys
 from typing import Any
-from typing import Any
 
 OPERATIONS: dict[type[ast.operator], Any] = {
     ast.Add: operator.add,
@@ -18,9 +17,24 @@ OPERATIONS: dict[type[ast.operator], Any] = {
     ast.Pow: operator.pow,
     ast.Mod: operator.mod,
 }
-METERS: dict[str, float] = {"meters": 1, "kilometers": 1000, "centimeters": 0.01, "miles": 1609.344, "feet": 0.3048, "inches": 0.0254}
-GRAMS: dict[str, float] = {"grams": 1, "kilograms": 1000, "pounds": 453.59237, "ounces": 28.349523125, "tons": 1_000_000}
+METERS: dict[str, float] = {
+    "meters": 1,
+    "kilometers": 1000,
+    "centimeters": 0.01,
+    "miles": 1609.344,
+    "feet": 0.3048,
+    "inches": 0.0254,
+}
+GRAMS: dict[str, float] = {
+    "grams": 1,
+    "kilograms": 1000,
+    "pounds": 453.59237,
+    "ounces": 28.349523125,
+    "tons": 1_000_000,
+}
 SECONDS: dict[str, float] = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400, "weeks": 604800}
+TEMPERATURES = ("celsius", "fahrenheit")
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 RATES: dict[str, float] = {"USD": 1.0, "EUR": 0.9, "GBP": 0.78, "JPY": 150.0, "CHF": 0.88, "CAD": 1.36, "SEK": 10.5}
 PRICES = {
     "notebook": 3.5, "backpack": 42.0, "desk lamp": 27.9, "water bottle": 12.5, "headphones": 59.0, "umbrella": 18.0,
@@ -55,8 +69,44 @@ PHONES = {
 MORSE = dict(
     zip(
         "abcdefghijklmnopqrstuvwxyz0123456789",
-        ".- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- -..- -.-- --.. "
-        "----- .---- ..--- ...-- ....- ..... -.... --... ---.. ----.".split(),
+        [
+            ".-",
+            "-...",
+            "-.-.",
+            "-..",
+            ".",
+            "..-.",
+            "--.",
+            "....",
+            "..",
+            ".---",
+            "-.-",
+            ".-..",
+            "--",
+            "-.",
+            "---",
+            ".--.",
+            "--.-",
+            ".-.",
+            "...",
+            "-",
+            "..-",
+            "...-",
+            ".--",
+            "-..-",
+            "-.--",
+            "--..",
+            "-----",
+            ".----",
+            "..---",
+            "...--",
+            "....-",
+            ".....",
+            "-....",
+            "--...",
+            "---..",
+            "----.",
+        ],
         strict=True,
     )
 )
@@ -64,6 +114,7 @@ MORSE = dict(
 
 def calculate(expression: str) -> float:
     """The value of an arithmetic expression."""
+
     def value(node: ast.expr) -> Any:
         if isinstance(node, ast.Constant) and type(node.value) in (int, float):
             return node.value
@@ -190,6 +241,7 @@ def to_morse(text: str) -> str:
 
 def shift_letters(text: str, shift: int) -> str:
     """The text with shifted letters."""
+
     def shifted(letter: str) -> str:
         if not letter.isascii() or not letter.isalpha():
             return letter

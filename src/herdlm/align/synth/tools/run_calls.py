@@ -25,7 +25,8 @@ def run_calls(sandbox: Sandbox, calls: Sequence[tuple[str, dict[str, Any]]]) -> 
     ran = sandbox.run(SOURCE.read_text("utf-8"), stdin=json.dumps(list(calls)))
     if ran.status != "ok":
         raise HerdError(
-            f"running tools in the sandbox ended with {ran.status}: {ran.stderr[-200:].strip()}", "Try herdlm sandbox check"
+            f"running tools in the sandbox ended with {ran.status}: {ran.stderr[-200:].strip()}",
+            "Try herdlm sandbox check",
         )
     found: list[dict[str, Any]] = json.loads(ran.stdout)
     return found
