@@ -90,6 +90,9 @@ class CodeConfig(Section):
     problems: tuple[Path, ...] = Field((), description="files of problems with solutions and tests, as MBPP's")
     limit: int | None = Field(None, ge=1, description="given problems to use, the first ones; all if absent")
     mutants: int = Field(2, ge=0, le=6, description="new problems that are made of each given one by program")
+    invent_inputs: bool = Field(
+        False, description="test new problems on new inputs, too, where only the given solution says what is right"
+    )
     snippets: tuple[Path, ...] = Field((), description="Python files, whose functions are explained and written again")
     explain: bool = Field(False, description="have the teacher describe real functions and write them again")
     invent: int = Field(0, ge=0, description="problems that the teacher invents")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from herdlm.align.synth.setting import Made
-from herdlm.base.artifact import hash_json
 
 Messages = Sequence[dict[str, Any]]
 PROGRAM = "program"
@@ -28,7 +29,8 @@ def assistant(content: str, calls: Sequence[dict[str, Any]] = ()) -> dict[str, A
 
 def prompt_id(messages: Messages, tools: Sequence[dict[str, Any]] = ()) -> str:
     """16 hexadecimal digits that name a prompt."""
-    return hash_json({"prompt": list(messages), "tools": list(tools)})[:16]
+    asked = json.dumps([list(messages), list(tools)], sort_keys=True)
+    return hashlib.sha256(asked.encode()).hexdigest()[:16]
 
 
 def prompt(

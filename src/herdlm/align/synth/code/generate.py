@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from herdlm.align.synth import records
+from herdlm.align.synth.code.explain import explained
+from herdlm.align.synth.code.invent import invented
 from herdlm.align.synth.code.mutate import Mutant, mutants
 from herdlm.align.synth.code.problems import Problem, read_problems, read_snippets
 from herdlm.align.synth.code.run_code import failure
-from herdlm.align.synth.code.taught import explained, invented, translated
+from herdlm.align.synth.code.solve import TASK
+from herdlm.align.synth.code.translate import translated
 from herdlm.align.synth.config import CodeConfig
 from herdlm.align.synth.draw import Draw
 from herdlm.align.synth.setting import REPEATED, Made, Setting, dropped
 from herdlm.base.errors import InputError
 
-TASK = "code"
 SHOWN = 3
 
 
@@ -36,7 +38,9 @@ def generate(setting: Setting, options: CodeConfig) -> Iterator[Made]:
             yield dropped(row, "the given solution fails its tests")
             continue
         right.append(problem)
-        for mutant in mutants(Draw(setting.random("mutant", number)), setting.sandbox, problem, options.mutants):
+        draw = Draw(setting.random("mutant", number))
+        made = mutants(draw, setting.sandbox, problem, options.mutants, invent_inputs=options.invent_inputs)
+        for mutant in made:
             yield from _made(setting, problem, mutant)
     if options.invent:
         yield from invented(setting, options, right)
@@ -55,7 +59,11 @@ def _made(setting: Setting, problem: Problem, mutant: Mutant) -> Iterator[Made]:
     made = records.prompt(messages, task=TASK, source=source, verifier="tests", tests=mutant.tests)
     wrong = failure(setting.sandbox, mutant.code, mutant.tests, mutant.entry)
     if wrong or not setting.is_new(mutant.text + shown):
+<<<<<<< HEAD
         yield dropped(made.record | {"code": mutant.code}, (wrong and "the solution fails the new tests") or REPEATED)
+=======
+        yield dropped(made.record | {"code": mutant.code}, "the solution fails the new tests" if wrong else REPEATED)
+>>>>>>> synth
         return
     yield made
     yield records.dialog(

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from herdlm.align.synth.code.inputs import new_inputs
 from herdlm.align.synth.code.problems import Problem, asked, functions_of
 from herdlm.align.synth.code.run_code import asserts, outputs, tell_nothing
 from herdlm.align.synth.draw import Draw
+from herdlm.align.synth.texts import table
 from herdlm.sandbox.sandbox import Sandbox
 
 SHOWN = 3  # tests in the prompt, as MBPP shows
-INPUTS = 24  # inputs that are tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,95 +28,19 @@ class Mutant:
     way: str
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """The least and the largest whole number in an argument's examples, which new ones do not leave by much."""
-
-    least: int
-    most: int
-
-    @classmethod
-    def of(cls, examples: Sequence[Any]) -> Seen:
-        """Of all numbers in some values."""
-        numbers = [number for example in examples for number in _numbers(example)] or [0]
-        return cls(min(numbers), max(numbers))
-
-
-def _numbers(value: Any) -> Iterator[int]:
-    if isinstance(value, int) and not isinstance(value, bool):
-        yield value
-    elif isinstance(value, dict):
-        yield from _numbers(list(value.values()))
-    elif isinstance(value, list | tuple | set):
-        for item in value:
-            yield from _numbers(item)
-
-
-def varied(draw: Draw, value: Any, seen: Seen) -> Any:
-    """A literal that is like another one, but different."""
-    if isinstance(value, bool):
-        return not value if draw.chance(0.5) else value
-    if isinstance(value, int):
-        return min(max(value + draw.number(-4, 6), seen.least), seen.most + 3)
-    if isinstance(value, float):
-        return round(value + draw.number(0, 4) + 0.5, 2)
-    if isinstance(value, str):
-        return _varied_text(draw, value)
-    if isinstance(value, list | tuple):
-        items = [varied(draw, item, seen) if draw.chance(0.6) else item for item in value]
-        if len(items) > 2 and draw.chance(0.3) and not _is_table(items):
-            items.pop(draw.number(0, len(items) - 1))
-        elif items and draw.chance(0.3) and not _is_table(items):
-            items.insert(draw.number(0, len(items)), varied(draw, draw.one(items), seen))
-        return type(value)(items)
-    if isinstance(value, dict):
-        return {key: varied(draw, item, seen) for key, item in value.items()}
-    if isinstance(value, set):
-        return {varied(draw, item, seen) for item in sorted(value, key=repr)}
-    return value
-
-
-def _is_table(items: Sequence[Any]) -> bool:
-    """Whether items are rows, whose number other arguments may speak of."""
-    return all(isinstance(item, list | tuple) for item in items)
-
-
-def _varied_text(draw: Draw, text: str) -> str:
-    words = text.split(" ")
-    way = draw.number(0, 3)
-    if len(words) > 2 and way < 2:
-        return " ".join(draw.some(words, len(words)))
-    if way == 2 and len(text) > 3:
-        cut = draw.number(1, len(text) - 1)
-        return text[cut:] + text[:cut]
-    if way == 3 and text:
-        at = draw.number(0, len(text) - 1)
-        return text[:at] + text[at] * 2 + text[at + 1 :]
-    return text[::-1]
-
-
-def new_inputs(draw: Draw, calls: Sequence[str]) -> list[str]:
-    """Argument texts like those of given calls, each different."""
-    found: dict[str, None] = {}
-    given = [ast.literal_eval(f"({call},)") for call in calls]
-    given = [arguments for arguments in given if len(arguments) == len(given[0])]
-    seen = [Seen.of([arguments[place] for arguments in given]) for place in range(len(given[0]))]
-    for _ in range(INPUTS):
-        arguments = draw.one(given)
-        text = ", ".join(repr(varied(draw, *each)) for each in zip(arguments, seen, strict=True))
-        if text not in calls:
-            found[text] = None
-    return list(found)
-
-
 Make = Callable[[Draw, Problem, str, list[str], list[str]], Mutant | None]
 
 
-def mutants(draw: Draw, sandbox: Sandbox, problem: Problem, count: int) -> list[Mutant]:
-    """Up to ``count`` new problems of one, each in another way; their tests come from running the real solution."""
+def mutants(draw: Draw, sandbox: Sandbox, problem: Problem, count: int, *, invent_inputs: bool) -> list[Mutant]:
+    """Up to ``count`` new problems of one, each in another way; their tests come from running the real solution.
+
+    Args:
+        invent_inputs: use new inputs, for which only the solution says what is right, and not those of the given tests.
+    """
     what = asked(problem)
-    if not what or not problem.calls or _depends_on_chance(problem):
+    if not what or _depends_on_chance(problem):
         return []
+<<<<<<< HEAD
     calls = [*problem.calls, *new_inputs(draw, problem.calls)]
     known = [
         (call, result)
@@ -124,23 +48,36 @@ def mutants(draw: Draw, sandbox: Sandbox, problem: Problem, count: int) -> list[
         if result is not None
     ]
     if len(known) < SHOWN + 1:
+=======
+    calls, results = _known(draw, sandbox, problem, invent_inputs=invent_inputs)
+    if len(calls) < SHOWN or len(set(results)) < 2:
+>>>>>>> synth
         return []
-    fresh = [(call, result) for call, result in known if call not in problem.calls]
-    if len({result for _, result in fresh}) < 2:
-        return []
-    ways = draw.some(list(WAYS), len(WAYS))
-    found = []
-    for way in ways:
+    found: list[Mutant] = []
+    for way in draw.some(list(WAYS), len(WAYS)):
         if len(found) == count:
             break
-        made = WAYS[way](draw, problem, what, [call for call, _ in fresh], [result for _, result in fresh])
+        made = WAYS[way](draw, problem, what, calls, results)
         if made is None:
             continue
         tests = _tests(sandbox, made)
-        if len(tests) < SHOWN or tell_nothing(tests):
-            continue
-        found.append(Mutant(made.text, made.code, made.entry, tests, way))
+        if len(tests) >= SHOWN and not tell_nothing(tests):
+            found.append(Mutant(made.text, made.code, made.entry, tests, way))
     return found
+
+
+def _known(draw: Draw, sandbox: Sandbox, problem: Problem, *, invent_inputs: bool) -> tuple[list[str], list[str]]:
+    """Calls and what they return. New inputs whose results are of no type that the given tests expect are left out."""
+    given = list(problem.calls)
+    calls = [*given, *new_inputs(draw, given)] if invent_inputs else given
+    results = outputs(sandbox, problem.code, problem.entry, calls)
+    types = {type(ast.literal_eval(result)) for result in results[: len(given)] if result is not None}
+    pairs = [
+        (call, result)
+        for call, result in list(zip(calls, results, strict=True))[len(given) if invent_inputs else 0 :]
+        if result is not None and type(ast.literal_eval(result)) in types
+    ]
+    return [call for call, _ in pairs], [result for _, result in pairs]
 
 
 def _depends_on_chance(problem: Problem) -> bool:
@@ -185,24 +122,29 @@ def _same(draw: Draw, problem: Problem, what: str, calls: list[str], results: li
     return Mutant(_fixed(text, problem), code, name, draw.some(calls, 2 * SHOWN), "same")
 
 
+LOOP = "results = []\n    for item in items:\n        results.append({call})\n    return results"
+EACH = (
+    "Write a Python function `{name}`. It takes {kind}, and returns the list of results. For a single input, the task "
+    "is to {what}.",
+    "Given {kind}, your function `{name}` returns a list with the result for each. The task for one input: {what}.",
+    "Implement `{name}` in Python. Its argument is {kind}; what it returns is the list of all results. One result is "
+    "found as follows: {what}.",
+)
+ABOUT = (
+    "Write a Python function `{name}` that takes a list of inputs and returns {word}. The task for one input: {what}.",
+    "Your function `{name}` gets a list of inputs. It returns {word}. For each of them the task is to {what}.",
+)
+
+
 def _each(draw: Draw, problem: Problem, what: str, calls: list[str], results: list[str]) -> Mutant | None:
     """The task for each of a list of inputs."""
     single = _arguments(calls[0]) == 1
     name = draw.one(("solve_all", "for_each", "all_results", "process_list"))
-    loop = draw.one(
-        (
-            f"    return [{problem.entry}({'item' if single else '*item'}) for item in items]",
-            f"    results = []\n    for item in items:\n        results.append({problem.entry}({'item' if single else '*item'}))\n    return results",
-        )
-    )
-    code = f"{problem.code}\n\n\ndef {name}(items):\n{loop}"
-    kind = "a list of inputs" if single else "a list of tuples, each with the arguments of one case,"
-    text = draw.one(
-        (
-            f"Write a Python function `{name}` that takes {kind} and returns the list of results. For a single input, the task is to {what}.",
-            f"Given {kind.rstrip(',')}, your function `{name}` returns a list with the result for each. The task for one input: {what}.",
-        )
-    )
+    call = f"{problem.entry}({'item' if single else '*item'})"
+    loop = draw.one((f"return [{call} for item in items]", LOOP.format(call=call)))
+    code = f"{problem.code}\n\n\ndef {name}(items):\n    {loop}"
+    kind = "a list of inputs" if single else "a list of tuples, each with the arguments of one case"
+    text = draw.one(EACH).format(name=name, kind=kind, what=what)
     return Mutant(_fixed(text, problem), code, name, _lists(draw, calls, single=single), "each")
 
 
@@ -216,7 +158,7 @@ def _about(kind: str, word: str, body: str, names: tuple[str, ...]) -> Make:
             return None
         name = draw.one(names)
         code = f"{problem.code}\n\n\ndef {name}(items):\n    return {body.format(f=problem.entry)}"
-        text = f"Write a Python function `{name}` that takes a list of inputs and returns {word}. The task for one input: {what}."
+        text = draw.one(ABOUT).format(name=name, word=word, what=what)
         return Mutant(_fixed(text, problem), code, name, _lists(draw, calls, single=True), name)
 
     return make
@@ -270,6 +212,7 @@ def _fixed(text: str, problem: Problem) -> str:
     return re.sub(rf"\b{re.escape(problem.entry)}\b", "it", text) if "_" in problem.entry else text
 
 
+<<<<<<< HEAD
 COMMON = frozenset(
     [
         "the",
@@ -292,3 +235,6 @@ COMMON = frozenset(
         "whether",
     ]
 )
+=======
+COMMON = frozenset(table("constraints/words.toml")["empty"]) | {"the", "and", "for", "given", "function", "two"}
+>>>>>>> synth

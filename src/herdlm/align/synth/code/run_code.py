@@ -31,7 +31,7 @@ _real.flush()
 
 
 def outputs(sandbox: Sandbox, code: str, entry: str, calls: Sequence[str]) -> list[str | None]:
-    """What a function returns to each call, as literals; None where it fails, draws at random, or returns no literal."""
+    """What a function returns to each call, as a literal; None where it fails, is random, or returns no literal."""
     ran = sandbox.run(code + OUTPUTS, stdin=json.dumps({"entry": entry, "calls": list(calls)}))
     if ran.status != "ok":
         return [None] * len(calls)

@@ -13,12 +13,14 @@ from typing import Any
 
 from herdlm.align.synth.constraints import kinds
 from herdlm.align.synth.constraints.draft import Draft, as_json, content_words
+from herdlm.align.synth.constraints.measured import MEASURED
 from herdlm.align.synth.draw import Draw
-from herdlm.verifiers.english import count_words, sentences, tokens
+from herdlm.align.synth.texts import table
 
 Kwargs = dict[str, Any]
 Step = Callable[[Draw, Draft], Kwargs | None]
 
+<<<<<<< HEAD
 STARTERS = frozenset(
     [
         "The",
@@ -71,6 +73,9 @@ BLANKS = (
     "Read more at [website]", "Edited by [editor]", "Published by [publisher]", "Picture: [photo]", "Class: [group]",
 )  # fmt: skip
 SECTION_MARKS = ("Section", "Part", "Chapter", "Paragraph", "Topic")
+=======
+TEXTS = table("constraints/words.toml")
+>>>>>>> synth
 
 
 # content
@@ -99,9 +104,15 @@ def prose(draw: Draw, draft: Draft) -> None:
 def bullets(draw: Draw, draft: Draft) -> Kwargs:
     """A point for each sentence."""
     mark = draw.one(("* ", "- "))
+<<<<<<< HEAD
     lead = draft.opening or (
         draw.one((f"Here is what I can say about {draft.topic.name}:", "")) if _english(draft) else ""
     )
+=======
+    lead = draft.opening
+    if not lead and _english(draft) and draw.chance(0.5):
+        lead = f"Here is what I can say about {draft.topic.name}:"
+>>>>>>> synth
     points = "\n".join(f"{mark}{sentence}" for sentence in draft.sentences)
     draft.blocks = [part for part in (lead, points, draft.closing) if part]
     return {"num_bullets": len(draft.sentences)}
@@ -123,8 +134,8 @@ def first_word(draw: Draw, draft: Draft) -> Kwargs:
     nth = draw.number(1, len(draft.blocks))
     block = draft.blocks[nth - 1]
     start, _, rest = block.partition(" ")
-    if start in STARTERS and draw.chance(0.7):
-        word = draw.one(FIRST_WORDS if nth > 1 else ("Today", "Notably", "Generally", "Indeed"))
+    if start in TEXTS["starters"] and draw.chance(0.7):
+        word = draw.one(TEXTS["first_words"] if nth > 1 else ("Today", "Notably", "Generally", "Indeed"))
         comma = "" if draw.chance(0.5) and word in ("Today", "Also") else ","
         draft.blocks[nth - 1] = f"{word}{comma} {start.lower()} {rest}"
     else:
@@ -135,7 +146,7 @@ def first_word(draw: Draw, draft: Draft) -> Kwargs:
 
 def sections(draw: Draw, draft: Draft) -> Kwargs:
     """Numbered sections."""
-    mark = draw.one(SECTION_MARKS)
+    mark = draw.one(TEXTS["section_marks"])
     count = draw.number(2, max(2, min(4, len(draft.sentences))))
     opening, closing, draft.opening, draft.closing = draft.opening, draft.closing, "", ""
     parts = draft.paragraphs(draw, count)
@@ -173,7 +184,7 @@ def choice(draw: Draw, draft: Draft) -> Kwargs:
 def highlights(draw: Draw, draft: Draft) -> Kwargs | None:
     """Stars around words that say something."""
     text = "\n".join(draft.blocks)
-    words = content_words(text, least=6) if _english(draft) else [w for w in re.findall(r"\w{6,}", text)]
+    words = content_words(text, least=6) if _english(draft) else re.findall(r"\w{6,}", text)
     bullet = "\n* " in f"\n{text}"
     if bullet:  # a star at the start of a line would pair with one of ours
         draft.blocks = [re.sub(r"(?m)^\* ", "- ", block) for block in draft.blocks]
@@ -203,7 +214,7 @@ def capital_words(draw: Draw, draft: Draft) -> None:
 def placeholders(draw: Draw, draft: Draft) -> Kwargs:
     """Lines to be filled in, above or below the text."""
     count = draw.number(2, 5)
-    lines = "\n".join(draw.some(BLANKS, count))
+    lines = "\n".join(draw.some(TEXTS["blanks"], count))
     if draw.chance(0.3):
         draft.put_first(lines)
     else:
@@ -222,7 +233,7 @@ def postscript(draw: Draw, draft: Draft) -> Kwargs:
 def title(draw: Draw, draft: Draft) -> Kwargs:
     """A title above the text."""
     name = draft.topic.called or draft.topic.name
-    text = draw.one(TITLES if _english(draft) else TITLES[:1]).format(topic=name)
+    text = draw.one(TEXTS["titles"] if _english(draft) else TEXTS["titles"][:1]).format(topic=name)
     draft.put_first(f"<<{text[0].upper()}{text[1:]}>>")
     return {}
 
@@ -235,7 +246,7 @@ def repeat(draw: Draw, draft: Draft) -> Kwargs:
 
 def end(draw: Draw, draft: Draft) -> Kwargs:
     """A sentence of the user's at the end."""
-    phrase = draw.one(END_PHRASES)
+    phrase = draw.one(TEXTS["end_phrases"])
     if draw.chance(0.5) or draft.blocks[-1].lstrip().startswith(("*", "-")):
         draft.put_last(phrase)
     else:
@@ -275,6 +286,7 @@ def language(draw: Draw, draft: Draft) -> Kwargs:
     return {"language": draft.topic.language[0]}
 
 
+<<<<<<< HEAD
 # measured
 
 
@@ -349,6 +361,8 @@ def capital_word_count(draw: Draw, draft: Draft) -> Kwargs:
     return {"capital_relation": "less than", "capital_frequency": count + draw.number(1, 4)}
 
 
+=======
+>>>>>>> synth
 def _english(draft: Draft) -> bool:
     return draft.topic.language[0] == "en"
 
@@ -380,15 +394,7 @@ PHASES: dict[str, dict[str, Step]] = {
         kinds.QUOTATION: quotation,
         kinds.LANGUAGE: language,
     },
-    "measured": {
-        kinds.WORDS: word_count,
-        kinds.SENTENCES: sentence_count,
-        "keywords:existence": existence,
-        "keywords:frequency": frequency,
-        "keywords:forbidden_words": forbidden,
-        "keywords:letter_frequency": letter,
-        kinds.CAPITAL_WORDS: capital_word_count,
-    },
+    "measured": dict(MEASURED),
 }
 
 

@@ -11,7 +11,7 @@ from herdlm.align.synth.constraints.arrange import arrange
 from herdlm.align.synth.constraints.draft import Draft
 from herdlm.align.synth.constraints.drawn import drawn
 from herdlm.align.synth.constraints.requests import (
-    GENRES,
+    PLAIN,
     Topic,
     foreign_topics,
     open_request,
@@ -93,15 +93,15 @@ def compose_open(draw: Draw, chosen: list[str]) -> Composed:
 def _draft(draw: Draw, chosen: list[str], passage: tuple[str, list[str]] | None) -> Draft | None:
     if kinds.CHOICE in chosen:
         question, answer, reason = draw.one(questions())
-        return Draft(question, Topic("this", (reason,)), GENRES[0], sentences=[f"My answer is {answer}.", reason])
+        return Draft(question, Topic("this", (reason,)), PLAIN, sentences=[f"My answer is {answer}.", reason])
     if kinds.LANGUAGE in chosen:
         topic = draw.one(foreign_topics())
         request, genre = request_about(draw, topic.name)
         count = draw.number(2, len(topic.facts))
-        return Draft(request, topic, GENRES[0], sentences=list(topic.facts[:count]))
+        return Draft(request, topic, PLAIN, sentences=list(topic.facts[:count]))
     if passage is not None:
         request = f"{draw.one(PASSAGE)}\n\n{' '.join(passage[1])}"
-        return Draft(request, Topic("the text", tuple(passage[1])), GENRES[0], sentences=list(passage[1]))
+        return Draft(request, Topic("the text", tuple(passage[1])), PLAIN, sentences=list(passage[1]))
     topic = draw.one(topics())
     request, genre = request_about(draw, topic.name)
     facts = [fact for fact in topic.facts if kinds.NO_COMMA not in chosen or "," not in fact]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from herdlm.align.synth.constraints.requests import Genre, Topic
 from herdlm.align.synth.draw import Draw
+from herdlm.align.synth.texts import table
 
 WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
 LIKELY_NAMES = re.compile(r"[A-Z]{2}|\d")
@@ -48,9 +49,9 @@ class Draft:
         parts: list[list[str]] = [[] for _ in range(count)]
         base, extra = divmod(len(self.sentences), count)
         at = 0
-        for number, part in enumerate(parts):
+        for number in range(count):
             size = base + (number < extra)
-            part += self.sentences[at : at + size]
+            parts[number] = self.sentences[at : at + size]
             at += size
         parts[0] = [self.opening, *parts[0]] if self.opening else parts[0]
         parts[-1] = [*parts[-1], self.closing] if self.closing else parts[-1]
@@ -100,6 +101,7 @@ def as_json(draw: Draw, draft: Draft) -> str:
     return f"```json\n{text}\n```" if draw.chance(0.35) else text
 
 
+<<<<<<< HEAD
 EMPTY = frozenset(
     [
         "about",
@@ -212,3 +214,6 @@ EMPTY = frozenset(
         "your",
     ]
 )
+=======
+EMPTY = frozenset(table("constraints/words.toml")["empty"])
+>>>>>>> synth

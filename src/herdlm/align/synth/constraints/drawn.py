@@ -6,20 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from herdlm.align.synth.constraints import kinds
-from herdlm.align.synth.constraints.arrange import END_PHRASES, FIRST_WORDS, SECTION_MARKS
 from herdlm.align.synth.draw import Draw
+from herdlm.align.synth.texts import table
 
-LANGUAGES = (
-    ("de", "German"), ("fr", "French"), ("es", "Spanish"), ("it", "Italian"), ("pt", "Portuguese"), ("nl", "Dutch"),
-    ("sv", "Swedish"), ("pl", "Polish"), ("ru", "Russian"), ("hi", "Hindi"), ("ar", "Arabic"), ("ko", "Korean"),
-    ("vi", "Vietnamese"), ("fi", "Finnish"), ("tr", "Turkish"), ("bn", "Bengali"), ("fa", "Persian"),
-)  # fmt: skip
-WORDS = (
-    "morning", "river", "window", "patience", "surprise", "coffee", "neighbor", "letter", "silence", "bridge", "winter",
-    "question", "promise", "shadow", "market", "journey", "kitchen", "friend", "secret", "weather", "garden", "money",
-    "music", "ticket", "problem", "choice", "evening", "answer", "mountain", "paper", "reason", "dinner", "station",
-)  # fmt: skip
-COMMON = ("very", "good", "people", "time", "because", "great", "really", "always", "make", "thing", "important", "new")
+TEXTS = table("constraints/words.toml")
+WORDS, COMMON = TEXTS["keywords"], TEXTS["common"]
 
 
 def drawn(draw: Draw, kind: str, request: str, chosen: Sequence[str]) -> dict[str, Any]:
@@ -69,12 +60,12 @@ def _letter(draw: Draw) -> dict[str, Any]:
 
 def _first_word(draw: Draw) -> dict[str, Any]:
     count = draw.number(2, 5)
-    word = draw.one((*FIRST_WORDS, *WORDS[:20]))
+    word = draw.one((*TEXTS["first_words"], *WORDS[:20]))
     return {"num_paragraphs": count, "nth_paragraph": draw.number(1, count), "first_word": word.lower()}
 
 
 def _language(draw: Draw) -> dict[str, Any]:
-    code, name = draw.one(LANGUAGES)
+    code, name = draw.one(list(TEXTS["languages"].items()))
     return {"language": code, "name": name}
 
 
@@ -97,6 +88,9 @@ DRAWN: dict[str, Callable[[Draw], dict[str, Any]]] = {
     kinds.POSTSCRIPT: lambda draw: {"postscript_marker": draw.one(("P.S.", "P.P.S"))},
     kinds.BULLETS: lambda draw: {"num_bullets": draw.number(2, 8)},
     kinds.HIGHLIGHTS: lambda draw: {"num_highlights": draw.number(2, 5)},
-    kinds.SECTIONS: lambda draw: {"section_spliter": draw.one(SECTION_MARKS), "num_sections": draw.number(2, 6)},
-    kinds.END: lambda draw: {"end_phrase": draw.one(END_PHRASES)},
+    kinds.SECTIONS: lambda draw: {
+        "section_spliter": draw.one(TEXTS["section_marks"]),
+        "num_sections": draw.number(2, 6),
+    },
+    kinds.END: lambda draw: {"end_phrase": draw.one(TEXTS["end_phrases"])},
 }

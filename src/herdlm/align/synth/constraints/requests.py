@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 
 from herdlm.align.synth.draw import Draw
-
-PACKAGE = "herdlm.align.synth.constraints"
+from herdlm.align.synth.texts import lines, table
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +36,11 @@ class Genre:
     """
 
     asked: str
-    openings: tuple[str, ...] = ("",)
-    closings: tuple[str, ...] = ("",)
+    openings: Sequence[str] = ("",)
+    closings: Sequence[str] = ("",)
 
 
+<<<<<<< HEAD
 GENRES = (
     Genre("a short text"),
     Genre("a brief article"),
@@ -327,19 +326,24 @@ FILLERS: Mapping[str, tuple[str, ...]] = {
         "sketching",
     ),
 }
+=======
+TEXTS = table("constraints/requests.toml")
+GENRES = tuple(Genre(**each) for each in TEXTS["genres"])
+PLAIN = GENRES[0]
+>>>>>>> synth
 
 
 @cache
 def topics() -> tuple[Topic, ...]:
     """The topics with facts in English."""
-    return tuple(Topic(name, facts) for name, facts in _blocks("topics.txt"))
+    return tuple(Topic(name, facts) for name, facts in _blocks("constraints/topics.txt"))
 
 
 @cache
 def foreign_topics() -> tuple[Topic, ...]:
     """The topics with facts in other languages."""
     found = []
-    for head, facts in _blocks("languages.txt"):
+    for head, facts in _blocks("constraints/languages.txt"):
         language, name, called = (part.strip() for part in head.split("|"))
         code, _, spoken = language.partition(" ")
         found.append(Topic(name, facts, called, (code, spoken)))
@@ -349,18 +353,14 @@ def foreign_topics() -> tuple[Topic, ...]:
 @cache
 def questions() -> tuple[tuple[str, str, str], ...]:
     """Questions with the answer yes, no or maybe, and a reason."""
-    rows = [line.split("|") for line in _lines("questions.txt")]
+    rows = [line.split("|") for line in lines("constraints/questions.txt")]
     return tuple((question, answer, reason) for question, answer, reason in rows)
-
-
-def _lines(name: str) -> list[str]:
-    return [line for line in files(PACKAGE).joinpath(name).read_text("utf-8").splitlines() if line.strip()]
 
 
 def _blocks(name: str) -> list[tuple[str, tuple[str, ...]]]:
     """Headings that begin with "#", each with the lines below it."""
     found: list[tuple[str, list[str]]] = []
-    for line in _lines(name):
+    for line in lines(name):
         if line.startswith("#"):
             found.append((line.lstrip("# "), []))
         else:
@@ -370,14 +370,14 @@ def _blocks(name: str) -> list[tuple[str, tuple[str, ...]]]:
 
 def open_request(draw: Draw) -> str:
     """A request that only a model can answer."""
-    template = draw.one(OPEN)
-    return template.format(**{name: draw.one(choices) for name, choices in FILLERS.items()})
+    template = draw.one(TEXTS["open"])
+    return template.format(**{name: draw.one(choices) for name, choices in TEXTS["fillers"].items()})
 
 
 def request_about(draw: Draw, topic: str) -> tuple[str, Genre]:
     """A request for a text about a topic, and its form."""
-    audience = draw.one(AUDIENCES)
+    audience = draw.one(TEXTS["audiences"])
     if draw.chance(0.45):
-        return draw.one(TOLD).format(topic=topic, audience=audience), GENRES[0]
+        return draw.one(TEXTS["told"]).format(topic=topic, audience=audience), PLAIN
     genre = draw.one(GENRES)
-    return draw.one(WRITTEN).format(genre=genre.asked, topic=topic, audience=audience), genre
+    return draw.one(TEXTS["written"]).format(genre=genre.asked, topic=topic, audience=audience), genre

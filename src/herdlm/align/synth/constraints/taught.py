@@ -65,7 +65,7 @@ def taught(
                 continue
             sample = Sample(asked, number, answer.text.strip(), _kept(verify, composed, answer.text.strip()))
             sample.dialog = [*dialogs[asked], records.assistant(sample.answer)]
-            yield from _judged(sample, composed, id, verify, teacher.name, open_)
+            yield from _judged(sample, composed, id, verify=verify, teacher=teacher.name, open_=open_)
     for turn in range(options.repairs):
         if not open_:
             return
@@ -82,7 +82,7 @@ def taught(
                 continue
             later = Sample(sample.asked, sample.number, text, _kept(verify, composed, text), rounds=turn + 1)
             later.dialog = [*dialog, records.assistant(text)]
-            yield from _judged(later, composed, id, verify, teacher.name, still)
+            yield from _judged(later, composed, id, verify=verify, teacher=teacher.name, open_=still)
         open_ = still
     for sample in open_:
         composed, _ = waiting[sample.asked]
@@ -91,7 +91,7 @@ def taught(
 
 
 def _judged(
-    sample: Sample, composed: Composed, id: str, verify: IFEval, teacher: str, open_: list[Sample]
+    sample: Sample, composed: Composed, id: str, *, verify: IFEval, teacher: str, open_: list[Sample]
 ) -> Iterator[Made]:
     """The dialog of a good answer, a repaired one with its pair; others are put into ``open_``."""
     if all(sample.kept):

@@ -1,7 +1,7 @@
 """Requests that need several calls, one after the other.
 
-A chain gets a :class:`Draw` and is a generator: it yields the request, then lists of calls, for each of which it is sent
-the results, and returns the answer.
+A chain is a generator: it yields the request, then lists of calls, for each of which it is sent the results, and
+returns the answer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from herdlm.align.synth.draw import Draw
 from herdlm.align.synth.tools import functions as f
-from herdlm.align.synth.tools.bank import TEXTS, date_of
+from herdlm.align.synth.tools.draws import TEXTS, date_of
 
 Calls = list[tuple[str, dict[str, Any]]]
 Chain = Generator[str | Calls, list[Any], str]
@@ -124,23 +124,24 @@ def about_capital(draw: Draw) -> Chain:
         "morse": ("to_morse", {"text": capital}),
     }[way]
     (result,) = yield [call]
-    return {
+    told = {
         "backwards": f"The capital of {country} is {capital}, which is {result} backwards.",
         "letter": f'The capital is {capital}, in which the letter "{letter}" occurs {result} times.',
         "morse": f"The capital is {capital}, in Morse code: {result}",
-    }[way]
+    }
+    return told[way]
 
 
 def area_and_cost(draw: Draw) -> Chain:
     """An area, then what covering it costs."""
     width, height, price = draw.number(3, 20), draw.number(3, 25), draw.number(4, 60)
     what = draw.one(("Tiles", "Carpet", "Turf", "Wooden boards"))
-    yield f"A floor is {width} meters wide and {height} meters long. {what} cost ${price} a square meter. What do I pay?".replace(
-        "Carpet cost", "Carpet costs"
-    ).replace("Turf cost", "Turf costs")
+    cost = "costs" if what in ("Carpet", "Turf") else "cost"
+    floor = f"A floor is {width} meters wide and {height} meters long."
+    yield f"{floor} {what} {cost} ${price} a square meter. What do I pay?"
     (area,) = yield [("rectangle_area", {"width": width, "height": height})]
-    (cost,) = yield [("calculate", {"expression": f"{area} * {price}"})]
-    return f"The floor has {area} square meters, so you pay ${cost}."
+    (total,) = yield [("calculate", {"expression": f"{area} * {price}"})]
+    return f"The floor has {area} square meters, so you pay ${total}."
 
 
 def bill_in_currency(draw: Draw) -> Chain:

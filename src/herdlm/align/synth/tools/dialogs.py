@@ -10,8 +10,9 @@ from typing import Any
 from herdlm.align.synth import records
 from herdlm.align.synth.draw import Draw
 from herdlm.align.synth.tools import functions
-from herdlm.align.synth.tools.bank import TOOLS, Arguments, Tool
+from herdlm.align.synth.tools.bank import TOOLS, Tool
 from herdlm.align.synth.tools.chains import CHAINS, Calls, Chain
+from herdlm.align.synth.tools.draws import DRAWS, Arguments
 
 BY_FUNCTION = {tool.function: tool for tool in TOOLS}
 KNOWN = ("get_capital", "get_element", "is_leap_year")  # what a model can say without a tool
@@ -119,7 +120,7 @@ def _pick(draw: Draw, count: int) -> list[Picked]:
     tools = [draw.one(TOOLS)] * count if same else draw.some(TOOLS, count)
     picked: list[Picked] = []
     for tool in tools:
-        arguments, said = tool.draw(draw)
+        arguments, said = DRAWS[tool.function](draw)
         if all(arguments != other for _, other, _ in picked):
             picked.append((tool, arguments, said))
     return picked
@@ -135,7 +136,7 @@ def _independent(draw: Draw, picked: list[Picked]) -> Chain:
 
 def _without(draw: Draw, tool: Tool, abouts: list[str]) -> Chain:
     """A request that none of the tools fits."""
-    arguments, said = tool.draw(draw)
+    arguments, said = DRAWS[tool.function](draw)
     yield draw.one(tool.asks).format(**_fields(arguments, said))
     if tool.function in KNOWN:
         result = getattr(functions, tool.function)(**arguments)

@@ -33,6 +33,8 @@ GRAMS: dict[str, float] = {
     "tons": 1_000_000,
 }
 SECONDS: dict[str, float] = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400, "weeks": 604800}
+TEMPERATURES = ("celsius", "fahrenheit")
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 RATES: dict[str, float] = {"USD": 1.0, "EUR": 0.9, "GBP": 0.78, "JPY": 150.0, "CHF": 0.88, "CAD": 1.36, "SEK": 10.5}
 PRICES = {
     "notebook": 3.5, "backpack": 42.0, "desk lamp": 27.9, "water bottle": 12.5, "headphones": 59.0, "umbrella": 18.0,

@@ -21,8 +21,8 @@ from herdlm.verifiers.json_schema import Json
 
 TASK = "tools"
 REQUESTS = (
-    "Here is the description of a function:\n\n{definition}\n\nWrite {count} different requests of users for which this "
-    "function has to be called. Each gives all values that are needed. Write one request a line and nothing else."
+    "Here is the description of a function:\n\n{definition}\n\nWrite {count} different requests of users for which "
+    "this function has to be called. Each gives all values that are needed. Write one request a line and nothing else."
 )
 
 
@@ -39,7 +39,7 @@ def own_tools(setting: Setting, options: ToolsConfig) -> Iterator[Made]:
         tools = [{"type": "function", "function": function} for function, _ in described]
         for function, examples in described:
             for request, arguments in examples:
-                yield from _made(setting, path, tools, function, request, arguments, "user")
+                yield from _made(setting, tools, function, request, arguments, origin=path.name, source="user")
         if setting.teacher is None:
             if not any(examples for _, examples in described):
                 setting.need_teacher(f"{path} without examples")
@@ -79,11 +79,12 @@ def _read(path: Path) -> list[tuple[dict[str, Any], list[tuple[str, dict[str, An
 
 def _made(
     setting: Setting,
-    path: Path,
     tools: Sequence[dict[str, Any]],
     function: dict[str, Any],
     request: str,
     arguments: dict[str, Any],
+    *,
+    origin: str,
     source: str,
 ) -> Iterator[Made]:
     """Prompt and dialog of a request and the arguments of its call, if these fit the definition."""
@@ -105,13 +106,17 @@ def _made(
     if not verdict.passed:
         yield dropped(row, verdict.reason)
         return
+<<<<<<< HEAD
     made = records.prompt(messages, task=TASK, source=path.name, verifier="call", tools=tools, reference=reference)
+=======
+    made = records.prompt(messages, task=TASK, source=origin, verifier="call", tools=tools, reference=reference)
+>>>>>>> synth
     yield made
     yield records.dialog(
         row["messages"],
         task=TASK,
         source=source,
-        origin=path.name,
+        origin=origin,
         verdict=verdict.reason,
         asked=made.record["id"],
         tools=tools,
@@ -145,7 +150,7 @@ def _taught(
             if arguments is None:
                 yield dropped({"prompt": [records.user(request)], "tools": offered}, "the calls do not agree")
                 continue
-            yield from _made(setting, path, offered, function, request, arguments, teacher.name)
+            yield from _made(setting, offered, function, request, arguments, origin=path.name, source=teacher.name)
 
 
 def _offered(

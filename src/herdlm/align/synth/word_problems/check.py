@@ -14,6 +14,10 @@ PROGRAM = r"""
 import ast, json, re, sys
 from fractions import Fraction
 
+STEP = re.compile(
+    r"(?:[-(]*\$?\d[\d.,()%\s$]*[-+*/x\u00d7\u00f7]\s*)[^=a-wyzA-Z:;]*=\s*-?\$?\d[\d,]*(?:\.\d+)?%?"
+)
+
 def value(node):
     if isinstance(node, ast.Expression):
         return value(node.body)
@@ -42,7 +46,7 @@ def wrong(text, answer):
     lines = [line.strip() for line in text.strip().split("\n") if line.strip()]
     steps = 0
     for line in lines[:-1]:
-        found = re.findall(r"(?:[-(]*\$?\d[\d.,()%\s$]*[-+*/x\u00d7\u00f7]\s*)[^=a-wyzA-Z:;]*=\s*-?\$?\d[\d,]*(?:\.\d+)?%?", line)
+        found = STEP.findall(line)
         if "=" in line and not found:
             return "a step cannot be read"
         for step in found:

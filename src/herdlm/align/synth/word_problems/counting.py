@@ -1,163 +1,15 @@
-"""Stories about things that become more or fewer, are compared, put together, or shared."""
+"""Stories about things that are compared, put together or shared, or whose number before a change is asked."""
 
 from __future__ import annotations
 
-from herdlm.align.synth.word_problems.problem import Draw, Problem, Unsuitable, capital, pronoun
-from herdlm.align.synth.word_problems.things import GAINS, LOSSES, PLACES, THINGS, Thing
+from herdlm.align.synth.word_problems.problem import Problem, StoryDraw, Unsuitable, capital, pronoun
+from herdlm.align.synth.word_problems.things import GAINS, LOSSES, PLACES, THINGS
 
 
-def chain(draw: Draw, steps: int) -> Problem:
-    """Somebody has things, which become more or fewer, and shares or counts them in the end. One to four steps."""
-    problem, thing, who = Problem(), draw.one(THINGS), draw.person()
-    left = steps
-    left -= _begin(draw, problem, thing, who, left)
-    ends = left >= 1 and (steps > 1 and draw.chance(0.45))
-    left -= ends
-    last = 0
-    for number in range(left):
-        last = _event(draw, problem, thing, who, number, ends=ends)
-    if ends:
-        _share(draw, problem, thing, who)
-    elif last < 0:
-        problem.story.append(
-            draw.one(
-                (
-                    f"How many {thing.items} are left?",
-                    f"How many {thing.items} does {who} have left?",
-                    f"How many {thing.items} does {who} still have?",
-                    f"What number of {thing.items} remains?",
-                )
-            )
-        )
-    else:
-        problem.story.append(
-            draw.one(
-                (
-                    f"How many {thing.items} does {who} have now?",
-                    f"How many {thing.items} are there altogether now?",
-                    f"Find the number of {thing.items} {who} has now.",
-                    f"How many {thing.items} does {who} have in the end?",
-                )
-            )
-        )
-    return problem
-
-
-def _begin(draw: Draw, problem: Problem, thing: Thing, who: str, left: int) -> int:
-    """Say what there is at first; returns the number of steps that computing it takes."""
-    items, (one, two) = thing.items, thing.kinds
-    way = draw.one(("given", "groups", "kinds")) if left >= 2 else "given"
-    if way == "groups":
-        groups, size = draw.number(2, 12), draw.number(2, 24)
-        problem.whole_step(groups, "*", size)
-        problem.story.append(
-            draw.one(
-                (
-                    f"{who} has {draw.n(groups)} {thing.holders} with {draw.n(size)} {items} in each.",
-                    f"There are {draw.n(groups)} {thing.holders} at {who}'s place, and each holds {draw.n(size)} {items}.",
-                    f"{who} keeps {draw.n(size)} {items} in each of {draw.n(groups)} {thing.holders}.",
-                    f"In each of {who}'s {draw.n(groups)} {thing.holders} there are {draw.n(size)} {items}.",
-                )
-            )
-        )
-        problem.structure.append("groups")
-        return 1
-    if way == "kinds":
-        first, second = draw.number(3), draw.number(3)
-        problem.whole_step(first, "+", second)
-        problem.story.append(
-            draw.one(
-                (
-                    f"{who} has {draw.n(first)} {one} {items} and {draw.n(second)} {two} {items}.",
-                    f"{who} owns {draw.n(first)} {one} and {draw.n(second)} {two} {items}.",
-                    f"Among {who}'s {items} are {draw.n(first)} {one} ones and {draw.n(second)} {two} ones, and no others.",
-                )
-            )
-        )
-        problem.structure.append("kinds")
-        return 1
-    number = draw.number(3)
-    problem.value += number
-    problem.story.append(
-        draw.one(
-            (
-                f"{who} had {draw.n(number)} {items}.",
-                f"{who} started with {draw.n(number)} {items}.",
-                f"In the morning, {who} had {draw.n(number)} {items}.",
-                f"There were {draw.n(number)} {items} in {who}'s room.",
-                f"{who} counted {draw.n(number)} {items} on Monday.",
-            )
-        )
-    )
-    return 0
-
-
-def _event(draw: Draw, problem: Problem, thing: Thing, who: str, number: int, *, ends: bool) -> int:
-    """One gain or loss; returns its sign."""
-    now, other, he = problem.value, draw.person(), pronoun(who)
-    before = problem.story[-1]
-    leads = [each for each in ("Then", "Later", "After that,", "The next day,") if not before.startswith(each)]
-    lead = draw.one(leads) if number or draw.chance(0.5) else ""
-    subject = f"{lead} {he}" if lead else he.capitalize()
-    if now >= 6 and draw.chance(0.5):
-        amount = draw.number(2, max(2, int(now) - 2))
-        what = draw.one((*thing.losses, *thing.losses, *LOSSES))
-        problem.whole_step(now, "-", amount)
-        problem.structure.append("lose")
-        sign = -1
-    else:
-        amount = draw.number(2)
-        what = draw.one((*thing.gains, *thing.gains, *GAINS))
-        problem.whole_step(now, "+", amount)
-        problem.structure.append("gain")
-        sign = 1
-    problem.story.append(f"{subject} {what.format(n=draw.n(amount), items=thing.items, other=other)}.")
-    return sign
-
-
-def _share(draw: Draw, problem: Problem, thing: Thing, who: str) -> None:
-    """Divide what there is, or compare it with a goal."""
-    now, items = problem.value, thing.items
-    parts = [n for n in range(2, 13) if now % n == 0 and now / n >= 2]
-    if parts and draw.chance(0.6):
-        count = draw.one(parts)
-        problem.whole_step(now, "/", count)
-        problem.structure.append("share")
-        problem.story += draw.one(
-            (
-                (
-                    f"{capital(pronoun(who))} divides all of them equally among {draw.n(count)} friends.",
-                    f"How many {items} does each friend get?",
-                ),
-                (
-                    f"Now {who} puts them into {draw.n(count)} {thing.holders}, the same number in each.",
-                    f"How many {items} go into each?",
-                ),
-                (
-                    f"If all the {items} are packed equally into {draw.n(count)} {thing.holders}, "
-                    "how many does each contain?",
-                ),
-            )
-        )
-        return
-    goal = int(now) + draw.number(2)
-    problem.whole_step(goal, "-", now)
-    problem.structure.append("goal")
-    problem.story.append(
-        draw.one(
-            (
-                f"{who} needs {draw.n(goal)} {items}. How many more does {pronoun(who)} need?",
-                f"How many {items} short of {draw.n(goal)} is {who} now?",
-                f"How many more {items} must {who} get to have {draw.n(goal)}?",
-            )
-        )
-    )
-
-
-def unknown(draw: Draw, steps: int) -> Problem:
+def unknown(draw: StoryDraw, steps: int) -> Problem:
     """What was there before, or how large a change was. One step, or two with a second change."""
     problem, thing, who, other = Problem(), draw.one(THINGS), draw.person(), draw.person()
-    items, change, end = thing.items, draw.number(2), draw.number(3)
+    items, change, end = thing.items, draw.upto(2), draw.upto(3)
     if draw.chance(0.5):
         what = draw.one((*thing.gains, *GAINS)).format(n=draw.n(change), items=items, other=other)
         lines = [f"{who} had some {items}.", f"Then {pronoun(who)} {what}."]
@@ -174,7 +26,7 @@ def unknown(draw: Draw, steps: int) -> Problem:
     if start < 2:
         raise Unsuitable
     if steps == 2:
-        more = draw.number(2)
+        more = draw.upto(2)
         lines.append(f"After that, {other} brought {draw.n(more)} {items} as a present.")
         problem.whole_step(total + more, "-", more)
         problem.whole_step(total, sign, change)
@@ -194,11 +46,11 @@ def unknown(draw: Draw, steps: int) -> Problem:
     return problem
 
 
-def change(draw: Draw, steps: int) -> Problem:
+def change(draw: StoryDraw, steps: int) -> Problem:
     """How many came or went, from what was there before and after. One step."""
     problem, thing, who, other = Problem(), draw.one(THINGS), draw.person(), draw.person()
-    items, small = thing.items, draw.number(2)
-    large = small + draw.number(2)
+    items, small = thing.items, draw.upto(2)
+    large = small + draw.upto(2)
     problem.whole_step(large, "-", small)
     problem.structure.append("unknown change")
     if draw.chance(0.5):
@@ -218,15 +70,15 @@ def change(draw: Draw, steps: int) -> Problem:
     return problem
 
 
-def compare(draw: Draw, steps: int) -> Problem:
+def compare(draw: StoryDraw, steps: int) -> Problem:
     """Two or three people with different numbers of things. One to three steps."""
     problem, thing = Problem(), draw.one(THINGS)
     items, (one, two, three) = thing.items, (draw.person(), draw.person(), draw.person())
-    base = draw.number(3)
+    base = draw.upto(3)
     problem.story.append(draw.one((f"{one} has {draw.n(base)} {items}.", f"{one} collected {draw.n(base)} {items}.")))
     if steps == 1 and draw.chance(0.4):
-        return _difference(draw, problem, items, one, two, base)
-    second = _compared(draw, problem, items, one, two, base)
+        return _difference(draw, problem, items, one=one, two=two, base=base)
+    second = _compared(draw, problem, items, one=one, two=two, base=base)
     if steps == 1:
         problem.story.append(
             draw.one((f"How many {items} does {two} have?", f"What number of {items} does {two} have?"))
@@ -234,7 +86,7 @@ def compare(draw: Draw, steps: int) -> Problem:
         return problem
     total: int = base
     if steps == 3:
-        third = _compared(draw, problem, items, two, three, int(second))
+        third = _compared(draw, problem, items, one=two, two=three, base=int(second))
         total = int(problem.whole_step(second, "+", third))
         problem.structure.append("two of three")
         problem.story.append(
@@ -257,8 +109,8 @@ def compare(draw: Draw, steps: int) -> Problem:
     return problem
 
 
-def _difference(draw: Draw, problem: Problem, items: str, one: str, two: str, base: int) -> Problem:
-    other = draw.number(2)
+def _difference(draw: StoryDraw, problem: Problem, items: str, *, one: str, two: str, base: int) -> Problem:
+    other = draw.upto(2)
     if other == base:
         raise Unsuitable
     problem.story.append(f"{two} has {draw.n(other)} {items}.")
@@ -277,16 +129,16 @@ def _difference(draw: Draw, problem: Problem, items: str, one: str, two: str, ba
     return problem
 
 
-def _compared(draw: Draw, problem: Problem, items: str, one: str, two: str, base: int) -> int:
+def _compared(draw: StoryDraw, problem: Problem, items: str, *, one: str, two: str, base: int) -> int:
     """Say what ``two`` has by what ``one`` has."""
     way = draw.one(("more", "fewer", "times"))
     if way == "times":
-        factor = draw.number(2, 6)
+        factor = draw.upto(2, 6)
         value = problem.whole_step(base, "*", factor)
         often = "twice" if factor == 2 else f"{draw.n(factor)} times"
         problem.story.append(f"{two} has {often} as many {items} as {one}.")
     elif way == "more":
-        by = draw.number(2)
+        by = draw.upto(2)
         value = problem.whole_step(base, "+", by)
         problem.story.append(
             draw.one(
@@ -297,7 +149,7 @@ def _compared(draw: Draw, problem: Problem, items: str, one: str, two: str, base
             )
         )
     else:
-        by = draw.number(2, max(2, base - 2))
+        by = draw.upto(2, max(2, base - 2))
         value = problem.whole_step(base, "-", by)
         problem.story.append(
             draw.one(
@@ -311,13 +163,13 @@ def _compared(draw: Draw, problem: Problem, items: str, one: str, two: str, base
     return int(value)
 
 
-def groups(draw: Draw, steps: int) -> Problem:
+def groups(draw: StoryDraw, steps: int) -> Problem:
     """Equal groups: how many in all, in each, or how many groups. One or two steps."""
     problem, thing, who = Problem(), draw.one(THINGS), draw.person()
     items, holders = thing.items, thing.holders
-    size, count = draw.number(2, 25), draw.number(2, 20)
+    size, count = draw.upto(2, 25), draw.upto(2, 20)
     total = size * count
-    extra = draw.number(2, max(2, size - 1)) if steps == 2 else 0
+    extra = draw.upto(2, max(2, size - 1)) if steps == 2 else 0
     way = draw.one(("total", "size", "count"))
     problem.structure += [way, *(["rest"] if extra else [])]
     if way == "total":
@@ -347,11 +199,11 @@ def groups(draw: Draw, steps: int) -> Problem:
     return problem
 
 
-def people(draw: Draw, steps: int) -> Problem:
+def people(draw: StoryDraw, steps: int) -> Problem:
     """Two groups of people at a place: all of them, one group, and those who leave. One to three steps."""
     problem, place = Problem(), draw.one(PLACES)
     one, two = draw.one((("girls", "boys"), ("adults", "children"), ("members", "guests"), ("women", "men")))
-    first, second = draw.number(3), draw.number(3)
+    first, second = draw.upto(3), draw.upto(3)
     if steps == 1 and draw.chance(0.5):
         problem.whole_step(first + second, "-", first)
         problem.structure.append("part")
@@ -373,7 +225,7 @@ def people(draw: Draw, steps: int) -> Problem:
     ]
     for _ in range(steps - 1):
         now = int(problem.value)
-        amount = draw.number(2, max(2, now - 2))
+        amount = draw.upto(2, max(2, now - 2))
         if draw.chance(0.5):
             problem.whole_step(now, "-", amount)
             problem.story.append(draw.one(("Then", "Later")) + f" {draw.n(amount)} people went home.")

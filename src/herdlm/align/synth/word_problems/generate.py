@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from herdlm.align.synth import records
 from herdlm.align.synth.config import WordProblemsConfig
 from herdlm.align.synth.setting import Made, Setting, dropped
-from herdlm.align.synth.word_problems import counting, measuring
+from herdlm.align.synth.word_problems import counting, measuring, paying
+from herdlm.align.synth.word_problems.chain import chain
 from herdlm.align.synth.word_problems.check import check_worked
-from herdlm.align.synth.word_problems.problem import Draw, Problem, Unsuitable, shown
+from herdlm.align.synth.word_problems.problem import Problem, StoryDraw, Unsuitable, shown
 from herdlm.align.synth.word_problems.taught import taught
 from herdlm.align.synth.word_problems.things import THINGS
 
@@ -21,19 +22,19 @@ TRIES = 60  # draws until a story has sensible numbers
 
 REFERS = re.compile(r"\b(he|she|they|them|each of them|the others|one of them|some of them|it|that)\b", re.IGNORECASE)
 
-Family = Callable[[Draw, int], Problem]
+Family = Callable[[StoryDraw, int], Problem]
 FAMILIES: dict[Family, tuple[int, int, float]] = {
-    counting.chain: (1, 4, 3.0),
+    chain: (1, 4, 3.0),
     counting.unknown: (1, 2, 1.0),
     counting.change: (1, 1, 1.0),
     counting.compare: (1, 3, 2.0),
     counting.groups: (1, 2, 2.0),
     counting.people: (1, 3, 1.0),
-    measuring.shop: (1, 4, 2.0),
+    paying.shop: (1, 4, 2.0),
     measuring.work: (1, 3, 1.0),
     measuring.travel: (1, 3, 0.8),
     measuring.convert: (1, 2, 0.6),
-    measuring.saving: (1, 3, 0.8),
+    paying.saving: (1, 3, 0.8),
     measuring.parts: (1, 3, 0.8),
     measuring.field: (1, 3, 0.8),
     measuring.ages: (1, 2, 0.5),
@@ -78,7 +79,7 @@ def _problem(setting: Setting, options: WordProblemsConfig, steps: int, number: 
     weights = [weight for _, weight in fitting]
     chosen = fitting[int(random.choice(len(fitting), p=[weight / sum(weights) for weight in weights]))][0]
     for _ in range(TRIES):
-        draw = Draw(random, options.largest)
+        draw = StoryDraw(random, options.largest)
         try:
             problem = chosen(draw, steps)
         except Unsuitable:
@@ -91,9 +92,9 @@ def _problem(setting: Setting, options: WordProblemsConfig, steps: int, number: 
     raise AssertionError(f"{chosen.__name__} finds no numbers for {steps} steps")
 
 
-def _distract(draw: Draw, problem: Problem) -> None:
+def _distract(draw: StoryDraw, problem: Problem) -> None:
     """Put a sentence with a number that is not needed before the question."""
-    who, number = draw.person(), draw.number(2)
+    who, number = draw.person(), draw.upto(2)
     used = problem.text
     things = [thing for thing in THINGS if thing.items not in used]
     one, two = draw.one(things).items, draw.one(things).items

@@ -1,116 +1,19 @@
-"""Stories about money, work, ways, sizes, ages and parts of a whole."""
+"""Stories about work, ways, units, sizes, ages and parts of a whole."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 
-from herdlm.align.synth.word_problems.problem import Draw, Problem, Unsuitable, capital, pronoun, shown
-from herdlm.align.synth.word_problems.things import CONVERSIONS, PLACES, SOLD, THINGS, VEHICLES, WORKERS
+from herdlm.align.synth.word_problems.problem import Problem, StoryDraw, Unsuitable, capital, pronoun
+from herdlm.align.synth.word_problems.things import CONVERSIONS, PLACES, THINGS, VEHICLES, WORKERS
 
 
-def money(amount: Fraction | int) -> str:
-    """Dollars, with cents if there are any."""
-    return f"${shown(amount)}" if Fraction(amount).denominator == 1 else f"${float(amount):.2f}"
-
-
-def shop(draw: Draw, steps: int) -> Problem:
-    """Somebody buys things: what they cost, and what is left. One to four steps."""
-    problem, who = Problem(), draw.person()
-    plural, single, low, high = draw.one(SOLD)
-    count, price = draw.number(2, 12), Fraction(draw.number(low, high))
-    if draw.chance(0.2):
-        price += Fraction(1, 2)
-    if steps == 1 and draw.chance(0.4):
-        problem.step(count * price, "/", count)
-        problem.structure.append("unit price")
-        problem.story = [
-            f"{who} paid {money(count * price)} for {draw.n(count)} {plural}, which all cost the same.",
-            f"What did one {single} cost in dollars?",
-        ]
-        return problem
-    problem.step(count, "*", price)
-    problem.structure.append("price")
-    problem.story = [
-        draw.one(
-            (
-                f"{who} bought {draw.n(count)} {plural} for {money(price)} each.",
-                f"A {single} costs {money(price)}, and {who} bought {draw.n(count)} of them.",
-                f"At a shop, {who} took {draw.n(count)} {plural} at {money(price)} apiece.",
-            )
-        )
-    ]
-    left = steps - 1
-    if left >= 2:
-        left -= _buy_more(draw, problem, plural, two=left >= 2 and draw.chance(0.7))
-    total = problem.value
-    for _ in range(left):
-        _pay(draw, problem, who, last=_ == left - 1)
-    if not left:
-        problem.story.append(
-            draw.one((f"How many dollars did {who} spend?", f"How much did {who} pay in all, in dollars?"))
-            if total == problem.value
-            else ""
-        )
-    return problem
-
-
-def _buy_more(draw: Draw, problem: Problem, taken: str, *, two: bool) -> int:
-    """Buy other things as well; returns the number of steps."""
-    before = problem.value
-    plural, single, low, high = draw.one([each for each in SOLD if each[0] != taken])
-    price = draw.number(low, high)
-    if two:
-        count = draw.number(2, 9)
-        cost = problem.step(count, "*", price)
-        problem.step(before, "+", cost)
-        problem.story.append(f"There were also {draw.n(count)} {plural} on the bill, at {money(price)} each.")
-        problem.structure.append("second price")
-        return 2
-    problem.step(before, "+", price)
-    problem.story.append(f"There was also one {single} for {money(price)} on the bill.")
-    problem.structure.append("one more")
-    return 1
-
-
-def _pay(draw: Draw, problem: Problem, who: str, *, last: bool) -> None:
-    """A coupon or, as the last step, the change."""
-    total = problem.value
-    if not last:
-        off = draw.number(2, max(2, int(total) // 3))
-        problem.step(total, "-", off)
-        problem.story.append(f"A coupon took {money(off)} off the price.")
-        problem.structure.append("coupon")
-        return
-    if draw.chance(0.3) and total >= 6 and total.denominator == 1:
-        friends = [n for n in range(2, 7) if total % n == 0]
-        if friends:
-            number = draw.one(friends)
-            problem.step(total, "/", number)
-            problem.story.append(
-                f"{capital(draw.n(number))} people shared the cost equally. How many dollars did each of them pay?"
-            )
-            problem.structure.append("split")
-            return
-    bill = next((note for note in (5, 10, 20, 50, 100, 200, 500, 1000, 2000) if note > total), None)
-    if bill is None:
-        raise Unsuitable
-    problem.step(bill, "-", total)
-    problem.structure.append("change")
-    problem.story += draw.one(
-        (
-            (f"{who} paid with {money(bill)}.", "How many dollars did the cashier give back?"),
-            (f"Before this, {who} had {money(bill)}.", "How many dollars were left?"),
-            (f"How much change does {who} get from {money(bill)}, in dollars?",),
-        )
-    )
-
-
-def work(draw: Draw, steps: int) -> Problem:
+def work(draw: StoryDraw, steps: int) -> Problem:
     """Work at a steady rate. One to three steps."""
     problem = Problem()
     worker, does, items = draw.one(WORKERS)
     unit = draw.one(("hour", "day"))
-    rate, units = draw.number(2, 40), draw.number(2, 12)
+    rate, units = draw.upto(2, 40), draw.upto(2, 12)
     total = rate * units
     if steps == 1 and draw.chance(0.5):
         problem.whole_step(total, "/", rate)
@@ -131,7 +34,7 @@ def work(draw: Draw, steps: int) -> Problem:
         )
     ]
     if steps == 3:
-        other = draw.number(2, 40)
+        other = draw.upto(2, 40)
         made = problem.value
         more = problem.whole_step(other, "*", units)
         problem.whole_step(made, "+", more)
@@ -141,7 +44,7 @@ def work(draw: Draw, steps: int) -> Problem:
             f"How many {items} is that together?",
         ]
     elif steps == 2:
-        spoiled = draw.number(2, max(2, total - 2))
+        spoiled = draw.upto(2, max(2, total - 2))
         problem.whole_step(total, "-", spoiled)
         problem.structure.append("spoiled")
         problem.story += [
@@ -153,11 +56,11 @@ def work(draw: Draw, steps: int) -> Problem:
     return problem
 
 
-def travel(draw: Draw, steps: int) -> Problem:
+def travel(draw: StoryDraw, steps: int) -> Problem:
     """Speed, time and distance. One to three steps."""
     problem = Problem()
     who, moves, low, high = draw.one(VEHICLES)
-    speed, hours = draw.number(low, high), draw.number(2, 9)
+    speed, hours = draw.upto(low, high), draw.upto(2, 9)
     distance = speed * hours
     if steps == 1 and draw.chance(0.6):
         by, asked, unit = draw.one(
@@ -172,7 +75,7 @@ def travel(draw: Draw, steps: int) -> Problem:
     problem.structure.append("distance")
     problem.story = [f"A {who} {moves} at {draw.n(speed)} kilometers per hour for {draw.n(hours)} hours."]
     if steps == 3:
-        slower, longer = draw.number(low, high), draw.number(2, 6)
+        slower, longer = draw.upto(low, high), draw.upto(2, 6)
         before = problem.value
         more = problem.whole_step(slower, "*", longer)
         problem.whole_step(before, "+", more)
@@ -182,7 +85,7 @@ def travel(draw: Draw, steps: int) -> Problem:
             "How long is the whole way in kilometers?",
         ]
     elif steps == 2:
-        whole = distance + draw.number(5)
+        whole = distance + draw.upto(5)
         problem.whole_step(whole, "-", distance)
         problem.structure.append("rest of the way")
         problem.story.append(f"The whole way is {draw.n(whole)} kilometers. How many kilometers are left?")
@@ -191,11 +94,12 @@ def travel(draw: Draw, steps: int) -> Problem:
     return problem
 
 
-def convert(draw: Draw, steps: int) -> Problem:
+def convert(draw: StoryDraw, steps: int) -> Problem:
     """Units, with something taken away before. One or two steps."""
     problem = Problem()
-    small, large, size = draw.one(CONVERSIONS)
-    count = draw.number(2, 12)
+    kind = draw.one(CONVERSIONS)
+    small, large, size = kind.small, kind.large, kind.size
+    count = draw.upto(2, 12)
     if steps == 1 and draw.chance(0.5):
         problem.whole_step(count * size, "/", size)
         problem.structure.append("to large units")
@@ -220,69 +124,23 @@ def convert(draw: Draw, steps: int) -> Problem:
             )
         ]
         return problem
-    used = draw.number(2, max(2, count * size - 2))
+    used = draw.upto(2, max(2, count * size - 2))
     problem.whole_step(count * size, "-", used)
     problem.structure.append("rest")
-    stories = {
-        "minutes": f"A film festival lasts {draw.n(count)} hours, and {draw.n(used)} minutes of it are over. How many minutes remain?",
-        "days": f"A holiday lasts {draw.n(count)} weeks, and {draw.n(used)} days of it have passed. How many days are left?",
-        "hours": f"A journey takes {draw.n(count)} days. After {draw.n(used)} hours, how many hours are still to go?",
-        "months": f"A contract runs for {draw.n(count)} years, and {draw.n(used)} months are over. How many months remain?",
-        "seconds": f"A song lasts {draw.n(count)} minutes. It has played for {draw.n(used)} seconds. How many seconds are left?",
-        "eggs": f"A kitchen had {draw.n(count)} dozens of eggs and used {draw.n(used)} eggs. How many eggs were left?",
-        "centimeters": f"From a rope of {draw.n(count)} meters, {draw.n(used)} centimeters are cut off. How many centimeters remain?",
-        "grams": f"A sack holds {draw.n(count)} kilograms of flour, and {draw.n(used)} grams are taken out. How many grams are left?",
-        "cents": f"{draw.person()} had {draw.n(count)} dollars and spent {draw.n(used)} cents. How many cents were left?",
-        "meters": f"A trail is {draw.n(count)} kilometers long. After {draw.n(used)} meters, how many meters are still ahead?",
-        "milliliters": f"A canister holds {draw.n(count)} liters of water. {capital(draw.n(used))} milliliters are poured out. How many milliliters remain?",
-    }
-    problem.story = [stories[small]]
+    story = kind.story.format(count=draw.n(count), used=draw.n(used), who=draw.person())
+    problem.story = [story]
     return problem
 
 
-def saving(draw: Draw, steps: int) -> Problem:
-    """Money that is saved week by week. One to three steps."""
-    problem, who = Problem(), draw.person()
-    unit = draw.one(("week", "month", "day"))
-    rate, units = draw.number(2, 30), draw.number(2, 15)
-    if steps == 1:
-        problem.whole_step(rate * units, "/", rate)
-        problem.structure.append("time to save")
-        problem.story = [
-            f"{who} saves {money(rate)} every {unit}.",
-            f"After how many {unit}s has {pronoun(who)} saved {money(rate * units)}?",
-        ]
-        return problem
-    problem.whole_step(rate, "*", units)
-    problem.structure.append("saved")
-    problem.story = [f"{who} saves {money(rate)} every {unit} for {draw.n(units)} {unit}s."]
-    first = problem.value
-    if steps == 3:
-        had = draw.number(5)
-        problem.whole_step(first, "+", had)
-        problem.structure.append("had before")
-        problem.story.append(f"At the beginning, {pronoun(who)} already had {money(had)}.")
-    now = problem.value
-    if draw.chance(0.5):
-        cost = draw.number(2, max(2, int(now) - 2))
-        problem.whole_step(now, "-", cost)
-        problem.story.append(f"Then {pronoun(who)} spends {money(cost)} on a gift. How many dollars are left?")
-    else:
-        goal = int(now) + draw.number(2)
-        problem.whole_step(goal, "-", now)
-        problem.story.append(f"A tent costs {money(goal)}. How many more dollars does {who} need to buy it?")
-    return problem
-
-
-def parts(draw: Draw, steps: int) -> Problem:
+def parts(draw: StoryDraw, steps: int) -> Problem:
     """Halves, quarters and percentages of things. One to three steps."""
     problem, thing, who = Problem(), draw.one(THINGS), draw.person()
     items = thing.items
-    total = draw.number(2, 20) * 4
+    total = draw.upto(2, 20) * 4
     name, factor = draw.one((("half", 2), ("a third", 3), ("a quarter", 4), ("a fifth", 5)))
     if draw.chance(0.4):
         percent = draw.one((10, 20, 25, 50, 75))
-        total = draw.number(1, 8) * 20
+        total = draw.upto(1, 8) * 20
         problem.story = [f"{who} had {draw.n(total)} {items}, and {percent}% of them were {thing.kinds[0]}."]
         problem.whole_step(total, "*", Fraction(percent, 100))
         problem.structure.append("percent")
@@ -308,7 +166,7 @@ def parts(draw: Draw, steps: int) -> Problem:
         return problem
     if "percent" in problem.structure:
         raise Unsuitable
-    more = draw.number(2)
+    more = draw.upto(2)
     problem.whole_step(problem.value, "+", more)
     problem.story.append(
         f"Afterwards {who} bought {draw.n(more)} new ones. How many {items} does {pronoun(who)} have now?"
@@ -316,10 +174,10 @@ def parts(draw: Draw, steps: int) -> Problem:
     return problem
 
 
-def field(draw: Draw, steps: int) -> Problem:
+def field(draw: StoryDraw, steps: int) -> Problem:
     """Rectangles, and seats in rows. One to three steps."""
     problem = Problem()
-    long, wide = draw.number(3, 40), draw.number(2, 25)
+    long, wide = draw.upto(3, 40), draw.upto(2, 25)
     what = draw.one(("garden", "field", "playground", "parking lot", "room", "courtyard"))
     if steps == 1:
         problem.whole_step(long, "*", wide)
@@ -343,12 +201,12 @@ def field(draw: Draw, steps: int) -> Problem:
     hall = draw.one(PLACES)
     problem.story = [f"The hall of a {hall} has {draw.n(long)} rows with {draw.n(wide)} seats each."]
     if steps == 3:
-        more = draw.number(2)
+        more = draw.upto(2)
         problem.whole_step(seats, "+", more)
         problem.story.append(f"Workers bring {draw.n(more)} extra chairs.")
         problem.structure.append("extra")
     now = problem.value
-    guests = draw.number(2, max(2, int(now) - 2))
+    guests = draw.upto(2, max(2, int(now) - 2))
     problem.whole_step(now, "-", guests)
     problem.structure.append("empty")
     problem.story.append(
@@ -362,10 +220,10 @@ def field(draw: Draw, steps: int) -> Problem:
     return problem
 
 
-def ages(draw: Draw, steps: int) -> Problem:
+def ages(draw: StoryDraw, steps: int) -> Problem:
     """Ages now, before and later. One or two steps."""
     problem, one, two = Problem(), draw.person(), draw.person()
-    age, years = draw.number(5, 60), draw.number(2, 20)
+    age, years = draw.upto(5, 60), draw.upto(2, 20)
     relation = draw.one(("more", "times") if steps == 2 else ("later", "before", "more"))
     if relation == "later":
         problem.whole_step(age, "+", years)
@@ -378,8 +236,8 @@ def ages(draw: Draw, steps: int) -> Problem:
         problem.story = [f"{one} is {draw.n(age)} years old.", f"How old was {pronoun(one)} {draw.n(years)} years ago?"]
     else:
         if relation == "times":
-            age = draw.number(5, 20)
-            factor = draw.number(2, 4)
+            age = draw.upto(5, 20)
+            factor = draw.upto(2, 4)
             problem.whole_step(age, "*", factor)
             problem.story = [
                 f"{one} is {draw.n(age)} years old.",
@@ -389,7 +247,7 @@ def ages(draw: Draw, steps: int) -> Problem:
             problem.whole_step(age, "+", years)
             problem.story = [f"{one} is {draw.n(age)} years old.", f"{two} is {draw.n(years)} years older."]
         if steps == 2:
-            later = draw.number(2, 15)
+            later = draw.upto(2, 15)
             problem.whole_step(problem.value, "+", later)
             problem.story.append(f"How old will {two} be in {draw.n(later)} years?")
         else:

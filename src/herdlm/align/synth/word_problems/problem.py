@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TypeVar
 
 import numpy as np
 
+from herdlm.align.synth.draw import Draw
 from herdlm.align.synth.word_problems.things import HE, SHE
 from herdlm.data.formats.problems import number_text
 
+<<<<<<< HEAD
 T = TypeVar("T")
 SMALL = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+=======
+WORDS = 0.08  # share of small numbers that are written as words
+SMALL = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+>>>>>>> synth
 
 
 class Unsuitable(Exception):  # noqa: N818 - not an error: another draw is taken
@@ -80,32 +84,22 @@ def shown(value: Fraction | int) -> str:
     return number_text(int(value)) if value.denominator == 1 else number_text(float(value))
 
 
-@dataclass
-class Draw:
+class StoryDraw(Draw):
     """Draws for one problem: numbers, people and words that do not repeat.
 
     Attributes:
         largest: about the largest number in a story.
-        words: share of small numbers that are written as words.
     """
 
-    random: np.random.Generator
-    largest: int
-    words: float = 0.08
-    _taken: set[str] = field(default_factory=set)
+    def __init__(self, random: np.random.Generator, largest: int) -> None:
+        super().__init__(random)
+        self.largest = largest
+        self._taken: set[str] = set()
 
-    def one(self, choices: Sequence[T]) -> T:
-        """One of several, each as likely."""
-        return choices[int(self.random.integers(len(choices)))]
-
-    def number(self, low: int, high: int | None = None) -> int:
+    def upto(self, low: int, high: int | None = None) -> int:
         """A number from ``low`` to ``high``, or to the largest; small ones are drawn more often."""
         high = max(low, min(self.largest if high is None else high, self.largest))
         return low + int((high - low + 1) * self.random.random() ** 1.3)
-
-    def chance(self, probability: float) -> bool:
-        """True with a probability."""
-        return bool(self.random.random() < probability)
 
     def person(self) -> str:
         """A name that was not drawn before."""
@@ -116,7 +110,7 @@ class Draw:
 
     def n(self, number: int | Fraction) -> str:
         """A number as the story has it, small ones at times as words."""
-        if 2 <= number <= 12 and Fraction(number).denominator == 1 and self.chance(self.words):
+        if 2 <= number <= 12 and Fraction(number).denominator == 1 and self.chance(WORDS):
             return SMALL[int(number)]
         text = shown(number)
         return f"{int(number):,}" if Fraction(number).denominator == 1 and number >= 10000 else text

@@ -10,7 +10,7 @@ from typing import Any
 
 from herdlm.align.synth import records
 from herdlm.align.synth.config import WordProblemsConfig
-from herdlm.align.synth.setting import Made, Setting, dropped
+from herdlm.align.synth.setting import REPEATED, Made, Setting, dropped
 from herdlm.align.synth.word_problems.check import check_worked
 from herdlm.base.errors import InputError
 from herdlm.data.formats.problems import NUMBER
@@ -50,9 +50,8 @@ def taught(setting: Setting, options: WordProblemsConfig) -> Iterator[Made]:
     given = list(_read(options))
     told = _reworded(setting, options, given, teacher.name)
     right: list[Given] = [each for each in given if setting.is_new(each.problem)]
-    for each, wrong in told:
-        if not wrong and not setting.is_new(each.problem):
-            wrong = "repeats an earlier one"
+    for each, found in told:
+        wrong = found or ("" if setting.is_new(each.problem) else REPEATED)
         if wrong:
             yield dropped(_row(each), wrong)
         else:
@@ -144,7 +143,7 @@ def _solved(each: Given, samples: Sequence[str], verdicts: Sequence[str], name: 
     kept: set[str] = set()
     for number, (text, wrong) in enumerate(zip(samples, verdicts, strict=True)):
         if wrong or text in kept:
-            yield dropped(_row(each) | {"worked": text}, wrong or "repeats an earlier one")
+            yield dropped(_row(each) | {"worked": text}, wrong or REPEATED)
             continue
         kept.add(text)
         yield records.dialog(
