@@ -254,7 +254,7 @@ class AlignConfig(Section):
     preferences: PreferencesConfig | None = Field(None, description="new pairs on the built-in tasks in each round")
     reward: RewardConfig
     rejection: RejectionConfig
-    quality: Section | None = Field(None, description="quality control of the kept answers; none by default")
+    quality: QualityConfig | None = Field(None, description="quality control of the kept answers; none by default")
     mix: MixConfig | None = Field(
         None, description="shares of a round's fine-tuning data by capability; none: as it is"
     )

@@ -25,14 +25,10 @@ from herdlm.base.standalone import input_folder
 from herdlm.curate.sources.hashes import source_content
 from herdlm.recipe import Recipe
 from herdlm.run.display import Display
-from herdlm.run.messages import StageReply, StageRequest
-<<<<<<< HEAD
 from herdlm.run.examined import result_models
-from herdlm.run.pipeline import stages_of
-=======
+from herdlm.run.messages import StageReply, StageRequest
 from herdlm.run.needed_files import check_needed_files
-from herdlm.run.pipeline import result_models, stages_of
->>>>>>> 44addd7 (herdlm describe: what post-training expects and costs; recipes with the report's rounds; a mix by capability)
+from herdlm.run.pipeline import stages_of
 from herdlm.run.stage import RunFolder, Stage
 from herdlm.run.worker import handle, start
 
