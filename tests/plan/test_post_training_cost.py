@@ -203,7 +203,7 @@ def test_what_does_not_fit_the_memory_is_named_with_a_remedy():
 
 def test_files_are_listed_with_what_they_hold(tmp_path):
     (tmp_path / "chats.jsonl").write_text('{"messages": []}\n' * 100)
-    keys = [f"align.data.dialogs=['{tmp_path}/chats.jsonl:3', '{tmp_path}/none.jsonl']"]
+    keys = ["align.synth=false", f"align.data.dialogs=['{tmp_path}/chats.jsonl:3', '{tmp_path}/none.jsonl']"]
     found = described("8b", *keys, "align.sft.steps=false", "align.sft.epochs=2")
     files = {Path(file["path"]).name: file for file in found["files"]}
     assert (files["chats.jsonl"]["exists"], files["chats.jsonl"]["rows"], files["chats.jsonl"]["weight"]) == (
@@ -318,7 +318,7 @@ def test_the_command_prints_files_stages_and_sums():
     found = json.loads(done.stdout)
     assert found["post_training"] == json.loads(json.dumps(described("405b"))) and "405b" in found["models"]
     text = herdlm("describe", "recipes/llama3.1-405b.toml").stdout
-    assert "of which 16 are missing" in text and "align.data.dialogs" in text
+    assert "of which 17 are missing" in text and "align.data.dialogs" in text
     assert "512 processes, tp 8 cp 4 pp 8 dp_replicate 1 dp_shard 2" in text
     assert "500,000 prompts x 20 answers; 3.1 G tokens drawn" in text
     done = herdlm("describe", "recipes/llama3.1-405b.toml", "--gpu", "H100")

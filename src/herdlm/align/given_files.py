@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from herdlm.align.config import AlignConfig
+from herdlm.align.synth.config import paths_of
 from herdlm.base.errors import InputError
 from herdlm.data.source import parse_source
 
@@ -36,12 +37,13 @@ class GivenFile:
 
 
 def given_files(align: AlignConfig) -> list[GivenFile]:
-    """The files and folders that ``align.data`` and ``align.gate`` name, in the recipe's order."""
+    """The files and folders that ``align.data``, ``align.synth`` and ``align.gate`` name, in the recipe's order."""
     found = []
     for kind in KINDS if align.data else ():
         for name in getattr(align.data, kind):
             source = parse_source(name)
             found.append(GivenFile(f"align.data.{kind}", source.path, source.weight))
+    found += [GivenFile("align.synth", path) for path in (paths_of(align.synth) if align.synth else ())]
     found += [GivenFile("align.gate.data", Path(name)) for name in (align.gate.data if align.gate else ())]
     return found
 
@@ -55,4 +57,4 @@ def check_there(files: Iterable[GivenFile]) -> None:
     missing: Sequence[GivenFile] = [file for file in files if not file.exists]
     if missing:
         named = "".join(f"\n  {file.key}: {file.path}" for file in missing)
-        raise InputError(f"{len(missing)} files that the recipe names do not exist:{named}", "Add them, or name others")
+        raise InputError(f"files that the recipe names do not exist:{named}", "Add them, or name others")

@@ -15,13 +15,12 @@ from herdlm.parallel.sharding import indivisible
 from herdlm.plan.cost import stage_parameters
 from herdlm.plan.memory import BF16, KEYS_AND_VALUES, PAGE, Node, bytes_of
 
-MOST_AT_ONCE = 256  # sequences, the engine's default
 ENOUGH = 32  # sequences at once, from which more GPUs per engine are not worth their exchange
 
 
 @dataclass(frozen=True, slots=True)
 class EnginePlan:
-    """An engine in BF16. Sizes are in bytes, of the GPU that holds most.
+    """An engine. Sizes are in bytes, of the GPU that holds most.
 
     Attributes:
         weights: of the model's part.
@@ -47,7 +46,7 @@ class EnginePlan:
         return self.weights + self.sequences * self.cache
 
 
-def smallest_engine(model: ModelConfig, node: Node, context: int) -> EnginePlan:
+def smallest_engine(model: ModelConfig, node: Node, context: int, *, most: int = 256, width: int = BF16) -> EnginePlan:
     """The engine on the fewest GPUs that decodes enough sequences at once, else the one that decodes most.
 
     One with 0 sequences means that not even a whole node holds the model with a sequence.
@@ -56,14 +55,18 @@ def smallest_engine(model: ModelConfig, node: Node, context: int) -> EnginePlan:
     for gpus in (1 << power for power in range(node.gpus.bit_length())):
         tp = math.gcd(model.heads, gpus)
         if not indivisible(model, tp) and gpus // tp <= model.layers:
-            plans.append(engine(model, node, context, tp, gpus // tp))
-    return next(
-        (plan for plan in plans if plan.sequences >= ENOUGH), max(plans, key=lambda plan: (plan.sequences, plan.gpus))
-    )
+            plans.append(engine(model, node, context, tp, gpus // tp, most=most, width=width))
+    best = max(plans, key=lambda plan: (plan.sequences, plan.gpus))
+    return next((plan for plan in plans if plan.sequences >= min(ENOUGH, most)), best)
 
 
-def engine(model: ModelConfig, node: Node, context: int, tp: int, pp: int) -> EnginePlan:
-    """An engine over ``tp`` x ``pp`` GPUs, for sequences of ``context`` tokens.
+def engine(
+    model: ModelConfig, node: Node, context: int, tp: int, pp: int, *, most: int = 256, width: int = BF16
+) -> EnginePlan:
+    """An engine over ``tp`` x ``pp`` GPUs, for at most ``most`` sequences of ``context`` tokens.
+
+    Args:
+        width: bytes of a value.
 
     Raises:
         InputError: the model cannot be divided so.
@@ -73,12 +76,12 @@ def engine(model: ModelConfig, node: Node, context: int, tp: int, pp: int) -> En
     if pp > model.layers:
         raise InputError(f"align.pipeline_parallel {pp} exceeds the {model.layers} layers", "Lower it")
     stages = split_layers(model.layers, pp)
-    weights = max(sum(bytes_of(part, model, (), tp) for part in stage_parameters(model, layers)) for layers in stages)
+    held = max(sum(bytes_of(part, model, (), tp) for part in stage_parameters(model, layers)) for layers in stages)
+    weights = held // BF16 * width
     heads = -(-model.kv_heads // tp)
-    token = max(map(len, stages)) * KEYS_AND_VALUES * heads * model.head_size * BF16
+    token = max(map(len, stages)) * KEYS_AND_VALUES * heads * model.head_size * width
     cache = -(-context // PAGE) * PAGE * token
-    most = max(node.usable - weights, 0) // cache
-    return EnginePlan(tp, pp, weights, cache, context, min(most, MOST_AT_ONCE))
+    return EnginePlan(tp, pp, weights, cache, context, min(max(node.usable - weights, 0) // cache, most))
 
 
 def decode_seconds(plan: EnginePlan, flops_per_token: float, peak: float, bytes_per_second: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from herdlm.plan.cost import short
+from herdlm.plan.cost import FP32, short
 from herdlm.plan.memory import GIGABYTE
 
 
@@ -90,7 +90,8 @@ def _place(stage: dict[str, Any]) -> str:
         return ""
     tp, pp = stage["engine"]["tensor_parallel"], stage["engine"]["pipeline_parallel"]
     count, sequences = stage["engine"]["count"], stage["engine"]["sequences"]
-    return f"{count:,} engines in BF16, tensor_parallel {tp} pipeline_parallel {pp}, {sequences} sequences each"
+    precision = "FP32" if stage["engine"]["bytes_per_value"] == FP32 else "BF16"
+    return f"{count:,} engines in {precision}, tensor_parallel {tp} pipeline_parallel {pp}, {sequences} sequences each"
 
 
 def _memory(memory: dict[str, int]) -> str:

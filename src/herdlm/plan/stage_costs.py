@@ -13,7 +13,7 @@ from herdlm.base.errors import InputError
 from herdlm.model.config import ModelConfig
 from herdlm.parallel.config import ParallelConfig, Sizes, sizes_for
 from herdlm.plan import flops
-from herdlm.plan.engines import MOST_AT_ONCE, EnginePlan, decode_seconds, engine, smallest_engine
+from herdlm.plan.engines import EnginePlan, decode_seconds, engine, smallest_engine
 from herdlm.plan.memory import GIGABYTE, Node
 from herdlm.plan.training_memory import bubble, training_memory
 
@@ -65,12 +65,17 @@ class Workers:
 
     Attributes:
         count: None for one, or on a cluster for all that fit beside one another.
+        batch: the most sequences that an engine draws together.
+        width: bytes of an engine's values; ``reward_width`` of a reward model's.
     """
 
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     count: int | None = None
     on_cluster: bool = False
+    batch: int = 512
+    width: int = 2
+    reward_width: int = 2
 
 
 @dataclass(slots=True)
@@ -136,7 +141,7 @@ class Estimator:
         cost.drawn_tokens, cost.drawn_at_most = answers * answer, answers * most
         cost.flops["prefill"] = prompts * flops.prefill(self.model, before)
         cost.flops["decode"] = answers * flops.decode(self.model, before, answer)
-        plan = self._engine(cost, before + most)
+        plan = self._engine(cost, before + most, self.workers.batch, self.workers.width)
         if plan is not None and answer:
             step = decode_seconds(plan, cost.flops["decode"] / cost.drawn_tokens, self.peak, self._bytes_per_second)
             engines = cost.devices // plan.gpus
@@ -151,7 +156,7 @@ class Estimator:
         shared = samples if self.workers.tensor_parallel * self.workers.pipeline_parallel == 1 else 1
         read = flops.read_answers(self.model, before, answer, shared)
         cost.flops["score"] = prompts * samples // shared * read
-        plan = self._engine(cost, before + most, sequences=1)
+        plan = self._engine(cost, before + most, 1, self.workers.reward_width)
         if plan is not None:
             cost.seconds = cost.flops["score"] / (cost.devices * self.peak)
         return cost
@@ -210,22 +215,24 @@ class Estimator:
         cost.seconds = done * slower / (self.devices * self.peak)
         return cost
 
-    def _engine(self, cost: StageCost, context: int, sequences: int | None = None) -> EnginePlan | None:
+    def _engine(self, cost: StageCost, context: int, most: int, width: int) -> EnginePlan | None:
         """The engine of a stage, or None if no node holds it."""
         workers, node = self.workers, self.cluster.node
-        plan = engine(self.model, node, context, workers.tensor_parallel, workers.pipeline_parallel)
+        plan = engine(
+            self.model, node, context, workers.tensor_parallel, workers.pipeline_parallel, most=most, width=width
+        )
         engines = workers.count or (max(self.devices // plan.gpus, 1) if workers.on_cluster else 1)
         cost.devices = engines * plan.gpus
-        at_once = min(max(plan.sequences, 1), sequences or MOST_AT_ONCE)
         cost.engine = {
             "count": engines,
             "tensor_parallel": plan.tensor_parallel,
             "pipeline_parallel": plan.pipeline_parallel,
-            "sequences": min(at_once, plan.sequences),
+            "sequences": plan.sequences,
+            "bytes_per_value": width,
         }
-        cost.memory = {"weights": plan.weights, "cache": at_once * plan.cache}
+        cost.memory = {"weights": plan.weights, "cache": max(plan.sequences, 1) * plan.cache}
         cost.memory["sum"] = sum(cost.memory.values())
-        small = smallest_engine(self.model, node, context)
+        small = smallest_engine(self.model, node, context, most=most, width=width)
         fits = f"align.tensor_parallel = {small.tensor_parallel}" + (
             f" and align.pipeline_parallel = {small.pipeline_parallel} fit" if small.pipeline_parallel > 1 else " fits"
         )

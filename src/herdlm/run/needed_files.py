@@ -17,9 +17,9 @@ def check_needed_files(recipe: Recipe, stages: Sequence[Stage]) -> None:
         InputError: some do not exist; names each with its key.
     """
     work = {stage.work.rpartition(":")[2] for stage in stages}
-    reader = {"align.data": "read_stage", "align.gate": "gate_stage"}
+    readers = {"align.data": "read_stage", "align.gate": "gate_stage", "align": "synth_stage"}
     given = given_files(recipe.align) if recipe.align else []
-    needed = [file for file in given if reader[file.key.rpartition(".")[0]] in work]
+    needed = [file for file in given if readers[file.key.rpartition(".")[0]] in work]
     if recipe.evaluate and "benchmarks_stage" in work:
         needed += [GivenFile("evaluate.data", Path(path)) for path in recipe.evaluate.data]
     check_there(needed)

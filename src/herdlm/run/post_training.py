@@ -22,7 +22,7 @@ ALIGN, FILES, SYNTH, ROUNDS, GATE = (
     f"herdlm.run.stages.{module}" for module in ("align", "files", "synth", "rounds", "gate")
 )
 SFT, DPO, GRPO = (f"{ALIGN}:{name}_stage" for name in ("sft", "dpo", "grpo"))
-FILE_KEYS = ("dialogs", "preferences", "prompts")  # of align.data
+FILE_KEYS = ("dialogs", "preferences", "prompts", "gate", "exam")  # of align.data
 SELECTION_KEYS = ("keep_per_task", "keep_share_unverified")  # of rejection sampling; used only after sampling
 
 Roles = dict[str, str]  # role -> stage that makes the input

@@ -29,6 +29,7 @@ from herdlm.run.stage import Stage
 S = TypeVar("S", bound=Section)
 
 DOES = {
+    "synth_stage": "make synthetic data",
     "read_stage": "read the files, hold out prompts for gate and examination",
     "sft_stage": "fine-tune",
     "preferences_stage": "draw answers, and have them ranked",
@@ -127,7 +128,15 @@ class _Costs:
         self.sources = align.uses_bank + align.samples_files
         parallel = align.parallel or recipe.parallel
         devices = _devices(parallel, processes, recipe.compute.processes)
-        workers = Workers(align.tensor_parallel, align.pipeline_parallel, align.workers, align.cluster is not None)
+        workers = Workers(
+            align.tensor_parallel,
+            align.pipeline_parallel,
+            align.workers,
+            align.cluster is not None,
+            align.batch,
+            4 if align.dtype == "float32" else 2,
+            4 if align.reward.train.save_dtype == "float32" else 2,
+        )
         self.estimators = {
             name: Estimator(name, model, parallel, devices, workers, cluster, assumed) for name, model in models.items()
         }
@@ -136,8 +145,7 @@ class _Costs:
     def of(self, stage: Stage) -> StageCost:
         """The cost of a stage, whose inputs are known."""
         kind = stage.work.rpartition(":")[2]
-        reads = [name for name in stage.inputs.values() if not name.startswith("synth-")]
-        cost = StageCost(stage.name, DOES.get(kind, kind.removesuffix("_stage")), reads)
+        cost = StageCost(stage.name, DOES.get(kind, kind.removesuffix("_stage")), list(stage.inputs.values()))
         made = self.made.setdefault(stage.name, _Counted())
         estimate: Callable[[Stage, StageCost, _Counted], None] | None = getattr(self, f"_{kind}", None)
         if estimate is None:
@@ -148,7 +156,13 @@ class _Costs:
 
     def _read_stage(self, stage: Stage, cost: StageCost, made: _Counted) -> None:
         made.dialogs, made.pairs = self._rows("dialogs"), self._rows("preferences")
+        made.dialogs += sum(self.made[name].dialogs for role, name in stage.inputs.items() if role != "model")
         cost.dialogs, cost.pairs = made.dialogs, made.pairs
+
+    def _synth_stage(self, stage: Stage, cost: StageCost, made: _Counted) -> None:
+        tables = {name: options for name, options in stage.settings["synth"].items() if isinstance(options, dict)}
+        made.dialogs = cost.dialogs = sum(options.get("count", 0) for options in tables.values())
+        cost.notes.append(f"generators: {', '.join(filter(tables.get, tables))}; their teacher is not counted")
 
     def _samples_stage(self, stage: Stage, cost: StageCost, made: _Counted) -> None:
         config = _read(RejectionConfig, stage, "rejection")

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from herdlm.align.mix import check_tasks
 from herdlm.base.errors import InputError
 from herdlm.base.json_lines import write_json_lines
 from herdlm.base.seeds import derive_seed
@@ -49,6 +50,8 @@ def read_stage(context: Context) -> dict[str, Any]:
         ("pairs", material.read("preferences", read_preferences), lambda record: record["prompt"]),
         ("prompts", material.training_prompts(), lambda record: record["prompt"]),
     ):
+        if context.recipe.align.mix and name != "pairs":  # now, not when answers to the prompts were drawn for days
+            check_tasks(context.recipe.align.mix, records)
         kept = [record for record in records if not is_held_out(prompt(record))]
         rest = [record for record in records if is_held_out(prompt(record))]
         write_json_lines(context.out / f"{name}.jsonl", kept)
