@@ -138,6 +138,17 @@ def test_new_weights_are_recorded_anew(plainly):
     assert_same(engine.generate(prompts(), asked), plainly(whole, None).generate(prompts(), asked))
 
 
+def test_weights_from_memory_are_recorded_anew(plainly):
+    whole, asked = model(), SamplingParams(max_tokens=5, temperature=0.0)
+    engine = Engine(whole, None)
+    engine.generate(prompts(), asked)
+    given = model()
+    initialize(given, seed=9, std=0.15)
+    engine.take_weights(given.named_parameters())
+    assert type(engine.model.model.layers[0]) is KernelLayer
+    assert_same(engine.generate(prompts(), asked), plainly(given, None).generate(prompts(), asked))
+
+
 def test_heads_that_the_kernels_do_not_take_are_attended_to_plainly():
     engine = Engine(model(dim=96, heads=4), None)  # 24 channels each
     assert engine._graphs is None and type(engine.model.model.layers[0]) is not KernelLayer
