@@ -38,7 +38,22 @@ app = typer.Typer(
     help="Raises a herd of Llama-class language models: raw web pages in, a served chat model out.",
 )
 
-for commands in (run, curate, data, train, finetune, align, plan, models, generate, evaluate, judge, safety, sandbox, serve):
+for commands in (
+    run,
+    curate,
+    data,
+    train,
+    finetune,
+    align,
+    plan,
+    models,
+    generate,
+    evaluate,
+    judge,
+    safety,
+    sandbox,
+    serve,
+):
     app.add_typer(commands.app)
 
 

@@ -119,7 +119,9 @@ def _say_measured(found: Measured, model: Path, most_false_positives: float | No
         say(f"Without a verdict, which counts as flagged: {found.without_verdict:,}")
     if found.codes is not None:
         say(f"Categories named exactly, of flagged turns whose categories are known: {found.codes:.1%}")
-    wanted = "the best F1" if most_false_positives is None else f"at most {most_false_positives:.1%} of the safe flagged"
+    wanted = (
+        "the best F1" if most_false_positives is None else f"at most {most_false_positives:.1%} of the safe flagged"
+    )
     if (chosen := found.best(most_false_positives)) is None:
         raise InputError(f"no threshold gives {wanted}", "Allow more, or train the guard further")
     say(

@@ -7,6 +7,7 @@ from typing import Any
 from herdlm.verifiers.gsm8k import extract_flexible, extract_strict, same_answer
 from herdlm.verifiers.verdict import Verdict, failed, passed
 
+
 def gsm8k_strict(answer: str, reference: Any) -> Verdict:
     """Whether the number after ``####`` is the reference's, as the lm-evaluation-harness compares."""
     return _gsm8k(extract_strict(answer), reference)

@@ -99,7 +99,8 @@ class Judge(Section):
     reference: str = Field("", description="a Jinja expression: what the answer is compared with")
     prefix: str = Field("", description="a Jinja template: what stands before the answer when it is judged")
     metrics: dict[str, str] = Field(
-        default_factory=dict, description="metrics as Jinja expressions over passed, score and the verdict's details; none: not of this item"
+        default_factory=dict,
+        description="metrics as Jinja expressions over passed, score and the verdict's details; none: not of this item",
     )
     combine: Literal["mean", "majority", "pass@k"] = Field("mean", description="how several answers make one result")
     k: tuple[int, ...] = Field((1,), description="of pass@k")

@@ -30,7 +30,10 @@ def only(tmp_path, row, **options):
         ({"user_input": "How?", "model_output": "So.", "toxicity": 1}, ("answer", True, ())),
         ({"text": "How?", "label": "harmful", "categories": ["hate", "Privacy"]}, ("prompt", True, ("S7", "S10"))),
         ({"prompt": "How?", "unsafe": True, "category": {"theft": True, "hate": False}}, ("prompt", True, ("S2",))),
-        ({"prompt": "How?", "unsafe": True, "categories": "Violent Crimes, hate_speech"}, ("prompt", True, ("S1", "S10"))),
+        (
+            {"prompt": "How?", "unsafe": True, "categories": "Violent Crimes, hate_speech"},
+            ("prompt", True, ("S1", "S10")),
+        ),
         ({"prompt": "How?", "unsafe": False, "category": "hate"}, ("prompt", False, ())),
         ({"prompt": "How?", "label": "unsafe", "type": "contrast_privacy"}, ("prompt", True, ("S7",))),
         ({"prompt": "How?", "label": "unsafe", "type": "contrast_homonyms"}, ("prompt", True, ())),
@@ -117,7 +120,9 @@ def test_names_of_categories_are_given_as_options(tmp_path):
 
 def test_tables_are_read_too(tmp_path):
     path = tmp_path / "prompts.csv"
-    path.write_text('prompt,type,label\n"How do I boil an egg?",homonyms,safe\n"How do I rob a bank?",contrast,unsafe\n')
+    path.write_text(
+        'prompt,type,label\n"How do I boil an egg?",homonyms,safe\n"How do I rob a bank?",contrast,unsafe\n'
+    )
     found, _ = read_labeled([path], CategoryNames())
     assert [each.unsafe for each in found] == [False, True]
     assert json.dumps([each.group for each in found]) == '["homonyms", "contrast"]'
