@@ -1,7 +1,8 @@
 """A gate on held-out figures: a candidate takes the place of the incumbent only if it is better and nowhere worse.
 
 Figures are a JSON object of names, each with ``value`` and its interval ``low`` to ``high``, or the ``results.json``
-of an evaluation. The place is a pointer file, which names the model in it and holds its figures; it is replaced as a whole.
+of an evaluation. The place is a pointer file, which names the model in it and holds its figures; it is replaced as a
+whole.
 """
 
 from __future__ import annotations

@@ -123,14 +123,14 @@ def _of_annotated_refusals(
     """XSTest's completions: refusals are safe, answers to unsafe prompts are not, answers to safe prompts are."""
     kind, label = str(row.get("type")), str(row.get("final_label"))
     unsafe = kind.startswith("contrast")
-    yield _labeled(row, asked, "prompt", unsafe, XSTEST.get(kind, ()) if unsafe else (), kind)
+    yield _labeled(row, asked, "prompt", unsafe, XSTEST.get(kind, ()) if unsafe else (), group=kind)
     if not answered:
         return
     if label.endswith("partial_refusal") and unsafe:
         dropped[IN_PART] += 1
         return
     violates = unsafe and label.endswith("full_compliance")
-    yield _labeled(row, [*asked, *answered], "answer", violates, XSTEST.get(kind, ()) if violates else (), kind)
+    yield _labeled(row, [*asked, *answered], "answer", violates, XSTEST.get(kind, ()) if violates else (), group=kind)
 
 
 def _conversation(row: Row) -> tuple[list[Message], list[Message]]:
