@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from herdlm.evaluate.comparing import compare, table
+from herdlm.evaluate.comparing import compare, group_table, table
 from herdlm.evaluate.figures import difference, figure
 from herdlm.evaluate.judging import pass_at_k
 from herdlm.evaluate.run import TaskResult
@@ -140,13 +140,25 @@ def test_the_difference_of_clustered_items_has_the_interval_of_clusters():
     assert narrow < covered
 
 
-def test_a_refusal_rate_is_shown_in_percent_and_is_neither_better_nor_worse():
-    rows = [[{"id": i, "values": {"refused": float(i < count)}} for i in range(200)] for count in (20, 180)]
-    results = [
-        TaskResult("xstest", "XSTest", 200, {"refused": figure(each, "refused")}, {}, each, None, {}) for each in rows
-    ]
+def test_a_rate_of_refusals_is_shown_in_percent_and_a_rise_is_a_regression():
+    name = "false_refusal_rate"
+    rows = [[{"id": i, "values": {name: float(i < count)}} for i in range(200)] for count in (20, 180)]
+    results = [TaskResult("xstest", "XSTest", 200, {name: figure(each, name)}, {}, each, None, {}) for each in rows]
     assert "10.00 [" in table({"small": [results[0]]})[1]
-    assert compare([results[0]], [results[1]], ("small", "large")) == []
+    (found,) = compare([results[0]], [results[1]], ("small", "large"))
+    assert found.shown == "worse" and "+80.00 points" in found.sentence
+
+
+def test_groups_stand_in_a_table_of_their_own_unless_they_are_many():
+    def result(groups):
+        rows = [{"id": 0, "values": {"acc": 1.0}}, {"id": 1, "values": {"acc": 0.0}}]
+        figures = {"acc": figure(rows, "acc")}
+        return TaskResult("mine", "Mine", 2, figures, dict.fromkeys(groups, figures), rows, None, {})
+
+    lines = group_table({"small": [result(["de, theft", "en"])], "large": [result(["en"])]})
+    assert [line.split("  ")[1].strip() for line in lines] == ["group", "de, theft", "en"]
+    assert lines[2].count("50.00 [") == 2 and lines[1].count("50.00 [") == 1
+    assert group_table({"small": [result(map(str, range(41)))]}) == group_table({"small": [result([])]}) == []
 
 
 def test_a_task_whose_items_have_no_figure_stands_in_the_table():

@@ -48,16 +48,23 @@ for commands in (
     data,
     train,
     finetune,
+<<<<<<< HEAD
     grpo,
+=======
+>>>>>>> safety
     align,
     plan,
     models,
     generate,
     evaluate,
+<<<<<<< HEAD
     synth,
     sample,
     judge,
     select,
+=======
+    judge,
+>>>>>>> safety
     safety,
     sandbox,
     serve,

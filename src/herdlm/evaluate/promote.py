@@ -1,7 +1,8 @@
 """A gate on held-out figures: a candidate takes the place of the incumbent only if it is better and nowhere worse.
 
-Figures are a JSON object of names, each with ``value`` and its interval ``low`` to ``high``, or the ``results.json`` of
-an evaluation. The place is a pointer file, which names the model in it and holds its figures; it is replaced as a whole.
+Figures are a JSON object of names, each with ``value`` and its interval ``low`` to ``high``, or the ``results.json``
+of an evaluation. The place is a pointer file, which names the model in it and holds its figures; it is replaced as a
+whole.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Rule:
     """What the gate asks of a figure.
 
     Attributes:
-        allowed_drop: how much worse than the incumbent's the candidate's value may be; infinite: the limit alone counts.
+        allowed_drop: how much worse than the incumbent's its value may be; infinite: the limit alone counts.
         limit: the worst value that any model may have in the place. It keeps small drops from adding up over rounds.
     """
 

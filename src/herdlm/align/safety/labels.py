@@ -103,7 +103,7 @@ def _turns(row: Row, names: CategoryNames, dropped: Counter[str]) -> Iterator[La
             dropped[NO_LABEL] += 1
             continue
         messages = [*asked, *answered] if subject == "answer" else asked
-        yield _labeled(row, messages, subject, unsafe, codes if unsafe else (), group)
+        yield _labeled(row, messages, subject, unsafe, codes if unsafe else (), group=group)
 
 
 def _of_pair(row: Row, dropped: Counter[str]) -> Iterator[Labeled]:
@@ -112,7 +112,7 @@ def _of_pair(row: Row, dropped: Counter[str]) -> Iterator[Labeled]:
         for side in ("chosen", "rejected"):
             answer = record[side]
             if answer and classify(str(answer[-1]["content"])).kind == "refusal" and answer[-1]["content"].strip():
-                yield _labeled(row, [*prompt, *answer], "answer", False, (), "refusal")
+                yield _labeled(row, [*prompt, *answer], "answer", False, (), group="refusal")
             else:
                 dropped[NOT_SAID] += 1
 
@@ -123,20 +123,20 @@ def _of_annotated_refusals(
     """XSTest's completions: refusals are safe, answers to unsafe prompts are not, answers to safe prompts are."""
     kind, label = str(row.get("type")), str(row.get("final_label"))
     unsafe = kind.startswith("contrast")
-    yield _labeled(row, asked, "prompt", unsafe, XSTEST.get(kind, ()) if unsafe else (), kind)
+    yield _labeled(row, asked, "prompt", unsafe, XSTEST.get(kind, ()) if unsafe else (), group=kind)
     if not answered:
         return
     if label.endswith("partial_refusal") and unsafe:
         dropped[IN_PART] += 1
         return
     violates = unsafe and label.endswith("full_compliance")
-    yield _labeled(row, [*asked, *answered], "answer", violates, XSTEST.get(kind, ()) if violates else (), kind)
+    yield _labeled(row, [*asked, *answered], "answer", violates, XSTEST.get(kind, ()) if violates else (), group=kind)
 
 
 def _conversation(row: Row) -> tuple[list[Message], list[Message]]:
     """A row's messages up to the user's last, and the answer to it, if there is one."""
     if "messages" in row:
-        found = [message for message in read_messages(row, "messages", row.get("messages"))]
+        found = list(read_messages(row, "messages", row.get("messages")))
         cut = len(found) - (found[-1]["role"] == "assistant") if found else 0
         return cast(list[Message], found[:cut]), cast(list[Message], found[cut:])
     key = row.first(*PROMPTS)
@@ -209,6 +209,6 @@ def _known(names: CategoryNames, name: str) -> bool:
 
 
 def _labeled(
-    row: Row, messages: Sequence[Message], subject: Subject, unsafe: bool, codes: tuple[str, ...], group: str
+    row: Row, messages: Sequence[Message], subject: Subject, unsafe: bool, codes: tuple[str, ...], *, group: str
 ) -> Labeled:
     return Labeled(tuple(messages), subject, unsafe, codes, group, row.path.name)

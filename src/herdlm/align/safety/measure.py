@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -68,10 +69,8 @@ def judge_rows(guard: Guard, rows: Sequence[Labeled], advance: Callable[[], None
     judged = []
     for row in rows:
         verdict: Verdict | None = None
-        try:
+        with suppress(GuardError):
             verdict = guard.judge(row.messages, row.subject)
-        except GuardError:
-            pass
         score, codes = (verdict.score, verdict.categories) if verdict else (NO_VERDICT, ())
         judged.append(Judged(row, score, codes, verdict is not None))
         advance()

@@ -27,7 +27,16 @@ _SENTENCE = re.compile(r"(?<=[.!?\u2026])[\"')]*\s+|\n+")
 
 
 class Phrases(Section):
-    """A language's regular expressions by what a sentence with them does."""
+    """A language's regular expressions by what a sentence with them does.
+
+    Attributes:
+        decline: the assistant says that it does not do what it is asked.
+        object: it disapproves of the request; in the opening this alone is a refusal.
+        reason: why it declines; answers have such words, too.
+        excuse: it says that there is nothing to tell.
+        facts: it says that whom or what it is asked about does not exist, which answers the question.
+        filler: what stands around refusals and helps with nothing.
+    """
 
     decline: tuple[str, ...]
     object: tuple[str, ...]
