@@ -8,9 +8,9 @@ from typing import get_args, get_origin
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from herdlm.align.samples.rubric import Rubric
 from herdlm.align.synth.config import SynthConfig
 from herdlm.align.synth.registry import GENERATORS
-from herdlm.align.samples.rubric import Rubric
 from herdlm.base.recipe import merge
 from herdlm.evaluate.task import TaskFile
 from herdlm.pretrain.herd_config import SHAPE

@@ -48,23 +48,16 @@ for commands in (
     data,
     train,
     finetune,
-<<<<<<< HEAD
     grpo,
-=======
->>>>>>> safety
     align,
     plan,
     models,
     generate,
     evaluate,
-<<<<<<< HEAD
     synth,
     sample,
     judge,
     select,
-=======
-    judge,
->>>>>>> safety
     safety,
     sandbox,
     serve,

@@ -16,11 +16,8 @@ from herdlm.base.own_parts import code_hash, load_part
 GENERATORS = {
     "constraints": "herdlm.align.synth.constraints.generate:generate",
     "word_problems": "herdlm.align.synth.word_problems.generate:generate",
-<<<<<<< HEAD
-=======
     "code": "herdlm.align.synth.code.generate:generate",
     "tools": "herdlm.align.synth.tools.generate:generate",
->>>>>>> synth
 }
 """The function of each generator; its options are the section of :class:`SynthConfig` with the same name."""
 

@@ -9,6 +9,7 @@ from typing import Any
 from herdlm.align.bank.tasks import as_prompt, questions
 from herdlm.align.config import PreferencesConfig, RejectionConfig
 from herdlm.align.preferences import annotate
+from herdlm.align.quality.card import UNKNOWN
 from herdlm.align.quality.clean import publish
 from herdlm.align.quality.config import QualityConfig
 from herdlm.align.quality.control import control
@@ -17,6 +18,7 @@ from herdlm.align.samples.options import SampleOptions
 from herdlm.align.samples.rows import SampledRow
 from herdlm.align.samples.select import select
 from herdlm.align.samples.select_config import SelectConfig
+from herdlm.base.artifact import hash_file
 from herdlm.base.json_lines import read_json_lines, write_json_lines
 from herdlm.base.seeds import derive_seed, stream
 from herdlm.run.stage import Context
@@ -100,7 +102,8 @@ def quality_stage(context: Context) -> dict[str, Any]:
         seed=context.seed("quality"),
         quiet=context.quiet,
     )
-    inputs = {context.stage.inputs["kept"]: {"rows": len(rows)}}
+    kept = context.inputs["kept"] / KEPT
+    inputs = {context.stage.inputs["kept"]: {"rows": len(rows), "license": UNKNOWN, "content": hash_file(kept)}}
     settings = context.stage.settings["quality"]
     publish(context.out, found, "dialogs", name=context.stage.name, inputs=inputs, settings=settings)
     (context.out / "dialogs.jsonl").rename(context.out / KEPT)

@@ -59,11 +59,7 @@ def _made(setting: Setting, problem: Problem, mutant: Mutant) -> Iterator[Made]:
     made = records.prompt(messages, task=TASK, source=source, verifier="tests", tests=mutant.tests)
     wrong = failure(setting.sandbox, mutant.code, mutant.tests, mutant.entry)
     if wrong or not setting.is_new(mutant.text + shown):
-<<<<<<< HEAD
-        yield dropped(made.record | {"code": mutant.code}, (wrong and "the solution fails the new tests") or REPEATED)
-=======
         yield dropped(made.record | {"code": mutant.code}, "the solution fails the new tests" if wrong else REPEATED)
->>>>>>> synth
         return
     yield made
     yield records.dialog(

@@ -40,18 +40,8 @@ def mutants(draw: Draw, sandbox: Sandbox, problem: Problem, count: int, *, inven
     what = asked(problem)
     if not what or _depends_on_chance(problem):
         return []
-<<<<<<< HEAD
-    calls = [*problem.calls, *new_inputs(draw, problem.calls)]
-    known = [
-        (call, result)
-        for call, result in zip(calls, outputs(sandbox, problem.code, problem.entry, calls), strict=True)
-        if result is not None
-    ]
-    if len(known) < SHOWN + 1:
-=======
     calls, results = _known(draw, sandbox, problem, invent_inputs=invent_inputs)
     if len(calls) < SHOWN or len(set(results)) < 2:
->>>>>>> synth
         return []
     found: list[Mutant] = []
     for way in draw.some(list(WAYS), len(WAYS)):
@@ -212,29 +202,4 @@ def _fixed(text: str, problem: Problem) -> str:
     return re.sub(rf"\b{re.escape(problem.entry)}\b", "it", text) if "_" in problem.entry else text
 
 
-<<<<<<< HEAD
-COMMON = frozenset(
-    [
-        "the",
-        "given",
-        "and",
-        "for",
-        "from",
-        "that",
-        "with",
-        "using",
-        "function",
-        "each",
-        "all",
-        "its",
-        "has",
-        "into",
-        "two",
-        "not",
-        "are",
-        "whether",
-    ]
-)
-=======
 COMMON = frozenset(table("constraints/words.toml")["empty"]) | {"the", "and", "for", "given", "function", "two"}
->>>>>>> synth

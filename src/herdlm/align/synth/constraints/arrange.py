@@ -20,62 +20,7 @@ from herdlm.align.synth.texts import table
 Kwargs = dict[str, Any]
 Step = Callable[[Draw, Draft], Kwargs | None]
 
-<<<<<<< HEAD
-STARTERS = frozenset(
-    [
-        "The",
-        "A",
-        "An",
-        "Most",
-        "Some",
-        "Many",
-        "Each",
-        "Every",
-        "All",
-        "It",
-        "They",
-        "Today",
-        "Only",
-        "Not",
-        "In",
-        "On",
-        "Young",
-        "Small",
-        "Large",
-        "Heavy",
-    ]
-)
-FIRST_WORDS = ("Today", "Also", "Moreover", "Besides", "Finally", "Furthermore", "Additionally", "Meanwhile", "Notably")
-END_PHRASES = (
-    "Thank you for reading.",
-    "That is all for today.",
-    "More about this next time.",
-    "I hope this was useful.",
-    "Now it is your turn.",
-    "Let us leave it at that.",
-    "And that is the whole story.",
-    "Feel free to pass this on.",
-    "Write to me if you want more.",
-    "This is where my report ends.",
-    "Keep on learning!",
-)
-TITLES = (
-    "{topic}",
-    "All about {topic}",
-    "{topic} in brief",
-    "A short look at {topic}",
-    "What to know about {topic}",
-    "{topic} for beginners",
-    "Facts about {topic}",
-)
-BLANKS = (
-    "Author: [name]", "Date: [date]", "Place: [city]", "Contact: [e-mail address]", "Phone: [phone number]",
-    "Read more at [website]", "Edited by [editor]", "Published by [publisher]", "Picture: [photo]", "Class: [group]",
-)  # fmt: skip
-SECTION_MARKS = ("Section", "Part", "Chapter", "Paragraph", "Topic")
-=======
 TEXTS = table("constraints/words.toml")
->>>>>>> synth
 
 
 # content
@@ -104,15 +49,9 @@ def prose(draw: Draw, draft: Draft) -> None:
 def bullets(draw: Draw, draft: Draft) -> Kwargs:
     """A point for each sentence."""
     mark = draw.one(("* ", "- "))
-<<<<<<< HEAD
-    lead = draft.opening or (
-        draw.one((f"Here is what I can say about {draft.topic.name}:", "")) if _english(draft) else ""
-    )
-=======
     lead = draft.opening
     if not lead and _english(draft) and draw.chance(0.5):
         lead = f"Here is what I can say about {draft.topic.name}:"
->>>>>>> synth
     points = "\n".join(f"{mark}{sentence}" for sentence in draft.sentences)
     draft.blocks = [part for part in (lead, points, draft.closing) if part]
     return {"num_bullets": len(draft.sentences)}
@@ -286,83 +225,6 @@ def language(draw: Draw, draft: Draft) -> Kwargs:
     return {"language": draft.topic.language[0]}
 
 
-<<<<<<< HEAD
-# measured
-
-
-def word_count(draw: Draw, draft: Draft) -> Kwargs:
-    """A bound on the words below or above what there are."""
-    count = count_words(draft.text)
-    if draw.chance(0.6):
-        least = int(count * (0.7 + 0.3 * draw.random.random()))
-        return {"relation": "at least", "num_words": max(5, least - least % (10 if least > 40 else 5))}
-    most = int(count * (1.05 + 0.5 * draw.random.random())) + 1
-    return {"relation": "less than", "num_words": most + -most % (10 if most > 40 else 5)}
-
-
-def sentence_count(draw: Draw, draft: Draft) -> Kwargs:
-    """A bound on the sentences."""
-    count = len(sentences(draft.text))
-    if draw.chance(0.6):
-        return {"relation": "at least", "num_sentences": max(1, count - draw.number(0, 2))}
-    return {"relation": "less than", "num_sentences": count + draw.number(1, 3)}
-
-
-def existence(draw: Draw, draft: Draft) -> Kwargs | None:
-    """Words that the text has."""
-    words = content_words(draft.text.lower())
-    chosen = draw.some(words, draw.number(1, 3))
-    return {"keywords": chosen} if chosen else None
-
-
-def frequency(draw: Draw, draft: Draft) -> Kwargs | None:
-    """A word that the text has more than once, or not too often."""
-    text = draft.text.lower()
-    words = content_words(text, least=4)
-    often = [word for word in words if len(re.findall(word, text)) >= 2]
-    if often and draw.chance(0.7):
-        word = draw.one(often)
-        count = len(re.findall(word, text))
-        return {"keyword": word, "relation": "at least", "frequency": draw.number(2, count)}
-    if not words:
-        return None
-    word = draw.one(words)
-    return {"keyword": word, "relation": "less than", "frequency": len(re.findall(word, text)) + draw.number(1, 3)}
-
-
-def forbidden(draw: Draw, draft: Draft) -> Kwargs | None:
-    """Words of the topic that the text does not have."""
-    known = " ".join((*draft.topic.facts, *draft.unused)).lower()
-    words = [word for word in content_words(known) if not re.search(rf"\b{word}\b", draft.text, re.IGNORECASE)]
-    chosen = draw.some([*words, "very", "really", "thing", "interesting", "important"][:20], draw.number(1, 4))
-    chosen = [word for word in chosen if not re.search(rf"\b{word}\b", draft.text, re.IGNORECASE)]
-    return {"forbidden_words": chosen} if chosen else None
-
-
-def letter(draw: Draw, draft: Draft) -> Kwargs:
-    """How often a letter occurs."""
-    text = draft.text.lower()
-    rare, common = draw.one("jkqvwxzbgpy"), draw.one("aeioutnsrlhdcm")
-    if draw.chance(0.65):
-        count = text.count(common)
-        return {
-            "letter": common,
-            "let_relation": "at least",
-            "let_frequency": max(1, count - draw.number(0, count // 3)),
-        }
-    return {"letter": rare, "let_relation": "less than", "let_frequency": text.count(rare) + draw.number(1, 4)}
-
-
-def capital_word_count(draw: Draw, draft: Draft) -> Kwargs:
-    """A bound on the words in capitals."""
-    count = sum(token.isupper() for token in tokens(draft.text))
-    if draw.chance(0.6) and count:
-        return {"capital_relation": "at least", "capital_frequency": max(1, count - draw.number(0, 1))}
-    return {"capital_relation": "less than", "capital_frequency": count + draw.number(1, 4)}
-
-
-=======
->>>>>>> synth
 def _english(draft: Draft) -> bool:
     return draft.topic.language[0] == "en"
 

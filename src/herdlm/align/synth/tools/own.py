@@ -106,11 +106,7 @@ def _made(
     if not verdict.passed:
         yield dropped(row, verdict.reason)
         return
-<<<<<<< HEAD
-    made = records.prompt(messages, task=TASK, source=path.name, verifier="call", tools=tools, reference=reference)
-=======
     made = records.prompt(messages, task=TASK, source=origin, verifier="call", tools=tools, reference=reference)
->>>>>>> synth
     yield made
     yield records.dialog(
         row["messages"],

@@ -11,13 +11,8 @@ from herdlm.align.synth.draw import Draw
 from herdlm.align.synth.word_problems.things import HE, SHE
 from herdlm.data.formats.problems import number_text
 
-<<<<<<< HEAD
-T = TypeVar("T")
-SMALL = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
-=======
 WORDS = 0.08  # share of small numbers that are written as words
 SMALL = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
->>>>>>> synth
 
 
 class Unsuitable(Exception):  # noqa: N818 - not an error: another draw is taken
