@@ -33,6 +33,7 @@ def test_examples_of_recipes_have_known_keys_and_values(text):
         return
     if tables.keys() & {*GENERATORS, "own"}:
         SynthConfig.model_validate(tables)
+        return
     if "criteria" in tables:
         Rubric.model_validate(tables)
         return

@@ -102,8 +102,8 @@ class Recipe(Section):
         if experiments.dpo_nll and not align:
             raise ValueError("experiments.dpo_nll trains by align.dpo: add [align], or drop it")
         given = [name for name in ExperimentsConfig.model_fields if getattr(experiments, name)]
-        if given and align and not (align.uses_bank or align.samples_files):
-            raise ValueError(f"experiments.{given[0]} is measured on prompts, and align.data names none: name some")
+        if given and align and not align.examines:
+            raise ValueError(f"experiments.{given[0]} is measured on prompts, and align.data.prompts names none: add some")
         needed = {"quality": align and align.quality, "averaging": align and align.average and align.gate}
         for part in experiments.ablations:
             if align and not needed.get(part, True):

@@ -1,13 +1,12 @@
-"""Annotation, rejection, reward and DPO references on hand-made cases."""
+"""Annotation, reward and DPO references on hand-made cases."""
 
 import math
 
 import pytest
 import torch
-from herdlm.align.rejection import best_answers
 
-from herdlm.align.bank.tasks import Question
-from herdlm.align.config import PreferencesConfig, RejectionConfig
+from herdlm.align.bank.tasks import Question, as_prompt, is_right
+from herdlm.align.config import PreferencesConfig
 from herdlm.align.dpo import with_reference
 from herdlm.align.preferences import annotate
 from herdlm.align.reward import pair_scores, score_answers
@@ -19,16 +18,21 @@ from tests.conftest import small_model
 from tests.train.test_objectives import PAIRS, reference_logprob
 
 COPY = Question("copy", "Repeat after me: a file", "a file")
-SECRET = Question("secret", "tell me secret", "sorry , that is a secret")
 PREFERENCES = PreferencesConfig(prompts=1, edited_percent=0.0, held_out_percent=1e-9)
 
 
-def rejection(**changes):
-    return RejectionConfig(prompts=1, **changes)
+def annotated(questions, answers, config, *, source="m"):
+    """What the annotator makes of answers to questions, as the rounds' stage asks it."""
+    rows = [
+        as_prompt(question, annotated=True)
+        | {"samples": [{"answer": each, "verdict": {"passed": is_right(question, each)}} for each in given]}
+        for question, given in zip(questions, answers, strict=True)
+    ]
+    return annotate(rows, config, source=source, seed=0)
 
 
 def test_a_pair_has_a_right_and_a_wrong_answer():
-    collected = annotate([COPY], [["a file", "a log", "a file", "a log"]], PREFERENCES, source="model", seed=0)
+    collected = annotated([COPY], [["a file", "a log", "a file", "a log"]], PREFERENCES, source="model")
     (pair,) = collected.pairs
     assert pair["chosen"][0]["content"] == "a file"
     assert pair["rejected"][0]["content"] == "a log"
@@ -39,12 +43,12 @@ def test_a_pair_has_a_right_and_a_wrong_answer():
 
 @pytest.mark.parametrize("answers", [["a file"] * 4, ["a log", "a disk"]])
 def test_answers_of_one_kind_make_no_pair(answers):
-    assert annotate([COPY], [answers], PREFERENCES, source="m", seed=0).pairs == []
+    assert annotated([COPY], [answers], PREFERENCES).pairs == []
 
 
 def test_an_edited_answer_ranks_above_a_wrong_one_and_becomes_data():
     config = PREFERENCES.model_copy(update={"edited_percent": 100.0})
-    collected = annotate([COPY], [["a log", "a disk"]], config, source="m", seed=0)
+    collected = annotated([COPY], [["a log", "a disk"]], config)
     (pair,) = collected.pairs
     assert (pair["rating"], pair["chosen"][0]["content"]) == ("edited", "a file")
     assert collected.edits[0]["messages"][1] == {"role": "assistant", "content": "a file"}
@@ -53,11 +57,20 @@ def test_an_edited_answer_ranks_above_a_wrong_one_and_becomes_data():
 def test_measured_pairs_are_not_trained_on():
     config = PREFERENCES.model_copy(update={"held_out_percent": 49.0, "edited_percent": 50.0})
     questions = [Question("copy", f"Repeat: {i}", str(i)) for i in range(200)]
-    collected = annotate(questions, [[str(i), "x"] for i in range(200)], config, source="m", seed=0)
+    collected = annotated(questions, [[str(i), "x"] for i in range(200)], config)
     prompts = [{p["prompt"][0]["content"] for p in part} for part in (collected.pairs, collected.held_out)]
     assert not prompts[0] & prompts[1]
     assert 60 < len(prompts[1]) < 140
     assert not {e["messages"][0]["content"] for e in collected.edits} & prompts[1]
+
+
+def test_a_prompt_without_a_demonstration_is_not_corrected():
+    rows = [{"prompt": [{"role": "user", "content": "2 + 2?"}], "answer": "4"}]
+    rows[0]["samples"] = [{"answer": "It is 4.", "verdict": {"passed": True}}, {"answer": "5", "verdict": {"passed": False}}]
+    config = PREFERENCES.model_copy(update={"edited_percent": 100.0})
+    collected = annotate(rows, config, source="m", seed=0)
+    assert [pair["rating"] for pair in collected.pairs] == ["better"]
+    assert collected.edits == []
 
 
 def test_percentages_are_of_a_hundred(monkeypatch):
@@ -76,34 +89,10 @@ def test_percentages_are_of_a_hundred(monkeypatch):
     monkeypatch.setattr("herdlm.align.preferences.stream", Drawn)
     config = PREFERENCES.model_copy(update={"edited_percent": 30.0, "held_out_percent": 40.0})
     questions = [Question("copy", f"Repeat: {i}", str(i)) for i in range(4)]
-    collected = annotate(questions, [[str(i), "x"] for i in range(4)], config, source="m", seed=0)
+    collected = annotated(questions, [[str(i), "x"] for i in range(4)], config)
     prompts = [[p["prompt"][0]["content"][-1] for p in part] for part in (collected.pairs, collected.held_out)]
     assert prompts == [["0", "0", "1", "3"], ["2"]]
     assert [e["messages"][0]["content"][-1] for e in collected.edits] == ["0"]
-
-
-def test_only_right_answers_are_kept_where_a_verifier_tells():
-    kept, counts = best_answers([COPY], [["a log", "a file", "a log"]], [[9.0, -3.0, 9.0]], rejection(), source="m")
-    assert [k["messages"][1]["content"] for k in kept] == ["a file"]
-    assert counts["tasks"]["copy"] == {"candidates": 1, "kept": 1, "right": 1}
-    assert best_answers([COPY], [["a log"]], [[9.0]], rejection(), source="m")[0] == []
-
-
-def test_elsewhere_reward_and_frequency_choose_and_the_upper_share_stays():
-    questions = [SECRET, SECRET]
-    answers = [["x", "y", "y", "y"], ["z"]]
-    rewards = [[0.5, 0.0, 0.0, 0.0], [-2.0]]  # log 3 > 0.5: y wins although x scores higher
-    kept, _ = best_answers(questions, answers, rewards, rejection(keep_share_unverified=0.5), source="m")
-    assert [k["messages"][1]["content"] for k in kept] == ["y"]
-    kept, _ = best_answers(questions, answers, rewards, rejection(keep_share_unverified=1.0), source="m")
-    assert [k["messages"][1]["content"] for k in kept] == ["y", "z"]
-
-
-def test_a_task_keeps_at_most_its_share_the_best_first():
-    questions = [Question("copy", f"Repeat: {i}", str(i)) for i in range(10)]
-    rewards = [[float(i % 7)] for i in range(10)]
-    kept, _ = best_answers(questions, [[str(i)] for i in range(10)], rewards, rejection(keep_per_task=3), source="m")
-    assert [k["messages"][1]["content"] for k in kept] == ["6", "5", "4"]
 
 
 def test_answers_that_do_not_fit_a_row_are_never_kept(tokenizer):

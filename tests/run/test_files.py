@@ -8,7 +8,8 @@ import pytest
 from herdlm.base.errors import InputError
 from herdlm.base.json_lines import read_json_lines
 from herdlm.recipe import read_recipe
-from herdlm.run.pipeline import examined, stages_of
+from herdlm.run.examined import examined
+from herdlm.run.pipeline import stages_of
 from tests.align.conftest import dialogs, folder, pairs, write_lines  # noqa: F401 - a fixture
 from tests.run.conftest import herdlm, manifest
 
@@ -85,12 +86,12 @@ def test_a_run_on_files_alone(home):
     reward = manifest(run, "round-2-reward")["counts"]
     assert reward["pairs"] == files["pairs"]["training"]
     assert reward["held_out_pairs"] == files["pairs"]["held_out"]
-    assert manifest(run, "round-1-files-samples")["counts"] == {"prompts": 6, "samples": 12}
-    selected = read_json_lines(run / "stages" / "round-1-files-select" / "kept.jsonl")
+    assert manifest(run, "round-1-samples")["counts"] == {"prompts": 6, "samples": 12}
+    selected = read_json_lines(run / "stages" / "round-1-select" / "kept.jsonl")
     assert 0 < len(selected) <= 3  # the better half
     sft = json.loads((run / "stages" / "round-1-sft" / "training.json").read_text())
     assert sft["parts"]["files/dialogs.jsonl"] + sft["too_long"] == files["dialogs"]["training"]
-    assert sft["parts"]["kept-1-files/kept.jsonl"] == len(selected)
+    assert sft["parts"]["kept-1/kept.jsonl"] == len(selected)
     assert (run / "models" / "flagship" / "model.safetensors").exists()
     assert str(home) not in (run / "stages" / "report" / "report.html").read_text()
     again = herdlm("run", home / "mine.toml", "--out", run)
@@ -102,7 +103,8 @@ def test_the_built_in_tasks_are_one_source_among_others(home):
     keys = ('data.sources=["pages.jsonl"]', "align.data.bank=true", "align.preferences.prompts=5")
     both = read(home, *keys)
     stages = {stage.name: stage for stage in stages_of(both)}
-    assert {"bank", "files", "round-1-preferences", "round-1-select", "round-1-files-select"} <= set(stages)
+    assert {"bank", "files", "round-1-preferences", "round-1-select"} <= set(stages)
+    assert stages["round-1-samples"].inputs == {"bank": "bank", "files": "files", "model": "seeds-sft"}
     assert stages["round-2-sft"].inputs == {
         "base": "pretrain-flagship",
         "seeds": "bank",
@@ -110,7 +112,6 @@ def test_the_built_in_tasks_are_one_source_among_others(home):
         "preferences-1": "round-1-preferences",
         "preferences-2": "round-2-preferences",
         "kept-2": "round-2-select",
-        "kept-2-files": "round-2-files-select",
     }
     assert stages["round-2-dpo"].inputs["preferences-files"] == "files"
     assert "round-2-dpo" in examined(both)
@@ -120,9 +121,12 @@ def test_the_built_in_tasks_are_one_source_among_others(home):
 @pytest.mark.parametrize(
     ("keys", "problem"),
     [
-        (["align.data.preferences=[]"], "preferences has no files"),
-        (["align.preferences.prompts=5"], "ranks answers to the built-in tasks"),
-        (["experiments.control_sft=true"], "experiments.control_sft is measured on the built-in tasks"),
+        (["align.data.dialogs=[]"], "there are no dialogs to begin with"),
+        (["align.average.sft=true"], "average makes candidates for a gate"),
+        (['align.gate.tasks=["arc_easy"]'], "data names no files"),
+        (['experiments.ablations=["quality"]'], r"has no quality"),
+        (["evaluate.control=true", 'evaluate.tasks=["piqa"]', 'evaluate.data=["x"]'], "set experiments.control_sft"),
+        (["experiments.control_sft=true"], "align.data.prompts names none"),
         (["align.data.bank=true"], "preferences is missing"),
         (["align.data=false", "align.preferences.prompts=5"], r"has no \[data\]"),
     ],
@@ -140,4 +144,10 @@ def test_files_are_known_by_their_content_wherever_they_lie(home, tmp_path_facto
     other = tmp_path_factory.mktemp("other")
     shutil.copytree(home, other, dirs_exist_ok=True)
     assert fingerprint(home) == fingerprint(other)
-    assert fingerprint(home)[0]["weights"] == {"dialogs": [2.0], "preferences": [1.0], "prompts": []}
+    assert fingerprint(home)[0]["weights"] == {
+        "dialogs": [2.0],
+        "preferences": [1.0],
+        "prompts": [],
+        "gate": [],
+        "exam": [],
+    }

@@ -305,6 +305,12 @@ class AlignConfig(Section):
         return self.synth is not None or (self.data is not None and bool(self.data.prompts or self.data.dialogs))
 
     @property
+    def examines(self) -> bool:
+        """Whether there may be held-out prompts with a verifier: built-in tasks, generators, or files of prompts."""
+        files = self.data is not None and bool(self.data.prompts or self.data.gate or self.data.exam)
+        return self.uses_bank or self.synth is not None or files
+
+    @property
     def seq_lens(self) -> set[int]:
         """All row lengths of post-training."""
         return {part.seq_len for part in (self.seed_sft, self.sft, self.dpo, self.reward)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from herdlm.recipe import Recipe
-from herdlm.run.post_training import base_of, prompt_sources
+from herdlm.run.post_training import base_of
 
 
 def result_models(recipe: Recipe) -> dict[str, str]:
@@ -20,7 +20,7 @@ def result_models(recipe: Recipe) -> dict[str, str]:
 def examined(recipe: Recipe) -> dict[str, str]:
     """The stages with a model to examine on held-out prompts, and its label in the report. Needs [align]."""
     align, wanted, small = recipe.align, recipe.experiments, recipe.herd.small
-    if align is None or not prompt_sources(align):
+    if align is None or not align.examines:
         return {}
     rounds = range(1, align.rounds + 1)
     given = "pre-trained" if recipe.pretrain else "as given"

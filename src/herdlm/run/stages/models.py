@@ -48,17 +48,16 @@ def examine_stage(context: Context) -> dict[str, Any]:
     """Have a model answer the held-out prompts greedily, and measure its loss on held-out text if there is any."""
     settings, folder = context.stage.settings, context.inputs["model"]
     rows = held_out_prompts(context.inputs, "exam")
-    answered = answered_greedily(context, folder, rows, settings["max_answer_tokens"], context.stage.name)
+    answered = answered_greedily(context, folder, rows, settings["max_answer_tokens"], "answers") if rows else []
     answers = [_examined(row) for row in answered]
     write_json_lines(context.out / "answers.jsonl", answers)
     by_task: dict[str, list[bool]] = defaultdict(list)
     for row in answers:
         by_task[row["task"]].append(row["right"])
-    counts: dict[str, Any] = {
-        "questions": len(answers),
-        "pass_rate": asdict(pass_rate([row["right"] for row in answers])),
-        "tasks": {task: round(sum(right) / len(right), 4) for task, right in sorted(by_task.items())},
-    }
+    counts: dict[str, Any] = {"questions": len(answers)}
+    if answers:
+        counts["pass_rate"] = asdict(pass_rate([row["right"] for row in answers]))
+        counts["tasks"] = {task: round(sum(right) / len(right), 4) for task, right in sorted(by_task.items())}
     if "tokens" in context.inputs:
         text = context.inputs["tokens"] / "web-validation"
         model = load_model(folder, context.device, torch.float32)

@@ -48,6 +48,8 @@ def gather_report(recipe: Recipe, folders: Mapping[str, Path]) -> ReportData:
     """The report of a run whose finished stages are in ``folders``, by name."""
     records = read.read_stages(folders)
     labels = examined(recipe)
+    if labels and not records[f"examine-{next(iter(labels))}"].counts(read.ExaminationCounts).questions:
+        labels = {}  # no held-out prompt has a verifier
     answers = _Answers(records, labels)
     roles = _roles(recipe) if recipe.pretrain else {}
     pretraining = tuple(gather.pretraining(records[f"pretrain-{name}"], name, role) for name, role in roles.items())
