@@ -31,21 +31,20 @@ class Scripted:
     def answer(self, requests: Sequence[AnswerRequest]) -> Iterator[tuple[int, list[Answer]]]:
         for number in reversed(range(len(requests))):  # in another order than asked
             self.asked.append(requests[number])
-            texts = [self.reply(list(requests[number].question.messages or ()), k) for k in range(requests[number].samples)]
-            yield number, [Answer(text, len(text), -1.0, "length" if text.endswith("...") else "stop") for text in texts]
+            texts = [
+                self.reply(list(requests[number].question.messages or ()), k) for k in range(requests[number].samples)
+            ]
+            yield (
+                number,
+                [Answer(text, len(text), -1.0, "length" if text.endswith("...") else "stop") for text in texts],
+            )
 
     def close(self) -> None:
         pass
 
 
 def make(
-    name: str,
-    options: Any,
-    work: Path,
-    reply: Reply | None = None,
-    *,
-    seed: int = 0,
-    documents: Sequence[Path] = (),
+    name: str, options: Any, work: Path, reply: Reply | None = None, *, seed: int = 0, documents: Sequence[Path] = ()
 ) -> list[Made]:
     """What a generator makes."""
     model = Scripted(reply) if reply else None

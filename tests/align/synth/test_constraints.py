@@ -33,7 +33,9 @@ def answered(made):
         prompt = prompts[dialog["lineage"]["prompt"]]
         assert dialog["messages"][0] == prompt["prompt"][0]
         for name, kwargs in zip(prompt["instruction_id_list"], prompt["kwargs"], strict=True):
-            found.setdefault(name, []).append((prompt["prompt"][0]["content"], kwargs, dialog["messages"][1]["content"]))
+            found.setdefault(name, []).append(
+                (prompt["prompt"][0]["content"], kwargs, dialog["messages"][1]["content"])
+            )
     return found
 
 

@@ -40,6 +40,10 @@ HARMLESS = frozenset(
 )
 
 
+SPEAKING = frozenset(("open", "input", "exec", "eval", "print", "exit", "quit"))
+"""Built-in functions that do more than to return something."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """A problem with a solution.
@@ -160,7 +164,8 @@ def _imports_for(node: ast.FunctionDef, imports: Sequence[ast.Import | ast.Impor
     own |= {each.id for each in ast.walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)}
     own |= {each.name for each in ast.walk(node) if isinstance(each, ast.FunctionDef)}
     own |= {each.arg for each in ast.walk(node) if isinstance(each, ast.arg)}
-    used = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)} - own - set(dir(builtins))
+    used = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)} - own
+    used -= set(dir(builtins)) - SPEAKING
     found = []
     for statement in imports:
         module = statement.module if isinstance(statement, ast.ImportFrom) else statement.names[0].name
@@ -170,7 +175,7 @@ def _imports_for(node: ast.FunctionDef, imports: Sequence[ast.Import | ast.Impor
                 return None
             found.append(ast.unparse(statement))
             used -= names
-    return None if used & {"open", "input", "exec", "eval", "print"} or used else found
+    return None if used else found
 
 
 def asked(problem: Problem) -> str:
