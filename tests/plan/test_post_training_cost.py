@@ -342,3 +342,13 @@ def test_the_costs_need_no_torch():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.parametrize("name", LLAMAS)
+def test_each_stage_comes_after_what_it_needs(name):
+    found = described(name)
+    made: set[str] = set()
+    parts = [found["before"], *found["rounds"], found["teaching"]]
+    for stage in (stage for part in parts for stage in part["stages"]):  # as the loop of docs/rounds.md takes them
+        assert {read for read in stage["reads"] if not read.startswith("pretrain-")} <= made
+        made.add(stage["stage"])
