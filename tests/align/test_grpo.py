@@ -117,7 +117,7 @@ def test_the_samples_are_published_with_what_they_were_worth(finished):
     assert {sample["finish"] for sample in samples} == {"stop", "length"}
     assert all(sample["tokens"] == 8 for sample in samples if sample["finish"] == "length")
     assert len({row["id"] for row in rows}) == len(rows) == 16  # no prompt twice in 16 of 40
-    assert counts["sampled"]["groups"] == 32
+    assert counts["sampled"]["groups"] == 16
 
 
 def test_what_was_sampled_is_what_is_trained_on(problems, tmp_path, monkeypatch):
