@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from herdlm.align.defaults import settings
 from herdlm.align.grpo.batches import GrpoBatches
 from herdlm.align.grpo.config import GrpoConfig
 from herdlm.align.grpo.groups import figures_of, group_of
@@ -117,7 +118,7 @@ def test_the_samples_are_published_with_what_they_were_worth(finished):
     assert {sample["finish"] for sample in samples} == {"stop", "length"}
     assert all(sample["tokens"] == 8 for sample in samples if sample["finish"] == "length")
     assert len({row["id"] for row in rows}) == len(rows) == 16  # no prompt twice in 16 of 40
-    assert counts["sampled"]["groups"] == 32
+    assert counts["sampled"]["groups"] == 16
 
 
 def test_what_was_sampled_is_what_is_trained_on(problems, tmp_path, monkeypatch):
@@ -223,8 +224,9 @@ def test_an_interrupted_run_ends_with_the_same_model(problems, tmp_path, monkeyp
 def test_a_killed_command_ends_with_the_same_model(problems, tmp_path):
     arguments = ("grpo", problems / "base", "--prompts", problems / "prompts.jsonl", "--peak-lr", "1e-3", *SMALL)
     arguments += ("--held-out", problems / "test-prompts.jsonl", "--prompts-per-step", 4, "--samples", 4)
-    arguments += ("--max-answer-tokens", 8, "--steps", 8, "--set", "minibatches=2")
-    arguments += ("--set", "train.checkpoint_every_steps=3")
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text("[align.grpo]\nminibatches = 2\ntrain = { checkpoint_every_steps = 3 }\n")
+    arguments += ("--max-answer-tokens", 8, "--steps", 8, "--recipe", recipe)
     whole = herdlm(*arguments, "--out", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     killed = warm.run("tests.align.killed", 5, *arguments, "--out", tmp_path / "resumed")
@@ -235,6 +237,7 @@ def test_a_killed_command_ends_with_the_same_model(problems, tmp_path):
     told = [json.loads((tmp_path / each / "training.json").read_text()) for each in ("whole", "resumed")]
     assert told[0] == told[1]
     assert f"Model: {tmp_path / 'whole'}\nNext: herdlm chat" in whole.stdout
+    assert read_manifest(tmp_path / "whole").recipe["grpo"]["minibatches"] == 2
 
 
 def test_a_step_that_is_rolled_back_is_sampled_anew(problems, tmp_path, monkeypatch):
@@ -319,6 +322,23 @@ def test_settings_that_cannot_work_are_refused(changes, problem):
         config(**changes)
     assert isinstance(config(), GrpoConfig)
     assert config().train.prefetch_steps == 0
+
+
+def test_defaults_follow_the_size_of_the_model():
+    def defaults(shape, given=None, *, lora=False):
+        return settings(GrpoConfig, "grpo", shape, given or {}, lora=lora, source="here")
+
+    small = small_model().config
+    large = small.model_copy(update=dict(vocab_size=128_256, dim=4096, layers=32, ffn_dim=14_336, max_seq_len=8192))
+    assert (defaults(small).seq_len, defaults(small).max_answer_tokens) == (256, 128)
+    assert (defaults(large).seq_len, defaults(large).max_answer_tokens) == (2048, 512)
+    assert defaults(small, {"seq_len": 64}).max_answer_tokens == 32
+    assert (defaults(small).prompts_per_step, defaults(large).prompts_per_step) == (16, 64)
+    rates = [defaults(shape, lora=lora).train.peak_lr for shape in (small, large) for lora in (False, True)]
+    assert rates == pytest.approx([1e-5, 1e-4, 1e-6, 1e-5])
+    assert defaults(small).train.decay == "constant"
+    with pytest.raises(InputError, match="here"):
+        defaults(small, {"sample": 4})
 
 
 def test_adapters_are_merged_on_their_way_to_the_engine():

@@ -124,7 +124,7 @@ def test_the_built_in_tasks_are_one_source_among_others(home):
         (["align.data.dialogs=[]"], "there are no dialogs to begin with"),
         (["align.average.sft=true"], "average makes candidates for a gate"),
         (['align.gate.tasks=["arc_easy"]'], "data names no files"),
-        (['experiments.ablations=["quality"]'], r"has no quality"),
+        (['experiments.ablations=["quality"]', 'align.data.prompts=["x.jsonl"]'], "has no quality"),
         (["evaluate.control=true", 'evaluate.tasks=["piqa"]', 'evaluate.data=["x"]'], "set experiments.control_sft"),
         (["experiments.control_sft=true"], "align.data.prompts names none"),
         (["align.data.bank=true"], "preferences is missing"),

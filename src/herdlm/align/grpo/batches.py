@@ -160,10 +160,10 @@ class GrpoBatches:
         order = np.concatenate([stream(self.seed, "prompts", epoch).permutation(count) for epoch in epochs])
         first = number * per - epochs.start * count
         taken = order[first : first + per].tolist()
+        further = stream(self.seed, "further prompts", number).permutation(count).tolist()
+        known = set(taken)
         yield from (self.prompts[index] for index in taken)
-        for index in stream(self.seed, "further prompts", number).permutation(count).tolist():
-            if index not in taken:
-                yield self.prompts[index]
+        yield from (self.prompts[index] for index in further if index not in known)
 
     def _logprobs(self, model: Model, rollout: Rollout) -> list[np.ndarray]:
         """The log-probabilities of all answers' targets under a model, computed as in training."""

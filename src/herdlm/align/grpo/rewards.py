@@ -55,13 +55,13 @@ class Judge:
                 _judge(verifier, record, "")
 
     def verdicts(self, answers: Sequence[Judged]) -> list[Verdict]:
-        """The verdict on each answer, in order; as many at once as the slowest verifier gains by."""
-        pairs = [(self._verifier(each.record), each) for each in answers]
-        threads = max((verifier.threads for verifier, _ in pairs), default=1)
-        if threads == 1:
-            return [_judge(verifier, each.record, each.answer) for verifier, each in pairs]
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(lambda pair: _judge(pair[0], pair[1].record, pair[1].answer), pairs))
+        """The verdict on each answer, in order; of each verifier as many at once as it allows."""
+        verifiers = [self._verifier(each.record) for each in answers]
+        found: dict[int, Verdict] = {}
+        for verifier in {id(verifier): verifier for verifier in verifiers}.values():
+            here = [i for i, each in enumerate(verifiers) if each is verifier]
+            found |= zip(here, _judge_all(verifier, [answers[i] for i in here]), strict=True)
+        return [found[i] for i in range(len(answers))]
 
     def _verifier(self, record: Record) -> Verifier:
         name, options = record.get("verifier"), record.get("options") or {}
@@ -71,6 +71,13 @@ class Judge:
         if key not in self._open:
             self._open[key] = load_verifier(name, options)
         return self._open[key]
+
+
+def _judge_all(verifier: Verifier, answers: Sequence[Judged]) -> list[Verdict]:
+    if verifier.threads == 1:
+        return [_judge(verifier, each.record, each.answer) for each in answers]
+    with ThreadPoolExecutor(verifier.threads) as pool:
+        return list(pool.map(lambda each: _judge(verifier, each.record, each.answer), answers))
 
 
 def _judge(verifier: Verifier, record: Record, answer: str) -> Verdict:

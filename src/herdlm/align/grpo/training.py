@@ -14,11 +14,11 @@ from herdlm.align.grpo.measure import Answered, answer_greedily, line, mean_of, 
 from herdlm.align.grpo.rewards import Judge
 from herdlm.align.grpo.sampler import Prompt, Sampler, prompts_with_room
 from herdlm.align.job import FinetuneJob, Model, Run
-from herdlm.align.result import estimate_json, save, shown, write_figures
+from herdlm.align.result import save, shown, write_figures
 from herdlm.align.work import work_on
 from herdlm.base.errors import InputError
 from herdlm.base.events import read_events
-from herdlm.evaluate.intervals import Estimate, pass_rate
+from herdlm.evaluate.intervals import pass_rate
 from herdlm.parallel.processes import is_first
 from herdlm.train.policy_gradient import PolicyGradient
 
@@ -71,7 +71,7 @@ def train_grpo(run: Run, config: GrpoConfig, data: Data, judge: Judge) -> dict[s
     if is_first():
         if config.keep_samples:
             _publish_samples(run)
-        counts["sampled"] = _sampled(run)
+        counts["sampled"] = _sampled(run, config)
     if before is None or after is None:
         return counts
     write_figures(run, {"right": pass_rate(after.right), "score": mean_of(after.scores)})
@@ -97,21 +97,18 @@ def _publish_samples(run: Run) -> None:
         shutil.copyfile(path, run.out / SAMPLES / path.name)
 
 
-def _sampled(run: Run) -> dict[str, Any]:
-    """The mean reward, and the share of right answers, in the first and the last quarter of the steps."""
-    events = list(read_events(run.work / "events.jsonl", "step"))
-    quarter = max(len(events) // 4, 1)
-    found: dict[str, Any] = {}
-    said: dict[str, list[Estimate]] = {}
+def _sampled(run: Run, config: GrpoConfig) -> dict[str, Any]:
+    """The mean reward, and the share of right answers, in the first and the last quarter of the batches."""
+    steps = read_events(run.work / "events.jsonl", "step")
+    batches = [event for event in steps if (event["step"] - 1) % config.updates == 0]
+    quarter = max(len(batches) // 4, 2)
+    found: dict[str, Any] = {name: int(sum(event[name] for event in batches)) for name in ("groups", "skipped")}
     for name in ("reward", "right"):
-        ends = [mean_of([event[name] for event in some]) for some in (events[:quarter], events[-quarter:])]
-        said[name] = ends
-        found |= {f"{name}_first": estimate_json(ends[0]), f"{name}_last": estimate_json(ends[1])}
-    first, last = said["reward"]
-    if len(events) > 1:
-        run.say(
-            f"Mean reward of sampled answers: {shown(first)} in the first {quarter} of {len(events)} steps, "
-            f"{shown(last)} in the last"
-        )
-    groups, skipped = (sum(event[name] for event in events) for name in ("groups", "skipped"))
-    return found | {"groups": int(groups), "skipped": int(skipped)}
+        first, last = (mean_of([event[name] for event in some]) for some in (batches[:quarter], batches[-quarter:]))
+        found |= {f"{name}_first": first.to_json(), f"{name}_last": last.to_json()}
+        if name == "reward" and len(batches) > quarter:
+            run.say(
+                f"Mean reward of sampled answers: {shown(first)} in the first {quarter} of {len(batches)} batches, "
+                f"{shown(last)} in the last"
+            )
+    return found
