@@ -113,8 +113,7 @@ def _measured(
             quiet=True,
         )
         for (result,) in zip(*results.values(), strict=True):
-            metric, estimate = next(iter(result.figures.items()))
-            figures[f"{result.task} {metric}"] = estimate.value
+            figures |= {f"{result.task} {metric}": estimate.value for metric, estimate in result.figures.items()}
     measured = Measured(dict(right), figures)
     write_text_durably(kept, json.dumps(asdict(measured)) + "\n")
     return measured
