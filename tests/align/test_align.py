@@ -66,7 +66,10 @@ def test_measured_pairs_are_not_trained_on():
 
 def test_a_prompt_without_a_demonstration_is_not_corrected():
     rows = [{"prompt": [{"role": "user", "content": "2 + 2?"}], "answer": "4"}]
-    rows[0]["samples"] = [{"answer": "It is 4.", "verdict": {"passed": True}}, {"answer": "5", "verdict": {"passed": False}}]
+    rows[0]["samples"] = [
+        {"answer": "It is 4.", "verdict": {"passed": True}},
+        {"answer": "5", "verdict": {"passed": False}},
+    ]
     config = PREFERENCES.model_copy(update={"edited_percent": 100.0})
     collected = annotate(rows, config, source="m", seed=0)
     assert [pair["rating"] for pair in collected.pairs] == ["better"]

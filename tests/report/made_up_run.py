@@ -50,6 +50,9 @@ preferences = { prompts = 100 }
 reward = { seq_len = 64, pairs_per_step = 4, train = { peak_lr = 1e-3 } }
 rejection = { prompts = 100 }
 dpo = { seq_len = 64, pairs_per_step = 4, train = { peak_lr = 1e-3 } }
+quality = { quality = false }
+gate = { prompts = 20 }
+average = { sft = false }
 teach = { answers = { prompts = 100 } }
 [quantize]
 [evaluate]
@@ -58,6 +61,7 @@ data = ["secret-folder/arc-easy.jsonl"]
 [experiments]
 control_sft = true
 small_control = true
+ablations = ["reward", "dpo", "averaging"]
 dpo_nll = { peak_lr = 1e-3 }
 """
 
@@ -69,8 +73,11 @@ ABILITY = {
     "seeds-sft": 0.40,
     "round-1-sft": 0.45,
     "round-1-dpo": 0.45,
+    "round-1-gate": 0.40,
     "round-2-sft": 0.55,
     "round-2-dpo": 0.56,
+    "round-2-gate": 0.56,
+    "without-reward-dpo": 0.42,
     "control-sft": 0.45,
     "dpo-with-nll": 0.44,
     "dpo-without-nll": 0.20,
@@ -214,7 +221,13 @@ def _contents(stage: Stage, recipe: Recipe, out: Path) -> dict[str, Any]:
             "held_out_accuracy": [0.7, 0.39, 0.9] if "1" in stage.name else [0.9, 0.6, 0.98],
         }
     if stage.name.endswith("-select"):
-        return {"prompts": 100, "kept": 50, "tasks": {"copy": {"candidates": 60, "kept": 50, "right": 45}}}
+        return {"prompts": 100, "kept": 50}
+    if stage.name.endswith("-quality"):
+        return {"given": 50, "kept": 45, "dropped": 5, "steps": []}
+    if stage.name.endswith("-gate"):
+        promoted = None if "1" in stage.name else "average with the model before"
+        reason = f"{'promoted' if promoted else 'refused'}, dpo: +1.0 points [-2.0, +4.0]"
+        return {"promoted": promoted, "reason": reason, "scores": {"incumbent": 0.4, "dpo": 0.41}, "prompts": 20}
     if "dpo" in stage.name or "sft" in stage.name or stage.name in ("small-taught", "small-control"):
         _dump(out / "training.json", {"steps": 20})
         _log(out, 20, lambda s: {"loss": 1 / s, "chosen_drift": -0.1 * s, "rejected_drift": -0.2 * s})

@@ -96,12 +96,12 @@ def reported(finished_run: tuple[MadeUpRun, Context, dict[str, Any]]) -> tuple[M
 @pytest.mark.parametrize(
     ("name", "after", "before", "verdict"),
     [
-        ("rounds-over-control", "round-2-dpo", "control-sft", "shown"),
+        ("rounds-over-control", "round-2-gate", "control-sft", "shown"),
         ("flagship-teaches-small", "small-taught", "small-control", "shown"),
         ("dpo-with-nll-over-without", "dpo-with-nll", "dpo-without-nll", "shown"),
         ("dpo-without-nll-collapses", "dpo-without-nll", "round-1-sft", "shown"),
         ("demonstrations-over-pretrained", "seeds-sft", "pretrain-flagship", "shown"),
-        ("round-2-over-before", "round-2-dpo", "round-1-dpo", "shown"),
+        ("round-2-over-before", "round-2-gate", "round-1-gate", "shown"),
         ("dpo-over-sft-1", "round-1-dpo", "round-1-sft", "not shown"),
         ("dpo-with-nll-over-start", "dpo-with-nll", "round-1-sft", "not shown"),
     ],
@@ -144,7 +144,13 @@ def test_the_other_sections_hold_what_the_stages_wrote(reported: tuple[MadeUpRun
     assert "0.00090" in page.text and "97.50%" in page.text and "0.012" in page.text
     assert "\N{MINUS SIGN}0.125 (\N{MINUS SIGN}0.250 to +0.062)" in page.text
     assert numbers["quantization"]["gained"] == numbers["quantization"]["lost"] == 0
-    assert numbers["rounds"][0]["kept_right"] == 45
+    first, second = numbers["rounds"]
+    assert (first["kept"], first["cleaned"], first["gate"]["promoted"]) == (50, 45, None)
+    assert second["gate"]["promoted"] == "average with the model before"
+    assert "refused, dpo: +1.0 points [-2.0, +4.0]" in page.text
+    ablations = {c["name"]: c["value"] for c in numbers["further_checks"] if c["name"].startswith("with-")}
+    assert set(ablations) == {"with-reward", "with-dpo", "with-averaging"}
+    assert ablations["with-reward"] > 0
     assert "70.0% (39.0 to 90.0)" in page.text
     assert "odd_even acc 120 75.0% 69.8 to 80.2 50.0% 44.8 to 55.2" in page.text
     assert "web word_perplexity 3 7.51 7.46 to 7.57 7.25 7.20 to 7.30" in page.text
@@ -153,7 +159,7 @@ def test_the_other_sections_hold_what_the_stages_wrote(reported: tuple[MadeUpRun
     assert numbers["settings"]["evaluate"]["data"] == ["arc-easy.jsonl"]
     stages = len(numbers["times"])
     assert sum(time["seconds"] for time in numbers["times"]) == pytest.approx(2.0 * stages)
-    assert f"All stages together took {2 * stages:.1f} s" in page.text
+    assert f"All stages together took {format.seconds(2.0 * stages)}, the longest" in page.text
     assert numbers["settings"]["herd"]["models"]["flagship"]["dim"] == 48
 
 
@@ -189,6 +195,7 @@ def test_the_lineage_goes_back_to_the_crawl_by_hash(reported: tuple[MadeUpRun, d
         "pretrain-flagship",
         "round-2-sft",
         "round-2-dpo",
+        "round-2-gate",
         "flagship-bf16",
         "flagship-fp8",
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
+from herdlm.base.artifact import Manifest
 from herdlm.base.lineage import Origin, walk
 from herdlm.report.data import Lineage, Node
 from herdlm.report.read import Records
@@ -41,12 +42,23 @@ def lineage(records: Records, final: str) -> Lineage:
             return name
         name = origin.stage or origin.path
         if name not in nodes:
-            made_from = tuple(dict.fromkeys(add(each) for each in origin.origins))
+            first = _promoted(origin.manifest)
+            origins = sorted(origin.origins, key=lambda each: each.path != first)
+            made_from = tuple(dict.fromkeys(add(each) for each in origins))
             nodes[name] = Node(name, origin.manifest.kind, origin.content, made_from)
         return name
 
     add(walk(final, lambda name: records[name].manifest if name in records else None))
     return Lineage(final, _main_line(nodes, final), tuple(nodes.values()))
+
+
+def _promoted(manifest: Manifest) -> str | None:
+    """Of a gate's inputs, the path of the model that it passed on; of an average, that of its trained part."""
+    if "promoted" not in manifest.counts:
+        return None
+    chosen = manifest.counts["promoted"]
+    roles = ["incumbent"] if chosen is None else [f"candidate-{chosen}", "candidate-dpo"]
+    return next((manifest.inputs[role].path for role in roles if role in manifest.inputs), None)
 
 
 def _main_line(nodes: dict[str, Node], final: str) -> tuple[str, ...]:
