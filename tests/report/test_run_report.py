@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from herdlm.base.errors import DamagedError
+from herdlm.report import format
 from herdlm.run.stage import Context
 from herdlm.run.stages.report import report_stage
 from tests.report.made_up_run import HOSTILE, MadeUpRun

@@ -14,7 +14,7 @@ from herdlm.run.stage import Context
 
 
 def synth_stage(context: Context) -> dict[str, Any]:
-    """Run the recipe's generators; the teacher is the one that it names, or the model that post-training starts from."""
+    """Run the recipe's generators; the teacher is the one it names, or the model that post-training starts from."""
     assert context.recipe.align and context.recipe.align.synth
     config: SynthConfig = context.recipe.align.synth
     teacher = config.teacher or str(context.inputs["model"])
