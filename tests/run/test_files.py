@@ -151,3 +151,16 @@ def test_files_are_known_by_their_content_wherever_they_lie(home, tmp_path_facto
         "gate": [],
         "exam": [],
     }
+
+
+def test_variants_train_with_their_own_rates_on_their_share(home):
+    keys = ["align.gate.prompts=20", "align.average.variants.half={share=0.5, sft_lr=1e-5, dpo_lr=1e-6}"]
+    stages = {stage.name: stage for stage in stages_of(read(home, *keys))}
+    varied, main = stages["round-1-half-sft"], stages["round-1-sft"]
+    assert varied.inputs == main.inputs and varied.settings["share"] == 0.5
+    assert varied.settings["sft"]["train"]["peak_lr"] == 1e-5
+    assert main.settings["sft"]["train"]["peak_lr"] == 1e-3
+    assert stages["round-1-half-dpo"].settings["dpo"]["train"]["peak_lr"] == 1e-6
+    gate = stages["round-1-gate"].inputs
+    assert gate["candidate-half"] == "round-1-half-dpo" and gate["incumbent"] == "seeds-gate"
+    assert stages["round-2-samples"].inputs["model"] == "round-1-gate"

@@ -210,6 +210,14 @@ class AverageConfig(Section):
     sft: bool = Field(True, description="also average the result with the model before DPO")
     incumbent: bool = Field(True, description="also average the result with the best model so far")
 
+    @model_validator(mode="after")
+    def _names_are_free(self) -> AverageConfig:
+        taken = {"samples", "verdicts", "preferences", "reward", "select", "quality", "sft", "dpo", "gate"}
+        for name in self.variants:
+            if name in taken or not name.isidentifier():
+                raise ValueError(f"variants.{name}: a variant cannot have this name: use letters and digits")
+        return self
+
 
 class GateConfig(Section):
     """Held-out prompts and standard tasks that decide whether a round's model takes the place of the one before."""

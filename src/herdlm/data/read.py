@@ -143,6 +143,7 @@ def read_records(
     seq_len: int | None = None,
     rename: Rename | None = None,
     seed: int = 0,
+    named: bool = False,
 ) -> tuple[list[Record], Counts]:
     """The records of one kind in files, and what became of their rows. Rows that teach nothing are dropped and counted.
 
@@ -150,6 +151,7 @@ def read_records(
         chat_format: with it, what the template refuses or ``seq_len`` tokens cannot hold is dropped, too.
         rename: columns' names in the files by the names that herdlm knows.
         seed: chooses the rows of a file whose weight is not a whole number.
+        named: give a record without a ``task`` the name of its file.
 
     Raises:
         InputError: a row cannot be read or gives no such record, or no row is left.
@@ -161,6 +163,8 @@ def read_records(
             if isinstance(found, RowError):
                 raise found
             own += [record for record, reason, _ in sieved(found, sieve, counts) if reason is None]
+        if named:
+            own = [{"task": source.path.stem} | record for record in own]
         records += _weighted(own, source.weight, seed, number)
     if not records:
         names = ", ".join(str(source.path) for source in sources)

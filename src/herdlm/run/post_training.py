@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from herdlm.align.config import AlignConfig, PairsConfig, RejectionConfig, SftConfig
+from herdlm.align.config import AlignConfig, PairsConfig, RejectionConfig, SftConfig, VariantConfig
 from herdlm.align.grpo.config import GrpoConfig
 from herdlm.align.synth.config import paths_of
 from herdlm.data.source import parse_source
@@ -240,17 +240,24 @@ def _round(align: AlignConfig, r: int, base: str) -> list[Stage]:
     stages.append(reward)
     stages += _selection(align, prefix, prefix, reward.name, align.rejection)
     kept = {f"kept-{k}": _kept(align, f"round-{k}") for k in remembered}
-    chains = [prefix, *(f"{prefix}-{name}" for name in align.average.variants)] if align.average else [prefix]
-    for chain in chains:
-        stages += _tuned(align, chain, base, r, kept)
+    variants = align.average.variants if align.average else {}
+    stages += _tuned(align, prefix, base, r, kept)
+    for name, variant in variants.items():
+        stages += _tuned(align, f"{prefix}-{name}", base, r, kept, variant)
     if align.gate:
-        candidates = {chain.removeprefix(prefix).strip("-") or "dpo": f"{chain}-dpo" for chain in chains}
+        candidates = {"dpo": f"{prefix}-dpo", **{name: f"{prefix}-{name}-dpo" for name in variants}}
         stages.append(_gate(align, f"{prefix}-gate", current, {"sft": f"{prefix}-sft", **candidates}))
     return stages
 
 
-def _tuned(align: AlignConfig, name: str, base: str, r: int, kept: Roles) -> list[Stage]:
-    """Fine-tuning of the base model on kept answers, and DPO: the stages NAME-sft and NAME-dpo of round ``r``."""
+def _tuned(
+    align: AlignConfig, name: str, base: str, r: int, kept: Roles, variant: VariantConfig | None = None
+) -> list[Stage]:
+    """Fine-tuning of the base model on kept answers, and DPO: the stages NAME-sft and NAME-dpo of round ``r``.
+
+    Args:
+        variant: what is different in a further training, to average with.
+    """
     edits = _edited(align, range(1, r + 1))
     data = [
         *_seed_files(align, align.seed_repeats),
@@ -265,6 +272,12 @@ def _tuned(align: AlignConfig, name: str, base: str, r: int, kept: Roles) -> lis
         inputs={"model": sft.name, **_contrasted(align, _remembered(align, r))},
         settings=tuning("dpo", align.dpo, "align.dpo"),
     )
+    if variant:
+        for stage, method, rate in ((sft, "sft", variant.sft_lr), (dpo, "dpo", variant.dpo_lr)):
+            if rate is not None:
+                stage.settings[method]["train"]["peak_lr"] = rate
+        if variant.share < 1:
+            sft.settings["share"] = variant.share
     return [sft, dpo]
 
 

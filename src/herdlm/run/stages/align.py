@@ -21,6 +21,7 @@ from herdlm.align.reward_training import train_reward
 from herdlm.align.sft import train_sft
 from herdlm.base.errors import InputError
 from herdlm.base.json_lines import read_json_lines
+from herdlm.base.seeds import stream
 from herdlm.data.useless import digest
 from herdlm.parallel.processes import is_first
 from herdlm.run.stage import Context, on_processes
@@ -48,6 +49,9 @@ def sft_stage(context: Context) -> dict[str, Any]:
         too_long += len(rows) - len(fitting)
         parts[f"{role}/{file}"] = len(fitting)
         dialogs += fitting * repeats
+    if share := context.stage.settings.get("share"):  # of a variant to average with
+        order = stream(context.seed("share"), "share").permutation(len(dialogs))
+        dialogs = [dialogs[number] for number in sorted(order[: max(1, round(len(dialogs) * share))].tolist())]
     mixed = {}
     if given := context.stage.settings.get("mix"):
         lengths = [len(dialog_piece(run.format, dialog).tokens) for dialog in dialogs]

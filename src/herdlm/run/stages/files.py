@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from herdlm.align.mix import check_tasks
+from herdlm.align.samples.rows import read_prompts
 from herdlm.base.errors import InputError
 from herdlm.base.json_lines import write_json_lines
-from herdlm.base.seeds import derive_seed
+from herdlm.base.seeds import derive_seed, stream
 from herdlm.data.formats.form import Record
-from herdlm.data.read import read_dialogs, read_preferences, read_prompts
+from herdlm.data.read import read_dialogs, read_preferences
 from herdlm.data.source import Source, parse_source
 from herdlm.data.useless import digest
 from herdlm.run.stage import Context
@@ -92,7 +93,8 @@ class _Material:
         sources = [parse_source(file) for file in files] + self._made(kind)
         if not sources:
             return []
-        records, found = reader(sources, chat_format=self.format, seed=self.context.seed("held out"))
+        seed = self.context.seed("held out")
+        records, found = reader(sources, chat_format=self.format, seed=seed, named=True)
         self.counts[kind] = found.as_json()
         return records
 
@@ -107,12 +109,13 @@ class _Material:
         return self._with_tasks([*map(parse_source, files), *self._made("prompts")])
 
     def _with_tasks(self, sources: Iterable[Source]) -> list[Record]:
-        found: dict[bytes, Record] = {}
+        found: dict[str, Record] = {}
         for source in sources:
-            records, _ = read_prompts([source], chat_format=self.format, seed=self.context.seed("held out"))
-            for record in records:
-                row = {"task": source.path.stem, "source": source.path.name} | record
-                found.setdefault(digest(row["prompt"]), row)
+            records, _ = read_prompts([source.path])
+            share = stream(self.context.seed("held out"), "share", source.path.name).permutation(len(records))
+            for number in sorted(share[: round(len(records) * min(source.weight, 1.0))].tolist()):
+                row: Record = {"task": source.path.stem, "source": source.path.name} | records[number]
+                found.setdefault(row["id"], row)
         return list(found.values())
 
     def _made(self, kind: str) -> list[Source]:
