@@ -243,7 +243,7 @@ def _round(align: AlignConfig, r: int, base: str) -> list[Stage]:
     variants = align.average.variants if align.average else {}
     stages += _tuned(align, prefix, base, r, kept)
     for name, variant in variants.items():
-        stages += _tuned(align, f"{prefix}-{name}", base, r, kept, variant)
+        stages += _tuned(align, f"{prefix}-{name}", base, r, kept, variant=variant)
     if align.gate:
         candidates = {"dpo": f"{prefix}-dpo", **{name: f"{prefix}-{name}-dpo" for name in variants}}
         stages.append(_gate(align, f"{prefix}-gate", current, {"sft": f"{prefix}-sft", **candidates}))
@@ -251,7 +251,7 @@ def _round(align: AlignConfig, r: int, base: str) -> list[Stage]:
 
 
 def _tuned(
-    align: AlignConfig, name: str, base: str, r: int, kept: Roles, variant: VariantConfig | None = None
+    align: AlignConfig, name: str, base: str, r: int, kept: Roles, *, variant: VariantConfig | None = None
 ) -> list[Stage]:
     """Fine-tuning of the base model on kept answers, and DPO: the stages NAME-sft and NAME-dpo of round ``r``.
 
