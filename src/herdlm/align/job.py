@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from herdlm.align.config import PairsConfig, SftConfig
 from herdlm.align.defaults import MICRO_BATCH_TOKENS, WARMUP_SHARE, Method
+from herdlm.align.teacher import check_teacher, content_of, teacher_inputs
 from herdlm.base.artifact import write_text_durably
 from herdlm.base.errors import InputError
 from herdlm.base.seeds import derive_seed
@@ -54,6 +55,7 @@ class FinetuneJob:
         out: a new folder for the result.
         data: what is trained on.
         held_out: what is measured on, before and after.
+        teacher: a model folder, run or adapter whose distribution is learned, as the section's ``distill`` says.
         template: the text of a chat template, or the name of one of ours, in place of the model's.
         lora: the rank of adapters to train; None: all weights are trained.
         merge: write a whole model rather than the adapter alone.
@@ -68,6 +70,7 @@ class FinetuneJob:
     out: Path
     data: tuple[Source, ...]
     held_out: tuple[Source, ...] = ()
+    teacher: Path | None = None
     template: str | None = None
     lora: int | None = None
     merge: bool = True
@@ -90,6 +93,7 @@ class Run:
     Attributes:
         out: the folder that is published at the end.
         work: survives interruptions.
+        teacher: what identifies the teacher's weights; None without one.
         rows_at_once: the most rows of a micro-batch, on all data-parallel processes together.
     """
 
@@ -102,6 +106,7 @@ class Run:
     work: Path
     device: str
     seed: int
+    teacher: str | None
     rows_at_once: int
 
     @property
@@ -186,6 +191,7 @@ def work_on(job: FinetuneJob, method: Method, config: SftConfig | PairsConfig, a
     start = open_start(job.model)
     check_head(start, method)
     _check_adapter(job, start)
+    check_teacher(job.teacher, config)
     if config.seq_len > start.shape.max_seq_len:
         raise InputError(
             f"rows of {config.seq_len:,} tokens exceed the {start.shape.max_seq_len:,} that {job.model} reads",
@@ -209,6 +215,8 @@ def work_on(job: FinetuneJob, method: Method, config: SftConfig | PairsConfig, a
     inputs = {"model": input_folder(start.adapter or start.folder)}
     if start.adapter is not None:
         inputs["base"] = input_folder(start.folder)
+    if job.teacher is not None:
+        inputs |= teacher_inputs(job.teacher)
     for role, sources in (("data", job.data), ("held-out", job.held_out)):
         inputs |= {f"{role}-{number}": input_folder(source.path) for number, source in enumerate(sources, 1)}
     kind = "reward-model" if method == "reward" else "model"
@@ -237,6 +245,7 @@ def work_on(job: FinetuneJob, method: Method, config: SftConfig | PairsConfig, a
                 work=work,
                 device=device,
                 seed=job.seed,
+                teacher=content_of(inputs),
                 rows_at_once=_rows_at_once(job, config, start),
             )
             made: Any = act(run)
