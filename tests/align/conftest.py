@@ -59,12 +59,12 @@ def pairs(seed, count):
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory, tokenizer):
-    """The files that the tests train on: base, chats.jsonl, test-chats.jsonl, pairs.jsonl, test-pairs.jsonl."""
+    """The models and files of the tests: base, teacher (another depth, other weights), chats.jsonl, test-chats.jsonl, pairs.jsonl, test-pairs.jsonl."""
     folder = tmp_path_factory.mktemp("align")
-    base = folder / "base"
-    base.mkdir()
-    tokenizer.save(base)
-    save_folder(small_model(), base, generation=generation_settings(base))
+    for name, model in (("base", small_model()), ("teacher", small_model(7, layers=3))):
+        (folder / name).mkdir()
+        tokenizer.save(folder / name)
+        save_folder(model, folder / name, generation=generation_settings(folder / name))
     write_lines(folder / "chats.jsonl", dialogs(0, 40))
     write_lines(folder / "test-chats.jsonl", dialogs(1, 12))
     write_lines(folder / "pairs.jsonl", pairs(0, 24))

@@ -12,12 +12,13 @@ DPO = DpoConfig(seq_len=128, pairs_per_step=6, epochs=1, train=TRAIN | {"peak_lr
 
 
 def job(folder, out, *, data="chats.jsonl", held_out=None, **changes):
-    """A job that trains the base model, or ``changes["model"]`` beside it, on a file of the folder."""
+    """A job that trains the base model, or ``changes["model"]`` beside it, on a file of the folder; ``teacher`` is a name, too."""
     keys = dict(
         model=folder / changes.pop("model", "base"),
         out=out,
         data=(Source(folder / data),),
         held_out=(Source(held_out),) if held_out else (),
+        teacher=folder / changes.pop("teacher") if "teacher" in changes else None,
         track=TrackConfig(tensorboard="off"),
         quiet=True,
     )

@@ -87,7 +87,7 @@ def shrink(
     data: Annotated[
         Path | None, typer.Option(help="Text, on which the layers are found that change it most: those are kept.")
     ] = None,
-    tokens: Annotated[int, typer.Option(min=2, help="How many tokens of the text to read.")] = 16_384,
+    tokens: Annotated[int, typer.Option(min=2, help="How many tokens of the text to read.")] = 8192,
     dtype: Annotated[
         Literal["bfloat16", "float32"] | None, typer.Option(help="Precision of the weights; by default the model's.")
     ] = None,
@@ -95,9 +95,10 @@ def shrink(
     json_: JsonOption = False,
 ) -> None:
     """Make a smaller model from some layers of a larger one, to be trained on, best with the larger one as teacher."""
-    from herdlm.model import shrink as shrinking
     from herdlm.model.folders import model_folder
     from herdlm.model.hf import read_config
+    from herdlm.model.kept_layers import check_kept, most_influential, spread_layers
+    from herdlm.model.shrink import shrink as write_shrunk
     from herdlm.report.format import count
 
     folder, influence = model_folder(model), None
@@ -108,17 +109,17 @@ def shrink(
     if out.exists():
         raise InputError(f"{out} exists", "Choose a new folder")
     if keep is not None:
-        kept = shrinking.check_kept(read_config(folder).layers, _numbers(keep))
+        kept = check_kept(read_config(folder).layers, _numbers(keep))
     elif data is not None and layers is not None:
         from herdlm.evaluate.influence import measure_influence
 
-        shrinking.spread_layers(read_config(folder).layers, layers)  # refuses the number before it measures
+        spread_layers(read_config(folder).layers, layers)  # refuses the number before it measures
         influence = measure_influence(folder, data, tokens=tokens, device=device)
-        kept = shrinking.most_influential(influence, layers)
+        kept = most_influential(influence, layers)
     else:
         assert layers is not None
-        kept = shrinking.spread_layers(read_config(folder).layers, layers)
-    counts = shrinking.shrink(folder, out, kept, dtype=dtype, influence=influence)
+        kept = spread_layers(read_config(folder).layers, layers)
+    counts = write_shrunk(folder, out, kept, dtype=dtype, influence=influence)
     if json_:
         say_json(counts)
         return

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from herdlm.base.errors import InputError
 from herdlm.base.standalone import input_folder, standalone
-from herdlm.model.config import ModelConfig
 from herdlm.model.hf import (
     EXPORTS,
     MAX_SHARD_BYTES,
@@ -26,61 +25,11 @@ from herdlm.model.hf import (
     widest,
 )
 from herdlm.model.hf_config import config_to_hf
+from herdlm.model.kept_layers import check_kept
 from herdlm.model.transformer import Transformer
 from herdlm.model.weights import StoredTensor, write_json, write_weights
 
 LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
-
-
-def spread_layers(layers: int, count: int) -> tuple[int, ...]:
-    """``count`` of so many layers at equal distances, the first and the last among them; one alone is the first.
-
-    Raises:
-        InputError: ``count`` is not between 1 and one less than ``layers``.
-    """
-    _check_count(layers, count)
-    if count == 1:
-        return (0,)
-    gaps = count - 1
-    return tuple((2 * place * (layers - 1) + gaps) // (2 * gaps) for place in range(count))
-
-
-def most_influential(influence: Sequence[float], count: int) -> tuple[int, ...]:
-    """The ``count`` layers with the most influence, in order; of equals, the earlier.
-
-    Raises:
-        InputError: ``count`` is not between 1 and one less than the number of layers.
-    """
-    _check_count(len(influence), count)
-    return tuple(sorted(sorted(range(len(influence)), key=lambda layer: (-influence[layer], layer))[:count]))
-
-
-def check_kept(layers: int, keep: Sequence[int]) -> tuple[int, ...]:
-    """The numbers of the layers to keep, if a model of so many layers can be shrunk to them.
-
-    Raises:
-        InputError: there are none, one is not a layer of the model, they do not rise, or none is dropped.
-    """
-    kept = tuple(keep)
-    if not kept or any(later <= earlier for earlier, later in zip(kept, kept[1:], strict=False)):
-        raise InputError(f"the layers to keep {list(kept)} do not rise", "Name each layer once, in order: 0,2,5")
-    if kept[0] < 0 or kept[-1] >= layers:
-        wrong = kept[0] if kept[0] < 0 else kept[-1]
-        raise InputError(f"there is no layer {wrong} in a model of {layers} layers", f"Use 0 to {layers - 1}")
-    _check_count(layers, len(kept))
-    return kept
-
-
-def _check_count(layers: int, count: int) -> None:
-    if not 1 <= count < layers:
-        raise InputError(
-            f"a model of {layers} layers cannot be shrunk to {count}", f"Keep between 1 and {layers - 1} layers"
-        )
-
-
-def shrunk_config(config: ModelConfig, layers: int) -> ModelConfig:
-    """The shape with so many layers."""
-    return config.model_copy(update={"layers": layers})
 
 
 def shrink(
@@ -122,7 +71,7 @@ def shrink_into(folder: Path, out: Path, keep: Sequence[int], *, dtype: str | No
         raise InputError(f"dtype {dtype!r} is unknown", f"Use {' or '.join(EXPORTS)}")
     config = read_config(folder)
     kept = check_kept(config.layers, keep)
-    smaller = shrunk_config(config, len(kept))
+    smaller = config.model_copy(update={"layers": len(kept)})
     with torch.device("meta"):
         weights = checked_weights(folder, Transformer(config))
     saved = widest(weights) if dtype is None else EXPORTS[dtype]
