@@ -102,7 +102,11 @@ def ask(folder: Path, prompts: list[Any], *, samples: int, temperature: float, s
     model = LocalModel(folder, EngineOptions(page=16))
     requests = [
         AnswerRequest(
-            Question(messages=tuple(prompt["prompt"])), MAX_TOKENS, temperature=temperature, samples=samples, seed=seed + i
+            Question(messages=tuple(prompt["prompt"])),
+            MAX_TOKENS,
+            temperature=temperature,
+            samples=samples,
+            seed=seed + i,
         )
         for i, prompt in enumerate(prompts)
     ]
@@ -258,7 +262,10 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     steps = Steps(given.work)
     result = measure(given, steps)
-    names = {name: [Path(each).name for each in value] if isinstance(value, list) else value for name, value in vars(given).items()}
+    names = {
+        name: [Path(each).name for each in value] if isinstance(value, list) else value
+        for name, value in vars(given).items()
+    }
     options = {name: value.name if isinstance(value, Path) else value for name, value in names.items() if name != "out"}
     day = datetime.now(UTC).date().isoformat()
     result = {"date": day, "hardware": hardware(given.threads), "options": options, **result}

@@ -89,6 +89,11 @@ class Recipe(Section):
             raise ValueError(
                 "align.teach is set, but herd.small names no model to teach: name one, or drop align.teach"
             )
+        for key in ("seed_sft", "sft") if align else ():
+            if getattr(align, key).distill:
+                raise ValueError(
+                    f"align.{key}.distill is for herdlm sft --teacher, and a run names no teacher: drop it"
+                )
         if experiments.control_sft and not align:
             raise ValueError("experiments.control_sft is a control of the rounds: add [align], or drop it")
         if experiments.small_control and not (align and align.teach):

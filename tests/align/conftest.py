@@ -59,7 +59,7 @@ def pairs(seed, count):
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory, tokenizer):
-    """The models and files of the tests: base, teacher (another depth, other weights), chats.jsonl, test-chats.jsonl, pairs.jsonl, test-pairs.jsonl."""
+    """Models and files: base, teacher (deeper), chats.jsonl, test-chats.jsonl, pairs.jsonl, test-pairs.jsonl."""
     folder = tmp_path_factory.mktemp("align")
     for name, model in (("base", small_model()), ("teacher", small_model(7, layers=3))):
         (folder / name).mkdir()

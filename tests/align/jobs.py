@@ -12,7 +12,7 @@ DPO = DpoConfig(seq_len=128, pairs_per_step=6, epochs=1, train=TRAIN | {"peak_lr
 
 
 def job(folder, out, *, data="chats.jsonl", held_out=None, **changes):
-    """A job that trains the base model, or ``changes["model"]`` beside it, on a file of the folder; ``teacher`` is a name, too."""
+    """A job that trains the base model, or ``changes["model"]`` beside it, on a file of the folder."""
     keys = dict(
         model=folder / changes.pop("model", "base"),
         out=out,

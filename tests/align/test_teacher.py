@@ -12,13 +12,14 @@ from herdlm.base.artifact import hash_file, read_manifest
 from herdlm.base.errors import InputError
 from herdlm.base.events import read_events
 from herdlm.model.hf import load_folder, save_folder
+from herdlm.recipe import read_recipe
 from herdlm.tokens.dialogs import DialogBatches
 from herdlm.tokens.tokenizer import TokenizerConfig, train_tokenizer
 from herdlm.train import teacher as teaching
 from tests.align.conftest import SMALL, dialogs, write_lines
 from tests.align.jobs import SFT, TRAIN, job
 from tests.conftest import TEXT, small_model
-from tests.run.conftest import herdlm
+from tests.run.conftest import SMOKE, herdlm
 
 
 def taught(**distill):
@@ -187,3 +188,8 @@ def test_teachers_that_do_not_fit_are_refused(folder, tmp_path, tokenizer):
             sft(job(folder, tmp_path / "out", teacher=tmp_path / name, steps=1), taught())
     with pytest.raises(InputError, match="nothing says how to learn from the teacher"):
         sft(job(folder, tmp_path / "out", teacher=folder / "base", steps=1), SFT)
+
+
+def test_a_run_refuses_keys_of_a_teacher_that_it_would_not_ask():
+    with pytest.raises(InputError, match="align.sft.distill is for herdlm sft --teacher"):
+        read_recipe(SMOKE, ["align.sft.distill.weight=0.5"])

@@ -10,13 +10,9 @@ from herdlm.align.dialog_loss import DialogLosses, dialog_losses, loss_change, m
 from herdlm.align.files import Data, read_data
 from herdlm.align.job import FinetuneJob, Model, Run, work_on
 from herdlm.align.result import estimate_json, save, shown, write_figures
-from herdlm.base.errors import InputError
+from herdlm.align.teacher import learn_from
 from herdlm.base.seeds import derive_seed
-from herdlm.tokens.batch import Batches
 from herdlm.tokens.dialogs import DialogBatches, dialog_piece
-from herdlm.tokens.teacher import TeacherColumns, TeacherKey
-from herdlm.train.objectives import NextToken, Objective
-from herdlm.train.teacher import Distill, open_teacher, teach_together
 
 
 def sft(job: FinetuneJob, config: SftConfig) -> dict[str, Any] | None:
@@ -42,7 +38,18 @@ def _sft(run: Run, config: SftConfig, data: Data) -> dict[str, Any]:
         steps=run.job.steps,
         rows_per_micro_batch=run.rows_at_once,
     )
-    taught, objective = _learning(run, config, batches)
+    taught, objective = learn_from(
+        run.job.teacher,
+        batches,
+        config,
+        content=run.teacher,
+        student=run.start.shape,
+        tokenizer=run.format.tokenizer,
+        work=run.work,
+        device=run.device,
+        say=run.say,
+        quiet=run.job.quiet,
+    )
     pieces = [dialog_piece(run.format, dialog) for dialog in data.held_out]
 
     def measure() -> DialogLosses:
@@ -87,29 +94,3 @@ def _sft(run: Run, config: SftConfig, data: Data) -> dict[str, Any]:
         "perplexity": estimate_json(perplexity(now)),
     }
     return counts | {"held_out": figures}
-
-
-def _learning(run: Run, config: SftConfig, batches: DialogBatches) -> tuple[Batches, Objective]:
-    """What is learned from: the batches as they are, or with the distribution of a teacher, which reads them once.
-
-    The teacher is freed before the student takes memory. What it said of a step is kept, so that a resumed run asks
-    it about the others alone.
-
-    Raises:
-        InputError: the teacher's vocabulary, tokenizer or context does not fit.
-    """
-    distill, teacher = config.distill, run.job.teacher
-    if distill is None or teacher is None or run.teacher is None:
-        return batches, NextToken()
-    shape, autocast = run.start.shape, config.train.autocast
-    if distill.top_k > shape.vocab_size:
-        raise InputError(f"distill.top_k {distill.top_k} exceeds the vocabulary of {shape.vocab_size:,}", "Lower it")
-    model = open_teacher(teacher, shape, run.format.tokenizer, longest=config.seq_len, device=run.device)
-    key = TeacherKey(run.teacher, shape.vocab_size, distill.top_k, distill.temperature, autocast)
-    columns = TeacherColumns(run.work / "teacher", key)
-    run.say(
-        f"Teacher: {teacher}, {distill.weight:g} of the loss at temperature {distill.temperature:g}, its "
-        f"{distill.top_k} most likely tokens"
-    )
-    taught = teach_together(model, batches, columns, title="teacher", quiet=run.job.quiet)
-    return taught, Distill(distill.weight, distill.temperature)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from herdlm.base.errors import InputError
 
@@ -37,7 +38,7 @@ def check_kept(layers: int, keep: Sequence[int]) -> tuple[int, ...]:
         InputError: there are none, one is not a layer of the model, they do not rise, or none is dropped.
     """
     kept = tuple(keep)
-    if not kept or any(later <= earlier for earlier, later in zip(kept, kept[1:], strict=False)):
+    if not kept or any(later <= earlier for earlier, later in pairwise(kept)):
         raise InputError(f"the layers to keep {list(kept)} do not rise", "Name each layer once, in order: 0,2,5")
     if kept[0] < 0 or kept[-1] >= layers:
         wrong = kept[0] if kept[0] < 0 else kept[-1]

@@ -9,7 +9,7 @@ from herdlm.pretrain.job import PretrainJob
 from herdlm.tokens.mixture import FirstSteps, PretrainBatches
 from herdlm.tokens.teacher import TaughtBatches, TeacherColumns, TeacherKey
 from herdlm.tokens.tokenizer import Tokenizer
-from herdlm.train.teacher import Distill, open_teacher, teach_together
+from herdlm.train.teacher import Distill, open_columns, open_teacher, teach_together
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def open_distillation(
     config = job.distill
     assert config is not None
     key = TeacherKey(content, job.model.vocab_size, config.top_k, config.temperature, job.pretrain.train.autocast)
-    columns = TeacherColumns(work / "teacher", key)
+    columns = open_columns(work / "teacher", key)
     first_step = job.pretrain.steps - job.pretrain.train.anneal_steps if config.steps == "anneal" else 0
     model = open_teacher(teacher, job.model, tokenizer, longest=max(job.pretrain.seq_lens), device=device)
     teach_together(model, batches, columns, first_step=first_step, title=f"{title}: teacher")

@@ -14,12 +14,13 @@ from herdlm.base.errors import InputError
 from herdlm.base.progress import Progress
 from herdlm.model.config import ModelConfig
 from herdlm.model.distillation import Distillation
-from herdlm.model.losses import at_least_float
 from herdlm.model.hf import load_folder
+from herdlm.model.losses import at_least_float
 from herdlm.model.start import open_start
 from herdlm.model.transformer import Transformer
+from herdlm.parallel.processes import from_first, meet
 from herdlm.tokens.batch import Batch, Batches
-from herdlm.tokens.teacher import TEACHER_COLUMNS, TaughtBatches, TeacherColumns, with_columns
+from herdlm.tokens.teacher import TEACHER_COLUMNS, TaughtBatches, TeacherColumns, TeacherKey, with_columns
 from herdlm.tokens.tokenizer import Tokenizer
 from herdlm.train.objectives import Objective, OutputHead, hidden_states
 
@@ -103,7 +104,9 @@ def open_teacher(
     """
     start = open_start(path)
     if start.head != "lm":
-        raise InputError(f"the teacher {path} is a reward model, without an output over tokens", "Give a language model")
+        raise InputError(
+            f"the teacher {path} is a reward model, without an output over tokens", "Give a language model"
+        )
     if start.shape.vocab_size != student.vocab_size:
         raise InputError(
             f"the teacher {path} has a vocabulary of {start.shape.vocab_size:,}, but the student has "
@@ -155,6 +158,16 @@ def teach(
     return TaughtBatches(batches, columns)
 
 
+def open_columns(folder: Path, key: TeacherKey) -> TeacherColumns:
+    """As :class:`TeacherColumns`, on every process of a run; the first one creates the folder."""
+
+    def create() -> None:
+        TeacherColumns(folder, key)
+
+    from_first(create)
+    return TeacherColumns(folder, key)
+
+
 def teach_together(
     teacher: Transformer,
     batches: Batches,
@@ -167,6 +180,5 @@ def teach_together(
     """As :func:`teach`, with the work divided among all processes of a run, which call this together."""
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     taught = teach(teacher, batches, columns, first_step=first_step, rank=rank, ranks=ranks, title=title, quiet=quiet)
-    if ranks > 1:
-        dist.barrier()
+    meet()
     return taught
