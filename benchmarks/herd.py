@@ -205,6 +205,7 @@ def measure(given: argparse.Namespace, steps: Steps) -> dict[str, Any]:
     losses, right = {}, {}
     for name, folder in folders.items():
         losses[name] = steps.take(f"loss-{name}", lambda f=folder: held_out_losses(f, held_out))
+    for name, folder in folders.items():
         if name != "shrunk":  # which writes no words
             right[name] = steps.take(f"right-{name}", lambda f=folder: right_answers(f, questions, given.seed))
     return {

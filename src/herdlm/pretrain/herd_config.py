@@ -143,7 +143,8 @@ class HerdConfig(Section):
                 raise ValueError(f"{key}.from = {larger!r}, which is shrunk, too: name the model that it is made from")
             if self.ladder and name in {self.flagship, *self.ladder}:
                 raise ValueError(f"herd.ladder forecasts the loss of new models, but {name} is shrunk: remove either")
-            if self.models[larger].distill and self.models[larger].distill.teacher == name:
+            distill = self.models[larger].distill
+            if distill is not None and distill.teacher == name:
                 raise ValueError(f"herd.models.{larger}.distill.teacher = {name!r}, which is made from it: drop either")
         return self
 
