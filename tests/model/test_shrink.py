@@ -175,6 +175,7 @@ def test_the_command_spreads_names_or_measures_layers(tmp_path, tokenizer):
         (("--layers", 2, "--keep", "0,1"), "the layers to keep are not named"),
         (("--keep", "0,one"), "no list of numbers"),
         (("--keep", "0,1", "--data", text), "--data chooses layers"),
+        (("--layers", 2, "--tokens", 9), "--tokens is there, but no text"),
     ):
         done = herdlm("shrink", large, *words, "--out", tmp_path / "refused")
         assert done.returncode == 2

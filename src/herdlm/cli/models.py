@@ -21,6 +21,8 @@ from herdlm.cli.output import say, say_json
 
 app = typer.Typer()
 
+INFLUENCE_TOKENS = 8192
+
 
 @app.command("import-hf", **example("herdlm import-hf downloads/Llama-3.2-1B --out models/llama-1b"))
 def import_hf(
@@ -85,9 +87,12 @@ def shrink(
     ] = None,
     keep: Annotated[str | None, typer.Option(help="The layers to keep, from 0: 0,2,5.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Text, on which the layers are found that change it most: those are kept.")
+        Path | None,
+        typer.Option(help="Text; with it, those layers are kept that change what passes through them most."),
     ] = None,
-    tokens: Annotated[int, typer.Option(min=2, help="How many tokens of the text to read.")] = 8192,
+    tokens: Annotated[
+        int | None, typer.Option(min=2, help="How many tokens of the text to read; by default 8192.")
+    ] = None,
     dtype: Annotated[
         Literal["bfloat16", "float32"] | None, typer.Option(help="Precision of the weights; by default the model's.")
     ] = None,
@@ -106,6 +111,8 @@ def shrink(
         raise InputError("the layers to keep are not named", "Give --layers or --keep, one of them")
     if data is not None and layers is None:
         raise InputError("--data chooses layers, but --keep names them", "Give --layers, or drop --data")
+    if tokens is not None and data is None:
+        raise InputError("--tokens is there, but no text", "Give --data, or drop --tokens")
     if out.exists():
         raise InputError(f"{out} exists", "Choose a new folder")
     if keep is not None:
@@ -114,7 +121,7 @@ def shrink(
         from herdlm.evaluate.influence import measure_influence
 
         spread_layers(read_config(folder).layers, layers)  # refuses the number before it measures
-        influence = measure_influence(folder, data, tokens=tokens, device=device)
+        influence = measure_influence(folder, data, tokens=tokens or INFLUENCE_TOKENS, device=device)
         kept = most_influential(influence, layers)
     else:
         assert layers is not None
