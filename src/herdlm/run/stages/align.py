@@ -117,6 +117,7 @@ def _open_run(context: Context, method: Method, config: MethodConfig, model: str
     job = FinetuneJob(
         model=context.inputs[model],
         out=context.out,
+        teacher=context.inputs.get("teacher"),
         steps=steps,
         parallel=recipe.align.parallel or recipe.parallel,
         track=recipe.track,
