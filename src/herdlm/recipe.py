@@ -108,7 +108,9 @@ class Recipe(Section):
             raise ValueError("experiments.dpo_nll trains by align.dpo: add [align], or drop it")
         given = [name for name in ExperimentsConfig.model_fields if getattr(experiments, name)]
         if given and align and not align.examines:
-            raise ValueError(f"experiments.{given[0]} is measured on prompts, and align.data.prompts names none: add some")
+            raise ValueError(
+                f"experiments.{given[0]} is measured on prompts, and align.data.prompts names none: add some"
+            )
         needed = {"quality": align and align.quality, "averaging": align and align.average and align.gate}
         for part in experiments.ablations:
             if align and not needed.get(part, True):
