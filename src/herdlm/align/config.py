@@ -276,6 +276,9 @@ class AlignConfig(Section):
     )
     data: AlignDataConfig | None = Field(None, description="files of the user's own; none: the built-in tasks")
     synth: SynthConfig | None = Field(None, description="generators of synthetic data; none by default")
+    own_verifiers: tuple[Reference, ...] = Field(
+        (), description="functions of your own, module:function, that prompts may name as their verifier"
+    )
     seed_sft: SftConfig
     preferences: PreferencesConfig | None = Field(None, description="new pairs on the built-in tasks in each round")
     reward: RewardConfig
