@@ -2,9 +2,10 @@
 
     python benchmarks/synth.py RECIPE.toml [FILE ...]
 
-For each generator of the recipe: prompts, the share of those that are near-duplicates of an earlier one (at least half
-of all their sequences of three words in common), records per second of processor time, the sandbox's included, and, for each FILE of a benchmark's
-prompts, the share of prompts that have eight words in a row in common with one of them, with those words. Prints JSON.
+For each generator of the recipe: prompts, how many requests are near-duplicates of an earlier one (at least half of
+all their runs of three words in common), records per second of processor time, the sandbox's included, and, for each
+FILE of a benchmark's prompts, how many prompts share eight words in a row with one of them, and those words. Prints
+JSON.
 """
 
 from __future__ import annotations

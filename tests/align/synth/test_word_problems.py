@@ -20,8 +20,7 @@ ZERO_TO_TWELVE = (
     *("seven", "eight", "nine", "ten", "eleven", "twelve"),
 )
 SMALL = {"half": 2, "third": 3, "quarter": 4, "fifth": 5, "twice": 2, "once": 2, "dozens": 12} | {
-    word: number
-    for number, word in enumerate(ZERO_TO_TWELVE)
+    word: number for number, word in enumerate(ZERO_TO_TWELVE)
 }
 UNITS = {7, 12, 24, 60, 100, 1000}
 

@@ -127,8 +127,9 @@ def _pick(draw: Draw, count: int) -> list[Picked]:
     picked: list[Picked] = []
     for tool in tools:
         arguments, said = DRAWS[tool.function](draw)
-        if all(arguments != other for _, other, _ in picked):
-            picked.append((tool, arguments, said))
+        while any(arguments == other for _, other, _ in picked):
+            arguments, said = DRAWS[tool.function](draw)
+        picked.append((tool, arguments, said))
     return picked
 
 
