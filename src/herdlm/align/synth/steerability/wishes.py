@@ -16,9 +16,13 @@ LANGUAGES = {
     "nl": "Dutch", "pl": "Polish", "ru": "Russian", "ja": "Japanese", "ko": "Korean", "zh-cn": "Chinese", "ar": "Arabic",
     "tr": "Turkish", "sv": "Swedish", "en": "English",
 }  # fmt: skip
-CLASHES = ({"language", "lowercase", "forbidden", "tone", "plain", "closing"}, {"quotation", "closing"},
-           {"bullets", "sentences", "words", "highlight"}, {"lowercase", "name", "closing", "tone", "plain"},
-           {"tone", "plain", "forbidden"}, {"commas", "tone"})  # fmt: skip
+CLASHES = (
+    *({"language", other} for other in ("lowercase", "forbidden", "tone", "plain", "closing")),
+    {"bullets", "sentences"},
+    {"bullets", "highlight"},
+    {"words", "sentences"},
+    {"tone", "plain"},
+)
 """Sorts of wishes of which a prompt has one at most: they contradict each other, or one cannot be checked beside it."""
 
 
@@ -114,9 +118,9 @@ WISHES: dict[str, Callable[[Draw, Sequence[str]], Wish]] = {
 
 def compose(draw: Draw, most: int, languages: Sequence[str], first: str) -> Wishes:
     """A system prompt of one to ``most`` wishes that do not clash; ``first`` is one of them."""
-    chosen = [first]
+    chosen, count = [first], draw.number(1, most)
     for sort in draw.some([sort for sort in WISHES if sort != "language" or languages], len(WISHES)):
-        if len(chosen) == draw.number(1, most):
+        if len(chosen) == count:
             break
         if sort not in chosen and not any(sort in clash and clash & set(chosen) for clash in CLASHES):
             chosen.append(sort)
