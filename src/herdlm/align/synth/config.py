@@ -1,6 +1,6 @@
 """Recipe keys of synthetic data: a table for each generator.
 
-A generator's section is here or, where it is long, beside the generator. Add a generator by a section, a key of
+A generator's section is here or in :mod:`herdlm.align.synth.teacher_config`. Add a generator by a section, a key of
 :class:`SynthConfig` and a line in :mod:`herdlm.align.synth.registry`.
 """
 
@@ -12,6 +12,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+from herdlm.align.synth.teacher_config import (
+    FactualityConfig,
+    LongDocumentsConfig,
+    MultilingualConfig,
+    SafetyConfig,
+    SelfInstructConfig,
+    SteerabilityConfig,
+)
 from herdlm.base.own_parts import Reference
 from herdlm.base.recipe import Section
 from herdlm.evaluate.remote import is_address
@@ -123,6 +131,12 @@ class SynthConfig(Section):
     word_problems: WordProblemsConfig | None = None
     tools: ToolsConfig | None = None
     code: CodeConfig | None = None
+    long_documents: LongDocumentsConfig | None = None
+    multilingual: MultilingualConfig | None = None
+    factuality: FactualityConfig | None = None
+    steerability: SteerabilityConfig | None = None
+    self_instruct: SelfInstructConfig | None = None
+    safety: SafetyConfig | None = None
     own: dict[str, OwnConfig] = Field(default_factory=dict, description="generators of your own, by name")
 
 

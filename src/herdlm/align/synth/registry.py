@@ -18,6 +18,12 @@ GENERATORS = {
     "word_problems": "herdlm.align.synth.word_problems.generate:generate",
     "code": "herdlm.align.synth.code.generate:generate",
     "tools": "herdlm.align.synth.tools.generate:generate",
+    "long_documents": "herdlm.align.synth.long_documents.generate:generate",
+    "multilingual": "herdlm.align.synth.multilingual.generate:generate",
+    "factuality": "herdlm.align.synth.factuality.generate:generate",
+    "steerability": "herdlm.align.synth.steerability.generate:generate",
+    "self_instruct": "herdlm.align.synth.self_instruct.generate:generate",
+    "safety": "herdlm.align.synth.safety.generate:generate",
 }
 """The function of each generator; its options are the section of :class:`SynthConfig` with the same name."""
 

@@ -1,0 +1,1 @@
+"""Requests to refuse, and harmless ones that sound alike."""

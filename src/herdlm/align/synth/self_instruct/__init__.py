@@ -1,0 +1,1 @@
+"""New tasks in the manner of given ones."""

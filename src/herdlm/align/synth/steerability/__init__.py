@@ -1,0 +1,1 @@
+"""Dialogs that keep the wishes of a system prompt."""
