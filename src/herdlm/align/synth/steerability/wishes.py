@@ -20,6 +20,7 @@ CLASHES = (
     *({"language", other} for other in ("lowercase", "forbidden", "tone", "plain", "closing")),
     {"bullets", "sentences"},
     {"bullets", "highlight"},
+    {"bullets", "quotation"},
     {"words", "sentences"},
     {"tone", "plain"},
 )
@@ -65,7 +66,7 @@ def _bullets(draw: Draw, _: Sequence[str]) -> Wish:
 
 
 def _highlight(draw: Draw, _: Sequence[str]) -> Wish:
-    number = draw.number(1, 3)
+    number = draw.number(2, 3)
     return "detectable_format:number_highlighted_sections", {"num_highlights": number}, {"number": number}
 
 
