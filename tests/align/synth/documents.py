@@ -9,7 +9,7 @@ def paragraph(number: int) -> str:
     town, goods = TOWNS[number % 8], GOODS[number % 8]
     return (
         f"The town of {town} lies beside a wide river in the northern hills. It was founded in {1200 + 37 * number} by "
-        f"merchants who traded {goods} with the villages of the coast. Most of its houses are built of grey stone and "
+        f"merchants who traded {goods} with the villages of the coast. Most of its houses are built of red stone and "
         f"have small windows because the winters are long and cold. About {310 + 11 * number} families live there "
         f"today, and every autumn they hold a market in the old square behind the church."
     )

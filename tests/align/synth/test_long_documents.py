@@ -74,7 +74,7 @@ def test_a_question_is_asked_with_the_whole_document(tmp_path):
         ({"whole": "They traded gold."}, "answered otherwise from the whole document"),
         ({"whole": "They traded {goods} for 99 years."}, "has numbers that the document has not"),
         (
-            {"whole": "Die Händler haben dort vor langer Zeit mit {goods} gehandelt, sagt man."},
+            {"whole": "Die Händler haben dort lange Zeit mit {goods} gehandelt, sagt man."},
             "answered in another language",
         ),
         ({"whole": "They traded {goods}..."}, "cut off"),
@@ -124,7 +124,10 @@ def test_summaries_are_made_of_parts_and_then_of_summaries(tmp_path):
         ("A town.", "a summary is too short"),
         (GOOD * 2, "a summary is too long"),
         ("The town of {town} lies beside a wide river and has 4711 families in it.", "a summary has numbers"),
-        ("Elephants juggle purple spaceships while dancing dragons sing operas underneath moonlight tonight.", "has too many"),
+        (
+            "Elephants juggle purple spaceships while dancing dragons sing operas underneath moonlight tonight.",
+            "has too many",
+        ),
         (
             "Die Stadt {town} liegt an einem breiten Fluss, sie wurde von Händlern gegründet und ist kalt.",
             "in another language",

@@ -30,6 +30,7 @@ def teacher(change=lambda text: text, back=None):
 
 
 def write(path, *rows):
+    path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return path
 

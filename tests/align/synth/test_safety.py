@@ -93,7 +93,10 @@ def test_bad_refusals_are_dropped_or_rejected(tmp_path, script, reason, rating):
         (REFUSES, "refuses what is harmless"),
         ("Just do it.", "says almost nothing"),
         ("{words}, {words}", "repeats the request"),
-        ("One two six ten ".strip() * 6 + " one two six ten one two six ten one two", "does not speak of what was asked"),
+        (
+            "One two six ten ".strip() * 6 + " one two six ten one two six ten one two",
+            "does not speak of what was asked",
+        ),
         (HELPS + "...", "cut off"),
     ],
 )

@@ -75,8 +75,9 @@ def test_new_tasks_get_answers_that_agree(tmp_path, seeds):
         (["Oslo", "Bergen", "Trondheim"], "the short answers do not agree"),
         (["I can't help with that."], "most answers: refuses"),
         (["Oslo..."], "most answers: cut off"),
-        ([ESSAYS[0], "Green ideas sleep furiously under many colourless old apple trees.", "Nine. " * 12], "too little"),
-        ([f"{CAPITAL} The Norway capital: of which the city is"], "most answers: repeats the task"),
+        ([ESSAYS[0], "Green ideas sleep furiously under many very old apple trees.", "Nine. " * 12], "too little"),
+        (["The capital of Norway is which city?"], "most answers: repeats the task"),
+        ([f"{CAPITAL} That is a good thing to ask."], "most answers: repeats the task"),
     ],
 )
 def test_answers_that_do_not_agree_are_dropped(tmp_path, seeds, answers, reason):

@@ -82,7 +82,7 @@ def test_answers_that_are_none_are_dropped(tmp_path, text, reason):
 
 
 def test_a_wish_for_a_language_is_verified(tmp_path):
-    german = "Das braucht vor allem etwas Geduld und jeden Tag ein wenig Übung, dann wird es bald besser."
+    german = "Das braucht zuerst etwas Geduld und jeden Tag etwas Übung, dann wird es bald besser."
 
     def reply(messages, sample):
         return german if sample else "It takes some patience and a little practice every day."

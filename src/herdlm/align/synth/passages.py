@@ -21,7 +21,9 @@ LEAST_WORDS = 40  # of a section
 MOST_ANSWER = 12  # words
 BY = Text(contains=True)
 OPTIONS = {"contains": True}
-FORM = re.compile(r"\A[*#\s]*Question[*\s]*:[*\s]*(?P<question>.+?)\s*\n[*#\s]*Answer[*\s]*:[*\s]*(?P<answer>.+?)\s*\Z", re.DOTALL)
+FORM = re.compile(
+    r"\A[*#\s]*Question[*\s]*:[*\s]*(?P<question>.+?)\s*\n[*#\s]*Answer[*\s]*:[*\s]*(?P<answer>.+?)\s*\Z", re.DOTALL
+)
 POINTS = re.compile(
     r"\b(?:this|the (?:above|given|following)) (?:passage|text|part|section|paragraph|excerpt|document)\b"
     r"|\baccording to the (?:passage|text|part|section|paragraph|excerpt|document)\b",
@@ -175,10 +177,9 @@ def _wrong(made: Asked) -> str:
         return "the question speaks of the section"
     if not is_in(made.document.language, made.question):
         return "the question is in another language"
-    if numbers(made.answer) - numbers(made.section):
-        return "the answer has numbers that the section has not"
     if not BY(made.section, made.answer).passed:
-        return "the answer does not occur in the section"
+        foreign = numbers(made.answer).keys() - numbers(made.section).keys()
+        return f"the answer {'has numbers that the section has not' if foreign else 'does not occur in the section'}"
     if set(words(made.answer)) <= set(words(made.question)):
         return "the question gives the answer away"
     return ""

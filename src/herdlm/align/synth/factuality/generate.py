@@ -21,7 +21,8 @@ from herdlm.align.synth.texts import lines
 
 TASK = "factuality"
 UNKNOWN = (
-    r"(?i)\b(?:do not|don't) (?:know|have reliable knowledge)|\b(?:not|n't) (?:sure|certain)|can(?:not|'t) say for certain"
+    r"(?i)\b(?:do not|don't) (?:know|have reliable knowledge)|\b(?:not|n't) (?:sure|certain)"
+    r"|can(?:not|'t) say for certain"
 )
 ASK = (
     "Here is a passage.\n\n{section}\n\nWrite one question about a fact that it tells, for a quiz in which nobody sees "
@@ -39,7 +40,7 @@ def generate(setting: Setting, options: FactualityConfig) -> Iterator[Made]:
     Raises:
         InputError: there is no teacher, or no document that fits.
     """
-    name = setting.need_teacher("probing").name
+    setting.need_teacher("probing")
     documents = read_documents(
         setting,
         "probing",
@@ -82,14 +83,14 @@ def generate(setting: Setting, options: FactualityConfig) -> Iterator[Made]:
     texts = [[answer.text.strip() if answer.finish == "stop" else "" for answer in samples] for samples in probes]
     verdicts = judged(setting, options, answerable, texts, re.compile(UNKNOWN))
     for each, samples, found in zip(answerable, texts, verdicts, strict=True):
-        yield from _taught(setting, options, each, samples, found, name)
+        yield from _taught(setting, options, each, samples, found)
 
 
 def _taught(
-    setting: Setting, options: FactualityConfig, each: Asked, samples: Sequence[str], found: Verdicts, name: str
+    setting: Setting, options: FactualityConfig, each: Asked, samples: Sequence[str], found: Verdicts
 ) -> Iterator[Made]:
     """What is taught of a question, by the shares of its probes."""
-    counts = Counter(found)
+    name, counts = setting.need_teacher("probing").name, Counter(found)
     shown: dict[str, Any] = {"right": counts["right"], "wrong": counts["wrong"], "probes": len(samples)}
     messages = [records.user(each.question)]
     if counts["right"] >= options.knows * len(samples):
@@ -102,11 +103,10 @@ def _taught(
         answer, source = Draw(setting.random("unknown", each.question)).one(lines("factuality/unknown.txt")), "program"
         verifier, reference, verdict = "regex", {"answer": UNKNOWN}, "consistently wrong"
     else:
-        yield dropped(each.row(answers=list(samples), **shown), _mixed(options, counts, len(samples)))
+        yield dropped(each.row(answers=list(samples), **shown), _mixed(options, Counter[str](counts), len(samples)))
         return
-    made = records.prompt(
-        messages, task=TASK, source=f"synth: asked of {each.document.id}", verifier=verifier, **reference
-    )
+    keys: dict[str, Any] = {**reference}
+    made = records.prompt(messages, task=TASK, source=f"synth: asked of {each.document.id}", verifier=verifier, **keys)
     yield made
     origin = made.record["source"]
     yield records.dialog(

@@ -19,7 +19,11 @@ ASK = (
     "speak of a section or text. Then give the answer in a few words that stand in the section. Use the language of "
     "the section, and exactly this form:\nQuestion: ...\nAnswer: ..."
 )
-GIVEN = ("{document}\n\n{question}", "Here is a document.\n\n{document}\n\n{question}", "{document}\n\n---\n\n{question}")
+GIVEN = (
+    "{document}\n\n{question}",
+    "Here is a document.\n\n{document}\n\n{question}",
+    "{document}\n\n---\n\n{question}",
+)
 SAME = 0.6  # share of words from which an answer without the document equals that of the section
 
 
@@ -31,21 +35,12 @@ def generate(setting: Setting, options: LongDocumentsConfig) -> Iterator[Made]:
     """
     setting.need_teacher("asking about documents")
     documents = read_documents(
-        setting,
-        "asking about documents",
-        shortest=options.shortest,
-        longest=options.longest,
-        section=options.section,
+        setting, "asking about documents", shortest=options.shortest, longest=options.longest, section=options.section
     )
     if options.questions:
         asked: list[Asked] = []
         for each in questions(
-            setting,
-            documents,
-            options.questions,
-            ASK,
-            temperature=options.temperature,
-            max_tokens=options.max_tokens,
+            setting, documents, options.questions, ASK, temperature=options.temperature, max_tokens=options.max_tokens
         ):
             if isinstance(each, Made):
                 yield each

@@ -113,10 +113,8 @@ def _wrong(tower: Tower, part: str, answer: Answer, options: LongDocumentsConfig
         return f"is {unfinished(answer)}"
     text = answer.text.strip()
     length = len(words(text))
-    if length < LEAST_WORDS:
-        return "is too short"
-    if length > MOST_SHARE * len(words(part)):
-        return "is too long"
+    if not LEAST_WORDS <= length <= MOST_SHARE * len(words(part)):
+        return "is too short" if length < LEAST_WORDS else "is too long"
     if not is_in(tower.document.language, text):
         return "is in another language"
     for source in (part, tower.document.text) if last else (part,):

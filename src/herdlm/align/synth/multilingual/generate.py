@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from herdlm.align.synth import records
 from herdlm.align.synth.draw import Draw
-from herdlm.align.synth.multilingual.languages import NAMES
+from herdlm.align.synth.languages import NAMES
 from herdlm.align.synth.multilingual.native import TASK, native
 from herdlm.align.synth.multilingual.translate import Translation, prose, translate
 from herdlm.align.synth.setting import Made, Setting, dropped
@@ -122,9 +122,7 @@ def _translated(each: Given, name: str) -> Iterator[Made]:
     if wrongs:
         yield dropped(each.row | {"translations": [text.text for text in each.texts]}, wrongs[0])
         return
-    messages = [
-        {**message, "content": text.text} for message, text in zip(each.messages, each.texts, strict=True)
-    ]
+    messages = [{**message, "content": text.text} for message, text in zip(each.messages, each.texts, strict=True)]
     source = f"synth: translated {each.origin}"
     if each.kind == "prompts":
         verifier = each.record.get("verifier")

@@ -8,7 +8,7 @@ from typing import Any
 
 from herdlm.align.synth import records
 from herdlm.align.synth.draw import Draw
-from herdlm.align.synth.multilingual.languages import NAMES, SUBJECTS
+from herdlm.align.synth.languages import NAMES, SUBJECTS
 from herdlm.align.synth.setting import REPEATED, Made, Setting, dropped
 from herdlm.align.synth.teacher_config import MultilingualConfig
 from herdlm.align.synth.words import TELLING, alike, tidy, unfinished
@@ -19,8 +19,9 @@ from herdlm.verifiers.refusals.classify import classify
 TASK = "multilingual"
 SOURCE = "synth: native requests"
 INVENT = (
-    "Invent one request that a person who speaks {language} would make of a helpful assistant at home, about {subject}. "
-    "It must be clear without files, pictures or links, and need no translation. Write only the request, in {language}."
+    "Invent one request that a person who speaks {language} would make of a helpful assistant at home, about "
+    "{subject}. It must be clear without files, pictures or links, and need no translation. Write only the request, "
+    "in {language}."
 )
 LEAST_CHARS = 12
 MOST_CHARS = 600

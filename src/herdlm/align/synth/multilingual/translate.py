@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from herdlm.align.synth import records
-from herdlm.align.synth.multilingual.languages import NAMES
+from herdlm.align.synth.languages import NAMES
 from herdlm.align.synth.setting import Setting
 from herdlm.align.synth.teacher_config import MultilingualConfig
 from herdlm.align.synth.words import alike, is_in, numbers, tidy, unfinished
@@ -21,7 +21,8 @@ TRANSLATE = (
 )
 CODE = re.compile(r"`[^`\n]+`")
 KEPT = re.compile(
-    r"https?://[^\s)>\]]+|\{\{?\w+\}?\}|\[[A-Z][A-Z0-9_ ]*\]|<[/\w][^<>\n]*>|%[sdf]\b|%\(\w+\)[sdf]|\$\{?[A-Za-z_]\w*\}?"
+    r"https?://[^\s)>\]]+|\{\{?\w+\}?\}|\[[A-Z][A-Z0-9_ ]*\]|<[/\w][^<>\n]*>|%[sdf]\b|%\(\w+\)[sdf]"
+    r"|\$\{?[A-Za-z_]\w*\}?"
     r"|^[ \t]*(?:assert|def) .*$",
     re.MULTILINE,
 )

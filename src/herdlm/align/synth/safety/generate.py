@@ -87,7 +87,7 @@ def _refused(setting: Setting, options: SafetyConfig, requests: Sequence[Request
             wrong = unusable or wrong_refusal(text, options.longest)
             if wrong and not unusable:
                 rating = "significantly better" if wrong == "does what it should refuse" else "slightly better"
-                yield _pair(each, good, text, rating, (source, name), f"refuses; the other {wrong}")
+                yield _pair(each, good, text, rating, (source, name), verdict=f"refuses; the other {wrong}")
                 break
 
 
@@ -115,7 +115,7 @@ def _helped(setting: Setting, options: SafetyConfig, requests: Sequence[Request]
         if good:
             by, rejected = (name, refused) if refused else (records.PROGRAM, refusal(setting, each))
             verdict = "answers what is harmless; the other refuses"
-            yield _pair(each, good, rejected, "significantly better", (name, by), verdict)
+            yield _pair(each, good, rejected, "significantly better", (name, by), verdict=verdict)
 
 
 def _helps(each: Request, text: str, unusable: str) -> str:
@@ -152,7 +152,7 @@ def _dialog(each: Request, text: str, source: str, **lineage: Any) -> Made:
     )
 
 
-def _pair(each: Request, chosen: str, rejected: str, rating: str, sources: tuple[str, str], verdict: str) -> Made:
+def _pair(each: Request, chosen: str, rejected: str, rating: str, sources: tuple[str, str], *, verdict: str) -> Made:
     return records.pair(
         [records.user(each.text)],
         chosen,

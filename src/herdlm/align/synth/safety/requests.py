@@ -101,6 +101,11 @@ def _wrong(each: Request, text: str) -> str:
         return "the teacher refuses to reword it"
     if alike(text, each.text) >= COPY:
         return REPEATED
+    return _changed(each, text)
+
+
+def _changed(each: Request, text: str) -> str:
+    """Whether a rewording asks for something else, "" if not."""
     if each.sort == "violating":
         # Without these words, or with words of protection, it may have become harmless.
         if not all(re.search(rf"\b{key}", text, re.IGNORECASE) for key in each.keys):

@@ -33,7 +33,7 @@ def usable(task: str, text: str) -> str:
     """What is wrong with an answer by itself."""
     if classify(text).kind != "compliance":
         return "refuses"
-    if len(words(text)) > SHORT and alike(task, text) >= ECHO:
+    if alike(task, text) >= ECHO or " ".join(words(text)).startswith(" ".join(words(task))):
         return "repeats the task"
     return ""
 
@@ -62,9 +62,7 @@ def choose(task: str, samples: Sequence[str], *, agree: float, common: float) ->
     long = [number for number in good if number not in short]
     if len(long) < 2:
         return Chosen("the answers do not agree on a length")
-    shares = {
-        n: sum(alike(samples[n], samples[other]) for other in long if other != n) / (len(long) - 1) for n in long
-    }
+    shares = {n: sum(alike(samples[n], samples[other]) for other in long if other != n) / (len(long) - 1) for n in long}
     best = max(long, key=lambda number: shares[number])
     if shares[best] < common:
         return Chosen("the answers have too little in common")

@@ -24,8 +24,8 @@ INVENT = (
     "Write only the tasks.\n\n{listed}"
 )
 KIND = (
-    "Here is a task.\n\n{task}\n\nIs its answer one of a small set of labels that is fixed beforehand, such as yes or no, "
-    "or a class? Reply with one word, yes or no."
+    "Here is a task.\n\n{task}\n\nIs its answer one of a small set of labels that is fixed beforehand, such as yes "
+    "or no, or a class? Reply with one word, yes or no."
 )
 ANSWER = "{task}\n\nReply with the label only."
 YES = re.compile(r"\A\W*yes\b", re.IGNORECASE)
@@ -64,7 +64,7 @@ def generate(setting: Setting, options: SelfInstructConfig) -> Iterator[Made]:
     batch = empty = 0
     while len(made) < options.count and empty < MOST_EMPTY:
         found: list[str] = []
-        for text, wrong in _invented(setting, options, seeds, made, batch, novelty):
+        for text, wrong in _invented(setting, options, seeds, made, batch=batch, novelty=novelty):
             if wrong:
                 yield dropped({"prompt": [records.user(text)]}, wrong)
             elif len(made) + len(found) < options.count:
@@ -78,7 +78,13 @@ def generate(setting: Setting, options: SelfInstructConfig) -> Iterator[Made]:
 
 
 def _invented(
-    setting: Setting, options: SelfInstructConfig, seeds: Sequence[str], made: Sequence[str], batch: int, novelty: Novelty
+    setting: Setting,
+    options: SelfInstructConfig,
+    seeds: Sequence[str],
+    made: Sequence[str],
+    *,
+    batch: int,
+    novelty: Novelty,
 ) -> Iterator[tuple[str, str]]:
     """Tasks that the teacher invents, each with what is wrong with it. Earlier ones are among the examples."""
     dialogs = []
@@ -89,9 +95,7 @@ def _invented(
         text = "\n".join(f"{n}. {' '.join(task.split())}" for n, task in enumerate(shown, 1))
         first = len(shown) + 1
         dialogs.append([records.user(INVENT.format(new=NEW, first=first, last=first + NEW - 1, listed=text))])
-    answers = setting.ask(
-        dialogs, "invent", batch, temperature=options.temperature, max_tokens=options.max_tokens
-    )
+    answers = setting.ask(dialogs, "invent", batch, temperature=options.temperature, max_tokens=options.max_tokens)
     for (answer,) in answers:
         tasks = listed(answer.text)
         for place, text in enumerate(tasks):

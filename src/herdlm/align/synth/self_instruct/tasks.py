@@ -16,10 +16,11 @@ from herdlm.data.row import RowError
 WORDS = (4, 120)  # fewest and most of a task
 NUMBERED = re.compile(r"^\s*(?:Task\s+)?\d+\s*[.):]\s*", re.MULTILINE)
 NOT_TEXT = re.compile(
-    r"\b(?:image|picture|photo|photograph|video|audio|sound file|recording|screenshot|diagram|"
-    r"(?:draw|sketch|paint|plot) (?:me )?(?:an?|the)|file|attachment|attached|spreadsheet|pdf|website|web page|link|url|browse|search the (?:web|internet)|"
-    r"click|play (?:a|the|some) (?:song|music)|set (?:a|an) (?:alarm|timer|reminder)|send (?:an?|the) (?:e-?mail|message)|"
-    r"call (?:me|him|her|them)|today's|right now|current (?:weather|price|time|news))s?\b|https?://",
+    r"\b(?:image|picture|photo|photograph|video|audio|sound file|recording|screenshot|diagram|file|attachment|attached|"
+    r"spreadsheet|pdf|website|web page|link|url|browse|search the (?:web|internet)|click|today's|right now|"
+    r"(?:draw|sketch|paint|plot) (?:me )?(?:an?|the)|play (?:a|the|some) (?:song|music)|call (?:me|him|her|them)|"
+    r"set (?:a|an) (?:alarm|timer|reminder)|send (?:an?|the) (?:e-?mail|message)|"
+    r"current (?:weather|price|time|news))s?\b|https?://",
     re.IGNORECASE,
 )
 MISSING = re.compile(
@@ -49,7 +50,7 @@ class Novelty:
         bag = Counter(words(text))
         common = Counter[int]()
         for word, count in bag.items():
-            for number in self._with[word] if word in self._with else ():
+            for number in self._with.get(word, ()):
                 common[number] += min(count, self._bags[number][word])
         total = bag.total()
         return max((2 * n / (total + self._bags[k].total()) for k, n in common.items()), default=0.0)
@@ -113,4 +114,8 @@ def wrong_task(text: str) -> str:
 def has_input(text: str) -> bool:
     """Whether a task gives something to work on, in quotation marks, after a colon or on further lines."""
     rest = max(re.split(r":\s|\n", text, maxsplit=1)[1:], key=len, default="")
-    return len(words(rest)) >= LEAST_GIVEN or bool(re.search(r"[\"\u201c][^\"\u201d]{12,}[\"\u201d]", text)) or "```" in text
+    return (
+        len(words(rest)) >= LEAST_GIVEN
+        or bool(re.search(r"[\"\u201c][^\"\u201d]{12,}[\"\u201d]", text))
+        or "```" in text
+    )

@@ -8,14 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from herdlm.align.synth.draw import Draw
+from herdlm.align.synth.languages import NAMES
 from herdlm.align.synth.texts import table
 
 TEXTS = table("steerability/texts.toml")
-LANGUAGES = {
-    "de": "German", "fr": "French", "it": "Italian", "pt": "Portuguese", "hi": "Hindi", "es": "Spanish", "th": "Thai",
-    "nl": "Dutch", "pl": "Polish", "ru": "Russian", "ja": "Japanese", "ko": "Korean", "zh-cn": "Chinese", "ar": "Arabic",
-    "tr": "Turkish", "sv": "Swedish", "en": "English",
-}  # fmt: skip
 CLASHES = (
     *({"language", other} for other in ("lowercase", "forbidden", "tone", "plain", "closing")),
     {"bullets", "sentences"},
@@ -47,7 +43,7 @@ Wish = tuple[str, dict[str, Any], dict[str, Any]]
 
 def _language(draw: Draw, languages: Sequence[str]) -> Wish:
     code = draw.one(languages)
-    return "language:response_language", {"language": code}, {"language": LANGUAGES.get(code, code)}
+    return "language:response_language", {"language": code}, {"language": NAMES[code]}
 
 
 def _words(draw: Draw, _: Sequence[str]) -> Wish:
@@ -126,7 +122,9 @@ def compose(draw: Draw, most: int, languages: Sequence[str], first: str) -> Wish
         if sort not in chosen and not any(sort in clash and clash & set(chosen) for clash in CLASHES):
             chosen.append(sort)
     made = [WISHES[sort](draw, languages) for sort in chosen]
-    parts = [draw.one(TEXTS["wordings"][sort]).format(**shown) for sort, (_, _, shown) in zip(chosen, made, strict=True)]
+    parts = [
+        draw.one(TEXTS["wordings"][sort]).format(**shown) for sort, (_, _, shown) in zip(chosen, made, strict=True)
+    ]
     opening = draw.one(TEXTS["openings"]).format(place=draw.one(TEXTS["places"]))
     system = " ".join(part for part in [opening, *parts] if part)
     return Wishes(system, tuple(chosen), tuple(name for name, _, _ in made), tuple(kwargs for _, kwargs, _ in made))

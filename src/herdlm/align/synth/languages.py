@@ -1,4 +1,4 @@
-"""Names of languages, and what the teacher is asked about in them."""
+"""Names of languages, and subjects of native requests."""
 
 from __future__ import annotations
 
