@@ -248,9 +248,15 @@ def shareable_settings(settings: dict[str, Any]) -> dict[str, Any]:
     if (evaluate := settings["evaluate"]) is not None:
         named = {key: [source_name(path) for path in evaluate[key]] for key in ("tasks", "data")}
         settings = settings | {"evaluate": evaluate | named}
-    align = settings["align"]
-    if align is not None and align["data"] is not None:
-        names = ("dialogs", "preferences", "prompts", "gate", "exam")
-        own = {name: [source_name(path) for path in align["data"][name]] for name in names}
-        settings = settings | {"align": align | {"data": align["data"] | own}}
+    if settings["align"] is not None:
+        settings = settings | {"align": _without_folders(settings["align"])}
     return settings | {"herd": herd | {"models": models}}
+
+
+def _without_folders(value: Any) -> Any:
+    """JSON values in which the name of a file or folder stands for its absolute path."""
+    if isinstance(value, dict):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    return source_name(value) if isinstance(value, str) and value.startswith("/") else value
