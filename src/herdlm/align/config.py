@@ -27,7 +27,7 @@ class BankConfig(Section):
     )
     seed_demonstrations: int = Field(780, ge=1, description="how many demonstrations fine-tuning begins with")
     held_out_questions: int = Field(2000, ge=1, description="how many questions models are examined with")
-    gate_questions: int = Field(1000, ge=0, description="how many further questions decide at the gate of a round")
+    gate_questions: int = Field(500, ge=0, description="how many further questions decide at the gate of a round")
 
 
 class SftConfig(Section):

@@ -34,7 +34,7 @@ def gate_stage(context: Context) -> dict[str, Any]:
     average = AverageConfig.model_validate(settings["average"]) if settings["average"] else None
     folders = {INCUMBENT: context.inputs["incumbent"], **_candidates(context)}
     folders |= _averages(context, folders, average)
-    rows = held_out_prompts(context.inputs, "gate")
+    rows = held_out_prompts(context.inputs, "gate", config.prompts)
     found = {name: _measured(context, name, folder, rows, config) for name, folder in folders.items()}
     incumbent = found.pop(INCUMBENT)
     verdict = choose(incumbent, found, config, start=_start(context))

@@ -153,10 +153,10 @@ def prompts_of(context: Context, count: int, *, annotated: bool = False) -> list
     return found
 
 
-def held_out_prompts(inputs: dict[str, Path], name: str) -> list[dict[str, Any]]:
-    """The prompts of all sources that were held out for ``name``: "gate" or "exam"."""
+def held_out_prompts(inputs: dict[str, Path], name: str, most: int | None = None) -> list[dict[str, Any]]:
+    """The prompts that were held out for ``name``, "gate" or "exam", at most so many of each source."""
     folders = [inputs[role] for role in ("bank", "files") if role in inputs]
-    return [row for folder in folders for row in read_json_lines(folder / f"{name}.jsonl")]
+    return [row for folder in folders for row in read_json_lines(folder / f"{name}.jsonl")[:most]]
 
 
 def figures(rows: Sequence[SampledRow]) -> dict[str, Any]:
