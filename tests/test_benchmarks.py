@@ -45,3 +45,22 @@ def test_the_sandbox_is_measured_against_none(load):
     assert all(rate > 0 for rate in rates.values())
     measured = {name.partition(":")[0] for name in rates}
     assert {"namespaces", "bubblewrap"} <= measured | set(figures["not measured"])
+
+
+def test_the_herd_keeps_different_right_answers_and_compares_arms_on_the_same_rows(load):
+    herd = load("herd")
+    prompts = [{"prompt": [{"role": "user", "content": text}], "answer": "7"} for text in ("a", "b")]
+    answers = [["3 + 4 = 7\nThe answer is 7.", "The answer is 8.", "The answer is 7.", "It is 7."], ["No idea."] * 2]
+    kept = herd.kept_answers(prompts, answers, 2)
+    assert [row["messages"][1]["content"] for row in kept] == [answers[0][0], "The answer is 7."]
+    assert kept[0]["messages"][0]["content"] == "a"
+    losses = {
+        "teacher": {"nats": [1.0, 2.0], "weights": [2.0, 2.0]},
+        "alone": {"nats": [4.0, 4.0], "weights": [2.0, 2.0]},
+        "logits": {"nats": [2.0, 3.0], "weights": [2.0, 2.0]},
+    }
+    right = {"teacher": [True, True], "alone": [False, False], "logits": [True, False]}
+    made = herd.figures(losses, right, "alone")
+    assert made["logits"]["loss_difference"]["value"] == pytest.approx(-0.75)
+    assert made["logits"]["right_difference"]["value"] == 0.5
+    assert set(made["alone"]) == set(made["teacher"]) == {"loss", "right"}

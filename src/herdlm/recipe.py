@@ -93,6 +93,11 @@ class Recipe(Section):
             raise ValueError(
                 "align.teach is set, but herd.small names no model to teach: name one, or drop align.teach"
             )
+        for key in ("seed_sft", "sft") if align else ():
+            if getattr(align, key).distill:
+                raise ValueError(
+                    f"align.{key}.distill is for herdlm sft --teacher, and a run names no teacher: drop it"
+                )
         if experiments.control_sft and not align:
             raise ValueError("experiments.control_sft is a control of the rounds: add [align], or drop it")
         if self.evaluate and self.evaluate.control and not experiments.control_sft:
@@ -103,7 +108,9 @@ class Recipe(Section):
             raise ValueError("experiments.dpo_nll trains by align.dpo: add [align], or drop it")
         given = [name for name in ExperimentsConfig.model_fields if getattr(experiments, name)]
         if given and align and not align.examines:
-            raise ValueError(f"experiments.{given[0]} is measured on prompts, and align.data.prompts names none: add some")
+            raise ValueError(
+                f"experiments.{given[0]} is measured on prompts, and align.data.prompts names none: add some"
+            )
         needed = {"quality": align and align.quality, "averaging": align and align.average and align.gate}
         for part in experiments.ablations:
             if align and not needed.get(part, True):
@@ -147,7 +154,7 @@ class Recipe(Section):
             raise ValueError(
                 f"herd.ladder forecasts the loss of new models, but {ladder[0]} starts from a folder: remove the ladder"
             )
-        if len(started) == len(herd.models):
+        if all(model.start is not None or model.shrink is not None for model in herd.models.values()):
             given = [f"herd.{key}" for key in NEW_ONLY if getattr(herd, key) != HerdConfig.model_fields[key].default]
             given += ["pretrain.init"] if self.pretrain and self.pretrain.init != InitConfig() else []
             if given:
@@ -159,7 +166,7 @@ class Recipe(Section):
     def _nothing_is_pretrained(self) -> None:
         for name in filter(None, (self.herd.flagship, self.herd.small)):
             model = self.herd.models[name]
-            if model.start is None:
+            if model.start is None and model.shrink is None:
                 raise ValueError(f"there is no [pretrain], but herd.models.{name} starts from no folder: add either")
             for key in ("peak_lr", "parallel", "distill"):
                 if getattr(model, key) is not None:
@@ -256,6 +263,9 @@ class Recipe(Section):
         model, start = self.herd.models[name], self.start_folder(name)
         if start is not None:
             return starting_shape(start, self.pretrain)
+        if model.shrink is not None:
+            larger = self.model_config_of(model.shrink.start)
+            return larger.model_copy(update={"layers": len(model.shrink.of(larger.layers))})
         if not model.shape:
             raise InputError(
                 f"herd.models.{name} has no shape",
@@ -268,6 +278,16 @@ class Recipe(Section):
     def _new_shape(self, model: HerdModelConfig, vocab_size: int) -> ModelConfig:
         shared = {key: getattr(self.herd, key) for key in NEW_ONLY}
         return ModelConfig(vocab_size=vocab_size, **shared, **model.shape)
+
+    def kept_layers(self, name: str) -> tuple[int, ...]:
+        """The layers that the shrunk model ``name`` keeps of the larger one.
+
+        Raises:
+            InputError, DamagedError: the larger model has no such layers, or no shape.
+        """
+        shrink = self.herd.models[name].shrink
+        assert shrink is not None
+        return shrink.of(self.model_config_of(shrink.start).layers)
 
     @property
     def pretraining(self) -> PretrainConfig:
@@ -315,6 +335,7 @@ class Recipe(Section):
             distill=model.distill,
             track=self.track,
             start=folder,
+            shrunk_from=model.shrink.start if model.shrink and folder is None else None,
             own_tokenizer=folder is None and not self.starts,
         )
 

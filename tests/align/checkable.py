@@ -12,5 +12,6 @@ def has(answer, reference):
 def config(**changes):
     """Four prompts with four short answers each, one step on them."""
     train = TRAIN | {"decay": "constant", "peak_lr": 1e-3} | changes.pop("train", {})
-    keys = dict(seq_len=128, prompts_per_step=4, samples=4, max_answer_tokens=8, train=train)
+    own = ("tests.align.checkable:has",)
+    keys = dict(seq_len=128, prompts_per_step=4, samples=4, max_answer_tokens=8, own_verifiers=own, train=train)
     return GrpoConfig(**(keys | changes))

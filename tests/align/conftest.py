@@ -69,12 +69,12 @@ def prompts(seed, count, letters="ae"):
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory, tokenizer):
-    """What the tests train on: base, and chats.jsonl, pairs.jsonl and prompts.jsonl, each with a test file."""
+    """Models and files: base, teacher (deeper); chats.jsonl, pairs.jsonl and prompts.jsonl, each with a test file."""
     folder = tmp_path_factory.mktemp("align")
-    base = folder / "base"
-    base.mkdir()
-    tokenizer.save(base)
-    save_folder(small_model(), base, generation=generation_settings(base))
+    for name, model in (("base", small_model()), ("teacher", small_model(7, layers=3))):
+        (folder / name).mkdir()
+        tokenizer.save(folder / name)
+        save_folder(model, folder / name, generation=generation_settings(folder / name))
     write_lines(folder / "chats.jsonl", dialogs(0, 40))
     write_lines(folder / "test-chats.jsonl", dialogs(1, 12))
     write_lines(folder / "pairs.jsonl", pairs(0, 24))

@@ -18,6 +18,7 @@ def job(folder, out, *, data="chats.jsonl", held_out=None, **changes):
         out=out,
         data=(Source(folder / data),),
         held_out=(Source(held_out),) if held_out else (),
+        teacher=folder / changes.pop("teacher") if "teacher" in changes else None,
         track=TrackConfig(tensorboard="off"),
         quiet=True,
     )

@@ -309,6 +309,14 @@ def test_verdicts_come_in_order_by_each_prompts_own_verifier():
         assert [verdict.passed for verdict in judge.verdicts(answers)] == [True, True, False]
 
 
+def test_a_function_that_prompts_name_is_called_only_if_the_settings_name_it_too():
+    asked = {"prompt": [{"role": "user", "content": "what"}], "verifier": "tests.align.checkable:has", "answer": "a"}
+    with Judge(["tests.align.checkable:has"]) as judge:
+        assert judge.verdicts([Judged(asked, "banana")])[0].passed
+    with Judge() as judge, pytest.raises(InputError, match="would run on this machine"):
+        judge.check([asked])
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [

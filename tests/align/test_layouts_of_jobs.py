@@ -14,12 +14,15 @@ from tests.align.laid_out import RUNS
 from tests.parallel.processes import launch
 from tests.run.conftest import ROOT
 
+TAUGHT = {"distill": {"weight": 0.6, "temperature": 2.0, "top_k": 20}}
 TOLERANCE = 2e-4  # of a weight's largest value, after three steps of Adam in float32
 
 CASES = {
     "sft-tp": ("sft", {"tp": 2}, {"micro_batch_rows": 2}),
     "sft-lora": ("sft", {"dp_shard": 2}, {"lora": 4}),
     "sft-cp": ("sft", {"cp": 2}, {}),
+    "sft-taught-tp": ("sft", {"tp": 2}, {"teacher": "teacher", "config": TAUGHT, "lora": 4}),
+    "sft-taught-dp": ("sft", {"dp_shard": 2}, {"teacher": "teacher", "config": TAUGHT, "micro_batch_rows": 1}),
     "reward-dp": ("reward", {"dp_shard": 2}, {"micro_batch_rows": 1}),
     "dpo-tp": ("dpo", {"tp": 2}, {}),
     "dpo-lora": ("dpo", {"dp_shard": 2}, {"lora": 4, "merge": False}),
@@ -48,7 +51,7 @@ def test_two_processes_do_what_one_does(folder, found, tmp_path, case):
     name, _, more = CASES[case]
     act, config, data = RUNS[name]
     more = dict(more)
-    config = config.model_copy(update=more.pop("config", {}))
+    config = type(config).model_validate(config.model_dump() | more.pop("config", {}))
     keys = dict(data=f"{data}.jsonl", held_out=folder / f"test-{data}.jsonl", steps=3) | more
     expected = act(job(folder, tmp_path / "one", **keys), config)
     assert first["steps"] == expected["steps"] == 3

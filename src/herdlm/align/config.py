@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from herdlm.align.grpo.config import GrpoConfig
 from herdlm.align.mix import MixConfig
@@ -14,6 +14,7 @@ from herdlm.base.own_parts import Reference
 from herdlm.base.recipe import Section
 from herdlm.parallel.config import ParallelConfig
 from herdlm.train.config import TrainConfig
+from herdlm.train.distill_config import TeacherConfig
 
 
 class BankConfig(Section):
@@ -39,6 +40,9 @@ class SftConfig(Section):
     objective: Reference | None = Field(
         None, description="module:attribute of an objective of your own, in place of the built-in one"
     )
+    distill: TeacherConfig | None = Field(
+        None, description="learn a teacher's distribution of each target, too; the teacher is named by the command"
+    )
     train: TrainConfig
 
     @model_validator(mode="after")
@@ -46,6 +50,18 @@ class SftConfig(Section):
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("training is as long as epochs or steps say: give one of the two")
         return self
+
+    @model_validator(mode="after")
+    def _one_objective(self) -> SftConfig:
+        if self.distill and self.objective:
+            raise ValueError("distill and objective are both set: drop one, since either is the objective")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The table, which without a teacher is what it was before there were any."""
+        table: dict[str, Any] = handler(self)
+        return table if self.distill else {key: value for key, value in table.items() if key != "distill"}
 
 
 class PairsConfig(Section):
@@ -245,6 +261,7 @@ class TeachConfig(Section):
 
     answers: RejectionConfig
     seed_repeats: int = Field(2, ge=1, description="how often the demonstrations appear in the fine-tuning data")
+    distill: TeacherConfig | None = Field(None, description="the small model also learns the flagship's distribution")
 
 
 class AlignConfig(Section):
@@ -259,6 +276,9 @@ class AlignConfig(Section):
     )
     data: AlignDataConfig | None = Field(None, description="files of the user's own; none: the built-in tasks")
     synth: SynthConfig | None = Field(None, description="generators of synthetic data; none by default")
+    own_verifiers: tuple[Reference, ...] = Field(
+        (), description="functions of your own, module:function, that prompts may name as their verifier"
+    )
     seed_sft: SftConfig
     preferences: PreferencesConfig | None = Field(None, description="new pairs on the built-in tasks in each round")
     reward: RewardConfig

@@ -56,5 +56,5 @@ def check_there(files: Iterable[GivenFile]) -> None:
     """
     missing: Sequence[GivenFile] = [file for file in files if not file.exists]
     if missing:
-        named = "".join(f"\n  {file.key}: {file.path}" for file in missing)
-        raise InputError(f"files that the recipe names do not exist:{named}", "Add them, or name others")
+        named = "; ".join(f"{file.key}: {file.path}" for file in missing)
+        raise InputError(f"files that the recipe names do not exist: {named}", "Add them, or name others")

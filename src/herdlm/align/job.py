@@ -55,6 +55,7 @@ class FinetuneJob:
         out: a new folder for the result.
         data: the files that are trained on; none if a stage gives records.
         held_out: what is measured on, before and after.
+        teacher: a model folder, run or adapter whose distribution is learned, as the section's ``distill`` says.
         template: the text of a chat template, or the name of one of ours, in place of the model's.
         lora: the rank of adapters to train; None: all weights are trained.
         merge: write a whole model rather than the adapter alone.
@@ -69,6 +70,7 @@ class FinetuneJob:
     out: Path
     data: tuple[Source, ...] = ()
     held_out: tuple[Source, ...] = ()
+    teacher: Path | None = None
     template: str | None = None
     lora: int | None = None
     merge: bool = True
@@ -92,6 +94,7 @@ class Run:
         out: the folder that is published at the end.
         work: survives interruptions.
         seed_of: the seed of a stream of random numbers, by name.
+        teacher: what identifies the teacher's weights; None without one.
         rows_at_once: the most rows of a micro-batch, on all data-parallel processes together.
         title: of the training, in progress displays.
         section: the part of a recipe with ``config``, for errors.
@@ -107,6 +110,7 @@ class Run:
     work: Path
     device: str
     seed_of: Callable[[str], int]
+    teacher: str | None
     rows_at_once: int
     title: str
     section: str

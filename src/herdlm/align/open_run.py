@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from herdlm.align.defaults import MICRO_BATCH_TOKENS, Method, MethodConfig
 from herdlm.align.job import FinetuneJob, Run
+from herdlm.align.teacher import check_teacher, content_of, teacher_inputs
 from herdlm.base.artifact import write_text_durably
 from herdlm.base.errors import InputError
 from herdlm.base.seeds import derive_seed
@@ -30,6 +31,7 @@ def opened(job: FinetuneJob, method: Method, config: MethodConfig) -> tuple[Star
     start = open_start(job.model)
     check_head(start, method)
     _check_adapter(job, start)
+    check_teacher(job.teacher, config)
     if config.seq_len > start.shape.max_seq_len:
         raise InputError(
             f"rows of {config.seq_len:,} tokens exceed the {start.shape.max_seq_len:,} that {job.model} reads",
@@ -71,6 +73,7 @@ def open_run(
         out=out,
         work=work,
         device=pick_device(job.device).type,
+        teacher=content_of(teacher_inputs(job.teacher)) if job.teacher is not None else None,
         seed_of=seed_of or (lambda name: derive_seed(job.seed, name)),
         rows_at_once=_rows_at_once(job, config, start),
         title=title or method,

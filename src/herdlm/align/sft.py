@@ -10,9 +10,9 @@ from herdlm.align.dialog_loss import DialogLosses, dialog_losses, loss_change, m
 from herdlm.align.files import Data, read_data
 from herdlm.align.job import FinetuneJob, Model, Run
 from herdlm.align.result import estimate_json, save, shown, write_figures
+from herdlm.align.teacher import learn_from
 from herdlm.align.work import work_on
 from herdlm.tokens.dialogs import DialogBatches, dialog_piece
-from herdlm.train.objectives import NextToken
 
 
 def sft(job: FinetuneJob, config: SftConfig) -> dict[str, Any] | None:
@@ -39,6 +39,18 @@ def train_sft(run: Run, config: SftConfig, data: Data) -> dict[str, Any]:
         steps=run.job.steps or config.steps,
         rows_per_micro_batch=run.rows_at_once,
     )
+    taught, objective = learn_from(
+        run.job.teacher,
+        batches,
+        config,
+        content=run.teacher,
+        student=run.start.shape,
+        tokenizer=run.format.tokenizer,
+        work=run.work,
+        device=run.device,
+        say=run.say,
+        quiet=run.job.quiet,
+    )
     pieces = [dialog_piece(run.format, dialog) for dialog in data.held_out]
 
     def measure() -> DialogLosses:
@@ -53,7 +65,7 @@ def train_sft(run: Run, config: SftConfig, data: Data) -> dict[str, Any]:
 
     model: Model = run.load()
     before = DialogLosses(**run.remember("before", lambda: asdict(measure()))) if pieces else None
-    result = run.train(model, NextToken(), batches, (lambda: {"loss": mean_loss(measure()).value}) if pieces else None)
+    result = run.train(model, objective, taught, (lambda: {"loss": mean_loss(measure()).value}) if pieces else None)
     save(run, model)
     counts: dict[str, Any] = {
         "parameters": run.start.shape.parameters,

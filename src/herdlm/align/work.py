@@ -11,6 +11,7 @@ import torch
 from herdlm.align.defaults import Method, MethodConfig
 from herdlm.align.job import FinetuneJob, Run
 from herdlm.align.open_run import open_run, opened
+from herdlm.align.teacher import teacher_inputs
 from herdlm.base.artifact import write_text_durably
 from herdlm.base.standalone import input_folder, standalone
 from herdlm.generate.load import pick_device
@@ -50,6 +51,8 @@ def work_on(job: FinetuneJob, method: Method, config: MethodConfig, act: Callabl
     inputs = {"model": input_folder(start.adapter or start.folder)}
     if start.adapter is not None:
         inputs["base"] = input_folder(start.folder)
+    if job.teacher is not None:
+        inputs |= teacher_inputs(job.teacher)
     for role, sources in (("data", job.data), ("held-out", job.held_out)):
         inputs |= {f"{role}-{number}": input_folder(source.path) for number, source in enumerate(sources, 1)}
     kind = "reward-model" if method == "reward" else "model"

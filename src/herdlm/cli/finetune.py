@@ -86,6 +86,13 @@ def sft(
     peak_lr: RateOption = None,
     lora: LoraOption = None,
     merge: MergeOption = True,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(help="A model with the same tokenizer whose distribution of each target is learned, too."),
+    ] = None,
+    distill: Annotated[
+        float | None, typer.Option(help="With --teacher: its share of the loss, up to 1; by default 0.5.")
+    ] = None,
     chat_template: TemplateOption = None,
     map_: MapOption = None,
     recipe: RecipeOption = None,
@@ -100,9 +107,12 @@ def sft(
 ) -> None:
     """Fine-tune a model on dialogs, packed into rows; what the assistant says is learned.
 
+    With --teacher, the teacher reads the dialogs once before the training; distill.KEY=VALUE sets top_k, temperature.
     Under torchrun, or with --processes, training uses the layout that parallel.KEY=VALUE sets.
     """
-    keys = {"seq_len": seq_len, "rows_per_step": rows_per_step, "epochs": epochs}
+    keys: dict[str, Any] = {"seq_len": seq_len, "rows_per_step": rows_per_step, "epochs": epochs}
+    if teacher is not None or distill is not None:
+        keys["distill"] = {"weight": distill}
     finetune("sft", keys, locals())
 
 
@@ -251,6 +261,7 @@ def _job(method: Method, keys: dict[str, Any], options: dict[str, Any]) -> tuple
         out=options["out"],
         data=tuple(map(parse_source, options["data"])),
         held_out=tuple(Source(path) for path in options["held_out"] or ()),
+        teacher=options.get("teacher"),
         template=template_text(options["chat_template"]),
         lora=options["lora"],
         merge=options["merge"],

@@ -66,6 +66,10 @@ def grpo(
     kl_weight: Annotated[
         float | None, typer.Option(help="Weight of the divergence from the start; by default 0.")
     ] = None,
+    own: Annotated[
+        list[str] | None,
+        typer.Option(help="A function of yours, module:function, that prompts may name. May be repeated."),
+    ] = None,
     epochs: Annotated[float | None, typer.Option(help="How often the prompts are read; by default 1.")] = None,
     steps: StepsOption = None,
     seq_len: SeqLenOption = None,
@@ -100,4 +104,5 @@ def grpo(
         "epochs",
         "seq_len",
     )
-    finetune("grpo", {name: options[name] for name in names}, options | {"data": prompts})
+    keys = {name: options[name] for name in names} | {"own_verifiers": tuple(own) if own else None}
+    finetune("grpo", keys, options | {"data": prompts})

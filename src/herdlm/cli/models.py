@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from herdlm.base.errors import InputError
 from herdlm.cli.options import (
     DeviceOption,
     JsonOption,
@@ -19,6 +20,8 @@ from herdlm.cli.options import (
 from herdlm.cli.output import say, say_json
 
 app = typer.Typer()
+
+INFLUENCE_TOKENS = 8192
 
 
 @app.command("import-hf", **example("herdlm import-hf downloads/Llama-3.2-1B --out models/llama-1b"))
@@ -73,6 +76,75 @@ def export_gguf(
     for note in counts["notes"]:
         say(f"Note: {note}")
     say(f"GGUF file: {out}")
+
+
+@app.command(**example("herdlm shrink models/chat --layers 15 --out models/chat-half", "--data chats.jsonl"))
+def shrink(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option(help="A new folder for the smaller model.")],
+    layers: Annotated[
+        int | None, typer.Option(min=1, help="How many layers to keep; spread evenly, unless there is --data.")
+    ] = None,
+    keep: Annotated[str | None, typer.Option(help="The layers to keep, from 0: 0,2,5.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Text; with it, those layers are kept that change what passes through them most."),
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(min=2, help="How many tokens of the text to read; by default 8192.")
+    ] = None,
+    dtype: Annotated[
+        Literal["bfloat16", "float32"] | None, typer.Option(help="Precision of the weights; by default the model's.")
+    ] = None,
+    device: DeviceOption = "auto",
+    json_: JsonOption = False,
+) -> None:
+    """Make a smaller model from some layers of a larger one, to be trained on, best with the larger one as teacher."""
+    from herdlm.model.folders import model_folder
+    from herdlm.model.hf import read_config
+    from herdlm.model.kept_layers import check_kept, most_influential, spread_layers
+    from herdlm.model.shrink import shrink as write_shrunk
+    from herdlm.report.format import count
+
+    folder, influence = model_folder(model), None
+    if (layers is None) == (keep is None):
+        raise InputError("the layers to keep are not named", "Give --layers or --keep, one of them")
+    if data is not None and layers is None:
+        raise InputError("--data chooses layers, but --keep names them", "Give --layers, or drop --data")
+    if tokens is not None and data is None:
+        raise InputError("--tokens is there, but no text", "Give --data, or drop --tokens")
+    if out.exists():
+        raise InputError(f"{out} exists", "Choose a new folder")
+    if keep is not None:
+        kept = check_kept(read_config(folder).layers, _numbers(keep))
+    elif data is not None and layers is not None:
+        from herdlm.evaluate.influence import measure_influence
+
+        spread_layers(read_config(folder).layers, layers)  # refuses the number before it measures
+        influence = measure_influence(folder, data, tokens=tokens or INFLUENCE_TOKENS, device=device)
+        kept = most_influential(influence, layers)
+    else:
+        assert layers is not None
+        kept = spread_layers(read_config(folder).layers, layers)
+    counts = write_shrunk(folder, out, kept, dtype=dtype, influence=influence)
+    if json_:
+        say_json(counts)
+        return
+    say(f"Layers {', '.join(map(str, kept))} of {counts['layers_before']}")
+    say(f"Model: {out}, {count(counts['parameters'])} of {count(counts['parameters_before'])} parameters")
+    say(f"Next: herdlm sft {out} --data FILE --teacher {model} --out TAUGHT")
+
+
+def _numbers(given: str) -> list[int]:
+    """The numbers in a list with commas.
+
+    Raises:
+        InputError: one is no number.
+    """
+    try:
+        return [int(number) for number in given.split(",")]
+    except ValueError:
+        raise InputError(f"--keep {given} is no list of numbers", "Write 0,2,5") from None
 
 
 @app.command(**example("herdlm quantize runs/tiny --out models/tiny-fp8 --skip-first-layers 0"))

@@ -51,7 +51,7 @@ def describe(
         for line in (line for part in parts for line in part):
             say(line)
     if post and post["problems"]:
-        raise InputError("\n".join(post["problems"]), "")
+        raise InputError("; ".join(post["problems"]), "herdlm fit prints what fits a node")
 
 
 @app.command(

@@ -96,7 +96,7 @@ def _shape_only(config: ModelConfig) -> Transformer:
         return Transformer(config)
 
 
-def _widest(weights: dict[str, StoredTensor]) -> torch.dtype:
+def widest(weights: dict[str, StoredTensor]) -> torch.dtype:
     """The narrowest of bfloat16, float32 and float64 that holds every stored value exactly."""
     widest = torch.bfloat16 if all(t.dtype == torch.bfloat16 for t in weights.values()) else torch.float32
     return torch.float64 if any(t.dtype == torch.float64 for t in weights.values()) else widest
@@ -111,7 +111,7 @@ def load_folder(folder: Path, device: torch.device | str = "cpu", dtype: torch.d
     """
     config = read_config(folder)
     weights = checked_weights(folder, _shape_only(config))
-    model = build(config, device, dtype or _widest(weights))
+    model = build(config, device, dtype or widest(weights))
     fill(model, weights)
     return model
 
@@ -282,7 +282,7 @@ def rewrite_into(folder: Path, out: Path, dtype: torch.dtype | None = None) -> d
     """
     config = read_config(folder)
     weights = checked_weights(folder, _shape_only(config))
-    dtype = dtype or _widest(weights)
+    dtype = dtype or widest(weights)
     tensors = ((name, tensor.read().to(dtype)) for name, tensor in weights.items())
     size = _write(out, tensors, config, dtype, max_shard_bytes=MAX_SHARD_BYTES, generation=generation_of(folder))
     copy_companions(folder, out)

@@ -5,15 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch.distributed as dist
-
-from herdlm.base.errors import InputError
-from herdlm.model.hf import load_folder
 from herdlm.pretrain.job import PretrainJob
 from herdlm.tokens.mixture import FirstSteps, PretrainBatches
 from herdlm.tokens.teacher import TaughtBatches, TeacherColumns, TeacherKey
 from herdlm.tokens.tokenizer import Tokenizer
-from herdlm.train.teacher import Distill, teach
+from herdlm.train.teacher import Distill, open_columns, open_teacher, teach_together
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,32 +50,8 @@ def open_distillation(
     config = job.distill
     assert config is not None
     key = TeacherKey(content, job.model.vocab_size, config.top_k, config.temperature, job.pretrain.train.autocast)
-    columns = TeacherColumns(work / "teacher", key)
+    columns = open_columns(work / "teacher", key)
     first_step = job.pretrain.steps - job.pretrain.train.anneal_steps if config.steps == "anneal" else 0
-    model = load_folder(teacher, device)
-    shape, longest = model.config, max(job.pretrain.seq_lens)
-    if shape.head != "lm":
-        raise InputError(
-            f"the teacher {teacher} is a reward model, without an output over tokens", "Give a language model"
-        )
-    if shape.vocab_size != job.model.vocab_size:
-        raise InputError(
-            f"the teacher {teacher} has a vocabulary of {shape.vocab_size:,}, but the student has "
-            f"{job.model.vocab_size:,}",
-            "Give a teacher with the student's vocabulary",
-        )
-    if Tokenizer.load(teacher).content() != tokenizer.content():
-        raise InputError(
-            f"the teacher {teacher} and the student have different tokenizers",
-            "Give a teacher that was trained with this recipe's tokenizer",
-        )
-    if shape.max_seq_len < longest:
-        raise InputError(
-            f"the teacher {teacher} supports rows of {shape.max_seq_len:,} tokens, but the student's have {longest:,}",
-            "Shorten the rows in [pretrain], or give another teacher",
-        )
-    rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    teach(model, batches, columns, first_step=first_step, rank=rank, ranks=ranks, title=f"{title}: teacher")
-    if ranks > 1:
-        dist.barrier()
+    model = open_teacher(teacher, job.model, tokenizer, longest=max(job.pretrain.seq_lens), device=device)
+    teach_together(model, batches, columns, first_step=first_step, title=f"{title}: teacher")
     return Distillation(columns, Distill(config.weight, config.temperature), first_step)

@@ -9,14 +9,42 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 
 from herdlm.base.recipe import Section
 from herdlm.model.config import RopeScaling, check_scaling
+from herdlm.model.kept_layers import check_kept, spread_layers
 from herdlm.parallel.config import ParallelConfig
 from herdlm.train.distill_config import DistillConfig
 
 SHAPE = ("dim", "layers", "heads", "kv_heads", "ffn_dim")
 
 
+class ShrinkConfig(Section):
+    """A model that starts as some layers of another."""
+
+    start: str = Field(alias="from", description="the model of the herd whose layers it keeps")
+    layers: int | None = Field(None, ge=1, description="how many to keep, spread evenly from the first to the last")
+    keep: tuple[int, ...] = Field((), description="the numbers of the layers to keep, from 0, in place of layers")
+
+    @model_validator(mode="after")
+    def _layers_are_named_once(self) -> ShrinkConfig:
+        if (self.layers is None) == (not self.keep):
+            raise ValueError("shrink needs layers or keep, one of them")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        table: dict[str, Any] = handler(self)
+        return {"from": table.pop("start"), **table}
+
+    def of(self, layers: int) -> tuple[int, ...]:
+        """The layers to keep of a model with so many.
+
+        Raises:
+            InputError: it has no such layers.
+        """
+        return check_kept(layers, self.keep) if self.layers is None else spread_layers(layers, self.layers)
+
+
 class HerdModelConfig(Section):
-    """One model: the folder that it starts from, or its shape, to which [herd] and [tokenizer] add what models share.
+    """One model: the folder or model that it starts from, or its shape, to which [herd] and [tokenizer] add the rest.
 
     A model with neither is one for ``herdlm train --from``.
     """
@@ -24,6 +52,7 @@ class HerdModelConfig(Section):
     start: str | None = Field(
         None, alias="from", description="a model folder or a run, relative to the recipe, whose weights it starts from"
     )
+    shrink: ShrinkConfig | None = Field(None, description="makes it from layers of another model of the herd")
     dim: int | None = Field(None, gt=0)
     layers: int | None = Field(None, gt=0)
     heads: int | None = Field(None, gt=0)
@@ -38,15 +67,20 @@ class HerdModelConfig(Section):
         given = self.shape
         if self.start is not None and given:
             raise ValueError(f"the shape is that of the folder {self.start}: remove {', '.join(given)}, or from")
+        if self.shrink is not None and (given or self.start is not None):
+            other = "from" if self.start is not None else ", ".join(given)
+            raise ValueError(f"shrink makes the model from {self.shrink.start}: remove {other}, or shrink")
         if given and len(given) < len(SHAPE):
             raise ValueError(f"key {next(key for key in SHAPE if key not in given)} is missing: add it")
         return self
 
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A table that reads back; without ``from`` it is what it was before there was such a key."""
+        """A table that reads back; without ``from`` or ``shrink`` as it was before there were any."""
         table: dict[str, Any] = handler(self)
         start = table.pop("start")
+        if self.shrink is None:
+            table.pop("shrink")
         return table if start is None else {"from": start, **table}
 
     @property
@@ -93,6 +127,25 @@ class HerdConfig(Section):
                     f"herd.models.{name} is not a valid name: use letters, digits, '.', '_' and '-', "
                     f"and not {self.flagship}-fp8, which names the flagship in FP8"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _shrunk_models_have_a_larger_one(self) -> HerdConfig:
+        for name, model in self.models.items():
+            if model.shrink is None:
+                continue
+            key, larger = f"herd.models.{name}.shrink", model.shrink.start
+            if larger == name or larger not in self.models:
+                raise ValueError(f"{key}.from = {larger!r} is no other model of the herd: name one of herd.models")
+            if larger not in {self.flagship, self.small, *self.ladder}:
+                raise ValueError(f"{key}.from = {larger!r}, but no run makes it: name herd.flagship or herd.small")
+            if self.models[larger].shrink is not None:
+                raise ValueError(f"{key}.from = {larger!r}, which is shrunk, too: name the model that it is made from")
+            if self.ladder and name in {self.flagship, *self.ladder}:
+                raise ValueError(f"herd.ladder forecasts the loss of new models, but {name} is shrunk: remove either")
+            distill = self.models[larger].distill
+            if distill is not None and distill.teacher == name:
+                raise ValueError(f"herd.models.{larger}.distill.teacher = {name!r}, which is made from it: drop either")
         return self
 
     @model_validator(mode="after")

@@ -36,6 +36,7 @@ class PretrainJob:
         threads: CPU threads of each process.
         distill: settings of a teacher; None without one.
         start: the model folder whose weights training starts from; None for new weights.
+        shrunk_from: the model of the herd whose layers it starts from, if a run makes that folder and it is not there.
         own_tokenizer: whether the recipe trains the tokenizer. Then the model has exactly its entries; a published
             model may have more rows than its tokenizer has entries.
     """
@@ -50,6 +51,7 @@ class PretrainJob:
     distill: DistillConfig | None = None
     track: TrackConfig = field(default_factory=TrackConfig)
     start: Path | None = None
+    shrunk_from: str | None = None
     own_tokenizer: bool = True
 
     def on(self, pretrain: PretrainConfig, *, seed: int | None = None) -> PretrainJob:
@@ -62,7 +64,7 @@ class PretrainJob:
         """The model with its first weights, in FP32: those of ``start``, or new ones drawn from ``seed``.
 
         Raises:
-            InputError, DamagedError: the folder ``start`` cannot be loaded.
+            InputError, DamagedError: the folder ``start`` cannot be loaded, or the model is to be shrunk from another.
         """
         from herdlm.model.hf import load_for_training
         from herdlm.model.transformer import build, initialize
@@ -71,6 +73,11 @@ class PretrainJob:
             model = load_for_training(self.start, device)
             model.config = self.model  # whose max_seq_len, on which no weight depends, may be larger
             return model
+        if self.shrunk_from is not None:
+            raise InputError(
+                f"herd.models.{self.name} is shrunk from {self.shrunk_from}, which is in no folder yet",
+                "Make it with herdlm shrink and give --from, or run the whole recipe",
+            )
         model = build(self.model, device)
         deviations = self.pretrain.init.model_dump()
         initialize(

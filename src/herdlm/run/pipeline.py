@@ -135,11 +135,14 @@ def _pretraining(recipe: Recipe) -> list[Stage]:
                     f"Set herd.models.{name}.distill.teacher to a model of the herd, or use herdlm train --teacher",
                 )
             inputs["teacher"] = f"pretrain-{distill.teacher}"
+        if herd.models[name].shrink is not None:
+            inputs["start"] = f"shrink-{name}"
         start = recipe.start_folder(name)
-        if start is None:
+        if start is None and "start" not in inputs:
             shape = shared | {"model": models[name]}
         else:  # the folder has the shape; its content is in the fingerprint, wherever it lies
-            shape = {"model": {key: value for key, value in models[name].items() if key not in ("from", *SHAPE)}}
+            without = ("from", "shrink", *SHAPE)
+            shape = {"model": {key: value for key, value in models[name].items() if key not in without}}
         return Stage(
             f"pretrain-{name}",
             "model",
@@ -171,22 +174,41 @@ def _pretraining(recipe: Recipe) -> list[Stage]:
     stages.append(pretrain(herd.flagship, after=("forecast",) if herd.ladder else ()))
     if herd.small and herd.small not in herd.ladder:
         stages.append(pretrain(herd.small))
+    made = (herd.flagship, herd.small)
+    stages += [_shrinking(recipe, name, "shrink") for name in made if name and herd.models[name].shrink]
     return _in_order(stages)
 
 
+def _shrinking(recipe: Recipe, name: str, prefix: str) -> Stage:
+    """Makes the model ``name`` from layers of another, as the stage PREFIX-NAME."""
+    shrink = recipe.herd.models[name].shrink
+    assert shrink is not None
+    return Stage(
+        f"{prefix}-{name}",
+        "model",
+        f"{PRETRAIN}:shrink_stage",
+        inputs={"model": f"pretrain-{shrink.start}"},
+        settings={"keep": list(recipe.kept_layers(name))},
+    )
+
+
 def _imports(recipe: Recipe) -> list[Stage]:
-    """The models as the folders that they start from have them."""
+    """The models as the folders that they start from have them, or shrunk from one of these."""
     names = [name for name in (recipe.herd.flagship, recipe.herd.small) if name]
-    return [
-        Stage(
-            f"pretrain-{name}",
-            "model",
-            f"{PRETRAIN}:import_stage",
-            aids=(str(recipe.start_folder(name)),),
-            options={"model": name},
-        )
-        for name in names
-    ]
+    return _in_order(
+        [
+            _shrinking(recipe, name, "pretrain")
+            if recipe.herd.models[name].shrink
+            else Stage(
+                f"pretrain-{name}",
+                "model",
+                f"{PRETRAIN}:import_stage",
+                aids=(str(recipe.start_folder(name)),),
+                options={"model": name},
+            )
+            for name in names
+        ]
+    )
 
 
 def _in_order(stages: list[Stage]) -> list[Stage]:

@@ -376,7 +376,11 @@ def teaching(recipe: Recipe) -> list[Stage]:
     stages = _sampling(align, "lesson", finished_flagship(recipe), align.teach.answers)
     stages += _selection(align, "lesson", "lesson", f"round-{align.rounds}-reward", align.teach.answers)
     data = [*_seed_files(align, align.teach.seed_repeats), ["answers", "kept.jsonl", 1]]
-    stages.append(_sft("small-taught", align, {"base": base, **_seeds(align), "answers": _kept(align, "lesson")}, data))
+    taught = _sft("small-taught", align, {"base": base, **_seeds(align), "answers": _kept(align, "lesson")}, data)
+    if align.teach.distill:
+        taught.settings["sft"]["distill"] = dump(align.teach.distill)
+        taught.inputs["teacher"] = finished_flagship(recipe)
+    stages.append(taught)
     if recipe.experiments.small_control:
         inputs = {"base": base, **_seeds(align), "like-sft": "small-taught"}
         stages.append(_sft("small-control", align, inputs, _seed_files(align, 1), seed_names=("small-taught",)))

@@ -9,13 +9,9 @@ from pydantic import Field
 from herdlm.base.recipe import Section
 
 
-class DistillConfig(Section):
+class TeacherConfig(Section):
     """How a model learns a teacher's distribution of the next token in addition to the token itself."""
 
-    teacher: str | None = Field(
-        None, description="the herd model that teaches, in a whole run; `herdlm train` takes a folder instead"
-    )
-    steps: Literal["all", "anneal"] = Field("all", description="the steps of pre-training that use the teacher")
     top_k: int = Field(
         64,
         ge=1,
@@ -26,3 +22,12 @@ class DistillConfig(Section):
         0.5, gt=0, le=1, description="share of the teacher in the loss; the token itself has the rest"
     )
     temperature: float = Field(1.0, gt=0, description="applied to both distributions where they are compared")
+
+
+class DistillConfig(TeacherConfig):
+    """Learning from a teacher in pre-training: who teaches, and when."""
+
+    teacher: str | None = Field(
+        None, description="the herd model that teaches, in a whole run; `herdlm train` takes a folder instead"
+    )
+    steps: Literal["all", "anneal"] = Field("all", description="the steps of pre-training that use the teacher")

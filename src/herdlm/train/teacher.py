@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
+from herdlm.base.errors import InputError
 from herdlm.base.progress import Progress
+from herdlm.model.config import ModelConfig
 from herdlm.model.distillation import Distillation
+from herdlm.model.hf import load_folder
 from herdlm.model.losses import at_least_float
+from herdlm.model.start import open_start
 from herdlm.model.transformer import Transformer
+from herdlm.parallel.processes import from_first, meet
 from herdlm.tokens.batch import Batch, Batches
-from herdlm.tokens.teacher import TEACHER_COLUMNS, TaughtBatches, TeacherColumns, with_columns
+from herdlm.tokens.teacher import TEACHER_COLUMNS, TaughtBatches, TeacherColumns, TeacherKey, with_columns
+from herdlm.tokens.tokenizer import Tokenizer
 from herdlm.train.objectives import Objective, OutputHead, hidden_states
 
 TOKENS_AT_ONCE = 2**16  # tokens of one forward pass
@@ -81,6 +89,44 @@ def taught(teacher: Transformer, batch: Batch, top_k: int, temperature: float, p
     return with_columns(batch, ids.to(batch.tokens.device), logprobs.to(batch.tokens.device))
 
 
+def open_teacher(
+    path: Path, student: ModelConfig, tokenizer: Tokenizer, *, longest: int, device: torch.device | str
+) -> Transformer:
+    """The teacher at ``path``: a model folder, a run (its flagship) or a LoRA adapter with its base.
+
+    Args:
+        tokenizer: the student's.
+        longest: tokens in the longest row.
+
+    Raises:
+        InputError: its tokenizer or vocabulary is not the student's, it reads only shorter rows, or it is no language
+            model.
+    """
+    start = open_start(path)
+    if start.head != "lm":
+        raise InputError(
+            f"the teacher {path} is a reward model, without an output over tokens", "Give a language model"
+        )
+    if start.shape.vocab_size != student.vocab_size:
+        raise InputError(
+            f"the teacher {path} has a vocabulary of {start.shape.vocab_size:,}, but the student has "
+            f"{student.vocab_size:,}",
+            "Give a teacher with the student's vocabulary",
+        )
+    if Tokenizer.load(start.tokenizer).content() != tokenizer.content():
+        raise InputError(
+            f"the teacher {path} and the student have different tokenizers",
+            "Give a teacher with the student's tokenizer",
+        )
+    if start.shape.max_seq_len < longest:
+        raise InputError(
+            f"the teacher {path} supports rows of {start.shape.max_seq_len:,} tokens, but the student's have "
+            f"{longest:,}",
+            "Shorten the rows, or give another teacher",
+        )
+    return load_folder(start.folder, device) if start.adapter is None else start.load(device)
+
+
 def teach(
     teacher: Transformer,
     batches: Batches,
@@ -110,3 +156,29 @@ def teach(
                 columns.write(step, given, ids, logprobs)
             progress.advance(ranks)
     return TaughtBatches(batches, columns)
+
+
+def open_columns(folder: Path, key: TeacherKey) -> TeacherColumns:
+    """As :class:`TeacherColumns`, on every process of a run; the first one creates the folder."""
+
+    def create() -> None:
+        TeacherColumns(folder, key)
+
+    from_first(create)
+    return TeacherColumns(folder, key)
+
+
+def teach_together(
+    teacher: Transformer,
+    batches: Batches,
+    columns: TeacherColumns,
+    *,
+    first_step: int = 0,
+    title: str = "teacher",
+    quiet: bool = False,
+) -> TaughtBatches:
+    """As :func:`teach`, with the work divided among all processes of a run, which call this together."""
+    rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    taught = teach(teacher, batches, columns, first_step=first_step, rank=rank, ranks=ranks, title=title, quiet=quiet)
+    meet()
+    return taught

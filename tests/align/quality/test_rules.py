@@ -76,7 +76,6 @@ REFUSING = [
     "I cannot provide instructions for that.",
     "As an AI language model, I am not able to write programs.",
     "Unfortunately, I'm unable to assist you with this request.",
-    "I’m sorry, but as an AI, I don’t have access to real-time data.",
     "I must decline to answer.",
     "I won't do that. It goes against my guidelines.",
 ]
@@ -86,7 +85,6 @@ NO_REFUSING = [
     "I'm sorry to hear that. Rest, drink water, and see a doctor if it goes on.",
     "The firm cannot provide shares to the public, since it is private.",
     "Sorry is the hardest word, the song says.",
-    "I'm afraid that I won't be able to come to the park, since it rains.",
     "An assistant that refuses too much is of little use.",
 ]
 

@@ -192,7 +192,9 @@ def test_what_never_passes_is_dropped_with_its_errors(tmp_path):
         "repeats an earlier one",
         "the problem names no function",
     }
-    (row,) = [each for each, why in zip(of_kind(made, "dropped"), reasons(made)) if why.startswith("no solution")]
+    (row,) = [
+        each for each, why in zip(of_kind(made, "dropped"), reasons(made), strict=True) if why.startswith("no solution")
+    ]
     assert row["errors"] == ["there is no code block"] * 2
 
 

@@ -14,9 +14,13 @@ from herdlm.sandbox.sandbox import open_sandbox
 from tests.align.synth.scripted import make, of_kind, reasons
 
 STEP = re.compile(r"(\d+(?:\.\d+)?) ([-+*/]) (\d+(?:\.\d+)?) = (\d+(?:\.\d+)?)")
+ZERO_TO_TWELVE = (
+    "zero",
+    *("one", "two", "three", "four", "five", "six"),
+    *("seven", "eight", "nine", "ten", "eleven", "twelve"),
+)
 SMALL = {"half": 2, "third": 3, "quarter": 4, "fifth": 5, "twice": 2, "once": 2, "dozens": 12} | {
-    word: number
-    for number, word in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"])
+    word: number for number, word in enumerate(ZERO_TO_TWELVE)
 }
 UNITS = {7, 12, 24, 60, 100, 1000}
 

@@ -1,18 +1,14 @@
-"""Samples a model's answers to questions, and checks them."""
+"""Samples a model's answers to questions of the bank."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from herdlm.align.bank.tasks import Question, is_right
+from herdlm.align.bank.tasks import Question
 from herdlm.base.progress import Progress
-from herdlm.evaluate.engines import Tokens
 from herdlm.generate import Engine, SamplingParams
 from herdlm.tokens.chat import Message
 from herdlm.tokens.chat_format import ChatFormat
-
-SEQUENCES_AT_ONCE = 512  # the engine's throughput on a CPU levels off here
 
 
 def as_messages(question: Question) -> list[Message]:
@@ -21,7 +17,7 @@ def as_messages(question: Question) -> list[Message]:
 
 
 def sample_answers(
-    engine: Engine | Tokens,
+    engine: Engine,
     format: ChatFormat,
     questions: Sequence[Question],
     *,
@@ -32,31 +28,7 @@ def sample_answers(
     title: str,
 ) -> list[list[str]]:
     """``samples`` answers to each question, in the order of the questions."""
-    return sample_texts(
-        engine,
-        format,
-        [(as_messages(question), None) for question in questions],
-        samples=samples,
-        temperature=temperature,
-        max_tokens=max_tokens,
-        seed=seed,
-        title=title,
-    )
-
-
-def sample_texts(
-    engine: Engine | Tokens,
-    format: ChatFormat,
-    asked: Sequence[tuple[Sequence[Message], Sequence[dict[str, Any]] | None]],
-    *,
-    samples: int,
-    temperature: float,
-    max_tokens: int,
-    seed: int,
-    title: str,
-) -> list[list[str]]:
-    """``samples`` answers to each prompt, which is messages and their tools, in the order of the prompts."""
-    prompts = [format.prompt(messages, tools=tools) for messages, tools in asked]
+    prompts = [format.prompt(as_messages(question)) for question in questions]
     params = [
         SamplingParams(
             max_tokens=max_tokens,
@@ -68,24 +40,5 @@ def sample_texts(
         for number in range(len(prompts))
     ]
     with Progress(title, len(prompts) * samples, "samples") as progress:
-        if isinstance(engine, Engine):
-            results = engine.generate(prompts, params, progress=progress)
-        else:
-            results = [[] for _ in prompts]
-            for number, completions in engine.generate(prompts, params):
-                results[number] = completions
-                progress.advance(len(completions))
+        results = engine.generate(prompts, params, progress=progress)
     return [[completion.text.strip() for completion in completions] for completions in results]
-
-
-def examine(
-    engine: Engine | Tokens, format: ChatFormat, questions: Sequence[Question], *, max_tokens: int, title: str
-) -> list[dict[str, Any]]:
-    """Greedy answers to ``questions``, each marked right or wrong."""
-    given = sample_answers(
-        engine, format, questions, samples=1, temperature=0.0, max_tokens=max_tokens, seed=0, title=title
-    )
-    return [
-        {"task": q.task, "prompt": q.prompt, "answer": q.answer, "given": g[0], "right": is_right(q, g[0])}
-        for q, g in zip(questions, given, strict=True)
-    ]

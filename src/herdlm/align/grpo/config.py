@@ -59,6 +59,9 @@ class GrpoConfig(Section):
         le=1,
         description="on a GPU, the most that the engine's cache takes, as a share of what it takes without training",
     )
+    own_verifiers: tuple[Reference, ...] = Field(
+        (), description="functions of your own, module:function, that prompts may name as their verifier"
+    )
     keep_samples: bool = Field(True, description="publish the sampled answers with their verdicts beside the model")
     objective: Reference | None = Field(
         None, description="module:attribute of an objective of your own, in place of the built-in one"

@@ -12,6 +12,7 @@ import numpy as np
 
 from herdlm.align.grpo.config import GrpoConfig
 from herdlm.base.errors import InputError
+from herdlm.base.own_parts import PATTERN
 from herdlm.data.formats.form import Record
 from herdlm.data.useless import digest
 from herdlm.verifiers.load import load_verifier
@@ -31,10 +32,15 @@ class Judged:
 
 
 class Judge:
-    """Judges answers by their prompts' verifiers, each opened once; use as a context manager."""
+    """Judges answers by their prompts' verifiers, each opened once; use as a context manager.
 
-    def __init__(self) -> None:
+    Args:
+        own: functions of the user's, module:function, that prompts may name.
+    """
+
+    def __init__(self, own: Sequence[str] = ()) -> None:
         self._open: dict[str, Verifier] = {}
+        self._own = frozenset(own)
 
     def __enter__(self) -> Judge:
         return self
@@ -67,6 +73,11 @@ class Judge:
         name, options = record.get("verifier"), record.get("options") or {}
         if not isinstance(name, str):
             raise InputError(f"{_shown(record)} has no verifier, so its answers cannot be checked", "Add one")
+        if PATTERN.fullmatch(name) and name not in self._own:
+            raise InputError(
+                f"{_shown(record)}: the verifier {name} is a function that would run on this machine",
+                "If you trust it, name it in own_verifiers (--own)",
+            )
         key = json.dumps([name, options], sort_keys=True)
         if key not in self._open:
             self._open[key] = load_verifier(name, options)

@@ -33,7 +33,7 @@ def grpo(job: FinetuneJob, config: GrpoConfig) -> dict[str, Any] | None:
     """
 
     def act(run: Run) -> dict[str, Any]:
-        with Judge() as judge:
+        with Judge(config.own_verifiers) as judge:
             return train_grpo(run, config, read_data(run, "prompts"), judge)
 
     return work_on(job, "grpo", config, act)

@@ -105,7 +105,8 @@ def grpo_stage(context: Context) -> dict[str, Any]:
         raise InputError(
             "experiments.grpo has no prompt with a verifier", "Add files of prompts with answers to align.data.prompts"
         )
-    with Judge() as judge:
+    assert context.recipe.align
+    with Judge(context.recipe.align.own_verifiers) as judge:
         counts = train_grpo(run, config, Data(rows, [], {}), judge)
     return _with_training_file(context, counts, ("steps", "prompts"))
 
@@ -117,6 +118,7 @@ def _open_run(context: Context, method: Method, config: MethodConfig, model: str
     job = FinetuneJob(
         model=context.inputs[model],
         out=context.out,
+        teacher=context.inputs.get("teacher"),
         steps=steps,
         parallel=recipe.align.parallel or recipe.parallel,
         track=recipe.track,

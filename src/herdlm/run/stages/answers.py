@@ -30,11 +30,11 @@ def drawn(
     return found.rows
 
 
-def verified(rows: Sequence[SampledRow], where: str) -> None:
+def verified(context: Context, rows: Sequence[SampledRow]) -> None:
     """Put a verdict into each answer that a program can check."""
-    verify(
-        rows, VerifyOptions(own=tuple({row["verifier"] for row in rows if ":" in row.get("verifier", "")})), where=where
-    )
+    assert context.recipe.align
+    options = VerifyOptions(own=context.recipe.align.own_verifiers)
+    verify(rows, options, where=context.stage.name, quiet=context.quiet)
 
 
 def answered_greedily(
@@ -43,7 +43,7 @@ def answered_greedily(
     """Rows with a model's greedy answer and the verdict on it."""
     options = SampleOptions(samples=1, temperatures=(0.0,), max_tokens=max_tokens)
     found = drawn(context, model, rows, options, work)
-    verified(found, work)
+    verified(context, found)
     return found
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from herdlm.model.hf import rewrite_into
+from herdlm.model.shrink import shrink_into
 from herdlm.pretrain.pretrain import pretrain_into
 from herdlm.run.stage import Context, on_processes
 from herdlm.scaling.forecast import fit_power_law
@@ -18,7 +19,7 @@ AXES = ("parameters", "body_parameters")
 def pretrain_stage(context: Context) -> dict[str, Any]:
     """Pre-train one model of the herd."""
     return pretrain_into(
-        context.recipe.job(context.stage.options["model"]),
+        context.recipe.job(context.stage.options["model"], context.inputs.get("start")),
         tokens=context.inputs["tokens"],
         tokenizer=context.inputs["tokenizer"],
         out=context.out,
@@ -35,6 +36,11 @@ def import_stage(context: Context) -> dict[str, Any]:
     folder = context.recipe.start_folder(context.stage.options["model"])
     assert folder is not None
     return rewrite_into(folder, context.out)
+
+
+def shrink_stage(context: Context) -> dict[str, Any]:
+    """Make a smaller model from some layers of a larger one of the herd."""
+    return shrink_into(context.inputs["model"], context.out, context.stage.settings["keep"])
 
 
 def forecast_stage(context: Context) -> dict[str, Any]:

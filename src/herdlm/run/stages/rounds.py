@@ -41,7 +41,7 @@ def samples_stage(context: Context) -> dict[str, Any]:
 def verdicts_stage(context: Context) -> dict[str, Any]:
     """Verify the answers that a program can check, and pair right ones with wrong ones to train a reward model on."""
     rows = read_json_lines(context.inputs["samples"] / SAMPLES)
-    verified(rows, context.stage.name)
+    verified(context, rows)
     write_json_lines(context.out / SAMPLES, rows)
     pairs = select(rows, SelectConfig(keep_per_prompt=0)).pairs
     sides: dict[bool, list[Any]] = {True: [], False: []}
@@ -59,7 +59,7 @@ def preferences_stage(context: Context) -> dict[str, Any]:
     """Draw answers to new prompts and have the annotator rank and correct them; here the tasks' verifier annotates."""
     config = PreferencesConfig.model_validate(context.stage.settings["preferences"])
     rows = _draw(context, prompts_of(context, config.prompts, annotated=True), config)
-    verified(rows, context.stage.name)
+    verified(context, rows)
     annotations = annotate(rows, config, source=context.stage.options["source"], seed=context.seed("annotate"))
     write_json_lines(context.out / PAIRS, annotations.pairs)
     write_json_lines(context.out / HELD_OUT_PAIRS, annotations.held_out)

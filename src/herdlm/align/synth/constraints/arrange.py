@@ -73,7 +73,7 @@ def first_word(draw: Draw, draft: Draft) -> Kwargs:
     nth = draw.number(1, len(draft.blocks))
     block = draft.blocks[nth - 1]
     start, _, rest = block.partition(" ")
-    if start in TEXTS["starters"] and draw.chance(0.7):
+    if start in TEXTS["starters"] and (len(start) < 3 or draw.chance(0.7)):
         word = draw.one(TEXTS["first_words"] if nth > 1 else ("Today", "Notably", "Generally", "Indeed"))
         comma = "" if draw.chance(0.5) and word in ("Today", "Also") else ","
         draft.blocks[nth - 1] = f"{word}{comma} {start.lower()} {rest}"

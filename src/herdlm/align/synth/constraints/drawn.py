@@ -60,8 +60,9 @@ def _letter(draw: Draw) -> dict[str, Any]:
 
 def _first_word(draw: Draw) -> dict[str, Any]:
     count = draw.number(2, 5)
-    word = draw.one((*TEXTS["first_words"], *WORDS[:20]))
-    return {"num_paragraphs": count, "nth_paragraph": draw.number(1, count), "first_word": word.lower()}
+    nth = draw.number(1, count)
+    word = draw.one((*(TEXTS["first_words"] if nth > 1 else ()), *WORDS[:20]))
+    return {"num_paragraphs": count, "nth_paragraph": nth, "first_word": word.lower()}
 
 
 def _language(draw: Draw) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def _language(draw: Draw) -> dict[str, Any]:
 
 def _capital_words(draw: Draw) -> dict[str, Any]:
     if draw.chance(0.6):
-        return {"capital_relation": "at least", "capital_frequency": draw.number(1, 10)}
+        return {"capital_relation": "at least", "capital_frequency": draw.number(2, 10)}
     return {"capital_relation": "less than", "capital_frequency": draw.number(4, 15)}
 
 

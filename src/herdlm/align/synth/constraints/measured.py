@@ -26,8 +26,8 @@ def word_count(draw: Draw, draft: Draft) -> Kwargs:
 def sentence_count(draw: Draw, draft: Draft) -> Kwargs:
     """A bound on the sentences."""
     count = len(sentences(draft.text))
-    if draw.chance(0.6):
-        return {"relation": "at least", "num_sentences": max(1, count - draw.number(0, 2))}
+    if count >= 2 and draw.chance(0.6):
+        return {"relation": "at least", "num_sentences": max(2, count - draw.number(0, 2))}
     return {"relation": "less than", "num_sentences": count + draw.number(1, 3)}
 
 
@@ -42,10 +42,11 @@ def frequency(draw: Draw, draft: Draft) -> Kwargs | None:
     """A word that the text has more than once, or not too often."""
     text = draft.text.lower()
     words = content_words(text, least=4)
-    often = [word for word in words if len(re.findall(word, text)) >= 2]
+    whole = {word: len(re.findall(rf"\b{word}\b", text)) for word in words}  # the verifier counts parts of words, too
+    often = [word for word, count in whole.items() if count >= 2]
     if often and draw.chance(0.7):
         word = draw.one(often)
-        count = len(re.findall(word, text))
+        count = whole[word]
         return {"keyword": word, "relation": "at least", "frequency": draw.number(2, count)}
     if not words:
         return None
@@ -66,22 +67,22 @@ def letter(draw: Draw, draft: Draft) -> Kwargs:
     """How often a letter occurs."""
     text = draft.text.lower()
     rare, common = draw.one("jkqvwxzbgpy"), draw.one("aeioutnsrlhdcm")
-    if draw.chance(0.65):
-        count = text.count(common)
+    count = text.count(common)
+    if count >= 2 and draw.chance(0.65):
         return {
             "letter": common,
             "let_relation": "at least",
-            "let_frequency": max(1, count - draw.number(0, count // 3)),
+            "let_frequency": max(2, count - draw.number(0, count // 3)),
         }
-    return {"letter": rare, "let_relation": "less than", "let_frequency": text.count(rare) + draw.number(1, 4)}
+    return {"letter": rare, "let_relation": "less than", "let_frequency": text.count(rare) + draw.number(2, 4)}
 
 
 def capital_word_count(draw: Draw, draft: Draft) -> Kwargs:
     """A bound on the words in capitals."""
     count = sum(token.isupper() for token in tokens(draft.text))
-    if draw.chance(0.6) and count:
-        return {"capital_relation": "at least", "capital_frequency": max(1, count - draw.number(0, 1))}
-    return {"capital_relation": "less than", "capital_frequency": count + draw.number(1, 4)}
+    if count >= 2 and draw.chance(0.6):
+        return {"capital_relation": "at least", "capital_frequency": max(2, count - draw.number(0, 1))}
+    return {"capital_relation": "less than", "capital_frequency": count + draw.number(2, 4)}
 
 
 MEASURED = {

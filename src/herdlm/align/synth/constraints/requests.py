@@ -82,7 +82,7 @@ def _blocks(name: str) -> list[tuple[str, tuple[str, ...]]]:
 
 def open_request(draw: Draw) -> str:
     """A request that only a model can answer."""
-    template = draw.one(TEXTS["open"])
+    template: str = draw.one(TEXTS["open"])
     return template.format(**{name: draw.one(choices) for name, choices in TEXTS["fillers"].items()})
 
 

@@ -11,6 +11,13 @@ from herdlm.align.synth.draw import Draw
 LEAST = ("at least {n}", "no fewer than {n}", "{n} or more", "a minimum of {n}")
 LESS = ("fewer than {n}", "less than {n}", "under {n}", "at most {before}", "no more than {before}")
 
+CHOICES = (
+    ("yes", ("If it is so", "For a positive reply", "In favor")),
+    ("no", ("If it is not so", "For a negative reply", "Against it")),
+    ("maybe", ("If that is open", "For a reply in between", "Where nobody can tell")),
+)
+"""The three sentences of a constrained response, and when each is right."""
+
 WORDINGS: dict[str, tuple[str, ...]] = {
     "keywords:existence": (
         "Use the word{s} {words}.",
@@ -80,7 +87,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "I will complete it later, so use {least} placeholders in square brackets, such as [address].",
     ),
     kinds.POSTSCRIPT: (
-        "Add a postscript that starts with {mark} at the end.",
+        "Let a postscript follow at the bottom, with {mark} in front of it.",
         "Below the text, put {mark} and a postscript after it.",
         "With {mark} as its mark, a postscript has to follow the text.",
         "There should also be a postscript, which {mark} introduces.",
@@ -94,9 +101,10 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Format it as a list of exactly {n} points with a star (*) before each.",
     ),
     kinds.CHOICE: (
-        'Reply with one of these sentences: "My answer is yes.", "My answer is no.", "My answer is maybe."',
-        "Your reply has to contain one of the following: My answer is yes. / My answer is no. / My answer is maybe.",
-        "Decide between exactly these phrases: 'My answer is yes.', 'My answer is no.' and 'My answer is maybe.'",
+        "Your reply has to contain one of three phrases. {choices}",
+        "There are three ways to answer. {choices}",
+        "Decide, and use the right one of these sentences. {choices}",
+        "Take exactly one of three sentences. {choices}",
     ),
     kinds.HIGHLIGHTS: (
         "Emphasize {least} passages with asterisks, *like this*.",
@@ -107,7 +115,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     kinds.SECTIONS: (
         "Divide it into {n} sections. Begin each with the heading {mark} and its number, as in {mark} 1.",
         "The answer must have {n} sections that are headed {mark} 1, {mark} 2 and so on.",
-        "Structure the text in {n} sections; mark the beginning of each as {mark} X, where X is its number.",
+        "Structure the text: {n} sections, each opened by {mark} X, where X counts them.",
         'Use {n} numbered sections and start every one with "{mark}" and the number.',
     ),
     kinds.JSON: (
@@ -211,6 +219,7 @@ def _fields(draw: Draw, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         )
         fields |= {"words": listed, "s": "" if len(words) == 1 else "s", "is_are": "is" if len(words) == 1 else "are"}
         fields["words_"] = f"The word{fields['s']} {listed}"
+    fields["choices"] = " ".join(f'{draw.one(when)}: "My answer is {word}."' for word, when in draw.some(CHOICES, 3))
     fields |= {
         "word": kwargs.get("keyword"),
         "letter": kwargs.get("letter"),

@@ -103,11 +103,10 @@ def _taught(
         answer, source = Draw(setting.random("unknown", each.question)).one(lines("factuality/unknown.txt")), "program"
         verifier, reference, verdict = "regex", {"answer": UNKNOWN}, "consistently wrong"
     else:
-        yield dropped(each.row(answers=list(samples), **shown), _mixed(options, counts, len(samples)))
+        yield dropped(each.row(answers=list(samples), **shown), _mixed(options, Counter[str](counts), len(samples)))
         return
-    made = records.prompt(
-        messages, task=TASK, source=f"synth: asked of {each.document.id}", verifier=verifier, **reference
-    )
+    keys: dict[str, Any] = {**reference}
+    made = records.prompt(messages, task=TASK, source=f"synth: asked of {each.document.id}", verifier=verifier, **keys)
     yield made
     origin = made.record["source"]
     yield records.dialog(

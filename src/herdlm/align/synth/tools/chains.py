@@ -160,7 +160,8 @@ def code_backwards(draw: Draw) -> Chain:
     yield f'Shift each letter of "{text}" by {shift} and then write the result backwards.'
     (secret,) = yield [("shift_letters", {"text": text, "shift": shift})]
     (back,) = yield [("reverse_text", {"text": secret})]
-    return draw.one((f'Shifted it is "{secret}", and backwards "{back}".', back))
+    told: str = draw.one((f'Shifted it is "{secret}", and backwards "{back}".', back))
+    return told
 
 
 def pond(draw: Draw) -> Chain:

@@ -9,11 +9,13 @@ from typing import Any
 
 from herdlm.align.synth import records
 from herdlm.align.synth.draw import Draw
+from herdlm.align.synth.texts import table
 from herdlm.align.synth.tools import functions
 from herdlm.align.synth.tools.bank import TOOLS, Tool
 from herdlm.align.synth.tools.chains import CHAINS, Calls, Chain
 from herdlm.align.synth.tools.draws import DRAWS, Arguments
 
+TEXTS = table("tools/bank.toml")
 BY_FUNCTION = {tool.function: tool for tool in TOOLS}
 KNOWN = ("get_capital", "get_element", "is_leap_year")  # what a model can say without a tool
 JOINTS = (" Also: ", " Besides: ", " One more thing: ", " ", "\n")
@@ -106,6 +108,10 @@ def begin(draw: Draw, way: str, most_tools: int) -> Work:
         chain = _without(draw, tool, [each["function"]["description"] for each in tools])
     request = next(chain)
     assert isinstance(request, str)
+    if draw.chance(0.35):
+        request = f"{draw.one(TEXTS['openers'])} {request}"
+    if draw.chance(0.2):
+        request = f"{request} {draw.one(TEXTS['closers'])}"
     work = Work(way, chain, names, tools, [records.user(request)])
     work.go_on([])
     return work
@@ -121,8 +127,9 @@ def _pick(draw: Draw, count: int) -> list[Picked]:
     picked: list[Picked] = []
     for tool in tools:
         arguments, said = DRAWS[tool.function](draw)
-        if all(arguments != other for _, other, _ in picked):
-            picked.append((tool, arguments, said))
+        while any(arguments == other for _, other, _ in picked):
+            arguments, said = DRAWS[tool.function](draw)
+        picked.append((tool, arguments, said))
     return picked
 
 
