@@ -10,7 +10,8 @@ from herdlm.verifiers.load import load_verifier
 from tests.align.synth.scripted import make, of_kind, reasons
 
 FORBIDDEN = [*TEXTS["words"]["forbidden"], *(word for words in TEXTS["plains"].values() for word in words)]
-BAD = " ".join(f"No, {word} or so." for word in FORBIDDEN) * 2  # breaks all wishes
+TONES = {word for words in TEXTS["tones"].values() for word in words}
+BAD = " ".join(f"No, {word} or so." for word in FORBIDDEN if word not in TONES) * 2  # breaks all wishes
 PLAIN = "it is a matter of patience and of some practice every day"
 
 
@@ -33,7 +34,7 @@ def obedient(system):
 
 def test_dialogs_keep_all_wishes_over_all_turns_and_pairs_differ(tmp_path):
     def reply(messages, sample):
-        return BAD if sample == 0 else obedient(messages[0]["content"])
+        return "No, " + "very, really: " * 60 if sample == 0 else obedient(messages[0]["content"])
 
     made = make("steerability", SteerabilityConfig(count=26, samples=2), tmp_path, reply)
     prompts = {row["id"]: row for row in of_kind(made, "prompts")}
