@@ -27,7 +27,7 @@ def run(name, folder, out, layout, **changes):
     """Train in a layout on a file of the folder; what the calls returned or raised, by process."""
     act, config, data = RUNS[name]
     folder, out = Path(folder), Path(out)
-    config = type(config).model_validate(config.model_dump() | changes.pop("config", {}))
+    config = type(config).model_validate(config.model_dump(exclude_unset=True) | changes.pop("config", {}))
     keys = dict(data=f"{data}.jsonl", held_out=folder / f"test-{data}.jsonl", steps=3) | changes
     try:
         told = act(job(folder, out, parallel=ParallelConfig(**layout), **keys), config)

@@ -51,7 +51,7 @@ def test_two_processes_do_what_one_does(folder, found, tmp_path, case):
     name, _, more = CASES[case]
     act, config, data = RUNS[name]
     more = dict(more)
-    config = type(config).model_validate(config.model_dump() | more.pop("config", {}))
+    config = type(config).model_validate(config.model_dump(exclude_unset=True) | more.pop("config", {}))
     keys = dict(data=f"{data}.jsonl", held_out=folder / f"test-{data}.jsonl", steps=3) | more
     expected = act(job(folder, tmp_path / "one", **keys), config)
     assert first["steps"] == expected["steps"] == 3

@@ -66,7 +66,7 @@ def test_two_processes_make_the_models_of_one(home, layout):
         for key in ("steps", "dialogs", "pairs", "held_out_pairs", "parts", "too_long", "warmup_steps"):
             assert counts.get(key) == expected.get(key)
         assert counts["last_loss"] == pytest.approx(expected["last_loss"], abs=1e-3)
-    samples = [home / each / "stages" / "round-1-files-samples" / "samples.jsonl" for each in ("one", name)]
+    samples = [home / each / "stages" / "round-1-samples" / "samples.jsonl" for each in ("one", name)]
     assert [row["prompt"] for row in map(json.loads, samples[0].read_text().splitlines())] == [
         row["prompt"] for row in map(json.loads, samples[1].read_text().splitlines())
     ]
@@ -113,8 +113,8 @@ def test_one_stage_is_made_on_the_processes_that_torchrun_started(home, begun):
     early = torchrun(home, begun, "round-1-dpo")
     assert early.returncode != 0
     assert "stage round-1-dpo needs round-1-sft, which is not finished" in early.stderr
-    alone = torchrun(home, begun, "round-1-files-samples")
-    assert "stage round-1-files-samples computes in one process" in alone.stderr
+    alone = torchrun(home, begun, "round-1-samples")
+    assert "stage round-1-samples computes in one process" in alone.stderr
 
 
 def test_one_stage_is_made_in_this_process(home, begun):
@@ -188,10 +188,10 @@ def made(home, begun, *keys):
     for name in ("seeds-sft", "round-1-reward"):
         shutil.copytree(home / "one" / "stages" / name, at.stage(name), dirs_exist_ok=True)
     for stage in stages_of(recipe):
-        if stage.name in ("round-1-files-samples", "round-1-files-select"):
+        if stage.name in ("round-1-samples", "round-1-select"):
             shutil.rmtree(at.stage(stage.name), ignore_errors=True)
             run_stage(stage, recipe, at, {}, "made for a test")
-    files = (at.stage("round-1-files-samples") / "samples.jsonl", at.stage("round-1-files-select") / "kept.jsonl")
+    files = (at.stage("round-1-samples") / "samples.jsonl", at.stage("round-1-select") / "kept.jsonl")
     return [path.read_bytes() for path in files]
 
 
