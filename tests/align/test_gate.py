@@ -11,8 +11,8 @@ CONFIG = GateConfig(max_drop=0.1, max_task_drop=0.02)
 
 
 def model(sums, words, **figures):
-    """A model with so many of ten right in each of two tasks, and figures of standard tasks."""
-    right = {"sums": [i < sums for i in range(10)], "words": [i < words for i in range(10)]}
+    """A model with so many tenths right in each of two tasks of 100 prompts, and figures of standard tasks."""
+    right = {"sums": [i < 10 * sums for i in range(100)], "words": [i < 10 * words for i in range(100)]}
     return Measured(right, {name.replace("__", " "): value for name, value in figures.items()})
 
 
@@ -43,6 +43,12 @@ def test_a_task_that_falls_refuses_a_better_mean():
     found = choose(model(2, 9), {"dpo": model(9, 7)}, CONFIG)
     assert found.chosen is None
     assert found.refused["dpo"] == ["words falls by 20.0 points"]
+
+
+def test_a_task_of_few_prompts_may_fall_by_chance():
+    incumbent = Measured({"sums": [False] * 100, "words": [True] * 9 + [False]}, {})
+    candidate = Measured({"sums": [True] * 100, "words": [True] * 7 + [False] * 3}, {})
+    assert choose(incumbent, {"dpo": candidate}, CONFIG).chosen == "dpo"
 
 
 def test_the_next_best_is_promoted_if_the_best_is_refused():

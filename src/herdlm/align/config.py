@@ -241,7 +241,7 @@ class GateConfig(Section):
     prompts: int = Field(400, ge=20, description="most held-out prompts that each candidate answers")
     max_answer_tokens: int = Field(256, gt=0, description="longest answer, in tokens")
     min_gain: float = Field(0.0, ge=0, description="by how much the mean pass rate over tasks must rise at least")
-    max_drop: float = Field(0.05, ge=0, description="by how much the pass rate of one task of the prompts may fall")
+    max_drop: float = Field(0.05, ge=0, description="by how much one task of the prompts may fall, if not by chance")
     tasks: tuple[str, ...] = Field((), description="standard tasks that must not get worse; see herdlm evaluate --list")
     data: tuple[str, ...] = Field((), description="folders with the tasks' files, or files of items")
     limit: int | None = Field(None, ge=1, description="the first items of each standard task only")

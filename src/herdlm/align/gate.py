@@ -1,7 +1,8 @@
 """Decides whether a round's model takes the place of the best one so far.
 
 Candidates and incumbent answer the same held-out prompts. A candidate passes if its mean pass rate over tasks rises by
-more than ``min_gain``, no task's rate falls by more than ``max_drop``, and no standard task gets worse by more than
+more than ``min_gain``, no task's rate falls by more than ``max_drop`` beyond chance (the 95% interval of the paired difference lies
+below 0; of many tasks with few prompts each, one falls in any case), and no standard task gets worse by more than
 ``max_task_drop``. Of those that pass, the one with the highest mean is chosen. The prompts that decide here are not
 those of the final examination, since choosing the best of several overstates it.
 """
@@ -15,7 +16,7 @@ import numpy as np
 
 from herdlm.align.config import GateConfig
 from herdlm.evaluate.figures import lower_is_better
-from herdlm.evaluate.intervals import Z95, Estimate
+from herdlm.evaluate.intervals import Z95, Estimate, paired_difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +90,9 @@ def _problems(incumbent: Measured, candidate: Measured, start: Mapping[str, floa
     if candidate.score - incumbent.score <= config.min_gain:
         found.append(f"its mean pass rate does not rise by more than {config.min_gain:.3f}")
     for task, answers in candidate.right.items():
-        drop = float(np.mean(incumbent.right[task]) - np.mean(answers))
-        if drop > config.max_drop:
-            found.append(f"{task or 'the prompts'} falls by {100 * drop:.1f} points")
+        change = paired_difference(incumbent.right[task], answers)
+        if change.value < -config.max_drop and change.high < 0:
+            found.append(f"{task or 'the prompts'} falls by {-100 * change.value:.1f} points")
     for name, value in candidate.figures.items():
         sign = -1.0 if lower_is_better(name.split()[-1]) else 1.0
         worse = sign * (start[name] - value)
