@@ -1,10 +1,10 @@
 """Decides whether a round's model takes the place of the best one so far.
 
 Candidates and incumbent answer the same held-out prompts. A candidate passes if its mean pass rate over tasks rises by
-more than ``min_gain``, no task's rate falls by more than ``max_drop`` beyond chance (the 95% interval of the paired difference lies
-below 0; of many tasks with few prompts each, one falls in any case), and no standard task gets worse by more than
-``max_task_drop``. Of those that pass, the one with the highest mean is chosen. The prompts that decide here are not
-those of the final examination, since choosing the best of several overstates it.
+more than ``min_gain``, no task's rate falls by more than ``max_drop`` beyond chance, and no standard task gets worse by
+more than ``max_task_drop``. A fall is beyond chance if the 95% interval of the paired difference lies below 0: of many
+tasks with few prompts each, one falls in any case. Of those that pass, the one with the highest mean is chosen. The
+prompts that decide here are not those of the final examination, since choosing the best of several overstates it.
 """
 
 from __future__ import annotations
