@@ -112,7 +112,7 @@ def test_one_stage_is_made_on_the_processes_that_torchrun_started(home, begun):
     assert torchrun(home, begun, "seeds-sft").stdout.count("is up to date") == 1
     early = torchrun(home, begun, "round-1-dpo")
     assert early.returncode != 0
-    assert "stage round-1-dpo needs round-1-sft, which is not finished" in early.stderr
+    assert "stage round-1-dpo needs round-1-select, which is not finished" in early.stderr
     alone = torchrun(home, begun, "round-1-samples")
     assert "stage round-1-samples computes in one process" in alone.stderr
 
@@ -178,7 +178,7 @@ def test_a_killed_run_takes_its_ranks_with_it_and_goes_on(home, begun):
 def answers(out):
     """The files of samples, and of those that were kept, in a run."""
     names = ("samples/samples.jsonl", "select/kept.jsonl")
-    return [(out / "stages" / f"round-1-files-{name}").read_bytes() for name in names]
+    return [(out / "stages" / f"round-1-{name}").read_bytes() for name in names]
 
 
 def made(home, begun, *keys):
@@ -188,7 +188,7 @@ def made(home, begun, *keys):
     for name in ("seeds-sft", "round-1-reward"):
         shutil.copytree(home / "one" / "stages" / name, at.stage(name), dirs_exist_ok=True)
     for stage in stages_of(recipe):
-        if stage.name in ("round-1-samples", "round-1-select"):
+        if stage.name in ("round-1-samples", "round-1-verdicts", "round-1-select"):
             shutil.rmtree(at.stage(stage.name), ignore_errors=True)
             run_stage(stage, recipe, at, {}, "made for a test")
     files = (at.stage("round-1-samples") / "samples.jsonl", at.stage("round-1-select") / "kept.jsonl")
@@ -204,7 +204,16 @@ def made(home, begun, *keys):
     ],
 )
 def test_any_number_of_workers_draws_and_keeps_the_same_answers(home, begun, keys):
-    assert made(home, begun, *keys) == answers(home / "one")
+    found, expected = made(home, begun, *keys), answers(home / "one")
+    if keys != ("align.workers=2",):  # several processes share a model and sum in another order
+        found, expected = list(map(words_of, found)), list(map(words_of, expected))
+    assert found == expected
+
+
+def words_of(content):
+    """The texts of a file of samples or of dialogs, without log-probabilities and scores."""
+    rows = map(json.loads, content.decode().splitlines())
+    return [row.get("messages") or [sample["answer"] for sample in row["samples"]] for row in rows]
 
 
 @pytest.mark.slow
