@@ -186,11 +186,17 @@ def _rounds_chart(data: ReportData, start: Examination, control: Examination | N
         against = f" Control: {format.rate(band)}."
         rules = [charts.Rule("y", 100 * band.value, "control", (100 * band.low, 100 * band.high))]
     ticks = [(0.0, "demos"), *((float(r.number), str(r.number)) for r in data.rounds)]
-    rounds = "; ".join(f"round {r.number}: {format.rate(i)}" for r, (_, i) in zip(data.rounds, dpo, strict=True))
+    gated = all(r.gate for r in data.rounds)
+    results, by = dpo, "DPO"
+    if gated:
+        by = "the gate"
+        results = [(r.number + 0.16, data.examination(f"round-{r.number}-gate").pass_rate) for r in data.rounds]
+    rounds = "; ".join(f"round {r.number}: {format.rate(i)}" for r, (_, i) in zip(data.rounds, results, strict=True))
     return charts.chart(
         [
             series("after SFT", sft, 2, "open", False),
-            series("after DPO, the round's result", [(0.0, start.pass_rate), *dpo], 1, "filled", True),
+            *([series("after DPO", dpo, 3, "open", False)] if gated else []),
+            series(f"after {by}, the round's result", [(0.0, start.pass_rate), *results], 1, "filled", True),
         ],
         title=title,
         alt=f"Pass rate per round. Demonstrations: {format.rate(start.pass_rate)}; {rounds}.{against}",

@@ -159,11 +159,12 @@ class _Answers:
 def _claims(answers: _Answers, recipe: Recipe) -> list[Check]:
     """Checks of the claims that the recipe's experiments and its FP8 model test."""
     experiments, checks = recipe.experiments, []
+    edits = " and edits" if recipe.align and recipe.align.preferences else ""
     if experiments.control_sft:
         checks.append(
             answers.above(
                 "rounds-over-control",
-                "The rounds lift the flagship above a control trained on demonstrations and edits for as many steps",
+                f"The rounds lift the flagship above a control trained on demonstrations{edits} for as many steps",
                 finished_flagship(recipe),
                 CONTROL,
             )
