@@ -374,14 +374,18 @@ def _resolve_sources(tables: dict[str, Any], folder: Path) -> None:
     for name in ("dialogs", "preferences", "prompts", "gate", "exam"):
         _localize(tables, f"align.data.{name}", folder)
     _localize(tables, "align.gate.data", folder)
-    if isinstance(align := tables.get("align"), dict) and isinstance(synth := align.get("synth"), dict):
-        localize_synth(synth, folder)
+    align = tables.get("align")
+    sections = [tables.get("evaluate")]
+    if isinstance(align, dict):
+        sections.append(align.get("gate"))
+        if isinstance(synth := align.get("synth"), dict):
+            localize_synth(synth, folder)
     _localize(tables, "evaluate.data", folder)
-    if isinstance(evaluate := tables.get("evaluate"), dict) and isinstance(tasks := evaluate.get("tasks"), list):
-        is_file = [isinstance(task, str) and task.endswith(".toml") for task in tasks]
-        evaluate["tasks"] = [
-            _absolute(task, folder) if file else task for task, file in zip(tasks, is_file, strict=True)
-        ]
+    for section in sections:  # whose tasks are names, or task files
+        if isinstance(section, dict) and isinstance(tasks := section.get("tasks"), list):
+            section["tasks"] = [
+                _absolute(task, folder) if isinstance(task, str) and task.endswith(".toml") else task for task in tasks
+            ]
     for key in PATHS:
         _localize(tables, f"curate.{key}", folder)
 

@@ -164,3 +164,43 @@ def test_variants_train_with_their_own_rates_on_their_share(home):
     gate = stages["round-1-gate"].inputs
     assert gate["candidate-half"] == "round-1-half-dpo" and gate["incumbent"] == "seeds-gate"
     assert stages["round-2-samples"].inputs["model"] == "round-1-gate"
+
+
+SYNTH = ("align.synth.word_problems.count=9",)
+OWN = "align.own_verifiers=['tests.align.checkable:has']"
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        (["align.synth.seed=3", *SYNTH], "set the recipe's seed"),
+        (["align.synth.name='mine'", *SYNTH], "set the recipe's name"),
+        (["align.gate.tasks=['arc_eazy']", "align.gate.data=['x']"], "arc_eazy"),
+        (["align.own_verifiers=['nowhere:has']"], "nowhere"),
+    ],
+)
+def test_what_would_be_ignored_or_fail_hours_later_is_refused_at_once(home, keys, problem):
+    with pytest.raises(InputError, match=problem):
+        stages_of(read(home, *keys))
+
+
+def test_a_recipe_with_generators_reads_back_from_json(home):
+    whole = read(home, *SYNTH)
+    assert type(whole).model_validate_json(whole.model_dump_json()) == whole
+
+
+def test_what_decides_answers_and_verdicts_is_in_the_fingerprint(home):
+    def settings(name, *keys):
+        return next(stage.settings for stage in stages_of(read(home, *keys)) if stage.name == name)
+
+    first, second = (settings("synth", f"align.synth.teacher='http://{host}:1/v1'", *SYNTH) for host in ("a", "b"))
+    assert first != second
+    assert settings("round-1-verdicts") == {} != settings("round-1-verdicts", OWN)
+    gate = ("align.gate.prompts=20", "align.gate.data=['x']")
+    assert settings("seeds-gate", *gate) != settings("seeds-gate", *gate, "align.gate.tasks=['piqa']")
+
+
+def test_examined_answers_may_be_as_long_as_sampled_ones(home):
+    keys = ("align.rejection.max_answer_tokens=77", *SYNTH)
+    (length,) = {s.settings["max_answer_tokens"] for s in stages_of(read(home, *keys)) if s.name.startswith("examine-")}
+    assert length == 77

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from herdlm.align.grpo.config import GrpoConfig
 from herdlm.align.mix import MixConfig
@@ -12,6 +12,7 @@ from herdlm.align.quality.config import QualityConfig
 from herdlm.align.synth.config import SynthConfig
 from herdlm.base.own_parts import Reference
 from herdlm.base.recipe import Section
+from herdlm.evaluate.task import load_task
 from herdlm.parallel.config import ParallelConfig
 from herdlm.train.config import TrainConfig
 from herdlm.train.distill_config import TeacherConfig
@@ -249,6 +250,13 @@ class GateConfig(Section):
         0.02, ge=0, description="by how much a standard task's figure may get worse than the start's"
     )
 
+    @field_validator("tasks")
+    @classmethod
+    def _tasks_exist(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            load_task(name)
+        return names
+
     @model_validator(mode="after")
     def _tasks_have_data(self) -> GateConfig:
         if self.tasks and not self.data:
@@ -291,7 +299,9 @@ class AlignConfig(Section):
     dpo: DpoConfig
     average: AverageConfig | None = Field(None, description="averages that the gate may choose; needs a gate")
     gate: GateConfig | None = Field(None, description="decides whether a round's model is taken; by default all are")
-    max_exam_tokens: int = Field(32, gt=0, description="longest answer in the examination of models, in tokens")
+    max_exam_tokens: int | None = Field(
+        None, gt=0, description="longest answer in the examination of models; by default rejection.max_answer_tokens"
+    )
     teach: TeachConfig | None = Field(None, description="the flagship teaches the small model; not by default")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="precision of the engines that sample")
     batch: int = Field(
@@ -321,6 +331,19 @@ class AlignConfig(Section):
         if self.average and not self.gate:
             raise ValueError("average makes candidates for a gate, and there is none: add gate, or drop it")
         return self
+
+    @model_validator(mode="after")
+    def _generators_belong_to_the_run(self) -> AlignConfig:
+        """The run has a name and a seed of its own, and a section that reads back from JSON has all its keys."""
+        for key in ("name", "seed"):
+            if self.synth and getattr(self.synth, key) != type(self.synth).model_fields[key].default:
+                raise ValueError(f"synth.{key} is for herdlm synth, and a run has its own: set the recipe's {key}")
+        return self
+
+    @property
+    def exam_tokens(self) -> int:
+        """The longest answer in the examination of models."""
+        return self.max_exam_tokens or self.rejection.max_answer_tokens
 
     @property
     def uses_bank(self) -> bool:

@@ -263,7 +263,7 @@ def _examination(recipe: Recipe, model: str) -> Stage:
         "examination",
         f"{MODELS}:examine_stage",
         inputs={"model": model, **prompt_sources(recipe.align), **text},
-        settings={"seq_len": _measured_seq_len(recipe), "max_answer_tokens": recipe.align.max_exam_tokens},
+        settings={"seq_len": _measured_seq_len(recipe), "max_answer_tokens": recipe.align.exam_tokens},
     )
 
 

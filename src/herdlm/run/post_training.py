@@ -13,7 +13,10 @@ from typing import Any
 from herdlm.align.config import AlignConfig, PairsConfig, RejectionConfig, SftConfig, VariantConfig
 from herdlm.align.grpo.config import GrpoConfig
 from herdlm.align.synth.config import paths_of
+from herdlm.base.own_parts import code_hash, load_part
 from herdlm.data.source import parse_source
+from herdlm.evaluate.remote import is_address
+from herdlm.evaluate.task import load_task
 from herdlm.recipe import Recipe
 from herdlm.run.settings import dump, without
 from herdlm.run.stage import Stage
@@ -110,7 +113,11 @@ def _synthetic(align: AlignConfig, base: str) -> list[Stage]:
             "synthetic data",
             f"{SYNTH}:synth_stage",
             inputs={"model": base},
-            settings={"synth": _named(align.synth.model_dump(exclude={"seed", "name", "teacher"}))},
+            settings={
+                "synth": _named(align.synth.model_dump(exclude={"seed", "name", "teacher"})),
+                "teacher": align.synth.teacher if is_address(align.synth.teacher or "") else None,
+                "code": {name: code_hash(load_part(o.make, f"own.{name}.make")) for name, o in align.synth.own.items()},
+            },
             aids=tuple(map(str, paths_of(align.synth))),
         )
     ]
@@ -154,8 +161,20 @@ def _sampling(align: AlignConfig, prefix: str, model: str, config: RejectionConf
             settings={"rejection": without(config, *SELECTION_KEYS)},
             options={"source": model},
         ),
-        Stage(f"{prefix}-verdicts", "samples", f"{ROUNDS}:verdicts_stage", inputs={"samples": f"{prefix}-samples"}),
+        Stage(
+            f"{prefix}-verdicts",
+            "samples",
+            f"{ROUNDS}:verdicts_stage",
+            inputs={"samples": f"{prefix}-samples"},
+            settings=_own_verifiers(align),
+        ),
     ]
+
+
+def _own_verifiers(align: AlignConfig) -> dict[str, Any]:
+    """The hashes of the code that judges, so that changed code judges again."""
+    code = {name: code_hash(load_part(name, "align.own_verifiers")) for name in align.own_verifiers}
+    return {"own_verifiers": code} if code else {}
 
 
 def _selection(
@@ -225,7 +244,7 @@ def _round(align: AlignConfig, r: int, base: str) -> list[Stage]:
                 "preferences",
                 f"{ROUNDS}:preferences_stage",
                 inputs={**prompt_sources(align), "model": current},
-                settings={"preferences": dump(align.preferences)},
+                settings={"preferences": dump(align.preferences), **_own_verifiers(align)},
                 options={"source": current},
             )
         )
@@ -313,8 +332,13 @@ def _gate(align: AlignConfig, name: str, incumbent: str, candidates: Roles) -> S
             **({} if first else {"first": "seeds-gate"}),
             **{f"candidate-{key}": stage for key, stage in candidates.items()},
         },
-        settings={"gate": without(align.gate, "data"), "average": average},
-        aids=align.gate.data,
+        settings={
+            "gate": without(align.gate, "data", "tasks"),
+            "tasks": {task.name: task.digest for task in map(load_task, align.gate.tasks)},
+            "average": average,
+            **_own_verifiers(align),
+        },
+        aids=(*align.gate.data, *(name for name in align.gate.tasks if name.endswith(".toml"))),
     )
 
 

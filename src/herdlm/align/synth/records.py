@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from herdlm.align.samples import rows
 from herdlm.align.synth.setting import Made
 
 Messages = Sequence[dict[str, Any]]
@@ -28,9 +27,8 @@ def assistant(content: str, calls: Sequence[dict[str, Any]] = ()) -> dict[str, A
 
 
 def prompt_id(messages: Messages, tools: Sequence[dict[str, Any]] = ()) -> str:
-    """16 hexadecimal digits that name a prompt."""
-    asked = json.dumps([list(messages), list(tools)], sort_keys=True)
-    return hashlib.sha256(asked.encode()).hexdigest()[:16]
+    """16 hexadecimal digits that name a prompt, as ``herdlm sample`` names it."""
+    return rows.prompt_id({"prompt": list(messages), "tools": list(tools)})
 
 
 def prompt(

@@ -29,9 +29,9 @@ def gate_stage(context: Context) -> dict[str, Any]:
 
     A killed stage goes on after the last model that was measured.
     """
-    settings = context.stage.settings
-    config = GateConfig.model_validate(settings["gate"] | {"data": context.stage.aids})
-    average = AverageConfig.model_validate(settings["average"]) if settings["average"] else None
+    assert context.recipe.align and context.recipe.align.gate
+    config, given = context.recipe.align.gate, context.stage.settings["average"]
+    average = AverageConfig.model_validate(given) if given else None
     folders = {INCUMBENT: context.inputs["incumbent"], **_candidates(context)}
     folders |= _averages(context, folders, average)
     rows = held_out_prompts(context.inputs, "gate", config.prompts)
