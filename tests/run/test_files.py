@@ -10,6 +10,7 @@ from herdlm.base.json_lines import read_json_lines
 from herdlm.recipe import read_recipe
 from herdlm.run.examined import examined
 from herdlm.run.pipeline import stages_of
+from herdlm.run.stages.files import held_out_key
 from tests.align.conftest import dialogs, folder, pairs, write_lines  # noqa: F401 - a fixture
 from tests.run.conftest import herdlm, manifest
 
@@ -204,3 +205,20 @@ def test_examined_answers_may_be_as_long_as_sampled_ones(home):
     keys = ("align.rejection.max_answer_tokens=77", *SYNTH)
     (length,) = {s.settings["max_answer_tokens"] for s in stages_of(read(home, *keys)) if s.name.startswith("examine-")}
     assert length == 77
+
+
+STORY = "Bo has {} {} and buys 12 more. How many are there?"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "together"),
+    [
+        (STORY.format(3, "apples"), STORY.format(41, "apples"), True),
+        (STORY.format(3, "apples"), STORY.format(3, "plums"), False),
+        ("What is 2 + 2?", "What is 3 * 7?", False),
+        ("12", "13", False),
+    ],
+)
+def test_a_story_with_other_numbers_is_on_the_same_side_but_sums_are_not_one(one, other, together):
+    keys = {held_out_key([{"role": "user", "content": text}]) for text in (one, other)}
+    assert (len(keys) == 1) is together

@@ -21,6 +21,7 @@ from herdlm.tokens.chat import text_of
 from herdlm.tokens.chat_format import ChatFormat
 
 GATE_PERCENT = 35  # of the held-out prompts with a verifier; the others examine
+LEAST_LETTERS = 30  # of a story; a sum in words has fewer
 NOT_LETTERS = re.compile(r"[^\w]|\d")
 
 Reader = Callable[..., tuple[list[Any], Any]]
@@ -125,9 +126,13 @@ class _Material:
 
 
 def held_out_key(prompt: Any) -> str:
-    """What prompts share that are held out together: their words. The same problem with other numbers is among them."""
+    """What prompts share that are held out together: their words. The same problem with other numbers is among them.
+
+    A prompt of few words, such as "What is 2 + 2?", is its numbers: it stands for itself.
+    """
     said = " ".join(text_of(message) for message in prompt).lower()
-    return " ".join(NOT_LETTERS.sub(" ", said).split())
+    words = " ".join(NOT_LETTERS.sub(" ", said).split())
+    return words if len(words) >= LEAST_LETTERS else " ".join(said.split())
 
 
 def _evenly(rows: Sequence[Record], most: int | None, seed: int) -> list[Record]:
