@@ -73,10 +73,10 @@ def select_stage(context: Context) -> dict[str, Any]:
     rows = read_json_lines(context.inputs["samples"] / SAMPLES)
     if "reward" in context.inputs:
         rewarded(context, rows, context.inputs["reward"], context.stage.settings["reward_seq_len"])
-    found = select(rows, _selection(config))
+    found = select(rows, selection(config))
     if config.choose == "random":
         some = [_one_at_random(row, context.seed("choose")) for row in rows]
-        found.kept = select(some, _selection(config.model_copy(update={"keep_share_unverified": 1.0}))).kept
+        found.kept = select(some, selection(config.model_copy(update={"keep_share_unverified": 1.0}))).kept
     write_json_lines(context.out / KEPT, found.kept)
     write_json_lines(context.out / PAIRS, found.pairs)
     return found.counts
@@ -125,7 +125,8 @@ def _draw(
     return found
 
 
-def _selection(config: RejectionConfig) -> SelectConfig:
+def selection(config: RejectionConfig) -> SelectConfig:
+    """How a round selects."""
     return SelectConfig(
         keep_per_prompt=config.keep_per_prompt,
         keep_per_task=config.keep_per_task,
