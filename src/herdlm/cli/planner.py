@@ -123,6 +123,39 @@ def plan(
             say(line)
 
 
+@app.command(**example("herdlm calibrate --out my-machine.toml"))
+def calibrate(
+    out: Annotated[Path, typer.Option(help="The hardware file to write, which must not exist.")],
+    name: Annotated[str, typer.Option(help="Name of the machine's GPU in the file, for --gpu.")] = "this-machine",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device: auto, cpu or cuda.")] = "auto",
+    json_: JsonOption = False,
+) -> None:
+    """Measure this machine's products, attention, memory and, under torchrun, collectives into a hardware file.
+
+    herdlm plan --hardware FILE --gpu NAME then uses them in place of fitted shares of a specification.
+    """
+    import os
+    from dataclasses import asdict
+
+    import torch
+
+    from herdlm.plan.hardware import read_hardware
+    from herdlm.plan.measure import hardware_text, measure, write_hardware
+
+    place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if place == "cuda" and not torch.cuda.is_available():
+        raise InputError("this machine has no CUDA device", "Give --device cpu")
+    measured, by_size = measure(place)
+    if os.environ.get("RANK", "0") != "0":
+        return
+    write_hardware(out, name, hardware_text(name, place, measured, by_size, read_hardware()))
+    if json_:
+        say_json({"file": str(out), "measured": asdict(measured), "gemm_tflops_by_size": by_size})
+        return
+    for key, value in asdict(measured).items():
+        say(f"{key:18} {value:,.4g}")
+
+
 def _request(
     recipe: Path | None,
     model: str | None,
