@@ -114,7 +114,7 @@ def plan(
         "software": stack,
     }
     request = request.changed({name: value for name, value in given.items() if value is not None})
-    best = fastest(request.jobs(), catalog, constants, stack_named(stack), system=system)
+    best = fastest(request.jobs(), catalog.machine(gpu, system), constants, stack_named(stack))
     found = {**best.as_json(), "searched": request.open_ends()}
     if json_:
         say_json(found)

@@ -1,16 +1,15 @@
-"""Seconds of one micro-batch on one GPU: a layer, the head, and the traffic of tensor and context parallelism in them."""
+"""Seconds of one micro-batch on one GPU: a layer and the head, with the traffic of tensor and context parallelism."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from math import exp, log
 
 from herdlm.plan.constants import Constants
 from herdlm.plan.hardware import Machine
 from herdlm.plan.job import Job
 from herdlm.plan.kernels import BACKWARD_ATTENTION, BF16, Kernels
-from herdlm.plan.stacks import Stack
+from herdlm.plan.stacks import Stack, factor_of
 from herdlm.plan.traffic import Traffic
 
 LAUNCH = 5e-6  # seconds in which a host starts a kernel
@@ -37,10 +36,14 @@ class Seconds:
         """All seconds times a factor."""
         return Seconds(*(getattr(self, f.name) * factor for f in fields(self)))
 
+    def by_name(self) -> dict[str, float]:
+        """Seconds of each cause."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
     @property
     def sum(self) -> float:
         """Seconds of all causes."""
-        return sum(getattr(self, f.name) for f in fields(self))
+        return sum(self.by_name().values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +87,7 @@ class MicroBatch:
 
     @property
     def _factor(self) -> float:
-        families = self.constants.families
-        mean = exp(sum(map(log, families.values())) / len(families)) if families else 1.0
-        return families.get(self.stack.family, mean)
+        return factor_of(self.stack, self.constants.stacks)
 
     @property
     def _overlaps(self) -> bool:

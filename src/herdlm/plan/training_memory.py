@@ -259,7 +259,9 @@ class _Rank:
             found = at.in_flight.clip(max=1) @ each
         else:
             found = at.in_flight @ each + at.deferred @ (self.layers * one.deferred)
-        found = found - at.final @ np.full(len(self.layers), kept)  # the layer whose gradients are reduced has freed its
+        found = found - at.final @ np.full(
+            len(self.layers), kept
+        )  # the layer whose gradients are reduced has freed its
         return np.maximum(found, 0)
 
     @property
