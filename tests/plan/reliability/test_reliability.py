@@ -1,4 +1,4 @@
-"""Reliability: the report's 54 days, other clusters' published rates, closed forms in their limits, and what must hold."""
+"""Reliability: the report's 54 days, rates of other clusters, closed forms in their limits, and what must hold."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_more_failures_slower_storage_and_fewer_spares_never_help():
 
 def test_all_time_is_accounted_for():
     rng = np.random.default_rng(5)
-    drawn = draw(REPORT, GPUS, 8, Operations(), 30, rng)
+    drawn = draw(REPORT, (GPUS, 8), Operations(), 30, rng)
     for limit in ({"elapsed": 9 * DAY}, {"work": 9 * DAY}):
         checkpoints = replace(costs(LLAMA_405B, GPUS), interval=200.0)
         found = simulate(drawn, checkpoints, 3, rng, **limit)
@@ -215,7 +215,7 @@ def test_all_time_is_accounted_for():
 
 def test_enough_spares_means_little_waiting():
     rng = np.random.default_rng(6)
-    drawn = draw(REPORT, GPUS, 8, Operations(), 200, rng)
+    drawn = draw(REPORT, (GPUS, 8), Operations(), 200, rng)
     checkpoints = replace(costs(LLAMA_405B, GPUS), interval=200.0)
     spares = enough_spares(drawn, rng)
     share = {

@@ -87,7 +87,7 @@ def forecast(
         expected = (work_days or elapsed_days or 0) * DAY / between
         runs = int(np.clip(MOST_EVENTS / expected, FEWEST, 400))
     rng = np.random.default_rng(seed)
-    drawn = draw(failures, gpus, gpus_per_host, operations, runs, rng)
+    drawn = draw(failures, (gpus, gpus_per_host), operations, runs, rng)
     needed = enough_spares(drawn, rng)
     spares = needed if operations.spares is None else operations.spares
     found = simulate(
@@ -115,11 +115,11 @@ def forecast(
 
 
 def draw(
-    failures: Failures, gpus: int, gpus_per_host: int, operations: Operations, runs: int, rng: np.random.Generator
+    failures: Failures, gpus: tuple[int, int], operations: Operations, runs: int, rng: np.random.Generator
 ) -> Drawn:
-    """Draw what is uncertain: the rates, and the mean times of each run."""
+    """Draw what is uncertain: the rates on ``gpus`` (all, of a host), and the mean times of each run."""
     return Drawn(
-        failures=failures.draw_rates(gpus, gpus_per_host, runs, rng) / HOUR,
+        failures=failures.draw_rates(*gpus, runs, rng) / HOUR,
         planned=np.full(runs, failures.planned_per_hour() / HOUR),
         out=np.array([part.out for part in failures.component]),
         detect=rng.uniform(*operations.detect, runs) * MINUTE,
@@ -131,7 +131,7 @@ def draw(
 
 
 def enough_spares(drawn: Drawn, rng: np.random.Generator) -> int:
-    """Hosts in repair at a moment, which are fewer with a probability of 99% (Palm: Poisson, whatever a repair takes)."""
+    """Hosts in repair at a moment, in 99 of 100 cases at most (Palm: Poisson, however repair times are distributed)."""
     leaving = (drawn.failures * drawn.out).sum(axis=1)
     in_repair = rng.poisson(np.tile(leaving * drawn.repair, 50))
     return int(np.quantile(in_repair, SURE))

@@ -86,8 +86,8 @@ def simulate(
     elapsed: float = np.inf,
 ) -> Runs:
     """Run until ``work`` seconds of work are done, or ``elapsed`` seconds are over, whichever is first."""
-    until = min(elapsed, ENDLESS * work)
-    ended = [_run(drawn, run, checkpoints, spares, rng, work, until) for run in range(len(drawn.planned))]
+    job = _Job(drawn, checkpoints, spares, work, min(elapsed, ENDLESS * work))
+    ended = [_run(job, run, rng) for run in range(len(drawn.planned))]
     columns = [np.array(column) for column in zip(*ended, strict=True)]
     counts, lost = columns[3], columns[4]
     return Runs(
@@ -98,6 +98,14 @@ def simulate(
         by_component=counts[:, :-1],
         lost={name: lost[:, place] for place, name in enumerate(LOSSES)},
     )
+
+
+class _Job(NamedTuple):
+    drawn: Drawn
+    checkpoints: Checkpoints
+    spares: int
+    work: float
+    until: float
 
 
 class _Ended(NamedTuple):
@@ -124,26 +132,24 @@ class _Events(NamedTuple):
         return _Events(*(np.concatenate(pair) for pair in zip(self, more, strict=True)))
 
 
-def _run(
-    drawn: Drawn, run: int, checkpoints: Checkpoints, spares: int, rng: np.random.Generator, work: float, until: float
-) -> _Ended:
+def _run(job: _Job, run: int, rng: np.random.Generator) -> _Ended:
+    drawn = job.drawn
     rates = np.append(drawn.failures[run], drawn.planned[run])
     if not rates.sum() > 0:
         rates[-1] = 1e-300
     events = _Events(np.empty(0), np.empty(0, dtype=np.int64), np.empty(0, dtype=bool))
-    number = 64 + int(min(1.2 * min(until, 2 * work) * rates.sum(), 1e6))
+    number = 64 + int(min(1.2 * min(job.until, 2 * job.work) * rates.sum(), 1e6))
     while True:
         events = events.and_more(rates, drawn.manual_share, rng, number)
-        ended = _outcome(events, drawn, run, checkpoints, spares, work, until)
+        ended = _outcome(job, run, events)
         if ended is not None:
             return ended
         number = len(events.gap)
 
 
-def _outcome(
-    events: _Events, drawn: Drawn, run: int, checkpoints: Checkpoints, spares: int, work: float, until: float
-) -> _Ended | None:
+def _outcome(job: _Job, run: int, events: _Events) -> _Ended | None:
     """How the run ends, or None if it does so after the last of the events."""
+    drawn, checkpoints, spares, work, until = job
     planned = events.kind == len(drawn.out)
     pause = np.where(planned, checkpoints.write, drawn.detect[run])
     ends = np.cumsum(events.gap + pause)
