@@ -13,7 +13,7 @@ Schedule = Literal["1f1b", "interleaved", "zero-bubble"]
 Recompute = Literal["none", "selective", "full"]
 Precision = Literal["bf16", "fp8"]
 Offload = Literal["none", "activations", "optimizer"]
-Sharding = Literal["fsdp", "zero1"]
+Sharding = Literal["fsdp", "zero2", "zero1", "ddp"]
 COUNTS = ("6n", "causal", "full")
 
 
@@ -124,9 +124,11 @@ class Layout:
 
     Attributes:
         vpp: virtual pipeline stages on each rank; above 1 with schedule "interleaved".
-        dp_shard, dp_replicate: HSDP; ``dp_replicate`` copies of ``dp_shard`` shards. State is sharded over dp_shard * cp.
+        dp_shard, dp_replicate: HSDP; ``dp_replicate`` copies of ``dp_shard`` shards. State is sharded over
+            dp_shard * cp.
         micro_batch: rows of a micro-batch on a data-parallel rank.
-        sharding: "fsdp" shards weights, gradients and optimizer; "zero1" the optimizer's state alone.
+        sharding: what is sharded: "fsdp" weights, gradients and optimizer (as this package does), "zero2" the last two,
+            "zero1" the optimizer's state alone (Megatron's distributed optimizer), "ddp" nothing.
         reshard_after_forward: gathered weights are freed between forward and backward; for "fsdp".
         async_tp: the traffic of tensor parallelism runs in pieces beside the matrix products that it belongs to.
     """
@@ -210,10 +212,10 @@ class Job:
             )
         if self.shape.heads % layout.tp:
             raise InputError(f"heads {self.shape.heads} is not a multiple of tp {layout.tp}", "Change tp")
-        if self.shape.layers < layout.pp * layout.vpp:
+        stages = layout.pp * layout.vpp  # the first and the last may have the embedding or the head alone
+        if self.shape.layers + (2 if layout.pp > 1 else 0) < stages:
             raise InputError(
-                f"{self.shape.layers} layers are too few for {layout.pp * layout.vpp} pipeline stages (pp x vpp)",
-                "Lower pp or vpp",
+                f"{self.shape.layers} layers are too few for {stages} pipeline stages (pp x vpp)", "Lower pp or vpp"
             )
 
     @property

@@ -128,7 +128,7 @@ def _check_keys(table: str, name: str, entry: dict[str, Any], path: str) -> None
     for key, value in entry.items():
         if key not in (*allowed, "like"):
             raise InputError(f"{path}: {table}.{name}.{key} is unknown", f"Its keys are {', '.join(allowed)}, like")
-        free = key in ("latency_us", "dollars_per_hour", "sharp", "measured", "levels", "names")
+        free = key in ("latency_us", "architecture", "dollars_per_hour", "sharp", "measured", "levels", "names")
         if not free and isinstance(value, int | float) and not value > 0:
             raise InputError(f"{path}: {table}.{name}.{key} is {value}", "Give a positive number")
 

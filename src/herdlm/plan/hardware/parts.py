@@ -13,7 +13,7 @@ class Measured:
 
     Attributes:
         gemm_tflops: the best rate of a large matrix product in the precision of training.
-        attention_tflops: of attention, forward, counting what a causal mask keeps.
+        attention_tflops: of attention, forward and backward, counting what a causal mask keeps.
         memory_gb_s: of reading and writing memory.
         collective_gb_s: bus bandwidth of a large all-reduce in a node.
     """
@@ -26,7 +26,13 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU (or another device) by its specification: dense FLOP/s, bytes, bytes/s, watts and dollars per hour."""
+    """A GPU (or another device) by its specification: dense FLOP/s, bytes, bytes/s, watts and dollars per hour.
+
+    Attributes:
+        architecture: "ampere", "hopper", "blackwell" or "other"; the fitted shares of the peak rate go by it.
+        host_gb_s: GB/s to the host's memory in one direction.
+        sustained: the share of its architecture's sustained rate that a lower power limit leaves.
+    """
 
     name: str
     bf16_tflops: float
@@ -36,6 +42,9 @@ class Gpu:
     watts: float
     dollars_per_hour: float
     system: str
+    architecture: str
+    host_gb_s: float = 50.0
+    sustained: float = 1.0
     names: tuple[str, ...] = ()
     measured: Measured | None = None
 
@@ -83,16 +92,23 @@ class Network:
     latency_us: float
     levels: tuple[Level, ...]
 
-    def rate(self, span: int) -> float:
-        """Bytes per second that a GPU has for a ring through ``span`` neighboring GPUs.
+    def rate(self, members: int, stride: int) -> float:
+        """Bytes per second that each of ``members`` ranks, ``stride`` GPUs apart, has for a ring through them.
 
-        A ring that is laid along the levels crosses each boundary once, so the narrow level is shared by the GPUs that
-        take part on both sides of it.
+        A ring that is laid along the levels leaves a part of a level (a pod) once. ``stride`` such rings, or as many as
+        the part has GPUs, share what leaves it: its GPUs' rate over the oversubscription of the level above.
         """
+        rate, inner, span = self.gb_s * GIGA, 1, members * stride
         for level in self.levels:
+            if inner > 1:
+                leaving = inner * self.gb_s * GIGA / level.oversubscription
+                rate = min(rate, leaving / min(stride, inner))
+            else:
+                rate /= level.oversubscription
             if not level.gpus or span <= level.gpus:
-                return self.gb_s * GIGA / level.oversubscription
-        return self.gb_s * GIGA / self.levels[-1].oversubscription
+                break
+            inner = level.gpus
+        return rate
 
 
 @dataclass(frozen=True, slots=True)
