@@ -64,7 +64,9 @@ def read_constants(path: Path | None = None) -> Constants:
     try:
         return _parsed(path.read_text("utf-8"))
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path} has no constants of the planner: {error}", "Fit them with benchmarks/planner.py") from error
+        raise InputError(
+            f"{path} has no constants of the planner: {error}", "Fit them with benchmarks/planner.py"
+        ) from error
 
 
 @cache

@@ -97,9 +97,7 @@ def _least_squares(
     now = cost(errors, values)
     for _ in range(60):
         step = 1e-3
-        slope = np.stack(
-            [(residuals(values + step * unit) - errors) / step for unit in np.eye(len(values))], axis=1
-        )
+        slope = np.stack([(residuals(values + step * unit) - errors) / step for unit in np.eye(len(values))], axis=1)
         scaled = np.abs(errors * weight)
         kept = weight**2 * np.minimum(1.0, HUBER / np.maximum(scaled, 1e-9))
         hessian = slope.T @ (kept[:, None] * slope) + np.diag(width**-2)

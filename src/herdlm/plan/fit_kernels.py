@@ -98,7 +98,9 @@ def _curve(points: list[tuple[int, int, float]]) -> tuple[float, float, float]:
 def _links(rows: list[Row]) -> dict[str, float]:
     """Shares of the specified rate of links and networks that rings reach on large messages."""
     specified = {"NVLink4 (8x H100, no SHARP)": 450, "NVLink3 (8x A100)": 300}
-    link = [row["busbw_GBps_out_of_place"] / rate for row in rows for name, rate in specified.items() if name in row["what"]]
+    link = [
+        row["busbw_GBps_out_of_place"] / rate for row in rows for name, rate in specified.items() if name in row["what"]
+    ]
     link += [row["busbw_GBps_out_of_place"] / 450 for row in rows if "(ring)" in row["what"]]
     network = {"400Gb RDMA, one NIC": 50, "NVL3 + 8x200Gb": 200, "NVL4 + 8x400Gb": 400}
     cards = [

@@ -179,5 +179,3 @@ def _update(
         kept = BF16 * MicroBatch(job, machine, constants, stack).tokens * job.shape.hidden * layers / layout.tp
         moved = max(2 * kept / host - constants.dp_hidden * micro_seconds, 0.0) * job.micro_batches
     return UPDATE_BYTES * own / rate, moved
-
-
