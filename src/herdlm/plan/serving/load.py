@@ -13,7 +13,7 @@ from herdlm.base.errors import InputError
 from herdlm.plan.serving.speed import Engine
 
 MOST_SEQUENCES = 2048  # that engines decode at a time by default (TensorRT-LLM's max_batch_size)
-STEPS = 60  # of a bisection
+STEPS = 36  # of a bisection
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,39 +69,43 @@ def saturated(engine: Engine, prompt: float, answer: float, most: int = MOST_SEQ
 def steady(engine: Engine, rate: float, prompt: float, answer: float, most: int = MOST_SEQUENCES) -> Steady | None:
     """The steady state of an engine that gets ``rate`` requests per second; None if they pile up."""
     allowed = at_once(engine, prompt, answer, most)
-    busy = engine.prefill_busy(prompt)
-    reading = rate * busy
-    if allowed < 1 or reading >= 1:
-        return None
-
-    def excess(sequences: float) -> float:
-        return rate * answer * engine.decode(sequences, prompt + answer / 2) / (1 - reading) - sequences
-
-    if excess(allowed) > 0:  # even the largest batch does not keep up
+    if allowed < 1 or _state(engine, allowed, prompt, answer)[0] < rate:
         return None
     low, high = 0.0, float(allowed)
     for _ in range(STEPS):
         middle = (low + high) / 2
-        low, high = (middle, high) if excess(middle) > 0 else (low, middle)
-    each = engine.decode(high, prompt + answer / 2) / (1 - reading)
-    # M/D/1: other prompts; and the rest of a step of decoding, if one runs
-    queued = reading * busy / (2 * (1 - reading)) + min(high, 1.0) * engine.decode(high, prompt + answer / 2) / 2
-    return Steady(high, queued + engine.prefill(prompt), each, reading)
+        low, high = (middle, high) if _state(engine, middle, prompt, answer)[0] < rate else (low, middle)
+    return _state(engine, high, prompt, answer)[1]
 
 
 def most_requests(engine: Engine, prompt: float, answer: float, goals: Goals, most: int = MOST_SEQUENCES) -> float:
     """Requests per second that an engine can take within the goals; 0 if none."""
-    whole = saturated(engine, prompt, answer, most) / answer
 
-    def within(rate: float) -> bool:
-        found = steady(engine, rate, prompt, answer, most)
-        return found is not None and all(
+    def within(sequences: float) -> bool:
+        found = _state(engine, sequences, prompt, answer)[1]
+        return all(
             goal is None or value <= goal
             for value, goal in ((found.first_token, goals.first_token), (found.each_token, goals.each_token))
         )
 
-    low, high = 0.0, whole
+    allowed = float(at_once(engine, prompt, answer, most))
+    if allowed < 1:
+        return 0.0
+    low, high = (allowed, allowed) if within(allowed) else (0.0, allowed)
     for _ in range(STEPS):
         middle = (low + high) / 2
         low, high = (middle, high) if within(middle) else (low, middle)
-    return low if low > whole * 2.0 ** (2 - STEPS) else 0.0
+    return _state(engine, low, prompt, answer)[0] if low > allowed * 2.0 ** (2 - STEPS) else 0.0
+
+
+def _state(engine: Engine, sequences: float, prompt: float, answer: float) -> tuple[float, Steady]:
+    """The rate of requests at which this many sequences are decoded at a time, and that state.
+
+    More sequences stand for a higher rate, since a step takes less time for each of them.
+    """
+    busy, step = engine.prefill_busy(prompt), engine.decode(sequences, prompt + answer / 2)
+    rate = sequences / (answer * step + sequences * busy)
+    reading = rate * busy
+    # M/D/1: other prompts; and the rest of a step of decoding, if one runs
+    queued = reading * busy / (2 * (1 - reading)) + min(sequences, 1.0) * step / 2
+    return rate, Steady(sequences, queued + engine.prefill(prompt), step / (1 - reading), reading)
