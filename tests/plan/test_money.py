@@ -72,7 +72,7 @@ def test_impossible_rates_are_refused():
             rates_of(H100, **wrong)
     with pytest.raises(InputError, match="no interval"):
         Figure(1.0, 2.0, 3.0).times(SURE)
-    with pytest.raises(InputError, match="never ends"):
+    with pytest.raises(InputError, match="never end"):
         forecast_run(
             tokens=1e10,
             tokens_per_step=2**24,

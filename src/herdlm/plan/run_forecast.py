@@ -13,6 +13,7 @@ from herdlm.plan.reliability.failures import Failures
 from herdlm.plan.reliability.plan import Operations, forecast
 
 LONGEST_DAYS = 3650.0
+SURE = 0.9  # of the simulated runs must end, or the interval has no end
 
 
 def forecast_run(
@@ -40,9 +41,9 @@ def forecast_run(
             f"{tokens:g} tokens take {work_days:,.0f} days, which is no plan", "Give more GPUs or fewer tokens"
         )
     found = forecast(failures, gpus, checkpoints, operations, gpus_per_host=gpus_per_host, work_days=work_days, seed=seed)
-    if found["finished"] == 0:
+    if found["finished"] < SURE:
         raise InputError(
-            "failures come so often that the run never ends",
+            f"failures come so often that {1 - found['finished']:.0%} of the simulated runs never end",
             "Write checkpoints more often, restart faster, or use fewer GPUs",
         )
     hosts = found["operations"]["spares"]
