@@ -42,7 +42,7 @@ def main() -> None:
     start = Constants(**fit_kernels([row for row in raw if isinstance(row, dict)], catalog))
     constants = fit_constants(rows, catalog, start)
     by_publication, by_row = leave_out_publications(rows, catalog, start), leave_out_rows(rows, catalog, start)
-    constants = with_intervals(constants, by_row, by_publication)
+    constants = with_intervals(constants, by_publication)
     constants = replace(constants, origin=origin(options.file, rows))
     print_fit(rows, catalog, constants)
     print_errors("each publication from a fit on the others", by_publication)

@@ -25,9 +25,10 @@ class Constants:
         attention_heads: the power of head size / 128 that goes with smaller heads.
         fused, eager: bytes of memory traffic over those of a minimal count.
         tp_hidden, cp_hidden, pp_hidden, dp_hidden: the share of traffic that hides behind computation.
+        fsdp_hidden: the same of FSDP, which gathers each layer's weights.
         link, network: the share of the specified rate that large collectives reach.
         spread: the loss by each doubling of GPUs that wait for each other.
-        families: factors on computation by family of stacks.
+        stacks: factors on computation by stack, of those with rows enough; others have their family's mean.
         interval: half-width of the 80% interval of log tokens per second: of stacks in the fit, of others.
         origin: date, rows and method of the fit.
     """
@@ -45,10 +46,11 @@ class Constants:
     cp_hidden: float = 0.6
     pp_hidden: float = 0.7
     dp_hidden: float = 0.8
+    fsdp_hidden: float = 0.7
     link: float = 0.8
     network: float = 0.95
     spread: float = 0.002
-    families: dict[str, float] = field(default_factory=dict)
+    stacks: dict[str, float] = field(default_factory=dict)
     interval: dict[str, float] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
 

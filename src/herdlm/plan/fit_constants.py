@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -29,9 +29,11 @@ PRIORS: dict[str, tuple[float, float, bool]] = {
     "cp_hidden": (0.6, 0.7, True),
     "pp_hidden": (0.7, 0.7, True),
     "dp_hidden": (0.85, 0.7, True),
+    "fsdp_hidden": (0.7, 1.0, True),
     "spread": (0.002, 0.7, False),
 }
-FAMILIES = {"megatron": 0.07, "pytorch": 0.07}  # standard deviation of the log of a family's factor
+STACK = 0.07  # standard deviation of the log of a stack's factor
+ENOUGH = 3  # rows that a stack needs for a factor of its own
 
 
 def predict_row(row: Published, catalog: Catalog, constants: Constants) -> float:
@@ -54,19 +56,18 @@ def fit_constants(rows: Sequence[Published], catalog: Catalog, start: Constants)
     Damped Gauss-Newton on log tokens per second, with Huber weights, so that no row alone decides, and each publication
     counting as the square root of its number of rows.
     """
-    names, families = list(PRIORS), list(FAMILIES)
-    center = np.array([_free(PRIORS[name][0], PRIORS[name][2]) for name in names] + [0.0] * len(families))
-    width = np.array([PRIORS[name][1] for name in names] + [FAMILIES[name] for name in families])
-    counts: dict[str, int] = defaultdict(int)
-    for row in rows:
-        counts[row.publication] += 1
+    of_stack = Counter(row.stack.name for row in rows)
+    names, stacks = list(PRIORS), sorted(name for name, count in of_stack.items() if count >= ENOUGH)
+    center = np.array([_free(PRIORS[name][0], PRIORS[name][2]) for name in names] + [0.0] * len(stacks))
+    width = np.array([PRIORS[name][1] for name in names] + [STACK] * len(stacks))
+    counts = Counter(row.publication for row in rows)
     weight = np.array([counts[row.publication] ** -0.25 for row in rows]) / NOISE
     machines = {job.gpu: catalog.machine(job.gpu) for row in rows for job in row.jobs}
 
     def made(values: np.ndarray) -> Constants:
         shares = {n: _bound(float(v), PRIORS[n][2]) for n, v in zip(names, values, strict=False)}
-        factors = {n: math.exp(float(v)) for n, v in zip(families, values[len(names) :], strict=True)}
-        return replace(start, **shares, families=factors)
+        factors = {n: math.exp(float(v)) for n, v in zip(stacks, values[len(names) :], strict=True)}
+        return replace(start, **shares, stacks=factors)
 
     def residuals(values: np.ndarray) -> np.ndarray:
         constants = made(values)

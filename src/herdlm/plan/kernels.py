@@ -67,7 +67,7 @@ class Kernels:
         share = self.constants.attention_rate[kernel]
         if self.gpu.architecture == "ampere":
             share = AMPERE_FLASH
-        return self.gpu.peak("bf16") * self.gpu.sustained * share
+        return self.gpu.peak("bf16") * share
 
     def move(self, number_of_bytes: float) -> float:
         """Seconds of kernels that read and write ``number_of_bytes`` by a minimal count."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from math import exp, log
 
 from herdlm.plan.constants import Constants
 from herdlm.plan.hardware import Machine
 from herdlm.plan.job import Job
 from herdlm.plan.kernels import BACKWARD_ATTENTION, BF16, Kernels
-from herdlm.plan.stacks import Stack
+from herdlm.plan.stacks import Stack, factor_of
 from herdlm.plan.traffic import Traffic
 
 LAUNCH = 5e-6  # seconds in which a host starts a kernel
@@ -84,9 +83,7 @@ class MicroBatch:
 
     @property
     def _factor(self) -> float:
-        families = self.constants.families
-        mean = exp(sum(map(log, families.values())) / len(families)) if families else 1.0
-        return families.get(self.stack.family, mean)
+        return factor_of(self.stack, self.constants.stacks)
 
     @property
     def _overlaps(self) -> bool:

@@ -6,6 +6,7 @@ import tomllib
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
+from statistics import geometric_mean
 from typing import Literal, cast
 
 from herdlm.base.errors import InputError
@@ -70,3 +71,12 @@ def sharding_in(text: str) -> Sharding | None:
         "ddp": ("ddp", "data parallel"),
     }
     return cast(Sharding | None, next((kind for kind, words in kinds.items() if any(w in lower for w in words)), None))
+
+
+def factor_of(stack: Stack, factors: dict[str, float]) -> float:
+    """The factor on a stack's computation: its own, else the mean of its family, else of all that are known."""
+    if stack.name in factors:
+        return factors[stack.name]
+    known = stacks()
+    family = [factor for name, factor in factors.items() if known[name].family == stack.family]
+    return geometric_mean(family or list(factors.values())) if factors else 1.0

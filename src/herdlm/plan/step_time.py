@@ -142,7 +142,7 @@ def _data_traffic(
     traffic, held = Traffic(machine, constants), _held(job, layers)
     gather = traffic.gather(BF16 * held, members, stride)
     scatter = traffic.gather(stack.gradient_bytes * held, members, stride)
-    copies = 0.0
+    copies = exposed = 0.0
     if layout.dp_replicate > 1:
         across = stride * members
         copies = traffic.reduce(stack.gradient_bytes * held / members, layout.dp_replicate, across)
@@ -152,14 +152,17 @@ def _data_traffic(
         scatters = micro if layout.pp == 1 and stack.name != OWN else 1
         window = micro_seconds * max(often, scatters)
         total = gathers * gather + scatters * scatter + copies
+        copied = 2 * BF16 * gathers + (BF16 + stack.gradient_bytes) * scatters  # into and out of the buffers
+        exposed = copied * held / Kernels(machine.gpu, constants, stack).memory_rate
     elif layout.sharding == "ddp":
         total = traffic.reduce(stack.gradient_bytes * held, members, stride)
         window = micro_seconds * 2 / 3
     else:
         total = gather + scatter * (micro if layout.sharding == "zero2" else 1)
         window = micro_seconds * (micro if layout.sharding == "zero2" else 1)
-    hidden = min(total * constants.dp_hidden, window)
-    return total - hidden
+    share = constants.fsdp_hidden if layout.sharding == "fsdp" else constants.dp_hidden
+    hidden = min(total * share, window)
+    return total - hidden + exposed
 
 
 def _update(

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import pstdev
 
 from herdlm.plan.constants import Constants
 from herdlm.plan.fit_constants import fit_constants, predict_row
@@ -103,7 +104,12 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
 
-def with_intervals(constants: Constants, by_row: Unseen, by_publication: Unseen) -> Constants:
-    """The constants with the half-widths of their intervals, for stacks of the fit and for others."""
-    seen, other = half_width(list(by_row.ours.values())), half_width(list(by_publication.ours.values()))
-    return replace(constants, interval={"seen": seen, "other": max(seen, other)})
+def with_intervals(constants: Constants, by_publication: Unseen) -> Constants:
+    """The constants with the half-widths of their intervals.
+
+    That of stacks in the fit is conformal, from publications left out. Of others it also has to hold how much stacks'
+    factors differ (1.28 standard deviations hold 80% of a normal distribution).
+    """
+    seen = half_width(list(by_publication.ours.values()))
+    factors = [math.log(factor) for factor in constants.stacks.values()]
+    return replace(constants, interval={"seen": seen, "other": math.hypot(seen, 1.28 * pstdev(factors))})

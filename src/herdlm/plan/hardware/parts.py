@@ -31,7 +31,7 @@ class Gpu:
     Attributes:
         architecture: "ampere", "hopper", "blackwell" or "other"; the fitted shares of the peak rate go by it.
         host_gb_s: GB/s to the host's memory in one direction.
-        sustained: the share of its architecture's sustained rate that a lower power limit leaves.
+        sustained: the rate of products that go on for long, over that of a Hopper at 700 W as a share of the peak.
     """
 
     name: str
