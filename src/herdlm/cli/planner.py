@@ -72,6 +72,13 @@ def plan(
     stack: Annotated[
         str | None, typer.Option(help="Training software, such as torchtitan, megatron or nemo; by default herdlm.")
     ] = None,
+    search: Annotated[bool, typer.Option(help="List the fastest layouts; sizes that are given stay.")] = False,
+    explain: Annotated[bool, typer.Option(help="Search, and say what binds the best layout.")] = False,
+    best: Annotated[int, typer.Option(min=1, help="Layouts that a search lists.")] = 10,
+    tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens of a run, for days and dollars of a search.")
+    ] = 1_000_000_000_000,
+    trace: Annotated[Path | None, typer.Option(help="Write the step's timeline for Chrome's tracing page.")] = None,
     file: Annotated[
         Path | None, typer.Option(help="Predict each row of this file of published measurements instead.")
     ] = None,
@@ -113,14 +120,38 @@ def plan(
         "async_tp": async_tp or None,
         "software": stack,
     }
-    request = request.changed({name: value for name, value in given.items() if value is not None})
-    best = fastest(request.jobs(), catalog.machine(gpu, system), constants, stack_named(stack))
-    found = {**best.as_json(), "searched": request.open_ends()}
+    given = {name: value for name, value in given.items() if value is not None}
+    machine, software = catalog.machine(gpu, system), stack_named(stack)
+    if search or explain:
+        from herdlm.plan.search_report import LayoutSearch, lines
+
+        looked = LayoutSearch.of(request, given, machine, constants, software)
+        result = looked.run(best)
+        report = looked.report(result, tokens)
+        if json_:
+            say_json(report)
+        else:
+            for line in lines(report, explained=explain):
+                say(line)
+        _write_trace(trace, result.best[0].job, result.best[0].parts, software)
+        return
+    request = request.changed(given)
+    chosen = fastest(request.jobs(), machine, constants, software)
+    _write_trace(trace, chosen.job, chosen.step.parts, software)
+    found = {**chosen.as_json(), "searched": request.open_ends()}
     if json_:
         say_json(found)
     else:
         for line in request_text.lines(found):
             say(line)
+
+
+def _write_trace(path: Path | None, job: Any, parts: dict[str, float], software: Any) -> None:
+    from herdlm.plan.step_time import stage_layers
+    from herdlm.plan.trace import write_trace
+
+    if path is not None:
+        write_trace(path, job, parts, stage_layers(job, software))
 
 
 def _request(
