@@ -175,6 +175,12 @@ class _Rank:
     def whole(self) -> NDArray[np.int64]:
         return self._array([layers.whole + ends.whole for layers, ends in self.held])
 
+    @property
+    def _matrices(self) -> NDArray[np.int64]:
+        """Values of matrices that multiply: those of layers and the head."""
+        parts = self.step.parts
+        return self.layers * parts.layer.whole + self._is_last() * parts.head.whole
+
     def _is_last(self) -> NDArray[np.int64]:
         return self._array([stage == len(self.step.stages) - 1 for stage in self.stages])
 
@@ -221,8 +227,6 @@ class _Rank:
             found["reduction"] = at.final.any(1) * FP32 * largest
         else:
             found["gradients"] = (at.summed | at.reduced) @ (FP32 * self.share)
-            copies = at.in_flight @ self.whole if width < FP32 else 0 * at.in_flight.sum(1)
-            found["gathered"] = width * copies
         found["activations"] = self._activations(at)
         grads = width * step.parts.layer.whole if step.is_sharded and layout.sharding == "fsdp" else 0
         backward = one.backward + one.recomputed(layout.recompute) + grads
@@ -254,6 +258,8 @@ class _Rank:
         rotation = one.tokens * step.shape.head_size * FP32
         output = (1 - self._is_last()) * one.input
         each = self.layers * kept + rotation + output + self._is_last() * self._head_kept
+        if not step.is_sharded and step.widths.product < FP32:  # autocast copies matrices for every pass
+            each = each + step.widths.product * self._matrices
         if step.layout.offload == "activations":
             each = np.minimum(each, 2 * kept)
             found = at.in_flight.clip(max=1) @ each
