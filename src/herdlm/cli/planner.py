@@ -34,6 +34,15 @@ from herdlm.cli.plan_parts import (
     run_part,
     serving_part,
 )
+from herdlm.cli.plan_search import (
+    ExplainOption,
+    SearchOption,
+    TraceOption,
+    best_layout,
+    search_lines,
+    search_part,
+    write_trace,
+)
 
 app = typer.Typer()
 
@@ -41,7 +50,6 @@ HardwareOption = Annotated[
     list[Path] | None,
     typer.Option(help="A TOML file of GPUs, links and networks on top of the known ones. May be repeated."),
 ]
-Size = Annotated[int | None, typer.Option(min=1)]
 
 
 @app.command(
@@ -98,6 +106,9 @@ def plan(
     file: Annotated[
         Path | None, typer.Option(help="Predict each row of this file of published measurements instead.")
     ] = None,
+    search: SearchOption = False,
+    explain: ExplainOption = False,
+    trace: TraceOption = None,
     tokens: TokensOption = None,
     failures: FailuresOption = None,
     storage: StorageOption = None,
@@ -120,6 +131,7 @@ def plan(
     """Predict throughput, time and memory of a training step, with 80% intervals. Nothing is allocated.
 
     The job is a recipe's, or a model and the options. What is left open is chosen: the fastest that fits the GPU.
+    Without a recipe, --tp, --cp and --pp, or with --search, so is the layout.
     With --tokens it adds the whole run, its failures and price. With --serve it plans engines that serve the model.
     """
     from herdlm.plan import request_text, run_text
@@ -166,10 +178,21 @@ def plan(
         "async_tp": async_tp or None,
         "software": stack,
     }
-    request = request.changed({name: value for name, value in given.items() if value is not None})
-    best = fastest(request.jobs(), catalog, constants, stack_named(stack), system=system)
-    found = {**best.as_json(), "searched": request.open_ends()}
-    lines = list(request_text.lines(found))
+    fixed = {name: value for name, value in given.items() if value is not None}
+    request = request.changed(fixed)
+    machine, runs = catalog.machine(gpu, system), stack_named(stack)
+    searching = search or explain or (recipe is None and not {"tp", "cp", "pp"} & fixed.keys())
+    if searching:
+        layouts, best = best_layout(request, fixed, machine, constants, runs)
+        part = search_part(layouts, machine, constants, runs, tokens=tokens, explained=explain)
+        found = {**best.as_json(), "searched": ["layout"], "search": part}
+        lines = [*request_text.lines(found), "", *search_lines(part)]
+    else:
+        best = fastest(request.jobs(), machine, constants, runs)
+        found = {**best.as_json(), "searched": request.open_ends()}
+        lines = list(request_text.lines(found))
+    if trace is not None:
+        write_trace(trace, best)
     whole = run_part(run, best)
     if whole is not None:
         found["run"] = whole
@@ -211,6 +234,39 @@ def _shape(
     if missing := [f"--{name.replace('_', '-')}" for name, value in sizes.items() if value is None]:
         raise InputError(f"the shape has no {', '.join(missing)}", "Give all its sizes, or --model")
     return Shape(**{name: value for name, value in sizes.items() if value is not None}, mlp=mlp)
+
+
+@app.command(**example("herdlm calibrate --out my-machine.toml"))
+def calibrate(
+    out: Annotated[Path, typer.Option(help="The hardware file to write, which must not exist.")],
+    name: Annotated[str, typer.Option(help="Name of the machine's GPU in the file, for --gpu.")] = "this-machine",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device: auto, cpu or cuda.")] = "auto",
+    json_: JsonOption = False,
+) -> None:
+    """Measure this machine's products, attention, memory and, under torchrun, collectives into a hardware file.
+
+    herdlm plan --hardware FILE --gpu NAME then uses them in place of fitted shares of a specification.
+    """
+    import os
+    from dataclasses import asdict
+
+    import torch
+
+    from herdlm.plan.hardware import read_hardware
+    from herdlm.plan.measure import hardware_text, measure, write_hardware
+
+    place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if place == "cuda" and not torch.cuda.is_available():
+        raise InputError("this machine has no CUDA device", "Give --device cpu")
+    measured, by_size = measure(place)
+    if os.environ.get("RANK", "0") != "0":
+        return
+    write_hardware(out, name, hardware_text(name, place, measured, by_size, read_hardware()))
+    if json_:
+        say_json({"file": str(out), "measured": asdict(measured), "gemm_tflops_by_size": by_size})
+        return
+    for key, value in asdict(measured).items():
+        say(f"{key:18} {value:,.4g}")
 
 
 def _request(

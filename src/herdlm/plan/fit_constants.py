@@ -11,7 +11,7 @@ import numpy as np
 
 from herdlm.base.errors import InputError
 from herdlm.plan.constants import Constants
-from herdlm.plan.hardware import Catalog
+from herdlm.plan.hardware import Catalog, Machine
 from herdlm.plan.published import Published, Row, published
 from herdlm.plan.step_time import step_time
 
@@ -38,9 +38,12 @@ ENOUGH = 3  # rows that a stack needs for a factor of its own
 
 def predict_row(row: Published, catalog: Catalog, constants: Constants) -> float:
     """Tokens per second and GPU of the fastest job that a row may mean."""
+    return _rate(row, row.machine(catalog), constants)
+
+
+def _rate(row: Published, machine: Machine, constants: Constants) -> float:
     return max(
-        job.tokens_per_step / job.gpus / step_time(job, catalog.machine(job.gpu), constants, row.stack).seconds
-        for job in row.jobs
+        job.tokens_per_step / job.gpus / step_time(job, machine, constants, row.stack).seconds for job in row.jobs
     )
 
 
@@ -62,7 +65,7 @@ def fit_constants(rows: Sequence[Published], catalog: Catalog, start: Constants)
     width = np.array([PRIORS[name][1] for name in names] + [STACK] * len(stacks))
     counts = Counter(row.publication for row in rows)
     weight = np.array([counts[row.publication] ** -0.25 for row in rows]) / NOISE
-    machines = {job.gpu: catalog.machine(job.gpu) for row in rows for job in row.jobs}
+    machines = [row.machine(catalog) for row in rows]
 
     def made(values: np.ndarray) -> Constants:
         shares = {n: _bound(float(v), PRIORS[n][2]) for n, v in zip(names, values, strict=False)}
@@ -71,15 +74,8 @@ def fit_constants(rows: Sequence[Published], catalog: Catalog, start: Constants)
 
     def residuals(values: np.ndarray) -> np.ndarray:
         constants = made(values)
-        found = []
-        for row in rows:
-            assert row.measured
-            best = max(
-                job.tokens_per_step / job.gpus / step_time(job, machines[job.gpu], constants, row.stack).seconds
-                for job in row.jobs
-            )
-            found.append(math.log(best / row.measured))
-        return np.array(found)
+        pairs = zip(rows, machines, strict=True)
+        return np.array([math.log(_rate(row, machine, constants) / (row.measured or 1)) for row, machine in pairs])
 
     return made(_least_squares(residuals, center, width, weight))
 

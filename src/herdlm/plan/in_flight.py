@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from herdlm.parallel.schedule import Action, forward_order, make_schedule
 
-ROUNDS = 3  # of the pipeline, after which what a rank holds repeats itself
+ROUNDS = 2  # of the pipeline, after which what a rank holds repeats itself
 
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """The distinct moments of one rank, one row each; columns are the rank's stages, first to last.
+    """The moments of one rank, one row each; columns are the rank's stages, first to last.
 
     Attributes:
         in_flight: micro-batches whose forward pass has run and whose backward pass has not ended.
@@ -36,8 +36,6 @@ class Moments:
     final: NDArray[np.int64]
 
 
-FIELDS = tuple(Moments.__annotations__)
-
 
 def order_of(pp: int, vpp: int, micro_batches: int, schedule: str) -> list[list[Action]]:
     """The actions of each rank in order; "gpipe" runs all forward passes before the first backward pass."""
@@ -49,51 +47,47 @@ def order_of(pp: int, vpp: int, micro_batches: int, schedule: str) -> list[list[
     ]
 
 
-def moments(pp: int, vpp: int, micro_batches: int, schedule: str) -> list[Moments]:
-    """The moments of each rank; long steps are cut to a few rounds of the pipeline, which have the same ones."""
-    if micro_batches > (ROUNDS + 1) * pp:
+def moments(pp: int, vpp: int, micro_batches: int, schedule: str, rank: int) -> Moments:
+    """The moments of a rank; long steps are cut to a few rounds of the pipeline, which have the same ones."""
+    if micro_batches > (ROUNDS + 1) * pp and schedule != "gpipe":
         micro_batches = ROUNDS * pp + micro_batches % pp
-    return _moments(pp, vpp, micro_batches, schedule)
+    return _moments(pp, vpp, micro_batches, schedule, rank)
 
 
 @cache
-def _moments(pp: int, vpp: int, micro_batches: int, schedule: str) -> list[Moments]:
-    split = schedule == "zero-bubble" and pp > 1
-    return [_walk(order, pp, vpp, split) for order in order_of(pp, vpp, micro_batches, schedule)]
+def _moments(pp: int, vpp: int, micro_batches: int, schedule: str, rank: int) -> Moments:
+    order = order_of(pp, vpp, micro_batches, schedule)[rank]
+    return _walk(order, pp, vpp, schedule == "zero-bubble" and pp > 1)
 
 
 def _walk(order: list[Action], pp: int, vpp: int, split: bool) -> Moments:
-    held = {name: [0] * vpp for name in FIELDS}
-    rows: set[tuple[int, ...]] = set()
-    last = {action.stage: place for place, action in enumerate(order) if action.kind == "backward"}
-    end = {action.stage: place for place, action in enumerate(order)}
+    """A moment for every action, while it runs, one for every reduction of a stage's gradients, and the end."""
+    stages = np.array([action.stage // pp for action in order])
+    here = np.eye(vpp, dtype=np.int64)[stages]
+    kinds = np.array([action.kind for action in order])
+    forward, backward, weights = (here * (kinds == kind)[:, None] for kind in ("forward", "backward", "weights"))
+    last = weights if split else backward
+    final = last * (last.cumsum(0) == last.sum(0))
+    done = _before(final)
+    columns = {
+        "in_flight": forward.cumsum(0) - _before(backward),
+        "deferred": (_before(backward) - _before(weights)) * split,
+        "gathered": (forward.cumsum(0) > 0) - done,
+        "summed": (_before(backward) > 0) - done,
+        "reduced": done,
+        "forward": forward,
+        "backward": backward + weights,
+        "final": 0 * final,
+    }
+    ends = np.flatnonzero(final.any(1))
+    reductions = {name: values[ends] for name, values in columns.items()}
+    reductions |= {"backward": 0 * final[ends], "final": final[ends]}
+    reductions["summed"] = reductions["summed"] | final[ends]
+    nothing = np.zeros((1, vpp), dtype=np.int64)
+    end = dict.fromkeys(columns, nothing) | {"reduced": nothing + 1}
+    return Moments(**{name: np.concatenate([columns[name], reductions[name], end[name]]) for name in columns})
 
-    def note(kind: str, chunk: int) -> None:
-        held[kind][chunk] = 1
-        rows.add(tuple(value for name in FIELDS for value in held[name]))
-        held[kind][chunk] = 0
 
-    for place, action in enumerate(order):
-        chunk = action.stage // pp
-        if action.kind == "forward":
-            held["gathered"][chunk] = 1
-            held["in_flight"][chunk] += 1
-            note("forward", chunk)
-            continue
-        if action.kind == "backward":
-            note("backward", chunk)
-            held["in_flight"][chunk] -= 1
-            held["deferred"][chunk] += split
-        else:
-            note("backward", chunk)
-            held["deferred"][chunk] -= 1
-        held["summed"][chunk] = 1
-        if place == (end if split else last)[action.stage]:
-            held["in_flight"][chunk] += not split
-            note("final", chunk)
-            held["in_flight"][chunk] -= not split
-            held["gathered"][chunk] = held["summed"][chunk] = 0
-            held["reduced"][chunk] = 1
-    rows.add(tuple(value for name in FIELDS for value in held[name]))
-    table = np.array(sorted(rows), dtype=np.int64).reshape(len(rows), len(FIELDS), vpp)
-    return Moments(*(table[:, place] for place in range(len(FIELDS))))
+def _before(events: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The number of events before each place."""
+    return np.concatenate([np.zeros_like(events[:1]), events.cumsum(0)[:-1]])

@@ -9,7 +9,7 @@ from herdlm.base.errors import InputError
 from herdlm.model.config import ModelConfig
 
 Mlp = Literal["gated", "plain"]
-Schedule = Literal["1f1b", "interleaved", "zero-bubble"]
+Schedule = Literal["1f1b", "interleaved", "zero-bubble", "gpipe"]
 Recompute = Literal["none", "selective", "full"]
 Precision = Literal["bf16", "fp8"]
 Offload = Literal["none", "activations", "optimizer"]

@@ -1,4 +1,4 @@
-"""Seconds of one micro-batch on one GPU: a layer, the head, and the traffic of tensor and context parallelism in them."""
+"""Seconds of one micro-batch on one GPU: a layer and the head, with the traffic of tensor and context parallelism."""
 
 from __future__ import annotations
 
@@ -36,10 +36,14 @@ class Seconds:
         """All seconds times a factor."""
         return Seconds(*(getattr(self, f.name) * factor for f in fields(self)))
 
+    def by_name(self) -> dict[str, float]:
+        """Seconds of each cause."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
     @property
     def sum(self) -> float:
         """Seconds of all causes."""
-        return sum(getattr(self, f.name) for f in fields(self))
+        return sum(self.by_name().values())
 
 
 @dataclass(frozen=True, slots=True)

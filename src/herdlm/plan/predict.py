@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from math import exp, hypot, log2
 from typing import Any
 
 from herdlm.plan.constants import Constants
-from herdlm.plan.hardware import Catalog, Machine
+from herdlm.plan.hardware import Machine
 from herdlm.plan.job import COUNTS, Job
-from herdlm.plan.job_memory import memory_of
 from herdlm.plan.stacks import Stack, stack_named
-from herdlm.plan.step_time import Step, step_time
+from herdlm.plan.step_time import Step, stage_layers, step_time
 
 TRAINED = ("hopper",)  # architectures of the training rows in the fit
 LARGEST = 768  # GPUs of the largest of them
@@ -21,20 +21,24 @@ DOUBLING = 0.02  # half-width that each doubling beyond LARGEST adds; assumed
 MEMORY_WIDTH = 0.08  # of memory, as a share
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prediction:
     """A job's step on a machine.
 
     Attributes:
         width: half-width of the 80% interval of the logarithm of times and rates.
-        memory: bytes of the GPU that needs most, by part, with their "sum".
     """
 
     job: Job
     machine: Machine
     step: Step
     width: float
-    memory: dict[str, float]
+    stack: Stack
+
+    @cached_property
+    def memory(self) -> dict[str, int]:
+        """Bytes of the GPU that needs most, by category."""
+        return memory_of(self.job, self.stack)
 
     @property
     def rate(self) -> float:
@@ -44,7 +48,7 @@ class Prediction:
     @property
     def memory_gib(self) -> float:
         """GiB of the GPU that needs most."""
-        return self.memory["sum"] / 2**30
+        return sum(self.memory.values()) / 2**30
 
     @property
     def fits(self) -> bool:
@@ -64,7 +68,7 @@ class Prediction:
             "tflops_per_gpu": tflops,
             "mfu": mfu,
             "memory_gib_per_gpu": memory,
-            "memory_gib_by_part": {name: each / 2**30 for name, each in self.memory.items() if name != "sum"},
+            "memory_gib_by_part": {name: each / 2**30 for name, each in self.memory.items()},
             "fits": self.fits,
             "step_seconds": seconds,
             "parts": self.step.parts,
@@ -97,16 +101,39 @@ def predict(
     """
     stack = stack or stack_named(job.software)
     step = step_time(job, machine, constants, stack)
-    return Prediction(job, machine, step, width_of(job, machine, constants, known_stack), memory_of(job, stack))
+    return Prediction(job, machine, step, width_of(job, machine, constants, known_stack), stack)
+
+
+def memory_of(job: Job, stack: Stack) -> dict[str, int]:
+    """Bytes of the GPU that needs most, by category; tensors as this package's training has them."""
+    from herdlm.plan.training_memory import CATEGORIES, StepMemory, groups_of, overhead
+
+    layers = tuple(stage_layers(job, stack)) if job.layout.pp > 1 else None
+    found = replace(StepMemory.of(job), layers_per_stage=layers).most()
+    parts: dict[str, int] = {name: found[name] for name in CATEGORIES}  # type: ignore[literal-required]
+    return parts | overhead(found, groups_of(job.layout))
+
+
+def needed_gib(job: Job, stack: Stack) -> float:
+    """GiB of the GPU that needs most."""
+    return sum(memory_of(job, stack).values()) / 2**30
 
 
 def fastest(
-    jobs: Sequence[Job], catalog: Catalog, constants: Constants, stack: Stack, *, system: str | None = None,
+    jobs: Sequence[Job],
+    machine: Machine,
+    constants: Constants,
+    stack: Stack,
+    *,
     known_stack: bool = True,
-) -> Prediction:  # fmt: skip
-    """The fastest of the jobs that fit their GPU; of all, if none does."""
-    found = [predict(job, catalog.machine(job.gpu, system), constants, stack, known_stack=known_stack) for job in jobs]
-    return max(found, key=lambda each: (each.fits, each.rate))
+    within_memory: bool = True,
+) -> Prediction:
+    """The fastest of the jobs; of those that fit their GPU if there are any, unless ``within_memory`` is off."""
+    found = [predict(job, machine, constants, stack, known_stack=known_stack) for job in jobs]
+    found.sort(key=lambda each: -each.rate)
+    if within_memory and len(found) > 1:
+        return next((each for each in found if each.fits), found[0])
+    return found[0]
 
 
 def width_of(job: Job, machine: Machine, constants: Constants, known_stack: bool) -> float:

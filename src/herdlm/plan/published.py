@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from herdlm.base.errors import InputError
-from herdlm.plan.job import Job, Layout, Precision, Recompute, Sharding, Shape
+from herdlm.plan.hardware import Catalog, Machine
+from herdlm.plan.job import Job, Layout, Precision, Recompute, Shape, Sharding
 from herdlm.plan.stacks import Stack, sharding_in, stack_in, stack_named
 
 Row = Mapping[str, Any]
@@ -20,14 +21,28 @@ MOST_STAGES = 16  # virtual stages of a rank that are tried where a row does not
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A row as the jobs that it may mean: several where it names no micro-batch or number of virtual stages."""
+    """A row as the jobs that it may mean: several where it names no micro-batch or number of virtual stages.
+
+    Attributes:
+        network_gb_s: of a GPU between nodes, where the row says so.
+        measured: tokens per second and GPU.
+        publication: what the row is from; rows of one publication have errors in common.
+    """
 
     id: str
     jobs: tuple[Job, ...]
     stack: Stack
     known_stack: bool
+    network_gb_s: float | None
     measured: float | None
     publication: str
+
+    def machine(self, catalog: Catalog) -> Machine:
+        """The machine of the row: its GPU in its usual system, with the row's own network."""
+        found = catalog.machine(self.jobs[0].gpu)
+        if self.network_gb_s is None:
+            return found
+        return replace(found, network=replace(found.network, gb_s=self.network_gb_s))
 
 
 def read_rows(path: Path) -> list[Row | InputError]:
@@ -69,9 +84,24 @@ def published(row: Row) -> Published:
         jobs,
         stack,
         named is not None,
+        network_gb_s(str(row.get("interconnect") or "")),
         float(measured) if isinstance(measured, int | float) and measured > 0 else None,
         publication(str(row.get("source") or "")),
     )
+
+
+def network_gb_s(text: str, gpus_per_node: int = 8) -> float | None:
+    """GB/s of a GPU's part of the network that a text names: "8x400 Gb/s", "400 Gb/s per GPU", "3.2 Tbps per node"."""
+    found = re.search(r"(?:(\d+)\s*[x\u00d7]\s*)?(\d+(?:\.\d+)?)\s*([gt])b(?:it)?(?:ps|/s|\b)([^;,]*)", text.lower())
+    if found is None:
+        return None
+    count, number, unit, rest = found.groups()
+    gigabits = float(number) * (1000 if unit == "t" else 1)
+    if count:
+        gigabits *= int(count) / gpus_per_node
+    elif "gpu" not in rest and (gigabits >= 800 or "node" in rest or "host" in rest or "server" in rest):
+        gigabits /= gpus_per_node
+    return gigabits / 8
 
 
 def publication(source: str) -> str:
@@ -84,7 +114,7 @@ def publication(source: str) -> str:
 def _told(stack: Stack, text: str) -> Stack:
     """The stack with what a row's own words say of its kernels."""
     lower = text.lower()
-    if "compile" in lower or "liger" in lower and "without liger" not in lower:
+    if "compile" in lower or ("liger" in lower and "without liger" not in lower):
         stack = replace(stack, kernels="fused", loss_bytes=min(stack.loss_bytes, 12))
     if "flashattention-3" in lower or "flash attention 3" in lower or "fa3" in lower.split():
         stack = replace(stack, attention="flash3")

@@ -63,7 +63,7 @@ class Request:
         return [self._job(dp // shard, shard, micro, vpp) for micro in micros for vpp in self._stages()]
 
     def changed(self, values: dict[str, Any]) -> Request:
-        """The request with other values; another ``pp`` leaves schedule and virtual stages open unless they are given."""
+        """The request with other values; another ``pp`` opens schedule and virtual stages that are not given."""
         if "pp" in values and values["pp"] != self.pp:
             values = {"schedule": None, "vpp": None, **values}
         if values.keys() & {"tp", "cp", "pp"}:

@@ -34,7 +34,9 @@ def _predict(row: Row, catalog: Catalog, constants: Constants) -> dict[str, Any]
     if kind != "training":
         raise InputError(f"rows of the kind {kind!r} are not predicted", "Leave them out")
     found = published(row)
-    best = fastest(found.jobs, catalog, constants, found.stack, known_stack=found.known_stack)
+    best = fastest(
+        found.jobs, found.machine(catalog), constants, found.stack, known_stack=found.known_stack, within_memory=False
+    )
     error = best.rate / found.measured - 1 if found.measured else None
     return {
         **best.as_json(),

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from herdlm.model.config import ModelConfig
-from herdlm.model.losses import CHUNK, KEPT_BYTES
+from herdlm.model.losses import BLOCK, CHUNK, KEPT_BYTES
 from herdlm.parallel.config import ParallelConfig, Sizes, split_layers
 from herdlm.parallel.vocabulary import ROWS_AT_ONCE
 from herdlm.plan.activations import FP32, Device, LayerPass, Widths
@@ -119,15 +119,26 @@ class StepMemory:
         """Values of the model's parts on a rank."""
         return parts_of(self.model, self.layout.tp, self.layout.sharded)
 
+    def rank(self, number: int) -> TrainingMemory:
+        """The memory of a pipeline rank."""
+        layout = self.layout
+        found = moments(layout.pp, layout.vpp, self.micro_batches, layout.schedule, number)
+        return _Rank(self, number).most(found)
+
     def ranks(self) -> list[TrainingMemory]:
         """The memory of every pipeline rank."""
-        layout = self.layout
-        found = moments(layout.pp, layout.vpp, self.micro_batches, layout.schedule)
-        return [_Rank(self, number).most(each) for number, each in enumerate(found)]
+        return [self.rank(number) for number in range(self.layout.pp)]
 
     def most(self) -> TrainingMemory:
-        """The memory of the rank that holds most."""
-        return max(self.ranks(), key=lambda memory: memory["sum"])
+        """The memory of the rank that holds most.
+
+        Ranks between the first and the last differ in their layers and in what is in flight, which falls from rank to
+        rank: only the first of them with the most layers can hold most.
+        """
+        last = self.layout.pp - 1
+        layers = [sum(self.stages[number :: self.layout.pp]) for number in range(last + 1)]
+        fullest = max(range(1, last), key=lambda number: (layers[number], -number), default=0)
+        return max((self.rank(n) for n in sorted({0, fullest, last})), key=lambda memory: memory["sum"])
 
 
 @dataclass(frozen=True)
@@ -216,10 +227,11 @@ class _Rank:
         grads = width * step.parts.layer.whole if step.is_sharded and layout.sharding == "fsdp" else 0
         backward = one.backward + one.recomputed(layout.recompute) + grads
         runs = at.backward.any(1)
-        loss = (at.backward @ self._is_last() > 0) & (self._logits > backward)  # ends before the layers' begins
-        found["logits"] = loss * self._logits
-        found["temporary"] = (runs & ~loss) * backward + at.forward.any(1) * self._forward
-        found["messages"] = (4 if layout.pp > 1 else 0) * one.input * (at.forward | at.backward).any(1)
+        loss = (at.backward @ self._is_last() > 0) & (self._loss_backward > backward)  # ends before the layers' begins
+        read = at.forward @ self._is_last() > 0
+        found["logits"] = loss * self._loss_backward + read * self._loss_forward
+        found["temporary"] = (runs & ~loss) * backward + (at.forward.any(1) & ~read) * self._forward
+        found["messages"] = (2 if layout.pp > 1 else 0) * one.input * (at.forward | at.backward).any(1)
         return found
 
     @property
@@ -247,7 +259,9 @@ class _Rank:
             found = at.in_flight.clip(max=1) @ each
         else:
             found = at.in_flight @ each + at.deferred @ (self.layers * one.deferred)
-        found = found - at.final @ np.full(len(self.layers), kept)  # the layer whose gradients are reduced has freed its
+        found = found - at.final @ np.full(
+            len(self.layers), kept
+        )  # the layer whose gradients are reduced has freed its
         return np.maximum(found, 0)
 
     @property
@@ -256,8 +270,7 @@ class _Rank:
         one, width = self.step.layer, self.step.widths
         hidden = one.tokens * one.shape.hidden
         norm = one.norm_inputs
-        # The gathered hidden states, and those of them that have a target.
-        kept = norm + one.input * (one.tp > 1) + 2 * width.product * hidden
+        kept = norm + width.product * hidden  # hidden states that have a target
         if self._keeps_logits:
             kept += width.product * one.tokens * one.shape.vocab
         return kept
@@ -266,27 +279,58 @@ class _Rank:
     def _keeps_logits(self) -> bool:
         one = self.step.layer
         size = one.tokens * one.shape.vocab * self.step.widths.product
-        return not self._is_score and one.tp == 1 and size <= KEPT_BYTES["cpu" if one.device == "cpu" else "cuda"]
+        return not self._is_score and one.tp == 1 and size <= KEPT_BYTES[self._kind]
 
     @property
     def _is_score(self) -> bool:
         return isinstance(self.step.model, ModelConfig) and self.step.model.head == "score"
 
     @property
-    def _logits(self) -> int:
-        """Bytes of logits and their gradients that exist at a time in the loss's backward pass, and of the head's."""
+    def _vocab(self) -> int:
+        return -(-self.step.layer.shape.vocab // self.step.layer.tp)
+
+    @property
+    def _rows(self) -> int:
+        """Targets whose logits exist at a time."""
+        one = self.step.layer
+        if one.tp > 1:
+            return min(ROWS_AT_ONCE, one.tokens)
+        return one.tokens if self._keeps_logits else min(max(CHUNK[self._kind] // self._vocab, 1), one.tokens)
+
+    @property
+    def _kind(self) -> str:
+        return "cpu" if self.step.device == "cpu" else "cuda"
+
+    @property
+    def _softmax(self) -> int:
+        """Bytes of a block of logits in FP32 and of its softmax, where the vocabulary is whole."""
+        rows = min(max(BLOCK[self._kind] // self._vocab, 1), self._rows)
+        return (2 if self.step.widths.product < FP32 else 1) * FP32 * rows * self._vocab
+
+    @property
+    def _loss_forward(self) -> int:
+        """Bytes that the loss works with in its forward pass, beside what it keeps."""
         one, width = self.step.layer, self.step.widths.product
         if self._is_score:
             return 0
-        vocab = -(-one.shape.vocab // one.tp)
-        head = vocab * one.shape.hidden
-        if self._keeps_logits:
-            return width * head + width * one.tokens * one.shape.hidden
+        hidden = width * one.tokens * one.shape.hidden
         if one.tp > 1:
-            rows = min(ROWS_AT_ONCE, one.tokens)
-        else:
-            rows = min(max(CHUNK["cpu" if one.device == "cpu" else "cuda"] // one.shape.vocab, 1), one.tokens)
-        return rows * vocab * (2 * FP32 + width) + (FP32 + width) * head
+            return hidden + self._rows * self._vocab * (2 * FP32 + width)
+        return hidden + self._softmax + (0 if self._keeps_logits else width * self._rows * self._vocab)
+
+    @property
+    def _loss_backward(self) -> int:
+        """Bytes that the loss works with in its backward pass: logits, their gradients, and the head's gradient."""
+        one, width = self.step.layer, self.step.widths.product
+        if self._is_score:
+            return 0
+        head, hidden = self._vocab * one.shape.hidden, width * one.tokens * one.shape.hidden
+        if one.tp > 1:
+            narrow = width if width < FP32 else 0
+            return self._rows * self._vocab * (3 * FP32 + narrow) + FP32 * head + hidden
+        if self._keeps_logits:
+            return width * head + 3 * hidden
+        return width * self._rows * self._vocab + self._softmax + (FP32 + width) * head + hidden
 
 
 def training_memory(
