@@ -12,19 +12,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from herdlm.align.defaults import MICRO_BATCH_TOKENS
 from herdlm.base.errors import InputError
 from herdlm.model.attention import DocumentAttention
 from herdlm.parallel.config import ParallelConfig, Sizes
 from herdlm.plan import flops
 from herdlm.plan.engines import engine, smallest_engine
-from herdlm.plan.constants import read_constants
-from herdlm.plan.hardware import read_hardware
-from herdlm.plan.job import Job, Layout, Shape
 from herdlm.plan.memory import PUBLISHED, Node
-from herdlm.plan.serving.speed import Engine, serving_constants
 from herdlm.plan.stage_costs import Assumptions, cluster_of
-from herdlm.plan.step_time import step_time
 from herdlm.plan.training_memory import layer_activations, training_memory
 from herdlm.recipe import read_recipe
 from herdlm.run.post_training import post_training, teaching
@@ -177,46 +171,6 @@ def test_flops_of_a_round_are_those_of_its_parts():
     assert total["seconds"] == pytest.approx(sum(stage["seconds"] or 0 for stage in last.values()))
     every = [part["total"]["flops_sum"] for part in (found["before"], *found["rounds"], found["teaching"])]
     assert found["total"]["flops_sum"] == sum(every)
-
-
-def test_seconds_of_training_are_steps_of_the_time_model():
-    sft = stages_of_round(described("8b", "align.parallel.activation_checkpointing='none'"), 6)["sft"]
-    at_peak = sft["flops"]["train"] / (8 * 989.4e12)
-    assert 0.25 < at_peak / sft["seconds"] < 0.6  # published utilization of 8B models on 8 GPUs
-    again = stages_of_round(described("8b"), 6)["sft"]  # "layer" computes each layer's forward pass once more
-    assert 1.2 < again["seconds"] / sft["seconds"] < 4 / 3
-    config = read_recipe(RECIPES / "llama3.1-8b.toml").align.sft
-    layout = {name: sft["layout"][name] for name in ("tp", "pp", "cp", "dp_shard", "dp_replicate")}
-    rows = max(1, MICRO_BATCH_TOKENS // config.seq_len)
-    job = Job(
-        Shape.of(PUBLISHED["8B"]),
-        Layout(**layout, micro_batch=rows),
-        8,
-        "h200",
-        config.seq_len,
-        -(-config.rows_per_step // (8 * rows)) * 8 * rows * config.seq_len,
-    )
-    step = step_time(job, read_hardware().machine("h200"), read_constants())
-    saved = step.parts["attention"] * (1 - (PROMPT + ANSWER) / config.seq_len)
-    assert sft["seconds"] == pytest.approx(sft["steps"] * (step.seconds - saved))
-
-
-def test_seconds_of_drawing_are_those_of_an_engine():
-    stage = stages_of_round(described("8b"), 6)["samples"]
-    engine_plan, count = stage["engine"], stage["engine"]["count"]
-    found = Engine(
-        Shape.of(PUBLISHED["8B"]),
-        read_hardware().machine("h200"),
-        serving_constants(),
-        read_constants(),
-        engine_plan["tensor_parallel"],
-        engine_plan["pipeline_parallel"],
-    )
-    answers = stage["prompts"] * stage["samples"]
-    steps = answers * ANSWER / (count * engine_plan["sequences"])
-    seconds = steps * found.decode(engine_plan["sequences"], PROMPT + ANSWER / 2)
-    seconds += stage["prompts"] * found.prefill(PROMPT) / engine_plan["pipeline_parallel"] / count
-    assert stage["seconds"] == pytest.approx(seconds)
 
 
 def test_a_layout_that_does_not_fit_is_refused():

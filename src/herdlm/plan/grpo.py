@@ -81,9 +81,7 @@ def plan_grpo(
     }
 
 
-def _engine(
-    request: Request, batch: Batch, catalog: Catalog, training: Constants, serving: ServingConstants
-) -> Engine:
+def _engine(request: Request, batch: Batch, catalog: Catalog, training: Constants, serving: ServingConstants) -> Engine:
     """The smallest engine inside a node that holds a sequence beside its weights in its share of the memory."""
     machine = catalog.machine(request.gpu)
     tp = 1

@@ -41,9 +41,13 @@ class StageSpeed:
         """Seconds of an optimizer step.
 
         Args:
-            document: tokens that attend to each other; a row of ``seq_len`` packs several.
+            document: tokens that attend to each other. A row of ``seq_len`` packs several, so it costs what its halves do,
+                as long as they hold a document.
             at_once: rows of a micro-batch on a data-parallel rank.
         """
+        row = seq_len
+        while row % 2 == 0 and row // 2 >= document:
+            row //= 2
         vpp = parallel.stages_per_rank if sizes.pp > 1 else 1
         schedule = parallel.pipeline_schedule if sizes.pp > 1 else "1f1b"
         layout = Layout(
@@ -53,18 +57,15 @@ class StageSpeed:
             vpp=vpp,
             dp_shard=sizes.dp_shard,
             dp_replicate=sizes.dp_replicate,
-            micro_batch=at_once,
+            micro_batch=at_once * (seq_len // row),
             schedule=cast(Schedule, schedule),
             recompute=RECOMPUTE[parallel.activation_checkpointing],
             precision=cast(Literal["bf16", "fp8"], "fp8" if precision == "fp8" else "bf16"),
             reshard_after_forward=parallel.reshard_after_forward,
         )
-        rows = micro_batches * at_once * sizes.dp
-        shape = Shape.of(self.model)
-        job = Job(shape, layout, layout.gpus, self.machine.gpu.name, seq_len, rows * seq_len)
-        step = step_time(job, self.machine, self.training)
-        apart = step.parts["attention"] * (1 - min(document / seq_len, 1.0))  # documents do not attend to each other
-        return (step.seconds - apart) * (2 if precision == "float32" else 1)
+        tokens = micro_batches * at_once * sizes.dp * seq_len
+        job = Job(Shape.of(self.model), layout, layout.gpus, self.machine.gpu.name, row, tokens)
+        return step_time(job, self.machine, self.training).seconds * (2 if precision == "float32" else 1)
 
     def engine(self, tp: int, pp: int) -> Engine:
         """An engine in BF16."""
