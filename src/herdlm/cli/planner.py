@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,37 @@ import typer
 from herdlm.base.errors import InputError
 from herdlm.cli.options import JsonOption, SetOption, example
 from herdlm.cli.output import say, say_json
+from herdlm.cli.plan_parts import (
+    BlockingOption,
+    CheckpointOption,
+    Co2Option,
+    EachTokenOption,
+    FailuresOption,
+    FirstTokenOption,
+    InputOption,
+    OutputOption,
+    PriceOption,
+    PueOption,
+    RequestsOption,
+    RunOptions,
+    SequencesOption,
+    ServeOption,
+    ServingOptions,
+    SparesOption,
+    StorageOption,
+    TokensOption,
+    run_part,
+    serving_part,
+)
+from herdlm.cli.plan_search import (
+    BestOption,
+    ExplainOption,
+    SearchOption,
+    TraceOption,
+    check_search,
+    search_part,
+    write_step,
+)
 
 app = typer.Typer()
 
@@ -72,24 +104,38 @@ def plan(
     stack: Annotated[
         str | None, typer.Option(help="Training software, such as torchtitan, megatron or nemo; by default herdlm.")
     ] = None,
-    search: Annotated[bool, typer.Option(help="List the fastest layouts; sizes that are given stay.")] = False,
-    explain: Annotated[bool, typer.Option(help="Search, and say what binds the best layout.")] = False,
-    best: Annotated[int, typer.Option(min=1, help="Layouts that a search lists.")] = 10,
-    tokens: Annotated[
-        int, typer.Option(min=1, help="Tokens of a run, for days and dollars of a search.")
-    ] = 1_000_000_000_000,
-    trace: Annotated[Path | None, typer.Option(help="Write the step's timeline for Chrome's tracing page.")] = None,
+    search: SearchOption = False,
+    explain: ExplainOption = False,
+    best: BestOption = None,
+    trace: TraceOption = None,
     file: Annotated[
         Path | None, typer.Option(help="Predict each row of this file of published measurements instead.")
     ] = None,
+    tokens: TokensOption = None,
+    failures: FailuresOption = None,
+    storage: StorageOption = None,
+    checkpoint_every: CheckpointOption = None,
+    blocking: BlockingOption = False,
+    spares: SparesOption = None,
+    price: PriceOption = None,
+    pue: PueOption = None,
+    co2: Co2Option = None,
+    serve: ServeOption = False,
+    requests_per_s: RequestsOption = None,
+    input_: InputOption = None,
+    output: OutputOption = None,
+    first_token: FirstTokenOption = None,
+    each_token: EachTokenOption = None,
+    sequences: SequencesOption = None,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Predict throughput, time and memory of a training step, with 80% intervals. Nothing is allocated.
 
     The job is a recipe's, or a model and the options. What is left open is chosen: the fastest that fits the GPU.
+    With --search it lists the fastest layouts. With --tokens it adds the whole run, its failures and price. With --serve it plans engines that serve the model.
     """
-    from herdlm.plan import request_text
+    from herdlm.plan import request_text, run_text
     from herdlm.plan.constants import read_constants
     from herdlm.plan.hardware import read_hardware
     from herdlm.plan.predict import fastest
@@ -104,6 +150,20 @@ def plan(
             say(json.dumps(row, ensure_ascii=False))
         return
     shape = {"layers": layers, "hidden": hidden, "ffn": ffn, "heads": heads, "kv_heads": kv_heads, "vocab": vocab}
+    run = RunOptions(tokens, failures, storage, checkpoint_every, blocking, spares, price, pue, co2)
+    serving = ServingOptions(requests_per_s, input_, output, first_token, each_token, sequences)
+    if not serve and (unused := serving.given()):
+        raise InputError(f"{unused} is about serving", "Give --serve, or remove it")
+    if serve:
+        training = {"gpus": gpus, "seq_len": seq_len, "tokens_per_step": tokens_per_step, "tp": tp, "cp": cp, "pp": pp}
+        training |= {"search": search, "explain": explain, "trace": trace}
+        unused = next((f"--{name.replace('_', '-')}" for name, value in training.items() if value), run.given())
+        if unused or tokens:
+            raise InputError(f"{unused or '--tokens'} is about training", "Remove it, or --serve")
+        made = _shape(recipe, model, shape, mlp, set_)
+        plans = serving_part(serving, made, catalog.machine(gpu, system), precision)
+        _print(plans, run_text.serving_lines(plans), json_)
+        return
     request = _request(recipe, model, shape, mlp, gpus, gpu, seq_len, tokens_per_step, set_)
     given: dict[str, Any] = {
         "tp": tp,
@@ -122,36 +182,93 @@ def plan(
     }
     given = {name: value for name, value in given.items() if value is not None}
     machine, software = catalog.machine(gpu, system), stack_named(stack)
+    check_search(searches=search or explain, best=best, run=run.given())
     if search or explain:
-        from herdlm.plan.search_report import LayoutSearch, lines
+        from herdlm.plan import search_report
 
-        looked = LayoutSearch.of(request, given, machine, constants, software)
-        result = looked.run(best)
-        report = looked.report(result, tokens)
-        if json_:
-            say_json(report)
-        else:
-            for line in lines(report, explained=explain):
-                say(line)
-        _write_trace(trace, result.best[0].job, result.best[0].parts, software)
+        first, report = search_part(request, given, (machine, constants, software), best=best, tokens=tokens)
+        write_step(trace, first.job, first.parts, software)
+        _print(report, search_report.lines(report, explained=explain), json_)
         return
     request = request.changed(given)
     chosen = fastest(request.jobs(), machine, constants, software)
-    _write_trace(trace, chosen.job, chosen.step.parts, software)
+    write_step(trace, chosen.job, chosen.step.parts, software)
     found = {**chosen.as_json(), "searched": request.open_ends()}
+    lines = list(request_text.lines(found))
+    whole = run_part(run, chosen)
+    if whole is not None:
+        found["run"] = whole
+        lines += ["", *run_text.run_lines(whole)]
+    _print(found, lines, json_)
+
+
+def _print(found: Any, lines: Iterable[str], json_: bool) -> None:
     if json_:
         say_json(found)
-    else:
-        for line in request_text.lines(found):
-            say(line)
+        return
+    for line in lines:
+        say(line)
 
 
-def _write_trace(path: Path | None, job: Any, parts: dict[str, float], software: Any) -> None:
-    from herdlm.plan.step_time import stage_layers
-    from herdlm.plan.trace import write_trace
+def _shape(
+    recipe: Path | None,
+    model: str | None,
+    shape: dict[str, int | None],
+    mlp: Literal["gated", "plain"],
+    set_: list[str] | None,
+) -> Any:
+    """The shape of a recipe's flagship, of a named model, or of the given sizes."""
+    from herdlm.plan.job import Shape
+    from herdlm.plan.models import shape_named
 
-    if path is not None:
-        write_trace(path, job, parts, stage_layers(job, software))
+    if sum([recipe is not None, model is not None, any(shape.values())]) != 1:
+        raise InputError("a plan is of one model", "Give a recipe, --model, or a shape by --layers and its sizes")
+    if recipe is not None:
+        from herdlm.recipe import read_recipe
+
+        read = read_recipe(recipe, set_ or ())
+        return Shape.of(read.model_config_of(read.herd.flagship))
+    if set_:
+        raise InputError("--set overrides a recipe's keys, but no recipe is given", "Give one, or remove --set")
+    if model is not None:
+        return shape_named(model)
+    sizes = {**shape, "kv_heads": shape["kv_heads"] or shape["heads"]}
+    if missing := [f"--{name.replace('_', '-')}" for name, value in sizes.items() if value is None]:
+        raise InputError(f"the shape has no {', '.join(missing)}", "Give all its sizes, or --model")
+    return Shape(**{name: value for name, value in sizes.items() if value is not None}, mlp=mlp)
+
+
+@app.command(**example("herdlm calibrate --out my-machine.toml"))
+def calibrate(
+    out: Annotated[Path, typer.Option(help="The hardware file to write, which must not exist.")],
+    name: Annotated[str, typer.Option(help="Name of the machine's GPU in the file, for --gpu.")] = "this-machine",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device: auto, cpu or cuda.")] = "auto",
+    json_: JsonOption = False,
+) -> None:
+    """Measure this machine's products, attention, memory and, under torchrun, collectives into a hardware file.
+
+    herdlm plan --hardware FILE --gpu NAME then uses them in place of fitted shares of a specification.
+    """
+    import os
+    from dataclasses import asdict
+
+    import torch
+
+    from herdlm.plan.hardware import read_hardware
+    from herdlm.plan.measure import hardware_text, measure, write_hardware
+
+    place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if place == "cuda" and not torch.cuda.is_available():
+        raise InputError("this machine has no CUDA device", "Give --device cpu")
+    measured, by_size = measure(place)
+    if os.environ.get("RANK", "0") != "0":
+        return
+    write_hardware(out, name, hardware_text(name, place, measured, by_size, read_hardware()))
+    if json_:
+        say_json({"file": str(out), "measured": asdict(measured), "gemm_tflops_by_size": by_size})
+        return
+    for key, value in asdict(measured).items():
+        say(f"{key:18} {value:,.4g}")
 
 
 def _request(
@@ -165,32 +282,18 @@ def _request(
     tokens_per_step: int | None,
     set_: list[str] | None,
 ) -> Any:
-    from herdlm.plan.job import Shape
-    from herdlm.plan.models import shape_named
     from herdlm.plan.request import Request, request_of
 
-    sources = [recipe is not None, model is not None, any(shape.values())]
-    if sum(sources) != 1:
-        raise InputError("a plan is of one model", "Give a recipe, --model, or a shape by --layers and its sizes")
     if gpus is None:
         raise InputError("a plan needs the number of GPUs", "Give --gpus")
-    if recipe is not None:
+    if recipe is not None and model is None and not any(shape.values()):
         from herdlm.recipe import read_recipe
 
         read = read_recipe(recipe, set_ or ())
         request = request_of(read.job(read.herd.flagship), gpus, gpu)
         changes = {"seq_len": seq_len, "tokens_per_step": tokens_per_step}
         return request.changed({name: value for name, value in changes.items() if value is not None})
-    if set_:
-        raise InputError("--set overrides a recipe's keys, but no recipe is given", "Give one, or remove --set")
-    if model is not None:
-        made = shape_named(model)
-    else:
-        shape["kv_heads"] = shape["kv_heads"] or shape["heads"]
-        sizes = {name: value for name, value in shape.items() if value is not None}
-        if missing := [f"--{name.replace('_', '-')}" for name in shape if name not in sizes]:
-            raise InputError(f"the shape has no {', '.join(missing)}", "Give all its sizes, or --model")
-        made = Shape(**sizes, mlp=mlp)
+    made = _shape(recipe, model, shape, mlp, set_)
     if seq_len is None or tokens_per_step is None:
         raise InputError("the job has no row length or step", "Give --seq-len and --tokens-per-step, or a recipe")
     return Request(made, gpus, gpu, seq_len, tokens_per_step)

@@ -28,9 +28,11 @@ class Kernels:
 
     def product(self, m: float, n: float, k: float, precision: str) -> float:
         """Seconds of a product of [M, K] by [K, N]: 2MNK FLOPs."""
+        measured = self.gpu.measured
+        ramp = measured.gemm_ramp if measured and measured.gemm_tflops else self.constants.gemm_ramp
         slowed = 1.0
         for size in (m, n, k):
-            slowed *= 1 + self.constants.gemm_ramp / size
+            slowed *= 1 + ramp / size
         width = FP8 if precision == "fp8" else BF16
         moved = (m * k + k * n) * width + m * n * BF16
         return max(2 * m * n * k * slowed / self.product_rate(precision), moved / self.memory_rate)
@@ -38,7 +40,7 @@ class Kernels:
     def product_rate(self, precision: str) -> float:
         """FLOP/s of large products that go on through a step."""
         measured = self.gpu.measured
-        if measured and measured.gemm_tflops and precision == "bf16":
+        if measured and measured.gemm_tflops and (precision == "bf16" or self.gpu.fp8_tflops == self.gpu.bf16_tflops):
             return measured.gemm_tflops * 1e12
         best = self.constants.gemm_best
         architecture = self.gpu.architecture

@@ -10,6 +10,8 @@ from herdlm.plan.constants import Constants
 from herdlm.plan.hardware import Catalog
 from herdlm.plan.predict import fastest
 from herdlm.plan.published import Row, published
+from herdlm.plan.serving.rows import predict_row as serving_row
+from herdlm.plan.serving.speed import serving_constants
 
 
 def predict_rows(rows: list[Row | InputError], catalog: Catalog, constants: Constants) -> Iterator[dict[str, Any]]:
@@ -27,6 +29,8 @@ def predict_rows(rows: list[Row | InputError], catalog: Catalog, constants: Cons
 
 def _predict(row: Row, catalog: Catalog, constants: Constants) -> dict[str, Any]:
     kind = row.get("kind", "training")
+    if kind == "serving":
+        return serving_row(row, catalog, serving_constants(), constants)
     if kind != "training":
         raise InputError(f"rows of the kind {kind!r} are not predicted", "Leave them out")
     found = published(row)

@@ -128,9 +128,21 @@ def _check_keys(table: str, name: str, entry: dict[str, Any], path: str) -> None
     for key, value in entry.items():
         if key not in (*allowed, "like"):
             raise InputError(f"{path}: {table}.{name}.{key} is unknown", f"Its keys are {', '.join(allowed)}, like")
-        free = key in ("latency_us", "architecture", "dollars_per_hour", "sharp", "measured", "levels", "names")
+        free = key in (
+            "latency_us",
+            "architecture",
+            "dollars_per_hour",
+            "sharp",
+            "measured",
+            "levels",
+            "names",
+            "watts",
+        )
         if not free and isinstance(value, int | float) and not value > 0:
             raise InputError(f"{path}: {table}.{name}.{key} is {value}", "Give a positive number")
+        rates = {f.name for f in fields(Measured)}
+        if key == "measured" and not (isinstance(value, dict) and value.keys() <= rates):
+            raise InputError(f"{path}: {table}.{name}.measured has unknown keys", f"Its keys are {', '.join(rates)}")
 
 
 def _type(table: str) -> type[Gpu] | type[Link] | type[Network]:

@@ -12,13 +12,15 @@ class Measured:
     """What ``herdlm calibrate`` measured of a machine; 0 where it did not.
 
     Attributes:
-        gemm_tflops: the best rate of a large matrix product in the precision of training.
+        gemm_tflops: the best rate of a large matrix product in BF16.
+        gemm_ramp: the size of a dimension at which half of that rate is lost to it.
         attention_tflops: of attention, forward and backward, counting what a causal mask keeps.
         memory_gb_s: of reading and writing memory.
         collective_gb_s: bus bandwidth of a large all-reduce in a node.
     """
 
     gemm_tflops: float = 0.0
+    gemm_ramp: float = 0.0
     attention_tflops: float = 0.0
     memory_gb_s: float = 0.0
     collective_gb_s: float = 0.0
