@@ -35,13 +35,13 @@ from herdlm.cli.plan_parts import (
     serving_part,
 )
 from herdlm.cli.plan_search import (
-    BestOption,
     ExplainOption,
     SearchOption,
     TraceOption,
-    check_search,
+    best_layout,
+    search_lines,
     search_part,
-    write_step,
+    write_trace,
 )
 
 app = typer.Typer()
@@ -50,7 +50,6 @@ HardwareOption = Annotated[
     list[Path] | None,
     typer.Option(help="A TOML file of GPUs, links and networks on top of the known ones. May be repeated."),
 ]
-Size = Annotated[int | None, typer.Option(min=1)]
 
 
 @app.command(
@@ -104,13 +103,12 @@ def plan(
     stack: Annotated[
         str | None, typer.Option(help="Training software, such as torchtitan, megatron or nemo; by default herdlm.")
     ] = None,
-    search: SearchOption = False,
-    explain: ExplainOption = False,
-    best: BestOption = None,
-    trace: TraceOption = None,
     file: Annotated[
         Path | None, typer.Option(help="Predict each row of this file of published measurements instead.")
     ] = None,
+    search: SearchOption = False,
+    explain: ExplainOption = False,
+    trace: TraceOption = None,
     tokens: TokensOption = None,
     failures: FailuresOption = None,
     storage: StorageOption = None,
@@ -133,7 +131,8 @@ def plan(
     """Predict throughput, time and memory of a training step, with 80% intervals. Nothing is allocated.
 
     The job is a recipe's, or a model and the options. What is left open is chosen: the fastest that fits the GPU.
-    With --search it lists the fastest layouts. With --tokens it adds the whole run, its failures and price. With --serve it plans engines that serve the model.
+    Without a recipe, --tp, --cp and --pp, or with --search, so is the layout.
+    With --tokens it adds the whole run, its failures and price. With --serve it plans engines that serve the model.
     """
     from herdlm.plan import request_text, run_text
     from herdlm.plan.constants import read_constants
@@ -156,7 +155,6 @@ def plan(
         raise InputError(f"{unused} is about serving", "Give --serve, or remove it")
     if serve:
         training = {"gpus": gpus, "seq_len": seq_len, "tokens_per_step": tokens_per_step, "tp": tp, "cp": cp, "pp": pp}
-        training |= {"search": search, "explain": explain, "trace": trace}
         unused = next((f"--{name.replace('_', '-')}" for name, value in training.items() if value), run.given())
         if unused or tokens:
             raise InputError(f"{unused or '--tokens'} is about training", "Remove it, or --serve")
@@ -180,22 +178,22 @@ def plan(
         "async_tp": async_tp or None,
         "software": stack,
     }
-    given = {name: value for name, value in given.items() if value is not None}
-    machine, software = catalog.machine(gpu, system), stack_named(stack)
-    check_search(searches=search or explain, best=best, run=run.given())
-    if search or explain:
-        from herdlm.plan import search_report
-
-        first, report = search_part(request, given, (machine, constants, software), best=best, tokens=tokens)
-        write_step(trace, first.job, first.parts, software)
-        _print(report, search_report.lines(report, explained=explain), json_)
-        return
-    request = request.changed(given)
-    chosen = fastest(request.jobs(), machine, constants, software)
-    write_step(trace, chosen.job, chosen.step.parts, software)
-    found = {**chosen.as_json(), "searched": request.open_ends()}
-    lines = list(request_text.lines(found))
-    whole = run_part(run, chosen)
+    fixed = {name: value for name, value in given.items() if value is not None}
+    request = request.changed(fixed)
+    machine, runs = catalog.machine(gpu, system), stack_named(stack)
+    searching = search or explain or (recipe is None and not {"tp", "cp", "pp"} & fixed.keys())
+    if searching:
+        layouts, best = best_layout(request, fixed, machine, constants, runs)
+        part = search_part(layouts, machine, constants, runs, tokens=tokens, explained=explain)
+        found = {**best.as_json(), "searched": ["layout"], "search": part}
+        lines = [*request_text.lines(found), "", *search_lines(part)]
+    else:
+        best = fastest(request.jobs(), machine, constants, runs)
+        found = {**best.as_json(), "searched": request.open_ends()}
+        lines = list(request_text.lines(found))
+    if trace is not None:
+        write_trace(trace, best)
+    whole = run_part(run, best)
     if whole is not None:
         found["run"] = whole
         lines += ["", *run_text.run_lines(whole)]

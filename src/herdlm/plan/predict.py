@@ -37,13 +37,8 @@ class Prediction:
 
     @cached_property
     def memory(self) -> dict[str, int]:
-        """Bytes of the GPU that needs most, by category; tensors as this package's training has them."""
-        from herdlm.plan.training_memory import CATEGORIES, StepMemory, groups_of, overhead
-
-        layers = tuple(stage_layers(self.job, self.stack)) if self.job.layout.pp > 1 else None
-        found = replace(StepMemory.of(self.job), layers_per_stage=layers).most()
-        parts: dict[str, int] = {name: found[name] for name in CATEGORIES}  # type: ignore[literal-required]
-        return parts | overhead(found, groups_of(self.job.layout))
+        """Bytes of the GPU that needs most, by category."""
+        return memory_of(self.job, self.stack)
 
     @property
     def rate(self) -> float:
@@ -107,6 +102,21 @@ def predict(
     stack = stack or stack_named(job.software)
     step = step_time(job, machine, constants, stack)
     return Prediction(job, machine, step, width_of(job, machine, constants, known_stack), stack)
+
+
+def memory_of(job: Job, stack: Stack) -> dict[str, int]:
+    """Bytes of the GPU that needs most, by category; tensors as this package's training has them."""
+    from herdlm.plan.training_memory import CATEGORIES, StepMemory, groups_of, overhead
+
+    layers = tuple(stage_layers(job, stack)) if job.layout.pp > 1 else None
+    found = replace(StepMemory.of(job), layers_per_stage=layers).most()
+    parts: dict[str, int] = {name: found[name] for name in CATEGORIES}  # type: ignore[literal-required]
+    return parts | overhead(found, groups_of(job.layout))
+
+
+def needed_gib(job: Job, stack: Stack) -> float:
+    """GiB of the GPU that needs most."""
+    return sum(memory_of(job, stack).values()) / 2**30
 
 
 def fastest(

@@ -38,7 +38,7 @@ def serving_lines(found: Mapping[str, Any]) -> Iterator[str]:
     traffic = found["traffic"]
     yield (
         f"{traffic['requests_per_s']:g} requests/s of {traffic['prompt']:,} + {traffic['answer']:,} tokens on "
-        f"{found["gpu"]}; means with 80% intervals"
+        f"{found['gpu']}; means with 80% intervals"
     )
     for plan in found["plans"]:
         if "problem" in plan:
