@@ -10,11 +10,12 @@ from herdlm.plan.constants import Constants
 from herdlm.plan.hardware import Machine
 from herdlm.plan.job import Job, Layout
 from herdlm.plan.layouts import Question
-from herdlm.plan.predict import predict
+from herdlm.plan.predict import needed_gib
 from herdlm.plan.request import Request
 from herdlm.plan.search import Found, cost_front, explain, search
 from herdlm.plan.stacks import Stack
 from herdlm.plan.step_time import Step, step_time
+from herdlm.plan.training_memory import StepMemory
 
 LIMITS = {
     "memory": "unlimited memory would save {:.1%} of the step",
@@ -57,8 +58,9 @@ class LayoutSearch:
         return step_time(job, self.machine, self.constants, self.stack)
 
     def memory(self, job: Job) -> float:
-        """GiB that a job's GPU needs."""
-        return predict(job, self.machine, self.constants, self.stack).memory_gib
+        """GiB that a job's GPU needs; of one that has too little, at least these."""
+        least = StepMemory.of(job).least() / 2**30
+        return least if least > self.machine.gpu.memory_gib else needed_gib(job, self.stack)
 
     def run(self, best: int) -> Found:
         """Search.

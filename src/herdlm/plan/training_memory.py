@@ -141,6 +141,20 @@ class StepMemory:
         return max((self.rank(n) for n in sorted({0, fullest, last})), key=lambda memory: memory["sum"])
 
 
+    def least(self) -> int:
+        """Bytes that the first rank needs at the least, by a short count: state, and activations in flight."""
+        layout, recompute = self.layout, self.layout.recompute
+        layers = self.stages[:: layout.pp]
+        flying = min(self.micro_batches, layout.pp) * sum(layers)
+        if layout.vpp > 1:
+            passes = min(layout.vpp * self.micro_batches, (layout.vpp + 1) * layout.pp - 2)
+            flying = max(flying, passes * min(layers))
+        if layout.offload != "none" or layout.sharding != "fsdp":
+            return 0
+        held = self.parts.layer.share * sum(layers) + (layout.pp > 1) * self.parts.embedding.share
+        return (1 + MOMENTS) * FP32 * held + flying * self.layer.kept(recompute)
+
+
 @dataclass(frozen=True)
 class _Rank:
     """One pipeline rank of a step; arrays have a value for each of its stages."""
