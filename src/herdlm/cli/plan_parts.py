@@ -1,4 +1,4 @@
-"""Parts of ``herdlm plan`` beside a training step: a whole run with its failures and price, serving, policy gradient."""
+"""Parts of ``herdlm plan`` beside a training step: a whole run with failures and price, serving, policy gradient."""
 
 from __future__ import annotations
 
