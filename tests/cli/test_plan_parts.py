@@ -15,7 +15,7 @@ SERVE = ["--serve", "--model", "8b", "--requests-per-s", "20", "--input", "500",
 
 
 def called(*arguments):
-    done = CliRunner().invoke(app, list(arguments))
+    done = CliRunner().invoke(app, ["plan", *arguments])
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception
     return done.output

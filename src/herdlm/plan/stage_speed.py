@@ -22,8 +22,8 @@ RECOMPUTE: dict[str, Recompute] = {"none": "none", "selective": "selective", "la
 class StageSpeed:
     """Speeds of one model on a machine.
 
-    Values of 4 bytes take twice as long as BF16: tensor cores run TF32 at half of its rate, and the constants of engines
-    have none of FP32.
+    Values of 4 bytes take twice as long as BF16: tensor cores run TF32 at half of its rate, and the constants of
+    engines have none of FP32.
     """
 
     model: ModelConfig

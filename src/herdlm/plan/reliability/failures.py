@@ -46,7 +46,8 @@ class Failures(Section):
 
     def rates(self, gpus: int, gpus_per_host: int) -> NDArray[np.float64]:
         """Failures per hour of each component on a cluster of this size, as counted."""
-        return self._scale(gpus, gpus_per_host) * np.array([part.count for part in self.component])
+        counts = np.array([part.count for part in self.component], dtype=float)
+        return np.asarray(self._scale(gpus, gpus_per_host) * counts)
 
     def draw_rates(self, gpus: int, gpus_per_host: int, runs: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """Rates [runs, components] per hour that the counts allow.
