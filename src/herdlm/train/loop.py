@@ -81,7 +81,9 @@ def train(
     with ExitStack() as stack:
         watchdog = stack.enter_context(Watchdog(config.watchdog_seconds))
         preemption = stack.enter_context(Preemption())
-        run = TrainingRun(stack, model, objective, batches, config, work=work, title=title, track=track, identity=identity)
+        run = TrainingRun(
+            stack, model, objective, batches, config, work=work, title=title, track=track, identity=identity
+        )
         progress = stack.enter_context(Progress(title, batches.steps, "steps", quiet=quiet or not run.leads))
         progress.restore(run.done)
         shown = getattr(batches, "shown", ())

@@ -147,10 +147,7 @@ def without_values() -> Iterator[None]:
         send(*args, **named)
         return _Sent()
 
-    with (
-        _replaced(ShardingPropagator, "_propagate_tensor_meta_non_cached", outside),
-        _replaced(dist, "isend", sent),
-    ):
+    with _replaced(ShardingPropagator, "_propagate_tensor_meta_non_cached", outside), _replaced(dist, "isend", sent):
         yield
 
 

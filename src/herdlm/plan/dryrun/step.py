@@ -79,15 +79,7 @@ def dry_run(job: StepJob, *, ranks: int, rank: int = 0) -> RankReport:
         if parallel and parallel.last not in parallel.stages:
             stack.enter_context(_told_names(parallel, _logged_names(job)))
         run = TrainingRun(
-            stack,
-            model,
-            job.objective,
-            job.batches,
-            job.train,
-            work=None,
-            title=job.name,
-            track=None,
-            identity=None,
+            stack, model, job.objective, job.batches, job.train, work=None, title=job.name, track=None, identity=None
         )
         with device:
             _give_state(run.optimizer)
