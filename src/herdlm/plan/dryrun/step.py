@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -32,7 +31,12 @@ from herdlm.train.objectives import Objective
 
 CPU = torch.device("cpu")
 # What plans a step from the values of its batches.
-HOST = ((ParallelModel, "shard"), (DocumentAttention, "__init__"), (ContextAttention, "__init__"))
+HOST = (
+    (FullRows, "micro_batches"),
+    (ParallelModel, "shard"),
+    (DocumentAttention, "__init__"),
+    (ContextAttention, "__init__"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
