@@ -2,8 +2,6 @@
 
 import contextlib
 
-import torch
-
 from herdlm.model.config import ModelConfig
 from herdlm.model.transformer import Transformer, build, initialize
 from herdlm.parallel.config import ParallelConfig

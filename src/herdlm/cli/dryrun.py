@@ -87,7 +87,7 @@ def _gpu_bytes(gpu: str, gib: float | None) -> float:
     return ACCELERATORS[gpu].gigabytes * 1e9
 
 
-def _plan(  # noqa: PLR0917
+def _plan(
     read: Recipe,
     path: Path,
     objective: str,
