@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 STATE = ("weights", "gradients", "optimizer")
-CATEGORIES = (*STATE, "gathered", "accumulated", "communication", "activations", "temporary", "cache")
+CATEGORIES = (*STATE, "gathered", "accumulated", "communication", "activations", "temporary")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class RankReport:
         at_peak: bytes by category at the moment when their sum was largest. Weights, gradients and optimizer state are
             what a rank keeps; ``gathered`` are whole weights of FSDP, ``accumulated`` gradients that are not reduced
             yet, ``communication`` buffers of FSDP, ``activations`` what forward passes keep and work with, and
-            ``temporary`` what backward passes and the optimizer work with. ``cache`` holds keys and values.
+            ``temporary`` what backward passes and the optimizer work with.
         highest: the most bytes of each category at any time.
         activations_in_flight: the most bytes of activations after a forward pass, by the number of passes of a stage
             whose backward pass is still to come.

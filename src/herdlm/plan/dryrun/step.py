@@ -31,7 +31,12 @@ from herdlm.train.objectives import Objective
 
 CPU = torch.device("cpu")
 # What plans a step from the values of its batches.
-HOST = ((ParallelModel, "shard"), (DocumentAttention, "__init__"), (ContextAttention, "__init__"))
+HOST = (
+    (FullRows, "micro_batches"),
+    (ParallelModel, "shard"),
+    (DocumentAttention, "__init__"),
+    (ContextAttention, "__init__"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
