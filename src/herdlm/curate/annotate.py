@@ -133,7 +133,7 @@ def _as_batch(pages: list[Page], shard: Shard) -> Batch:
         "source": [shard.file.name] * count,
         **{
             name: [getattr(page, name) for page in pages]
-            for name in ("url", "date", "payload", "charset", "kind", "language", "fault")
+            for name in ("url", "date", "payload", "charset", "kind", "language", "robots", "fault")
         },
         "bytes": [len(page.payload) for page in pages],
         **{name: [0] * count for name in ("words", "pii", "dirty_words")},

@@ -22,6 +22,7 @@ from herdlm.curate.steps.pii.step import PiiConfig
 from herdlm.curate.steps.quality.cutoffs import QualityConfig
 from herdlm.curate.steps.repeated_lines import RepeatedLinesConfig
 from herdlm.curate.steps.repetitive_lines import RepetitiveLinesConfig
+from herdlm.curate.steps.robots import RobotsConfig
 from herdlm.curate.steps.url import UrlConfig
 
 # The built-in steps, whose names the user's own steps cannot take.
@@ -62,6 +63,7 @@ class CurateConfig(Section):
     shard_megabytes: float = Field(16.0, gt=0, description="of a source file, read and resumed as one piece")
     verify_digests: bool = Field(True, description="drop WARC records whose block contradicts its own digest")
 
+    robots: RobotsConfig = RobotsConfig()
     url: UrlConfig = UrlConfig()
     language: LanguageConfig = LanguageConfig()
     domains: DomainsConfig = DomainsConfig()

@@ -19,6 +19,9 @@ from herdlm.curate.sources.file import SourceFile, one_line
 ENDINGS = {
     ".warc": "warc",
     ".warc.gz": "warc",
+    ".warc.zst": "warc",
+    ".wet": "warc",
+    ".wet.gz": "warc",
     ".parquet": "parquet",
     ".jsonl": "jsonl",
     ".jsonl.gz": "jsonl",
@@ -26,6 +29,8 @@ ENDINGS = {
     ".ndjson": "jsonl",
     ".ndjson.gz": "jsonl",
     ".ndjson.zst": "jsonl",
+    ".json.gz": "jsonl",
+    ".json.zst": "jsonl",
     ".txt": "text",
     ".md": "text",
     ".rst": "text",

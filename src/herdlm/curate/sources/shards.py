@@ -80,7 +80,10 @@ def _divide(file: SourceFile, size: int, config: CurateConfig) -> Iterator[tuple
         for members, share in source_code.divide(file, size):
             yield begin, begin + len(members), share, members
             begin += len(members)
-    elif file.seekable and (file.format == "warc" or (file.format == "jsonl" and jsonl.is_plain(file.path))):
+    elif file.seekable and (
+        (file.format == "warc" and not file.path.lower().endswith(".zst"))
+        or (file.format == "jsonl" and jsonl.is_plain(file.path))
+    ):
         count = max(round(file.bytes / size), 1)
         cuts = [file.bytes * i // count for i in range(count + 1)]
         for begin, end in itertools.pairwise(cuts):
@@ -105,7 +108,8 @@ def check_pages(file: SourceFile, pages: int, usable: int, config: CurateConfig)
     """
     if file.format == "warc" and not pages:
         raise InputError(
-            f"{file.path} holds no pages: it has no response record", "Give a crawl with WARC response records"
+            f"{file.path} holds no pages: it has no response, resource or conversion record",
+            "Give a crawl, or the text that was extracted from one",
         )
     if file.format == "jsonl" and not usable:
         raise InputError(
