@@ -32,7 +32,9 @@ def read_warc(file: BinaryIO, name: str, reach: Reach, config: CurateConfig) -> 
     """Yield the pages of the records that start in ``reach``, in order.
 
     Pages are in ``response`` and ``resource`` records, and as text in the ``conversion`` records of WET files. Other
-    records are skipped. A page's number is its record's offset in the file. If records share a gzip member, those after the first get
+    records are skipped.
+
+    A page's number is its record's offset in the file. If records share a gzip member, those after the first get
     successive numbers. A page that cannot be used has a ``fault``: damaged_record, cut_off, not_http, http_status,
     not_html, truncated_page or too_large.
 
