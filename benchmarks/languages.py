@@ -37,16 +37,18 @@ KINDS = ("prose", "prose in capitals", "short", "short in capitals", "mixed")
 
 
 def texts(folder: Path) -> dict[str, str]:
-    """The first translation of each language, as text."""
-    found: dict[str, str] = {}
+    """A translation of each language, as text: the one whose name is its code alone, or else the first."""
+    found: dict[str, tuple[bool, str]] = {}
     for path in sorted(folder.glob("*.html")):
         content = path.read_text(encoding="utf-8")
-        code = re.search(r'data-iso6393="(\w+)"', content)
+        name, code = re.search(r'data-code="(\w+)"', content), re.search(r'data-iso6393="(\w+)"', content)
         body = content.partition("<body")[2]
-        if code and code[1] in CODES and body:
-            text = html.unescape(re.sub(r"<[^>]+>", " ", body.partition(">")[2]))
-            found.setdefault(CODES[code[1]], " ".join(text.split()))
-    return found
+        if name and code and code[1] in CODES and body:
+            language, plain = CODES[code[1]], name[1] == code[1]
+            if language not in found or (plain and not found[language][0]):
+                text = html.unescape(re.sub(r"<[^>]+>", " ", body.partition(">")[2]))
+                found[language] = plain, " ".join(text.split())
+    return {language: text for language, (_, text) in found.items()}
 
 
 def excerpts(text: str, size: int) -> list[str]:

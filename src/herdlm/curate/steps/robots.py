@@ -57,7 +57,7 @@ def directives(payload: bytes, header: str) -> set[str]:
     if b"robots" in head.lower():
         for tag in _META.findall(head):
             name, content = _NAME.search(tag), _CONTENT.search(tag)
-            if name and content and name[1].lower() == b"robots":
+            if name and content and name[1].lower() == b"robots" and not tag.startswith(b"<!"):
                 value = content[1] or content[2] or content[3] or b""
                 found |= set(_WORD.findall(value.decode("latin-1").lower()))
     return found | ({"noindex", "nofollow"} if "none" in found else set())
