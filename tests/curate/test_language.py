@@ -97,3 +97,22 @@ def test_a_wrong_or_missing_model_stops_the_run(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "lid.176.ftz").write_bytes(b"another")
     with pytest.raises(InputError, match=r"not the published lid\.176\.ftz"):
         identify("some text")
+
+
+CAPITALS = {
+    "en": "THE SPOKES ON THE LEFT PULL THE RIM TO THE LEFT, AND THOSE ON THE RIGHT PULL IT TO THE RIGHT.",
+    "de": "DIE LINKEN SPEICHEN ZIEHEN DIE FELGE NACH LINKS, DIE RECHTEN NACH RECHTS. MAN PRÜFT DIE WIRKUNG.",
+    "fr": "LES RAYONS DE GAUCHE TIRENT LA JANTE VERS LA GAUCHE, ET CEUX DE DROITE LA TIRENT VERS LA DROITE.",
+    "pl": "LEWE SZPRYCHY CIĄGNĄ OBRĘCZ W LEWO, A PRAWE W PRAWO. ZWYKLE WYSTARCZA ĆWIERĆ OBROTU KLUCZA.",
+    "pt": "UMA BOA EXPERIENCIA",
+    "tr": "SOLDAKİ TELLER JANTI SOLA, SAĞDAKİLER SAĞA ÇEKER. GENELLİKLE ÇEYREK TUR YETER.",
+    "ru": "ЛЕВЫЕ СПИЦЫ ТЯНУТ ОБОД ВЛЕВО, А ПРАВЫЕ ВПРАВО. ЗА ОДИН РАЗ ХВАТАЕТ ЧЕТВЕРТИ ОБОРОТА.",
+}
+
+
+@pytest.mark.parametrize("language", CAPITALS)
+def test_capitals_are_read_as_small_letters(language: str) -> None:
+    code, score = identify(CAPITALS[language])
+    assert code == language and score > 0.6
+    half = " ".join(word.upper() if i % 2 else word.lower() for i, word in enumerate(CAPITALS[language].split()))
+    assert identify(half)[0] == language

@@ -26,6 +26,11 @@ KEY = "-----BEGIN RSA PRIVATE KEY-----\n" + "MIIEowIBAAKCAQEAx5Zk3\n" * 4 + "---
         ("Tel: (030) 901820-55", "Tel: [PHONE]", "phone"),
         ("téléphone 01 42 68 53 00", "téléphone [PHONE]", "phone"),
         ("電話 03-3581-0101", "電話 [PHONE]", "phone"),
+        ("call 312-469-2200 or", "call [PHONE] or", "phone"),
+        ("at (415) 639-2210.", "at [PHONE].", "phone"),
+        ("1-646-239-8841", "[PHONE]", "phone"),
+        ("the address is 8.112.3.4", "the address is [IP]", "ip"),
+        ("8.8.4.4:53", "[IP]:53", "ip"),
         ("card 4539 1488 0343 6467 thanks", "card [CARD] thanks", "card"),
         ("amex 3714-496353-98439 no, 374245455400126", "amex 3714-496353-98439 no, [CARD]", "card"),
         ("IBAN DE75 5121 0800 1245 1261 99!", "IBAN [IBAN]!", "iban"),
@@ -50,6 +55,8 @@ def test_each_kind_is_masked(text: str, masked: str, kind: str) -> None:
         "127.0.0.1 10.1.2.3 192.168.0.1 172.16.5.4 192.0.2.7 198.51.100.9 203.0.113.200 255.255.255.0 0.0.0.0",
         "224.0.0.251 169.254.1.1 192.54.172.0/24 111.22.33.44 999.1.1.1 300.2.3.4",
         "version 1.2.3.4, v2.6.32.68, pkg-82.50.72.202, release 99.0.4844.51, 1.2.3.4.5, section 4.3.2.1",
+        "VERSION is 1.84.1.0, before 1.10.0.0, Outlook 15.0.52.49, OID 2.5.29.37, clause 8.112.3.4, build 99.98.97.96",
+        "tel 2004-11-29, Tel. 12.05.2010, phone 2019/12/31, Telefon 1990-2005, 311-411-2345, 212-911-1000 1.212.3.4",
         "::1 fe80::1 2001:db8::8a2e:370:7334 std::vector a::b 12:30:45 00:1a:2b:3c:4d:5e ab:cd:ef",
         "2004-11-29 19:50:15, 1,000,000,000 bytes, 0xfcb84b8d1, 12345678901, 3.14159265358979, +000000120",
         "ISBN 978-3-16-148410-0, call #1233329, 1999/2000, 100 200 300 400, +1 212 555 0123",
@@ -101,3 +108,15 @@ def test_mod_97_accepts_the_digits_it_defines(account: str) -> None:
     digits = 98 - int("".join(str(int(c, 36)) for c in account + "DE00")) % 97
     assert mod_97(f"DE{digits:02}{account}")
     assert not mod_97(f"DE{(digits + 1) % 97:02}{account}")
+
+
+def test_keys_and_addresses_are_masked_in_source_code() -> None:
+    from herdlm.curate.steps.pii.step import Pii
+
+    code = 'KEY = "ghp_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"\nOWNER = "jane.miller@posteo.de"\nHOST = "82.50.72.202"\n'
+    many = "\n".join(f"# person{i}@mail{i}.org" for i in range(60))
+    outcome = Pii(DEFAULT).run({"text": [code, many, code], "kind": ["code", "code", "text"]})
+    assert outcome.columns["text"][0] == 'KEY = "[KEY]"\nOWNER = "[EMAIL]"\nHOST = "82.50.72.202"\n'
+    assert outcome.columns["text"][2] == 'KEY = "[KEY]"\nOWNER = "[EMAIL]"\nHOST = "[IP]"\n'
+    assert list(outcome.reasons)[:2] == [None, None]
+    assert outcome.columns["pii"] == [2, 60, 3]

@@ -132,3 +132,23 @@ def _pieces(text):
 
     rule = pre_tokenizers.Split(Regex(split_pattern()), behavior="isolated")
     return [piece for piece, _ in rule.pre_tokenize_str(text)]
+
+
+def test_pieces_that_nothing_divides_are_cut_before_training() -> None:
+    """Training takes the square of the longest piece: no piece is longer than a limit, and no text is lost."""
+    from herdlm.tokens.tokenizer import _cut_runs
+
+    texts = [
+        "ab" * 5000,
+        "-" * 2500 + "x",
+        "中文" * 3000,
+        " " * 4000,
+        "\n" * 3000,
+        "words and words " * 1000,
+        "",
+        "a1" * 2000,
+    ]
+    cut = [list(_cut_runs([text])) for text in texts]
+    assert ["".join(parts) for parts in cut] == texts
+    assert max(len(part) for i in (0, 1, 2, 3, 4) for part in cut[i]) <= 1000
+    assert len(cut[5]) == len(cut[7]) == 1 and cut[6] == []

@@ -20,6 +20,7 @@ from herdlm.curate.batch import Batch
 from herdlm.curate.config import PACE, CurateConfig
 from herdlm.curate.documents import FINGERPRINTS, PAGE_SCHEMA, RowWriter
 from herdlm.curate.fingerprints import Fingerprints
+from herdlm.curate.sources.columns import is_address
 from herdlm.curate.sources.page import Page
 from herdlm.curate.sources.reach import Reach
 from herdlm.curate.sources.read import read_shard
@@ -83,11 +84,15 @@ def annotate(task: AnnotateTask) -> Summary:
     reach = Reach(shard.begin if shard.start is None else shard.start, shard.end, known=shard.start is not None)
     ledger, steps = Ledger(task.seed), page_steps(config)
     pages = usable = kept = 0
+    found = {"url": 0, "address": 0, "date": 0}
     fingerprints = Fingerprints(config.near_duplicates)
     with RowWriter(task.path, PAGE_SCHEMA) as writer:
         for batch in _batches(shard, reach, config):
             pages += len(batch["row"])
             usable += batch["fault"].count(None)
+            found["url"] += sum(map(bool, batch["url"]))
+            found["address"] += sum(map(is_address, batch["url"]))
+            found["date"] += sum(map(bool, batch["date"]))
             run_steps(batch, steps, ledger)
             kept += batch["step"].count(None)
             fingerprints.add(batch, ledger)
@@ -98,6 +103,7 @@ def annotate(task: AnnotateTask) -> Summary:
             "pages": pages,
             "usable": usable,
             "kept": kept,
+            "found": found,
             "first": reach.first,
             "next": reach.next,
             "lost": reach.lost,
@@ -133,7 +139,7 @@ def _as_batch(pages: list[Page], shard: Shard) -> Batch:
         "source": [shard.file.name] * count,
         **{
             name: [getattr(page, name) for page in pages]
-            for name in ("url", "date", "payload", "charset", "kind", "language", "fault")
+            for name in ("url", "date", "payload", "charset", "kind", "language", "robots", "fault")
         },
         "bytes": [len(page.payload) for page in pages],
         **{name: [0] * count for name in ("words", "pii", "dirty_words")},

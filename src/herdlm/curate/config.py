@@ -22,6 +22,7 @@ from herdlm.curate.steps.pii.step import PiiConfig
 from herdlm.curate.steps.quality.cutoffs import QualityConfig
 from herdlm.curate.steps.repeated_lines import RepeatedLinesConfig
 from herdlm.curate.steps.repetitive_lines import RepetitiveLinesConfig
+from herdlm.curate.steps.robots import RobotsConfig
 from herdlm.curate.steps.url import UrlConfig
 
 # The built-in steps, whose names the user's own steps cannot take.
@@ -43,6 +44,18 @@ PATHS = (
 PACE = ("workers", "cluster", "batch_pages", "shuffle_megabytes")
 
 
+Format = Literal["auto", "warc", "parquet", "jsonl", "arrow", "text"]
+
+
+class ColumnsConfig(Section):
+    """Where the files of a pattern have their text, addresses and dates, in place of the keys of ``curate``."""
+
+    format: Format = "auto"
+    text_column: str = "text"
+    url_column: str = ""
+    date_column: str = ""
+
+
 class CurateConfig(Section):
     """From raw pages to clean documents."""
 
@@ -52,16 +65,18 @@ class CurateConfig(Section):
         "language_thresholds": "curate.language.thresholds",
     }
 
-    format: Literal["auto", "warc", "parquet", "jsonl", "text"] = Field(
-        "auto", description="auto: by the source's ending; a folder is source code"
+    format: Format = Field("auto", description="auto: by the source's ending; a folder is source code or a dataset")
+    text_column: str = Field("text", description="of rows; a nested column is OUTER.INNER")
+    url_column: str = Field(
+        "", description="of rows, with the address; by default url or metadata.url, if there is one"
     )
-    text_column: str = Field("text", description="Parquet and JSONL: the column with the text")
-    url_column: str = Field("url", description="Parquet and JSONL: the column with the address; may be absent")
-    date_column: str = Field("date", description="Parquet and JSONL: the column with the date; may be absent")
+    date_column: str = Field("", description="of rows; by default date, timestamp or created, if there is one")
+    columns: dict[str, ColumnsConfig] = Field({}, description="other columns, by globs of the files' paths")
     max_page_bytes: int = Field(8 * 2**20, ge=1, description="larger pages are dropped")
     shard_megabytes: float = Field(16.0, gt=0, description="of a source file, read and resumed as one piece")
     verify_digests: bool = Field(True, description="drop WARC records whose block contradicts its own digest")
 
+    robots: RobotsConfig = RobotsConfig()
     url: UrlConfig = UrlConfig()
     language: LanguageConfig = LanguageConfig()
     domains: DomainsConfig = DomainsConfig()

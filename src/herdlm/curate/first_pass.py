@@ -50,7 +50,8 @@ def annotate_all(files: Sequence[SourceFile], job: Job) -> tuple[list[AnnotateTa
                 tasks[task.shard.number] = task
     for number, file in enumerate(files):
         of_file = [summaries[task.shard.number] for task in tasks if task.shard.file_number == number]
-        check_pages(file, sum(s["pages"] for s in of_file), sum(s["usable"] for s in of_file), job.config)
+        found = {kind: sum(s["found"][kind] for s in of_file) for kind in ("url", "address", "date")}
+        check_pages(file, sum(s["pages"] for s in of_file), sum(s["usable"] for s in of_file), job.config, found)
     return tasks, sum(summary["kept"] for summary in summaries.values())
 
 

@@ -14,11 +14,17 @@ import fsspec
 
 from herdlm.base.errors import InputError
 from herdlm.curate.config import CurateConfig
+from herdlm.curate.sources.columns import for_file
+from herdlm.curate.sources.datasets import data_files
 from herdlm.curate.sources.file import SourceFile, one_line
+from herdlm.curate.sources.source_code import language_of, members_of
 
 ENDINGS = {
     ".warc": "warc",
     ".warc.gz": "warc",
+    ".warc.zst": "warc",
+    ".wet": "warc",
+    ".wet.gz": "warc",
     ".parquet": "parquet",
     ".jsonl": "jsonl",
     ".jsonl.gz": "jsonl",
@@ -26,6 +32,10 @@ ENDINGS = {
     ".ndjson": "jsonl",
     ".ndjson.gz": "jsonl",
     ".ndjson.zst": "jsonl",
+    ".json.gz": "jsonl",
+    ".json.zst": "jsonl",
+    ".arrow": "arrow",
+    ".feather": "arrow",
     ".txt": "text",
     ".md": "text",
     ".rst": "text",
@@ -70,7 +80,7 @@ def _source_file(
     marks = [str(info[key]) for key in ("mtime", "ETag", "etag", "LastModified", "created") if info.get(key)]
     local = Path(path)
     identity = str(local.stat().st_mtime_ns) if local.exists() else " ".join(marks)
-    form = "code" if folder else _format(path, config)
+    form = "code" if folder else _format(path, for_file(path, given, config))
     return SourceFile(filesystem, path, given, name, form, size, f"{size} {identity}", seekable)
 
 
@@ -101,12 +111,24 @@ def _matches(source: str) -> Iterator[tuple[Any, str, dict[str, Any]]]:
         for one in paths:
             if one.lower().endswith(LISTS):
                 yield from _listed(filesystem, one, source)
-            else:
-                yield filesystem, one, filesystem.info(one)
+                continue
+            info = filesystem.info(one)
+            files = _of_dataset(filesystem, one) if info["type"] == "directory" else []
+            yield from ((filesystem, path, filesystem.info(path)) for path in files or [one])
     except FileNotFoundError as error:
         raise InputError(f"source {source} does not exist", "Check the path or address") from error
     except (ImportError, OSError, ValueError) as error:
         raise InputError(f"source {source} cannot be read: {one_line(error)}", "Check the address") from error
+
+
+def _of_dataset(filesystem: Any, folder: str) -> list[str]:
+    """Return the data files of a folder that is a dataset, or an empty list if it is one of source code."""
+    found = data_files(filesystem, folder.rstrip("/"), members_of(filesystem, folder), _is_data, language_of)
+    return [f"{folder.rstrip('/')}/{name}" for name in found]
+
+
+def _is_data(path: str) -> bool:
+    return path.lower().endswith(tuple(ending for ending, of in ENDINGS.items() if of != "text"))
 
 
 def _listed(filesystem: Any, path: str, source: str) -> Iterator[tuple[Any, str, dict[str, Any]]]:
@@ -144,7 +166,7 @@ def _format(path: str, config: CurateConfig) -> str:
             return ENDINGS[ending]
     raise InputError(
         f"source {path} has an unknown format: its name does not end in {', '.join(ENDINGS)}",
-        "Rename it, or set curate.format to warc, parquet, jsonl or text",
+        "Rename it, or set curate.format to warc, parquet, jsonl, arrow or text",
     )
 
 

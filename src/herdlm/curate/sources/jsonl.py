@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pyarrow as pa
 
 from herdlm.curate.config import CurateConfig
+from herdlm.curate.sources.columns import page_of_fields
 from herdlm.curate.sources.gzipped import CutOffError, DamageError, GzipMembers
 from herdlm.curate.sources.page import CUT_OFF, DAMAGED, NO_TEXT, TOO_LARGE, Page
 from herdlm.curate.sources.reach import Reach
@@ -22,6 +24,17 @@ def is_plain(path: str) -> bool:
     return not path.lower().endswith((".gz", ".zst"))
 
 
+def utf_16(start: bytes) -> str | None:
+    """Return the encoding of a file in UTF-16, by its first bytes, or None."""
+    marks = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+    return marks.get(start[:2])
+
+
+def can_divide(file: BinaryIO, path: str) -> bool:
+    """Return whether a file can be entered at any line: it is not compressed, and not in UTF-16."""
+    return is_plain(path) and utf_16(file.read(2)) is None
+
+
 def read_jsonl(file: BinaryIO, name: str, reach: Reach, config: CurateConfig) -> Iterator[Page]:
     """Yield a page for each line that starts in ``reach``.
 
@@ -29,8 +42,13 @@ def read_jsonl(file: BinaryIO, name: str, reach: Reach, config: CurateConfig) ->
     object with text costs that page: damaged_record, no_text, too_large. A line that the end of a compressed file cuts
     is cut_off.
     """
-    if not is_plain(name):
-        read = _gzip_reader(file) if name.lower().endswith(".gz") else _zstd_reader(file)
+    encoding = utf_16(file.read(2)) if is_plain(name) else None
+    file.seek(0)
+    if encoding or not is_plain(name):
+        if encoding:
+            read = _recoder(file, encoding)
+        else:
+            read = _gzip_reader(file) if name.lower().endswith(".gz") else _zstd_reader(file)
         for number, (_, line) in enumerate(_lines(read, 0, config)):
             reach.at = number
             if isinstance(line, str) or line.strip():
@@ -76,6 +94,19 @@ def _lines(read: Callable[[int], bytes | str], offset: int, config: CurateConfig
         yield offset, TOO_LARGE if passed else rest
 
 
+def _recoder(file: BinaryIO, encoding: str) -> Callable[[int], bytes | str]:
+    """Reads a file in UTF-16 as UTF-8."""
+    decoder = codecs.getincrementaldecoder(encoding)("replace")
+
+    def read(size: int) -> bytes | str:
+        while piece := file.read(size):
+            if text := decoder.decode(piece):
+                return text.encode("utf-8", "surrogatepass")
+        return decoder.decode(b"", True).encode("utf-8", "surrogatepass")
+
+    return read
+
+
 def _gzip_reader(file: BinaryIO) -> Callable[[int], bytes | str]:
     """Reads across gzip members. Returns a fault where it cannot go on."""
     members = GzipMembers(file, held_bytes=0)  # lines before the damage are good
@@ -111,20 +142,9 @@ def _page(number: int, line: bytes | str, config: CurateConfig) -> Page:
     if isinstance(line, str):
         return Page(number, kind="text", fault=line)
     try:
-        fields = json.loads(line)
+        fields = json.loads(line.removeprefix(codecs.BOM_UTF8))
     except (ValueError, RecursionError):
         return Page(number, line, kind="text", fault=DAMAGED)
     if not isinstance(fields, dict):
         return Page(number, line, kind="text", fault=NO_TEXT)
     return page_of_fields(number, fields, config)
-
-
-def page_of_fields(number: int, fields: dict[str, Any], config: CurateConfig) -> Page:
-    """Return the page of a row with named columns."""
-    text = fields.get(config.text_column)
-    url, date = (str(fields.get(key) or "") for key in (config.url_column, config.date_column))
-    if not isinstance(text, str):
-        return Page(number, url=url, date=date, kind="text", fault=NO_TEXT)
-    payload = text.encode("utf-8", "surrogatepass")
-    fault = TOO_LARGE if len(payload) > config.max_page_bytes else None
-    return Page(number, payload, url, date, "utf-8", kind="text", fault=fault)

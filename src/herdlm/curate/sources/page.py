@@ -17,8 +17,9 @@ class Page:
 
     Attributes:
         number: Its place in the file: an offset in bytes or a running number, by format. Ascending and unique.
-        payload: HTML in ``charset`` (as declared by its server, or ""), or UTF-8 if ``kind`` is text or code.
+        payload: HTML in ``charset`` (as declared by its server, or ""), text, or source code.
         language: Of source code, such as ``code-python``; "" if it has to be identified.
+        robots: What the server asks of crawlers by X-Robots-Tag.
         fault: Why the page cannot be used, or None.
     """
 
@@ -29,4 +30,5 @@ class Page:
     charset: str = ""
     kind: Kind = "html"
     language: str = ""
+    robots: str = ""
     fault: str | None = None

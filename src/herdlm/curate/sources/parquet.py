@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from herdlm.base.errors import InputError
 from herdlm.curate.config import CurateConfig
-from herdlm.curate.sources.jsonl import page_of_fields
+from herdlm.curate.sources.columns import names_of, page_of_fields
 from herdlm.curate.sources.page import DAMAGED, Page
 from herdlm.curate.sources.reach import Reach
 
@@ -18,22 +18,58 @@ BATCH_ROWS = 256
 BATCH_BYTES = 16 << 20
 
 
+def check_schema(schema: pa.Schema, name: str, config: CurateConfig) -> None:
+    """Check that a file has the columns that the configuration names.
+
+    Raises:
+        InputError: The column with the text is missing or not text, or another one is missing.
+    """
+    for key in ("text_column", "url_column", "date_column"):
+        column = getattr(config, key)
+        if column and _type(schema, column) is None:
+            raise InputError(
+                f"{name} has no column {column!r}; it has {', '.join(_paths(schema))}",
+                f"Set curate.{key} to the one that holds the {key.removesuffix('_column')}",
+            )
+    kind = _type(schema, config.text_column)
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+        raise InputError(f"{name}: column {config.text_column!r} is {kind}, not text", "Name a text column")
+
+
+def wanted_columns(schema: pa.Schema, config: CurateConfig) -> list[str]:
+    """Return the columns to read, nested ones as paths."""
+    urls, dates = names_of(config)
+    return [column for column in (config.text_column, *urls, *dates) if _type(schema, column) is not None]
+
+
+def _type(schema: pa.Schema, column: str) -> Any:
+    """Return the type of a column or of a nested one, or None."""
+    if column in schema.names:
+        return schema.field(column).type
+    name, dot, rest = column.partition(".")
+    outer = schema.field(name).type if dot and name in schema.names else None
+    return _type(pa.schema(list(outer)), rest) if outer is not None and pa.types.is_struct(outer) else None
+
+
+def _paths(schema: pa.Schema) -> list[str]:
+    return [
+        path
+        for field in schema
+        for path in (
+            [f"{field.name}.{inner.name}" for inner in field.type] if pa.types.is_struct(field.type) else [field.name]
+        )
+    ]
+
+
 def row_ranges(file: BinaryIO, name: str, size: int, config: CurateConfig) -> list[tuple[int, int, int]]:
     """Return the first row, the end, and the bytes of runs of row groups of about ``size`` bytes.
 
     Raises:
-        InputError: The column with the text is missing or not text, or there are no rows.
+        InputError: The column with the text is missing or not text, a column that is named is missing, or there are no
+            rows.
     """
     parquet = pq.ParquetFile(file)
-    present = parquet.schema_arrow.names
-    if config.text_column not in present:
-        raise InputError(
-            f"{name} has no column {config.text_column!r}; it has {', '.join(present)}",
-            "Set curate.text_column to the one that holds the text",
-        )
-    kind = parquet.schema_arrow.field(config.text_column).type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise InputError(f"{name}: column {config.text_column!r} is {kind}, not text", "Name a text column")
+    check_schema(parquet.schema_arrow, name, config)
     ranges, begin, end, held = [], 0, 0, 0
     for number in range(parquet.metadata.num_row_groups):
         group = parquet.metadata.row_group(number)
@@ -52,9 +88,7 @@ def row_ranges(file: BinaryIO, name: str, size: int, config: CurateConfig) -> li
 def read_parquet(file: BinaryIO, name: str, reach: Reach, config: CurateConfig) -> Iterator[Page]:
     """Yield a page for each row of ``reach``, numbered by row. Each row of a damaged row group is a damaged_record."""
     parquet = pq.ParquetFile(file)
-    columns = [
-        c for c in (config.text_column, config.url_column, config.date_column) if c in parquet.schema_arrow.names
-    ]
+    columns = wanted_columns(parquet.schema_arrow, config)
     at = 0
     for number in range(parquet.metadata.num_row_groups):
         group = parquet.metadata.row_group(number)

@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from herdlm.base.errors import InputError
 from herdlm.curate.config import CurateConfig
-from herdlm.curate.sources import jsonl, parquet, plain_text, source_code, warc
+from herdlm.curate.sources import arrow, jsonl, parquet, plain_text, source_code, warc
+from herdlm.curate.sources.columns import for_file
 from herdlm.curate.sources.file import unreadable
 from herdlm.curate.sources.page import Page
 from herdlm.curate.sources.reach import Reach
@@ -22,6 +23,7 @@ def read_shard(shard: Shard, reach: Reach, config: CurateConfig) -> Iterator[Pag
         InputError: The file does not have its format, or no longer exists.
     """
     file = shard.file
+    config = for_file(file.path, file.given, config)
     if shard.start == shard.end:
         return  # the record before extends to the end of the file
     if file.format == "code":
@@ -35,6 +37,8 @@ def read_shard(shard: Shard, reach: Reach, config: CurateConfig) -> Iterator[Pag
                 yield from jsonl.read_jsonl(opened, file.path, reach, config)
             elif file.format == "parquet":
                 yield from parquet.read_parquet(opened, file.path, reach, config)
+            elif file.format == "arrow":
+                yield from arrow.read_arrow(opened, file.path, reach, config)
             else:
                 yield from plain_text.read_text(opened, file.path, reach, config)
     except FileNotFoundError as error:

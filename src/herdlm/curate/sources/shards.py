@@ -8,7 +8,7 @@ the number of its file and its number in the file, so it is the same under any p
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ import pyarrow as pa
 from herdlm.base.errors import InputError
 from herdlm.curate.config import CurateConfig
 from herdlm.curate.sources import jsonl, parquet, source_code
+from herdlm.curate.sources.columns import check_columns, check_patterns, for_file
 from herdlm.curate.sources.file import SourceFile, unreadable
 
 NUMBER_BITS = 40
@@ -64,8 +65,9 @@ def plan_shards(files: Sequence[SourceFile], config: CurateConfig) -> list[Shard
         raise InputError(f"{len(files):,} source files are more than {MAX_FILES:,}", "Curate them in parts")
     size = max(int(config.shard_megabytes * 1e6), 1)
     shards: list[Shard] = []
+    check_patterns([(file.path, file.given) for file in files], config)
     for number, file in enumerate(files):
-        for begin, end, share, members in _divide(file, size, config):
+        for begin, end, share, members in _divide(file, size, for_file(file.path, file.given, config)):
             shards.append(Shard(len(shards), file, number, begin, end, share, members=members))
     return shards
 
@@ -80,13 +82,21 @@ def _divide(file: SourceFile, size: int, config: CurateConfig) -> Iterator[tuple
         for members, share in source_code.divide(file, size):
             yield begin, begin + len(members), share, members
             begin += len(members)
-    elif file.seekable and (file.format == "warc" or (file.format == "jsonl" and jsonl.is_plain(file.path))):
+    elif file.seekable and (
+        (file.format == "warc" and not file.path.lower().endswith(".zst"))
+        or (file.format == "jsonl" and _has_lines(file))
+    ):
         count = max(round(file.bytes / size), 1)
         cuts = [file.bytes * i // count for i in range(count + 1)]
         for begin, end in itertools.pairwise(cuts):
             yield begin, end if end < file.bytes else MAX_NUMBER, end - begin, ()
     else:
         yield 0, MAX_NUMBER, file.bytes, ()
+
+
+def _has_lines(file: SourceFile) -> bool:
+    with file.open() as opened:
+        return jsonl.can_divide(opened, file.path)
 
 
 def _row_ranges(file: SourceFile, size: int, config: CurateConfig) -> list[tuple[int, int, int]]:
@@ -97,19 +107,24 @@ def _row_ranges(file: SourceFile, size: int, config: CurateConfig) -> list[tuple
         raise unreadable(file, error) from error
 
 
-def check_pages(file: SourceFile, pages: int, usable: int, config: CurateConfig) -> None:
-    """Check what a whole file gave: ``pages``, of which ``usable`` have no fault.
+def check_pages(
+    file: SourceFile, pages: int, usable: int, config: CurateConfig, found: Mapping[str, int] | None = None
+) -> None:
+    """Check what a whole file gave: ``pages``, of which ``usable`` have no fault, and what its columns had (``found``).
 
     Raises:
-        InputError: It has no page of the kind that its format promises.
+        InputError: It has no page of the kind that its format promises, or a column that is named is in no row.
     """
+    config = for_file(file.path, file.given, config)
     if file.format == "warc" and not pages:
         raise InputError(
-            f"{file.path} holds no pages: it has no response record", "Give a crawl with WARC response records"
+            f"{file.path} holds no pages: it has no response, resource or conversion record",
+            "Give a crawl, or the text that was extracted from one",
         )
-    if file.format == "jsonl" and not usable:
+    if file.format in ("jsonl", "arrow") and not usable:
+        missing = "no line is a JSON object with text" if file.format == "jsonl" else "no row has text"
         raise InputError(
-            f"{file.path} holds no pages: no line is a JSON object with text under {config.text_column!r}",
+            f"{file.path} holds no pages: {missing} under {config.text_column!r}",
             "Set curate.text_column to the key that holds the text, or curate.format to what the file is",
         )
     if file.format == "code" and not usable:
@@ -119,3 +134,5 @@ def check_pages(file: SourceFile, pages: int, usable: int, config: CurateConfig)
         )
     if not pages:
         raise InputError(f"{file.path} holds no pages: it has no rows", "Remove it from the sources")
+    if found is not None and file.format in ("jsonl", "parquet", "arrow"):
+        check_columns(file.path, found, config)

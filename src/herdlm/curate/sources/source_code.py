@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 from typing import Any
 
@@ -89,8 +90,13 @@ def divide(file: SourceFile, size: int) -> Iterator[tuple[tuple[str, ...], int]]
 
 def tree(file: SourceFile) -> list[tuple[str, int]]:
     """Return the path and size of every file of a folder, sorted, without version histories and caches."""
-    found: dict[str, dict[str, Any]] = file.filesystem.find(file.path, detail=True)
-    root = file.path.rstrip("/") + "/"
+    return members_of(file.filesystem, file.path)
+
+
+def members_of(filesystem: Any, folder: str) -> list[tuple[str, int]]:
+    """Return what :func:`tree` returns, of any folder."""
+    found: dict[str, dict[str, Any]] = filesystem.find(folder, detail=True)
+    root = folder.rstrip("/") + "/"
     named = ((path.removeprefix(root), int(info.get("size") or 0)) for path, info in found.items())
     return sorted((path, size) for path, size in named if HISTORY.isdisjoint(path.split("/")[:-1]))
 
@@ -131,7 +137,7 @@ def language_of(path: str) -> str | None:
 
 def fault_of_code(path: str, payload: bytes) -> str | None:
     """Return why a file of source code is not one that somebody wrote to be read, or None."""
-    if b"\0" in payload[:PROBE_BYTES]:
+    if b"\0" in payload[:PROBE_BYTES] and not payload.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
         return "binary_file"
     name = path.rpartition("/")[2].lower()
     if name in LOCKED or _GENERATED.search(payload[:HEAD_BYTES]):

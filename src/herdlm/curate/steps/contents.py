@@ -22,6 +22,7 @@ from herdlm.curate.steps.read import Read
 from herdlm.curate.steps.repair import Repair
 from herdlm.curate.steps.repeated_lines import RepeatedLines
 from herdlm.curate.steps.repetitive_lines import RepetitiveLines
+from herdlm.curate.steps.robots import Robots
 from herdlm.curate.steps.url import Url
 
 
@@ -33,6 +34,7 @@ def page_steps(config: CurateConfig) -> list[PageStep]:
     """
     steps: list[PageStep] = [
         Read(),
+        Robots(config.robots),
         Url(config.url),
         Extract(),
         Repair(),

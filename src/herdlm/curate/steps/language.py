@@ -30,6 +30,7 @@ MODEL_SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83
 EXCERPTS = 10
 EXCERPT_CHARS = 60
 MIN_SCRIPT_SHARE = 0.5  # of the letters, from which a script decides
+MAX_CAPITALS = 0.3  # of the letters; German prose has 0.08, titles in English 0.2
 MIN_KANA_SHARE = 0.1  # of Kana and Han together, from which a page is Japanese; Chinese pages quote less
 
 # Languages so close to another that even pure text scores for both: on translated manuals, 34% of Norwegian pages and
@@ -173,9 +174,18 @@ def identify(text: str) -> tuple[str, float]:
             return language, share
     if not _LETTER.search(piece):
         return "", 0.0
+    piece = _without_capitals(piece)
     predictions = _model().predict(piece.replace("\n", " ").replace("\0", " ") + "\n", 1, 0.0, "ignore")
     probability, label = predictions[0]
     return label.removeprefix(_LABEL), round(min(probability, 1.0), 4)
+
+
+def _without_capitals(piece: str) -> str:
+    """Return a text in capitals, or with much of it in capitals, in small letters, which the model was trained on."""
+    capitals = sum(map(str.isupper, piece))
+    if capitals <= MAX_CAPITALS * sum(map(str.isalpha, piece)):
+        return piece
+    return piece.replace("İ", "i").lower()
 
 
 def _by_script(piece: str) -> tuple[str, float]:

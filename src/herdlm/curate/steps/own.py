@@ -17,6 +17,7 @@ from herdlm.curate.step import PageStep
 
 PageStepName = Literal[
     "read",
+    "robots",
     "url",
     "extract",
     "repair",

@@ -89,13 +89,20 @@ _IPV6_INSIDE = re.compile(r":[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]")
 # All assigned addresses begin with 2 or 3 and three more digits
 _IPV6 = re.compile(r"[23](?<![\w:.].)[0-9A-Fa-f]{3}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{1,4}(?![\w:])")
 _IP_CONTEXT = re.compile(
-    r"\b(?:ip|ipv4|address|host|server|client|from|inet|login|adresse|addr)\b\W{0,3}$", re.IGNORECASE
-)
-_VERSION_CONTEXT = re.compile(
-    r"(?:\bv\.?|\bver(?:sion(?:en|e|s)?|sión|são|sione|sie|ze|zione)?\.?|\brelease|\bchapter|\bsection|[<>=~^§#])\s{0,2}$",
+    r"(?:\b(?:ips?|ipv4|address(?:es)?|hosts?|servers?|clients?|from|inet|login|ping|gateway|dns|nameserver|proxy|peer|"
+    r"remote|adresse|addr|dirección|direccion|indirizzo|endereço|adres|adresa|адрес|adresi)\b|地址|アドレス|주소)"
+    r"\W{0,3}(?:(?:is|was|ist|est|es|è|é|jest|[=:])\W{0,3})?$",
     re.IGNORECASE,
 )
-MAX_VERSION_PART = 31  # dotted quads with parts up to this are taken for versions or section numbers
+_PORT = re.compile(r":[0-9]{2,5}\b")
+_VERSION_CONTEXT = re.compile(
+    r"(?:\bv\.?|\b(?:versi(?:on|ón|ó|one|oni)(?:en|e|s)?|versão|versões|wersj\w|verze|versie|версия|версии|sürüm\w*|ver|"
+    r"release[sd]?|build|firmware|driver|kernel|update[sd]?|upgrade[sd]?|chapters?|sections?|clauses?|articles?|"
+    r"kapitel|abschnitt|oid|extension|rule)\b\.?|版本|バージョン|버전|[<>=~^§#])(?:\W{0,3}\w{1,8}){0,2}\W{0,3}$",
+    re.IGNORECASE,
+)
+MAX_VERSION_PART = 31  # parts up to this are more often those of versions, sections or object identifiers
+MIN_LARGE_PARTS = 3  # that a dotted quad needs without a word that tells: nine in ten addresses have them
 _CARD = re.compile(
     r"[2-6](?<![\w.,/+=-].)(?<![0-9][ ].)"
     r"(?:[0-9]{12,18}|[0-9]{3}(?:[ -][0-9]{4}){2}[ -][0-9]{1,7}|[0-9]{3}[ -][0-9]{6}[ -][0-9]{4,5})"
@@ -178,6 +185,16 @@ _PHONE_CONTEXT = re.compile(
 )
 
 
+# Without a country code: an area code and an exchange that can be, divided as Americans do it
+_AMERICAN = re.compile(
+    r"(?:1[ .-])?(?:\([2-9](?!11)\d\d\)[ -]?|[2-9](?!11)\d\d([-.]))[2-9](?!11)\d\d(?(1)\1|[ .-])\d{4}"
+)
+_DATE = re.compile(
+    r"(?:1[89]|20)\d\d[-./ ](?:0?[1-9]|1[0-2])[-./ ]\d|\d{1,2}[-./ ]\d{1,2}[-./ ](?:1[89]|20)\d\d\b"
+    r"|(?:1[89]|20)\d\d ?[-/] ?(?:1[89]|20)\d\d$"
+)
+
+
 def mask_emails(text: str) -> tuple[str, int]:
     if "@" not in text:
         return text, 0
@@ -214,9 +231,10 @@ def _is_public_ipv4(match: re.Match[str]) -> bool:
     if not address.is_global or address.is_multicast or _is_made_up(match[0].split(".")):
         return False
     before = match.string[max(match.start() - CONTEXT_CHARS, 0) : match.start()]
-    if _IP_CONTEXT.search(before):
+    if _IP_CONTEXT.search(before) or _PORT.match(match.string, match.end()):
         return True
-    return max(address.packed) > MAX_VERSION_PART and not _VERSION_CONTEXT.search(before)
+    large = sum(part > MAX_VERSION_PART for part in address.packed)
+    return large >= MIN_LARGE_PARTS and not _VERSION_CONTEXT.search(before)
 
 
 def _is_made_up(parts: Sequence[str]) -> bool:
@@ -270,6 +288,10 @@ def _is_phone(match: re.Match[str]) -> bool:
     digits = "".join(filter(str.isdigit, number))
     if not 7 <= len(digits) <= 15 or len(set(digits)) < 3 or "55501" in digits:  # 555-01xx is reserved for fiction
         return False
+    if _DATE.match(number):
+        return False
+    if _AMERICAN.fullmatch(number):
+        return True
     if "+" in number[:2]:
         return len(digits) >= 8 and digits[0] != "0"
     before = match.string[max(match.start() - CONTEXT_CHARS, 0) : match.start()]

@@ -9,7 +9,7 @@ four parts, and the keys that vendors print as examples.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Literal
 
 from pydantic import Field
@@ -19,6 +19,7 @@ from herdlm.curate.batch import Batch, Outcome
 from herdlm.curate.step import PageStep
 from herdlm.curate.steps.pii.finders import mask_cards, mask_emails, mask_ibans, mask_ips, mask_phones
 from herdlm.curate.steps.pii.secrets import mask_keys
+from herdlm.curate.steps.pii.spans import KINDS
 from herdlm.curate.words import split_words
 
 # Maps bytes to classes: capitals, digits, blanks and dashes, others. Below is what card numbers look like then.
@@ -51,18 +52,24 @@ class PiiConfig(Section):
 
 
 class Pii(PageStep):
-    """Masks personal data and secrets in ``text``, and sets ``pii`` to their number."""
+    """Masks personal data and secrets in ``text``, and sets ``pii`` to their number.
 
-    name, prose_only = "pii", True
+    In source code only keys and e-mail addresses are masked, and no file is dropped for them.
+    """
+
+    name = "pii"
     settings: PiiConfig
 
     def run(self, batch: Batch) -> Outcome:
-        results = [mask_pii(text, self.settings) for text in batch["text"]]
+        results = [
+            (*mask_pii(text, self.settings, IN_CODE)[:2], None) if kind == "code" else mask_pii(text, self.settings)
+            for text, kind in zip(batch["text"], batch["kind"], strict=True)
+        ]
         texts, counts, reasons = zip(*results, strict=True)
         return Outcome(reasons, {"text": list(texts), "pii": [sum(by_kind.values()) for by_kind in counts]})
 
 
-def mask_pii(text: str, config: PiiConfig) -> tuple[str, dict[str, int], str | None]:
+def mask_pii(text: str, config: PiiConfig, kinds: Collection[str] = KINDS) -> tuple[str, dict[str, int], str | None]:
     """Return the text with placeholders, the counts by kind (without zeros), and the reason to drop it or None.
 
     Reasons are ``too_many_emails`` and the like. Kinds with the action ``keep`` are counted as well. Placeholders
@@ -72,7 +79,7 @@ def mask_pii(text: str, config: PiiConfig) -> tuple[str, dict[str, int], str | N
     words = 0
     possible = _possible(text)
     for kind, find in _FINDERS.items():
-        if kind not in possible:
+        if kind not in possible or kind not in kinds:
             continue
         rule: PiiRule = getattr(config, kind)
         masked, count = find(text)
@@ -104,6 +111,7 @@ def _possible(text: str) -> set[str]:
     return found
 
 
+IN_CODE = frozenset({"key", "email"})
 _FINDERS: dict[str, Callable[[str], tuple[str, int]]] = {
     "key": mask_keys,
     "email": mask_emails,
