@@ -60,7 +60,9 @@ class Trace:
         shares = {name: self.parts.get(name, 0.0) / inside if inside else 0.0 for name in ("tp", "cp", "pp")}
         for slices in self.timeline.ranks:
             for each in slices:
-                yield _event(f"{each.kind} {each.micro}", each.kind, each.rank, COMPUTE, each.begin, each.end, _args(each))
+                yield _event(
+                    f"{each.kind} {each.micro}", each.kind, each.rank, COMPUTE, each.begin, each.end, _args(each)
+                )
                 at = each.begin
                 for name, share in shares.items():
                     spent = share * (each.end - each.begin)
