@@ -132,7 +132,19 @@ def test_a_measured_machine_is_planned_with(quick, tmp_path):
     invoke(app, ["calibrate", "--out", str(path), "--device", "cpu", "--name", "mine"], catch_exceptions=False)
     written = tomllib.loads(path.read_text())["gpus"]["mine"]
     assert written["measured"]["gemm_tflops"] == pytest.approx(written["bf16_tflops"])
-    words = [*SHAPE, "--gpus", "1", "--seq-len", "256", "--tokens-per-step", "256", "--hardware", str(path)]
+    words = [
+        *SHAPE,
+        "--tp",
+        "1",
+        "--gpus",
+        "1",
+        "--seq-len",
+        "256",
+        "--tokens-per-step",
+        "256",
+        "--hardware",
+        str(path),
+    ]
     found = planned(*words, "--gpu", "mine")
     assert found["gpu"] == "mine"
     text = path.read_text().replace("gemm_tflops = ", "gemm_tflops = 1")

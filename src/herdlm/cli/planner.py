@@ -34,15 +34,7 @@ from herdlm.cli.plan_parts import (
     run_part,
     serving_part,
 )
-from herdlm.cli.plan_search import (
-    ExplainOption,
-    SearchOption,
-    TraceOption,
-    best_layout,
-    search_lines,
-    search_part,
-    write_trace,
-)
+from herdlm.cli.plan_search import BestOption, ExplainOption, SearchOption, TraceOption, best_layout, write_trace
 
 app = typer.Typer()
 
@@ -108,6 +100,7 @@ def plan(
     ] = None,
     search: SearchOption = False,
     explain: ExplainOption = False,
+    best_of: BestOption = 10,
     trace: TraceOption = None,
     tokens: TokensOption = None,
     failures: FailuresOption = None,
@@ -134,7 +127,7 @@ def plan(
     Without a recipe, --tp, --cp and --pp, or with --search, so is the layout.
     With --tokens it adds the whole run, its failures and price. With --serve it plans engines that serve the model.
     """
-    from herdlm.plan import request_text, run_text
+    from herdlm.plan import request_text, run_text, search_report
     from herdlm.plan.constants import read_constants
     from herdlm.plan.hardware import read_hardware
     from herdlm.plan.predict import fastest
@@ -183,10 +176,9 @@ def plan(
     machine, runs = catalog.machine(gpu, system), stack_named(stack)
     searching = search or explain or (recipe is None and not {"tp", "cp", "pp"} & fixed.keys())
     if searching:
-        layouts, best = best_layout(request, fixed, machine, constants, runs)
-        part = search_part(layouts, machine, constants, runs, tokens=tokens, explained=explain)
-        found = {**best.as_json(), "searched": ["layout"], "search": part}
-        lines = [*request_text.lines(found), "", *search_lines(part)]
+        best, report = best_layout(request, fixed, machine, constants, runs, best=best_of, tokens=tokens)
+        found = {**best.as_json(), "searched": ["layout"], "search": report}
+        lines = [*request_text.lines(found), "", *search_report.lines(report, explained=explain)]
     else:
         best = fastest(request.jobs(), machine, constants, runs)
         found = {**best.as_json(), "searched": request.open_ends()}

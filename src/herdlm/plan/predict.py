@@ -15,9 +15,10 @@ from herdlm.plan.stacks import Stack, stack_named
 from herdlm.plan.step_time import Step, stage_layers, step_time
 
 TRAINED = ("hopper",)  # architectures of the training rows in the fit
-LARGEST = 768  # GPUs of the largest of them
+LARGEST, LONGEST, NARROWEST = 768, 8192, 2048  # of these rows: GPUs, tokens of a row, model dimension
 NEW_ARCHITECTURE = 0.10  # half-width that another architecture adds: as much as their best products differ by
-DOUBLING = 0.02  # half-width that each doubling beyond LARGEST adds; assumed
+DOUBLING = 0.02  # half-width that each doubling beyond their range adds; assumed
+NEW_KIND = 0.10  # half-width that asynchronous tensor parallelism or the host's memory adds; assumed
 MEMORY_WIDTH = 0.08  # of memory, as a share
 
 
@@ -114,11 +115,6 @@ def memory_of(job: Job, stack: Stack) -> dict[str, int]:
     return parts | overhead(found, groups_of(job.layout))
 
 
-def needed_gib(job: Job, stack: Stack) -> float:
-    """GiB of the GPU that needs most."""
-    return sum(memory_of(job, stack).values()) / 2**30
-
-
 def fastest(
     jobs: Sequence[Job],
     machine: Machine,
@@ -139,6 +135,10 @@ def fastest(
 def width_of(job: Job, machine: Machine, constants: Constants, known_stack: bool) -> float:
     """Half-width of the interval: that of unseen publications, wider where the fit saw nothing alike."""
     width = constants.interval["seen" if known_stack else "other"]
+    beyond = (job.gpus / LARGEST, job.seq_len / LONGEST, NARROWEST / job.shape.hidden)
+    added = [DOUBLING * log2(ratio) for ratio in beyond if ratio > 1]
     if machine.gpu.architecture not in TRAINED and machine.gpu.measured is None:
-        width = hypot(width, NEW_ARCHITECTURE)
-    return hypot(width, DOUBLING * log2(job.gpus / LARGEST)) if job.gpus > LARGEST else width
+        added.append(NEW_ARCHITECTURE)
+    if job.layout.async_tp or job.layout.offload != "none":
+        added.append(NEW_KIND)
+    return hypot(width, *added)

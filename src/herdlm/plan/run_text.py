@@ -50,9 +50,7 @@ def serving_lines(found: Mapping[str, Any]) -> Iterator[str]:
         )
         yield f"  {'first token, ms':26} {spread(plan['first_token_s'], 1000.0)}"
         yield f"  {'each further token, ms':26} {spread(plan['each_token_s'], 1000.0)}"
-        tails = ", ".join(
-            f"{name} p90 {values['p90'] * 1000:,.0f}" for name, values in plan["percentiles"].items()
-        )
+        tails = ", ".join(f"{name} p90 {values['p90'] * 1000:,.0f}" for name, values in plan["percentiles"].items())
         yield f"  {'simulated, ms':26} {tails}"
         yield f"  {'most answer tokens/s':26} {spread(plan['most_output_tokens_per_s'])}"
         yield (

@@ -355,11 +355,3 @@ def memory_gib_per_gpu(job: Job) -> dict[str, float]:
     parts |= overhead(found, groups_of(job.layout))
     gib = {name: count / 2**30 for name, count in parts.items()}
     return {**gib, "sum": sum(gib.values())}
-
-
-def bubble(parallel: ParallelConfig, sizes: Sizes, micro_batches: int) -> float:
-    """Idle time of a pipeline as a share of the time of its work (docs/parallel.md)."""
-    if sizes.pp == 1:
-        return 0.0
-    idle = 3 * (sizes.pp - 1) / parallel.stages_per_rank
-    return min(idle, sizes.pp if parallel.pipeline_schedule == "zero-bubble" else idle) / (3 * micro_batches)
