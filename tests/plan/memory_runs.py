@@ -73,7 +73,10 @@ def measure(case):
     def pack(value):
         local = getattr(value, "_local_tensor", value)
         if local.untyped_storage().data_ptr() not in owned:
-            kept.setdefault((local.untyped_storage().data_ptr(), local.untyped_storage().nbytes()), (tuple(local.shape), str(local.dtype)[6:]))
+            kept.setdefault(
+                (local.untyped_storage().data_ptr(), local.untyped_storage().nbytes()),
+                (tuple(local.shape), str(local.dtype)[6:]),
+            )
         return value
 
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:

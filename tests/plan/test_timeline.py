@@ -4,17 +4,15 @@ import json
 
 import pytest
 
-from herdlm.parallel.config import ParallelConfig, Sizes
 from herdlm.parallel.schedule import Action
 from herdlm.plan.constants import read_constants
 from herdlm.plan.hardware import read_hardware
 from herdlm.plan.in_flight import order_of
 from herdlm.plan.job import Job, Layout, Shape
 from herdlm.plan.stacks import stack_named
-from herdlm.plan.step_time import stage_layers, step_time
+from herdlm.plan.step_time import idle, stage_layers, step_time
 from herdlm.plan.timeline import simulate
 from herdlm.plan.trace import INSIDE, trace
-from herdlm.plan.training_memory import bubble
 
 
 def even(pp, vpp, split=False):
@@ -29,9 +27,10 @@ def even(pp, vpp, split=False):
 def test_the_bubble_is_that_of_the_formula(pp, rounds, schedule, vpp):
     micro = rounds * pp
     found = simulate(order_of(pp, vpp, micro, schedule), even(pp, vpp))
-    known = "1f1b" if schedule == "gpipe" else schedule
-    config = ParallelConfig(pp=pp, pipeline_schedule=known, stages_per_rank=vpp)
-    assert found.idle / (3 * micro) == pytest.approx(bubble(config, Sizes(1, 1, pp, 1, 1), micro))
+    assert found.idle / (3 * micro) == pytest.approx((pp - 1) / (vpp * micro))
+    shape = Shape(layers=vpp * pp, hidden=64, ffn=64, heads=1, kv_heads=1, vocab=64)
+    job = Job(shape, Layout(pp=pp, vpp=vpp, schedule=schedule), pp, "h100", 64, 64 * micro)
+    assert found.idle / 3 == pytest.approx(idle(job, micro))
     assert found.seconds == pytest.approx(3 * micro + 3 * (pp - 1) / vpp)
 
 

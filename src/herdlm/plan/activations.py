@@ -169,6 +169,11 @@ class LayerPass:
 
 def kept_weights(tokens: int, seq_len: int) -> int:
     """Values of one head's attention weights that a CPU keeps for rows of one document each; 0 for long ones."""
-    at = range(0, seq_len, TILE)
-    pairs = sum((min(begin + TILE, seq_len) - begin) * min(begin + TILE, seq_len) for begin in at)
+    pairs = tile_pairs(seq_len)
     return max(tokens // seq_len, 1) * pairs if pairs <= KEPT_KEYS * seq_len else 0
+
+
+def tile_pairs(seq_len: int) -> int:
+    """Pairs of a query and a key in the tiles of a row that is one document."""
+    ends = (min(begin + TILE, seq_len) for begin in range(0, seq_len, TILE))
+    return sum((end - (end - 1) // TILE * TILE) * end for end in ends)

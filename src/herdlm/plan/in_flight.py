@@ -36,7 +36,6 @@ class Moments:
     final: NDArray[np.int64]
 
 
-
 def order_of(pp: int, vpp: int, micro_batches: int, schedule: str) -> list[list[Action]]:
     """The actions of each rank in order; "gpipe" runs all forward passes before the first backward pass."""
     if schedule != "gpipe":

@@ -91,9 +91,7 @@ def search(
     return replace(found, by_gpus=front(every))
 
 
-def _search(
-    question: Question, seconds: Callable[[Job], Timed], needed: _Needed, gib: float, best: int
-) -> Found:
+def _search(question: Question, seconds: Callable[[Job], Timed], needed: _Needed, gib: float, best: int) -> Found:
     """The fastest layouts that use more than half of the GPUs, or any number of a few."""
     least = question.gpus // 2 + 1 if question.gpus > FEW else 1
     timed = [
@@ -204,7 +202,9 @@ def explain(found: Found, seconds: Callable[[Job], Timed], gib: float) -> dict[s
         "most": max(binds, key=lambda name: binds[name]),
         "memory_used": first.gib / gib,
         "without_memory_limit": asdict(found.without_limit.job.layout),
-        "next": None if second is None else {"slower": second.seconds / first.seconds - 1, "why": reason(second, first)},
+        "next": None
+        if second is None
+        else {"slower": second.seconds / first.seconds - 1, "why": reason(second, first)},
         "considered": found.considered,
         "too_large": found.too_large,
     }

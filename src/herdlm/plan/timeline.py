@@ -41,9 +41,7 @@ class Timeline:
         return self.seconds - max(self.busy(rank) for rank in range(len(self.ranks)))
 
 
-def simulate(
-    orders: Sequence[Sequence[Action]], seconds: Callable[[str, int], float], sent: float = 0.0
-) -> Timeline:
+def simulate(orders: Sequence[Sequence[Action]], seconds: Callable[[str, int], float], sent: float = 0.0) -> Timeline:
     """When each pass runs if every rank keeps to its order and starts a pass as soon as its input is there.
 
     Args:
@@ -79,9 +77,7 @@ def simulate(
     return Timeline(found)
 
 
-def _ready(
-    action: Action, last: int, ranks: int, ends: dict[tuple[str, int, int], float], sent: float
-) -> float | None:
+def _ready(action: Action, last: int, ranks: int, ends: dict[tuple[str, int, int], float], sent: float) -> float | None:
     """When the input of an action is on its rank; None if what makes it has not run."""
     if action.kind == "weights":
         return ends.get(("backward", action.stage, action.micro))

@@ -60,12 +60,13 @@ class Trace:
         shares = {name: self.parts.get(name, 0.0) / inside if inside else 0.0 for name in ("tp", "cp", "pp")}
         for slices in self.timeline.ranks:
             for each in slices:
-                yield _event(f"{each.kind} {each.micro}", each.kind, each.rank, COMPUTE, each.begin, each.end, _args(each))
+                name, place = f"{each.kind} {each.micro}", (each.rank, COMPUTE)
+                yield _event(name, each.kind, place, (each.begin, each.end), _args(each))
                 at = each.begin
                 for name, share in shares.items():
                     spent = share * (each.end - each.begin)
                     if spent:
-                        yield _event(name, "communication", each.rank, TRAFFIC, at, at + spent, _args(each))
+                        yield _event(name, "communication", (each.rank, TRAFFIC), (at, at + spent), _args(each))
                         at += spent
 
     def _rest(self) -> Iterator[dict[str, Any]]:
@@ -77,7 +78,7 @@ class Trace:
                 continue
             for rank in range(len(self.timeline.ranks)):
                 row = TRAFFIC if name == "dp" else COMPUTE
-                yield _event(name, name, rank, row, begin, begin + seconds, {})
+                yield _event(name, name, (rank, row), (begin, begin + seconds), {})
             begin += seconds
 
 
@@ -122,15 +123,16 @@ def _args(each: Slice) -> dict[str, int]:
 
 
 def _event(
-    name: str, category: str, rank: int, row: int, begin: float, end: float, args: dict[str, int]
+    name: str, category: str, at: tuple[int, int], span: tuple[float, float], args: dict[str, int]
 ) -> dict[str, Any]:
+    """A slice ``at`` a rank's row, from begin to end in seconds."""
     return {
         "ph": "X",
         "name": name,
         "cat": category,
-        "pid": rank,
-        "tid": row,
-        "ts": begin * MICRO,
-        "dur": (end - begin) * MICRO,
+        "pid": at[0],
+        "tid": at[1],
+        "ts": span[0] * MICRO,
+        "dur": (span[1] - span[0]) * MICRO,
         "args": args,
     }

@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from herdlm.model.config import ModelConfig
-from herdlm.model.losses import BLOCK, CHUNK, KEPT_BYTES
 from herdlm.parallel.config import ParallelConfig, Sizes, split_layers
-from herdlm.parallel.vocabulary import ROWS_AT_ONCE
-from herdlm.plan.activations import FP32, Device, LayerPass, Widths
+from herdlm.plan.activations import FP32, Device, LayerPass, Widths, tile_pairs
 from herdlm.plan.held_weights import Held, Parts, parts_of
 from herdlm.plan.in_flight import Moments, moments
 from herdlm.plan.job import Job, Layout, Shape
+from herdlm.plan.loss_memory import LossPass
 
 BF16 = 2
 MOMENTS = 2  # that AdamW keeps of each weight
@@ -115,6 +114,12 @@ class StepMemory:
         )
 
     @cached_property
+    def loss(self) -> LossPass:
+        """One micro-batch in the last norm, the head and the loss."""
+        score = isinstance(self.model, ModelConfig) and self.model.head == "score"
+        return LossPass(self.layer, is_score=score)
+
+    @cached_property
     def parts(self) -> Parts:
         """Values of the model's parts on a rank."""
         return parts_of(self.model, self.layout.tp, self.layout.sharded)
@@ -139,7 +144,6 @@ class StepMemory:
         layers = [sum(self.stages[number :: self.layout.pp]) for number in range(last + 1)]
         fullest = max(range(1, last), key=lambda number: (layers[number], -number), default=0)
         return max((self.rank(n) for n in sorted({0, fullest, last})), key=lambda memory: memory["sum"])
-
 
     def least(self) -> int:
         """Bytes that the first rank needs at the least, by a short count: state, and activations in flight."""
@@ -207,9 +211,11 @@ class _Rank:
         assert isinstance(total, np.ndarray)
         place = int(total.argmax())
         moving = {name: int(values[place]) for name, values in columns.items()}
-        batch = step.micro_batches * BATCH_BYTES * step.layer.tokens
+        batch = BATCH_BYTES * step.layer.tokens
+        if step.device == "cpu" and step.layout.cp == 1:  # the masks of attention's tiles
+            batch += FP32 * step.rows * tile_pairs(step.seq_len)
         parts = {name: state.get(name, 0) + moving.get(name, 0) for name in CATEGORIES}
-        parts["batch"] += batch
+        parts["batch"] += step.micro_batches * batch
         return {**parts, "sum": sum(parts.values())}  # type: ignore[typeddict-item]
 
     def _state(self) -> dict[str, int]:
@@ -245,9 +251,11 @@ class _Rank:
         grads = width * step.parts.layer.whole if step.is_sharded and layout.sharding == "fsdp" else 0
         backward = one.backward + one.recomputed(layout.recompute) + grads
         runs = at.backward.any(1)
-        loss = (at.backward @ self._is_last() > 0) & (self._loss_backward > backward)  # ends before the layers' begins
+        loss = (at.backward @ self._is_last() > 0) & (
+            self.step.loss.backward > backward
+        )  # ends before the layers' begins
         read = at.forward @ self._is_last() > 0
-        found["logits"] = loss * self._loss_backward + read * self._loss_forward
+        found["logits"] = loss * self.step.loss.backward + read * self.step.loss.forward
         found["temporary"] = (runs & ~loss) * backward + (at.forward.any(1) & ~read) * self._forward
         found["messages"] = (2 if layout.pp > 1 else 0) * one.input * (at.forward | at.backward).any(1)
         return found
@@ -271,7 +279,7 @@ class _Rank:
         kept = one.kept(step.layout.recompute)
         rotation = one.tokens * step.shape.head_size * FP32
         output = (1 - self._is_last()) * one.input
-        each = self.layers * kept + rotation + output + self._is_last() * self._head_kept
+        each = self.layers * kept + rotation + output + self._is_last() * self.step.loss.kept
         if not step.is_sharded and step.widths.product < FP32:  # autocast copies matrices for every pass
             each = each + step.widths.product * self._matrices
         if step.layout.offload == "activations":
@@ -283,74 +291,6 @@ class _Rank:
             len(self.layers), kept
         )  # the layer whose gradients are reduced has freed its
         return np.maximum(found, 0)
-
-    @property
-    def _head_kept(self) -> int:
-        """Bytes that the last norm and the loss keep of a micro-batch."""
-        one, width = self.step.layer, self.step.widths
-        hidden = one.tokens * one.shape.hidden
-        norm = one.norm_inputs
-        kept = norm + width.product * hidden  # hidden states that have a target
-        if self._keeps_logits:
-            kept += width.product * one.tokens * one.shape.vocab
-        return kept
-
-    @property
-    def _keeps_logits(self) -> bool:
-        one = self.step.layer
-        size = one.tokens * one.shape.vocab * self.step.widths.product
-        return not self._is_score and one.tp == 1 and size <= KEPT_BYTES[self._kind]
-
-    @property
-    def _is_score(self) -> bool:
-        return isinstance(self.step.model, ModelConfig) and self.step.model.head == "score"
-
-    @property
-    def _vocab(self) -> int:
-        return -(-self.step.layer.shape.vocab // self.step.layer.tp)
-
-    @property
-    def _rows(self) -> int:
-        """Targets whose logits exist at a time."""
-        one = self.step.layer
-        if one.tp > 1:
-            return min(ROWS_AT_ONCE, one.tokens)
-        return one.tokens if self._keeps_logits else min(max(CHUNK[self._kind] // self._vocab, 1), one.tokens)
-
-    @property
-    def _kind(self) -> str:
-        return "cpu" if self.step.device == "cpu" else "cuda"
-
-    @property
-    def _softmax(self) -> int:
-        """Bytes of a block of logits in FP32 and of its softmax, where the vocabulary is whole."""
-        rows = min(max(BLOCK[self._kind] // self._vocab, 1), self._rows)
-        return (2 if self.step.widths.product < FP32 else 1) * FP32 * rows * self._vocab
-
-    @property
-    def _loss_forward(self) -> int:
-        """Bytes that the loss works with in its forward pass, beside what it keeps."""
-        one, width = self.step.layer, self.step.widths.product
-        if self._is_score:
-            return 0
-        hidden = width * one.tokens * one.shape.hidden
-        if one.tp > 1:
-            return hidden + self._rows * self._vocab * (2 * FP32 + width)
-        return hidden + self._softmax + (0 if self._keeps_logits else width * self._rows * self._vocab)
-
-    @property
-    def _loss_backward(self) -> int:
-        """Bytes that the loss works with in its backward pass: logits, their gradients, and the head's gradient."""
-        one, width = self.step.layer, self.step.widths.product
-        if self._is_score:
-            return 0
-        head, hidden = self._vocab * one.shape.hidden, width * one.tokens * one.shape.hidden
-        if one.tp > 1:
-            narrow = width if width < FP32 else 0
-            return self._rows * self._vocab * (3 * FP32 + narrow) + FP32 * head + hidden
-        if self._keeps_logits:
-            return width * head + 3 * hidden
-        return width * self._rows * self._vocab + self._softmax + (FP32 + width) * head + hidden
 
 
 def training_memory(
@@ -415,11 +355,3 @@ def memory_gib_per_gpu(job: Job) -> dict[str, float]:
     parts |= overhead(found, groups_of(job.layout))
     gib = {name: count / 2**30 for name, count in parts.items()}
     return {**gib, "sum": sum(gib.values())}
-
-
-def bubble(parallel: ParallelConfig, sizes: Sizes, micro_batches: int) -> float:
-    """Idle time of a pipeline as a share of the time of its work (docs/parallel.md)."""
-    if sizes.pp == 1:
-        return 0.0
-    idle = 3 * (sizes.pp - 1) / parallel.stages_per_rank
-    return min(idle, sizes.pp if parallel.pipeline_schedule == "zero-bubble" else idle) / (3 * micro_batches)
