@@ -64,18 +64,14 @@ def fit_file(
     level: float = LEVEL,
     seed: int = 0,
     keep_all: bool = False,
-) -> dict[str, Any]:
-    """Fit the points of a CSV file; returns the result that ``herdlm scaling fit --json`` prints (docs/scaling.md).
+) -> tuple[Laws, dict[str, Any]]:
+    """Fit the points of a CSV file; returns the laws, and what ``herdlm scaling fit --json`` prints (docs/scaling.md).
 
     Raises:
         InputError: the file has a bad row, or its points allow neither fit.
     """
-    points = read_points(path, where)
-    return summary(fit_laws(points, draws=draws, level=level, seed=seed, keep_all=keep_all)) | {
-        "file": str(path),
-        "draws": draws,
-        "seed": seed,
-    }
+    laws = fit_laws(read_points(path, where), draws=draws, level=level, seed=seed, keep_all=keep_all)
+    return laws, {"file": str(path), "draws": draws, "seed": seed} | summary(laws)
 
 
 def summary(laws: Laws) -> dict[str, Any]:
@@ -100,10 +96,7 @@ def summary(laws: Laws) -> dict[str, Any]:
 def isoflop_summary(fit: IsoflopFit, level: float) -> dict[str, Any]:
     """The power laws, and the parabola of each budget."""
     laws = {}
-    for name, law, draws in (
-        ("tokens", fit.tokens, fit.tokens_draws),
-        ("params", fit.params, fit.params_draws),
-    ):
+    for name, law, draws in (("tokens", fit.tokens, fit.tokens_draws), ("params", fit.params, fit.params_draws)):
         values = {"coefficient": law.factor, "exponent": law.exponent}
         laws[name] = named(values, {"coefficient": draws.factor, "exponent": draws.exponent}, level)
     budgets = [

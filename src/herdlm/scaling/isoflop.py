@@ -139,7 +139,7 @@ def fit_isoflop(points: Points, *, draws: int, seed: int, keep_all: bool = False
         best = _line(flops, centers[None])
         drawn = best
         if draws:
-            minima = np.stack([_redrawn(points, of_axis[n], axis, noise, draws, rng) for n in own], 1)
+            minima = np.stack([_redrawn(points, of_axis[n], axis, noise, draws=draws, rng=rng) for n in own], 1)
             drawn, extra = _with_scatter(flops, centers, minima, best, rng)
             scatter = extra if axis == "tokens" else scatter
         fits[axis] = (best, drawn)
@@ -201,7 +201,7 @@ def _noise(parabolas: list[Parabola]) -> float:
 
 
 def _redrawn(
-    points: Points, parabola: Parabola, axis: str, noise: float, draws: int, rng: np.random.Generator
+    points: Points, parabola: Parabola, axis: str, noise: float, *, draws: int, rng: np.random.Generator
 ) -> Floats:
     """Minima [draws] of the parabola through losses with other residuals."""
     x = np.log(getattr(points, axis)[parabola.members])

@@ -19,7 +19,9 @@ Objective = Callable[[Floats, NDArray[np.int64]], tuple[Floats, Floats]]
 ARMIJO, CURVATURE = 1e-4, 0.5
 
 
-def minimize(objective: Objective, start: Floats, *, steps: int = 300, tolerance: float = 1e-10) -> tuple[Floats, Floats]:
+def minimize(
+    objective: Objective, start: Floats, *, steps: int = 300, tolerance: float = 1e-10
+) -> tuple[Floats, Floats]:
     """Minimize B problems from ``start`` [B, P]; returns the points [B, P] and their values [B].
 
     A problem is finished when a step lowers its value by less than ``tolerance`` of it, twice in a row.
@@ -40,7 +42,9 @@ def minimize(objective: Objective, start: Floats, *, steps: int = 300, tolerance
         first = fresh[active] | uphill
         longest = np.linalg.norm(direction, axis=1)
         direction[first] /= np.maximum(longest[first], 1e-300)[:, None] * 2
-        length, new_value, new_slope = _line_search(objective, x[active], value[active], g, direction, active)
+        length, new_value, new_slope = _line_search(
+            objective, x[active], value[active], g, direction=direction, numbers=active
+        )
         s = length[:, None] * direction
         moved = length > 0
         y = new_slope - g
@@ -56,7 +60,7 @@ def minimize(objective: Objective, start: Floats, *, steps: int = 300, tolerance
 
 
 def _line_search(
-    objective: Objective, x: Floats, value: Floats, slope: Floats, direction: Floats, numbers: NDArray[np.int64]
+    objective: Objective, x: Floats, value: Floats, slope: Floats, *, direction: Floats, numbers: NDArray[np.int64]
 ) -> tuple[Floats, Floats, Floats]:
     """A length for each problem that satisfies the weak Wolfe conditions, or the best that lowers its value, or 0."""
     count = len(x)

@@ -20,28 +20,28 @@ Floats = NDArray[np.float64]
 NAMES = {
     "params": (
         "params parameters paramcount parametercount nparams numparams nparameters numparameters n modelsize "
-        "modelparams modelparameters totalparams totalparameters size"
-    ).split(),
+        "modelparams modelparameters totalparams totalparameters size "
+    ),
     "tokens": (
-        "tokens trainingtokens traintokens trainedtokens ntokens numtokens totaltokens tokenstrained tokensseen d "
-        "datasetsize datasize traindata"
-    ).split(),
+        "tokens trainingtokens traintokens trainedtokens ntokens numtokens totaltokens tokenstrained "
+        "tokensseen d datasetsize datasize traindata "
+    ),
     "flops": (
-        "flops flop trainingflops trainingflop trainflops totalflops compute trainingcompute traincompute c nflops "
-        "computeflops"
-    ).split(),
-    "budget": "budget flopbudget flopsbudget computebudget isoflop isoflopbudget budgetflops".split(),
+        "flops flop trainingflops trainingflop trainflops totalflops compute trainingcompute traincompute c "
+        "nflops computeflops "
+    ),
+    "budget": "budget flopbudget flopsbudget computebudget isoflop isoflopbudget budgetflops",
     "loss": (
-        "loss validationloss valloss evalloss heldoutloss testloss finalloss validationnatspertoken natspertoken "
-        "crossentropy l trainingloss trainloss"
-    ).split(),
-    "task": "task benchmark dataset taskname evaluation".split(),
+        "loss validationloss valloss evalloss heldoutloss testloss finalloss validationnatspertoken "
+        "natspertoken crossentropy l trainingloss trainloss "
+    ),
+    "task": "task benchmark dataset taskname evaluation",
     "nll": (
-        "nll negativeloglikelihood normalizednll normalisednll nllperchar nllpertoken nllrightanswer correctnll "
-        "answernll tasknll taskloss bpb bitsperbyte"
-    ).split(),
-    "accuracy": "accuracy acc score passrate exactmatch accnorm".split(),
-    "chance": "chance randomaccuracy floor chancelevel".split(),
+        "nll negativeloglikelihood normalizednll normalisednll nllperchar nllpertoken nllrightanswer "
+        "correctnll answernll tasknll taskloss bpb bitsperbyte "
+    ),
+    "accuracy": "accuracy acc score passrate exactmatch accnorm",
+    "chance": "chance randomaccuracy floor chancelevel",
 }
 POSITIVE = ("params", "tokens", "flops", "budget", "loss")
 UNITS = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
@@ -140,7 +140,8 @@ def _places(path: Path, header: Sequence[str]) -> dict[str, tuple[int, float]]:
     found: dict[str, tuple[int, int, float]] = {}
     for place, written in enumerate(header):
         for name, unit in _readings(written):
-            for role, names in NAMES.items():
+            for role, listed in NAMES.items():
+                names = listed.split()
                 if name in names and (role not in found or names.index(name) < found[role][0]):
                     found[role] = (names.index(name), place, unit)
     if not found:

@@ -126,7 +126,6 @@ class _Problem:
         with np.errstate(over="ignore"):
             return Surface(np.exp(e), np.exp(a + alpha * self.at[0]), np.exp(b + beta * self.at[1]), alpha, beta)
 
-
     def theta(self, surface: Surface) -> Floats:
         """The inverse of :meth:`surface`."""
         alpha, beta = surface.alpha, surface.beta
@@ -159,7 +158,9 @@ def fit_surface(points: Points, *, draws: int, seed: int, keep_all: bool = False
         )
     for what, values in (("model sizes", points.params), ("numbers of tokens", points.tokens)):
         if len(np.unique(np.round(np.log(values), 2))) < 3:
-            raise InputError(f"{points.source}: fewer than three {what}", "Give models of three sizes, on three lengths")
+            raise InputError(
+                f"{points.source}: fewer than three {what}", "Give models of three sizes, on three lengths"
+            )
     kept = np.ones(len(points), bool) if keep_all else _described(points)
     problem = _Problem(points, kept[None] * np.ones((STARTS, 1)))
     found, values = minimize(problem, _starts(problem, points, kept))

@@ -24,14 +24,18 @@ def bias_of_parabolas(points: Points, surface: Surface) -> dict[str, Any] | None
     the method is applied to losses of the surface at the same points, and compared with the surface's own optimum.
     """
     try:
-        found = fit_isoflop(points.with_loss(surface.loss(points.params, points.tokens)), draws=0, seed=0, keep_all=True)
+        found = fit_isoflop(
+            points.with_loss(surface.loss(points.params, points.tokens)), draws=0, seed=0, keep_all=True
+        )
     except InputError:
         return None
     flops = float(points.flops.max())
     rows = []
     for times in (1, 1000):
         true = surface.optimum(flops * times, points.flops_factor)[1][0]
-        rows.append({"flops": rounded(flops * times), "tokens": rounded(float(found.tokens(flops * times)[0] / true - 1))})
+        rows.append(
+            {"flops": rounded(flops * times), "tokens": rounded(float(found.tokens(flops * times)[0] / true - 1))}
+        )
     slope = float(found.tokens.exponent[0] - surface.tokens_slope()[0])
     return {"tokens_exponent": rounded(slope), "optimum": rows}
 

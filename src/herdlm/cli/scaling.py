@@ -1,0 +1,98 @@
+"""Commands on scaling laws: sweeps of small models, fits, forecasts, and what a cluster's days can train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from herdlm.cli.options import JsonOption, SeedOption, example
+from herdlm.cli.output import remark, say, say_json
+
+app = typer.Typer()
+scaling = typer.Typer(no_args_is_help=True, help="Scaling laws: train a ladder, fit it, forecast, budget.")
+app.add_typer(scaling, name="scaling")
+
+PointsArgument = Annotated[
+    Path, typer.Argument(help="A CSV file with columns params, tokens or flops, loss.", show_default=False)
+]
+WhereOption = Annotated[
+    list[str] | None, typer.Option(help="Read only rows with this cell: COLUMN=VALUE. May be repeated.")
+]
+DrawsOption = Annotated[int, typer.Option(min=20, help="Draws of the bootstrap.")]
+LevelOption = Annotated[float, typer.Option(min=0.5, max=0.999, help="Share of draws that intervals hold.")]
+PageOption = Annotated[Path | None, typer.Option(help="Also write a page with plots: a new .html file.")]
+
+
+@scaling.command(**example("herdlm scaling fit ladder/points.csv --page fit.html"))
+def fit(
+    points: PointsArgument,
+    where: WhereOption = None,
+    draws: DrawsOption = 200,
+    level: LevelOption = 0.95,
+    keep_all: Annotated[
+        bool, typer.Option("--keep-all", help="Leave no model out, however far it lies from the fits.")
+    ] = False,
+    page: PageOption = None,
+    seed: SeedOption = 0,
+    json_: JsonOption = False,
+) -> None:
+    """Fit scaling laws in two ways: isoFLOP parabolas with a power law, and E + A / N^alpha + B / D^beta.
+
+    Prints both with intervals, what they disagree on, which points decide, and warnings.
+    """
+    from herdlm.scaling.fit import fit_file
+    from herdlm.scaling.page import render_fit
+    from herdlm.scaling.text import fit_lines
+
+    laws, result = fit_file(points, where=where or (), draws=draws, level=level, seed=seed, keep_all=keep_all)
+    if page is not None:
+        _write(page, render_fit(laws, result))
+    if json_:
+        say_json(result)
+    else:
+        for line in fit_lines(result):
+            say(line)
+
+
+@scaling.command(**example("herdlm scaling forecast ladder/points.csv --flops 3.8e25 --benchmarks scores.csv"))
+def forecast(
+    points: PointsArgument,
+    flops: Annotated[float, typer.Option(help="Compute of the run, such as 3.8e25.")],
+    benchmarks: Annotated[
+        Path | None,
+        typer.Option(help="A CSV file with columns task, nll, accuracy, and flops; by default POINTS, if it has them."),
+    ] = None,
+    where: WhereOption = None,
+    draws: DrawsOption = 200,
+    level: LevelOption = 0.95,
+    seed: SeedOption = 0,
+    json_: JsonOption = False,
+) -> None:
+    """Forecast a run: optimal size and tokens, its loss, and benchmarks by likelihood and sigmoid, with intervals.
+
+    The largest models are held out first, to show the error of forecasting them.
+    """
+    from herdlm.scaling.forecast_file import forecast_file
+    from herdlm.scaling.text import forecast_lines
+
+    _, result = forecast_file(
+        points, flops, benchmarks=benchmarks, where=where or (), draws=draws, level=level, seed=seed
+    )
+    if json_:
+        say_json(result)
+    else:
+        for line in forecast_lines(result):
+            say(line)
+
+
+def _write(path: Path, text: str) -> None:
+    from herdlm.base.artifact import write_text_durably
+    from herdlm.base.errors import InputError
+
+    if path.exists():
+        raise InputError(f"{path} exists", "Choose a new file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text_durably(path, text)
+    remark(f"wrote {path}")
