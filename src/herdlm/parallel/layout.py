@@ -109,6 +109,26 @@ def lay_out(
     return model
 
 
+def lay_out_shape(
+    config: ParallelConfig,
+    model: ModelConfig,
+    seq_lens: Iterable[int],
+    *,
+    autocast: str,
+    device: str | torch.device,
+) -> ParallelModel:
+    """As :func:`lay_out` on several processes, without memory for the weights: they are on the ``meta`` device.
+
+    Raises:
+        InputError: the layout does not fit the processes, the model, or one of ``seq_lens``.
+    """
+    for seq_len in sorted(seq_lens):
+        sizes_for(config, dist.get_world_size(), model, seq_len)
+    with torch.device("meta"):
+        shape = Transformer(model)
+    return Layout.make(config, model, device=device).apply(shape, torch.bfloat16 if autocast == "bfloat16" else None)
+
+
 def lay_out_from(
     config: ParallelConfig,
     model: ModelConfig,
@@ -126,12 +146,7 @@ def lay_out_from(
     Raises:
         InputError: the layout does not fit the processes, the model, or one of ``seq_lens``.
     """
-    for seq_len in sorted(seq_lens):
-        sizes_for(config, dist.get_world_size(), model, seq_len)
-    with torch.device("meta"):
-        shape = Transformer(model)
-    compute = torch.bfloat16 if autocast == "bfloat16" else None
-    laid_out = Layout.make(config, model, device=device).apply(shape, compute)
+    laid_out = lay_out_shape(config, model, seq_lens, autocast=autocast, device=device)
     for stage in laid_out.stages.values():
         stage.to_empty(device=device)
     fill(laid_out, whole)

@@ -150,10 +150,10 @@ class ParallelModel:
         for place, action in enumerate(order):
             self._receive_ahead(step, order, place)
             if action.kind == "forward":
-                self._forward(step, action)
+                self.forward_pass(step, action)
             elif action.kind == "backward":
                 before_backward(self.stages[action.stage], is_last=final[action.stage] == place and not split)
-                self._backward(step, action, split)
+                self.backward_pass(step, action, split)
             else:
                 self.deferred[action.stage].compute()
             step.sending = [pair for pair in step.sending if not pair[0].is_completed()]
@@ -218,7 +218,8 @@ class ParallelModel:
         """The log-probability of every target, as :meth:`values` returns it."""
         return self.values(batches, lambda head, hidden, targets: head.target_logprobs(hidden, targets))
 
-    def _forward(self, step: _Step, action: Action) -> None:
+    def forward_pass(self, step: _Step, action: Action) -> None:
+        """Run a stage's forward pass over a micro-batch, the objective on the last stage, and send its output on."""
         at, stage, shard = (action.stage, action.micro), self.stages[action.stage], step.shards[action.micro]
         x = shard.batch.tokens if stage.is_first else self._received(step, "forward", action).requires_grad_()
         with step.autocast:
@@ -234,7 +235,8 @@ class ParallelModel:
         if not stage.is_last:
             self._send(step, "forward", action.stage + 1, action.micro, out.detach())
 
-    def _backward(self, step: _Step, action: Action, split: bool) -> None:
+    def backward_pass(self, step: _Step, action: Action, split: bool) -> None:
+        """Run a stage's backward pass over a micro-batch, and send its input's gradient back."""
         at, stage = (action.stage, action.micro), self.stages[action.stage]
         x, out = step.inputs.pop(at), step.outputs.pop(at)
         grad = None if stage.is_last else self._received(step, "backward", action)
@@ -285,7 +287,7 @@ class ParallelModel:
         """The loss and the logged sums over all shards of the batch, on every stage."""
         names, last = sorted(step.sums), self.last in self.stages
         if self.mesh.sizes.pp > 1:
-            names = self._from_last_stage(names)
+            names = self.names_from_last_stage(names)
         values = torch.zeros(1 + len(names), dtype=torch.float64, device=self.mesh.device)
         if last:
             torch.stack([step.loss, *(step.sums[name] for name in names)], out=values)
@@ -295,7 +297,7 @@ class ParallelModel:
         loss, *sums = values.unbind()
         return loss, dict(zip(names, sums, strict=True))
 
-    def _from_last_stage(self, names: list[str]) -> list[str]:
+    def names_from_last_stage(self, names: list[str]) -> list[str]:
         """The last stage's ``names``: those of what its objective logs. They travel between CPUs, not devices."""
         text = torch.frombuffer(bytearray(json.dumps(names).encode().ljust(NAMES_BYTES)), dtype=torch.uint8)
         dist.broadcast(text, group=self.mesh.pp.get_group(), group_src=self.last % self.mesh.sizes.pp)

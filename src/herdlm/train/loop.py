@@ -81,7 +81,9 @@ def train(
     with ExitStack() as stack:
         watchdog = stack.enter_context(Watchdog(config.watchdog_seconds))
         preemption = stack.enter_context(Preemption())
-        run = _Run(stack, model, objective, batches, config, work=work, title=title, track=track, identity=identity)
+        run = TrainingRun(
+            stack, model, objective, batches, config, work=work, title=title, track=track, identity=identity
+        )
         progress = stack.enter_context(Progress(title, batches.steps, "steps", quiet=quiet or not run.leads))
         progress.restore(run.done)
         shown = getattr(batches, "shown", ())
@@ -99,8 +101,8 @@ def train(
     return run.result(time.monotonic() - started)
 
 
-class _Run:
-    """The state of one call of :func:`train`."""
+class TrainingRun:
+    """The state of one call of :func:`train`; takes the same arguments."""
 
     def __init__(
         self,
@@ -224,7 +226,9 @@ class _Run:
 
     def _resume(self) -> tuple[int, list[float], set[int]]:
         """Restore the newest checkpoint; returns finished steps, their losses, and the steps that were refused."""
-        done, damaged = self.checkpointer.restore() if self.checkpointer else (0, {})
+        if self.checkpointer is None:  # without a work folder, a run begins anew
+            return 0, [], set()
+        done, damaged = self.checkpointer.restore()
         losses, refused = self.log.cut_back(done, damaged) if self.log else ([], set())
         return done, losses, set(share(sorted(refused)))
 
