@@ -13,24 +13,10 @@ from tests.plan.test_published import ROW
 from tests.run.conftest import ROOT
 
 REPORT = [
-    "--model",
-    "llama3.1-405b",
-    "--gpus",
-    "16384",
-    "--gpu",
-    "h100",
-    "--seq-len",
-    "8192",
-    "--tokens-per-step",
-    "16777216",
-    "--tp",
-    "8",
-    "--cp",
-    "1",
-    "--pp",
-    "16",
+    *("--model", "llama3.1-405b", "--gpus", "16384", "--gpu", "h100", "--seq-len", "8192"),
+    *("--tokens-per-step", "16777216", "--tp", "8", "--cp", "1", "--pp", "16"),
 ]
-SMALL = ["--gpus", "8", "--gpu", "h100", "--seq-len", "4096", "--tokens-per-step", "131072"]
+SMALL = ["--tp", "1", "--gpus", "8", "--gpu", "h100", "--seq-len", "4096", "--tokens-per-step", "131072"]
 SHAPE = ["--layers", "24", "--hidden", "2048", "--ffn", "8192", "--heads", "16", "--kv-heads", "16", "--vocab", "50304"]
 
 
@@ -57,20 +43,8 @@ def test_the_reports_layout_as_one_json_object():
 
 
 def test_options_are_read_and_what_is_given_is_not_searched():
-    options = [
-        "--vpp",
-        "4",
-        "--micro-batch",
-        "1",
-        "--precision",
-        "fp8",
-        "--recompute",
-        "full",
-        "--dp-shard",
-        "32",
-        "--async-tp",
-        "--reshard",
-    ]
+    layout = ["--vpp", "4", "--micro-batch", "1", "--dp-shard", "32", "--async-tp", "--reshard"]
+    options = [*layout, "--precision", "fp8", "--recompute", "full"]
     found = planned(*REPORT, *options)
     layout = found["layout"]
     assert (layout["vpp"], layout["micro_batch"], layout["dp_shard"], layout["dp_replicate"]) == (4, 1, 32, 4)
@@ -89,6 +63,19 @@ def test_the_text_has_the_figures_of_the_json():
     text, found = plan(*SHAPE, *SMALL), planned(*SHAPE, *SMALL)
     assert f"{found['tokens_per_s_per_gpu']['value']:,.1f}" in text
     assert f"{found['memory_gib_per_gpu']:,.1f} GiB" in text
+
+
+def test_a_layout_that_is_left_open_is_searched(tmp_path):
+    trace = tmp_path / "trace.json"
+    found = planned(*SHAPE, *SMALL[2:], "--explain", "--pp", "2", "--trace", str(trace))
+    best = found["search"]["best"]
+    assert found["layout"] == best[0]["layout"]
+    assert {each["layout"]["pp"] for each in best} == {2}
+    assert [each["step_seconds"] for each in best] == sorted(each["step_seconds"] for each in best)
+    assert all(each["memory_gib_per_gpu"] <= 80 for each in best)
+    assert found["search"]["explain"]["most"] in found["search"]["explain"]["binds"]
+    assert {event["pid"] for event in json.loads(trace.read_text())["traceEvents"]} >= {0, 1}
+    assert planned(*SHAPE, *SMALL[2:])["step_seconds"] <= found["step_seconds"]
 
 
 def test_a_recipe_is_planned_in_its_own_layout():
@@ -116,7 +103,7 @@ def test_rows_of_a_file_are_lines_in_its_order(tmp_path):
         [*SHAPE, "--model", "8b", *SMALL],
         [*SHAPE[2:], *SMALL],
         ["--model", "8b", "--gpus", "8"],
-        ["--model", "8b", *SMALL[2:]],
+        ["--model", "8b", *SMALL[4:]],
         ["--model", "8b", *SMALL, "--tp", "3"],
         ["--model", "8b", *SMALL, "--vpp", "2"],
         ["--model", "8b", *SMALL, "--gpu", "abacus"],
@@ -145,7 +132,19 @@ def test_a_measured_machine_is_planned_with(quick, tmp_path):
     invoke(app, ["calibrate", "--out", str(path), "--device", "cpu", "--name", "mine"], catch_exceptions=False)
     written = tomllib.loads(path.read_text())["gpus"]["mine"]
     assert written["measured"]["gemm_tflops"] == pytest.approx(written["bf16_tflops"])
-    words = [*SHAPE, "--gpus", "1", "--seq-len", "256", "--tokens-per-step", "256", "--hardware", str(path)]
+    words = [
+        *SHAPE,
+        "--tp",
+        "1",
+        "--gpus",
+        "1",
+        "--seq-len",
+        "256",
+        "--tokens-per-step",
+        "256",
+        "--hardware",
+        str(path),
+    ]
     found = planned(*words, "--gpu", "mine")
     assert found["gpu"] == "mine"
     text = path.read_text().replace("gemm_tflops = ", "gemm_tflops = 1")

@@ -10,7 +10,7 @@ from herdlm.plan.constants import read_constants
 from herdlm.plan.fit_constants import PRIORS, fit_constants, predict_row, training_rows
 from herdlm.plan.fit_kernels import fit_kernels
 from herdlm.plan.hardware import read_hardware
-from herdlm.plan.validate import Unseen, constant_mfu, half_width, leave_out_publications, with_intervals
+from herdlm.plan.validate import Unseen, at_peak, constant_mfu, half_width, leave_out_publications, with_intervals
 from tests.plan.test_published import ROW
 
 CATALOG, CONSTANTS = read_hardware(), read_constants()
@@ -40,7 +40,8 @@ def test_the_fit_finds_what_made_the_rows():
     planted = replace(CONSTANTS, gemm_bf16=0.7, gemm_fp8=0.65, tp_hidden=0.3, stacks={"megatron": 0.9, "nemo": 1.0})
     rows = rows_made_by(planted)
     found = fit_constants(rows, CATALOG, CONSTANTS)
-    assert max(errors(rows, found)) < 0.02 < max(errors(rows, CONSTANTS))
+    assert max(errors(rows, found)) < 0.05 < max(errors(rows, CONSTANTS))
+    assert sorted(errors(rows, found))[len(rows) // 2] < 0.02
 
 
 def test_one_wrong_row_does_not_decide():
@@ -52,14 +53,14 @@ def test_one_wrong_row_does_not_decide():
 def test_a_stack_with_few_rows_has_no_factor_of_its_own():
     rows = rows_made_by(CONSTANTS)
     assert set(fit_constants(rows, CATALOG, CONSTANTS).stacks) == {"megatron", "nemo"}
-    few = [row for row in rows if row.stack.name == "nemo"] + [row for row in rows if row.stack.name == "megatron"][:2]
+    few = [row for row in rows if row.stack.name == "nemo"] + [row for row in rows if row.stack.name == "megatron"][:1]
     assert set(fit_constants(few, CATALOG, CONSTANTS).stacks) == {"nemo"}
 
 
 def test_publications_left_out_are_not_seen():
     rows = rows_made_by(CONSTANTS)
     unseen = leave_out_publications(rows, CATALOG, CONSTANTS)
-    assert list(unseen.ours) == [row.id for row in rows] == list(unseen.baseline)
+    assert set(unseen.ours) == {row.id for row in rows} == set(unseen.baseline)
     ids = [row.id for row in rows if row.publication == "b/b"]
     others = [row for row in rows if row.publication != "b/b"]
     refit = fit_constants(others, CATALOG, CONSTANTS)
@@ -70,11 +71,17 @@ def test_publications_left_out_are_not_seen():
 
 
 def test_the_baseline_is_exact_where_its_assumptions_hold():
-    rows = rows_made_by(CONSTANTS)
+    shares = {"bf16": 0.4, "fp8": 0.3}
+    rows = [
+        replace(row, measured=shares[row.jobs[0].layout.precision] * at_peak(row, CATALOG))
+        for row in rows_made_by(CONSTANTS)
+    ]
     constant = constant_mfu(rows, CATALOG)
-    scaled = [replace(row, measured=constant(row)) for row in rows]
-    again = constant_mfu(scaled, CATALOG)
-    assert all(again(row) == pytest.approx(row.measured) for row in scaled)
+    assert all(constant(row) == pytest.approx(row.measured) for row in rows)
+    slower = [replace(row, measured=row.measured * (0.8 if row.stack.name == "megatron" else 1)) for row in rows]
+    constant = constant_mfu([row for row in slower if row.jobs[0].layout.precision == "bf16"], CATALOG)
+    ratio = {row.stack.name: constant(row) / at_peak(row, CATALOG) for row in rows}
+    assert ratio["megatron"] == pytest.approx(0.8 * ratio["nemo"])
 
 
 def test_an_interval_holds_its_share_of_new_errors():

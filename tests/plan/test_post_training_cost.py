@@ -16,10 +16,10 @@ from herdlm.base.errors import InputError
 from herdlm.model.attention import DocumentAttention
 from herdlm.parallel.config import ParallelConfig, Sizes
 from herdlm.plan import flops
-from herdlm.plan.engines import decode_seconds, engine, smallest_engine
+from herdlm.plan.engines import engine, smallest_engine
 from herdlm.plan.memory import PUBLISHED, Node
 from herdlm.plan.stage_costs import Assumptions, cluster_of
-from herdlm.plan.training_memory import bubble, layer_activations, training_memory
+from herdlm.plan.training_memory import layer_activations, training_memory
 from herdlm.recipe import read_recipe
 from herdlm.run.post_training import post_training, teaching
 from herdlm.run.post_training_cost import post_training_cost
@@ -173,14 +173,6 @@ def test_flops_of_a_round_are_those_of_its_parts():
     assert found["total"]["flops_sum"] == sum(every)
 
 
-def test_seconds_are_flops_over_the_speed_that_is_assumed():
-    last = stages_of_round(described("8b", "align.parallel.activation_checkpointing='none'"), 6)
-    sft = last["sft"]
-    assert sft["seconds"] == pytest.approx(sft["flops"]["train"] / (8 * 989e12 * 0.4))
-    again = stages_of_round(described("8b"), 6)["sft"]  # "layer" computes each layer's forward pass once more
-    assert again["seconds"] == pytest.approx(sft["seconds"] * 4 / 3)
-
-
 def test_a_layout_that_does_not_fit_is_refused():
     with pytest.raises(InputError, match="kv_heads 8 is not a multiple of parallel.tp 16"):
         described("8b", "align.parallel.tp=16")
@@ -248,15 +240,6 @@ def test_the_smallest_engine_that_is_enough():
     assert smallest_engine(PUBLISHED["405B"], Node(8, 141), 2584).tensor_parallel == 8
 
 
-def test_a_step_of_decoding_takes_the_slower_of_reading_and_computing():
-    plan = engine(PUBLISHED["8B"], Node(8, 80), 1024, 1, 1)
-    read = (plan.weights + plan.sequences * plan.cache) / 3e12
-    assert decode_seconds(plan, 16e9, 1e15, 3e12) == pytest.approx(read)
-    assert decode_seconds(plan, 16e9, 1e12, 3e12) == pytest.approx(plan.sequences * 16e9 / 1e12)
-    two = engine(PUBLISHED["8B"], Node(8, 80), 1024, 1, 2)
-    assert decode_seconds(two, 0, 1, 1) == 2 * two.weights + two.sequences * two.cache
-
-
 # Memory of training
 
 
@@ -299,14 +282,6 @@ def test_state_and_gathered_weights_of_a_layout():
     pipeline = memory(Sizes(1, 1, 2, 1, 1), micro_batches=1)
     assert memory(Sizes(1, 1, 2, 1, 1), micro_batches=2)["activations"] > pipeline["activations"]
     assert memory(Sizes(1, 1, 2, 1, 1), micro_batches=9) == memory(Sizes(1, 1, 2, 1, 1), micro_batches=2)
-
-
-def test_idle_time_of_pipelines():
-    sizes = Sizes(1, 1, 4, 1, 1)
-    assert bubble(ParallelConfig(pp=4), sizes, 3) == 3 * 3 / (3 * 3)
-    assert bubble(ParallelConfig(pp=4, pipeline_schedule="zero-bubble"), sizes, 3) == 4 / 9
-    assert bubble(ParallelConfig(pp=4, pipeline_schedule="interleaved", stages_per_rank=3), sizes, 3) == 3 / 9
-    assert bubble(ParallelConfig(), Sizes(1, 1, 1, 1, 8), 3) == 0
 
 
 # The command

@@ -103,6 +103,8 @@ def test_a_count_of_parameters_tells_a_tied_head():
         ("EFA, 3.2 Tbps per node", 50),
         ("1600 Gb/s per node", 25),
         ("HDR 200 Gbps", 25),
+        ("NVLink 600 GB/s; 8x200Gb/s InfiniBand", 25),
+        ("NVSwitch, 900 GB/s", None),
         ("not printed", None),
         ("", None),
     ],

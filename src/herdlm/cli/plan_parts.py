@@ -26,7 +26,9 @@ CheckpointOption = Annotated[
 BlockingOption = Annotated[bool, typer.Option("--blocking", help="Training waits until a checkpoint is written.")]
 SparesOption = Annotated[int | None, typer.Option(min=0, help="Spare hosts; by default enough for 99% of failures.")]
 PriceOption = Annotated[str | None, typer.Option(metavar="LOW:HIGH", help="Dollars of a GPU-hour, such as 2.0:3.0.")]
-PueOption = Annotated[float | None, typer.Option(help="Power of the building over that of its machines; by default 1.1.")]
+PueOption = Annotated[
+    float | None, typer.Option(help="Power of the building over that of its machines; by default 1.1.")
+]
 Co2Option = Annotated[float | None, typer.Option(help="Kilograms of CO2 for a kilowatt-hour: adds tonnes of CO2.")]
 ServeOption = Annotated[bool, typer.Option("--serve", help="Plan engines that serve the model.")]
 RequestsOption = Annotated[float | None, typer.Option(min=0, help="Requests per second, for --serve.")]

@@ -34,6 +34,7 @@ from herdlm.cli.plan_parts import (
     run_part,
     serving_part,
 )
+from herdlm.cli.plan_search import BestOption, ExplainOption, SearchOption, TraceOption, best_layout, write_trace
 
 app = typer.Typer()
 
@@ -41,7 +42,6 @@ HardwareOption = Annotated[
     list[Path] | None,
     typer.Option(help="A TOML file of GPUs, links and networks on top of the known ones. May be repeated."),
 ]
-Size = Annotated[int | None, typer.Option(min=1)]
 
 
 @app.command(
@@ -98,6 +98,10 @@ def plan(
     file: Annotated[
         Path | None, typer.Option(help="Predict each row of this file of published measurements instead.")
     ] = None,
+    search: SearchOption = False,
+    explain: ExplainOption = False,
+    best_of: BestOption = 10,
+    trace: TraceOption = None,
     tokens: TokensOption = None,
     failures: FailuresOption = None,
     storage: StorageOption = None,
@@ -120,9 +124,10 @@ def plan(
     """Predict throughput, time and memory of a training step, with 80% intervals. Nothing is allocated.
 
     The job is a recipe's, or a model and the options. What is left open is chosen: the fastest that fits the GPU.
+    Without a recipe, --tp, --cp and --pp, or with --search, so is the layout.
     With --tokens it adds the whole run, its failures and price. With --serve it plans engines that serve the model.
     """
-    from herdlm.plan import request_text, run_text
+    from herdlm.plan import request_text, run_text, search_report
     from herdlm.plan.constants import read_constants
     from herdlm.plan.hardware import read_hardware
     from herdlm.plan.predict import fastest
@@ -166,10 +171,20 @@ def plan(
         "async_tp": async_tp or None,
         "software": stack,
     }
-    request = request.changed({name: value for name, value in given.items() if value is not None})
-    best = fastest(request.jobs(), catalog.machine(gpu, system), constants, stack_named(stack))
-    found = {**best.as_json(), "searched": request.open_ends()}
-    lines = list(request_text.lines(found))
+    fixed = {name: value for name, value in given.items() if value is not None}
+    request = request.changed(fixed)
+    machine, runs = catalog.machine(gpu, system), stack_named(stack)
+    searching = search or explain or (recipe is None and not {"tp", "cp", "pp"} & fixed.keys())
+    if searching:
+        best, report = best_layout(request, fixed, machine, constants, runs, best=best_of, tokens=tokens)
+        found = {**best.as_json(), "searched": ["layout"], "search": report}
+        lines = [*request_text.lines(found), "", *search_report.lines(report, explained=explain)]
+    else:
+        best = fastest(request.jobs(), machine, constants, runs)
+        found = {**best.as_json(), "searched": request.open_ends()}
+        lines = list(request_text.lines(found))
+    if trace is not None:
+        write_trace(trace, best)
     whole = run_part(run, best)
     if whole is not None:
         found["run"] = whole

@@ -82,16 +82,3 @@ def engine(
     token = max(map(len, stages)) * KEYS_AND_VALUES * heads * model.head_size * width
     cache = -(-context // PAGE) * PAGE * token
     return EnginePlan(tp, pp, weights, cache, context, min(max(node.usable - weights, 0) // cache, most))
-
-
-def decode_seconds(plan: EnginePlan, flops_per_token: float, peak: float, bytes_per_second: float) -> float:
-    """Seconds of a step in which each sequence gets a token, by the slower of reading and computing.
-
-    A pipeline's stages work on as many micro-batches, and each reads the stage's weights.
-
-    Args:
-        flops_per_token: of the whole model.
-        peak, bytes_per_second: that a GPU reaches.
-    """
-    read = plan.pipeline_parallel * plan.weights + plan.sequences * plan.cache
-    return max(read / bytes_per_second, plan.sequences * flops_per_token / (plan.gpus * peak))

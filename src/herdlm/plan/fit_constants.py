@@ -33,7 +33,7 @@ PRIORS: dict[str, tuple[float, float, bool]] = {
     "spread": (0.002, 0.7, False),
 }
 STACK = 0.07  # standard deviation of the log of a stack's factor
-ENOUGH = 3  # rows that a stack needs for a factor of its own
+ENOUGH = 2  # rows that a stack needs for a factor of its own
 
 
 def predict_row(row: Published, catalog: Catalog, constants: Constants) -> float:

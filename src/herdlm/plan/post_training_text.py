@@ -15,8 +15,7 @@ def lines(described: dict[str, Any]) -> list[str]:
     out = [
         f"post-training, {len(rounds)} rounds on nodes of {gpu['gpus']} {gpu['kind']} with {gpu['gigabytes']:g} GB",
         f"  assumed: prompts of {assumed['prompt_tokens']:,} tokens, answers of {assumed['answer_tokens']:,}; "
-        f"{assumed['utilization']:.0%} of the peak in products, {assumed['bandwidth']:.0%} of the memory's speed in "
-        "decoding",
+        "times by the models of herdlm plan",
         "  counted at most: every prompt gives a dialog and a pair; of the files, rows of JSON Lines",
         "",
         *_files(described["files"]),

@@ -15,9 +15,10 @@ from herdlm.plan.stacks import Stack, stack_named
 from herdlm.plan.step_time import Step, stage_layers, step_time
 
 TRAINED = ("hopper",)  # architectures of the training rows in the fit
-LARGEST = 768  # GPUs of the largest of them
+LARGEST, LONGEST, NARROWEST = 768, 8192, 2048  # of these rows: GPUs, tokens of a row, model dimension
 NEW_ARCHITECTURE = 0.10  # half-width that another architecture adds: as much as their best products differ by
-DOUBLING = 0.02  # half-width that each doubling beyond LARGEST adds; assumed
+DOUBLING = 0.02  # half-width that each doubling beyond their range adds; assumed
+NEW_KIND = 0.10  # half-width that asynchronous tensor parallelism or the host's memory adds; assumed
 MEMORY_WIDTH = 0.08  # of memory, as a share
 
 
@@ -37,13 +38,8 @@ class Prediction:
 
     @cached_property
     def memory(self) -> dict[str, int]:
-        """Bytes of the GPU that needs most, by category; tensors as this package's training has them."""
-        from herdlm.plan.training_memory import CATEGORIES, StepMemory, groups_of, overhead
-
-        layers = tuple(stage_layers(self.job, self.stack)) if self.job.layout.pp > 1 else None
-        found = replace(StepMemory.of(self.job), layers_per_stage=layers).most()
-        parts: dict[str, int] = {name: found[name] for name in CATEGORIES}  # type: ignore[literal-required]
-        return parts | overhead(found, groups_of(self.job.layout))
+        """Bytes of the GPU that needs most, by category."""
+        return memory_of(self.job, self.stack)
 
     @property
     def rate(self) -> float:
@@ -109,6 +105,16 @@ def predict(
     return Prediction(job, machine, step, width_of(job, machine, constants, known_stack), stack)
 
 
+def memory_of(job: Job, stack: Stack) -> dict[str, int]:
+    """Bytes of the GPU that needs most, by category; tensors as this package's training has them."""
+    from herdlm.plan.training_memory import CATEGORIES, StepMemory, groups_of, overhead
+
+    layers = tuple(stage_layers(job, stack)) if job.layout.pp > 1 else None
+    found = replace(StepMemory.of(job), layers_per_stage=layers).most()
+    parts: dict[str, int] = {name: found[name] for name in CATEGORIES}  # type: ignore[literal-required]
+    return parts | overhead(found, groups_of(job.layout))
+
+
 def fastest(
     jobs: Sequence[Job],
     machine: Machine,
@@ -129,6 +135,10 @@ def fastest(
 def width_of(job: Job, machine: Machine, constants: Constants, known_stack: bool) -> float:
     """Half-width of the interval: that of unseen publications, wider where the fit saw nothing alike."""
     width = constants.interval["seen" if known_stack else "other"]
+    beyond = (job.gpus / LARGEST, job.seq_len / LONGEST, NARROWEST / job.shape.hidden)
+    added = [DOUBLING * log2(ratio) for ratio in beyond if ratio > 1]
     if machine.gpu.architecture not in TRAINED and machine.gpu.measured is None:
-        width = hypot(width, NEW_ARCHITECTURE)
-    return hypot(width, DOUBLING * log2(job.gpus / LARGEST)) if job.gpus > LARGEST else width
+        added.append(NEW_ARCHITECTURE)
+    if job.layout.async_tp or job.layout.offload != "none":
+        added.append(NEW_KIND)
+    return hypot(width, *added)

@@ -92,14 +92,14 @@ def published(row: Row) -> Published:
 
 def network_gb_s(text: str, gpus_per_node: int = 8) -> float | None:
     """GB/s of a GPU's part of the network that a text names: "8x400 Gb/s", "400 Gb/s per GPU", "3.2 Tbps per node"."""
-    found = re.search(r"(?:(\d+)\s*[x\u00d7]\s*)?(\d+(?:\.\d+)?)\s*([gt])b(?:it)?(?:ps|/s|\b)([^;,]*)", text.lower())
+    found = re.search(r"(?:(\d+)\s*[x\u00d7]\s*)?(\d+(?:\.\d+)?)\s*([GgTt])b(?:it)?(?:ps|/s|\b)([^;,]*)", text)
     if found is None:
         return None
     count, number, unit, rest = found.groups()
-    gigabits = float(number) * (1000 if unit == "t" else 1)
+    gigabits = float(number) * (1000 if unit in "Tt" else 1)
     if count:
         gigabits *= int(count) / gpus_per_node
-    elif "gpu" not in rest and (gigabits >= 800 or "node" in rest or "host" in rest or "server" in rest):
+    elif "gpu" not in rest.lower() and (gigabits >= 800 or "node" in rest or "host" in rest or "server" in rest):
         gigabits /= gpus_per_node
     return gigabits / 8
 
@@ -229,9 +229,9 @@ def _recompute(row: Row) -> Recompute:
 
 
 def precision_of(row: Row) -> Precision:
-    """The precision of a row's products."""
+    """The precision of a row's products; FP4, for which the planner has no rates, counts as FP8."""
     text = str(row.get("precision") or "bf16").lower()
-    return "fp8" if any(word in text for word in ("fp8", "float8", "f8", "mxfp8")) else "bf16"
+    return "fp8" if any(word in text for word in ("fp8", "float8", "f8", "fp4")) else "bf16"
 
 
 def _given(row: Row, key: str) -> int | None:

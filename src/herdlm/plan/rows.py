@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from herdlm.base.errors import InputError
+from herdlm.base.errors import HerdError, InputError
 from herdlm.plan.constants import Constants
 from herdlm.plan.hardware import Catalog
 from herdlm.plan.predict import fastest
@@ -23,8 +23,8 @@ def predict_rows(rows: list[Row | InputError], catalog: Catalog, constants: Cons
         about = {"id": row.get("id"), "kind": row.get("kind", "training")}
         try:
             yield {**about, **_predict(row, catalog, constants)}
-        except InputError as error:
-            yield {**about, "error": str(error)}
+        except (HerdError, ValueError, TypeError, LookupError, ArithmeticError) as error:  # no row stops the others
+            yield {**about, "error": str(error) or type(error).__name__}
 
 
 def _predict(row: Row, catalog: Catalog, constants: Constants) -> dict[str, Any]:

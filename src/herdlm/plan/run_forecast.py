@@ -40,7 +40,9 @@ def forecast_run(
         raise InputError(
             f"{tokens:g} tokens take {work_days:,.0f} days, which is no plan", "Give more GPUs or fewer tokens"
         )
-    found = forecast(failures, gpus, checkpoints, operations, gpus_per_host=gpus_per_host, work_days=work_days, seed=seed)
+    found = forecast(
+        failures, gpus, checkpoints, operations, gpus_per_host=gpus_per_host, work_days=work_days, seed=seed
+    )
     if found["finished"] < SURE:
         raise InputError(
             f"failures come so often that {1 - found['finished']:.0%} of the simulated runs never end",

@@ -38,7 +38,7 @@ def serving_lines(found: Mapping[str, Any]) -> Iterator[str]:
     traffic = found["traffic"]
     yield (
         f"{traffic['requests_per_s']:g} requests/s of {traffic['prompt']:,} + {traffic['answer']:,} tokens on "
-        f"{found["gpu"]}; means with 80% intervals"
+        f"{found['gpu']}; means with 80% intervals"
     )
     for plan in found["plans"]:
         if "problem" in plan:
@@ -50,9 +50,7 @@ def serving_lines(found: Mapping[str, Any]) -> Iterator[str]:
         )
         yield f"  {'first token, ms':26} {spread(plan['first_token_s'], 1000.0)}"
         yield f"  {'each further token, ms':26} {spread(plan['each_token_s'], 1000.0)}"
-        tails = ", ".join(
-            f"{name} p90 {values['p90'] * 1000:,.0f}" for name, values in plan["percentiles"].items()
-        )
+        tails = ", ".join(f"{name} p90 {values['p90'] * 1000:,.0f}" for name, values in plan["percentiles"].items())
         yield f"  {'simulated, ms':26} {tails}"
         yield f"  {'most answer tokens/s':26} {spread(plan['most_output_tokens_per_s'])}"
         yield (

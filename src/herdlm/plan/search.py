@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from herdlm.base.errors import InputError
@@ -11,6 +11,7 @@ from herdlm.plan.job import Job
 from herdlm.plan.layouts import Question, jobs
 
 BEST = 10
+FEW = 64  # GPUs, of which a layout may use any number; of more it uses over half
 TRAFFIC = ("tp", "cp", "pp", "dp")
 DAY = 86_400
 
@@ -69,7 +70,7 @@ class Found:
 def search(
     question: Question, seconds: Callable[[Job], Timed], memory: Callable[[Job], float], gib: float, best: int = BEST
 ) -> Found:
-    """The fastest layouts that need at most ``gib`` on every GPU.
+    """The fastest layouts that need at most ``gib`` on every GPU, and the front over fewer and fewer GPUs.
 
     Args:
         seconds: the time of a job's step.
@@ -78,7 +79,27 @@ def search(
     Raises:
         InputError: nothing divides the job, or nothing that does fits.
     """
-    timed = [(step.seconds, number, job, step.parts) for number, (job, step) in enumerate(_priced(question, seconds))]
+    needed = _Needed(memory)
+    found = _search(question, seconds, needed, gib, best)
+    every, gpus = list(found.by_gpus), question.gpus
+    while gpus > FEW:
+        gpus //= 2
+        try:
+            every += _search(replace(question, gpus=gpus), seconds, needed, gib, 1).by_gpus
+        except InputError:
+            break
+    return replace(found, by_gpus=front(every))
+
+
+def _search(
+    question: Question, seconds: Callable[[Job], Timed], needed: _Needed, gib: float, best: int
+) -> Found:
+    """The fastest layouts that use more than half of the GPUs, or any number of a few."""
+    least = question.gpus // 2 + 1 if question.gpus > FEW else 1
+    timed = [
+        (step.seconds, number, job, step.parts)
+        for number, (job, step) in enumerate((job, seconds(job)) for job in jobs(question, least))
+    ]
     if not timed:
         raise InputError(
             f"no layout divides {question.shape.heads} heads, {question.shape.layers} layers and {question.rows} rows "
@@ -86,7 +107,6 @@ def search(
             "Change tokens_per_step or the sizes that are given",
         )
     timed.sort(key=lambda entry: (entry[0], entry[1]))
-    needed = _Needed(memory)
     found: list[Candidate] = []
     by_gpus: dict[int, Candidate] = {}
     seen: set[tuple[Any, ...]] = set()
@@ -113,10 +133,6 @@ def search(
             "Take more GPUs, or GPUs with more memory",
         )
     return Found(found, front(by_gpus.values()), Candidate(first[2], first[0], first[3]), len(timed), too_large)
-
-
-def _priced(question: Question, seconds: Callable[[Job], Timed]) -> Iterable[tuple[Job, Timed]]:
-    return ((job, seconds(job)) for job in jobs(question))
 
 
 class _Needed:

@@ -13,11 +13,11 @@ from herdlm.base.errors import InputError
 from herdlm.model.config import ModelConfig
 from herdlm.parallel.config import ParallelConfig, Sizes, sizes_for
 from herdlm.plan import flops
-from herdlm.plan.engines import EnginePlan, decode_seconds, engine, smallest_engine
+from herdlm.plan.engines import EnginePlan, engine, smallest_engine
+from herdlm.plan.hardware import Machine
 from herdlm.plan.memory import GIGABYTE, Node
-from herdlm.plan.training_memory import bubble, training_memory
-
-RECOMPUTED = {"none": 1.0, "selective": 1.05, "layer": 4 / 3}  # FLOPs done, for each that is counted
+from herdlm.plan.stage_speed import StageSpeed, machine_of
+from herdlm.plan.training_memory import training_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,10 @@ class Assumptions:
     Attributes:
         prompt_tokens: of a prompt, with all earlier turns.
         answer_tokens: of an answer; the limit of a stage may be below it.
-        utilization: share of the peak of products that training and reading reach; Table 4 of the report has 38 to 43%.
-        bandwidth: share of the memory's speed that decoding reaches.
     """
 
     prompt_tokens: int = 536
     answer_tokens: int = 310
-    utilization: float = 0.4
-    bandwidth: float = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +39,7 @@ class Cluster:
 
     kind: str
     node: Node
-    flops: float
-    bytes_per_second: float
+    machine: Machine
 
 
 def cluster_of(kind: str, gpus_per_node: int = 8) -> Cluster:
@@ -56,7 +51,7 @@ def cluster_of(kind: str, gpus_per_node: int = 8) -> Cluster:
     known = ACCELERATORS.get(kind.upper())
     if known is None:
         raise InputError(f"the GPU {kind} is not known", f"Give one of {', '.join(ACCELERATORS)}")
-    return Cluster(kind.upper(), Node(gpus_per_node, known.gigabytes), known.flops, known.bytes_per_second)
+    return Cluster(kind.upper(), Node(gpus_per_node, known.gigabytes), machine_of(kind, gpus_per_node))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +137,22 @@ class Estimator:
         cost.flops["prefill"] = prompts * flops.prefill(self.model, before)
         cost.flops["decode"] = answers * flops.decode(self.model, before, answer)
         plan = self._engine(cost, before + most, self.workers.batch, self.workers.width)
-        if plan is not None and answer:
-            step = decode_seconds(plan, cost.flops["decode"] / cost.drawn_tokens, self.peak, self._bytes_per_second)
+        if plan is not None and answer and answers:
+            speed = self._speed(self.model)
+            on = speed.engine(plan.tensor_parallel, plan.pipeline_parallel)
             engines = cost.devices // plan.gpus
-            cost.seconds = cost.flops["prefill"] / (cost.devices * self.peak)
-            cost.seconds += cost.drawn_tokens / (engines * plan.sequences) * step
+            cost.seconds = sum(
+                speed.drawing(on, engines, prompts, answers, (before, answer), plan.sequences, self.workers.width)
+            )
         return cost
+
+    def read_again(self, cost: StageCost, prompts: int, times: int) -> None:
+        """Adds reading the prompts ``times`` more, by other models on the same engines."""
+        cost.flops["prefill"] *= times + 1
+        if cost.seconds is not None and cost.engine:
+            speed, count = self._speed(self.model), cost.engine["count"]
+            on = speed.engine(cost.engine["tensor_parallel"], cost.engine["pipeline_parallel"])
+            cost.seconds += speed.reading(on, count, times * prompts, self.assumed.prompt_tokens, self.workers.width)
 
     def score(self, cost: StageCost, prompts: int, samples: int, most: int) -> StageCost:
         """Reads answers with a reward model. On one GPU a prompt is read once, on several again for each answer."""
@@ -158,7 +163,10 @@ class Estimator:
         cost.flops["score"] = prompts * samples // shared * read
         plan = self._engine(cost, before + most, 1, self.workers.reward_width)
         if plan is not None:
-            cost.seconds = cost.flops["score"] / (cost.devices * self.peak)
+            speed = self._speed(self.model)
+            on = speed.engine(plan.tensor_parallel, plan.pipeline_parallel)
+            texts, tokens = prompts * samples // shared, before + shared * answer
+            cost.seconds = speed.reading(on, cost.devices // plan.gpus, texts, tokens, self.workers.reward_width)
         return cost
 
     def sft(self, cost: StageCost, config: SftConfig, dialogs: int) -> StageCost:
@@ -208,11 +216,18 @@ class Estimator:
             )  # type: ignore[arg-type]
         )
         self._check(cost, "Use more processes in align.parallel, or activation_checkpointing")
+        speed, parallel = self._speed(model), self.parallel
+        step = speed.step(
+            parallel,
+            sizes,
+            seq_len=config.seq_len,
+            document=min(self.assumed.prompt_tokens + self.assumed.answer_tokens, config.seq_len),
+            at_once=at_once,
+            micro_batches=micro_batches,
+            precision=config.train.precision,
+        )
         read = cost.flops.get("reference", 0) + cost.flops.get("measure", 0)
-        done = cost.flops["train"] * RECOMPUTED[self.parallel.activation_checkpointing] + read
-        busy = rows / (micro_batches * at_once * sizes.dp)
-        slower = (1 + bubble(self.parallel, sizes, micro_batches)) / min(busy, 1.0)
-        cost.seconds = done * slower / (self.devices * self.peak)
+        cost.seconds = step * cost.steps * (1 + read / cost.flops["train"]) if cost.steps else 0.0
         return cost
 
     def _engine(self, cost: StageCost, context: int, most: int, width: int) -> EnginePlan | None:
@@ -249,14 +264,8 @@ class Estimator:
                 f"{self.cluster.kind} has {usable / GIGABYTE:,.1f} GB to use. {remedy}"
             )
 
-    @property
-    def peak(self) -> float:
-        """FLOP/s that a GPU reaches."""
-        return self.cluster.flops * self.assumed.utilization
-
-    @property
-    def _bytes_per_second(self) -> float:
-        return self.cluster.bytes_per_second * self.assumed.bandwidth
+    def _speed(self, model: ModelConfig) -> StageSpeed:
+        return StageSpeed(model, self.cluster.machine)
 
 
 def _layout(sizes: Sizes) -> dict[str, int]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from herdlm.base.artifact import write_text_durably
 from herdlm.plan.in_flight import order_of
 from herdlm.plan.job import Job
 from herdlm.plan.timeline import Slice, Timeline, simulate
@@ -107,6 +110,11 @@ def trace(job: Job, parts: Mapping[str, float], layers: Sequence[int]) -> Trace:
 
     orders = order_of(layout.pp, layout.vpp, micro, layout.schedule)
     return Trace(simulate(orders, seconds), parts, work)
+
+
+def write_trace(path: Path, job: Job, parts: Mapping[str, float], layers: Sequence[int]) -> None:
+    """Write a step's trace as JSON."""
+    write_text_durably(path, json.dumps(trace(job, parts, layers).as_json()) + "\n")
 
 
 def _args(each: Slice) -> dict[str, int]:

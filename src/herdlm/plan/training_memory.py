@@ -141,6 +141,20 @@ class StepMemory:
         return max((self.rank(n) for n in sorted({0, fullest, last})), key=lambda memory: memory["sum"])
 
 
+    def least(self) -> int:
+        """Bytes that the first rank needs at the least, by a short count: state, and activations in flight."""
+        layout, recompute = self.layout, self.layout.recompute
+        layers = self.stages[:: layout.pp]
+        flying = min(self.micro_batches, layout.pp) * sum(layers)
+        if layout.vpp > 1:
+            passes = min(layout.vpp * self.micro_batches, (layout.vpp + 1) * layout.pp - 2)
+            flying = max(flying, passes * min(layers))
+        if layout.offload != "none" or layout.sharding != "fsdp":
+            return 0
+        held = self.parts.layer.share * sum(layers) + (layout.pp > 1) * self.parts.embedding.share
+        return (1 + MOMENTS) * FP32 * held + flying * self.layer.kept(recompute)
+
+
 @dataclass(frozen=True)
 class _Rank:
     """One pipeline rank of a step; arrays have a value for each of its stages."""
@@ -174,6 +188,12 @@ class _Rank:
     @cached_property
     def whole(self) -> NDArray[np.int64]:
         return self._array([layers.whole + ends.whole for layers, ends in self.held])
+
+    @property
+    def _matrices(self) -> NDArray[np.int64]:
+        """Values of matrices that multiply: those of layers and the head."""
+        parts = self.step.parts
+        return self.layers * parts.layer.whole + self._is_last() * parts.head.whole
 
     def _is_last(self) -> NDArray[np.int64]:
         return self._array([stage == len(self.step.stages) - 1 for stage in self.stages])
@@ -221,8 +241,6 @@ class _Rank:
             found["reduction"] = at.final.any(1) * FP32 * largest
         else:
             found["gradients"] = (at.summed | at.reduced) @ (FP32 * self.share)
-            copies = at.in_flight @ self.whole if width < FP32 else 0 * at.in_flight.sum(1)
-            found["gathered"] = width * copies
         found["activations"] = self._activations(at)
         grads = width * step.parts.layer.whole if step.is_sharded and layout.sharding == "fsdp" else 0
         backward = one.backward + one.recomputed(layout.recompute) + grads
@@ -254,6 +272,8 @@ class _Rank:
         rotation = one.tokens * step.shape.head_size * FP32
         output = (1 - self._is_last()) * one.input
         each = self.layers * kept + rotation + output + self._is_last() * self._head_kept
+        if not step.is_sharded and step.widths.product < FP32:  # autocast copies matrices for every pass
+            each = each + step.widths.product * self._matrices
         if step.layout.offload == "activations":
             each = np.minimum(each, 2 * kept)
             found = at.in_flight.clip(max=1) @ each

@@ -56,24 +56,24 @@ def constant_mfu(rows: Sequence[Published], catalog: Catalog) -> Predict:
     by_precision: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         assert row.measured
-        by_precision[row.jobs[0].layout.precision].append(math.log(row.measured / _at_peak(row, catalog)))
+        by_precision[row.jobs[0].layout.precision].append(math.log(row.measured / at_peak(row, catalog)))
     everything = [each for values in by_precision.values() for each in values]
     level = {precision: _median(values) for precision, values in by_precision.items()}
     by_stack: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         assert row.measured
-        expected = math.log(_at_peak(row, catalog)) + level[row.jobs[0].layout.precision]
+        expected = math.log(at_peak(row, catalog)) + level[row.jobs[0].layout.precision]
         by_stack[row.stack.name].append(math.log(row.measured) - expected)
     factor = {stack: _median(values) for stack, values in by_stack.items()}
 
     def predict(row: Published) -> float:
         mfu = level.get(row.jobs[0].layout.precision, _median(everything))
-        return _at_peak(row, catalog) * math.exp(mfu + factor.get(row.stack.name, 0.0))
+        return at_peak(row, catalog) * math.exp(mfu + factor.get(row.stack.name, 0.0))
 
     return predict
 
 
-def _at_peak(row: Published, catalog: Catalog) -> float:
+def at_peak(row: Published, catalog: Catalog) -> float:
     """Tokens per second of a GPU at its peak rate, less the bubble and full recomputation."""
     found = []
     for job in row.jobs:

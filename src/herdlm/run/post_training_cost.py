@@ -213,9 +213,7 @@ class _Costs:
         if average:
             models += average.sft + average.incumbent + bool(average.variants)
         self.flagship.draw(cost, config.prompts, models, config.max_answer_tokens)
-        cost.flops["prefill"] *= models  # each of them is another model
-        if cost.seconds is not None:
-            cost.seconds += cost.flops["prefill"] * (1 - 1 / models) / (cost.devices * self.flagship.peak)
+        self.flagship.read_again(cost, config.prompts, models - 1)  # each of them is another model
         cost.notes.append(f"{models} models answer once each")
         if config.tasks:
             cost.notes.append(f"not estimated: {', '.join(config.tasks)}")

@@ -13,16 +13,7 @@ from herdlm.base.errors import InputError
 from herdlm.plan.constants import Constants
 from herdlm.plan.hardware import Machine
 from herdlm.plan.job import Shape
-from herdlm.plan.serving.load import (
-    MOST_SEQUENCES,
-    Goals,
-    Steady,
-    Traffic,
-    at_once,
-    most_requests,
-    saturated,
-    steady,
-)
+from herdlm.plan.serving.load import MOST_SEQUENCES, Goals, Steady, Traffic, at_once, most_requests, saturated, steady
 from herdlm.plan.serving.simulate import simulate
 from herdlm.plan.serving.speed import BF16, Engine, Quantized, ServingConstants
 
