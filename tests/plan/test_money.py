@@ -23,7 +23,9 @@ def test_the_interval_of_a_product_is_that_of_its_samples():
     figures = [Figure(x, x * np.exp(-w), x * np.exp(w)) for x, w in zip((2.0, 3.0, 5.0), widths, strict=True)]
     found = figures[0].times(*figures[1:])
     quantile = 1.2816  # of a normal distribution, 90%
-    samples = np.exp(sum(np.log(f.value) + rng.normal(0, w / quantile, 400_000) for f, w in zip(figures, widths)))
+    samples = np.exp(
+        sum(np.log(f.value) + rng.normal(0, w / quantile, 400_000) for f, w in zip(figures, widths, strict=True))
+    )
     assert found == pytest.approx(np.percentile(samples, [50, 10, 90]), rel=0.01)
     assert found.inverse() == pytest.approx((1 / found.value, 1 / found.high, 1 / found.low))
 

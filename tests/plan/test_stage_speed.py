@@ -80,7 +80,9 @@ def test_faster_gpus_take_less_time_for_every_stage(name):
 
 def grpo(prompts=64, answer=1000, gpu="h100", **changes):
     request = Request(shape_named("8b"), 16, gpu, 4096, 4096 * 16, **changes)
-    return plan_grpo(request, Batch(prompts, 8, 500, answer), read_hardware(), read_constants(), serving_constants())
+    return plan_grpo(
+        request, Batch(prompts, 8, 500, answer), read_hardware().machine(gpu), read_constants(), serving_constants()
+    )
 
 
 def test_a_batch_of_policy_gradient_is_the_sum_of_its_parts():

@@ -93,7 +93,8 @@ def test_more_work_is_never_faster(job):
     assert step_time(twice, machine, CONSTANTS).seconds > before
     full = replace(job, layout=replace(job.layout, recompute="full"))
     none = replace(job, layout=replace(job.layout, recompute="none"))
-    assert step_time(full, machine, CONSTANTS).seconds > step_time(none, machine, CONSTANTS).seconds
+    # Equal where the host's launches or hidden traffic take longer than the computation.
+    assert step_time(full, machine, CONSTANTS).seconds >= step_time(none, machine, CONSTANTS).seconds * (1 - 1e-9)
 
 
 def test_one_gpu_with_free_memory_traffic_is_the_roofline_of_its_products_and_attention():

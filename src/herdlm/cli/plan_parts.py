@@ -1,4 +1,4 @@
-"""Parts of ``herdlm plan`` beside a training step: a whole run with failures and price, serving, and policy gradient."""
+"""Parts of ``herdlm plan`` beside a training step: a whole run with failures and price, serving, policy gradient."""
 
 from __future__ import annotations
 
@@ -32,11 +32,16 @@ PueOption = Annotated[
 Co2Option = Annotated[float | None, typer.Option(help="Kilograms of CO2 for a kilowatt-hour: adds tonnes of CO2.")]
 ServeOption = Annotated[bool, typer.Option("--serve", help="Plan engines that serve the model.")]
 RequestsOption = Annotated[float | None, typer.Option(min=0, help="Requests per second, for --serve.")]
-InputOption = Annotated[int | None, typer.Option("--input", min=1, help="Tokens of a prompt, for --serve.")]
-OutputOption = Annotated[int | None, typer.Option("--output", min=1, help="Tokens of an answer, for --serve.")]
+InputOption = Annotated[int | None, typer.Option("--input", min=1, help="Tokens of a prompt.")]
+OutputOption = Annotated[int | None, typer.Option("--output", min=1, help="Tokens of an answer.")]
 FirstTokenOption = Annotated[float | None, typer.Option(min=0, help="Most mean seconds to the first token.")]
 EachTokenOption = Annotated[float | None, typer.Option(min=0, help="Most mean seconds for each further token.")]
 SequencesOption = Annotated[int | None, typer.Option(min=1, help="Most sequences that an engine decodes at a time.")]
+PromptsOption = Annotated[
+    int | None, typer.Option(min=1, help="Prompts of a batch of herdlm grpo: adds the time of sampling and training.")
+]
+SamplesOption = Annotated[int, typer.Option(min=2, help="Answers to each prompt, with --prompts-per-step.")]
+Parts = tuple[dict[str, Any], list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +110,9 @@ class ServingOptions:
     each_token: float | None
     sequences: int | None
 
-    def given(self) -> str | None:
-        """An option that is given."""
-        found = next((name for name in self.__slots__ if getattr(self, name) is not None), None)
+    def given(self, *but: str) -> str | None:
+        """An option that is given, of all ``but`` these."""
+        found = next((name for name in self.__slots__ if name not in but and getattr(self, name) is not None), None)
         return f"--{found.replace('_', '-')}" if found else None
 
 
@@ -133,6 +138,43 @@ def serving_part(options: ServingOptions, shape: Any, machine: Any, precision: s
     )
     precisions = (precision,) if precision else ("bf16", "fp8")
     return plan_serving(demand, serving_constants(), read_constants(), precisions)
+
+
+def parts_of(run: RunOptions, batch: tuple[int | None, int], lengths: ServingOptions, request: Any, best: Any) -> Parts:
+    """What the options add to a predicted step: values by name, and lines of text."""
+    from herdlm.plan import run_text
+
+    values: dict[str, Any] = {}
+    lines: list[str] = []
+    whole = run_part(run, best)
+    if whole is not None:
+        values["run"] = whole
+        lines += ["", *run_text.run_lines(whole)]
+    prompts, samples = batch
+    if prompts is not None:
+        layout = best.job.layout
+        chosen = {
+            name: getattr(layout, name) for name in ("tp", "cp", "pp", "vpp", "schedule", "recompute", "dp_shard")
+        }
+        values["grpo"] = grpo_part(prompts, samples, lengths, request.changed(chosen), best.machine)
+        lines += ["", *run_text.grpo_lines(values["grpo"])]
+    return values, lines
+
+
+def grpo_part(prompts: int, samples: int, options: ServingOptions, request: Any, machine: Any) -> dict[str, Any]:
+    """A batch of policy gradient in the layout of a request.
+
+    Raises:
+        InputError: the lengths are not given, or do not fit.
+    """
+    from herdlm.plan.constants import read_constants
+    from herdlm.plan.grpo import Batch, plan_grpo
+    from herdlm.plan.serving.speed import serving_constants
+
+    if options.input is None or options.output is None:
+        raise InputError("a batch of samples has prompts and answers", "Give --input and --output")
+    batch = Batch(prompts, samples, options.input, options.output)
+    return plan_grpo(request, batch, machine, read_constants(), serving_constants())
 
 
 def _price(text: str | None) -> tuple[float, float] | None:

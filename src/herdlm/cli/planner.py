@@ -22,16 +22,18 @@ from herdlm.cli.plan_parts import (
     InputOption,
     OutputOption,
     PriceOption,
+    PromptsOption,
     PueOption,
     RequestsOption,
     RunOptions,
+    SamplesOption,
     SequencesOption,
     ServeOption,
     ServingOptions,
     SparesOption,
     StorageOption,
     TokensOption,
-    run_part,
+    parts_of,
     serving_part,
 )
 from herdlm.cli.plan_search import BestOption, ExplainOption, SearchOption, TraceOption, best_layout, write_trace
@@ -118,6 +120,8 @@ def plan(
     first_token: FirstTokenOption = None,
     each_token: EachTokenOption = None,
     sequences: SequencesOption = None,
+    prompts_per_step: PromptsOption = None,
+    samples: SamplesOption = 8,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -144,13 +148,15 @@ def plan(
     shape = {"layers": layers, "hidden": hidden, "ffn": ffn, "heads": heads, "kv_heads": kv_heads, "vocab": vocab}
     run = RunOptions(tokens, failures, storage, checkpoint_every, blocking, spares, price, pue, co2)
     serving = ServingOptions(requests_per_s, input_, output, first_token, each_token, sequences)
-    if not serve and (unused := serving.given()):
+    lengths = ("input", "output") if prompts_per_step else ()
+    if not serve and (unused := serving.given(*lengths)):
         raise InputError(f"{unused} is about serving", "Give --serve, or remove it")
     if serve:
         training = {"gpus": gpus, "seq_len": seq_len, "tokens_per_step": tokens_per_step, "tp": tp, "cp": cp, "pp": pp}
         unused = next((f"--{name.replace('_', '-')}" for name, value in training.items() if value), run.given())
-        if unused or tokens:
-            raise InputError(f"{unused or '--tokens'} is about training", "Remove it, or --serve")
+        unused = unused or ("--tokens" if tokens else "--prompts-per-step" if prompts_per_step else None)
+        if unused:
+            raise InputError(f"{unused} is about training", "Remove it, or --serve")
         made = _shape(recipe, model, shape, mlp, set_)
         plans = serving_part(serving, made, catalog.machine(gpu, system), precision)
         _print(plans, run_text.serving_lines(plans), json_)
@@ -185,11 +191,8 @@ def plan(
         lines = list(request_text.lines(found))
     if trace is not None:
         write_trace(trace, best)
-    whole = run_part(run, best)
-    if whole is not None:
-        found["run"] = whole
-        lines += ["", *run_text.run_lines(whole)]
-    _print(found, lines, json_)
+    values, more = parts_of(run, (prompts_per_step, samples), serving, request, best)
+    _print({**found, **values}, [*lines, *more], json_)
 
 
 def _print(found: Any, lines: Iterable[str], json_: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from herdlm.base.errors import InputError
 from herdlm.plan.constants import Constants
-from herdlm.plan.hardware import Catalog
+from herdlm.plan.hardware import Machine
 from herdlm.plan.memory import GIGABYTE
 from herdlm.plan.predict import fastest
 from herdlm.plan.request import Request
@@ -40,7 +40,7 @@ class Batch:
 
 
 def plan_grpo(
-    request: Request, batch: Batch, catalog: Catalog, training: Constants, serving: ServingConstants
+    request: Request, batch: Batch, machine: Machine, training: Constants, serving: ServingConstants
 ) -> dict[str, Any]:
     """Seconds of a round and the shares of sampling and training, as JSON. Rewards of programs are not counted.
 
@@ -55,9 +55,8 @@ def plan_grpo(
     ranks = request.gpus // (request.tp * request.cp * request.pp)
     rows = ceil(batch.tokens / request.seq_len / max(ranks, 1)) * max(ranks, 1)
     trains = request.changed({"tokens_per_step": rows * request.seq_len})
-    machine = catalog.machine(request.gpu)
     step = fastest(trains.jobs(), machine, training, stack_named(request.software))
-    engine = _engine(request, batch, catalog, training, serving)
+    engine = _engine(request, batch, machine, training, serving)
     engines = request.gpus // engine.gpus
     answers = ceil(batch.prompts * batch.samples / engines)
     at_once = min(answers, engine.most_sequences(batch.prompt + batch.answer), MOST_SEQUENCES)
@@ -81,9 +80,8 @@ def plan_grpo(
     }
 
 
-def _engine(request: Request, batch: Batch, catalog: Catalog, training: Constants, serving: ServingConstants) -> Engine:
+def _engine(request: Request, batch: Batch, machine: Machine, training: Constants, serving: ServingConstants) -> Engine:
     """The smallest engine inside a node that holds a sequence beside its weights in its share of the memory."""
-    machine = catalog.machine(request.gpu)
     tp = 1
     while tp <= min(machine.gpus_per_node, request.gpus):
         if request.shape.heads % tp == 0 and request.gpus % tp == 0:

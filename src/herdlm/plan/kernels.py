@@ -56,7 +56,7 @@ class Kernels:
 
     def attention(self, flops: float, row: float, head_size: int) -> float:
         """Seconds of attention of ``flops`` that a causal mask keeps, in rows of ``row`` tokens."""
-        heads = min(head_size / 128, 1.0) ** self.constants.attention_heads
+        heads = float(min(head_size / 128, 1.0) ** self.constants.attention_heads)
         return flops * (1 + self.constants.attention_ramp / row) / (self.attention_rate * heads)
 
     @property

@@ -114,10 +114,9 @@ class MicroBatch:
         values = 10 * shape.hidden + 2 * (shape.queries + shape.keys) + shape.mlp_matrices * shape.ffn
         if self.stack.attention == "unfused":  # scores are written, masked, normalized, dropped out and read again
             values += 5 * shape.heads * self.job.seq_len
-        count = BF16 * values
-        if (
-            layout.precision == "fp8"
-        ):  # operands of the forward pass, and gradients of the backward pass, a third of all
+        count = float(BF16 * values)
+        if layout.precision == "fp8":
+            # Operands of the forward pass, and gradients of the backward pass: a third of the three passes' in each.
             inputs = 2 * shape.hidden + shape.queries + shape.ffn
             grads = 2 * shape.hidden + shape.queries + 2 * shape.keys + (shape.mlp_matrices - 1) * shape.ffn
             count += FP8_CAST_BYTES * self.stack.fp8_casts * (inputs + grads) / 3

@@ -115,6 +115,11 @@ def memory_of(job: Job, stack: Stack) -> dict[str, int]:
     return parts | overhead(found, groups_of(job.layout))
 
 
+def needed_gib(job: Job, stack: Stack) -> float:
+    """GiB of the GPU that needs most."""
+    return sum(memory_of(job, stack).values()) / 2**30
+
+
 def fastest(
     jobs: Sequence[Job],
     machine: Machine,

@@ -134,16 +134,13 @@ def shape_of(row: Row) -> Shape:
         raise InputError(f"row {row.get('id')} has no {', '.join(missing)}", "Give the model's sizes")
     gated = str(row.get("mlp") or "gated").lower()
     plain = any(word in gated for word in ("plain", "2 matrices", "gelu")) and "geglu" not in gated
-    return Shape(**found, mlp="plain" if plain else "gated", tied=_tied(row, found, plain))
-
-
-def _tied(row: Row, sizes: dict[str, int], plain: bool) -> bool:
-    """Whether a row's count of parameters leaves no room for a second matrix of the vocabulary."""
+    sizes = [found[name] for name in SIZES]
+    untied = Shape(*sizes, mlp="plain" if plain else "gated")
     params = row.get("params")
-    if not isinstance(params, int | float) or params <= 0:
-        return False
-    untied = Shape(**sizes, mlp="plain" if plain else "gated")
-    return params < untied.parameters - untied.embedding_parameters / 2
+    known = isinstance(params, int | float) and params > 0
+    # A count of parameters may leave no room for a second matrix of the vocabulary.
+    tied = known and params < untied.parameters - untied.embedding_parameters / 2
+    return replace(untied, tied=bool(tied))
 
 
 def _jobs(row: Row, stack: Stack, named: Stack | None) -> list[Job]:

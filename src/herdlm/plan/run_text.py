@@ -57,7 +57,16 @@ def serving_lines(found: Mapping[str, Any]) -> Iterator[str]:
             f"  {'sequences at a time':26} {plan['sequences_of_an_engine']:,.0f} of "
             f"{plan['most_sequences_of_an_engine']:,} that fit an engine"
         )
-        yield f"  {'dollars':26} {plan['dollars_per_hour']:,.2f} an hour, {plan['dollars_per_million_output_tokens']:,.2f} for a million answer tokens"
+        million = plan["dollars_per_million_output_tokens"]
+        yield f"  {'dollars':26} {plan['dollars_per_hour']:,.2f} an hour, {million:,.2f} for a million answer tokens"
+
+
+def grpo_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """The batch that ``herdlm.plan.grpo`` makes."""
+    yield f"a batch of policy gradient takes {spread(found['seconds'])} s and {found['gpu_hours']:,.3g} GPU-hours"
+    parts = ", ".join(f"{name} {seconds:,.3g} s" for name, seconds in found["parts"].items())
+    yield f"  {'of which':26} {parts}"
+    yield f"  {'share of sampling':26} {found['sampling_share']:.0%}, of training {found['training_share']:.0%}"
 
 
 def spread(found: Mapping[str, Any], factor: float = 1.0) -> str:

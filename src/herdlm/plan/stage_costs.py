@@ -142,7 +142,9 @@ class Estimator:
             on = speed.engine(plan.tensor_parallel, plan.pipeline_parallel)
             engines = cost.devices // plan.gpus
             cost.seconds = sum(
-                speed.drawing(on, engines, prompts, answers, (before, answer), plan.sequences, self.workers.width)
+                speed.drawing(
+                    on, engines, (prompts, answers), (before, answer), plan.sequences, width=self.workers.width
+                )
             )
         return cost
 

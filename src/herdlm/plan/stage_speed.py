@@ -1,4 +1,4 @@
-"""Seconds of post-training by the planner's models of a training step and of an engine (docs/planner.md, planner-serving.md)."""
+"""Seconds of post-training, by the planner's models of a training step and of an engine (docs/planner.md)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ RECOMPUTE: dict[str, Recompute] = {"none": "none", "selective": "selective", "la
 class StageSpeed:
     """Speeds of one model on a machine.
 
-    Values of 4 bytes take twice as long as BF16: the model of engines has no rates of FP32, and tensor cores run TF32 at
-    half of BF16's.
+    Values of 4 bytes take twice as long as BF16: tensor cores run TF32 at half of its rate, and the constants of engines
+    have none of FP32.
     """
 
     model: ModelConfig
@@ -35,14 +35,21 @@ class StageSpeed:
         return read_constants()
 
     def step(
-        self, parallel: ParallelConfig, sizes: Sizes, *, seq_len: int, document: int, at_once: int, micro_batches: int,
+        self,
+        parallel: ParallelConfig,
+        sizes: Sizes,
+        *,
+        seq_len: int,
+        document: int,
+        at_once: int,
+        micro_batches: int,
         precision: str,
-    ) -> float:  # fmt: skip
+    ) -> float:
         """Seconds of an optimizer step.
 
         Args:
-            document: tokens that attend to each other. A row of ``seq_len`` packs several, so it costs what its halves do,
-                as long as they hold a document.
+            document: tokens that attend to each other. A row of ``seq_len`` packs several, so it costs what its halves
+                do, as long as they hold a document.
             at_once: rows of a micro-batch on a data-parallel rank.
         """
         row = seq_len
@@ -75,16 +82,16 @@ class StageSpeed:
         return Engine(Shape.of(self.model), machine, serving_constants(), self.training, tp, pp)
 
     def drawing(
-        self, engine: Engine, engines: int, prompts: int, answers: int, lengths: tuple[int, int], most: int, width: int
+        self, engine: Engine, engines: int, asked: tuple[int, int], lengths: tuple[int, int], most: int, *, width: int
     ) -> tuple[float, float]:
         """Seconds of reading prompts and of writing answers.
 
         Args:
-            answers: to all prompts together; those to a prompt share what was read.
+            asked: prompts, and answers to all of them together; those to a prompt share what was read.
             lengths: tokens of a prompt and of an answer.
             most: sequences that an engine decodes at a time.
         """
-        prompt, answer = lengths
+        (prompts, answers), (prompt, answer) = asked, lengths
         slower = width / BF16
         sequences = min(most, ceil(answers / engines))
         waves = answers / (engines * sequences)

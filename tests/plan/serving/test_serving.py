@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from herdlm.base.errors import InputError
+from herdlm.generate.fp8.config import Fp8Config
 from herdlm.plan.constants import read_constants
 from herdlm.plan.hardware import read_hardware
 from herdlm.plan.job import Shape
 from herdlm.plan.memory import PUBLISHED, Node, both_precisions
-from herdlm.generate.fp8.config import Fp8Config
 from herdlm.plan.models import shape_named
 from herdlm.plan.serving.load import Goals, Traffic, at_once, most_requests, saturated, steady
 from herdlm.plan.serving.plan import Demand, plan_serving
@@ -74,7 +74,7 @@ def test_fp8_reads_prompts_up_to_half_faster():
 
 
 def served(one, rate, prompt, answer, requests, seed):
-    """Means of an engine that reads waiting prompts first, simulated token by token with lists (an oracle of load.py)."""
+    """Means of an engine that reads waiting prompts first, simulated token by token: an oracle of load.py."""
     rng = np.random.default_rng(seed)
     times = list(rng.exponential(1 / rate, requests).cumsum())
     waiting, running, now = [], [], 0.0

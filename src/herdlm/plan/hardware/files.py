@@ -146,7 +146,7 @@ def _check_keys(table: str, name: str, entry: dict[str, Any], path: str) -> None
 
 
 def _type(table: str) -> type[Gpu] | type[Link] | type[Network]:
-    return {"gpus": Gpu, "links": Link, "networks": Network}[table]  # type: ignore[return-value]
+    return {"gpus": Gpu, "links": Link, "networks": Network}[table]
 
 
 def _check(tables: Tables, gpu: str) -> None:

@@ -1,8 +1,8 @@
 """An engine under load: throughput when requests never run out, and latency when they come at random.
 
 The engine reads a waiting prompt before it decodes on, as most do. Requests come as a Poisson process of rate r, with
-prompts of I and answers of O tokens. Reading takes the share u = r * p of the time, so decoding is slower by 1 / (1 - u),
-and B = r * O * t(B) / (1 - u) sequences are decoded at a time (Little's law).
+prompts of I and answers of O tokens. Reading takes the share u = r * p of the time, so decoding is slower by
+1 / (1 - u), and B = r * O * t(B) / (1 - u) sequences are decoded at a time (Little's law).
 """
 
 from __future__ import annotations

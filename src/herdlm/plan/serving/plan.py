@@ -1,9 +1,9 @@
-"""The engines that serve a model at a given traffic: the fewest GPUs within the goals, with intervals, in BF16 and FP8."""
+"""The engines that serve a model at a given traffic: the fewest GPUs within the goals, in BF16 and in FP8."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import ceil, exp, hypot
 from typing import Any
 
@@ -34,7 +34,7 @@ class Demand:
     shape: Shape
     machine: Machine
     traffic: Traffic
-    goals: Goals = Goals()
+    goals: Goals = field(default_factory=Goals)
     most: int = MOST_SEQUENCES
     quantized: Quantized = "feed-forward"
     cache_bytes: int = BF16

@@ -1,4 +1,4 @@
-"""Published serving measurements as engines, and their prediction: throughput of an engine that never runs out of requests."""
+"""Published serving measurements as engines, and the throughput of such an engine that never runs out of requests."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _shape(row: Row) -> Shape:
 
 
 def _formats(row: Row) -> tuple[Quantized, int]:
-    """What is in FP8, and bytes of a value in the cache. FP8 checkpoints of other engines quantize all of the layers."""
+    """What is in FP8, and bytes of a value in the cache. FP8 checkpoints of others quantize all of the layers."""
     precision = str(row.get("precision") or "bf16").lower()
     if "fp4" in precision or "int" in precision or "awq" in precision or "gptq" in precision:
         raise InputError(f"row {row.get('id')}: the planner has no rates of {precision}", "Leave it out")

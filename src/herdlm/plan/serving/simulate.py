@@ -29,9 +29,10 @@ def simulate(
     most: int = MOST_SEQUENCES,
     seed: int = 0,
 ) -> Latencies:
-    """Serve requests that come at random, ``rate`` per second, with ``lengths`` (prompt, answer); the first fifth is left out.
+    """Serve requests of ``lengths`` (prompt, answer) that come at random, ``rate`` per second.
 
-    The engine reads a waiting prompt first, if it has room, else it decodes a token for all of its sequences.
+    The engine reads a waiting prompt first, if it has room, else it decodes a token for all of its sequences. The first
+    fifth of the requests, in which it fills, is left out.
     """
     prompt, answer = lengths
     allowed = at_once(engine, prompt, answer, most)
