@@ -23,6 +23,11 @@ from herdlm.base.artifact import (
 )
 from herdlm.base.errors import InputError
 
+
+class ClaimedError(InputError):
+    """Another process is writing the folder."""
+
+
 UNDONE = {"fingerprint", "out", "date"}  # what lies in a working folder before any work is done that could resume
 
 
@@ -64,7 +69,8 @@ def standalone(
         free: keys of ``settings`` that may differ when a call resumes.
 
     Raises:
-        InputError: ``out`` exists, or another process is writing it.
+        InputError: ``out`` exists.
+        ClaimedError: another process is writing it.
     """
     if out.exists():
         raise InputError(f"{out} exists", "Choose a new folder")
@@ -79,7 +85,7 @@ def standalone(
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"another process is writing {out}", "Wait for it, or choose another folder") from None
+            raise ClaimedError(f"another process is writing {out}", "Wait for it, or choose another folder") from None
         if not (mark.is_file() and mark.read_text(encoding="utf-8") == same):
             shutil.rmtree(work)
             work.mkdir()

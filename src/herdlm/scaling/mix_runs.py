@@ -9,16 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from herdlm.base.artifact import hash_json, read_manifest, verify
 from herdlm.base.progress import Progress
 from herdlm.base.seeds import derive_seed
-from herdlm.base.standalone import input_folder
 from herdlm.evaluate.paired import row_losses
 from herdlm.generate.load import pick_device
 from herdlm.model.hf import load_folder
 from herdlm.pretrain.job import PretrainJob
-from herdlm.pretrain.pretrain import pretrain
 from herdlm.scaling.mix_candidates import Candidate
+from herdlm.scaling.trained import trained_once
 from herdlm.tokens.tokenizer import Tokenizer
 
 Losses = dict[str, NDArray[np.float64]]
@@ -67,28 +65,8 @@ class Bench:
     def _trained(self, job: PretrainJob, number: int) -> Path:
         """Train a model unless its folder, named by a hash of its inputs and settings, exists; returns the folder."""
         seed = job.seed if number == 0 else derive_seed(job.seed, "mix search", number)
-        job = replace(job, seed=seed)
-        pretraining = job.pretrain.model_dump(mode="json")
-        pretraining["train"].pop("checkpoint_every_steps")
-        start = {} if job.start is None else {"start": input_folder(job.start).content}
-        key = hash_json(
-            {
-                "model": job.model.model_dump(mode="json"),
-                "pretrain": pretraining,
-                "code": job.code(),
-                "seed": seed,
-                "inputs": self.inputs,
-                "compute": {"device": job.device, "threads_per_stage": job.threads},
-            }
-            | start
+        folder, content = trained_once(
+            replace(job, seed=seed), tokens=self.tokens, tokenizer=self.tokenizer, runs=self.runs, inputs=self.inputs
         )
-        folder = self.runs / f"{job.name}-{key[:16]}"
-        manifest = read_manifest(folder)
-        if manifest is None:
-            self.runs.mkdir(parents=True, exist_ok=True)
-            pretrain(job, tokens=self.tokens, tokenizer=self.tokenizer, out=folder)
-            manifest = read_manifest(folder)
-        assert manifest is not None
-        verify(folder, manifest)
-        self.contents[folder.name] = manifest.content
+        self.contents[folder.name] = content
         return folder
