@@ -110,12 +110,7 @@ def lay_out(
 
 
 def lay_out_shape(
-    config: ParallelConfig,
-    model: ModelConfig,
-    seq_lens: Iterable[int],
-    *,
-    autocast: str,
-    device: str | torch.device,
+    config: ParallelConfig, model: ModelConfig, seq_lens: Iterable[int], *, autocast: str, device: str | torch.device
 ) -> ParallelModel:
     """As :func:`lay_out` on several processes, without memory for the weights: they are on the ``meta`` device.
 

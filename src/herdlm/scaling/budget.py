@@ -187,7 +187,9 @@ def _described(
         "gpu": cluster.machine.gpu.name,
         "days": cluster.days,
         "level": LEVEL,
-        "flops": {side: FLOPS_PER_PARAMETER_TOKEN * shape.parameters * getattr(trained, side) for side in Figure._fields},
+        "flops": {
+            side: FLOPS_PER_PARAMETER_TOKEN * shape.parameters * getattr(trained, side) for side in Figure._fields
+        },
         "model": {"parameters": shape.parameters, **asdict(shape)},
         "tokens": trained.as_json(),
         "optimum": {"params": params, "tokens": tokens, "source": source},
