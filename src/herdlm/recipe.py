@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -80,6 +81,13 @@ class Recipe(Section):
     evaluate: EvaluateConfig | None = Field(None, description="standard tasks for the finished models; none by default")
     experiments: ExperimentsConfig = Field(ExperimentsConfig(), description="controls and ablations; none by default")
     track: TrackConfig = TrackConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_that_of_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"\w[\w .+-]{0,99}", name):
+            raise ValueError(f"{name[:100]!r} is no name for a folder: use letters, digits, '.', '_' and '-'")
+        return name
 
     @field_validator("experiments", "tokenizer", mode="before")
     @classmethod

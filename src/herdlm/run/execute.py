@@ -29,6 +29,7 @@ from herdlm.run.examined import result_models
 from herdlm.run.messages import StageReply, StageRequest
 from herdlm.run.needed_files import check_needed_files
 from herdlm.run.pipeline import stages_of
+from herdlm.run.root import refuse_foreign_run, seal_root
 from herdlm.run.stage import RunFolder, Stage
 from herdlm.run.worker import handle, start
 
@@ -104,16 +105,19 @@ def run(
     check_needed_files(recipe, stages)
     if root.exists() and not root.is_dir():
         raise InputError(f"{root} is a file, not a folder", "Give a folder with --out")
+    refuse_foreign_run(root, stages)
     try:
         root.mkdir(parents=True, exist_ok=True)
         with exclusive(root):
             recipe.check_starts()
             write_text_durably(folder.recipe, recipe.model_dump_json(indent=2) + "\n")
+            seal_root(folder)
             _remove_stale(folder, remade)
             result = RunResult(root)
             Scheduler(recipe, folder, stages, quiet=quiet, result=result).run()
             if any(stage.name == REPORT for stage in stages):
                 _link_results(recipe, folder)
+            seal_root(folder)
     except OSError as error:
         raise storage_error(error) from error
     result.seconds = time.monotonic() - started

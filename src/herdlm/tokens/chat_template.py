@@ -22,9 +22,11 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from herdlm.base.errors import DamagedError, InputError
+from herdlm.base.json_files import read_bounded, read_object
 
 BEGIN_ANSWER, END_ANSWER = "\ufdd0", "\ufdd1"  # around what the assistant writes
 BEGIN_TEXT, END_TEXT = "\U00010a50", "\U00010a51"  # around the number of a text that looks like a special token
+TEMPLATE_BYTES = 2**20
 TEMPLATES = {"llama3": "<|start_header_id|>", "chatml": "<|im_start|>"}  # ours, each with a token that it needs
 
 
@@ -132,10 +134,9 @@ def read_templates(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
     listed = settings.get("chat_template")
     alone = folder / "chat_template.json"
     if listed is None and alone.is_file():
-        try:
-            listed = json.loads(alone.read_text(encoding="utf-8-sig"))["chat_template"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DamagedError(f"{alone} holds no chat_template", "Restore the file from its source") from error
+        listed = read_object(alone, "Restore the file from its source", encoding="utf-8-sig").get("chat_template")
+        if listed is None:
+            raise DamagedError(f"{alone} holds no chat_template", "Restore the file from its source")
     if isinstance(listed, str):
         found["default"] = listed
     elif isinstance(listed, dict):
@@ -149,7 +150,8 @@ def read_templates(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
     for name, file in [("default", path), *((file.stem, file) for file in more)]:
         if file.is_file():
             try:
-                found[name] = file.read_text(encoding="utf-8-sig")
+                data = read_bounded(file, "Restore the file from its source", most=TEMPLATE_BYTES)
+                found[name] = data.decode("utf-8-sig")
             except ValueError as error:
                 raise DamagedError(f"{file} is not UTF-8 text", "Restore the file from its source") from error
     return found

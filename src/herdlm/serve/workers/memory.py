@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+from herdlm.base.json_files import read_object
 from herdlm.model.folders import CONFIG
 from herdlm.serve.workers.model_text import ModelText
 from herdlm.serve.workers.protocol import WorkerOptions
@@ -17,7 +16,7 @@ def estimate_memory(text: ModelText, options: WorkerOptions) -> int:
     """Bytes of a worker: its weight files, its cache and its processes. On a GPU this needs ``cache_tokens``."""
     processes = options.tensor_parallel * options.pipeline_parallel
     weights = sum(path.stat().st_size for path in text.folder.glob("*.safetensors"))
-    config = json.loads((text.folder / CONFIG).read_text(encoding="utf-8"))
+    config = read_object(text.folder / CONFIG, "Restore it from its source")
     heads: int = config.get("num_attention_heads", 1)
     head_size: int = config.get("head_dim") or config.get("hidden_size", 0) // heads
     width = 2 if options.dtype in ("bfloat16", "float16") else 4  # with "auto", a CPU may compute in float32

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from herdlm.base.errors import DamagedError, InputError
+from herdlm.base.json_files import read_object
 from herdlm.model.folders import CONFIG, model_folder, model_name
 from herdlm.serve.errors import ContextError
 from herdlm.tokens.chat import Message
@@ -43,9 +43,9 @@ class ModelText:
         """
         folder = model_folder(path)
         format = ChatFormat.load(folder)
-        config = _settings(folder / CONFIG)
+        config = read_object(folder / CONFIG, "Restore it from its source")
         context, vocabulary = (config.get(key) for key in ("max_position_embeddings", "vocab_size"))
-        if not isinstance(context, int) or not isinstance(vocabulary, int):
+        if type(context) is not int or type(vocabulary) is not int:
             raise DamagedError(
                 f"{folder / CONFIG} has no max_position_embeddings or vocab_size", "Export the model again"
             )
@@ -159,13 +159,3 @@ class LoadedModel(ModelText):
 def engine_context(engine: Engine) -> int:
     """The maximum tokens of one sequence in ``engine``."""
     return min(engine.config.max_seq_len, engine.pool.count * engine.pool.page_size)
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DamagedError(f"{path} cannot be read: {error}", "Restore it from its source") from error
-    if not isinstance(settings, dict):
-        raise DamagedError(f"{path} is not a JSON object", "Restore it from its source")
-    return settings
