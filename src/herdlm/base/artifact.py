@@ -123,8 +123,15 @@ def publish(
     """Write the manifest of ``working`` and rename it to ``final``, replacing an older artifact there.
 
     Files named in ``volatile`` (logs that contain times; the name of a folder ends with "/") are published and hashed,
-    but not part of the content hash, so that equal results have equal hashes.
+    but not part of the content hash, so that equal results have equal hashes. Files that a killed process was writing
+    are removed.
+
+    Raises:
+        InputError: ``final`` is not an artifact, but somebody's files.
     """
+    refuse_foreign(final)
+    for leftover in [path for path in artifact_files(working) if LEFTOVER.fullmatch(path.name)]:
+        leftover.unlink()
     files = {
         str(path.relative_to(working)): FileEntry(bytes=path.stat().st_size, sha256=hash_file(path))
         for path in artifact_files(working)

@@ -122,7 +122,10 @@ def _page(number: int, line: bytes | str, config: CurateConfig) -> Page:
 def page_of_fields(number: int, fields: dict[str, Any], config: CurateConfig) -> Page:
     """Return the page of a row with named columns."""
     text = fields.get(config.text_column)
-    url, date = (str(fields.get(key) or "") for key in (config.url_column, config.date_column))
+    try:
+        url, date = (str(fields.get(key) or "") for key in (config.url_column, config.date_column))
+    except (ValueError, RecursionError):  # a number of thousands of digits
+        return Page(number, kind="text", fault=DAMAGED)
     if not isinstance(text, str):
         return Page(number, url=url, date=date, kind="text", fault=NO_TEXT)
     payload = text.encode("utf-8", "surrogatepass")
