@@ -1,7 +1,6 @@
 """Model folders that are damaged or made to harm: one error that names the file, nothing loaded, nothing endless."""
 
 import json
-import os
 import shutil
 
 import pytest
@@ -27,6 +26,9 @@ def whole(tmp_path_factory, tokenizer):
 @pytest.fixture
 def folder(whole, tmp_path):
     return shutil.copytree(whole, tmp_path / "model")
+
+
+CUTS = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
 
 
 def change(path, **keys):
@@ -149,15 +151,14 @@ def test_the_cache_of_other_tools_may_link_to_its_blobs(folder, tmp_path):
     snapshot.mkdir(parents=True)
     for number, path in enumerate(sorted(folder.iterdir())):
         shutil.copy(path, home / "blobs" / str(number))
-        os.symlink(f"../../blobs/{number}", snapshot / path.name)
+        (snapshot / path.name).symlink_to(f"../../blobs/{number}")
     import_hf(snapshot, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
     ("change_it", "message"),
     [
-        (lambda d: d.update(truncation={"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}),
-         "truncation cuts every text"),
+        (lambda d: d.update(truncation=CUTS), "truncation cuts every text"),
         (lambda d: d["model"].update(dropout=0.5), "encodes a text by chance"),
         (lambda d: d["model"].update(continuing_subword_prefix="x"), "is not a valid tokenizer"),
         (lambda d: d.update(pre_tokenizer={"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated",

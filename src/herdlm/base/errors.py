@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+LONGEST = 2000  # characters of what happened
+
 
 class HerdError(Exception):
     """A failure with a remedy. ``str(error)`` is one line: what happened, then what to do."""
@@ -16,6 +18,8 @@ class HerdError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, remedy: str = "") -> None:
+        if len(what) > LONGEST:  # it quotes a file, in which a value may be as long as the file
+            what = f"{what[:LONGEST]}..."
         self.what = what
         self.remedy = remedy
         super().__init__(f"{what}. {remedy}" if remedy else what)

@@ -166,6 +166,17 @@ class Tokenizer:
             return [each.ids for each in encoded]
 
     @cached_property
+    def longest_token(self) -> int:
+        """The most bytes of text that one token can stand for."""
+        bytes_of = max((len(self.token_bytes(id)) for id in range(self.vocab_size)), default=1)
+        # A normalizer may make one character of several.
+        return max(bytes_of, 16) * (4 if self.backend.normalizer is not None else 1)
+
+    def least_tokens(self, text: str) -> int:
+        """A bound from below of the tokens of ``text``, which costs next to nothing."""
+        return len(text) // self.longest_token
+
+    @cached_property
     def renamed(self) -> Renamed:
         """A backend with secret names of the special tokens."""
         return rename_special(self.backend, self._special)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,11 +45,12 @@ class ModelText:
         format = ChatFormat.load(folder)
         config = read_object(folder / CONFIG, "Restore it from its source")
         context, vocabulary = (config.get(key) for key in ("max_position_embeddings", "vocab_size"))
-        if type(context) is not int or type(vocabulary) is not int:
+        if type(context) is not int or type(vocabulary) is not int or not (0 < context < 2**31 and vocabulary > 0):
             raise DamagedError(
                 f"{folder / CONFIG} has no max_position_embeddings or vocab_size", "Export the model again"
             )
         created = int((folder / CONFIG).stat().st_mtime)
+        _ = format.tokenizer.longest_token  # computed now, and not for the first request
         if outside := [id for id in format.stop_tokens if id >= vocabulary]:
             raise InputError(
                 f"{folder}: eos_token_id {outside[0]} is outside the vocabulary of {vocabulary} tokens",
@@ -90,6 +91,18 @@ class ModelText:
     def answer_text(self, text: str) -> str:
         """An answer without the leading space that the dialog format adds."""
         return text.removeprefix(" ") if self.tokenizer.leading_space or self.tokenizer.strips_space else text
+
+    def check_length(self, texts: Iterable[str]) -> None:
+        """Refuse texts that cannot fit into the context, before they are encoded.
+
+        Raises:
+            ContextError: they have more tokens than the context, whatever their tokens are.
+        """
+        least = sum(self.tokenizer.least_tokens(text) for text in texts)
+        if least > self.context:
+            raise ContextError(
+                f"the text has at least {least} tokens, the context is {self.context} tokens", "Shorten it"
+            )
 
     def room(self, prompt: Sequence[int], max_tokens: int | None) -> int:
         """The maximum tokens of the answer: ``max_tokens``, or what the context leaves if that is None.
