@@ -42,8 +42,9 @@ class ComputeConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
     threads_per_stage: int = Field(1, ge=1, description="CPU threads of each stage's process")
     stages_at_once: int = Field(2, ge=1, description="how many independent stages run in parallel")
+    verify: bool = Field(True, description="compare all that stages read with the hashes in its manifest")
     processes: int = Field(
-        1, ge=1, description="processes of this machine on which a stage trains, in its layout; a GPU each"
+        1, ge=1, le=2**20, description="processes of this machine on which a stage trains, in its layout; a GPU each"
     )
 
 

@@ -74,7 +74,7 @@ class Manifest(BaseModel):
         return bool(self.seal) and self.seal != self._hash()
 
     def _hash(self) -> str:
-        return hash_json(self.model_dump(mode="json", exclude={"seal"}))
+        return hash_json(json.loads(self.model_dump_json(exclude={"seal"})))  # as it reads back: NaN is null there
 
 
 def hash_bytes(data: bytes) -> str:
@@ -223,9 +223,9 @@ def listed(path: Path) -> FileEntry | None:
         try:
             manifest = _manifest_at(folder, (status.st_mtime_ns, status.st_size, status.st_ino))
         except DamagedError:
-            if folder == path.parent or _looks_ours(folder / MANIFEST):
+            if _looks_ours(folder / MANIFEST):
                 raise
-            continue  # the folder above is not ours, and its manifest.json is of another kind
+            continue  # another tool's file of that name
         entry = manifest.files.get(path.relative_to(folder).as_posix()) if manifest else None
         if entry is not None:
             return entry
@@ -234,7 +234,7 @@ def listed(path: Path) -> FileEntry | None:
 
 def _looks_ours(manifest: Path) -> bool:
     with manifest.open("rb") as file:
-        return b"fingerprint" in file.read(4096)
+        return b'"fingerprint"' in file.read(4096)
 
 
 def check_listed(path: Path, data: bytes) -> None:

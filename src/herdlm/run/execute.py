@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from herdlm.base.artifact import InputEntry, verify, write_text_durably
+from herdlm.base.artifact import VERIFY, InputEntry, verify, write_text_durably
 from herdlm.base.errors import HerdError, InputError, storage_error
 from herdlm.base.standalone import input_folder
 from herdlm.curate.sources.hashes import source_content
@@ -106,6 +106,8 @@ def run(
     if root.exists() and not root.is_dir():
         raise InputError(f"{root} is a file, not a folder", "Give a folder with --out")
     refuse_foreign_run(root, stages)
+    if not recipe.compute.verify:
+        os.environ[VERIFY] = "off"  # for the workers, which inherit it
     try:
         root.mkdir(parents=True, exist_ok=True)
         with exclusive(root):
@@ -262,7 +264,7 @@ class Scheduler:
                     f"stage {stage.name} needs {name}, but {self.folder.stage(name)} was deleted during the run",
                     "Run again",
                 )
-            verify(self.folder.stage(name), manifest)
+            verify(self.folder.stage(name), manifest, hashes=self.recipe.compute.verify)
 
 
 def _remove_stale(folder: RunFolder, remade: set[str]) -> None:

@@ -32,7 +32,8 @@ class _Watch:
 
     def end(self, thread: int) -> None:
         with self.lock:
-            self.deadlines.pop(thread, None)
+            if self.deadlines.pop(thread, None) is None:  # told to end at the same moment as it ended by itself
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)
 
     def _run(self) -> None:
         while True:

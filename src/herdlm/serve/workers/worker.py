@@ -102,10 +102,11 @@ class Worker:
         self._on_close()
 
     def _receive(self, message: dict[str, Any]) -> None:
-        id = message.get("id")
         if message["op"] == "ping":
             self._send({"pong": True})
-        elif message["op"] == "submit" and any("grammar" in params for _, params in message["prompts"]):
+            return
+        id: int = message["id"]
+        if message["op"] == "submit" and any("grammar" in params for _, params in message["prompts"]):
             with self._changed:
                 self._compiling.add(id)
             self._compilers.submit(self._compile, message)
