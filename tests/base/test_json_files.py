@@ -12,7 +12,7 @@ from herdlm.base.json_files import MAX_DEPTH, parse_json, parse_toml, read_objec
     "text",
     [
         '{"a": ' + "1" * 5000 + "}",
-        '{"a": 1' + "0" * 30 + "}",
+        '{"a": 1' + "0" * 50 + "}",
         '{"a": 1e999}',
         '{"a": NaN}',
         '{"a": -Infinity}',
@@ -33,7 +33,7 @@ def test_no_json_beyond_the_bounds(text):
 def test_json_within_the_bounds():
     for value in (
         {"a": [1, 2.5, None, True, "\U0001f642", "ü"]},
-        {"n": -(2**63), "m": 2**64 - 1, "f": 1e308},
+        {"n": -(2**63), "m": 2**64 - 1, "f": 1e308, "no limit": int(1e30)},
         [],
         "text",
     ):

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import sys
 
 import pytest
@@ -121,6 +122,8 @@ def test_somebody_elses_files_are_not_replaced(tmp_path):
     (folder.stage("tokens") / "precious.txt").write_text("mine")
     with pytest.raises(InputError, match="herdlm did not make"):
         artifact(folder, "tokens")
+    assert (folder.stage("tokens") / "precious.txt").read_text() == "mine"
+    shutil.rmtree(folder.root / "w")
     with pytest.raises(InputError, match="herdlm did not make"):
         refuse_foreign_run(folder.root, [Stage("tokens", "tokens", "a:b")])
     (tmp_path / "other").mkdir()

@@ -15,7 +15,7 @@ from herdlm.base.errors import DamagedError, InputError
 SETTINGS_BYTES = 32 * 2**20
 """The most bytes of a file of settings: the largest published ones list 100,000 tokens or tensors in a tenth of it."""
 MAX_DEPTH = 100
-_DIGITS = 20  # of a whole number: 64 bits have as many
+_DIGITS = 40  # of a whole number: transformers writes 10**30 where there is no limit
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
 _BETWEEN_KEYS = re.compile(r"[,=\[\]{}\n]")
@@ -65,7 +65,7 @@ def read_bounded(path: Path, remedy: str, *, most: int = SETTINGS_BYTES) -> byte
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text: no numbers beyond 64 bits or infinite, no half characters, ``MAX_DEPTH`` levels.
+    """The value of a JSON text: no infinite numbers or ones of 40 digits, no half characters, ``MAX_DEPTH`` levels.
 
     Raises:
         ValueError: it is not such a text.
@@ -103,7 +103,7 @@ def check_value(value: Any, *, surrogates: bool = True) -> None:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """The tables of a TOML text, within the bounds of :func:`parse_json`.
+    """The tables of a TOML text, within such bounds, and without numbers beyond 64 bits.
 
     Raises:
         ValueError: it is not such a text.

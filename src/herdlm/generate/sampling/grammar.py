@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from herdlm.tokens.tokenizer import Tokenizer
 
 MAX_CHARS = 200_000  # of a schema, expression or grammar
-FUEL = 200_000  # steps of the library in compiling a grammar's words
+FUEL = 1_000_000  # steps of the library in compiling a grammar's words
 KEPT = 32  # compiled grammars
 
 # Between the parts of JSON: nothing, a space, or a new line with its indent. Unlimited space is legal JSON, but an
@@ -138,7 +138,7 @@ class Matchers:
         matcher.look()
         if matcher.failed or matcher.finished:
             reason = _shortened(inner.get_error()) or "it allows no text but the empty one"
-            raise InputError(f"the grammar cannot be used: {reason}", "Change the grammar")
+            raise InputError(f"the JSON schema or grammar cannot be used: {reason}", "Change it")
         return matcher
 
 
