@@ -23,6 +23,7 @@ from herdlm.base.errors import HerdError, storage_error
 from herdlm.parallel.loopback import INTERFACES, on_loopback
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+UNSHARED = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"  # "1": torchrun's agent opens no store of its own, at a port of all
 STORE = "HERDLM_STORE"  # environment variable: the file through which the processes of a group find each other
 FOLDER = "HERDLM_ERROR_FOLDER"  # environment variable: where a process of the group records its error
 
@@ -81,7 +82,7 @@ def launch(processes: int, arguments: list[str], threads: int, module: str = "he
             module,
             *arguments,
         ]
-        os.environ |= {FOLDER: folder, STORE: f"{folder}/ranks", "OMP_NUM_THREADS": str(threads)}
+        os.environ |= {FOLDER: folder, STORE: f"{folder}/ranks", UNSHARED: "1", "OMP_NUM_THREADS": str(threads)}
         on_loopback()
         handlers = {number: signal.getsignal(number) for number in SIGNALS}  # torchrun's agent sets its own
         try:
@@ -94,7 +95,7 @@ def launch(processes: int, arguments: list[str], threads: int, module: str = "he
         except SignalException as stopped:
             sys.exit(128 + int(stopped.sigval))
         finally:
-            for name in (FOLDER, STORE, *INTERFACES):
+            for name in (FOLDER, STORE, UNSHARED, *INTERFACES):
                 if name in before:
                     os.environ[name] = before[name]
                 else:
