@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from herdlm.tokens.chat_template import BEGIN_ANSWER, BEGIN_TEXT, END_ANSWER, END_TEXT
-from herdlm.tokens.tokenizer import Tokenizer, encoding
+from herdlm.tokens.tokenizer import SHORT, Tokenizer, encoding
 
 MARKS = (BEGIN_ANSWER, END_ANSWER, BEGIN_TEXT, END_TEXT)
 Span = tuple[int, int]
@@ -147,8 +147,12 @@ class Protection:
         return "".join(pieces), moved, places  # type: ignore[return-value]
 
     def _tokens(self, text: str) -> tuple[list[int], list[Span]]:
-        with encoding([text]):  # a batch of one: only batches let other threads of the interpreter run
-            (encoded,) = self.tokenizer.renamed.backend.encode_batch([text], add_special_tokens=False)
+        backend = self.tokenizer.renamed.backend
+        with encoding([text]):
+            if len(text) > SHORT:  # a batch of one: only batches let other threads of the interpreter run
+                (encoded,) = backend.encode_batch([text], add_special_tokens=False)
+            else:
+                encoded = backend.encode(text, add_special_tokens=False)
         return encoded.ids, encoded.offsets
 
     def _read(self, ids: Sequence[int], spans: Sequence[Span], places: Sequence[tuple[int, Span]]) -> dict[int, int]:

@@ -41,6 +41,7 @@ END_OF_MESSAGE = "<|eom_id|>"
 END_OF_TURN = "<|eot_id|>"
 PYTHON_TAG = "<|python_tag|>"
 SPECIAL_TOKENS = (BEGIN_OF_TEXT, END_OF_TEXT, PAD, START_HEADER, END_HEADER, END_OF_MESSAGE, END_OF_TURN, PYTHON_TAG)
+SHORT = 4096  # characters of a text that is encoded within a millisecond or so
 LLAMA3_NAMES = {"bos_token": BEGIN_OF_TEXT, "eos_token": END_OF_TURN, "pad_token": PAD}
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -152,8 +153,11 @@ class Tokenizer:
         Raises:
             InputError: the text has a lone surrogate, which no encoding can write.
         """
-        # A batch of one: only batches let other threads of the interpreter run.
-        return self.encode_batch([text])[0]
+        if len(text) > SHORT:  # a batch of one: only batches let other threads of the interpreter run
+            return self.encode_batch([text])[0]
+        with encoding([text]):
+            ids: list[int] = self._text_backend.encode(text, add_special_tokens=False).ids
+        return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of many texts at once, on all cores that the process may use, while other threads run.
