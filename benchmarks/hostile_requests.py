@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -57,7 +58,7 @@ class Health(threading.Thread):
         self.url, self.seconds = url, []
 
     def run(self):
-        with httpx.Client(timeout=120) as client:
+        with httpx.Client(timeout=120) as client, suppress(httpx.TransportError):  # when the server ends
             while True:
                 began = time.perf_counter()
                 client.get(f"{self.url}/health/live").raise_for_status()
