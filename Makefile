@@ -2,6 +2,8 @@
 # make own       fine-tune a real model, SmolLM2-135M-Instruct, on a small file of chats: minutes on two cores
 # make install   set up .venv with the herdlm command
 # make test      the quick tests, those of numerics a second time as on another kind of processor
+# make fuzz      damaged and hostile files for every reader, FUZZ=2000 of each
+# make audit     known holes in dependencies; make floors: tests on their oldest versions
 # make lint      formatting, rules, types, layers, spelling
 
 PYTHON ?= python3
@@ -12,7 +14,7 @@ BIN := $(VENV)/bin
 TORCH ?= $(if $(shell command -v nvidia-smi 2>/dev/null),torch>=2.11,torch==2.13.0)
 PIP := $(BIN)/python -m pip install --quiet
 
-.PHONY: install demo own test test-all lint format clean
+.PHONY: install demo own test test-all fuzz audit floors lint format clean
 
 install: $(VENV)/.installed
 
@@ -70,6 +72,28 @@ test: $(VENV)/.installed-dev
 test-all: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ""
 
+# Files changed at random for every reader of a user's file; make test does the same with few.
+FUZZ ?= 2000
+fuzz: $(VENV)/.installed-dev
+	HERDLM_FUZZ=$(FUZZ) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz -n 2 --timeout 7200
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.count $(FUZZ)
+
+# Known holes in what is installed, and in the oldest versions that pyproject.toml allows.
+audit: $(VENV)/.installed-dev
+	$(PIP) "pip-audit>=2.9"
+	$(BIN)/pip-audit --skip-editable
+	$(BIN)/python -m tests.floors > $(VENV)/floors.txt
+	$(BIN)/pip-audit --no-deps --disable-pip -r $(VENV)/floors.txt
+
+# The server's tests on the oldest versions of what it is built on.
+floors:
+	$(PYTHON) -m venv $(VENV)-floors
+	$(VENV)-floors/bin/python -m pip install --quiet "$(firstword $(TORCH))" $(wordlist 2,99,$(TORCH))
+	PYTHONPATH=src $(PYTHON) -m tests.floors curate serve grammar dev > $(VENV)-floors/floors.txt
+	$(VENV)-floors/bin/python -m pip install --quiet --editable ".[serve,curate,grammar,gguf]" -c $(VENV)-floors/floors.txt \
+	  pytest pytest-timeout hypothesis httpx openai
+	OMP_NUM_THREADS=1 $(VENV)-floors/bin/python -m pytest tests/base tests/serve/access tests/serve/api tests/fuzz
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -82,4 +106,4 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-floors .mypy_cache .ruff_cache .pytest_cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -41,8 +42,9 @@ class ComputeConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
     threads_per_stage: int = Field(1, ge=1, description="CPU threads of each stage's process")
     stages_at_once: int = Field(2, ge=1, description="how many independent stages run in parallel")
+    verify: bool = Field(True, description="compare all that stages read with the hashes in its manifest")
     processes: int = Field(
-        1, ge=1, description="processes of this machine on which a stage trains, in its layout; a GPU each"
+        1, ge=1, le=2**20, description="processes of this machine on which a stage trains, in its layout; a GPU each"
     )
 
 
@@ -80,6 +82,13 @@ class Recipe(Section):
     evaluate: EvaluateConfig | None = Field(None, description="standard tasks for the finished models; none by default")
     experiments: ExperimentsConfig = Field(ExperimentsConfig(), description="controls and ablations; none by default")
     track: TrackConfig = TrackConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_that_of_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"\w[\w .+-]{0,99}", name):
+            raise ValueError(f"{name[:100]!r} is no name for a folder: use letters, digits, '.', '_' and '-'")
+        return name
 
     @field_validator("experiments", "tokenizer", mode="before")
     @classmethod

@@ -108,7 +108,7 @@ def test_missing_or_broken_files_are_named(tmp_path):
     with pytest.raises(InputError, match="tokenizer.json"):
         Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{broken")
-    with pytest.raises(DamagedError, match=r"tokenizer\.json is not a valid tokenizer"):
+    with pytest.raises(DamagedError, match=r"tokenizer\.json is not valid JSON"):
         Tokenizer.load(tmp_path)
 
 

@@ -3,6 +3,9 @@
 A stage writes into a working folder beside the final one; :func:`publish` hashes its files, writes ``manifest.json``
 and renames the folder into place. herdlm ignores folders without a manifest. A manifest names its inputs by content
 hash; see :mod:`herdlm.base.lineage`.
+
+Readers compare what they read with the manifest (:func:`check_listed`, :class:`FileCheck`), unless the environment
+variable ``HERDLM_VERIFY`` is "off".
 """
 
 from __future__ import annotations
@@ -12,7 +15,9 @@ import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +26,9 @@ from pydantic import BaseModel, ConfigDict
 from herdlm.base.errors import DamagedError, InputError
 
 MANIFEST = "manifest.json"
+VERIFY = "HERDLM_VERIFY"  # an environment variable; "off": readers do not compare files with their manifests
+LEFTOVER = re.compile(r"\..+\.(tmp|partial)")  # a file that a killed process was writing
+MANIFEST_BYTES = 256 * 2**20
 VOLATILE = ("events.jsonl", "timing.json", "tensorboard/")  # contain times, so they differ between equal results
 
 
@@ -55,6 +63,18 @@ class Manifest(BaseModel):
     counts: dict[str, Any]
     seconds: float
     files: dict[str, FileEntry]
+    seal: str = ""  # hash of all the others; empty in manifests of herdlm 0.1
+
+    def sealed(self) -> Manifest:
+        """With the hash of everything else in it."""
+        return self.model_copy(update={"seal": self._hash()})
+
+    def broken(self) -> bool:
+        """Whether something differs from what was sealed."""
+        return bool(self.seal) and self.seal != self._hash()
+
+    def _hash(self) -> str:
+        return hash_json(json.loads(self.model_dump_json(exclude={"seal"})))  # as it reads back: NaN is null there
 
 
 def hash_bytes(data: bytes) -> str:
@@ -103,8 +123,15 @@ def publish(
     """Write the manifest of ``working`` and rename it to ``final``, replacing an older artifact there.
 
     Files named in ``volatile`` (logs that contain times; the name of a folder ends with "/") are published and hashed,
-    but not part of the content hash, so that equal results have equal hashes.
+    but not part of the content hash, so that equal results have equal hashes. Files that a killed process was writing
+    are removed.
+
+    Raises:
+        InputError: ``final`` is not an artifact, but somebody's files.
     """
+    refuse_foreign(final)
+    for leftover in [path for path in artifact_files(working) if LEFTOVER.fullmatch(path.name)]:
+        leftover.unlink()
     files = {
         str(path.relative_to(working)): FileEntry(bytes=path.stat().st_size, sha256=hash_file(path))
         for path in artifact_files(working)
@@ -125,7 +152,7 @@ def publish(
         counts=counts,
         seconds=round(seconds, 3),
         files=files,
-    )
+    ).sealed()
     write_text_durably(working / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
     final.parent.mkdir(parents=True, exist_ok=True)
     if final.exists():
@@ -140,19 +167,136 @@ def publish(
     return manifest
 
 
+def refuse_foreign(folder: Path) -> None:
+    """Refuse to replace a folder or file that is not an artifact.
+
+    Raises:
+        InputError: it holds files and no manifest.
+    """
+    if (folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file()) or folder.is_file():
+        raise InputError(
+            f"{folder} holds files that herdlm did not make (it has no {MANIFEST})",
+            "Move it away, or choose another --out",
+        )
+
+
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of an artifact, or None if there is no artifact.
 
     Raises:
-        DamagedError: the manifest exists but cannot be read.
+        DamagedError: the manifest exists but cannot be read, or is not what was written.
     """
     path = folder / MANIFEST
-    if not path.exists():
+    if not path.is_file():
         return None
+    remedy = f"Delete {folder} and run the recipe again"
     try:
-        return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DamagedError(f"{path} is not a valid manifest", f"Delete {folder} and run the recipe again") from error
+        if path.stat().st_size > MANIFEST_BYTES:
+            raise DamagedError(f"{path} has more than {MANIFEST_BYTES:,} bytes", remedy)
+        manifest = Manifest.model_validate_json(path.read_bytes())
+        broken = manifest.broken()
+    except (ValueError, OSError) as error:
+        raise DamagedError(f"{path} is not a valid manifest", remedy) from error
+    if broken:
+        raise DamagedError(f"{path} is not what was written: its seal does not fit", remedy)
+    return manifest
+
+
+@lru_cache(maxsize=64)
+def _manifest_at(folder: Path, stamp: tuple[int, int, int]) -> Manifest | None:
+    return read_manifest(folder)
+
+
+def listed(path: Path) -> FileEntry | None:
+    """What the manifest of a file's folder, or of the folder above, says of the file; None if neither lists it.
+
+    Raises:
+        DamagedError: the manifest is damaged.
+    """
+    if os.environ.get(VERIFY) == "off":
+        return None
+    for folder in (path.parent, path.parent.parent):
+        try:
+            status = (folder / MANIFEST).stat()
+        except (OSError, ValueError):
+            continue
+        try:
+            manifest = _manifest_at(folder, (status.st_mtime_ns, status.st_size, status.st_ino))
+        except DamagedError:
+            if _looks_ours(folder / MANIFEST):
+                raise
+            continue  # another tool's file of that name
+        entry = manifest.files.get(path.relative_to(folder).as_posix()) if manifest else None
+        if entry is not None:
+            return entry
+    return None
+
+
+def _looks_ours(manifest: Path) -> bool:
+    with manifest.open("rb") as file:
+        return b'"fingerprint"' in file.read(4096)
+
+
+def check_listed(path: Path, data: bytes) -> None:
+    """Compare a file's bytes with what its folder's manifest says, if that lists it.
+
+    Raises:
+        DamagedError: they differ.
+    """
+    entry = listed(path)
+    if entry is not None and (entry.bytes != len(data) or entry.sha256 != hash_bytes(data)):
+        raise _differs(path)
+
+
+class FileCheck:
+    """Compares a large file with its manifest, at the first :meth:`wait`, which also starts the file after this one.
+
+    Args:
+        before: the check of the file that is read before this one.
+    """
+
+    def __init__(self, path: Path, *, before: FileCheck | None = None) -> None:
+        self.path, self.entry = path, listed(path)
+        self._next: FileCheck | None = None
+        self._thread: threading.Thread | None = None
+        self._found: str | OSError = ""
+        if before is not None:
+            before._next = self
+
+    def start(self) -> None:
+        """Begin to hash the file in a thread, which also reads it into memory, if a manifest lists it."""
+        if self.entry is not None and self._thread is None:
+            self._thread = threading.Thread(target=self._hash, daemon=True)
+            self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until the file is hashed.
+
+        Raises:
+            DamagedError: it is not what its manifest says.
+        """
+        if self.entry is None:
+            return
+        self.start()
+        if self._next:
+            self._next.start()
+        assert self._thread
+        self._thread.join()
+        if self._found != self.entry.sha256:
+            raise _differs(self.path)
+
+    def _hash(self) -> None:
+        try:
+            self._found = hash_file(self.path)
+        except OSError as error:
+            self._found = error
+
+
+def _differs(path: Path) -> DamagedError:
+    return DamagedError(
+        f"{path} is damaged: its content is not what its manifest says",
+        f"Make its folder again. If the change is yours, delete {MANIFEST} there: then it is a folder like any other",
+    )
 
 
 def verify(folder: Path, manifest: Manifest, *, hashes: bool = True) -> None:

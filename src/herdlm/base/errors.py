@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+LONGEST = 2000  # characters of what happened
+
 
 class HerdError(Exception):
     """A failure with a remedy. ``str(error)`` is one line: what happened, then what to do."""
@@ -16,6 +18,8 @@ class HerdError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, remedy: str = "") -> None:
+        if len(what) > LONGEST:  # it quotes a file, in which a value may be as long as the file
+            what = f"{what[:LONGEST]}..."
         self.what = what
         self.remedy = remedy
         super().__init__(f"{what}. {remedy}" if remedy else what)
@@ -38,7 +42,24 @@ def storage_error(error: OSError) -> HerdError:
         return InputError(f"no space left on the disk of {where}", "Free space and run again: finished stages are kept")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return InputError(f"{where} may not be written or read: {error.strerror}", "Check its permissions")
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT):
+        return InputError(f"{str(where)[:300]}: {error.strerror}", "Check the path")
     return HerdError(f"{where}: {error.strerror or error}", "Run again; finished stages are kept")
+
+
+def memory_error(error: BaseException) -> HerdError | None:
+    """An error of a lack of memory, of the processor's or a GPU's, as one a user can act on; None for any other."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        where = "memory"
+    elif type(error).__name__ == "OutOfMemoryError" or "CUDA out of memory" in text:
+        where = "the GPU's memory"
+    elif isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text):
+        where = "memory"
+    else:
+        return None
+    what = f"{where} is full{f' ({text[:160]})' if text else ''}"
+    return HerdError(what, "Make batches, rows, workers or the model smaller, or use a larger machine; then run again")
 
 
 def error_to_json(error: Exception) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             try:
                 value = json.loads(line.decode("utf-8"))
-            except ValueError as error:  # of JSON or of UTF-8
+            except (ValueError, RecursionError) as error:  # of JSON or of UTF-8
                 raise DamagedError(f"{path}, line {number} is not JSON: {error}", "Correct or delete it") from error
             if not isinstance(value, dict):
                 raise DamagedError(f"{path}, line {number} is not a JSON object", "Correct or delete it")

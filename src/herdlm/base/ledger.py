@@ -63,7 +63,7 @@ class Ledger:
             try:
                 row = json.loads(line)
                 self.found[row["key"]] = row["value"]
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise DamagedError(f"{self.path}, line {number} is damaged", "Delete the file to start anew") from error
             end += len(line)
         self._file.truncate(end)

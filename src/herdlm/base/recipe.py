@@ -17,6 +17,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from herdlm.base.errors import InputError
+from herdlm.base.json_files import MAX_DEPTH, parse_toml, read_bounded
+
+RECIPE_BYTES = 4 * 2**20
+MAX_EXTENDS = 50
 
 
 class Section(BaseModel):
@@ -86,18 +90,19 @@ def read_toml(path: Path, *, localize: Localize | None = None) -> dict[str, Any]
 def _read(path: Path, above: tuple[Path, ...], localize: Localize | None) -> dict[str, Any]:
     if path.resolve() in above:
         raise InputError(f"{path} extends itself: {' -> '.join(p.name for p in above)}", "Remove one of these extends")
-    try:
-        with path.open("rb") as file:
-            tables = tomllib.load(file)
-    except (FileNotFoundError, IsADirectoryError) as error:
+    if not path.is_file():
         nearby = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.toml")], n=1)
         hint = f"Did you mean {path.parent / nearby[0]}?" if nearby else "Check the path"
-        raise InputError(f"recipe {path} does not exist", hint) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe {path} does not exist", hint)
+    if len(above) >= MAX_EXTENDS:
+        raise InputError(f"recipe {path} is extended over {MAX_EXTENDS} files", "Extend fewer")
+    try:
+        tables = parse_toml(read_bounded(path, "Correct it", most=RECIPE_BYTES).decode())
+    except ValueError as error:
         raise InputError(f"recipe {path} is not valid TOML: {error}", "Correct that line") from error
     bases = tables.pop("extends", [])
     if not isinstance(bases, str) and not (isinstance(bases, list) and all(isinstance(b, str) for b in bases)):
-        raise InputError(f"recipe {path}: extends = {bases!r} is not a path", "Write a path, or a list of paths")
+        raise InputError(f"recipe {path}: extends = {_shown(bases)} is not a path", "Write a path, or a list of paths")
     if localize:
         localize(tables, path.parent)
     merged: dict[str, Any] = {}
@@ -123,15 +128,17 @@ def apply_overrides(tables: dict[str, Any], overrides: Iterable[str]) -> dict[st
     """
     for override in overrides:
         key, equals, text = override.partition("=")
-        if not equals or not key.strip():
+        if not equals or not key.strip() or key.count(".") > MAX_DEPTH:
             raise InputError(
-                f"--set {override} is not of the form key=value",
+                f"--set {override[:200]} is not of the form key=value",
                 "Write, for example, --set pretrain.train.peak_lr=3e-4",
             )
         try:
-            value = tomllib.loads(f"value = {text}")["value"]
+            value = parse_toml(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             value = text
+        except ValueError as error:
+            raise InputError(f"--set {override[:200]}: {error}", "Give another value") from error
         for part in reversed(key.strip().split(".")):
             value = {part: value}
         tables = merge(tables, value)
@@ -156,7 +163,7 @@ def parse(schema: type[Schema], tables: dict[str, Any], source: str) -> Schema:
 def _describe(schema: type[BaseModel], problem: ErrorDetails) -> tuple[str, str]:
     """What is wrong, and the remedy."""
     path = [str(part) for part in problem["loc"]]
-    key = ".".join(path)
+    key = ".".join(path)[:200]
     if new := _new_key(schema, problem):
         return f"key {key} was renamed to {new}", f"Write {new} in its place"
     if problem["type"] == "extra_forbidden":
@@ -170,7 +177,13 @@ def _describe(schema: type[BaseModel], problem: ErrorDetails) -> tuple[str, str]
     if problem["type"] == "value_error":
         return f"{key or 'recipe'}: {problem['ctx']['error']!s}", ""
     expected = EXPECTED.get(problem["type"]) or problem["msg"][:1].lower() + problem["msg"][1:]
-    return f"key {key} = {problem['input']!r}: {expected}", ""
+    return f"key {key} = {_shown(problem['input'])}: {expected}", ""
+
+
+def _shown(value: Any, most: int = 200) -> str:
+    """A wrong value for an error message, cut short."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _new_key(schema: type[BaseModel], problem: ErrorDetails) -> str | None:

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from herdlm import __version__
-from herdlm.base.errors import HerdError, storage_error
+from herdlm.base.errors import HerdError, memory_error, storage_error
 from herdlm.base.processor import choice
 from herdlm.cli import (
     align,
@@ -34,6 +34,7 @@ from herdlm.cli import (
     serve,
     synth,
     train,
+    verify,
 )
 from herdlm.cli.output import remark, say
 
@@ -47,6 +48,7 @@ app = typer.Typer(
 
 for commands in (
     run,
+    verify,
     curate,
     data,
     train,
@@ -95,7 +97,7 @@ def main() -> None:
             raise
         _exit(end.code or 0)
     except Exception as error:
-        known = storage_error(error) if isinstance(error, OSError) else error
+        known = storage_error(error) if isinstance(error, OSError) else memory_error(error) or error
         reported = "RANK" in os.environ and _record(error)  # the process that started this one prints it
         if not (reported or isinstance(known, HerdError)):
             raise

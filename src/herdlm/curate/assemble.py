@@ -72,6 +72,8 @@ def assemble_all(
     """Run the third pass over all shards, into the folder ``result``. Return the tasks, all finished."""
     for kind in (DOCUMENTS, ACCOUNTS, *([DROPPED] if job.config.keep_dropped != "none" else [])):
         (result / kind).mkdir(parents=True, exist_ok=True)
+        for leftover in (result / kind).glob(".*"):  # of a process that was killed while it wrote
+            leftover.unlink()
     names = result / "names.json"
     write_text_durably(names, json.dumps([file.name for file in files]))
     parts = [

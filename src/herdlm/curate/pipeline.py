@@ -10,6 +10,7 @@ it was, and processes and a cluster (``runner/``) make the same bytes.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from herdlm.curate.steps.contamination.benchmarks import Contamination
 from herdlm.curate.steps.contamination.report import ContaminationCounts
 from herdlm.curate.steps.contents import document_steps, funnel_steps, page_steps
 
+PART = re.compile(r"part-\d{5,}\.parquet")
 FUNNEL, SAMPLES, TIMING = "funnel.json", "samples.json", "timing.json"
 CONTAMINATION = "contamination.json"
 
@@ -109,9 +111,11 @@ def _decide(pages: Sequence[Path], repeats: Repeats, result: Path, job: Job) -> 
 def _publish(
     result: Path, out: Path, funnel: dict[str, Any], samples: dict[str, Any], seconds: dict[str, float]
 ) -> None:
-    """Move the result to ``out``, the funnel last."""
+    """Move the result to ``out``, the funnel last. Of a folder of parts, only the parts: nothing else is published."""
     for kind in (DOCUMENTS, DROPPED):
         if (result / kind).is_dir():
+            for other in [path for path in (result / kind).iterdir() if not PART.fullmatch(path.name)]:
+                other.unlink()
             shutil.move(result / kind, out / kind)
     shutil.move(result / HOSTS, out / HOSTS)
     timing = {"cpu_seconds": {name: round(spent, 3) for name, spent in seconds.items()}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,10 +78,10 @@ def _jsonl_rows(path: Path, columns: Sequence[str], optional: Sequence[str]) -> 
                             f"{path}, line {number}: has no {column}", f"It has {', '.join(map(str, row))}"
                         )
                 yield {column: row.get(column) for column in (*columns, *optional)}
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {number}: is not JSON: {error}", "Correct or remove that line") from error
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path} cannot be read: {error}", "It seems damaged or truncated: make it again") from error
+    except (ValueError, RecursionError) as error:  # of JSON: also numbers of thousands of digits
+        raise InputError(f"{path}, line {number}: is not JSON: {error}", "Correct or remove that line") from error
 
 
 def _parquet_rows(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -102,5 +103,5 @@ def _parquet_rows(path: Path, columns: Sequence[str], optional: Sequence[str]) -
                         if row[column] is None:
                             raise InputError(f"{path}, row {number}: has no {column}", "Correct or remove that row")
                     yield {column: row.get(column) for column in (*columns, *optional)}
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise InputError(f"{path} cannot be read: {error}", "It seems damaged or truncated: make it again") from error

@@ -203,6 +203,14 @@ class Engine:
         self._enqueue(request)
         return request.id
 
+    def prepare(self, params: SamplingParams) -> None:
+        """Compile the grammar of a request to come, in any thread, so that :meth:`submit` takes no time for it.
+
+        Raises:
+            InputError: it cannot be used.
+        """
+        self._inputs.prepare(params)
+
     def abort(self, request_id: int) -> bool:
         """Drop a request and free its memory; returns False if the engine does not have it."""
         return self._drop([request_id]) > 0

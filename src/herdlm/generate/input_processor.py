@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,6 +40,7 @@ class InputProcessor:
     def __init__(self, config: ModelConfig, tokenizer: Tokenizer | None, pool: PagePool) -> None:
         self.config, self.tokenizer, self.pool = config, tokenizer, pool
         self._matchers: Matchers | None = None  # made for the first request with a grammar
+        self._making = threading.Lock()
         self._next_id = 0
 
     def request(self, prompt: Sequence[int], params: SamplingParams, stream: bool) -> Request:
@@ -115,13 +117,22 @@ class InputProcessor:
         if stream and params.samples > params.n:
             raise InputError(f"best_of = {params.best_of} cannot be streamed", "Turn off stream, or drop best_of")
 
+    def prepare(self, params: SamplingParams) -> None:
+        """Compile a request's grammar, in any thread, so that :meth:`request` finds it compiled.
+
+        Raises:
+            InputError: it cannot be used.
+        """
+        self._matcher(params)
+
     def _matcher(self, params: SamplingParams) -> Matcher | None:
         """The beginning of the samples' grammar."""
         if params.grammar is None:
             return None
         if not self.tokenizer:
             raise InputError("a grammar needs a tokenizer", "Give the engine one")
-        self._matchers = self._matchers or Matchers(self.tokenizer, self.config.vocab_size)
+        with self._making:
+            self._matchers = self._matchers or Matchers(self.tokenizer, self.config.vocab_size)
         return self._matchers.start(params.grammar, params.stop_tokens)
 
     def _token_bytes(self, token: int) -> bytes:

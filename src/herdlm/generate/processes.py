@@ -25,6 +25,7 @@ from herdlm.generate.fp8.load import shape_of
 from herdlm.generate.load import compute_type, load_model, pick_device
 from herdlm.generate.parallel import ModelShard, check_layout, run_worker
 from herdlm.parallel.config import Sizes
+from herdlm.parallel.loopback import loopback_store, on_loopback
 from herdlm.parallel.mesh import Mesh, make_mesh
 
 IDLE = datetime.timedelta(days=3650)  # between two requests; a dead process is noticed by its connection
@@ -47,9 +48,10 @@ def start_processes(folder: Path, tensor_parallel: int, pipeline_parallel: int, 
         raise HerdError("this process has a parallel model already", "Start another process for each parallel model")
     world = tensor_parallel * pipeline_parallel
     places = [_place(device, rank) for rank in range(world)]  # check all devices before starting anything
-    store = TCPStore("127.0.0.1", 0, world, is_master=True, wait_for_workers=False, timeout=START)
+    store = loopback_store(world, START)
     threads = max(torch.get_num_threads() // world, 1)
     torch.set_num_threads(threads)
+    on_loopback()
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     for rank in range(1, world):
         order = {

@@ -11,11 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from herdlm.base.artifact import sync_folder
+from herdlm.base.artifact import FileCheck, sync_folder
 from herdlm.base.errors import DamagedError, InputError, storage_error
 from herdlm.model.lora import TARGETS, Lora, add_lora, lora_of
 from herdlm.model.transformer import Transformer
-from herdlm.model.weights import FETCH_AGAIN, read_json, write_json
+from herdlm.model.weights import FETCH_AGAIN, all_finite, read_json, write_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -105,12 +105,17 @@ def load_adapter(model: Transformer, folder: Path) -> Lora:
             raise InputError(
                 f"{folder / CONFIG}: {key} is {config.get(key)!r}, which herdlm cannot run", "Merge it with PEFT"
             )
+    check = FileCheck(folder / WEIGHTS)
+    check.start()
     try:
         stored = {name.removeprefix(PREFIX): value for name, value in load_file(folder / WEIGHTS).items()}
     except FileNotFoundError as error:
         raise DamagedError(f"{folder / WEIGHTS} is missing", FETCH_AGAIN) from error
     except (SafetensorError, OSError) as error:
         raise DamagedError(f"{folder / WEIGHTS} is damaged: {error}", FETCH_AGAIN) from error
+    check.wait()
+    if strange := next((name for name, value in stored.items() if not all_finite(value)), None):
+        raise DamagedError(f"{folder / WEIGHTS}: {strange} holds numbers that are not finite", FETCH_AGAIN)
     lora = add_lora(
         model, _number(config, "r", folder, int), _number(config, "lora_alpha", folder, float), _targets(stored, folder)
     )
@@ -139,7 +144,7 @@ def _targets(stored: Mapping[str, Tensor], folder: Path) -> list[str]:
 
 def _number(config: Mapping[str, Any], key: str, folder: Path, kind: type[int] | type[float]) -> Any:
     value = config.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or kind(value) != value:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**20 or kind(value) != value:
         raise DamagedError(f"{folder / CONFIG}: {key} is {value!r}, not a number", FETCH_AGAIN)
     return kind(value)
 

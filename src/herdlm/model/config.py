@@ -6,6 +6,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+# Bounds far above any model: beyond them, a file is damaged, and a shape would take hours or all memory.
+MAX_LAYERS = 2048
+MAX_WIDTH = 2**20
+MAX_CONTEXT = 2**30
 RopeKind = Literal["llama3", "linear", "dynamic", "yarn"]
 ROPE_KEYS: dict[RopeKind, tuple[str, ...]] = {
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
@@ -36,15 +40,19 @@ class RopeScaling(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rope_type: RopeKind = "llama3"
-    factor: float = Field(8.0, ge=1)
-    low_freq_factor: float = Field(1.0, gt=0)
-    high_freq_factor: float = Field(4.0, gt=0)
-    original_max_position_embeddings: int = Field(8192, gt=0)
-    beta_fast: float = Field(32.0, gt=0, description="turns in the original context from which a pair keeps its rate")
-    beta_slow: float = Field(1.0, gt=0, description="turns up to which a pair's rate is divided by factor")
-    attention_factor: float | None = Field(None, ge=0, description="of queries and keys; default: from factor")
-    mscale: float | None = Field(None, ge=0, description="with mscale_all_dim, a part of the default attention_factor")
-    mscale_all_dim: float | None = Field(None, ge=0)
+    factor: float = Field(8.0, ge=1, le=1e6)
+    low_freq_factor: float = Field(1.0, gt=0, le=1e6)
+    high_freq_factor: float = Field(4.0, gt=0, le=1e6)
+    original_max_position_embeddings: int = Field(8192, gt=0, le=MAX_CONTEXT)
+    beta_fast: float = Field(
+        32.0, gt=0, le=1e6, description="turns in the original context from which a pair keeps its rate"
+    )
+    beta_slow: float = Field(1.0, gt=0, le=1e6, description="turns up to which a pair's rate is divided by factor")
+    attention_factor: float | None = Field(None, ge=0, le=1e6, description="of queries and keys; default: from factor")
+    mscale: float | None = Field(
+        None, ge=0, le=1e6, description="with mscale_all_dim, a part of the default attention_factor"
+    )
+    mscale_all_dim: float | None = Field(None, ge=0, le=1e6)
     truncate: bool = Field(True, description="round the first and last pair of YaRN's ramp to whole pairs")
 
     @model_validator(mode="after")
@@ -87,17 +95,17 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    vocab_size: int = Field(gt=0)
-    dim: int = Field(gt=0, description="D, the model dimension")
-    layers: int = Field(gt=0)
-    heads: int = Field(gt=0, description="H, query heads")
-    kv_heads: int = Field(gt=0, description="K, key/value heads; a divisor of heads")
-    ffn_dim: int = Field(gt=0, description="F, the feed-forward dimension")
-    head_dim: int | None = Field(None, gt=0, description="C, the head size; default: dim / heads")
-    max_seq_len: int = Field(8192, gt=0)
-    rope_theta: float = Field(500_000.0, gt=0)
+    vocab_size: int = Field(gt=0, le=2**24)
+    dim: int = Field(gt=0, le=MAX_WIDTH, description="D, the model dimension")
+    layers: int = Field(gt=0, le=MAX_LAYERS)
+    heads: int = Field(gt=0, le=MAX_WIDTH, description="H, query heads")
+    kv_heads: int = Field(gt=0, le=MAX_WIDTH, description="K, key/value heads; a divisor of heads")
+    ffn_dim: int = Field(gt=0, le=16 * MAX_WIDTH, description="F, the feed-forward dimension")
+    head_dim: int | None = Field(None, gt=0, le=MAX_WIDTH, description="C, the head size; default: dim / heads")
+    max_seq_len: int = Field(8192, gt=0, le=MAX_CONTEXT)
+    rope_theta: float = Field(500_000.0, gt=0, le=1e15)
     rope_scaling: RopeScaling | None = None
-    norm_eps: float = Field(1e-5, gt=0)
+    norm_eps: float = Field(1e-5, gt=0, le=1)
     tied_embeddings: bool = False
     head: Literal["lm", "score"] = "lm"
     family: Literal["llama", "mistral", "qwen2"] = "llama"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from herdlm.base.errors import DamagedError, InputError
+from herdlm.base.json_files import read_object
 
 CONFIG = "config.json"  # marks a Hugging Face model; repeated here, so that the server process does not import torch
 ADAPTER = "adapter_config.json"  # marks an adapter alone
@@ -51,12 +51,14 @@ def model_name(folder: Path) -> str:
 
 def _flagship_name(recipe: Path) -> str:
     try:
-        name = json.loads(recipe.read_text(encoding="utf-8"))["herd"]["flagship"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        name = read_object(recipe, "Run the recipe again with the same --out, or name a model folder")["herd"][
+            "flagship"
+        ]
+    except (KeyError, TypeError) as error:
         raise DamagedError(
             f"{recipe} does not name herd.flagship ({error!r})",
             "Run the recipe again with the same --out, or name a model folder",
         ) from error
-    if not isinstance(name, str):
+    if not isinstance(name, str) or Path(name).name != name:
         raise DamagedError(f"{recipe}: herd.flagship is {name!r}", "Run the recipe again with the same --out")
     return name

@@ -20,6 +20,7 @@ from torch import Tensor
 from herdlm import __version__
 from herdlm.base.artifact import InputEntry, hash_file, hash_json, publish
 from herdlm.base.errors import DamagedError, InputError
+from herdlm.base.json_files import as_object, read_bounded
 from herdlm.model.config import ModelConfig
 from herdlm.model.hf_config import TOKEN_IDS, config_from_hf, config_to_hf
 from herdlm.model.transformer import Transformer, build
@@ -35,6 +36,7 @@ COMPANIONS = (
     "chat_template.json",
     GENERATION,
 )
+COMPANION_BYTES = 256 * 2**20
 MAX_SHARD_BYTES = 5_000_000_000
 EXPORTS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -196,10 +198,28 @@ def copy_companions(folder: Path, out: Path) -> list[str]:
     """
     present = [name for name in COMPANIONS if (folder / name).is_file()]
     for name in present:
+        data = read_bounded(folder / name, FETCH_AGAIN, most=COMPANION_BYTES)
         if name.endswith(".json"):
-            read_json(folder / name)
-        shutil.copyfile(folder / name, out / name)
+            as_object(data, folder / name, FETCH_AGAIN, encoding="utf-8-sig")
+        (out / name).write_bytes(data)
     return present
+
+
+def refuse_outside_links(folder: Path) -> None:
+    """Refuse a folder to be imported whose files are links that lead elsewhere, such as to a file of secrets.
+
+    The cache of Hugging Face's own tools is the exception: its ``snapshots/COMMIT`` link to ``blobs`` beside them.
+
+    Raises:
+        InputError: one leads out of the folder.
+    """
+    if not folder.is_dir():
+        return
+    home = folder.resolve()
+    homes = [home, *([home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [])]
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() and not any(path.resolve().is_relative_to(inside) for inside in homes):
+            raise InputError(f"{path} is a link to {path.resolve()}, outside of {folder}", "Copy the file in its place")
 
 
 def generation_of(folder: Path) -> dict[str, Any] | None:
@@ -222,6 +242,7 @@ def import_hf(folder: Path, out: Path) -> dict[str, Any]:
         DamagedError: a file is missing or damaged.
     """
     began = time.monotonic()
+    refuse_outside_links(folder)
     working, counts = _rewrite(folder, out, None)
     sources = {
         p.name: hash_file(p) for p in sorted(folder.iterdir()) if p.suffix in {".json", ".jinja", ".safetensors"}

@@ -19,8 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from herdlm.base.artifact import write_text_durably
+from herdlm.base.artifact import FileCheck, write_text_durably
 from herdlm.base.errors import DamagedError, HerdError, InputError
+from herdlm.base.json_files import read_object
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -37,13 +38,14 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor in a file. Shape and type are known; values are read on request."""
+    """A tensor in a file. Shape and type are known; values are read on request, once the file is known to be whole."""
 
     path: Path
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
     file: Any
+    check: FileCheck
 
     @property
     def count(self) -> int:
@@ -54,7 +56,8 @@ class StoredTensor:
         """The values, on the CPU.
 
         Raises:
-            DamagedError: the file can no longer be read.
+            DamagedError: the file can no longer be read, is not what its manifest says, or holds a number that is not
+                finite.
         """
         return self._checked(lambda: self.file.get_tensor(self.name))
 
@@ -62,33 +65,41 @@ class StoredTensor:
         """Entries ``first`` up to ``end`` along the first dimension, on the CPU.
 
         Raises:
-            DamagedError: the file can no longer be read.
+            DamagedError: as :meth:`read`.
         """
         return self._checked(lambda: self.file.get_slice(self.name)[first:end])
 
     def _checked(self, read: Callable[[], Tensor]) -> Tensor:
+        self.check.wait()
         try:
-            return read()
-        except (SafetensorError, OSError) as error:
+            values = read()
+        except (SafetensorError, OSError, RuntimeError, TypeError) as error:
             raise DamagedError(f"{self.path}: tensor {self.name} cannot be read: {error}", FETCH_AGAIN) from error
+        if not all_finite(values):
+            raise DamagedError(f"{self.path}: tensor {self.name} holds numbers that are not finite", FETCH_AGAIN)
+        return values
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether no value is infinite or not a number. One pass, without a copy."""
+    if values.numel() == 0:
+        return True
+    if values.dtype.itemsize == 1:  # E4M3 without infinities: all bits but the sign's are set in a NaN
+        return not bool(((values.view(torch.uint8) & 0x7F) == 0x7F).any())
+    if math.isfinite(values.sum(dtype=torch.float64 if values.dtype == torch.float64 else torch.float32).item()):
+        return True  # an infinity or a NaN stays in a sum, which is faster than looking for them
+    least, most = values.aminmax()  # a NaN makes both NaN
+    return math.isfinite(least.item()) and math.isfinite(most.item())
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """The object in a JSON file; see :func:`herdlm.base.json_files.read_object`.
 
     Raises:
         InputError: there is no such file.
-        DamagedError: it is not JSON, or not an object.
+        DamagedError: it is not JSON, not an object, or not what its manifest says.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{path} does not exist", "Check the path") from error
-    except ValueError as error:
-        raise DamagedError(f"{path} is not valid JSON: {error}", FETCH_AGAIN) from error
-    if not isinstance(value, dict):
-        raise DamagedError(f"{path} does not hold a JSON object", FETCH_AGAIN)
-    return value
+    return read_object(path, FETCH_AGAIN)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -107,7 +118,7 @@ def open_weights(folder: Path) -> dict[str, StoredTensor]:
     if whole.is_file() and index.is_file():
         raise InputError(f"{folder} holds both {WHOLE} and {INDEX}", "Remove the one that is stale")
     if whole.is_file():
-        return {tensor.name: tensor for tensor in _open(whole)}
+        return {tensor.name: tensor for tensor in _open(whole, FileCheck(whole))}
     if index.is_file():
         return _open_shards(folder, index)
     pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
@@ -124,10 +135,12 @@ def _open_shards(folder: Path, index: Path) -> dict[str, StoredTensor]:
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise DamagedError(f"{index} has no weight_map of tensor names to files", FETCH_AGAIN)
     tensors: dict[str, StoredTensor] = {}
+    check: FileCheck | None = None
     for shard in sorted(set(places.values())):
-        if Path(shard).name != shard:
-            raise DamagedError(f"{index} names {shard!r}, which is not a file of its folder", FETCH_AGAIN)
-        for tensor in _open(folder / shard):
+        if Path(shard).name != shard or not shard.endswith(".safetensors") or "\0" in shard:
+            raise DamagedError(f"{index} names {shard[:200]!r}, which is not a file of its folder", FETCH_AGAIN)
+        check = FileCheck(folder / shard, before=check)
+        for tensor in _open(folder / shard, check):
             if places.get(tensor.name) != shard:
                 raise DamagedError(
                     f"{folder / shard} holds {tensor.name}, which {index.name} lists elsewhere", FETCH_AGAIN
@@ -139,7 +152,7 @@ def _open_shards(folder: Path, index: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def _open(path: Path) -> Iterator[StoredTensor]:
+def _open(path: Path, check: FileCheck) -> Iterator[StoredTensor]:
     try:
         file: Any = safe_open(path, framework="pt")
         for name in file.keys():  # noqa: SIM118 - not a mapping
@@ -147,7 +160,7 @@ def _open(path: Path) -> Iterator[StoredTensor]:
             kind = part.get_dtype()
             if kind not in DTYPES:
                 raise InputError(f"{path}: tensor {name} is of type {kind}", f"Known types: {', '.join(DTYPES)}")
-            yield StoredTensor(path, name, tuple(part.get_shape()), DTYPES[kind], file)
+            yield StoredTensor(path, name, tuple(part.get_shape()), DTYPES[kind], file, check)
     except FileNotFoundError as error:
         raise DamagedError(f"{path} is missing", FETCH_AGAIN) from error
     except (SafetensorError, OSError) as error:

@@ -16,6 +16,7 @@ from herdlm.model.config import ModelConfig
 from herdlm.parallel.sharding import indivisible, run_of
 
 NEAREST = 3
+MAX_PROCESSES = 2**20
 
 
 class ParallelConfig(Section):
@@ -25,14 +26,20 @@ class ParallelConfig(Section):
     sequence. Data parallelism is ``dp_replicate`` copies of ``dp_shard`` shards (HSDP).
     """
 
-    tp: int = Field(1, ge=1, description="tensor parallel: heads, feed-forward and vocabulary are cut")
-    cp: int = Field(1, ge=1, description="context parallel: the sequence is cut")
-    pp: int = Field(1, ge=1, description="pipeline parallel: the layers are cut")
-    dp_replicate: int = Field(1, ge=1, description="data parallel: copies of the sharded model")
-    dp_shard: int = Field(-1, ge=-1, description="data parallel: shards of a copy; -1 uses the remaining processes")
+    tp: int = Field(
+        1, ge=1, le=MAX_PROCESSES, description="tensor parallel: heads, feed-forward and vocabulary are cut"
+    )
+    cp: int = Field(1, ge=1, le=MAX_PROCESSES, description="context parallel: the sequence is cut")
+    pp: int = Field(1, ge=1, le=MAX_PROCESSES, description="pipeline parallel: the layers are cut")
+    dp_replicate: int = Field(1, ge=1, le=MAX_PROCESSES, description="data parallel: copies of the sharded model")
+    dp_shard: int = Field(
+        -1, ge=-1, le=MAX_PROCESSES, description="data parallel: shards of a copy; -1 uses the remaining processes"
+    )
     reshard_after_forward: bool = Field(False, description="free gathered weights between forward and backward")
     pipeline_schedule: Literal["1f1b", "interleaved", "zero-bubble"] = "1f1b"
-    stages_per_rank: int = Field(1, ge=1, description="pipeline stages on each rank; interleaved needs 2 or more")
+    stages_per_rank: int = Field(
+        1, ge=1, le=2048, description="pipeline stages on each rank; interleaved needs 2 or more"
+    )
     layers_per_stage: tuple[int, ...] | None = Field(
         None, description="of each pipeline stage; default: spread evenly, with one less on the first and the last"
     )

@@ -20,8 +20,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from herdlm.base.errors import HerdError, storage_error
+from herdlm.parallel.loopback import INTERFACES, on_loopback
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+UNSHARED = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"  # "1": torchrun's agent opens no store of its own, at a port of all
+STORE = "HERDLM_STORE"  # environment variable: the file through which the processes of a group find each other
 FOLDER = "HERDLM_ERROR_FOLDER"  # environment variable: where a process of the group records its error
 
 
@@ -63,12 +66,24 @@ def launch(processes: int, arguments: list[str], threads: int, module: str = "he
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
-    command = ["--standalone", f"--nproc-per-node={processes}", "-m", module, *arguments]
     if "--debug" not in arguments:
         for name in ("torch.distributed.run", "torch.distributed.elastic"):
             _silence(name)
+    before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="herdlm-errors-") as folder:
-        os.environ |= {FOLDER: folder, "OMP_NUM_THREADS": str(threads)}
+        # The processes find each other through files that only this user can read: no port is open to others.
+        meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint={folder}/agents", "--rdzv-conf=store_type=file"]
+        command = [
+            "--nnodes=1",
+            *meeting,
+            "--rdzv-id=herdlm",
+            f"--nproc-per-node={processes}",
+            "-m",
+            module,
+            *arguments,
+        ]
+        os.environ |= {FOLDER: folder, STORE: f"{folder}/ranks", UNSHARED: "1", "OMP_NUM_THREADS": str(threads)}
+        on_loopback()
         handlers = {number: signal.getsignal(number) for number in SIGNALS}  # torchrun's agent sets its own
         try:
             run(parse_args(command))  # type: ignore[no-untyped-call]
@@ -80,7 +95,11 @@ def launch(processes: int, arguments: list[str], threads: int, module: str = "he
         except SignalException as stopped:
             sys.exit(128 + int(stopped.sigval))
         finally:
-            del os.environ[FOLDER]
+            for name in (FOLDER, STORE, UNSHARED, *INTERFACES):
+                if name in before:
+                    os.environ[name] = before[name]
+                else:
+                    os.environ.pop(name, None)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 

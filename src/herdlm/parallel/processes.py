@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import TCPStore
+from torch._C._distributed_c10d import FileStore, Store, TCPStore
 from torch.distributed.distributed_c10d import PrefixStore
 
 from herdlm.base.errors import HerdError
-from herdlm.parallel.launcher import recorded_errors
+from herdlm.parallel.launcher import STORE, recorded_errors
 
 T = TypeVar("T")
 
@@ -72,12 +72,15 @@ def from_first(make: Callable[[], T]) -> T:
     return made
 
 
-def _store_of_attempt() -> PrefixStore | None:
-    """The store through which the processes find each other; None for torch's own.
+def _store_of_attempt() -> Store | None:
+    """The store through which the processes find each other: a file of our launcher's; None for torch's own.
 
     When torchrun restarts a group it keeps its store, and gloo would find the addresses of dead processes in it (torch
     2.13). So each attempt gets its own prefix.
     """
+    if path := os.environ.get(STORE):
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        return FileStore(f"{path}-{attempt}", int(os.environ["WORLD_SIZE"]))
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
     store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)

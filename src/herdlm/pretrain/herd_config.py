@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from herdlm.base.recipe import Section
-from herdlm.model.config import RopeScaling, check_scaling
+from herdlm.model.config import MAX_CONTEXT, MAX_LAYERS, MAX_WIDTH, RopeScaling, check_scaling
 from herdlm.model.kept_layers import check_kept, spread_layers
 from herdlm.parallel.config import ParallelConfig
 from herdlm.train.distill_config import DistillConfig
@@ -20,7 +20,9 @@ class ShrinkConfig(Section):
     """A model that starts as some layers of another."""
 
     start: str = Field(alias="from", description="the model of the herd whose layers it keeps")
-    layers: int | None = Field(None, ge=1, description="how many to keep, spread evenly from the first to the last")
+    layers: int | None = Field(
+        None, ge=1, le=MAX_LAYERS, description="how many to keep, spread evenly from the first to the last"
+    )
     keep: tuple[int, ...] = Field((), description="the numbers of the layers to keep, from 0, in place of layers")
 
     @model_validator(mode="after")
@@ -53,11 +55,11 @@ class HerdModelConfig(Section):
         None, alias="from", description="a model folder or a run, relative to the recipe, whose weights it starts from"
     )
     shrink: ShrinkConfig | None = Field(None, description="makes it from layers of another model of the herd")
-    dim: int | None = Field(None, gt=0)
-    layers: int | None = Field(None, gt=0)
-    heads: int | None = Field(None, gt=0)
-    kv_heads: int | None = Field(None, gt=0)
-    ffn_dim: int | None = Field(None, gt=0)
+    dim: int | None = Field(None, gt=0, le=MAX_WIDTH)
+    layers: int | None = Field(None, gt=0, le=MAX_LAYERS)
+    heads: int | None = Field(None, gt=0, le=MAX_WIDTH)
+    kv_heads: int | None = Field(None, gt=0, le=MAX_WIDTH)
+    ffn_dim: int | None = Field(None, gt=0, le=16 * MAX_WIDTH)
     peak_lr: float | None = Field(None, gt=0, description="replaces pretrain.train.peak_lr for this model")
     parallel: ParallelConfig | None = Field(None, description="replaces [parallel] for this model")
     distill: DistillConfig | None = Field(None, description="pre-trains this model from a teacher and the text")
@@ -98,11 +100,11 @@ class HerdConfig(Section):
     flagship: str = "flagship"
     small: str | None = Field(None, description="a smaller model that the run also delivers; the flagship may teach it")
     ladder: tuple[str, ...] = Field((), description="two or more models to forecast the flagship's loss from")
-    rope_theta: float = 500_000.0
+    rope_theta: float = Field(500_000.0, gt=0, le=1e15)
     rope_scaling: RopeScaling | None = None
     _scaling_acts = field_validator("rope_scaling")(check_scaling)
     tied_embeddings: bool = False
-    max_seq_len: int = Field(8192, gt=0)
+    max_seq_len: int = Field(8192, gt=0, le=MAX_CONTEXT)
 
     @model_validator(mode="after")
     def _names_exist(self) -> HerdConfig:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from herdlm.base.artifact import InputEntry, verify, write_text_durably
+from herdlm.base.artifact import VERIFY, InputEntry, verify, write_text_durably
 from herdlm.base.errors import HerdError, InputError, storage_error
 from herdlm.base.standalone import input_folder
 from herdlm.curate.sources.hashes import source_content
@@ -29,6 +29,7 @@ from herdlm.run.examined import result_models
 from herdlm.run.messages import StageReply, StageRequest
 from herdlm.run.needed_files import check_needed_files
 from herdlm.run.pipeline import stages_of
+from herdlm.run.root import refuse_foreign_run, seal_root
 from herdlm.run.stage import RunFolder, Stage
 from herdlm.run.worker import handle, start
 
@@ -104,16 +105,21 @@ def run(
     check_needed_files(recipe, stages)
     if root.exists() and not root.is_dir():
         raise InputError(f"{root} is a file, not a folder", "Give a folder with --out")
+    refuse_foreign_run(root, stages)
+    if not recipe.compute.verify:
+        os.environ[VERIFY] = "off"  # for the workers, which inherit it
     try:
         root.mkdir(parents=True, exist_ok=True)
         with exclusive(root):
             recipe.check_starts()
             write_text_durably(folder.recipe, recipe.model_dump_json(indent=2) + "\n")
+            seal_root(folder)
             _remove_stale(folder, remade)
             result = RunResult(root)
             Scheduler(recipe, folder, stages, quiet=quiet, result=result).run()
             if any(stage.name == REPORT for stage in stages):
                 _link_results(recipe, folder)
+            seal_root(folder)
     except OSError as error:
         raise storage_error(error) from error
     result.seconds = time.monotonic() - started
@@ -258,7 +264,7 @@ class Scheduler:
                     f"stage {stage.name} needs {name}, but {self.folder.stage(name)} was deleted during the run",
                     "Run again",
                 )
-            verify(self.folder.stage(name), manifest)
+            verify(self.folder.stage(name), manifest, hashes=self.recipe.compute.verify)
 
 
 def _remove_stale(folder: RunFolder, remade: set[str]) -> None:

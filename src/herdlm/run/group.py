@@ -20,6 +20,7 @@ from herdlm.recipe import Recipe
 from herdlm.run.execute import RunResult, Scheduler, exclusive, select
 from herdlm.run.messages import StageRequest
 from herdlm.run.pipeline import stages_of
+from herdlm.run.root import refuse_foreign_run, seal_root
 from herdlm.run.stage import RunFolder, Stage, load_work, takes_processes
 from herdlm.run.worker import context_of, making
 
@@ -89,11 +90,13 @@ def _prepare(
     requests: list[StageRequest],
 ) -> bool:
     """Take the run's folder until ``held`` is left, and add the request for a stage; False if it is up to date."""
+    refuse_foreign_run(folder.root, stages)
     try:
         folder.root.mkdir(parents=True, exist_ok=True)
         held.enter_context(exclusive(folder.root))
         recipe.check_starts()
         write_text_durably(folder.recipe, recipe.model_dump_json(indent=2) + "\n")
+        seal_root(folder)
         scheduler = Scheduler(recipe, folder, stages, quiet=True, result=RunResult(folder.root))
         waiting = [other.name for other in scheduler.skip_finished(stages)]
         if missing := sorted(stage.needs & set(waiting)):

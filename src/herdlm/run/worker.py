@@ -20,7 +20,7 @@ from typing import Any
 import herdlm
 from herdlm.base import progress
 from herdlm.base.artifact import VOLATILE, InputEntry, publish, write_text_durably
-from herdlm.base.errors import HerdError, storage_error
+from herdlm.base.errors import HerdError, memory_error, storage_error
 from herdlm.base.parent import end_with
 from herdlm.recipe import Recipe
 from herdlm.run.messages import StageFailure, StageReply, StageRequest
@@ -142,4 +142,8 @@ def handle(request_json: str) -> str:
         failure = StageFailure.of(error)
     except OSError as error:
         failure = StageFailure.of(storage_error(error))
+    except (MemoryError, RuntimeError) as error:
+        if (known := memory_error(error)) is None:
+            raise
+        failure = StageFailure.of(known)
     return StageReply(failure=failure).model_dump_json()

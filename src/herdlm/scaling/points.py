@@ -6,7 +6,7 @@ import csv
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -88,8 +88,14 @@ class Points:
     def some(self, keep: NDArray[np.bool_]) -> Points:
         """The points where ``keep`` is true."""
         budget = None if self.budget is None else self.budget[keep]
-        arrays = (part[keep] for part in (self.params, self.tokens, self.flops, self.loss))
-        return Points(*arrays, budget, self.flops_factor, self.source, self.columns, self.warnings)
+        return replace(
+            self,
+            params=self.params[keep],
+            tokens=self.tokens[keep],
+            flops=self.flops[keep],
+            loss=self.loss[keep],
+            budget=budget,
+        )
 
     def with_loss(self, loss: Floats) -> Points:
         """The same models with other losses."""
@@ -243,10 +249,10 @@ def make_points(models: Sequence[Mapping[str, float]], columns: Mapping[str, str
         tokens = m["tokens"] if "tokens" in m else m["flops"] / (factor * m["params"])
         flops = m["flops"] if "flops" in m and not nominal else factor * m["params"] * tokens
         made.append((m["params"], tokens, flops, m["loss"]))
-    params, tokens, flops, loss = np.array(made, dtype=np.float64).reshape(-1, 4).T
+    columns_of = np.array(made, dtype=np.float64).reshape(-1, 4).T
     named = all("budget" in m for m in models)
     budget = np.array([m["budget"] for m in models]) if named else None
-    return Points(params, tokens, flops, loss, budget, factor, source, dict(columns), tuple(warnings))
+    return Points(columns_of[0], columns_of[1], columns_of[2], columns_of[3], budget, factor, source, dict(columns), tuple(warnings))
 
 
 def read_points(path: Path, where: Sequence[str] = ()) -> Points:

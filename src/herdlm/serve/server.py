@@ -20,6 +20,7 @@ from herdlm.base.errors import InputError
 try:
     import uvicorn
 
+    from herdlm.serve.access.connection import connection_class
     from herdlm.serve.api.app import create_app
 except ModuleNotFoundError as error:
     raise InputError(f"serving needs the package {error.name}", "pip install 'herdlm[serve]'") from error
@@ -88,7 +89,8 @@ def serve(
         memory_gib: memory limit for loaded models and the guard together. The least recently used model is unloaded to
             make room.
         keys: a file of API keys; see :class:`herdlm.serve.access.keys.KeyFile`.
-        no_keys: let everyone in, even at an address that other machines can reach.
+        no_keys: let everyone in, even at an address that other machines can reach, and by any name. Without it, a
+            server without keys answers requests to ``localhost`` or a loopback address alone.
         log_texts: write prompts to the access log.
         guard: folder of a guard model that judges prompts and answers; see :mod:`herdlm.serve.guard.moderation`.
         guard_threshold: scores from this one on are refused.
@@ -115,7 +117,8 @@ def serve(
     if key_file:
         key_file.entries()
     with bind(host, port) as listener:
-        if key_file is None and not no_keys and not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
+        loopback = ipaddress.ip_address(listener.getsockname()[0]).is_loopback
+        if key_file is None and not no_keys and not loopback:
             raise InputError(
                 f"other machines can reach {host}, and there are no API keys",
                 "Give --keys FILE (herdlm keys add creates one), or --no-keys to let everyone in",
@@ -130,7 +133,15 @@ def serve(
             else:
                 print_line(f"{', '.join(text.name for text in texts)} answers at {url} (Ctrl-C ends)")
 
-        app = create_app(served, seed=seed, limits=limits, keys=key_file, log_texts=log_texts, moderator=moderator)
+        app = create_app(
+            served,
+            seed=seed,
+            limits=limits,
+            keys=key_file,
+            log_texts=log_texts,
+            moderator=moderator,
+            loopback_only=loopback and key_file is None and not no_keys,
+        )
         Server(app, announce).run(sockets=[listener])
 
 
@@ -175,9 +186,11 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: FastAPI, announce: Callable[[], None]) -> None:
+        limits: ServerLimits = app.state.limits
         super().__init__(
             uvicorn.Config(
                 app,
+                http=connection_class(limits.connections, limits.head_seconds, limits.read_seconds),
                 log_config=LOGGING,
                 access_log=False,
                 backlog=BACKLOG,

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from herdlm.base.errors import InputError
+from herdlm.base.json_files import read_object
 from herdlm.tokens.answers import Marked, behind, without_marks
 from herdlm.tokens.chat import Message, Rendered, text_of
 from herdlm.tokens.chat_template import TEMPLATES, ChatTemplate, llama3_template, own_template, read_templates
 from herdlm.tokens.protect import Protection
-from herdlm.tokens.stop_tokens import read_object, stated_stop_tokens
+from herdlm.tokens.stop_tokens import stated_stop_tokens
 from herdlm.tokens.tokenizer import END_OF_MESSAGE, END_OF_TEXT, END_OF_TURN, Tokenizer
-from herdlm.tokens.tokenizer_files import read_settings
+from herdlm.tokens.tokenizer_files import RESTORE, read_settings
 from herdlm.tokens.tools import without_tools
 
 TURN_ENDS = (END_OF_TURN, END_OF_MESSAGE, END_OF_TEXT)
@@ -340,7 +341,7 @@ def generation_settings(folder: Path, format: ChatFormat | None = None) -> dict[
         InputError, DamagedError: see :meth:`ChatFormat.load`.
     """
     path, format = Path(folder) / "generation_config.json", format or ChatFormat.load(folder)
-    settings = read_object(path) if path.is_file() else {}
+    settings = read_object(path, RESTORE, encoding="utf-8-sig") if path.is_file() else {}
     ids = {"bos_token_id": format.tokenizer.bos, "eos_token_id": list(format.stop_tokens), "pad_token_id": format.pad}
     return settings | {key: value for key, value in ids.items() if value not in (None, [])}
 
@@ -352,7 +353,7 @@ def _with_table(call: dict[str, Any]) -> dict[str, Any]:
         return call
     try:
         arguments = json.loads(function["arguments"])
-    except ValueError:
+    except (ValueError, RecursionError):
         return call
     return {**call, "function": {**function, "arguments": arguments}} if isinstance(arguments, dict) else call
 

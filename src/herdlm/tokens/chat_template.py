@@ -19,12 +19,18 @@ import jinja2
 from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from herdlm.base.errors import DamagedError, InputError
+from herdlm.base.json_files import read_bounded, read_object
+from herdlm.tokens.time_limit import TooLongError, time_limit
 
 BEGIN_ANSWER, END_ANSWER = "\ufdd0", "\ufdd1"  # around what the assistant writes
 BEGIN_TEXT, END_TEXT = "\U00010a50", "\U00010a51"  # around the number of a text that looks like a special token
+TEMPLATE_BYTES = 2**20
+RENDER_SECONDS = 20.0
+MAX_PRODUCT = 10**7  # characters or entries of a text or list that a template may multiply, and digits of a number
 TEMPLATES = {"llama3": "<|start_header_id|>", "chatml": "<|im_start|>"}  # ours, each with a token that it needs
 
 
@@ -43,6 +49,30 @@ class _Generation(Extension):
         return f"{BEGIN_ANSWER}{caller()}{END_ANSWER}"
 
 
+class _Environment(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, in which no expression makes a value that fills the memory."""
+
+    intercepted_binops = frozenset(("*", "**", "%"))
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Compute ``left operator right``."""
+        if operator == "*" and max(_size(left) * _number(right), _size(right) * _number(left)) > MAX_PRODUCT:
+            raise jinja2.TemplateError("a product is too large")
+        if operator == "**" and _number(right) * max(_number(left).bit_length(), 1) > MAX_PRODUCT:
+            raise jinja2.TemplateError("a power is too large")
+        if operator == "%" and isinstance(left, str) and re.search(r"%[^a-zA-Z%]*(\d{5}|\*)", left):
+            raise jinja2.TemplateError("a format is too wide")
+        return super().call_binop(context, operator, left, right)
+
+
+def _size(value: Any) -> int:
+    return len(value) if isinstance(value, str | list | tuple | bytes) else 0
+
+
+def _number(value: Any) -> int:
+    return abs(value) if isinstance(value, int) else 0
+
+
 class ChatTemplate:
     """A compiled chat template.
 
@@ -53,7 +83,7 @@ class ChatTemplate:
 
     def __init__(self, text: str, where: str) -> None:
         self.where = where
-        environment = ImmutableSandboxedEnvironment(
+        environment = _Environment(
             trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
         )
         environment.filters["tojson"] = _to_json
@@ -67,7 +97,7 @@ class ChatTemplate:
                 node.attr == "tool_calls" for node in tree.find_all(nodes.Getattr)
             )
             self._template = environment.from_string(text)
-        except (jinja2.TemplateError, SyntaxError, RecursionError) as error:
+        except (jinja2.TemplateError, SyntaxError, RecursionError, ValueError, OverflowError, MemoryError) as error:
             raise DamagedError(
                 f"{where}: the chat template is not valid Jinja: {error}", "Restore it from its source"
             ) from error
@@ -83,7 +113,12 @@ class ChatTemplate:
             InputError: the template refuses the dialog, or fails on it.
         """
         try:
-            return self._template.render(**variables)
+            with time_limit(RENDER_SECONDS):
+                return self._template.render(**variables)
+        except TooLongError:
+            raise InputError(
+                f"{self.where}: the chat template runs for over {RENDER_SECONDS:g} s", "Restore it from its source"
+            ) from None
         except Exception as error:  # a template may do anything that Python's values can
             said = " ".join(str(error).split()) or type(error).__name__
             raise InputError(f"the chat template refuses the dialog: {said}", "Correct the dialog") from error
@@ -132,10 +167,9 @@ def read_templates(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
     listed = settings.get("chat_template")
     alone = folder / "chat_template.json"
     if listed is None and alone.is_file():
-        try:
-            listed = json.loads(alone.read_text(encoding="utf-8-sig"))["chat_template"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DamagedError(f"{alone} holds no chat_template", "Restore the file from its source") from error
+        listed = read_object(alone, "Restore the file from its source", encoding="utf-8-sig").get("chat_template")
+        if listed is None:
+            raise DamagedError(f"{alone} holds no chat_template", "Restore the file from its source")
     if isinstance(listed, str):
         found["default"] = listed
     elif isinstance(listed, dict):
@@ -149,7 +183,8 @@ def read_templates(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
     for name, file in [("default", path), *((file.stem, file) for file in more)]:
         if file.is_file():
             try:
-                found[name] = file.read_text(encoding="utf-8-sig")
+                data = read_bounded(file, "Restore the file from its source", most=TEMPLATE_BYTES)
+                found[name] = data.decode("utf-8-sig")
             except ValueError as error:
                 raise DamagedError(f"{file} is not UTF-8 text", "Restore the file from its source") from error
     return found

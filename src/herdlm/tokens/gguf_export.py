@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models
 
 from herdlm.base.errors import DamagedError, InputError
+from herdlm.base.json_files import read_object
 from herdlm.tokens.gguf_import import (
     BYTE,
     CONTROL,
@@ -25,6 +25,7 @@ from herdlm.tokens.gguf_import import (
     merges_from_scores,
 )
 from herdlm.tokens.gguf_splits import SplitRule, rules_of
+from herdlm.tokens.tokenizer_files import TOKENIZER_BYTES
 
 RESTORE = "Restore the file from its source"
 EXPORT_HF = "Use export-hf: llama.cpp cannot represent this tokenizer"
@@ -84,15 +85,12 @@ def tokenizer_to_gguf(folder: Path, rows: int, generation: Mapping[str, Any]) ->
 
 
 def _json(path: Path, optional: bool = False) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not path.is_file():
         if optional:
             return {}
-        raise InputError(f"{path.parent} holds no {path.name}", "Give a model folder with its tokenizer") from error
-    except ValueError as error:
-        raise DamagedError(f"{path} is not valid JSON: {error}", RESTORE) from error
-    if not isinstance(value, dict) or (not optional and not isinstance(value.get("model"), dict)):
+        raise InputError(f"{path.parent} holds no {path.name}", "Give a model folder with its tokenizer")
+    value = read_object(path, RESTORE, most=TOKENIZER_BYTES)
+    if not optional and not isinstance(value.get("model"), dict):
         raise DamagedError(f"{path} has not the keys of a tokenizer", RESTORE)
     return value
 

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from herdlm.tokens.chat_template import BEGIN_ANSWER, BEGIN_TEXT, END_ANSWER, END_TEXT
-from herdlm.tokens.tokenizer import Tokenizer, not_encodable
+from herdlm.tokens.tokenizer import SHORT, Tokenizer, encoding
 
 MARKS = (BEGIN_ANSWER, END_ANSWER, BEGIN_TEXT, END_TEXT)
 Span = tuple[int, int]
+WINDOW = 4096  # characters that are searched at once: a search lets no other thread of the interpreter run
+LONGEST_NUMBER = 16  # characters of a number between its two signs
+
+
+def matches(pattern: re.Pattern[str], text: str, longest: int) -> Iterator[re.Match[str]]:
+    """The matches of ``pattern.finditer(text)``, where none has more than ``longest`` characters."""
+    at = 0
+    while at < len(text):
+        end = at + WINDOW
+        match = pattern.search(text, at, end + longest)
+        if match is None or match.start() >= end:
+            at = end
+        else:
+            yield match
+            at = match.end()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +64,7 @@ class Protection:
     def protect(self, value: Any) -> Any:
         """``value`` with every text that looks like a special token, or like part of one, replaced, deep inside."""
         if isinstance(value, str):
-            return self._edges(self.look_alike.sub(lambda match: self._number(match[0]), value))
+            return self._edges(self._numbered(value))
         if isinstance(value, list):
             return [self.protect(item) for item in value]
         if isinstance(value, dict):
@@ -74,6 +89,13 @@ class Protection:
         for start, token in read.items():
             spans[token] = ranges[start]
         return Encoded(ids, spans, moved)
+
+    def _numbered(self, text: str) -> str:
+        pieces, at = [], 0
+        for match in matches(self.look_alike, text, max(map(len, self._texts))):
+            pieces += [text[at : match.start()], self._number(match[0])]
+            at = match.end()
+        return "".join([*pieces, text[at:]]) if at else text
 
     def _number(self, text: str) -> str:
         number = self._numbers[text] if text in self._numbers else len(self._texts) + ord(text)
@@ -107,7 +129,8 @@ class Protection:
         ends, shifts = [0], [0]  # how far positions after each replacement move
         places: list[tuple[int, Span]] = []
         at = length = 0
-        for match in pattern.finditer(text):
+        longest = max([LONGEST_NUMBER, *map(len, self._texts), *map(len, self.tokenizer.renamed.others)])
+        for match in matches(pattern, text, longest):
             new = match[0]
             length += match.start() - at
             if match["number"]:
@@ -124,11 +147,13 @@ class Protection:
         return "".join(pieces), moved, places  # type: ignore[return-value]
 
     def _tokens(self, text: str) -> tuple[list[int], list[Span]]:
-        try:
-            encoding = self.tokenizer.renamed.backend.encode(text, add_special_tokens=False)
-        except (TypeError, UnicodeEncodeError) as error:
-            raise not_encodable(text) from error
-        return encoding.ids, encoding.offsets
+        backend = self.tokenizer.renamed.backend
+        with encoding([text]):
+            if len(text) > SHORT:  # a batch of one: only batches let other threads of the interpreter run
+                (encoded,) = backend.encode_batch([text], add_special_tokens=False)
+            else:
+                encoded = backend.encode(text, add_special_tokens=False)
+        return encoded.ids, encoded.offsets
 
     def _read(self, ids: Sequence[int], spans: Sequence[Span], places: Sequence[tuple[int, Span]]) -> dict[int, int]:
         """The places in ``ids`` of those renamed tokens that the tokenizer read as such, by their old starts."""

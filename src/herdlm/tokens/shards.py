@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from herdlm.base.errors import DamagedError, InputError
+from herdlm.base.json_files import read_object
 
 HASHED = 1 << 20  # tokens at either end that identify a shard
 
@@ -32,6 +33,18 @@ class ShardIndex:
     text_bytes: int
     dtype: str
     tokenizer: str
+
+    def check(self) -> None:
+        """Check the types and ranges of what a file said.
+
+        Raises:
+            ValueError: one is wrong.
+        """
+        for name in ("documents", "tokens", "target_tokens", "text_bytes"):
+            if type(value := getattr(self, name)) is not int or not 0 <= value < 2**63:
+                raise ValueError(f"{name} = {value!r}")
+        if self.dtype not in ("<u2", "<u4") or not isinstance(self.tokenizer, str):
+            raise ValueError(f"dtype = {self.dtype!r}")
 
 
 class ShardWriter:
@@ -92,7 +105,8 @@ class Shard:
         if not path.is_file():
             raise InputError(f"{folder} is not a token shard: it holds no index.json", "Run the tokens stage first")
         try:
-            self.index = ShardIndex(**json.loads(path.read_text(encoding="utf-8")))
+            self.index = ShardIndex(**read_object(path, "Make the tokens again"))
+            self.index.check()
         except (ValueError, TypeError) as error:
             raise DamagedError(f"{path} is not a valid shard index: {error}", "Make the tokens again") from error
         self.folder = folder

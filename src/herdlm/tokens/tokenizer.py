@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -14,11 +15,22 @@ from tokenizers import Tokenizer as Backend
 
 from herdlm.base.artifact import hash_bytes
 from herdlm.base.errors import DamagedError, InputError
+from herdlm.base.json_files import as_object, read_bounded
 from herdlm.base.recipe import Section
 from herdlm.tokens.chat_template import llama3_template
 from herdlm.tokens.renamed import Renamed, rename_special
 from herdlm.tokens.token_bytes import byte_reader
-from herdlm.tokens.tokenizer_files import add_missing, also_special, check_ids, named_tokens, read_settings
+from herdlm.tokens.tokenizer_files import (
+    RESTORE,
+    TOKENIZER_BYTES,
+    add_missing,
+    also_special,
+    check_definition,
+    check_ids,
+    named_tokens,
+    read_settings,
+)
+from herdlm.tokens.tokenizer_probe import probe
 
 BEGIN_OF_TEXT = "<|begin_of_text|>"
 END_OF_TEXT = "<|end_of_text|>"
@@ -29,6 +41,7 @@ END_OF_MESSAGE = "<|eom_id|>"
 END_OF_TURN = "<|eot_id|>"
 PYTHON_TAG = "<|python_tag|>"
 SPECIAL_TOKENS = (BEGIN_OF_TEXT, END_OF_TEXT, PAD, START_HEADER, END_HEADER, END_OF_MESSAGE, END_OF_TURN, PYTHON_TAG)
+SHORT = 4096  # characters of a text that is encoded within a millisecond or so
 LLAMA3_NAMES = {"bos_token": BEGIN_OF_TEXT, "eos_token": END_OF_TURN, "pad_token": PAD}
 # Characters in a row of a class that the split rule does not divide: letters, marks, or spaces
 _LONG_RUN = re.compile(r"[^\W\d_]{1000}|[^\w\s]{1000}|[^\S\r\n]{1000}|[\r\n]{1000}|_{1000}")
@@ -142,16 +155,32 @@ class Tokenizer:
         Raises:
             InputError: the text has a lone surrogate, which no encoding can write.
         """
-        try:
+        if len(text) > SHORT:  # a batch of one: only batches let other threads of the interpreter run
+            return self.encode_batch([text])[0]
+        with encoding([text]):
             ids: list[int] = self._text_backend.encode(text, add_special_tokens=False).ids
-        except (TypeError, UnicodeEncodeError) as error:
-            raise not_encodable(text) from error
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of many texts at once, on all cores that the process may use."""
-        backend = self._text_backend
-        return [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        """Token ids of many texts at once, on all cores that the process may use, while other threads run.
+
+        Raises:
+            InputError: a text has a lone surrogate, or the tokenizer's patterns give up on it.
+        """
+        with encoding(texts):
+            encoded = self._text_backend.encode_batch_fast(list(texts), add_special_tokens=False)
+            return [each.ids for each in encoded]
+
+    @cached_property
+    def longest_token(self) -> int:
+        """The most bytes of text that one token can stand for."""
+        bytes_of = max((len(self.token_bytes(id)) for id in range(self.vocab_size)), default=1)
+        # A normalizer may make one character of several.
+        return max(bytes_of, 16) * (4 if self.backend.normalizer is not None else 1)
+
+    def least_tokens(self, text: str) -> int:
+        """A bound from below of the tokens of ``text``, which costs next to nothing."""
+        return len(text) // self.longest_token
 
     @cached_property
     def renamed(self) -> Renamed:
@@ -218,14 +247,17 @@ class Tokenizer:
         path = Path(folder) / "tokenizer.json"
         if not path.is_file():
             raise InputError(f"{folder} holds no tokenizer.json", "Give a model or tokenizer folder")
+        data = read_bounded(path, RESTORE, most=TOKENIZER_BYTES)
+        definition = as_object(data, path, RESTORE, encoding="utf-8-sig")
+        check_definition(definition, path)
+        text = data.decode("utf-8-sig")
+        if (problem := probe(text)) is not None:
+            raise DamagedError(f"{path} is not a valid tokenizer: {problem}", RESTORE)
         try:
-            text = path.read_text(encoding="utf-8-sig")
             backend = Backend.from_str(text)
         except Exception as error:  # the backend raises bare Exception
-            raise DamagedError(
-                f"{path} is not a valid tokenizer: {error}", "Restore the file from its source"
-            ) from error
-        check_ids(backend, json.loads(text)["added_tokens"], path)
+            raise DamagedError(f"{path} is not a valid tokenizer: {error}", RESTORE) from error
+        check_ids(backend, definition.get("added_tokens") or [], path)
         settings = read_settings(Path(folder))
         add_missing(backend, settings)
         try:
@@ -252,6 +284,25 @@ class Tokenizer:
         whole = self.backend.encode("a", add_special_tokens=True).ids
         found = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), 0)
         return tuple(whole[:found])
+
+
+@contextmanager
+def encoding(texts: Sequence[str]) -> Iterator[None]:
+    """Errors of encoding ``texts`` as ones of the input.
+
+    Raises:
+        InputError: a text has a lone surrogate, or the tokenizer's patterns give up on it.
+    """
+    try:
+        yield
+    except (TypeError, UnicodeEncodeError) as error:
+        wrong = next((text for text in texts if re.search("[\ud800-\udfff]", text)), "")
+        raise not_encodable(wrong) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of the library in Rust; no class of it can be imported
+            raise
+        said = " ".join(str(error).split())[:200]
+        raise InputError(f"the tokenizer fails on a text: {said}", "Change its split pattern, or the text") from error
 
 
 def not_encodable(text: str) -> InputError:

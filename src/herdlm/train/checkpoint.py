@@ -2,7 +2,8 @@
 
 A checkpoint is a folder ``step-N`` with a safetensors file per process (torch's distributed checkpoint in its Hugging
 Face form, which records each part's place in the whole tensor), the hashes of those files, and ``state.json``, which is
-written last. Nothing is ever unpickled.
+written last: it holds the hashes of all other files and, of everything in it, its own (:mod:`herdlm.train.seal`).
+Nothing is ever unpickled.
 
 The run pauses while the state is copied; a thread then writes the copy, over a process group of its own. One checkpoint
 is written at a time.
@@ -11,6 +12,7 @@ is written at a time.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 import warnings
@@ -32,8 +34,9 @@ from herdlm.base.artifact import hash_file, sync_folder, write_text_durably
 from herdlm.base.errors import DamagedError, HerdError
 from herdlm.train.config import TrainConfig
 from herdlm.train.ranks import problem_of_any
+from herdlm.train.seal import SealedState, hashes_name, read_seal, seal
 
-CHECKPOINTS, STATE = "checkpoints", "state.json"
+CHECKPOINTS = "checkpoints"
 
 
 def trained(model: HasParameters) -> Iterator[tuple[str, nn.Parameter]]:
@@ -193,12 +196,12 @@ class Checkpointer:
             save(tensors, storage_writer=writer, process_group=self.group)
         mine = sorted(working.glob(f"shard-{_rank() + 1:05d}-*"))
         hashes = {path.name: hash_file(path) for path in mine}
-        write_text_durably(working / f"hashes-{_rank():05d}.json", json.dumps(hashes) + "\n")
+        write_text_durably(working / hashes_name(_rank()), json.dumps(hashes) + "\n")
 
     def _publish(self, working: Path, final: Path, state: dict[str, Any]) -> None:
         if _rank() != 0:
             return
-        write_text_durably(working / STATE, json.dumps(state) + "\n")
+        seal(working, state)
         sync_folder(working)
         shutil.rmtree(final, ignore_errors=True)
         working.rename(final)
@@ -214,12 +217,15 @@ class Checkpointer:
 
 def checkpoints(folder: Path) -> list[Path]:
     """The finished checkpoints of a run, oldest first."""
-    return sorted(folder.glob("step-*"))
+    return sorted(path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,18}", path.name) and path.is_dir())
 
 
 def step_of(path: Path) -> int:
     """The number of finished steps, from the name of a checkpoint's folder."""
-    return int(path.name.removeprefix("step-"))
+    number = path.name.removeprefix("step-")
+    if not re.fullmatch(r"\d{1,18}", number):
+        raise DamagedError(f"{path} is not named as a checkpoint", "Name it step-N again, with the number of its step")
+    return int(number)
 
 
 def load_checkpoint(path: Path, model: HasParameters, optimizer: torch.optim.Optimizer, average: Average) -> int:
@@ -234,12 +240,13 @@ def load_checkpoint(path: Path, model: HasParameters, optimizer: torch.optim.Opt
     problem, state = _find_damage(path)
     if problem := problem_of_any(problem):
         raise DamagedError(problem, remedy)
-    _prepare(model, optimizer, average, state["average_count"])
+    assert state
+    _prepare(model, optimizer, average, state.average_count)
     try:
         _load(path, _tensors(model, optimizer, average))
     except (CheckpointException, OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise DamagedError(f"checkpoint {path} does not fit this model: {_message(error)}", remedy) from error
-    return int(state["step"])
+    return state.step
 
 
 def load_weights(path: Path, model: HasParameters) -> None:
@@ -291,17 +298,17 @@ def _prepare(model: HasParameters, optimizer: torch.optim.Optimizer, average: Av
             average.weights[name] = torch.zeros_like(parameter, dtype=torch.float32)
 
 
-def _find_damage(path: Path) -> tuple[str | None, dict[str, Any]]:
+def _find_damage(path: Path) -> tuple[str | None, SealedState | None]:
     """The problem of the files that this process checks, None if they are whole; and the checkpoint's state."""
     try:
-        state: dict[str, Any] = json.loads((path / STATE).read_text(encoding="utf-8"))
-        for saver in range(_rank(), state["processes"], _world()):
-            hashes = json.loads((path / f"hashes-{saver:05d}.json").read_text(encoding="utf-8"))
-            for name, expected in hashes.items():
-                if hash_file(path / name) != expected:
-                    return f"{path / name} is not what was saved", state
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"checkpoint {path} cannot be read: {error}", {}
+        state = read_seal(path)
+        if state.step != step_of(path):
+            return f"checkpoint {path} is of step {state.step}, not of the step in its name", None
+        for name in sorted(state.files)[_rank() :: _world()]:
+            if hash_file(path / name) != state.files[name]:
+                return f"{path / name} is not what was saved", None
+    except (OSError, DamagedError) as error:
+        return error.what if isinstance(error, DamagedError) else f"checkpoint {path} cannot be read: {error}", None
     return None, state
 
 

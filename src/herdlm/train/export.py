@@ -14,8 +14,9 @@ from herdlm.model.hf import EXPORTS, copy_companions, generation_of, read_config
 from herdlm.model.lora import merge_lora
 from herdlm.model.start import is_adapter, open_start
 from herdlm.model.transformer import Transformer, build
-from herdlm.train.checkpoint import STATE, load_weights, step_of
+from herdlm.train.checkpoint import load_weights, step_of
 from herdlm.train.save import complete_folder
+from herdlm.train.seal import STATE
 
 ADAPTER = "adapter"  # the folder beside a merged model, with the adapter that was merged
 

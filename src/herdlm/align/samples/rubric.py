@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from herdlm.base.errors import InputError
+from herdlm.base.json_files import parse_toml
 from herdlm.base.recipe import Section, parse
 from herdlm.tokens.chat import text_of
 
@@ -74,10 +74,10 @@ def load_rubric(path: Path) -> Rubric:
         InputError: it cannot be read, or a key is wrong; with file and key.
     """
     try:
-        return parse(Rubric, tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+        return parse(Rubric, parse_toml(path.read_text(encoding="utf-8")), str(path))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}", "Give a TOML file; see docs/rounds.md") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise InputError(f"{path} is not TOML: {error}", "Correct it") from error
 
 

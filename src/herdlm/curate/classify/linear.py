@@ -19,8 +19,9 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from herdlm.base.artifact import write_text_durably
+from herdlm.base.artifact import FileCheck, write_text_durably
 from herdlm.base.errors import DamagedError, InputError
+from herdlm.base.json_files import read_object
 from herdlm.base.recipe import Section
 from herdlm.base.seeds import stream
 from herdlm.curate.classify.config import ClassifierConfig
@@ -83,8 +84,10 @@ class LinearClassifier:
         if not (folder / SHAPE).is_file():
             raise InputError(f"{folder} holds no classifier", "Give a folder that `herdlm grade train` made")
         try:
-            shape = Shape.model_validate_json((folder / SHAPE).read_text(encoding="utf-8"))
+            shape = Shape.model_validate(read_object(folder / SHAPE, "Train it again"))
+            check = FileCheck(folder / WEIGHTS)
             tensors = load_file(folder / WEIGHTS)
+            check.wait()
             table = np.zeros((2**shape.config.bits + 1, len(shape.labels)), np.float32)
             table[tensors["buckets"]] = tensors["weights"]
             bias = tensors["bias"]

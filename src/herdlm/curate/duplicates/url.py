@@ -7,6 +7,7 @@ from urllib.parse import quote, urlsplit
 
 from herdlm.curate.duplicates.hashing import hash_text
 
+MAX_LABEL = 256
 DEFAULT_PORTS = {"http": 80, "https": 443}
 # Parameters that track where a visitor came from, grouped by the tools that add them
 TRACKING = frozenset(
@@ -115,6 +116,8 @@ def normalize_host(host: str) -> str:
 def _ascii_label(label: str) -> str:
     if label.isascii():
         return label
+    if len(label) > MAX_LABEL:  # no name of a host, and its punycode takes quadratic time
+        return label.encode("utf-8", "replace").hex()
     try:
         return label.encode("idna").decode("ascii").lower()
     except UnicodeError:  # not allowed by IDNA, such as an emoji, but registered all the same

@@ -9,7 +9,7 @@ from typing import Any
 
 from herdlm.base.errors import InputError
 from herdlm.curate.config import CurateConfig
-from herdlm.curate.sources.page import NO_TEXT, TOO_LARGE, Page
+from herdlm.curate.sources.page import DAMAGED, NO_TEXT, TOO_LARGE, Page
 
 # Where corpora have them if no column is named: those of FineWeb, C4, Dolma and others
 URL_COLUMNS = ("url", "metadata.url", "meta.url")
@@ -57,7 +57,10 @@ def names_of(config: CurateConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def page_of_fields(number: int, fields: Mapping[str, Any], config: CurateConfig) -> Page:
     """Return the page of a row with named columns."""
     text = value_of(fields, config.text_column)
-    url, date = (_first(fields, names) for names in names_of(config))
+    try:
+        url, date = (_first(fields, names) for names in names_of(config))
+    except (ValueError, RecursionError):  # a number of thousands of digits
+        return Page(number, kind="text", fault=DAMAGED)
     if not isinstance(text, str):
         return Page(number, url=url, date=date, kind="text", fault=NO_TEXT)
     payload = text.encode("utf-8", "surrogatepass")

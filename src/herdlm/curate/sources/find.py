@@ -62,6 +62,11 @@ def find_sources(sources: Sequence[str], config: CurateConfig) -> list[SourceFil
         for filesystem, path, info in _matches(source):
             found.setdefault((type(filesystem).__name__, path), (source, filesystem, info))
     paths = [path for _, path in found]
+    for path in paths:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"the name of source {path!a} is not UTF-8", "Rename the file") from None
     return [
         _source_file(filesystem, path, info, given=source, name=name, config=config)
         for ((_, path), (source, filesystem, info)), name in zip(found.items(), _short_names(paths), strict=True)

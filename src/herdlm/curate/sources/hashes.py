@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from herdlm.base.artifact import hash_bytes, hash_file, write_text_durably
+from herdlm.base.artifact import hash_bytes, hash_file, hash_json, write_text_durably
+from herdlm.base.errors import InputError
+from herdlm.base.json_files import read_object
 from herdlm.curate.config import CurateConfig
 
 MEMORY = ".source-hashes.json"
@@ -23,7 +25,7 @@ def source_content(source: str, config: CurateConfig, root: Path) -> str:
     from herdlm.curate.sources.source_code import tree
 
     memory = root / MEMORY
-    known: dict[str, str] = json.loads(memory.read_text(encoding="utf-8")) if memory.is_file() else {}
+    known = _remembered(memory)
     remembered = len(known)
     hashes = []
     for file in find_sources([source], config):
@@ -44,5 +46,17 @@ def source_content(source: str, config: CurateConfig, root: Path) -> str:
                 known[key] = hash_file(local)
             hashes.append(known[key])
     if len(known) > remembered:
-        write_text_durably(memory, json.dumps(known, indent=1) + "\n")
+        write_text_durably(memory, json.dumps({"seal": hash_json(known), "hashes": known}, indent=1) + "\n")
     return hashes[0] if len(hashes) == 1 else hash_bytes("".join(hashes).encode())
+
+
+def _remembered(memory: Path) -> dict[str, str]:
+    """The hashes of earlier runs; none if the file is damaged: then all are computed anew."""
+    try:
+        stored = read_object(memory, "")
+    except InputError:
+        return {}
+    known = stored.get("hashes")
+    if not isinstance(known, dict) or stored.get("seal") != hash_json(known):
+        return {}
+    return known

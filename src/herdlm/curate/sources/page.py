@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Kind = Literal["html", "text", "code"]
 
 # Why a page cannot be used: the reasons of the step "read".
 DAMAGED, CUT_OFF, TOO_LARGE, NO_TEXT = "damaged_record", "cut_off", "too_large", "no_text"
+LONG_ADDRESS = "long_address"
+ADDRESS_CHARS = 8192  # browsers and servers take no longer ones; files keep addresses in their footers, too
+DATE_CHARS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +35,14 @@ class Page:
     language: str = ""
     robots: str = ""
     fault: str | None = None
+
+
+def admitted(page: Page) -> Page:
+    """Return the page, or one with a fault if its address or date is too long or no text that a file can hold."""
+    if len(page.url) > ADDRESS_CHARS:
+        return replace(page, payload=b"", url="", date="", fault=page.fault or LONG_ADDRESS)
+    try:
+        (page.url + page.date + page.charset).encode()
+    except UnicodeEncodeError:  # half a character, as JSON can spell it
+        return replace(page, payload=b"", url="", date="", charset="", fault=page.fault or DAMAGED)
+    return page if len(page.date) <= DATE_CHARS else replace(page, date="", fault=page.fault or DAMAGED)

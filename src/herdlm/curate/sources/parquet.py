@@ -97,10 +97,26 @@ def read_parquet(file: BinaryIO, name: str, reach: Reach, config: CurateConfig) 
             rows = max(min(BATCH_ROWS, BATCH_BYTES * group.num_rows // max(group.total_byte_size, 1)), 1)
             try:
                 for batch in parquet.iter_batches(rows, row_groups=[number], columns=columns):
-                    for fields in batch.to_pylist():
+                    for fields in _rows(batch):
                         reach.at = at
-                        yield page_of_fields(at, fields, config)
+                        damaged = Page(at, kind="text", fault=DAMAGED)
+                        yield damaged if fields is None else page_of_fields(at, fields, config)
                         at += 1
-            except (pa.ArrowException, OSError, UnicodeDecodeError):
+            except (pa.ArrowException, OSError):
                 yield from (Page(row, kind="text", fault=DAMAGED) for row in range(at, end))
         at = end
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | None]:
+    """Yield each row of a batch; None for one with a value that Python has not, such as a time in the year 60000."""
+    try:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+    except (ValueError, OverflowError, pa.ArrowException):
+        for number in range(batch.num_rows):
+            try:
+                row: dict[str, Any] | None = batch.slice(number, 1).to_pylist()[0]
+            except (ValueError, OverflowError, pa.ArrowException):
+                row = None
+            yield row
+    else:
+        yield from rows

@@ -11,7 +11,7 @@ from herdlm.curate.config import CurateConfig
 from herdlm.curate.sources import arrow, jsonl, parquet, plain_text, source_code, warc
 from herdlm.curate.sources.columns import for_file
 from herdlm.curate.sources.file import unreadable
-from herdlm.curate.sources.page import Page
+from herdlm.curate.sources.page import Page, admitted
 from herdlm.curate.sources.reach import Reach
 from herdlm.curate.sources.shards import Shard
 
@@ -22,6 +22,10 @@ def read_shard(shard: Shard, reach: Reach, config: CurateConfig) -> Iterator[Pag
     Raises:
         InputError: The file does not have its format, or no longer exists.
     """
+    return map(admitted, _read_shard(shard, reach, config))
+
+
+def _read_shard(shard: Shard, reach: Reach, config: CurateConfig) -> Iterator[Page]:
     file = shard.file
     config = for_file(file.path, file.given, config)
     if shard.start == shard.end:

@@ -7,6 +7,8 @@ a token may end inside a word of the grammar or inside a character.
 from __future__ import annotations
 
 import json
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,9 +19,13 @@ from numpy.typing import NDArray
 from herdlm.base.errors import InputError
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher, LLTokenizer
+    from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
     from herdlm.tokens.tokenizer import Tokenizer
+
+MAX_CHARS = 200_000  # of a schema, expression or grammar
+FUEL = 1_000_000  # steps of the library in compiling a grammar's words
+KEPT = 32  # compiled grammars
 
 # Between the parts of JSON: nothing, a space, or a new line with its indent. Unlimited space is legal JSON, but an
 # unsure model might never write anything else.
@@ -33,16 +39,20 @@ class Grammar:
     text: str
 
     @classmethod
-    def json_schema(cls, schema: dict[str, Any] | str) -> Grammar:
+    def json_schema(cls, schema: dict[str, Any] | str, *, check: bool = True) -> Grammar:
         """JSON values that match ``schema``, with the keys of objects in the schema's order.
+
+        Args:
+            check: compile it to see whether it can be used, which may take long; else :class:`Matchers` tells.
 
         Raises:
             InputError: it is not a JSON schema, matches nothing, or uses a keyword that cannot be enforced.
         """
         text = schema if isinstance(schema, str) else json.dumps(schema)
+        _check_size(text, "JSON schema")
         try:
             parsed = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"the JSON schema is not JSON: {error}", "Give a JSON object") from error
         if not isinstance(parsed, dict):
             raise InputError(f"the JSON schema is {_shortened(text)}, not a JSON object", "Give a JSON object")
@@ -51,12 +61,13 @@ class Grammar:
                 "the JSON schema contains x-guidance", "Drop it: the options of the grammar library are fixed"
             )
         options: Any = {"whitespace_flexible": True, "whitespace_pattern": JSON_SPACE, "lenient": False}
-        return cls._checked(_matcher().grammar_from_json_schema(text, overrides=options), "JSON schema")
+        made = _matcher().grammar_from_json_schema(text, overrides=options)
+        return cls._checked(made, "JSON schema") if check else cls(made)
 
     @classmethod
-    def json_object(cls) -> Grammar:
+    def json_object(cls, *, check: bool = True) -> Grammar:
         """Any JSON object."""
-        return cls.json_schema({"type": "object"})
+        return cls.json_schema({"type": "object"}, check=check)
 
     @classmethod
     def regex(cls, text: str) -> Grammar:
@@ -65,20 +76,26 @@ class Grammar:
         Raises:
             InputError: the expression is invalid.
         """
+        _check_size(text, "regular expression")
         return cls._checked(_matcher().grammar_from_regex(text), "regular expression")
 
     @classmethod
-    def lark(cls, text: str) -> Grammar:
+    def lark(cls, text: str, *, check: bool = True) -> Grammar:
         """Texts of a context-free grammar in Lark's notation, from its rule ``start``.
+
+        Args:
+            check: as in :meth:`json_schema`.
 
         Raises:
             InputError: the grammar is invalid.
         """
-        return cls._checked(_matcher().grammar_from_lark(text), "grammar")
+        _check_size(text, "grammar")
+        made = _matcher().grammar_from_lark(text)
+        return cls._checked(made, "grammar") if check else cls(made)
 
     @classmethod
     def _checked(cls, text: str, kind: str) -> Grammar:
-        failed, messages = _matcher().validate_grammar_with_warnings(text)
+        failed, messages = _matcher().validate_grammar_with_warnings(text, limits=_limits())
         if failed:
             raise InputError(f"the {kind} cannot be used: {_shortened(' '.join(messages))}", f"Change the {kind}")
         return cls(text)
@@ -94,19 +111,34 @@ class Matchers:
         self.vocab_size = vocab_size
         self._tokens: LLTokenizer = LLTokenizer(TokenizerWrapper(_Vocabulary(tokenizer, vocab_size)))
         self.end: int = self._tokens.eos_token  # in masks: the text may end here
+        self._started: OrderedDict[tuple[str, tuple[int, ...]], Matcher] = OrderedDict()
+        self._lock = threading.Lock()
 
     def start(self, grammar: Grammar, stop_tokens: Sequence[int]) -> Matcher:
-        """A matcher at the beginning of a text.
+        """A matcher at the beginning of a text. Grammars are kept compiled, so that another thread can do that before.
 
         Raises:
-            InputError: the grammar allows no text, or is too large.
+            InputError: the grammar is invalid, allows no text, or is too large.
         """
-        inner = _matcher()(self._tokens, grammar.text, log_level=0)
+        key = (grammar.text, tuple(stop_tokens))
+        with self._lock:
+            if (known := self._started.get(key)) is not None:
+                self._started.move_to_end(key)
+                return known.copy()
+        matcher = self._compile(grammar, stop_tokens)
+        with self._lock:
+            self._started[key] = matcher
+            if len(self._started) > KEPT:
+                self._started.popitem(last=False)
+        return matcher.copy()
+
+    def _compile(self, grammar: Grammar, stop_tokens: Sequence[int]) -> Matcher:
+        inner = _matcher()(self._tokens, grammar.text, log_level=0, limits=_limits())
         matcher = Matcher(self, inner, np.array(stop_tokens, dtype=np.int64))
         matcher.look()
         if matcher.failed or matcher.finished:
             reason = _shortened(inner.get_error()) or "it allows no text but the empty one"
-            raise InputError(f"the grammar cannot be used: {reason}", "Change the grammar")
+            raise InputError(f"the JSON schema or grammar cannot be used: {reason}", "Change it")
         return matcher
 
 
@@ -168,6 +200,17 @@ class _Vocabulary:
 
     def __call__(self, text: bytes | str) -> list[int]:
         return self._tokenizer.encode(text.decode(errors="replace") if isinstance(text, bytes) else text)
+
+
+def _check_size(text: str, kind: str) -> None:
+    if len(text) > MAX_CHARS:
+        raise InputError(f"the {kind} has {len(text):,} characters", f"Give one of at most {MAX_CHARS:,}")
+
+
+def _limits() -> LLParserLimits:
+    from llguidance import LLParserLimits
+
+    return LLParserLimits(initial_lexer_fuel=FUEL)
 
 
 def _matcher() -> type[LLMatcher]:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from herdlm.base.errors import DamagedError, InputError
 
+MAX_BYTES = 64 * 2**20  # of a file with 200,000 keys
 PREFIX = "herdlm-"  # so that scanners for leaked secrets can find one
 
 
@@ -59,6 +60,8 @@ class KeyFile:
         try:
             status = self.path.stat()
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+            if status.st_size > MAX_BYTES:
+                raise DamagedError(f"{self.path} has more than {MAX_BYTES:,} bytes", "Restore it, or create a new one")
             if stamp != self._stamp:
                 self._keys = _File.model_validate_json(self.path.read_bytes()).keys
                 self._stamp = stamp

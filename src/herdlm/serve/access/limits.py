@@ -25,6 +25,9 @@ class ServerLimits:
         request_seconds: time from a request's first byte to the last byte of its answer.
         samples: answers running or waiting, of all clients and models together.
         drain_seconds: time after SIGTERM for running answers to finish.
+        connections: connections at once; further ones get status 503.
+        head_seconds: time for a client to send the headers of a request.
+        read_seconds: time for which a client may leave what is sent to it unread.
     """
 
     body_bytes: int = 8 * 2**20
@@ -32,6 +35,9 @@ class ServerLimits:
     request_seconds: float = 600.0
     samples: int = 2048
     drain_seconds: float = 30.0
+    connections: int = 4096
+    head_seconds: float = 20.0
+    read_seconds: float = 60.0
 
 
 class TokenBucket:

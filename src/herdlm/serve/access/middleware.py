@@ -10,11 +10,11 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from herdlm.base.errors import InputError
+from herdlm.serve.access.headers import check_framing, check_host, header, with_safe_headers
 from herdlm.serve.access.keys import KeyFile
 from herdlm.serve.access.limits import KeyLimiter, ServerLimits
 from herdlm.serve.access.request_log import RequestRecord
@@ -24,7 +24,7 @@ from herdlm.serve.errors import RefusedError, error_response
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("herdlm.access")
 
-NEED_KEY = ("/v1/", "/tokenize", "/detokenize", "/tokenizer_info", "/metrics")  # if the server has keys
+OPEN = ("/health", "/page/")  # paths that need no key, besides the page itself; every other needs one
 CLOSED_WHEN_DRAINING = ("/v1/", "/tokenize", "/detokenize", "/tokenizer_info")
 UNLOGGED = ("/health", "/metrics")  # polled every few seconds
 
@@ -55,6 +55,7 @@ class AccessMiddleware:
 
     Args:
         keys: who may send requests; None lets everyone in.
+        loopback_only: refuse requests whose header Host names another machine.
         count: receives the record of each request that has ended.
     """
 
@@ -66,8 +67,10 @@ class AccessMiddleware:
         limits: ServerLimits,
         gate: Gate,
         count: Callable[[RequestRecord], None],
+        loopback_only: bool = False,
     ) -> None:
         self.app, self.keys, self.limits, self.gate, self.count = app, keys, limits, gate, count
+        self.loopback_only = loopback_only
         self.key_limiter = KeyLimiter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,7 +84,8 @@ class AccessMiddleware:
         async def send_recording(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", record.id.encode())]
+                sent = [*message.get("headers", ()), (b"x-request-id", record.id.encode())]
+                message["headers"] = with_safe_headers(sent)
             await send(message)
 
         drainable = scope["path"].startswith(CLOSED_WHEN_DRAINING)
@@ -89,6 +93,9 @@ class AccessMiddleware:
             self.gate.enter()
         try:
             try:
+                check_framing(scope)
+                if self.loopback_only:
+                    check_host(scope)
                 self._authorize(scope, record)
                 replayed = await self._read_body(scope, receive) if scope["method"] == "POST" else receive
             except Exception as error:
@@ -120,9 +127,10 @@ class AccessMiddleware:
                 status=503,
                 retry_after=self.limits.drain_seconds,
             )
-        if self.keys is None or not scope["path"].startswith(NEED_KEY):
+        reads = scope["method"] in ("GET", "HEAD")
+        if self.keys is None or (reads and (scope["path"] == "/" or scope["path"].startswith(OPEN))):
             return
-        scheme, _, secret = _header(scope, b"authorization").partition(" ")
+        scheme, _, secret = header(scope, b"authorization").partition(" ")
         try:
             key = self.keys.find(secret.strip()) if scheme.lower() == "bearer" else None
         except InputError as error:  # the key file is missing or damaged, which is not the client's fault
@@ -144,7 +152,7 @@ class AccessMiddleware:
     async def _read_body(self, scope: Scope, receive: Receive) -> Receive:
         """Read the whole body within the limits; returns a ``receive`` that replays it."""
         limit = self.limits.body_bytes
-        length = _header(scope, b"content-length")
+        length = header(scope, b"content-length")
         if length.isdecimal() and int(length) > limit:
             raise _too_large(limit)
         parts: list[bytes] = []
@@ -179,8 +187,3 @@ def _too_large(limit: int) -> RefusedError:
     return RefusedError(
         f"the body exceeds {limit} bytes", "Send less, or raise --max-body-mib", code="request_too_large", status=413
     )
-
-
-def _header(scope: Scope, name: bytes) -> str:
-    value: Any = next((value for key, value in scope["headers"] if key == name), b"")
-    return str(value.decode("latin-1"))

@@ -15,6 +15,7 @@ from herdlm.serve.access.middleware import AccessMiddleware, Gate
 from herdlm.serve.access.responses import json_response
 from herdlm.serve.api.chat import ChatBody, TokenizeBody
 from herdlm.serve.api.errors import install_error_handlers
+from herdlm.serve.api.reading import BodyRoute
 from herdlm.serve.api.requests import CompletionBody, DetokenizeBody, EmbeddingBody
 from herdlm.serve.api.service import Service
 from herdlm.serve.guard.moderation import Moderator
@@ -31,6 +32,7 @@ def create_app(
     keys: KeyFile | None = None,
     log_texts: bool = False,
     moderator: Moderator | None = None,
+    loopback_only: bool = False,
 ) -> FastAPI:
     """Create the application. It stops all workers when it shuts down.
 
@@ -38,6 +40,7 @@ def create_app(
         seed: a request without a seed samples with one derived from this and the number of such requests before it.
         keys: who may send requests; None lets everyone in.
         log_texts: write prompts to the access log.
+        loopback_only: refuse requests whose header Host names another machine.
         moderator: a guard for prompts and answers. The server starts it, the application stops it.
     """
     limits = limits or ServerLimits()
@@ -64,13 +67,15 @@ def create_app(
     app.include_router(_model_list(models))
     app.include_router(_operations(models, gate, metrics))
     app.include_router(page_router())
-    app.add_middleware(AccessMiddleware, keys=keys, limits=limits, gate=gate, count=metrics.count)
+    app.add_middleware(
+        AccessMiddleware, keys=keys, limits=limits, gate=gate, count=metrics.count, loopback_only=loopback_only
+    )
     return app
 
 
 def _api(service: Service) -> APIRouter:
     """Routes of the models and their tokenizers."""
-    router = APIRouter()
+    router = APIRouter(route_class=BodyRoute)
 
     @router.post("/v1/chat/completions")
     async def chat_completions(body: ChatBody, request: Request) -> Response:

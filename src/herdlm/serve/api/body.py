@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from herdlm.serve.errors import nearest, shown
@@ -23,6 +23,16 @@ def _valid_unicode(text: str) -> str:
         raise ValueError(f"not valid Unicode at character {error.start}") from error
     return text
 
+
+class _FirstOnly(FailFast):
+    """Pydantic's own cannot be hashed, which a type in a union must be."""
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
+FIRST_ONLY = _FirstOnly()
+"""In an annotation of a list: its first wrong entry ends the validation, where pydantic would make an error of each."""
 
 Text = Annotated[str, AfterValidator(_valid_unicode)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]

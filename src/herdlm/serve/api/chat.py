@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, ClassVar, Literal
 
+from annotated_types import MaxLen
 from pydantic import Field, model_validator
 
-from herdlm.serve.api.body import Body, Neutral, Text, invalid_parameter, unsupported_parameter
+from herdlm.serve.api.body import FIRST_ONLY, Body, Neutral, Text, invalid_parameter, unsupported_parameter
 from herdlm.serve.api.requests import MAX_ALTERNATIVES, SamplingBody
 from herdlm.serve.errors import shown
+
+# Bounds of lists, which are checked while they are read: the first entry that is wrong or too many ends that.
+MAX_MESSAGES = 8192
+MAX_CONTENT_PARTS = 1024
+MAX_CALLS = 128
 
 
 class ContentPart(Body):
@@ -56,8 +62,10 @@ class ChatMessage(Body):
     neutral: ClassVar[Neutral] = {"name": (), "function_call": (), "audio": (), "refusal": (), "annotations": ([],)}
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Text | list[ContentPart] | None = None
-    tool_calls: list[ToolCall] = Field([], description="in assistant messages")
+    content: Text | Annotated[list[ContentPart], FIRST_ONLY, MaxLen(MAX_CONTENT_PARTS)] | None = None
+    tool_calls: Annotated[list[ToolCall], FIRST_ONLY] = Field(
+        [], max_length=MAX_CALLS, description="in assistant messages"
+    )
     tool_call_id: Text | None = Field(None, description="in tool messages: the call that the message answers")
 
     @model_validator(mode="after")
@@ -159,13 +167,13 @@ class ChatBody(SamplingBody):
         ),
     }
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: Annotated[list[ChatMessage], FIRST_ONLY] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_tokens: int | None = Field(None, ge=1, description="deprecated name of max_completion_tokens")
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool = Field(False, description="return the log-probability of each sampled token")
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)] = 0
     response_format: ResponseFormat | None = None
-    tools: list[Tool] = Field([], max_length=128)
+    tools: Annotated[list[Tool], FIRST_ONLY] = Field([], max_length=128)
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool = Field(True, description="allow more than one call in an answer")
     chat_template_kwargs: dict[str, Any] | None = Field(
@@ -243,8 +251,8 @@ class TokenizeBody(Body):
 
     model: Text | None = Field(None, description="by default the first model of the server")
     prompt: Text | None = None
-    messages: list[ChatMessage] = Field([])
-    tools: list[Tool] = Field([], max_length=128, description="of a dialog")
+    messages: Annotated[list[ChatMessage], FIRST_ONLY] = Field([], max_length=MAX_MESSAGES)
+    tools: Annotated[list[Tool], FIRST_ONLY] = Field([], max_length=128, description="of a dialog")
     add_special_tokens: bool = Field(
         True, description="start a text with the begin-of-text token, as prompts do; a dialog is as its template says"
     )

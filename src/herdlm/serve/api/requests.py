@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
+from annotated_types import MaxLen
 from pydantic import BeforeValidator, Field, model_validator
 
-from herdlm.serve.api.body import Body, Neutral, Text, TokenId, invalid_parameter, unsupported_parameter
+from herdlm.serve.api.body import FIRST_ONLY, Body, Neutral, Text, TokenId, invalid_parameter, unsupported_parameter
 
 MAX_STOP_STRINGS = 16
 MAX_ALTERNATIVES = 20
+MAX_BIASES = 1024
 MAX_SAMPLES = 128
 MAX_INPUTS = 2048
+MAX_TOKENS = 2**20  # of a list in a body; a model's context is usually far less
 
 
 def _one_or_more_strings(stop: Any) -> Any:
@@ -27,6 +30,8 @@ def _prompts(prompt: Any) -> Any:
     if isinstance(prompt, str):
         return [prompt]
     if isinstance(prompt, list) and prompt:
+        if len(prompt) > MAX_TOKENS or (len(prompt) > MAX_INPUTS and not isinstance(prompt[0], int)):
+            raise ValueError(f"a list of {len(prompt)} is too long: give at most {MAX_INPUTS} prompts")
         if all(isinstance(part, int) for part in prompt):
             return [prompt]
         if all(isinstance(part, str) for part in prompt):
@@ -38,7 +43,11 @@ def _prompts(prompt: Any) -> Any:
 
 def _token_biases(biases: Any) -> Any:
     """Convert the keys of {"token id": bias} to numbers, as JSON keys are strings."""
-    if not isinstance(biases, dict) or not all(isinstance(key, str) and key.isdecimal() for key in biases):
+    if isinstance(biases, dict) and len(biases) > MAX_BIASES:
+        raise ValueError(f"has {len(biases)} entries: give at most {MAX_BIASES}")
+    if not isinstance(biases, dict) or not all(
+        isinstance(key, str) and key.isdecimal() and len(key) < 20 for key in biases
+    ):
         raise ValueError('must be an object such as {"1234": -100}, of token ids and biases')
     return {int(key): value for key, value in biases.items()}
 
@@ -65,10 +74,12 @@ class SamplingBody(Body):
     logit_bias: Annotated[
         dict[TokenId, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]],
         BeforeValidator(_token_biases, json_schema_input_type=dict[str, float]),
-        Field(max_length=1024),
+        Field(max_length=MAX_BIASES),
     ] = Field({})
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: Annotated[list[Text], BeforeValidator(_one_or_more_strings), Field(max_length=MAX_STOP_STRINGS)] = Field([])
+    stop: Annotated[
+        list[Text], FIRST_ONLY, BeforeValidator(_one_or_more_strings), Field(max_length=MAX_STOP_STRINGS)
+    ] = Field([])
     stream: bool = False
     stream_options: StreamOptions | None = None
     top_k: int = Field(0, ge=0, lt=2**31, description="beyond the OpenAI API: sample from the k likeliest; 0 for all")
@@ -110,7 +121,8 @@ PROMPT_SCHEMA: dict[str, Any] = {
         {"type": "array", "items": {"type": "array", "items": {"type": "integer", "minimum": 0}}, "minItems": 1},
     ]
 }
-PromptList = Annotated[list[Text | list[TokenId]], BeforeValidator(_prompts)]
+TokenList = Annotated[list[TokenId], FIRST_ONLY, MaxLen(MAX_TOKENS)]
+PromptList = Annotated[list[Text | TokenList], FIRST_ONLY, BeforeValidator(_prompts)]
 
 
 class CompletionBody(SamplingBody):
@@ -163,4 +175,4 @@ class DetokenizeBody(Body):
     """The body of ``POST /detokenize``."""
 
     model: Text | None = Field(None, description="by default the first model of the server")
-    tokens: list[TokenId]
+    tokens: TokenList

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, TypeVar
@@ -73,6 +73,7 @@ class Service:
         dialog, tools = to_dialog(body.messages, body.tools if body.may_call else [])
         with ExitStack() as stack:
             lease = await self._lease(stack, request, body.model, body.n)
+            lease.text.check_length(_texts_of(dialog))
             # Encoding a long text takes a while and must not block other requests.
             tokens = await asyncio.to_thread(
                 lease.text.chat_prompt, dialog, tools, body.chat_template_kwargs, body.continue_final_message
@@ -143,8 +144,11 @@ class Service:
         """``POST /tokenize``. Needs no loaded model."""
         text = self._text(body.model)
         if body.prompt is None:
-            tokens = await asyncio.to_thread(text.chat_prompt, *to_dialog(body.messages, body.tools))
+            dialog, tools = to_dialog(body.messages, body.tools)
+            text.check_length(_texts_of(dialog))
+            tokens = await asyncio.to_thread(text.chat_prompt, dialog, tools)
         else:
+            text.check_length([body.prompt])
             encode = text.text_prompt if body.add_special_tokens else text.tokenizer.encode
             tokens = await asyncio.to_thread(encode, body.prompt)
         return json_response({"tokens": tokens, "count": len(tokens), "max_model_len": text.context})
@@ -152,6 +156,13 @@ class Service:
     async def detokenize(self, body: DetokenizeBody, request: Request) -> Response:
         """``POST /detokenize``. Needs no loaded model."""
         text = self._text(body.model)
+        if len(body.tokens) > text.context:
+            raise RefusedError(
+                f"{len(body.tokens)} tokens exceed the context of {text.context}",
+                "Send fewer at once",
+                param="tokens",
+                code="context_length_exceeded",
+            )
         if wrong := next((token for token in body.tokens if token >= text.tokenizer.vocab_size), None):
             raise RefusedError(
                 f"token id {wrong} is outside the vocabulary of {text.tokenizer.vocab_size} tokens",
@@ -195,7 +206,10 @@ class Service:
         return record.started_at + self.limits.request_seconds - time.monotonic()
 
     async def _tokens(self, text: ModelText, prompt: str | list[int]) -> list[int]:
-        return await asyncio.to_thread(text.text_prompt, prompt) if isinstance(prompt, str) else prompt
+        if not isinstance(prompt, str):
+            return prompt
+        text.check_length([prompt])
+        return await asyncio.to_thread(text.text_prompt, prompt)
 
     def _as_dialog(self, text: ModelText, prompt: str | list[int]) -> list[Message]:
         """A text prompt as a dialog for the guard."""
@@ -294,16 +308,20 @@ class Service:
         }
 
 
+def _texts_of(dialog: Sequence[Message]) -> Iterator[str]:
+    return (message["content"] for message in dialog if isinstance(message.get("content"), str))
+
+
 def _grammar(body: ChatBody) -> Grammar | None:
-    """The grammar that the answer must obey."""
+    """The grammar that the answer must obey; the worker compiles and checks it."""
     if body.must_call:
-        return Grammar.json_schema(call_schema(body.must_call))
+        return Grammar.json_schema(call_schema(body.must_call), check=False)
     if body.strict:
         return free_grammar([tool.function for tool in body.tools], body.parallel_tool_calls)
     if body.response_format is None or body.response_format.type == "text":
         return None
     schema = body.response_format.json_schema
-    return Grammar.json_schema(schema.body) if schema else Grammar.json_object()
+    return Grammar.json_schema(schema.body, check=False) if schema else Grammar.json_object(check=False)
 
 
 def _embedding(vector: list[float], body: EmbeddingBody) -> Any:

@@ -52,7 +52,9 @@ def free_grammar(functions: Sequence[Function], parallel: bool) -> Grammar:
     call = " | ".join(f"call{i}" for i in range(len(functions)))
     more = ' ("; " call)*' if parallel else ""
     text = r"/ ?[^\s\{\[](.|\n)*/"
-    return Grammar.lark("\n".join([f"start: TEXT? | call{more}", f"TEXT: {text}", f"call: {call}", *rules]) + "\n")
+    return Grammar.lark(
+        "\n".join([f"start: TEXT? | call{more}", f"TEXT: {text}", f"call: {call}", *rules]) + "\n", check=False
+    )
 
 
 def _message(message: ChatMessage) -> Message:

@@ -1,7 +1,7 @@
 """The server's side of one worker process: starts it on demand and restarts it when it dies.
 
 The requests of a worker that dies fail with WorkerFailedError, and a new worker serves the next ones. When workers keep
-dying, each restart waits longer.
+dying, each restart waits longer. A worker that answers no ping is stopped or hangs: it is killed.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 MAX_LINE = 2**30
 STABLE_SECONDS = 60  # a worker that lived longer did not die of its start
 MAX_PAUSE = 30.0
+PING_SECONDS = 5.0
+SILENT_SECONDS = 60.0  # a worker that says nothing for so long is killed
 
 Prompts = Sequence[tuple[Sequence[int], SamplingParams]]
 
@@ -81,7 +83,8 @@ class Backend:
         self._in_flight: dict[int, Generation | EmbeddingRequest] = {}
         self._ids = 0
         self._deaths = 0
-        self._started_at = 0.0
+        self._started_at = self._heard_at = 0.0
+        self._watching: asyncio.Task[None] | None = None
         self._not_before = 0.0
 
     @property
@@ -113,8 +116,9 @@ class Backend:
 
     async def stop(self) -> None:
         """Stop the worker. Its requests fail."""
-        if self._restarting:
-            self._restarting.cancel()
+        for task in (self._restarting, self._watching):
+            if task:
+                task.cancel()
         writer, process, reading = self._writer, self._process, self._reading
         self._writer = self._process = self._reading = None
         self.stats = EngineStats()
@@ -201,7 +205,9 @@ class Backend:
                 self._count_death()
             raise
         self._process, self._writer = process, writer
+        self._heard_at = time.monotonic()
         self._reading = asyncio.create_task(self._read(reader, process))
+        self._watching = asyncio.create_task(self._watch(process))
 
     async def _handshake(self, reader: asyncio.StreamReader) -> WorkerInfo:
         text = await reader.readline()
@@ -216,6 +222,7 @@ class Backend:
         reason = ""
         try:
             while text := await reader.readline():
+                self._heard_at = time.monotonic()
                 message = json.loads(text)
                 reason = message.get("broken", reason)
                 self._receive(message)
@@ -228,6 +235,16 @@ class Backend:
         if process is not self._process:  # stopped on purpose
             return
         self._worker_died(reason or (f"ended by signal {-code}" if code < 0 else f"ended with code {code}"))
+
+    async def _watch(self, process: Process) -> None:
+        """Kill the worker once it is silent for long."""
+        while process is self._process:
+            self._send({"op": "ping"})
+            await asyncio.sleep(PING_SECONDS)
+            if process is self._process and time.monotonic() - self._heard_at > SILENT_SECONDS:
+                log.error("the worker of %s has not answered for %g s: it is killed", self.name, SILENT_SECONDS)
+                process.kill()
+                return
 
     def _receive(self, message: dict[str, Any]) -> None:
         if "outputs" in message:
@@ -251,6 +268,8 @@ class Backend:
         log.error("the worker of %s failed: %s", self.name, reason)
         if self._writer:
             self._writer.close()
+        if self._watching:
+            self._watching.cancel()
         self._process = self._writer = self._reading = None
         self.stats = EngineStats()
         self._count_death()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from herdlm.base.errors import DamagedError, InputError
+from herdlm.base.json_files import read_object
 from herdlm.model.folders import CONFIG, model_folder, model_name
 from herdlm.serve.errors import ContextError
 from herdlm.tokens.chat import Message
@@ -43,13 +43,14 @@ class ModelText:
         """
         folder = model_folder(path)
         format = ChatFormat.load(folder)
-        config = _settings(folder / CONFIG)
+        config = read_object(folder / CONFIG, "Restore it from its source")
         context, vocabulary = (config.get(key) for key in ("max_position_embeddings", "vocab_size"))
-        if not isinstance(context, int) or not isinstance(vocabulary, int):
+        if type(context) is not int or type(vocabulary) is not int or not (0 < context < 2**31 and vocabulary > 0):
             raise DamagedError(
                 f"{folder / CONFIG} has no max_position_embeddings or vocab_size", "Export the model again"
             )
         created = int((folder / CONFIG).stat().st_mtime)
+        _ = format.tokenizer.longest_token  # computed now, and not for the first request
         if outside := [id for id in format.stop_tokens if id >= vocabulary]:
             raise InputError(
                 f"{folder}: eos_token_id {outside[0]} is outside the vocabulary of {vocabulary} tokens",
@@ -90,6 +91,18 @@ class ModelText:
     def answer_text(self, text: str) -> str:
         """An answer without the leading space that the dialog format adds."""
         return text.removeprefix(" ") if self.tokenizer.leading_space or self.tokenizer.strips_space else text
+
+    def check_length(self, texts: Iterable[str]) -> None:
+        """Refuse texts that cannot fit into the context, before they are encoded.
+
+        Raises:
+            ContextError: they have more tokens than the context, whatever their tokens are.
+        """
+        least = sum(self.tokenizer.least_tokens(text) for text in texts)
+        if least > self.context:
+            raise ContextError(
+                f"the text has at least {least} tokens, the context is {self.context} tokens", "Shorten it"
+            )
 
     def room(self, prompt: Sequence[int], max_tokens: int | None) -> int:
         """The maximum tokens of the answer: ``max_tokens``, or what the context leaves if that is None.
@@ -159,13 +172,3 @@ class LoadedModel(ModelText):
 def engine_context(engine: Engine) -> int:
     """The maximum tokens of one sequence in ``engine``."""
     return min(engine.config.max_seq_len, engine.pool.count * engine.pool.page_size)
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DamagedError(f"{path} cannot be read: {error}", "Restore it from its source") from error
-    if not isinstance(settings, dict):
-        raise DamagedError(f"{path} is not a JSON object", "Restore it from its source")
-    return settings

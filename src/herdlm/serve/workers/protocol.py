@@ -1,8 +1,9 @@
 """Protocol between the server and a worker process: one JSON document per line over a socket.
 
-The server sends :class:`WorkerOptions` first, then ``{"op": "submit" | "abort" | "embed", "id": ...}``. The worker
-sends ``ready`` or ``failed`` once, then ``accepted``, ``refused`` or ``done`` with a request's id, and after each step
-one line of ``outputs`` for all samples of the step.
+The server sends :class:`WorkerOptions` first, then ``{"op": "submit" | "abort" | "embed", "id": ...}``, and now and
+then ``{"op": "ping"}``, which the worker answers with ``pong``. The worker sends ``ready`` or ``failed`` once, then
+``accepted``, ``refused`` or ``done`` with a request's id, and after each step one line of ``outputs`` for all samples
+of the step.
 """
 
 from __future__ import annotations

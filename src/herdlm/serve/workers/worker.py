@@ -1,7 +1,9 @@
 """A worker process: one engine, driven over a socket.
 
-The engine runs in the main thread. Another thread reads messages into an inbox, which is emptied between steps. The
-outputs of a step leave as one line. The process ends when the server closes the socket.
+The engine runs in the main thread. Another thread reads messages into an inbox, which is emptied between steps, and
+answers the server's pings. Grammars are compiled in threads of their own before their requests come into the inbox, so
+that one that takes long delays no other request. The outputs of a step leave as one line. The process ends when the
+server closes the socket.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,8 @@ from herdlm.serve.workers.protocol import SampleOutput, WorkerInfo, WorkerOption
 
 log = logging.getLogger(__name__)
 
+COMPILERS = 2  # grammars that are compiled at once
+
 
 class Worker:
     """Serves one connection with ``engine`` until it closes.
@@ -49,6 +54,9 @@ class Worker:
         self._requests: dict[int, tuple[int, int, Request]] = {}  # by the engine's id: id, index of the prompt
         self._engine_ids: dict[int, list[int]] = {}
         self._embeddings: deque[EmbeddingJob] = deque()
+        self._compiling: set[int] = set()  # requests whose grammars are being compiled
+        self._compilers = ThreadPoolExecutor(COMPILERS, thread_name_prefix="grammar")
+        self._sending = threading.Lock()
 
     def run(self) -> None:
         """Work until the connection closes. Reports what the engine raises to the server, then raises it."""
@@ -87,11 +95,40 @@ class Worker:
         try:
             with self.connection.makefile("rb") as lines:
                 for text in lines:
-                    self._enqueue(json.loads(text))
+                    self._receive(json.loads(text))
         except OSError as error:
             log.info("the server's connection broke: %s", error)
         self._enqueue(None)
         self._on_close()
+
+    def _receive(self, message: dict[str, Any]) -> None:
+        if message["op"] == "ping":
+            self._send({"pong": True})
+            return
+        id: int = message["id"]
+        if message["op"] == "submit" and any("grammar" in params for _, params in message["prompts"]):
+            with self._changed:
+                self._compiling.add(id)
+            self._compilers.submit(self._compile, message)
+        else:
+            if message["op"] == "abort":
+                with self._changed:
+                    self._compiling.discard(id)
+            self._enqueue(message)
+
+    def _compile(self, message: dict[str, Any]) -> None:
+        """Compile the grammars of a request, then hand it on, if the server still wants it."""
+        try:
+            for _, params in message["prompts"]:
+                if message["id"] in self._compiling:
+                    self.engine.prepare(params_from_json(params))
+        except Exception as error:  # the engine tells the same error once more, in its place
+            log.debug("a grammar cannot be used: %s", error)
+        with self._changed:
+            wanted = message["id"] in self._compiling
+            self._compiling.discard(message["id"])
+        if wanted:
+            self._enqueue(message)
 
     def _enqueue(self, message: dict[str, Any] | None) -> None:
         with self._changed:
@@ -100,7 +137,8 @@ class Worker:
 
     def _send(self, message: dict[str, Any]) -> None:
         try:
-            self.connection.sendall(protocol.encode(message))
+            with self._sending:
+                self.connection.sendall(protocol.encode(message))
         except OSError:  # the server is gone; the reading thread notices too
             self._enqueue(None)
 
