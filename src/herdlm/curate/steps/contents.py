@@ -34,7 +34,7 @@ def page_steps(config: CurateConfig) -> list[PageStep]:
     steps: list[PageStep] = [
         Read(),
         Url(config.url),
-        Extract(),
+        Extract(config.extract),
         Repair(),
         Language(config.language),
         LabelDomains(config.domains),
