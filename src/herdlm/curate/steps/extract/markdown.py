@@ -19,13 +19,13 @@ def render_markdown(page: Blocks, kept: Sequence[int]) -> str:
     numbers: dict[int, int] = {}  # of the items of ordered lists
     begun: set[int] = set()
     before: Place | None = None
-    for (table, _), group in groupby(places, lambda one: (one[1].table if one[1].row else 0, one[1].row and 1)):
-        for block, place in group if not table else [*group][:1]:
-            if table:
-                own = [one for one in places if one[1].table == table and one[1].row]
-                text = _table(page, own)
-            else:
-                text = _block(page, block, numbers, begun)
+    for table, group in groupby(places, lambda one: one[1].table if one[1].row else 0):
+        if table:
+            own = list(group)
+            written = [(own[0][1], _table(page, own))]
+        else:
+            written = [(place, _block(page, block, numbers, begun)) for block, place in group]
+        for place, text in written:
             if before is not None:
                 together = place.outer_list and place.outer_list == before.outer_list and not table
                 pieces.append("\n" if together and FENCE not in text else "\n\n")

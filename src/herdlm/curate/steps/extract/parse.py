@@ -121,9 +121,7 @@ def parse(html: str, keep_navigation: bool = False) -> Source:
     description = meta.attributes.get("content") if meta is not None else ""
     if tree.css_first(FORMULAS) is not None:
         _write_formulas(tree)
-    for node in tree.css(LINE_NUMBERS):
-        if _NUMBERS.match(node.text()):
-            node.decompose()
+    _drop_line_numbers(tree, len(html))
     data = read_data(tree)
     name = title.text() if title is not None else ""
     tree.strip_tags(NOT_TEXT if keep_navigation else NOT_CONTENT)
@@ -137,6 +135,18 @@ def parse(html: str, keep_navigation: bool = False) -> Source:
         end = clean.rfind("</body>")
         clean = clean + added if end < 0 else clean[:end] + added + clean[end:]
     return Source(clean, name, description or "", facts_of(html, data))
+
+
+def _drop_line_numbers(tree: LexborHTMLParser, size: int) -> None:
+    """Remove the numbers beside lines of code. Reads no more text than twice the page, however its elements nest."""
+    read = 0
+    for node in reversed(tree.css(LINE_NUMBERS)):  # inner ones first: removing an element frees what is in it
+        text = node.text()
+        read += len(text)
+        if read > 2 * size:
+            return
+        if _NUMBERS.match(text):
+            node.decompose()
 
 
 def _with_shadow_roots(html: str) -> str:

@@ -33,6 +33,27 @@ KIND = {
     "button": _BUTTON,
 }
 TITLED = frozenset(["section", "h1", "h2", "h3", "h4", "h5", "h6", "dt", "dd", "p", "li"])  # ids from titles
+VOID = frozenset(
+    [
+        "br",
+        "hr",
+        "img",
+        "input",
+        "wbr",
+        "meta",
+        "link",
+        "col",
+        "source",
+        "track",
+        "param",
+        "area",
+        "base",
+        "embed",
+        "basefont",
+        "bgsound",
+        "frame",
+    ]
+)
 TEXT_HOLDERS = frozenset(
     ["p", "h1", "h2", "h3", "h4", "h5", "h6", "summary", "dt", "th", "legend"]
 )  # a button in these is a part of the text
@@ -146,7 +167,7 @@ def _read_page(html: str, page: Blocks, paths: dict[tuple[int, str, int], int]) 
             kind = KIND.get(tag, _UNKNOWN)
             look = _look(attributes) if attributes and kind != _IMAGE and not closing else _PLAIN
             if look and (look == _READ_ALOUD or (look <= _SILENT and kind not in (_CONTAINER, _PRE, _RULE, _BREAK))):
-                if tag == "input":
+                if tag in VOID:
                     look = _PLAIN
                 else:
                     # The same words are often there twice: for the eye with effects, and to be read aloud.

@@ -20,6 +20,7 @@ LINKED_DATA = 'script[type="application/ld+json"]'
 STATE = 'script#__NEXT_DATA__, script#__NUXT_DATA__, script[type="application/json"]'
 MAX_SCRIPT = 4 << 20  # characters
 MAX_TEXT = 60_000  # characters that are appended
+MAX_TEXTS = 300
 MIN_WORDS = 12
 FEW_CHARACTERS = 1_200  # of text in the page itself, below which a script's state is read
 OPENING = 40  # characters that tell whether a text is on the page already
@@ -56,7 +57,8 @@ HEAD = 24_000  # characters in which facts are looked for
 _TYPE = re.compile(r'"@type"\s*:\s*\[?\s*"(\w+)"')
 _TAG = re.compile(r"<[^>]*>")
 _SPACE = re.compile(r"\s+")
-_SENTENCE = re.compile(r"[a-z,] [a-z]+.*[.!?。]", re.DOTALL)
+_RUNNING = re.compile(r"[a-z,] [a-z]")
+_ENDS = re.compile(r"[.!?。](?:\s|$|<|\")")
 _NOT_PROSE = re.compile(r"function\s*\(|=>|\{\s*\"|;\s*\}|^https?://|\bvar\(--")
 
 
@@ -93,7 +95,7 @@ def structured_html(data: PageData, visible: str) -> str:
     seen = _SPACE.sub(" ", visible)
     parts: list[str] = []
     size = 0
-    for text in dict.fromkeys(texts):
+    for text in list(dict.fromkeys(texts))[:MAX_TEXTS]:
         prose = _as_html(text)
         opening = html.escape(_SPACE.sub(" ", html.unescape(_TAG.sub(" ", prose))).strip()[:OPENING], quote=False)
         if opening in seen or any(opening in part for part in parts):
@@ -139,4 +141,4 @@ def _as_html(text: str) -> str:
 def _is_prose(text: str) -> bool:
     if text.count(" ") < MIN_WORDS - 1 or _NOT_PROSE.search(text[:2_000]):
         return False
-    return _SENTENCE.search(text[:5_000]) is not None
+    return bool(_RUNNING.search(text) and _ENDS.search(text))
