@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.extract import read_pages as read_articles
 from benchmarks.extract_types import bag, word_f1
 from herdlm.curate.config import CurateConfig
 from herdlm.curate.steps.extract import Extract, read_pages
 from herdlm.curate.steps.extract.select import best_threshold
 from herdlm.curate.steps.extract_config import ExtractConfig
-from tests.curate.test_extract import PARAGRAPHS
+from tests.curate.test_extract import PARAGRAPHS, SHIPPED
 
 HEAD = '<title>Bridge stays closed | The Herald</title><meta property="og:type" content="article">'
 BODY = "".join(f"<p>{text * 2}</p>" for text in PARAGRAPHS * 2)
@@ -26,8 +27,17 @@ FORUM = (
 )
 
 
+NEWS = [html for _, html, _ in read_articles(SHIPPED).values()]
+
+
 def test_the_kind_of_a_page_is_told() -> None:
-    assert [page.page_type for page in read_pages([ARTICLE, FORUM, ""])] == ["article", "forum", ""]
+    kinds = [page.page_type for page in read_pages([*NEWS, FORUM, ""])]
+    assert kinds.count("article") >= 0.8 * len(NEWS)
+    assert kinds[-2:] == ["forum", ""]
+
+
+def news() -> str:
+    return next(html for html, page in zip(NEWS, read_pages(NEWS), strict=True) if page.page_type == "article")
 
 
 def batch(*pages: tuple[str, str]) -> dict[str, list[object]]:
@@ -39,7 +49,7 @@ def batch(*pages: tuple[str, str]) -> dict[str, list[object]]:
 
 
 def test_recipes_keep_or_drop_kinds_of_web_pages_only() -> None:
-    pages = batch((ARTICLE, "html"), (FORUM, "html"), ("Plain text of some words.", "text"), ("x = 1", "code"))
+    pages = batch((news(), "html"), (FORUM, "html"), ("Plain text of some words.", "text"), ("x = 1", "code"))
     kept = Extract(ExtractConfig(keep_types=("article",))).run(pages)
     assert kept.reasons == [None, "unwanted_page_type", None, None]
     assert kept.columns["page_type"] == ["article", "forum", "", ""]

@@ -33,27 +33,8 @@ KIND = {
     "button": _BUTTON,
 }
 TITLED = frozenset(["section", "h1", "h2", "h3", "h4", "h5", "h6", "dt", "dd", "p", "li"])  # ids from titles
-VOID = frozenset(
-    [
-        "br",
-        "hr",
-        "img",
-        "input",
-        "wbr",
-        "meta",
-        "link",
-        "col",
-        "source",
-        "track",
-        "param",
-        "area",
-        "base",
-        "embed",
-        "basefont",
-        "bgsound",
-        "frame",
-    ]
-)
+_VOID_TAGS = "br hr img input wbr meta link col source track param area base embed basefont bgsound frame"
+VOID = frozenset(_VOID_TAGS.split())
 TEXT_HOLDERS = frozenset(
     ["p", "h1", "h2", "h3", "h4", "h5", "h6", "summary", "dt", "th", "legend"]
 )  # a button in these is a part of the text
