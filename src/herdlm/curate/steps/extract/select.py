@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from herdlm.curate.steps.extract.block_statistics import BlockStatistics, Floats, Ints, block_statistics
+from herdlm.curate.steps.extract.block_statistics import BlockStatistics, Bools, Floats, Ints, block_statistics
 from herdlm.curate.steps.extract.blocks import Blocks
 from herdlm.curate.steps.extract.context_features import context_features
 from herdlm.curate.steps.extract.features import features
@@ -22,6 +22,7 @@ REPEATED_WORDS = 50  # a repeated block of so many words is a copy; a shorter on
 WHOLES = frozenset(("table", "dl"))
 WHOLE_BLOCKS, LONGEST_CELL = 4, 60  # blocks; words, above which a table lays out a page
 SURE_ARTICLE = 0.5  # chance from which on blocks that rules doubt are out: comments, teasers, captions, notices
+ARTICLE_CHANCE = 0.5  # what follows an article is like it, so that blocks below do not pass
 LEAST_CHANCE, MOST_CHANCE = 0.15, 0.55  # bounds of a page's threshold
 WHOLE_WORDS, WHOLE_SHARE, COVERED_SHARE = 100, 0.2, 0.4
 
@@ -46,22 +47,25 @@ def select(pages: Blocks, sources: Sequence[Source], model: Model) -> list[Selec
         chance[left] = model.first.predict(rows)
         chance[left] = model.second.predict(context_features(stats, left, rows, chance))
     doubted = (stats.flags & ~(1 << RULES.index("unseen"))) != 0
-    chance[doubted & (kinds[:, KINDS.index("article")] >= SURE_ARTICLE)[stats.page]] = 0
+    articles = kinds[:, KINDS.index("article")] >= SURE_ARTICLE
+    chance[doubted & articles[stats.page]] = 0
     filled = (stats.stop > stats.start).tolist()
     names = [KINDS[number] if some else "" for number, some in zip(kinds.argmax(axis=1).tolist(), filled, strict=True)]
-    return list(map(Selected, names, choose(pages, stats, left, chance)))
+    return list(map(Selected, names, choose(pages, stats, left, chance, articles)))
 
 
-def choose(pages: Blocks, stats: BlockStatistics, left: Ints, chance: Floats) -> list[list[int]]:
+def choose(pages: Blocks, stats: BlockStatistics, left: Ints, chance: Floats, articles: Bools) -> list[list[int]]:
     """Return the blocks that give each page the best expected F1 by words; tables as a whole or not at all.
 
-    If that is almost nothing, all blocks from the headline on that are not links are returned.
+    On ``articles`` a block must be likelier than not. If almost nothing is left, all blocks from the headline on that
+    are not links are returned.
     """
     chance = _whole_tables(pages, stats, left, chance)
     chosen = np.zeros(stats.count, bool)
-    for low, high in zip(stats.start.tolist(), stats.stop.tolist(), strict=True):
+    for low, high, is_article in zip(stats.start.tolist(), stats.stop.tolist(), articles.tolist(), strict=True):
         if low < high:
-            chosen[low:high] = chance[low:high] >= best_threshold(chance[low:high], stats.words[low:high])
+            best = best_threshold(chance[low:high], stats.words[low:high])
+            chosen[low:high] = chance[low:high] >= (max(best, ARTICLE_CHANCE) if is_article else best)
     few = (stats.page_sums(np.where(chosen, stats.words, 0)) < FEW_WORDS)[stats.page]
     rest = few[left] & (left >= stats.headline_at[stats.page[left]]) & (stats.link_share[left] < 0.5)
     doubted = ((stats.signals[left] & word_bits("rights")) != 0) | ((stats.under[left] & BIT["<noscript>"]) != 0)
