@@ -273,7 +273,7 @@ def test_a_pages_text_does_not_depend_on_the_pages_beside_it() -> None:
 @given(st.lists(st.tuples(st.lists(PIECES, max_size=20).map("".join), st.booleans()), max_size=6))
 def test_soups_of_tags_give_the_same_together_as_alone(pages: list[tuple[str, bool]]) -> None:
     payloads = [(soup.encode("utf-8", "replace"), "", html) for soup, html in pages]
-    assert extract_all(payloads) == [extract(*page) for page in payloads]
+    assert [page[:2] for page in extract_all(payloads)] == [extract(*page) for page in payloads]
 
 
 def test_chances_are_the_same_to_the_bit_whatever_pages_are_judged_together() -> None:

@@ -32,6 +32,7 @@ MAX_LOST = 0.4  # of the running text
 MAX_LOST_BESIDE_HEADLINE = 0.85  # the headline stays there
 SURE_HEADLINE = 1.2
 TEXT_WORDS = 12
+LINKS = 0.8
 OUTER_WORDS = 60
 MAX_ARTICLES = 100
 _COMMENTS = re.compile(
@@ -97,6 +98,7 @@ def apply_rules(page: Blocks, stats: BlockStatistics) -> Bools:
         at_stake = (stats.headline_at < 0) | inside[stats.headline_at]
         most = np.where(at_stake, MAX_LOST, MAX_LOST_BESIDE_HEADLINE)
         rule_out("unseen" if place == "unseen" else "place", inside, most, place in SURE_PLACES)
+    out |= ((stats.under & BIT["contents"]) != 0) & (stats.link_share > LINKS)  # a table of contents; no running text
     captions = (
         ((stats.under & (BIT["<figcaption>"] | BIT["<figure>"])) != 0)
         & ~stats.preformatted

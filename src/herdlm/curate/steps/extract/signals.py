@@ -43,6 +43,7 @@ NAMES: dict[str, str] = {
     "answer": r"answer|question|message|usertext|^msg",
     "unseen": r"hidden|^sr$|reader$|noprint|collapse",
     "structured": r"^structured$",
+    "contents": r"^toc$|^toctree",
 }
 # Keywords of boilerplate in English, German, French, Spanish, Portuguese, Italian, Dutch, Indonesian, Russian.
 WORDS: dict[str, str] = {
