@@ -269,3 +269,29 @@ def test_quality_orders_texts() -> None:
     assert quality(prose[:300], "en") < scores["prose"]  # shorter, else alike
     assert quality("", "en") == 0
     assert quality("\n\t ", "en") == 0
+
+
+HOWTO = (
+    "In this article we set up a small server that shows one page. We use nothing but what comes with the system, so "
+    "that you can follow it on any machine.\n\n{}\n\nFirst the list of packages is brought up to date, and then the "
+    "server is installed and started. The wall is opened for the two ports that it listens on, and the page is fetched "
+    "once.\n\nAt last we look at the files of the server and have it check them itself. That is all there is to it, "
+    "and it takes less time than reading this page twice."
+)
+COMMANDS = [f"sudo apt install package-{n}" for n in range(12)]
+TABLE = "\n".join(f"{n}\t{n * 17}\t{n * 3.5}" for n in range(40))
+
+
+def test_listings_and_tables_in_an_article_are_not_judged_as_prose() -> None:
+    listing = HOWTO.format("\n".join(COMMANDS))
+    assert check_text(listing, "en", DEFAULT) == "too_many_short_lines"
+    assert check_text(listing, "en", DEFAULT, None, frozenset(COMMANDS)) is None
+    assert check_text(HOWTO.format(TABLE), "en", DEFAULT) is None
+
+
+def test_listings_do_not_save_a_page_without_prose() -> None:
+    short = "Install it so:\n" + "\n".join(COMMANDS) + "\nand be happy with it, for that is all there is."
+    assert check_text(short, "en", DEFAULT, None, frozenset(COMMANDS)) == "too_few_words"
+    assert check_text(TABLE, "en", DEFAULT) == "too_few_words"
+    spam = HOWTO.format("\n".join(COMMANDS)).replace("In this article", "lorem ipsum")
+    assert check_text(spam, "en", DEFAULT, None, frozenset(COMMANDS)) == "placeholder_text"

@@ -146,6 +146,6 @@ def _as_batch(pages: list[Page], shard: Shard) -> Batch:
         "text": [""] * count,
         **{
             name: list(nothing)
-            for name in ("language_score", "quality", "domain", "step", "reason", "split", *FINGERPRINTS)
+            for name in ("language_score", "quality", "domain", "page_type", "step", "reason", "split", *FINGERPRINTS)
         },
     }

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 from herdlm.base.recipe import Section
 from herdlm.curate.steps.contamination.benchmarks import ContaminationConfig
 from herdlm.curate.steps.domains.classifier import DomainsConfig
+from herdlm.curate.steps.extract_config import ExtractConfig
 from herdlm.curate.steps.heuristics import HeuristicsConfig
 from herdlm.curate.steps.hosts import HostsConfig
 from herdlm.curate.steps.language import LanguageConfig
@@ -78,6 +79,7 @@ class CurateConfig(Section):
 
     robots: RobotsConfig = RobotsConfig()
     url: UrlConfig = UrlConfig()
+    extract: ExtractConfig = ExtractConfig()
     language: LanguageConfig = LanguageConfig()
     domains: DomainsConfig = DomainsConfig()
     heuristics: HeuristicsConfig = HeuristicsConfig()

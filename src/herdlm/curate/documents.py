@@ -25,6 +25,7 @@ _DOCUMENT = [
     ("language_score", pa.float64()),
     ("quality", pa.float64()),
     ("domain", pa.string()),  # the topic
+    ("page_type", pa.string()),  # of web pages: article, forum, ...; "" for others
     ("words", pa.int64()),
     ("bytes", pa.int64()),  # of the text in UTF-8
 ]

@@ -36,7 +36,7 @@ def page_steps(config: CurateConfig) -> list[PageStep]:
         Read(),
         Robots(config.robots),
         Url(config.url),
-        Extract(),
+        Extract(config.extract),
         Repair(),
         Language(config.language),
         LabelDomains(config.domains),

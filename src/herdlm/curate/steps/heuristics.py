@@ -28,12 +28,14 @@ max_duplicate_ngram_chars      2 times                 1.5 times
 ============================== ======================= ============ ================================================
 
 "At most" and "at least" only relax: a threshold that is already more lenient stays.
+
+Listings in a how-to and tables in an article are no prose: a text that breaks such a rule is judged again without them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import cache
 from itertools import chain
 from typing import Any, ClassVar
@@ -63,6 +65,15 @@ ELLIPSIS_ENDS = ".…]"  # their last characters
 PLACEHOLDERS = ("lorem ipsum", "Lorem ipsum", "Lorem Ipsum", "LOREM IPSUM")
 TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
+# Rules that are judged without listings and tables if a text with such breaks them.
+OF_PROSE = frozenset(
+    (
+        *("words_too_short", "words_too_long", "too_many_symbols", "too_few_alphabetic_words", "too_few_sentence_ends"),
+        *("too_many_bullet_lines", "too_many_short_lines", "list_like", "duplicate_lines", "duplicate_paragraphs"),
+        *(f"top_{n}_gram" for n in TOP_NGRAMS),
+        *(f"duplicate_{n}_grams" for n in DUPLICATE_NGRAMS),
+    )
+)
 
 
 class HeuristicsConfig(Section):
@@ -116,23 +127,41 @@ class Heuristics(PageStep):
 
     def run(self, batch: Batch) -> Outcome:
         rules = {domain: heuristics_for(domain, self.settings) for domain in set(batch["domain"])}
-        texts = zip(batch["text"], batch["language"], batch["domain"], batch["split"], strict=True)
-        return Outcome([check_text(text, language, rules[domain], words) for text, language, domain, words in texts])
+        listings = batch.get("listings") or [frozenset()] * len(batch["text"])
+        pages = zip(batch["text"], batch["language"], batch["domain"], batch["split"], listings, strict=True)
+        return Outcome(
+            [check_text(text, language, rules[domain], words, lines) for text, language, domain, words, lines in pages]
+        )
 
 
-def check_text(text: str, language: str, config: HeuristicsConfig, words: Words | None = None) -> str | None:
+def check_text(
+    text: str, language: str, config: HeuristicsConfig, words: Words | None = None, listings: Set[str] = frozenset()
+) -> str | None:
     """Return the first rule that a text breaks, or None. Cheap rules are checked first.
 
-    ``words`` are those of the text, if available.
+    ``words`` are those of the text, if available. A text that breaks a rule about prose because of its tables and its
+    ``listings``, the stripped lines of preformatted text, passes if enough prose is left without them that passes.
     """
     words = words or Words(text)
-    rules = chain(
+    reason = next((reason for reason, broken in _rules(text, words, language, config) if broken), None)
+    if reason in OF_PROSE and (listings or "\t" in text):
+        kept = [line for line in text.split("\n") if "\t" not in line and line.strip() not in listings]
+        prose = "\n".join(kept)
+        if len(prose) < len(text.rstrip()):
+            reason = check_text(prose, language, config)
+            reason = reason or next(
+                (r for r, broken in _vocabulary_rules(text, words, language, config) if broken), None
+            )
+    return reason
+
+
+def _rules(text: str, words: Words, language: str, config: HeuristicsConfig) -> Iterator[tuple[str, bool]]:
+    return chain(
         _word_rules(text, words, language, config),
         _line_rules(text, words, language, config),
         _repetition_rules(words, language, config),
         _vocabulary_rules(text, words, language, config),
     )
-    return next((reason for reason, broken in rules if broken), None)
 
 
 def _word_rules(text: str, words: Words, language: str, config: HeuristicsConfig) -> Iterator[tuple[str, bool]]:

@@ -46,6 +46,15 @@ TAG_CODE = {
             "header",
             "footer",
             "summary",
+            "body",
+            "button",
+            "tr",
+            "main",
+            "noscript",
+            "legend",
+            "details",
+            "form",
+            "a",
         ),
         1,
     )
@@ -66,7 +75,7 @@ class BlockStatistics:
     from 1), of which a float64 holds 2^53. So the statistics of a page do not depend on the pages beside it.
 
     The rules fill in ``good``, a block's words if it looks like running text in an allowed place, else 0, and
-    ``signals`` and ``opening``, which are 0 for the blocks that are ruled out.
+    ``signals`` and ``opening``, which are 0 for the blocks that are ruled out, and ``flags``.
     """
 
     count: int
@@ -84,6 +93,7 @@ class BlockStatistics:
     preformatted: Bools
     signals: Ints  # of keywords, in short blocks
     opening: Ints  # of the first few characters
+    flags: Ints  # rules that doubt the block
     repeats: Ints
     in_title: Floats
     headline: Floats
@@ -178,6 +188,7 @@ def block_statistics(page: Blocks, titles: Sequence[str], descriptions: Sequence
         preformatted=np.array(page.preformatted),
         signals=np.zeros(count, np.int64),
         opening=np.zeros(count, np.int64),
+        flags=np.zeros(count, np.int64),
         repeats=np.array(repeats),
         in_title=np.concatenate([shares for shares, _, _ in headlines]),
         headline=np.concatenate([values for _, values, _ in headlines]),

@@ -23,14 +23,15 @@ from herdlm.curate.steps.extract.block_statistics import (
     running,
 )
 from herdlm.curate.steps.extract.blocks import Blocks
+from herdlm.curate.steps.extract.rules import RULES
 from herdlm.curate.steps.extract.signals import WORDS, word_bits
 
 LEVELS = 3
-SURE = 0.7
 MAIN_SHARES = (0.4, 0.65, 0.9)
 WINDOW = 6
+PRICE_SIGNS = frozenset("$€£¥₹")
+MAX_PRICE_CHARS = 60
 FAR = 1 << 40  # blocks; more than any distance
-ROUNDING = 1 << 24
 COMMENT_OR_RELATED = word_bits("related", "comment")
 OWN_SIGNALS = (
     "article",
@@ -53,10 +54,11 @@ OWN_SIGNALS = (
     "quote",
     "code",
     "section",
-    "hidden",
+    "unseen",
     "header",
     "paragraph",
     "answer",
+    "structured",
 )
 UNDER_SIGNALS = (
     *OWN_SIGNALS,
@@ -79,12 +81,18 @@ UNDER_SIGNALS = (
     "<figcaption>",
     "articleBody",
     "main",
+    "<button>",
+    "<noscript>",
+    "<address>",
 )
 Column = npt.NDArray[np.generic]
 
 
-def features(page: Blocks, stats: BlockStatistics, left: Ints) -> Floats:
-    """Return the features of the blocks ``left`` by the rules, ``[left, features]``."""
+def features(page: Blocks, stats: BlockStatistics, left: Ints, kinds: Floats) -> Floats:
+    """Return the features of the blocks ``left`` by the rules, ``[left, features]``.
+
+    ``kinds`` are the probabilities of each page's kind, ``[pages, kinds]``, which come first.
+    """
     sums = stats.summed(stats.words, stats.words * (1 - stats.link_share), stats.good, stats.heading)
     columns = [
         *_own(page, stats, left),
@@ -93,11 +101,14 @@ def features(page: Blocks, stats: BlockStatistics, left: Ints) -> Floats:
         *_containers(stats, sums, left),
         *_neighbors(stats, left),
         *_places(stats, left),
+        *_items(page, stats, left),
     ]
     before = np.where(left > stats.start[stats.page[left]], stats.signals[left - 1], 0)
     return np.hstack(
         [
+            kinds[stats.page[left]],
             np.array(columns, np.float32).T,
+            ((stats.flags[left, None] >> np.arange(len(RULES))) & 1).astype(np.float32),
             bits(stats.near[left], OWN_SIGNALS),
             bits(stats.under[left], UNDER_SIGNALS),
             _word_bits(stats.signals[left]),
@@ -225,15 +236,40 @@ def _neighbors(stats: BlockStatistics, left: Ints) -> list[Column]:
     log_words, good = np.log1p(stats.words), stats.good > 0
     start, stop = stats.start[stats.page[left]], stats.stop[stats.page[left]]
     for distance in (-2, -1, 1, 2):
-        columns += _at_distance(
-            distance, left, start, stop, (log_words, stats.link_share, stats.ends, stats.tags, good)
-        )
+        columns += at_distance(distance, left, start, stop, (log_words, stats.link_share, stats.ends, stats.tags, good))
     for values in (stats.words * (1 - stats.link_share), stats.words, stats.good):
         total = running(values)
         columns += [
             np.log1p(total[left] - total[np.maximum(left - WINDOW, start)]),
             np.log1p(total[np.minimum(left + WINDOW + 1, stop)] - total[left + 1]),
         ]
+    return columns
+
+
+def _items(page: Blocks, stats: BlockStatistics, left: Ints) -> list[Column]:
+    """What is alike on the page: words, links and prices of the blocks on a path, and how many items hold them."""
+    path = stats.path[stats.at]
+    count = np.maximum(np.bincount(path), 1)
+    plain = np.bincount(path, weights=stats.words * (1 - stats.link_share))
+    words = np.bincount(path, weights=stats.words)
+    priced = np.zeros(stats.count)
+    for block in np.flatnonzero(stats.size <= MAX_PRICE_CHARS).tolist():
+        priced[block] = not PRICE_SIGNS.isdisjoint(page.text[block])
+    prices = running(priced)
+    own, start, stop = path[left], stats.start[stats.page[left]], stats.stop[stats.page[left]]
+    alike = np.bincount(stats.path)
+    box, above = stats.at[left], stats.parent[stats.at[left]]
+    columns: list[Column] = [
+        np.log1p(words[own] / count[own]),
+        plain[own] / np.maximum(words[own], 1),
+        count[own] / (stop - start),
+        priced[left],
+        np.log1p(prices[np.minimum(left + WINDOW + 1, stop)] - prices[np.maximum(left - WINDOW, start)]),
+        np.log1p(prices[stop] - prices[start]),
+    ]
+    for _ in range(LEVELS):
+        columns += [np.log1p(alike[stats.path[box]])]
+        box, above = above, stats.parent[above]
     return columns
 
 
@@ -248,7 +284,7 @@ def _places(stats: BlockStatistics, left: Ints) -> list[Column]:
     heading_at = np.maximum.accumulate(np.where(stats.heading, stats.here, -1))[left]
     headed = heading_at >= start
     heading_signals = np.where(headed, stats.signals[heading_at], 0)
-    since, until = _to_nearest(stats.good > 0, stats, left)
+    since, until = to_nearest(stats.good > 0, stats, left)
     headline_at, described_at = stats.headline_at[page], stats.described_at[page]
     return [
         (left - start) / count,
@@ -269,62 +305,14 @@ def _places(stats: BlockStatistics, left: Ints) -> list[Column]:
     ]
 
 
-def context_features(stats: BlockStatistics, left: Ints, rows: Floats, chance: Floats) -> Floats:
-    """Return features for the second forest: ``rows``, and the first forest's ``chance`` of a block and what is around.
-
-    The weight of a block is its words. Surroundings leave the block itself out. Weighted chances are rounded to
-    multiples of 2^-24, so that their sums are as exact as those of words.
-    """
-    page = stats.page[left]
-    start, stop = stats.start[page], stats.stop[page]
-    path = stats.path[stats.at]
-    all_words = stats.words.astype(np.float64)
-    all_mass = np.rint(chance * all_words * ROUNDING) / ROUNDING
-    words, mass, chances = all_words[left], all_mass[left], chance[left]
-    sum_words, sum_mass = running(all_words), running(all_mass)
-    box_words, box_mass = sum_words[stats.last] - sum_words[stats.first], sum_mass[stats.last] - sum_mass[stats.first]
-    total = np.maximum(box_mass[stats.document], 1)[page]
-    columns: list[Column] = [chances, chances / np.maximum(stats.page_maxima(chance), 1e-3)[page]]
-    box = stats.at[left]
-    for _ in range(LEVELS + 1):
-        columns += [
-            box_mass[box] / np.maximum(box_words[box], 1),
-            box_mass[box] / total,
-            (box_mass[box] - mass) / np.maximum(box_words[box] - words, 1),
-        ]
-        box = stats.parent[box]
-    path_words = np.bincount(path, weights=all_words)[path[left]]
-    path_mass = np.bincount(path, weights=all_mass)[path[left]]
-    columns += [(path_mass - mass) / np.maximum(path_words - words, 1), path_mass / total]
-    for reach in (1, 2, 4, 8, 16):
-        low, high = np.maximum(left - reach, start), np.minimum(left + reach + 1, stop)
-        columns += [
-            (sum_mass[end] - sum_mass[begin]) / np.maximum(sum_words[end] - sum_words[begin], 1)
-            for begin, end in ((low, left), (left + 1, high))
-        ]
-    before = sum_mass[left] - sum_mass[start]
-    columns += [
-        before / total,
-        (total - before - mass) / total,
-        np.log1p(total),
-        total / np.maximum(box_words[stats.document], 1)[page],
-    ]
-    for distance in (-3, -2, -1, 1, 2, 3):
-        columns += _at_distance(distance, left, start, stop, (chance,))
-    since, until = _to_nearest(chance > SURE, stats, left)
-    for distances, inside in ((since, left - start), (until, stop - left - 1)):
-        columns.append(np.log1p(np.where(distances <= inside, np.minimum(distances, 50), 50)))
-    return np.hstack([np.array(columns, np.float32).T, rows])
-
-
-def _to_nearest(marked: Bools, stats: BlockStatistics, left: Ints) -> tuple[Ints, Ints]:
+def to_nearest(marked: Bools, stats: BlockStatistics, left: Ints) -> tuple[Ints, Ints]:
     """Return the distances to the nearest marked block before and after each, which can be on another page."""
     before = np.maximum.accumulate(np.where(marked, stats.here, -FAR))
     after = np.minimum.accumulate(np.where(marked, stats.here, FAR)[::-1])[::-1]
     return left - before[left], after[left] - left
 
 
-def _at_distance(distance: int, left: Ints, start: Ints, stop: Ints, columns: Sequence[Column]) -> list[Column]:
+def at_distance(distance: int, left: Ints, start: Ints, stop: Ints, columns: Sequence[Column]) -> list[Column]:
     """Return ``columns`` of the blocks at an offset, -1 beyond the page."""
     other = left + distance
     inside = (other >= start) & (other < stop)

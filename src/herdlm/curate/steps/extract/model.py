@@ -1,4 +1,6 @@
-"""The block model: two short boosted forests, of which the second sees the first's predictions around a block.
+"""The model: forests that tell a page's kind, and two that judge its blocks, given its kind.
+
+The second of the two sees the first's predictions around a block.
 
 A tree has at most eight comparisons. The first comparisons of all trees are made at once, then the second, and so on.
 The eight bits of a tree are the index into its table of 256 answers, which is computed when the weights are read (after
@@ -8,7 +10,7 @@ QuickScorer, Lucchese et al., SIGIR 2015, section 3, with a table in place of th
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -29,6 +31,7 @@ class Forest:
     threshold: Floats
     table: Floats
     bias: float
+    trees: Any = field(default=None, repr=False, compare=False)
 
     @classmethod
     def read(cls, stored: dict[str, Any]) -> Forest:
@@ -65,38 +68,59 @@ class Forest:
             np.array(threshold, np.float32)[by_split],
             np.concatenate(tables),
             float(stored["bias"]),
+            stored["trees"],
         )
+
+    def stored(self) -> dict[str, Any]:
+        """Return what :meth:`read` reads."""
+        return {"bias": self.bias, "trees": self.trees}
 
     def predict(self, rows: Floats) -> Floats:
         """Return each block's probability of being content: ``[blocks, features]`` -> ``[blocks]``."""
-        parts = [self._predict(rows[at : at + ROWS_AT_ONCE]) for at in range(0, len(rows), ROWS_AT_ONCE)]
+        chance: Floats = (1 / (1 + np.exp(-self.margins(rows)))).astype(np.float32)
+        return chance
+
+    def margins(self, rows: Floats) -> Floats:
+        """Return the sum of the trees' answers: ``[rows, features]`` -> ``[rows]``."""
+        parts = [self._margins(rows[at : at + ROWS_AT_ONCE]) for at in range(0, len(rows), ROWS_AT_ONCE)]
         return np.concatenate([np.zeros(0, np.float32), *parts])
 
-    def _predict(self, rows: Floats) -> Floats:
+    def _margins(self, rows: Floats) -> Floats:
         if len(rows) == 1:  # a single row would be summed in another order
-            return self._predict(np.repeat(rows, 2, axis=0))[:1]
+            return self._margins(np.repeat(rows, 2, axis=0))[:1]
         columns = np.take(np.ascontiguousarray(rows.T), self.feature, axis=0)  # copies of whole columns
         low = (columns <= self.threshold[:, None]).view(np.uint8).reshape(SPLITS, -1, len(rows))
         bits = low[0]
         for split in range(1, SPLITS):
             bits |= low[split] << np.uint8(split)
         codes = bits + (np.arange(len(bits), dtype=np.int32) << SPLITS)[:, None]
-        margin = np.take(self.table, codes).sum(axis=0) + self.bias
-        chance: Floats = (1 / (1 + np.exp(-margin))).astype(np.float32)
-        return chance
+        margin: Floats = np.take(self.table, codes).sum(axis=0) + np.float32(self.bias)
+        return margin
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The two forests, and the lowest probability of content."""
+    """A forest for each kind of page, in the order of ``KINDS``, and two that judge blocks."""
 
+    kinds: tuple[Forest, ...]
     first: Forest
     second: Forest
-    threshold: float
+
+    def kind_chances(self, rows: Floats) -> Floats:
+        """Return the probability of each kind of page: ``[pages, features]`` -> ``[pages, kinds]``."""
+        return softmax(np.stack([forest.margins(rows) for forest in self.kinds], axis=1))
+
+
+def softmax(margins: Floats) -> Floats:
+    """Return probabilities of margins: ``[rows, classes]`` -> ``[rows, classes]``."""
+    powers = np.exp(margins - margins.max(axis=1, keepdims=True))
+    chances: Floats = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    return chances
 
 
 @cache
 def model() -> Model:
     """Return the shipped model."""
     stored = json.loads((files("herdlm.curate.steps.extract") / "weights.json").read_text())
-    return Model(Forest.read(stored["first"]), Forest.read(stored["second"]), stored["threshold"])
+    kinds = tuple(map(Forest.read, stored["kinds"]))
+    return Model(kinds, Forest.read(stored["first"]), Forest.read(stored["second"]))

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
+from herdlm.curate.steps.extract.mathml import linear
+from herdlm.curate.steps.extract.structured import FACTS, facts_of, read_data, structured_html
+
 NOT_TEXT = [
     "script",
     "style",
-    "noscript",
     "svg",
     "template",
     "iframe",
@@ -23,7 +25,6 @@ NOT_TEXT = [
     "video",
     "canvas",
     "map",
-    "button",
     "noframes",
     "noembed",
     "datalist",
@@ -33,7 +34,14 @@ NOT_TEXT = [
     "meter",
 ]
 NOT_CONTENT = [*NOT_TEXT, "nav", "footer"]
-LINE_NUMBERS = ".linenos, .linenodiv, .lineno, .line-numbers-rows, .blob-num"
+LINE_NUMBERS = (
+    ".linenos, .linenodiv, .lineno, .line-numbers-rows, .blob-num, .gutter, .rouge-gutter, .hljs-ln-numbers, .lnt, "
+    ".ln, .line-number, .line-numbers, .linenumber, .linenumbers, .react-syntax-highlighter-line-number, "
+    ".code-line-number, "
+    ".crayon-nums, .cl-ln"
+)
+_NUMBERS = re.compile(r"[\s\d.:|]*$")
+_SHADOW = re.compile(r"<template\b[^>]*\bshadowroot(?:mode)?\b[^>]*>|<template\b[^>]*>|</template\s*>", re.IGNORECASE)
 FORMULAS = 'math, script[type^="math/tex"]'
 FORMULA_COPIES = ".katex-html, .MathJax_Preview, .mwe-math-fallback-image-inline, .mwe-math-fallback-image-display"
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
@@ -55,11 +63,12 @@ _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A page's body as well-formed HTML without non-text, and its title and description or ""."""
+    """A page's body as well-formed HTML without non-text, its title and description or "", and what its markup says."""
 
     html: str
     title: str
     description: str
+    facts: tuple[bool, ...] = (False,) * len(FACTS)
 
 
 def excessive(html: str) -> bool:
@@ -101,16 +110,19 @@ def parse(html: str, keep_navigation: bool = False) -> Source:
 
     ``<nav>`` and ``<footer>``, which are a third of an average page's markup, are removed by default. Formulas become
     LaTeX between dollar signs if the page has it (annotation, ``alttext``, MathJax script), else the text of their
-    MathML. Copies made for display and line numbers beside code are removed.
+    MathML. Copies made for display and line numbers beside code are removed. Prose that the page has only as data is
+    appended (``structured``). Templates with a shadow root are shown, as browsers do.
     """
+    if "shadowroot" in html:
+        html = _with_shadow_roots(html)
     tree = LexborHTMLParser(html)
     title = tree.css_first("title")
     meta = tree.css_first(_DESCRIPTION)
     description = meta.attributes.get("content") if meta is not None else ""
     if tree.css_first(FORMULAS) is not None:
         _write_formulas(tree)
-    for node in tree.css(LINE_NUMBERS):
-        node.decompose()
+    _drop_line_numbers(tree, len(html))
+    data = read_data(tree)
     name = title.text() if title is not None else ""
     tree.strip_tags(NOT_TEXT if keep_navigation else NOT_CONTENT)
     body = tree.body
@@ -119,7 +131,35 @@ def parse(html: str, keep_navigation: bool = False) -> Source:
         clean = _COMMENT.sub("", clean)
     if "\x00" in clean:
         clean = clean.replace("\x00", "")
-    return Source(clean, name, description or "")
+    if added := structured_html(data, clean):
+        end = clean.rfind("</body>")
+        clean = clean + added if end < 0 else clean[:end] + added + clean[end:]
+    return Source(clean, name, description or "", facts_of(html, data))
+
+
+def _drop_line_numbers(tree: LexborHTMLParser, size: int) -> None:
+    """Remove the numbers beside lines of code. Reads no more text than twice the page, however its elements nest."""
+    read = 0
+    for node in reversed(tree.css(LINE_NUMBERS)):  # inner ones first: removing an element frees what is in it
+        text = node.text()
+        read += len(text)
+        if read > 2 * size:
+            return
+        if _NUMBERS.match(text):
+            node.decompose()
+
+
+def _with_shadow_roots(html: str) -> str:
+    """Turn the templates that browsers show as an element's content into plain elements."""
+    shown: list[bool] = []
+
+    def plain(tag: re.Match[str]) -> str:
+        if tag[0].startswith("</"):
+            return "</div>" if shown and shown.pop() else tag[0]
+        shown.append("shadowroot" in tag[0].lower())
+        return "<div>" if shown[-1] else tag[0]
+
+    return _SHADOW.sub(plain, html)
 
 
 def _write_formulas(tree: LexborHTMLParser) -> None:
@@ -141,7 +181,7 @@ def _write_formulas(tree: LexborHTMLParser) -> None:
         elif node.attributes.get("alttext"):
             _replace(node, node.attributes["alttext"] or "", display)
         else:
-            node.replace_with(_linear(node))
+            node.replace_with(linear(node))
 
 
 def _replace(node: LexborNode, tex: str, display: bool) -> None:
@@ -150,15 +190,3 @@ def _replace(node: LexborNode, tex: str, display: bool) -> None:
     if tex.startswith("{\\displaystyle ") and tex.endswith("}"):
         tex = tex[15:-1].strip()
     node.replace_with(f"{mark}{tex}{mark}" if tex else "")
-
-
-def _linear(math: LexborNode) -> str:
-    """Return MathML on one line: ``x^2``, ``a_i``, ``1/2``."""
-    for node in math.css("annotation, annotation-xml"):
-        node.decompose()
-    for tag, sign in (("msup", "^"), ("msub", "_"), ("mfrac", "/")):
-        for node in math.css(tag):
-            children = list(node.iter(include_text=False))
-            if len(children) == 2:
-                children[1].insert_before(sign)
-    return "".join(math.text().split())

@@ -19,7 +19,7 @@ def render(page: Blocks, kept: Sequence[int]) -> str:
     Items of nested lists are indented by two spaces per level, cells of a table row are separated by tabs, and
     preformatted text keeps its spaces and line ends.
     """
-    places = [_Place(page, block) for block in kept]
+    places = [Place(page, block) for block in kept]
     pieces: list[str] = []
     for number, block in enumerate(kept):
         place = places[number]
@@ -32,7 +32,7 @@ def render(page: Blocks, kept: Sequence[int]) -> str:
     return "".join(pieces)
 
 
-def _between(before: _Place, here: _Place) -> str:
+def _between(before: Place, here: Place) -> str:
     if here.row and here.row == before.row:
         return _CELL if here.cell != before.cell else _SPACE
     if here.table and here.table == before.table and here.row and before.row:
@@ -42,7 +42,7 @@ def _between(before: _Place, here: _Place) -> str:
     return _PARAGRAPH
 
 
-class _Place:
+class Place:
     """A block's containers: its cell, row, table and outermost list (0 for none), and the depth of its list."""
 
     __slots__ = ("cell", "level", "outer_list", "preformatted", "row", "table")

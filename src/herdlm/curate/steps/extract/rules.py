@@ -1,6 +1,8 @@
-"""Rules that override the model: places where, by the HTML standard or by habit, main content never is.
+"""Rules about places where, by the HTML standard or by habit, main content seldom is.
 
-A rule that would remove most of a page's running text is not applied: a whole page can be one ``<form>``.
+A few of them override the model. The others are features of the blocks they concern, and hold on articles: comments are
+the content of a forum. A rule that would remove most of a page's running text is not applied: a whole page can be one
+``<form>``.
 """
 
 from __future__ import annotations
@@ -23,11 +25,14 @@ from herdlm.curate.steps.extract.block_statistics import (
 from herdlm.curate.steps.extract.blocks import Blocks
 from herdlm.curate.steps.extract.signals import BIT, word_bits
 
-PLACES = ("<nav>", "<aside>", "<footer>", "<form>", "<address>", "hidden")
+PLACES = ("<nav>", "<aside>", "<footer>", "<form>", "<address>", "hidden", "unseen")
+SURE_PLACES = ("<nav>", "<footer>", "hidden")
+RULES = ("place", "unseen", "caption", "article", "comments", "before", "repeated", "notice")  # bits of a block's flags
 MAX_LOST = 0.4  # of the running text
 MAX_LOST_BESIDE_HEADLINE = 0.85  # the headline stays there
 SURE_HEADLINE = 1.2
 TEXT_WORDS = 12
+LINKS = 0.8
 OUTER_WORDS = 60
 MAX_ARTICLES = 100
 _COMMENTS = re.compile(
@@ -65,7 +70,7 @@ LONGEST_COMMENT_HEADING = 60  # characters
 
 
 def apply_rules(page: Blocks, stats: BlockStatistics) -> Bools:
-    """Return the blocks that are ruled out. Sets ``stats.good``, ``stats.signals`` and ``stats.opening``."""
+    """Return the blocks that are ruled out. Sets ``stats.good``, ``flags``, ``signals`` and ``opening``."""
     plain = stats.words * (1 - stats.link_share)
     running = np.where(
         (stats.words >= TEXT_WORDS)
@@ -75,36 +80,45 @@ def apply_rules(page: Blocks, stats: BlockStatistics) -> Bools:
         0,
     )
     total = stats.page_sums(running)
-    out = np.zeros(stats.count, bool)
+    out, doubtful = np.zeros(stats.count, bool), np.zeros(stats.count, bool)
 
-    def rule_out(blocks: Bools, max_lost: float | Sums = MAX_LOST) -> None:
-        nonlocal out
+    def rule_out(rule: str, blocks: Bools, max_lost: float | Sums = MAX_LOST, sure: bool = False) -> None:
+        nonlocal out, doubtful
         if blocks.any():
-            out |= blocks & (stats.page_sums(np.where(blocks & ~out, running, 0)) <= max_lost * total)[stats.page]
+            lost = stats.page_sums(np.where(blocks & ~doubtful, running, 0))
+            found = blocks & (lost <= max_lost * total)[stats.page]
+            stats.flags |= found.astype(np.int64) << RULES.index(rule)
+            doubtful |= found
+            if sure:
+                out |= found
 
     notices = np.zeros(stats.count, bool)
     for place in PLACES:
         inside = (stats.under & BIT[place]) != 0
         at_stake = (stats.headline_at < 0) | inside[stats.headline_at]
-        rule_out(inside, np.where(at_stake, MAX_LOST, MAX_LOST_BESIDE_HEADLINE))
+        most = np.where(at_stake, MAX_LOST, MAX_LOST_BESIDE_HEADLINE)
+        rule_out("unseen" if place == "unseen" else "place", inside, most, place in SURE_PLACES)
+    out |= ((stats.under & BIT["contents"]) != 0) & (stats.link_share > LINKS)  # a table of contents; no running text
     captions = (
         ((stats.under & (BIT["<figcaption>"] | BIT["<figure>"])) != 0)
         & ~stats.preformatted
         & ((stats.under & BIT["<table>"]) == 0)
     )
-    rule_out(captions)
-    rule_out(_other_articles(page, stats, running), MAX_LOST_BESIDE_HEADLINE)
-    rule_out(_after_comment_headings(page, stats, running), MAX_LOST_BESIDE_HEADLINE)
+    rule_out("caption", captions)
+    rule_out("article", _other_articles(page, stats, running), MAX_LOST_BESIDE_HEADLINE)
+    rule_out("comments", _after_comment_headings(page, stats, running), MAX_LOST_BESIDE_HEADLINE)
     sure = (stats.tags == TAG_CODE["h1"]) | (stats.heading & (stats.headline > SURE_HEADLINE))
     before = (
         stats.here < np.where((stats.headline_at >= 0) & sure[stats.headline_at], stats.headline_at, -1)[stats.page]
     )
     rule_out(
+        "before",
         before & ((stats.link_share > 0.2) | ((stats.tags == TAG_CODE["li"]) & (stats.link_share > 0))),
         MAX_LOST_BESIDE_HEADLINE,
+        sure=True,
     )
     rule_out(
-        (stats.repeats > 1) & (stats.words >= 8) & (stats.tags == TAG_CODE["div"])
+        "repeated", (stats.repeats > 1) & (stats.words >= 8) & (stats.tags == TAG_CODE["div"])
     )  # captions of galleries, teasers
     read_words(page, stats, out)
     short = ~out & (stats.size <= MAX_SIGNAL_CHARS) & ~stats.heading & ~stats.preformatted
@@ -119,8 +133,8 @@ def apply_rules(page: Blocks, stats: BlockStatistics) -> Bools:
     ):
         for block in np.flatnonzero(short & suspects).tolist():
             notices[block] = notices[block] or bool(is_notice(page.text[block]))
-    rule_out(notices)
-    stats.good = np.where(out, 0, running).astype(np.float32)
+    rule_out("notice", notices)
+    stats.good = np.where(doubtful, 0, running).astype(np.float32)
     main = _main(stats)
     inside = (stats.here >= stats.first[main][stats.page]) & (stats.here < stats.last[main][stats.page])
     outside = ~out & ~inside & (stats.size < LONGEST_COOKIE_NOTICE)

@@ -41,7 +41,9 @@ NAMES: dict[str, str] = {
     "quote": r"quote|^pull|callout|factbox|infobox|inset|tweet",
     "paragraph": r"^para|paragraph|^zn$",
     "answer": r"answer|question|message|usertext|^msg",
-    "hidden": r"hidden|^sr$|reader$|noprint",
+    "unseen": r"hidden|^sr$|reader$|noprint|collapse",
+    "structured": r"^structured$",
+    "contents": r"^toc$|^toctree",
 }
 # Keywords of boilerplate in English, German, French, Spanish, Portuguese, Italian, Dutch, Indonesian, Russian.
 WORDS: dict[str, str] = {
@@ -110,8 +112,10 @@ TAGS = (
     "h5",
     "h6",
     "td",
+    "button",
+    "noscript",
 )
-SIGNALS = (*NAMES, *(f"<{tag}>" for tag in TAGS), "articleBody", "main")
+SIGNALS = (*NAMES, *(f"<{tag}>" for tag in TAGS), "articleBody", "main", "hidden")
 BIT = {name: 1 << number for number, name in enumerate(SIGNALS)}
 TAG_BIT = {tag: BIT[f"<{tag}>"] for tag in TAGS}
 ROLES = {
@@ -127,6 +131,7 @@ ROLES = {
 _ATTRIBUTE = re.compile(
     r'\b(class|id|role|itemprop|style|hidden|aria-hidden|data-component|data-testid|data-type)="([^"]*)"'
 )
+_STREAMED = re.compile(r'\bid="[SBP]:[0-9a-f]+"')  # React shows these parts when all of the page has come
 _PATTERNS = [(BIT[name], re.compile(pattern)) for name, pattern in NAMES.items()]
 _NAME = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _WORD = re.compile(r"[^\W\d_]+|©")
@@ -170,9 +175,11 @@ def attribute_signals(attributes: str, with_id: bool) -> int:
             if "none" in value and "display" in value:
                 mask |= BIT["hidden"]
             continue
-        if key in ("hidden", "aria-hidden"):
-            if value != "false":
-                mask |= BIT["hidden"]
+        if key == "aria-hidden":
+            mask |= BIT["unseen"] if value != "false" else 0
+            continue
+        if key == "hidden":
+            mask |= BIT["hidden"] if value not in ("false", "until-found") and not _STREAMED.search(attributes) else 0
             continue
         if key == "role":
             mask |= BIT[ROLES[value]] if value in ROLES else 0
