@@ -252,7 +252,8 @@ def make_points(models: Sequence[Mapping[str, float]], columns: Mapping[str, str
     columns_of = np.array(made, dtype=np.float64).reshape(-1, 4).T
     named = all("budget" in m for m in models)
     budget = np.array([m["budget"] for m in models]) if named else None
-    return Points(columns_of[0], columns_of[1], columns_of[2], columns_of[3], budget, factor, source, dict(columns), tuple(warnings))
+    params, tokens, flops, loss = columns_of[0], columns_of[1], columns_of[2], columns_of[3]
+    return Points(params, tokens, flops, loss, budget, factor, source, dict(columns), tuple(warnings))
 
 
 def read_points(path: Path, where: Sequence[str] = ()) -> Points:
