@@ -120,5 +120,11 @@ def nearest(name: str, known: list[str]) -> str:
     return f"Did you mean {near[0]}?" if near else "Drop it"
 
 
+def misspelled(name: str, known: list[str]) -> str | None:
+    """The parameter that an unknown name is likely to mean."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    return near[0] if near else None
+
+
 def _retry_after(seconds: float | None) -> dict[str, str]:
     return {} if seconds is None else {"retry-after": str(max(math.ceil(seconds), 1))}

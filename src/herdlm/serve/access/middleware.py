@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,7 @@ access_log = logging.getLogger("herdlm.access")
 
 NEED_KEY = ("/v1/", "/tokenize", "/detokenize", "/tokenizer_info", "/metrics")  # if the server has keys
 CLOSED_WHEN_DRAINING = ("/v1/", "/tokenize", "/detokenize", "/tokenizer_info")
+ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")  # a request's id that a client may give
 UNLOGGED = ("/health", "/metrics")  # polled every few seconds
 
 
@@ -76,6 +78,8 @@ class AccessMiddleware:
             await self.app(scope, receive, send)
             return
         record = RequestRecord(scope["method"], scope["path"], (scope.get("client") or ("",))[0])
+        if ID.fullmatch(given := _header(scope, b"x-request-id")):
+            record.id = given
         scope["record"] = record
 
         async def send_recording(message: Message) -> None:

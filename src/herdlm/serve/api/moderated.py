@@ -15,11 +15,13 @@ from fastapi.responses import Response
 
 from herdlm.generate.request import SamplingParams
 from herdlm.serve.access.request_log import RequestRecord
-from herdlm.serve.api.answers import Answer, ChatAnswer, Usage
+from herdlm.serve.api.answers import Answer, ChatAnswer, Usage, counted
+from herdlm.serve.api.requests import UsageChunks
 from herdlm.serve.api.stream import count_tokens
 from herdlm.serve.guard.guard import Verdict
 from herdlm.serve.guard.moderation import Moderator
 from herdlm.serve.workers.generation import Generation
+from herdlm.serve.workers.outputs import joined
 from herdlm.serve.workers.protocol import SampleOutput
 from herdlm.tokens.chat import Message
 
@@ -64,7 +66,7 @@ async def moderated(
     if passed:
         generation = await submit([requests[prompt] for prompt in passed])
         try:
-            outputs = [output async for output in generation]
+            outputs = await _whole(generation)
         finally:
             generation.close()
 
@@ -82,11 +84,21 @@ async def moderated(
     return [choices[index] for index in sorted(choices)]
 
 
-def as_stream(answer: Answer, choices: Sequence[dict[str, Any]], usage: Usage, *, include_usage: bool) -> Response:
+async def _whole(generation: Generation) -> list[SampleOutput]:
+    found: dict[tuple[int, int], SampleOutput] = {}
+    async for output in generation:
+        key = output.prompt, output.sample
+        found[key] = joined(found.get(key), output)
+    return list(found.values())
+
+
+def as_stream(
+    answer: Answer, choices: Sequence[dict[str, Any]], usage: Usage, *, usage_chunks: UsageChunks
+) -> Response:
     """Complete choices as the server-sent events of a stream."""
-    more = {"usage": None} if include_usage else {}
+    more = counted(usage, usage_chunks)
     chunks = [answer.chunk([part]) | more for choice in choices for part in _parts(choice)]
-    if include_usage:
+    if usage_chunks != "none":
         chunks.append(answer.chunk([]) | {"usage": usage.to_json()})
     lines = [f"data: {json.dumps(chunk, allow_nan=False, ensure_ascii=False)}\n\n" for chunk in chunks]
     headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
