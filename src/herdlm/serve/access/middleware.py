@@ -20,7 +20,7 @@ from herdlm.serve.access.keys import KeyFile
 from herdlm.serve.access.limits import KeyLimiter, ServerLimits
 from herdlm.serve.access.request_log import RequestRecord
 from herdlm.serve.access.responses import json_response
-from herdlm.serve.errors import RefusedError, error_response
+from herdlm.serve.errors import RefusedError, error_response, in_words_of
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("herdlm.access")
@@ -98,6 +98,7 @@ class AccessMiddleware:
             except Exception as error:
                 status, body, headers = error_response(error)
                 record.error = body["error"]["code"]
+                body = in_words_of(scope["path"], body, status)
                 await json_response(body, status, headers)(scope, receive, send_recording)
             else:
                 try:
@@ -126,7 +127,8 @@ class AccessMiddleware:
             )
         if self.keys is None or not scope["path"].startswith(NEED_KEY):
             return
-        scheme, _, secret = _header(scope, b"authorization").partition(" ")
+        given = _header(scope, b"authorization") or f"Bearer {_header(scope, b'x-api-key')}"  # Anthropic's clients
+        scheme, _, secret = given.partition(" ")
         try:
             key = self.keys.find(secret.strip()) if scheme.lower() == "bearer" else None
         except InputError as error:  # the key file is missing or damaged, which is not the client's fault

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 from herdlm import __version__
 from herdlm.serve.api.logprobs import chat_logprobs
-from herdlm.serve.api.requests import UsageChunks
 from herdlm.serve.api.tool_calls import CallPiece, CallScanner
 from herdlm.serve.workers.model_text import ModelText
 from herdlm.serve.workers.protocol import SampleOutput
@@ -35,13 +34,6 @@ class Usage:
             "total_tokens": total,
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
         }
-
-
-def counted(usage: Usage, chunks: UsageChunks) -> dict[str, Any]:
-    """What a chunk of a stream says of token counts: nothing, that they come last, or those so far."""
-    if chunks == "none":
-        return {}
-    return {"usage": usage.to_json() if chunks == "all" else None}
 
 
 class Answer(ABC):

@@ -15,6 +15,7 @@ from herdlm.serve.access.limits import ConcurrencyLimiter, ServerLimits
 from herdlm.serve.access.middleware import AccessMiddleware, Gate
 from herdlm.serve.access.responses import json_response
 from herdlm.serve.api.chat import ChatBody, TokenizeBody
+from herdlm.serve.api.dialects import dialects
 from herdlm.serve.api.errors import install_error_handlers
 from herdlm.serve.api.requests import CompletionBody, DetokenizeBody, EmbeddingBody
 from herdlm.serve.api.service import Service
@@ -66,6 +67,7 @@ def create_app(
     app.state.service, app.state.gate, app.state.limits = service, gate, limits
     install_error_handlers(app)
     app.include_router(_api(service))
+    app.include_router(dialects(service))
     app.include_router(_model_list(models, service))
     app.include_router(_operations(models, gate, metrics))
     app.include_router(page_router())

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from herdlm.base.errors import HerdError
 from herdlm.serve.access.responses import json_response
-from herdlm.serve.errors import ErrorResponse, error_body, error_response, shown
+from herdlm.serve.errors import ErrorResponse, error_body, error_response, in_words_of, shown
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -39,7 +39,8 @@ def install_error_handlers(app: FastAPI) -> None:
 def _respond(request: Request, response: ErrorResponse) -> Response:
     if record := request.scope.get("record"):
         record.error = response.code
-    return json_response(response.body, response.status, response.headers)
+    body = in_words_of(request.url.path, response.body, response.status)
+    return json_response(body, response.status, response.headers)
 
 
 def _validation_body(error: RequestValidationError) -> dict[str, Any]:

@@ -7,7 +7,6 @@ not trained to judge half sentences.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,8 +14,8 @@ from fastapi.responses import Response
 
 from herdlm.generate.request import SamplingParams
 from herdlm.serve.access.request_log import RequestRecord
-from herdlm.serve.api.answers import Answer, ChatAnswer, Usage, counted
-from herdlm.serve.api.requests import UsageChunks
+from herdlm.serve.api.answers import Answer, ChatAnswer, Usage
+from herdlm.serve.api.forms import Form
 from herdlm.serve.api.stream import count_tokens
 from herdlm.serve.guard.guard import Verdict
 from herdlm.serve.guard.moderation import Moderator
@@ -92,17 +91,12 @@ async def _whole(generation: Generation) -> list[SampleOutput]:
     return list(found.values())
 
 
-def as_stream(
-    answer: Answer, choices: Sequence[dict[str, Any]], usage: Usage, *, usage_chunks: UsageChunks
-) -> Response:
+def as_stream(answer: Answer, choices: Sequence[dict[str, Any]], usage: Usage, form: Form) -> Response:
     """Complete choices as the server-sent events of a stream."""
-    more = counted(usage, usage_chunks)
-    chunks = [answer.chunk([part]) | more for choice in choices for part in _parts(choice)]
-    if usage_chunks != "none":
-        chunks.append(answer.chunk([]) | {"usage": usage.to_json()})
-    lines = [f"data: {json.dumps(chunk, allow_nan=False, ensure_ascii=False)}\n\n" for chunk in chunks]
+    chunks = [form.chunk(answer.chunk([part]), usage) for choice in choices for part in _parts(choice)]
     headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-    return Response("".join([*lines, "data: [DONE]\n\n"]), headers=headers, media_type="text/event-stream")
+    text = "".join([*chunks, form.end(answer.chunk([]), usage)])
+    return Response(text, headers=headers, media_type="text/event-stream")
 
 
 def _parts(choice: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -24,6 +24,7 @@ from herdlm.serve.access.responses import json_response
 from herdlm.serve.api.answers import Answer, ChatAnswer, Usage
 from herdlm.serve.api.chat import ChatBody, TokenizeBody
 from herdlm.serve.api.completions import CompletionAnswer, Echo
+from herdlm.serve.api.forms import CompletionForm, Form
 from herdlm.serve.api.moderated import as_stream, moderated
 from herdlm.serve.api.requests import CompletionBody, DetokenizeBody, EmbeddingBody, SamplingBody
 from herdlm.serve.api.schemas import bounded
@@ -71,8 +72,8 @@ class Service:
         )
         self._unseeded = 0
 
-    async def chat(self, body: ChatBody, request: Request) -> Response:
-        """``POST /v1/chat/completions``."""
+    async def chat(self, body: ChatBody, request: Request, form: Form | None = None) -> Response:
+        """``POST /v1/chat/completions``, or another API of chats, whose ``form`` writes the answer."""
         record = self._start_record(request, body, [message.text for message in body.messages])
         dialog, tools = to_dialog(body.messages, body.offered)
         with ExitStack() as stack:
@@ -93,7 +94,7 @@ class Service:
             params = self._params(body, lease.text, body.top_logprobs, grammar=_grammar(body))
             record.add_prompt(len(tokens))
             return await self._answer(
-                answer, body, request, stack, lease=lease, prompts=prompts, params=params, dialogs=[dialog]
+                answer, body, request, stack, lease=lease, prompts=prompts, params=params, dialogs=[dialog], form=form
             )
 
     async def complete(self, body: CompletionBody, request: Request) -> Response:
@@ -235,7 +236,9 @@ class Service:
         prompts: Prompts,
         params: dict[str, Any],
         dialogs: Sequence[Sequence[Message]],
+        form: Form | None = None,
     ) -> Response:
+        form = form or CompletionForm(body.usage_chunks)
         record, usage = record_of(request), Usage(sum(len(tokens) for tokens, _ in prompts))
         requests = [
             (tokens, SamplingParams(**params, max_tokens=max_tokens, seed=self._seed(body)))
@@ -257,8 +260,8 @@ class Service:
             except ClientLeftError:
                 return Response(status_code=499)  # seen by the access log only
             if body.stream:
-                return as_stream(answer, choices, usage, usage_chunks=body.usage_chunks)
-            return json_response(answer.response(choices, usage))
+                return as_stream(answer, choices, usage, form)
+            return json_response(form.whole(answer.response(choices, usage)))
         generation = await lease.backend.submit(requests, stream=body.stream)
         generation.set_deadline(self._seconds_left(record))
         if body.stream:
@@ -269,7 +272,7 @@ class Service:
                 prompts=len(prompts),
                 samples=body.n,
                 usage=usage,
-                usage_chunks=body.usage_chunks,
+                form=form,
                 close=stack.pop_all().close,
             )
 
@@ -293,7 +296,7 @@ class Service:
             return Response(status_code=499)  # seen by the access log only
         finally:
             generation.close()
-        return json_response(answer.response([by_index[index] for index in sorted(by_index)], usage))
+        return json_response(form.whole(answer.response([by_index[index] for index in sorted(by_index)], usage)))
 
     def _seed(self, body: SamplingBody) -> int:
         if body.seed is not None:

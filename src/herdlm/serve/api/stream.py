@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -12,15 +11,14 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from herdlm.serve.access.request_log import RequestRecord
-from herdlm.serve.api.answers import Answer, Usage, counted
-from herdlm.serve.api.requests import UsageChunks
+from herdlm.serve.api.answers import Answer, Usage
+from herdlm.serve.api.forms import Form
 from herdlm.serve.errors import error_response
 from herdlm.serve.workers.generation import Generation
 from herdlm.serve.workers.protocol import SampleOutput
 
 Result = TypeVar("Result")
 
-PING = ": ping\n\n"  # a comment, which clients skip; it keeps proxies from closing a connection that waits
 PING_SECONDS = 15.0
 
 
@@ -34,7 +32,7 @@ class EventStream(StreamingResponse):
     Args:
         prompts, samples: number of prompts, and of samples per prompt; choices are numbered prompt by prompt.
         usage: holds the prompts' tokens; the stream adds the answers'.
-        usage_chunks: whether the usage is sent in a last chunk, and in every chunk.
+        form: writes the chunks.
         close: releases what the request holds.
     """
 
@@ -47,11 +45,11 @@ class EventStream(StreamingResponse):
         prompts: int,
         samples: int,
         usage: Usage,
-        usage_chunks: UsageChunks,
+        form: Form,
         close: Callable[[], None],
     ) -> None:
         self.answer, self.generation, self.record = answer, generation, record
-        self.prompts, self.samples, self.usage, self.usage_chunks = prompts, samples, usage, usage_chunks
+        self.prompts, self.samples, self.usage, self.form = prompts, samples, usage, form
         self._close = close
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # proxies must not buffer
         super().__init__(self._lines(), headers=headers, media_type="text/event-stream")
@@ -70,7 +68,7 @@ class EventStream(StreamingResponse):
         try:
             async for output in _or_pings(aiter(self.generation)):
                 if output is None:
-                    yield PING
+                    yield self.form.ping
                     continue
                 count_tokens(answer, output, usage, record)
                 index = output.prompt * self.samples + output.sample
@@ -80,16 +78,14 @@ class EventStream(StreamingResponse):
                 lines = [self._chunk(choice) for choice in (*first, *answer.chunks(index, output))]
                 if lines:
                     yield "".join(lines)
-            if self.usage_chunks != "none":
-                yield _line(answer.chunk([]) | {"usage": usage.to_json()})
-            yield "data: [DONE]\n\n"
+            yield self.form.end(answer.chunk([]), usage)
         except Exception as error:  # the status has been sent, so the stream must carry the error
             response = error_response(error)
             record.error = response.code
-            yield _line(response.body)
+            yield self.form.failed(response.body)
 
     def _chunk(self, choice: dict[str, Any]) -> str:
-        return _line(self.answer.chunk([choice]) | counted(self.usage, self.usage_chunks))
+        return self.form.chunk(self.answer.chunk([choice]), self.usage)
 
 
 async def _or_pings(outputs: AsyncIterator[SampleOutput]) -> AsyncIterator[SampleOutput | None]:
@@ -142,7 +138,3 @@ async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, Resul
 async def _leaving(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _line(body: dict[str, Any]) -> str:
-    return f"data: {json.dumps(body, allow_nan=False, ensure_ascii=False)}\n\n"
