@@ -53,6 +53,10 @@ def serve(
     guard: Annotated[Path | None, typer.Option(help="A guard model that classifies prompts and answers.")] = None,
     guard_threshold: Annotated[float, typer.Option(help="Refuse text with this score or a higher one.")] = 0.5,
     seed: Annotated[int, typer.Option(help="Seed of requests that give none.")] = 0,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Let web pages of this origin, such as https://example.org, send requests; * for all."),
+    ] = None,
 ) -> None:
     """Serve models over the OpenAI protocol."""
     from herdlm.serve.server import serve as serve_models
@@ -82,6 +86,7 @@ def serve(
         seed=seed,
         guard=guard,
         guard_threshold=guard_threshold,
+        cors_origins=cors_origin or (),
     )
 
 

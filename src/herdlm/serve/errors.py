@@ -108,6 +108,27 @@ def error_body(
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
+ANTHROPIC = "/v1/messages"  # paths of that API begin so
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+}
+
+
+def in_words_of(path: str, body: dict[str, Any], status: int) -> dict[str, Any]:
+    """The body of an error response in the form of the API at ``path``."""
+    return anthropic_error(body, status) if path.startswith(ANTHROPIC) else body
+
+
+def anthropic_error(body: dict[str, Any], status: int) -> dict[str, Any]:
+    """The body of an error response in Anthropic's form."""
+    kind = _ANTHROPIC_TYPES.get(status, "api_error")
+    return {"type": "error", "error": {"type": kind, "message": body["error"]["message"]}}
+
+
 def shown(value: Any) -> str:
     """A wrong value for an error message: in ASCII, and cut after ``MAX_SHOWN`` characters."""
     text = ascii(value)
@@ -118,6 +139,12 @@ def nearest(name: str, known: list[str]) -> str:
     """A remedy for an unknown name."""
     near = difflib.get_close_matches(name, known, n=1)
     return f"Did you mean {near[0]}?" if near else "Drop it"
+
+
+def misspelled(name: str, known: list[str]) -> str | None:
+    """The parameter that an unknown name is likely to mean."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    return near[0] if near else None
 
 
 def _retry_after(seconds: float | None) -> dict[str, str]:

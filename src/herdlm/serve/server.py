@@ -77,6 +77,7 @@ def serve(
     guard: Path | None = None,
     guard_threshold: float = 0.5,
     seed: int = 0,
+    cors_origins: Sequence[str] = (),
     ready: Callable[[str, str], None] | None = None,
 ) -> None:
     """Serve models until SIGTERM or Ctrl-C. Loads the first model at once, others on demand.
@@ -94,7 +95,7 @@ def serve(
         log_texts: write prompts to the access log.
         guard: folder of a guard model that judges prompts and answers; see :mod:`herdlm.serve.guard.moderation`.
         guard_threshold: scores from this one on are refused.
-        seed: see :func:`herdlm.serve.api.app.create_app`.
+        seed, cors_origins: see :func:`herdlm.serve.api.app.create_app`.
         ready: called with the first model's name and the base URL when the server accepts requests; by default the
             server prints one line.
 
@@ -141,6 +142,7 @@ def serve(
             log_texts=log_texts,
             moderator=moderator,
             loopback_only=loopback and key_file is None and not no_keys,
+            cors_origins=cors_origins,
         )
         Server(app, announce).run(sockets=[listener])
 

@@ -83,9 +83,7 @@ class ChatTemplate:
 
     def __init__(self, text: str, where: str) -> None:
         self.where = where
-        environment = _Environment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-        )
+        environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _refuse
         self._today: Callable[[], datetime.datetime] = datetime.datetime.now

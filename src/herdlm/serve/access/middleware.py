@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import time
 from collections.abc import Callable
 
@@ -19,13 +20,14 @@ from herdlm.serve.access.keys import KeyFile
 from herdlm.serve.access.limits import KeyLimiter, ServerLimits
 from herdlm.serve.access.request_log import RequestRecord
 from herdlm.serve.access.responses import json_response
-from herdlm.serve.errors import RefusedError, error_response
+from herdlm.serve.errors import RefusedError, error_response, in_words_of
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("herdlm.access")
 
 OPEN = ("/health", "/page/")  # paths that need no key, besides the page itself; every other needs one
 CLOSED_WHEN_DRAINING = ("/v1/", "/tokenize", "/detokenize", "/tokenizer_info")
+ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")  # a request's id that a client may give
 UNLOGGED = ("/health", "/metrics")  # polled every few seconds
 
 
@@ -79,6 +81,8 @@ class AccessMiddleware:
             await self.app(scope, receive, send)
             return
         record = RequestRecord(scope["method"], scope["path"], (scope.get("client") or ("",))[0])
+        if ID.fullmatch(given := header(scope, b"x-request-id")):
+            record.id = given
         scope["record"] = record
 
         async def send_recording(message: Message) -> None:
@@ -101,6 +105,7 @@ class AccessMiddleware:
             except Exception as error:
                 status, body, headers = error_response(error)
                 record.error = body["error"]["code"]
+                body = in_words_of(scope["path"], body, status)
                 await json_response(body, status, headers)(scope, receive, send_recording)
             else:
                 try:
@@ -130,7 +135,8 @@ class AccessMiddleware:
         reads = scope["method"] in ("GET", "HEAD")
         if self.keys is None or (reads and (scope["path"] == "/" or scope["path"].startswith(OPEN))):
             return
-        scheme, _, secret = header(scope, b"authorization").partition(" ")
+        given = header(scope, b"authorization") or f"Bearer {header(scope, b'x-api-key')}"  # Anthropic's clients
+        scheme, _, secret = given.partition(" ")
         try:
             key = self.keys.find(secret.strip()) if scheme.lower() == "bearer" else None
         except InputError as error:  # the key file is missing or damaged, which is not the client's fault

@@ -1,18 +1,26 @@
-"""Base of request bodies. The server obeys a parameter or refuses the request by its name; it ignores none.
+"""Base of request bodies: what would change the answer is obeyed or refused by name, and hints are accepted.
 
-``None`` means "not given" for every known parameter, as in OpenAI's clients. ``neutral`` lists values without effect,
-such as ``store`` of false, that parameters may have although this server does not support them.
+Real clients send fields that describe the caller or advise the server, such as ``user`` or ``prompt_cache_key``. They
+have no effect on the answer, so they have none here; the log names each once. Fields that no API known here has are
+treated the same, unless they look like a misspelled parameter. ``None`` means "not given" for every parameter.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from herdlm.serve.errors import nearest, shown
+from herdlm.serve.api.unsupported import UNSUPPORTED
+from herdlm.serve.errors import misspelled, shown
+
+log = logging.getLogger(__name__)
+MAX_TOLD = 1000  # names that the log tells, so that a client cannot fill memory with made-up ones
+MAX_NAME = 64
+_told: set[str] = set()
 
 
 def _valid_unicode(text: str) -> str:
@@ -42,10 +50,15 @@ Neutral = Mapping[str, tuple[Any, ...]]
 
 
 class Body(BaseModel):
-    """A body that refuses unknown and unsupported parameters by name."""
+    """A body that refuses what it cannot obey by name.
 
-    model_config = ConfigDict(strict=True, extra="allow", json_schema_extra={"additionalProperties": False})
+    ``hints`` are fields that are accepted with any value. ``neutral`` lists, for fields that this server does not
+    support, the values without effect; an empty list, object or text is always one.
+    """
 
+    model_config = ConfigDict(strict=True, extra="allow", json_schema_extra={"additionalProperties": True})
+
+    hints: ClassVar[frozenset[str]] = frozenset()
     neutral: ClassVar[Neutral] = {}
 
     @model_validator(mode="before")
@@ -56,16 +69,28 @@ class Body(BaseModel):
     @model_validator(mode="after")
     def _refuse_unsupported(self) -> Body:
         for field, value in (self.model_extra or {}).items():
-            if field not in self.neutral:
+            if field in self.hints:
+                continue
+            neutral = {**UNSUPPORTED, **self.neutral}.get(field)
+            if neutral is None:
                 known = [*type(self).model_fields, *self.neutral]
-                raise PydanticCustomError(
-                    "unknown_parameter",
-                    "unknown parameter {name}. {remedy}",
-                    {"field": field, "name": shown(field), "remedy": nearest(field, known)},
-                )
-            if not any(type(value) is type(neutral) and value == neutral for neutral in self.neutral[field]):
+                if meant := misspelled(field, known):
+                    raise PydanticCustomError(
+                        "unknown_parameter",
+                        "unknown parameter {name}. Did you mean {meant}?",
+                        {"field": field, "name": shown(field), "meant": meant},
+                    )
+                _tell(field)
+            elif value not in ([], {}, "") and not any(type(value) is type(n) and value == n for n in neutral):
                 raise unsupported_parameter(field, value)
         return self
+
+
+def _tell(field: str) -> None:
+    """Log once that a field has no effect."""
+    if field not in _told and len(_told) < MAX_TOLD and len(field) <= MAX_NAME:
+        _told.add(field)
+        log.warning("requests have the unknown field %s, which has no effect here", shown(field))
 
 
 def unsupported_parameter(field: str, value: Any, remedy: str = "Drop it") -> PydanticCustomError:

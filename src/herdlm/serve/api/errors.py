@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from herdlm.base.errors import HerdError
 from herdlm.serve.access.responses import json_response
-from herdlm.serve.errors import ErrorResponse, error_body, error_response, shown
+from herdlm.serve.errors import ErrorResponse, error_body, error_response, in_words_of, shown
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -39,14 +39,15 @@ def install_error_handlers(app: FastAPI) -> None:
 def _respond(request: Request, response: ErrorResponse) -> Response:
     if record := request.scope.get("record"):
         record.error = response.code
-    return json_response(response.body, response.status, response.headers)
+    body = in_words_of(request.url.path, response.body, response.status)
+    return json_response(body, response.status, response.headers)
 
 
 def _validation_body(error: RequestValidationError) -> dict[str, Any]:
     """The first problem that pydantic found, in one line."""
     problems = error.errors()
     problem = problems[0]
-    param = ".".join(str(part) for part in problem["loc"] if part != "body")
+    param = ".".join(str(part) for part in problem["loc"] if not _internal(part))
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     kind, context = problem["type"], problem.get("ctx", {})
     if kind in ("unsupported_parameter", "unknown_parameter", "invalid_parameter"):
@@ -61,6 +62,12 @@ def _validation_body(error: RequestValidationError) -> dict[str, Any]:
         return error_body("the body is not a JSON object with content type application/json", code="invalid_body")
     if kind == "missing":
         return error_body(f"{param} is missing{more}", param=param, code="missing_required_parameter")
-    reason = problem["msg"][:1].lower() + problem["msg"][1:]
+    reason = problem["msg"].removeprefix("Value error, ").replace("Input should", "it must")
+    reason = reason[:1].lower() + reason[1:]
     message = f"{ascii(param)[1:-1]} = {shown(problem['input'])}: {reason}{more}"
     return error_body(message, param=param, code="invalid_value")
+
+
+def _internal(part: str | int) -> bool:
+    """Whether a part of a place in the body is the validator's name of a form, not a field's."""
+    return part == "body" or (isinstance(part, str) and (part[:1].isupper() or "[" in part or "-" in part))

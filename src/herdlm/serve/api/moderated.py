@@ -7,7 +7,6 @@ not trained to judge half sentences.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,10 +15,12 @@ from fastapi.responses import Response
 from herdlm.generate.request import SamplingParams
 from herdlm.serve.access.request_log import RequestRecord
 from herdlm.serve.api.answers import Answer, ChatAnswer, Usage
+from herdlm.serve.api.forms import Form
 from herdlm.serve.api.stream import count_tokens
 from herdlm.serve.guard.guard import Verdict
 from herdlm.serve.guard.moderation import Moderator
 from herdlm.serve.workers.generation import Generation
+from herdlm.serve.workers.outputs import joined
 from herdlm.serve.workers.protocol import SampleOutput
 from herdlm.tokens.chat import Message
 
@@ -64,7 +65,7 @@ async def moderated(
     if passed:
         generation = await submit([requests[prompt] for prompt in passed])
         try:
-            outputs = [output async for output in generation]
+            outputs = await _whole(generation)
         finally:
             generation.close()
 
@@ -82,15 +83,20 @@ async def moderated(
     return [choices[index] for index in sorted(choices)]
 
 
-def as_stream(answer: Answer, choices: Sequence[dict[str, Any]], usage: Usage, *, include_usage: bool) -> Response:
+async def _whole(generation: Generation) -> list[SampleOutput]:
+    found: dict[tuple[int, int], SampleOutput] = {}
+    async for output in generation:
+        key = output.prompt, output.sample
+        found[key] = joined(found.get(key), output)
+    return list(found.values())
+
+
+def as_stream(answer: Answer, choices: Sequence[dict[str, Any]], usage: Usage, form: Form) -> Response:
     """Complete choices as the server-sent events of a stream."""
-    more = {"usage": None} if include_usage else {}
-    chunks = [answer.chunk([part]) | more for choice in choices for part in _parts(choice)]
-    if include_usage:
-        chunks.append(answer.chunk([]) | {"usage": usage.to_json()})
-    lines = [f"data: {json.dumps(chunk, allow_nan=False, ensure_ascii=False)}\n\n" for chunk in chunks]
+    chunks = [form.chunk(answer.chunk([part]), usage) for choice in choices for part in _parts(choice)]
     headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-    return Response("".join([*lines, "data: [DONE]\n\n"]), headers=headers, media_type="text/event-stream")
+    text = "".join([*chunks, form.end(answer.chunk([]), usage)])
+    return Response(text, headers=headers, media_type="text/event-stream")
 
 
 def _parts(choice: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ MAX_BIASES = 1024
 MAX_SAMPLES = 128
 MAX_INPUTS = 2048
 MAX_TOKENS = 2**20  # of a list in a body; a model's context is usually far less
+UsageChunks = Literal["none", "last", "all"]
 
 
 def _one_or_more_strings(stop: Any) -> Any:
@@ -52,18 +53,52 @@ def _token_biases(biases: Any) -> Any:
     return {int(key): value for key, value in biases.items()}
 
 
-class StreamOptions(Body):
-    """Options of a stream."""
+def _all_as_zero(top_k: Any) -> Any:
+    """vLLM and SGLang write -1 for all tokens."""
+    return 0 if type(top_k) is int and top_k == -1 else top_k
 
-    neutral: ClassVar[Neutral] = {"include_obfuscation": (False,)}
+
+class StreamOptions(Body):
+    """Options of a stream; without a stream they have no effect."""
+
+    hints: ClassVar[frozenset[str]] = frozenset({"include_obfuscation"})
 
     include_usage: bool = Field(False, description="end the stream with a chunk of token counts")
+    continuous_usage_stats: bool = Field(False, description="beyond the OpenAI API: token counts in every chunk")
+
+
+# What describes the caller, or advises a server how to work, and leaves the answer as it is.
+HINTS = frozenset(
+    {
+        "cache_prompt",
+        "cache_salt",
+        "extra_body",
+        "extra_headers",
+        "guided_decoding_backend",
+        "keep_alive",
+        "metadata",
+        "prediction",
+        "priority",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "reasoning",
+        "reasoning_effort",
+        "request_id",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "user",
+        "user_id",
+        "verbosity",
+    }
+)
 
 
 class SamplingBody(Body):
     """Sampling options of completions and chats."""
 
-    neutral: ClassVar[Neutral] = {"user": ()}
+    hints: ClassVar[frozenset[str]] = HINTS
 
     model: Text
     n: int = Field(1, ge=1, le=MAX_SAMPLES)
@@ -82,7 +117,9 @@ class SamplingBody(Body):
     ] = Field([])
     stream: bool = False
     stream_options: StreamOptions | None = None
-    top_k: int = Field(0, ge=0, lt=2**31, description="beyond the OpenAI API: sample from the k likeliest; 0 for all")
+    top_k: Annotated[int, BeforeValidator(_all_as_zero), Field(ge=0, lt=2**31)] = Field(
+        0, description="beyond the OpenAI API: sample from the k likeliest; 0 or -1 for all"
+    )
     min_p: float = Field(
         0.0,
         ge=0,
@@ -98,19 +135,18 @@ class SamplingBody(Body):
         description="beyond the OpenAI API: above 1, makes tokens of the prompt and the answer less likely",
     )
     min_tokens: int = Field(0, ge=0, lt=2**31, description="beyond the OpenAI API: minimum length of the answer")
-
-    @model_validator(mode="after")
-    def _options_need_a_stream(self) -> SamplingBody:
-        if self.stream_options is not None and not self.stream:
-            raise unsupported_parameter(
-                "stream_options", self.stream_options.model_dump(), "Set stream to true or drop it"
-            )
-        return self
+    ignore_eos: bool = Field(False, description="beyond the OpenAI API: go on after the tokens that end an answer")
+    stop_token_ids: Annotated[list[TokenId], FIRST_ONLY] = Field(
+        [], max_length=256, description="beyond the OpenAI API: further tokens that end an answer"
+    )
 
     @property
-    def include_usage(self) -> bool:
-        """Whether a stream ends with a chunk of token counts."""
-        return self.stream_options is not None and self.stream_options.include_usage
+    def usage_chunks(self) -> UsageChunks:
+        """In which chunks of a stream token counts are sent."""
+        options = self.stream_options or StreamOptions()
+        if options.include_usage:
+            return "all" if options.continuous_usage_stats else "last"
+        return "none"
 
 
 PROMPT_SCHEMA: dict[str, Any] = {
@@ -128,7 +164,7 @@ PromptList = Annotated[list[Text | TokenList], FIRST_ONLY, BeforeValidator(_prom
 class CompletionBody(SamplingBody):
     """The body of ``POST /v1/completions``."""
 
-    neutral: ClassVar[Neutral] = {**SamplingBody.neutral, "suffix": ()}
+    neutral: ClassVar[Neutral] = {"suffix": ()}
 
     prompt: PromptList = Field(json_schema_extra=PROMPT_SCHEMA, max_length=MAX_INPUTS)
     max_tokens: int = Field(16, ge=0)
@@ -163,7 +199,7 @@ class CompletionBody(SamplingBody):
 class EmbeddingBody(Body):
     """The body of ``POST /v1/embeddings``."""
 
-    neutral: ClassVar[Neutral] = {"user": ()}
+    hints: ClassVar[frozenset[str]] = HINTS
 
     model: Text
     input: PromptList = Field(json_schema_extra=PROMPT_SCHEMA, max_length=MAX_INPUTS)
@@ -174,5 +210,5 @@ class EmbeddingBody(Body):
 class DetokenizeBody(Body):
     """The body of ``POST /detokenize``."""
 
-    model: Text | None = Field(None, description="by default the first model of the server")
+    model: Text | None = Field(None, description="may be left out if the server's models have one tokenizer")
     tokens: TokenList

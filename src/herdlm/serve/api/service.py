@@ -7,6 +7,7 @@ import base64
 import time
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,14 +24,18 @@ from herdlm.serve.access.responses import json_response
 from herdlm.serve.api.answers import Answer, ChatAnswer, Usage
 from herdlm.serve.api.chat import ChatBody, TokenizeBody
 from herdlm.serve.api.completions import CompletionAnswer, Echo
+from herdlm.serve.api.forms import CompletionForm, Form
 from herdlm.serve.api.moderated import as_stream, moderated
 from herdlm.serve.api.requests import CompletionBody, DetokenizeBody, EmbeddingBody, SamplingBody
+from herdlm.serve.api.schemas import bounded
 from herdlm.serve.api.stream import ClientLeftError, EventStream, count_tokens, unless_client_leaves
-from herdlm.serve.api.tools import call_schema, free_grammar, to_dialog
+from herdlm.serve.api.tools import answer_grammar, to_dialog
 from herdlm.serve.errors import RefusedError, TooLongError
 from herdlm.serve.guard.moderation import Moderator
-from herdlm.serve.workers.model_text import ModelText
+from herdlm.serve.workers.model_text import DEFAULTS, ModelText
 from herdlm.serve.workers.models import Lease, Models
+from herdlm.serve.workers.outputs import joined
+from herdlm.serve.workers.protocol import SampleOutput
 from herdlm.tokens.chat import Message
 
 Prompts = list[tuple[list[int], int]]  # tokens, and the maximum of new tokens
@@ -67,19 +72,19 @@ class Service:
         )
         self._unseeded = 0
 
-    async def chat(self, body: ChatBody, request: Request) -> Response:
-        """``POST /v1/chat/completions``."""
+    async def chat(self, body: ChatBody, request: Request, form: Form | None = None) -> Response:
+        """``POST /v1/chat/completions``, or another API of chats, whose ``form`` writes the answer."""
         record = self._start_record(request, body, [message.text for message in body.messages])
-        dialog, tools = to_dialog(body.messages, body.tools if body.may_call else [])
+        dialog, tools = to_dialog(body.messages, body.offered)
         with ExitStack() as stack:
             lease = await self._lease(stack, request, body.model, body.n)
-            lease.text.check_length(_texts_of(dialog))
+            lease.text.check_length(texts_of(dialog))
             # Encoding a long text takes a while and must not block other requests.
             tokens = await asyncio.to_thread(
                 lease.text.chat_prompt, dialog, tools, body.chat_template_kwargs, body.continue_final_message
             )
             prompts = [(tokens, lease.text.room(tokens, body.completion_limit))]
-            names = frozenset(tool.function.name for tool in body.tools) if body.may_call else frozenset[str]()
+            names = frozenset(function.name for function in body.functions)
             answer = ChatAnswer(
                 lease.text,
                 logprobs=body.logprobs,
@@ -90,7 +95,7 @@ class Service:
             params = self._params(body, lease.text, body.top_logprobs, grammar=_grammar(body))
             record.add_prompt(len(tokens))
             return await self._answer(
-                answer, body, request, stack, lease=lease, prompts=prompts, params=params, dialogs=[dialog]
+                answer, body, request, stack, lease=lease, prompts=prompts, params=params, dialogs=[dialog], form=form
             )
 
     async def complete(self, body: CompletionBody, request: Request) -> Response:
@@ -142,10 +147,10 @@ class Service:
 
     async def tokenize(self, body: TokenizeBody, request: Request) -> Response:
         """``POST /tokenize``. Needs no loaded model."""
-        text = self._text(body.model)
+        text = self.text_of(body.model)
         if body.prompt is None:
             dialog, tools = to_dialog(body.messages, body.tools)
-            text.check_length(_texts_of(dialog))
+            text.check_length(texts_of(dialog))
             tokens = await asyncio.to_thread(text.chat_prompt, dialog, tools)
         else:
             text.check_length([body.prompt])
@@ -155,7 +160,7 @@ class Service:
 
     async def detokenize(self, body: DetokenizeBody, request: Request) -> Response:
         """``POST /detokenize``. Needs no loaded model."""
-        text = self._text(body.model)
+        text = self.text_of(body.model)
         if len(body.tokens) > text.context:
             raise RefusedError(
                 f"{len(body.tokens)} tokens exceed the context of {text.context}",
@@ -172,8 +177,24 @@ class Service:
             )
         return json_response({"prompt": await asyncio.to_thread(text.tokenizer.decode, body.tokens, keep_special=True)})
 
-    def _text(self, name: str | None) -> ModelText:
-        return self.models.default.text if name is None else self.models.find(name).text
+    def text_of(self, name: str | None) -> ModelText:
+        """The text side of a model; without a name, of the first one.
+
+        Raises:
+            RefusedError: there is no such model, or no name was given and the models have different tokenizers, so that
+                the first one's token ids would be wrong for others without anybody noticing.
+        """
+        if name is not None:
+            return self.models.find(name).text
+        if not self.models.share_tokenizer:
+            names = ", ".join(model.text.name for model in self.models)
+            raise RefusedError(
+                f"model is missing, and the models of this server have different tokenizers: {names}",
+                "Name one",
+                param="model",
+                code="missing_required_parameter",
+            )
+        return self.models.default.text
 
     def _start_record(
         self, request: Request, body: SamplingBody | EmbeddingBody, texts: Sequence[Any]
@@ -229,7 +250,9 @@ class Service:
         prompts: Prompts,
         params: dict[str, Any],
         dialogs: Sequence[Sequence[Message]],
+        form: Form | None = None,
     ) -> Response:
+        form = form or CompletionForm(body.usage_chunks)
         record, usage = record_of(request), Usage(sum(len(tokens) for tokens, _ in prompts))
         requests = [
             (tokens, SamplingParams(**params, max_tokens=max_tokens, seed=self._seed(body)))
@@ -251,8 +274,8 @@ class Service:
             except ClientLeftError:
                 return Response(status_code=499)  # seen by the access log only
             if body.stream:
-                return as_stream(answer, choices, usage, include_usage=body.include_usage)
-            return json_response(answer.response(choices, usage))
+                return as_stream(answer, choices, usage, form)
+            return json_response(form.whole(answer.response(choices, usage)))
         generation = await lease.backend.submit(requests, stream=body.stream)
         generation.set_deadline(self._seconds_left(record))
         if body.stream:
@@ -263,17 +286,23 @@ class Service:
                 prompts=len(prompts),
                 samples=body.n,
                 usage=usage,
-                include_usage=body.include_usage,
+                form=form,
                 close=stack.pop_all().close,
             )
 
         async def collect() -> dict[int, dict[str, Any]]:
-            collected = {}
-            async for output in generation:
-                count_tokens(answer, output, usage, record)
-                index = output.prompt * body.n + output.sample
-                collected[index] = answer.choice(index, output)
-            return collected
+            found: dict[int, SampleOutput] = {}
+            try:
+                async for output in generation:
+                    count_tokens(answer, output, usage, record)
+                    index = output.prompt * body.n + output.sample
+                    found[index] = joined(found.get(index), output)
+            except TooLongError:
+                if not found:
+                    raise
+                found = _cut(found, len(prompts), body.n)
+                record.error = "timeout"
+            return {index: answer.choice(index, output) for index, output in found.items()}
 
         try:
             by_index = await unless_client_leaves(request, collect())
@@ -281,7 +310,7 @@ class Service:
             return Response(status_code=499)  # seen by the access log only
         finally:
             generation.close()
-        return json_response(answer.response([by_index[index] for index in sorted(by_index)], usage))
+        return json_response(form.whole(answer.response([by_index[index] for index in sorted(by_index)], usage)))
 
     def _seed(self, body: SamplingBody) -> int:
         if body.seed is not None:
@@ -290,38 +319,51 @@ class Service:
         return derive_seed(self.seed, "request", self._unseeded - 1)
 
     def _params(self, body: SamplingBody, text: ModelText, top_logprobs: int, **more: Any) -> dict[str, Any]:
+        own = {key: getattr(body, key) for key in DEFAULTS if key in body.model_fields_set}
         return {
-            "temperature": body.temperature,
-            "top_p": body.top_p,
-            "top_k": body.top_k,
-            "min_p": body.min_p,
+            **{key: getattr(body, key) for key in DEFAULTS},
+            **text.sampling,
+            **own,
             "presence_penalty": body.presence_penalty,
             "frequency_penalty": body.frequency_penalty,
-            "repetition_penalty": body.repetition_penalty,
             "logit_bias": tuple(body.logit_bias.items()),
             "min_tokens": body.min_tokens,
             "n": body.n,
             "stop": tuple(body.stop),
-            "stop_tokens": text.stop_tokens,
+            "stop_tokens": (*(() if body.ignore_eos else text.stop_tokens), *body.stop_token_ids),
             "top_logprobs": top_logprobs,
             **more,
         }
 
 
-def _texts_of(dialog: Sequence[Message]) -> Iterator[str]:
+def texts_of(dialog: Sequence[Message]) -> Iterator[str]:
+    """The contents of a dialog's messages."""
     return (message["content"] for message in dialog if isinstance(message.get("content"), str))
+
+
+def _cut(found: dict[int, SampleOutput], prompts: int, samples: int) -> dict[int, SampleOutput]:
+    """All samples of a request as they are at its time limit: those that had not ended were cut."""
+    empty = {
+        prompt * samples + sample: SampleOutput(prompt, sample, [], [], [], "", None, 0)
+        for prompt in range(prompts)
+        for sample in range(samples)
+    }
+    return {
+        index: output if output.finish_reason else replace(output, finish_reason="length")
+        for index, output in (empty | found).items()
+    }
 
 
 def _grammar(body: ChatBody) -> Grammar | None:
     """The grammar that the answer must obey; the worker compiles and checks it."""
-    if body.must_call:
-        return Grammar.json_schema(call_schema(body.must_call), check=False)
-    if body.strict:
-        return free_grammar([tool.function for tool in body.tools], body.parallel_tool_calls)
-    if body.response_format is None or body.response_format.type == "text":
-        return None
-    schema = body.response_format.json_schema
-    return Grammar.json_schema(schema.body, check=False) if schema else Grammar.json_object(check=False)
+    given = body.response_format
+    answer = None
+    if given and given.type != "text":
+        answer = bounded(given.json_schema.body) if given.json_schema else {"type": "object"}
+    functions = body.functions
+    if functions and (body.must_call or answer or any(function.strict for function in functions)):
+        return answer_grammar(functions, calls=body.most_calls, must=body.must_call, answer=answer)
+    return Grammar.json_schema(answer, check=False) if answer else None
 
 
 def _embedding(vector: list[float], body: EmbeddingBody) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -13,11 +12,14 @@ from starlette.types import Receive, Scope, Send
 
 from herdlm.serve.access.request_log import RequestRecord
 from herdlm.serve.api.answers import Answer, Usage
+from herdlm.serve.api.forms import Form
 from herdlm.serve.errors import error_response
 from herdlm.serve.workers.generation import Generation
 from herdlm.serve.workers.protocol import SampleOutput
 
 Result = TypeVar("Result")
+
+PING_SECONDS = 15.0
 
 
 class ClientLeftError(Exception):
@@ -30,7 +32,7 @@ class EventStream(StreamingResponse):
     Args:
         prompts, samples: number of prompts, and of samples per prompt; choices are numbered prompt by prompt.
         usage: holds the prompts' tokens; the stream adds the answers'.
-        include_usage: send the usage in a last chunk.
+        form: writes the chunks.
         close: releases what the request holds.
     """
 
@@ -43,11 +45,11 @@ class EventStream(StreamingResponse):
         prompts: int,
         samples: int,
         usage: Usage,
-        include_usage: bool,
+        form: Form,
         close: Callable[[], None],
     ) -> None:
         self.answer, self.generation, self.record = answer, generation, record
-        self.prompts, self.samples, self.usage, self.include_usage = prompts, samples, usage, include_usage
+        self.prompts, self.samples, self.usage, self.form = prompts, samples, usage, form
         self._close = close
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # proxies must not buffer
         super().__init__(self._lines(), headers=headers, media_type="text/event-stream")
@@ -62,25 +64,49 @@ class EventStream(StreamingResponse):
 
     async def _lines(self) -> AsyncIterator[str]:
         answer, usage, record = self.answer, self.usage, self.record
+        begun = [False] * (self.prompts * self.samples)
         try:
-            for index in range(self.prompts * self.samples):
-                for choice in answer.first_chunks(index):
-                    yield self._chunk(choice)
-            async for output in self.generation:
+            async for output in _or_pings(aiter(self.generation)):
+                if output is None:
+                    yield self.form.ping
+                    continue
                 count_tokens(answer, output, usage, record)
-                lines = [self._chunk(c) for c in answer.chunks(output.prompt * self.samples + output.sample, output)]
+                index = output.prompt * self.samples + output.sample
+                # With the first token: clients measure the time until the first chunk.
+                first = () if begun[index] else answer.first_chunks(index)
+                begun[index] = True
+                lines = [self._chunk(choice) for choice in (*first, *answer.chunks(index, output))]
                 if lines:
                     yield "".join(lines)
-            if self.include_usage:
-                yield _line(answer.chunk([]) | {"usage": usage.to_json()})
-            yield "data: [DONE]\n\n"
+            yield self.form.end(answer.chunk([]), usage)
         except Exception as error:  # the status has been sent, so the stream must carry the error
             response = error_response(error)
             record.error = response.code
-            yield _line(response.body)
+            yield self.form.failed(response.body)
 
     def _chunk(self, choice: dict[str, Any]) -> str:
-        return _line(self.answer.chunk([choice]) | ({"usage": None} if self.include_usage else {}))
+        return self.form.chunk(self.answer.chunk([choice]), self.usage)
+
+
+async def _or_pings(outputs: AsyncIterator[SampleOutput]) -> AsyncIterator[SampleOutput | None]:
+    """The outputs, and None whenever ``PING_SECONDS`` pass without one."""
+    waiting: asyncio.Future[SampleOutput] | None = None
+    try:
+        while True:
+            waiting = waiting or asyncio.ensure_future(anext(outputs))
+            done, _ = await asyncio.wait((waiting,), timeout=PING_SECONDS)
+            if not done:
+                yield None
+                continue
+            try:
+                output = waiting.result()
+            except StopAsyncIteration:
+                return
+            waiting = None
+            yield output
+    finally:
+        if waiting:
+            waiting.cancel()
 
 
 def count_tokens(answer: Answer, output: SampleOutput, usage: Usage, record: RequestRecord) -> None:
@@ -112,7 +138,3 @@ async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, Resul
 async def _leaving(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _line(body: dict[str, Any]) -> str:
-    return f"data: {json.dumps(body, allow_nan=False, ensure_ascii=False)}\n\n"

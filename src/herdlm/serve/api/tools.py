@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from herdlm.generate.sampling.grammar import JSON_SPACE, Grammar
-from herdlm.serve.api.chat import ChatMessage, Function, Tool
+from herdlm.serve.api.chat import MAX_CALLS, ChatMessage, Function, Tool
+from herdlm.serve.api.schemas import NO_ARGUMENTS, bounded
 from herdlm.serve.errors import RefusedError, shown
 from herdlm.tokens.chat import Message
+
+NO_PROPERTIES = {"type": "object", "properties": {}}  # what models are told of a function without arguments
 
 
 def to_dialog(chat: Sequence[ChatMessage], tools: Sequence[Tool]) -> tuple[list[Message], list[dict[str, Any]]]:
@@ -32,29 +35,41 @@ def to_dialog(chat: Sequence[ChatMessage], tools: Sequence[Tool]) -> tuple[list[
     return messages, [_definition(tool.function) for tool in tools]
 
 
-def call_schema(functions: Sequence[Function]) -> dict[str, Any]:
-    """The JSON schema of a call to one of ``functions``."""
-    calls = [_call(function.name, function.parameters) for function in functions]
-    return calls[0] if len(calls) == 1 else {"anyOf": calls}
+def answer_grammar(
+    functions: Sequence[Function], *, calls: int = MAX_CALLS, must: bool = False, answer: dict[str, Any] | None = None
+) -> Grammar:
+    """A grammar of calls, or of an answer that is none.
 
+    The arguments of strict functions obey their schemas; with ``must``, those of all functions do. Built-in tools are
+    called as JSON too, since ``<|python_tag|>`` is not text.
 
-def free_grammar(functions: Sequence[Function], parallel: bool) -> Grammar:
-    """A grammar of text that does not look like a call, or of calls. Arguments of strict functions obey their schemas.
-
-    ``<|python_tag|>`` is not text, so built-in tools are called as JSON too.
+    Args:
+        calls: the most calls.
+        must: whether the answer must be a call.
+        answer: the JSON schema of an answer that is no call; None: it is text that does not look like a call.
     """
+    schemas = [_call(f.name, arguments(f) if must or f.strict else {"type": "object"}) for f in functions]
+    if must and calls == 1:
+        return Grammar.json_schema(schemas[0] if len(schemas) == 1 else {"anyOf": schemas}, check=False)
+    rules = [_rule(f"call{number}", schema) for number, schema in enumerate(schemas)]
+    call = " | ".join(f"call{number}" for number in range(len(schemas)))
+    called = "call" + (f' ("; " call){{0,{calls - 1}}}' if calls > 1 else "")
+    start = [called]
+    if not must:
+        start.insert(0, "TEXT?" if answer is None else "said")
+        rules.append(r"TEXT: / ?[^\s\{\[](.|\n)*/" if answer is None else _rule("said", bounded(answer)))
+    return Grammar.lark("\n".join([f"start: {' | '.join(start)}", f"call: {call}", *rules]) + "\n", check=False)
+
+
+def arguments(function: Function) -> dict[str, Any]:
+    """The schema of a function's arguments. One that describes no properties has none."""
+    found = function.parameters
+    return bounded(found) if found.keys() - {"type", "title", "description", "$schema"} else NO_ARGUMENTS
+
+
+def _rule(name: str, schema: dict[str, Any]) -> str:
     options = {"whitespace_flexible": True, "whitespace_pattern": JSON_SPACE}
-    free = {"type": "object"}
-    rules = [
-        f"call{i}: %json {json.dumps(_call(f.name, f.parameters if f.strict else free) | {'x-guidance': options})}"
-        for i, f in enumerate(functions)
-    ]
-    call = " | ".join(f"call{i}" for i in range(len(functions)))
-    more = ' ("; " call)*' if parallel else ""
-    text = r"/ ?[^\s\{\[](.|\n)*/"
-    return Grammar.lark(
-        "\n".join([f"start: TEXT? | call{more}", f"TEXT: {text}", f"call: {call}", *rules]) + "\n", check=False
-    )
+    return f"{name}: %json {json.dumps(schema | {'x-guidance': options})}"
 
 
 def _message(message: ChatMessage) -> Message:
@@ -85,4 +100,7 @@ def _call(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
 
 def _definition(function: Function) -> dict[str, Any]:
     described = {"description": function.description} if function.description else {}
-    return {"type": "function", "function": {"name": function.name, **described, "parameters": function.parameters}}
+    return {
+        "type": "function",
+        "function": {"name": function.name, **described, "parameters": function.parameters or NO_PROPERTIES},
+    }

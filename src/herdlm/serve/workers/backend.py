@@ -142,7 +142,7 @@ class Backend:
         self._in_flight.clear()
 
     async def submit(self, prompts: Prompts, *, stream: bool = True) -> Generation:
-        """Submit all prompts or none. Without ``stream`` each sample is reported once, when it is finished.
+        """Submit all prompts or none. Without ``stream`` samples report twice a second, and when they are finished.
 
         Raises:
             InputError: a prompt or its parameters are invalid.

@@ -10,13 +10,24 @@ from typing import TYPE_CHECKING, Any
 from herdlm.base.errors import DamagedError, InputError
 from herdlm.base.json_files import read_object
 from herdlm.model.folders import CONFIG, model_folder, model_name
-from herdlm.serve.errors import ContextError
+from herdlm.serve.errors import ContextError, shown
 from herdlm.tokens.chat import Message
 from herdlm.tokens.chat_format import ChatFormat
 from herdlm.tokens.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from herdlm.generate.engine import Engine
+
+
+GENERATION_CONFIG = "generation_config.json"
+# Options of sampling that a model may recommend, and their ranges.
+DEFAULTS = {
+    "temperature": (0, 2),
+    "top_p": (1e-6, 1),
+    "top_k": (0, 2**31 - 1),
+    "min_p": (0, 1),
+    "repetition_penalty": (0.1, 10),
+}
 
 
 @dataclass(slots=True)
@@ -26,6 +37,7 @@ class ModelText:
     Attributes:
         created: when the model was written, in seconds since 1970.
         context: maximum tokens of a prompt and its answer together, by the model's limit or the size of the cache.
+        sampling: the options of sampling that its generation_config.json recommends; a request's own come first.
     """
 
     name: str
@@ -33,6 +45,7 @@ class ModelText:
     format: ChatFormat
     created: int
     context: int
+    sampling: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path, name: str | None = None) -> ModelText:
@@ -56,7 +69,7 @@ class ModelText:
                 f"{folder}: eos_token_id {outside[0]} is outside the vocabulary of {vocabulary} tokens",
                 f"Set eos_token_id to ids from 0 to {vocabulary - 1}, in generation_config.json or config.json",
             )
-        return cls(name or model_name(folder), folder, format, created, context)
+        return cls(name or model_name(folder), folder, format, created, context, recommended_sampling(folder))
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -166,7 +179,31 @@ class LoadedModel(ModelText):
             pipeline_parallel=pipeline_parallel,
         )
         context = engine_context(engine)
-        return cls(text.name, text.folder, text.format, text.created, context, engine=engine)
+        return cls(text.name, text.folder, text.format, text.created, context, text.sampling, engine=engine)
+
+
+def recommended_sampling(folder: Path) -> dict[str, Any]:
+    """The options of sampling in a model's generation_config.json, if there are any.
+
+    Raises:
+        InputError: one of them is not a number in its range.
+    """
+    path = folder / GENERATION_CONFIG
+    if not path.is_file():
+        return {}
+    found = {
+        key: value
+        for key, value in read_object(path, "Restore it from its source").items()
+        if key in DEFAULTS and value is not None
+    }
+    for key, value in found.items():
+        low, high = DEFAULTS[key]
+        kinds = int if key == "top_k" else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+            raise InputError(
+                f"{path}: {key} = {shown(value)} is not a number from {low} to {high}", "Correct it, or drop it"
+            )
+    return found
 
 
 def engine_context(engine: Engine) -> int:

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from herdlm.base.errors import InputError
@@ -127,6 +128,12 @@ class Models:
     def default(self) -> Model:
         """The first model, which is loaded when the server starts."""
         return next(iter(self._by_name.values()))
+
+    @cached_property
+    def share_tokenizer(self) -> bool:
+        """Whether all models have one tokenizer and one chat template."""
+        forms = {(each.text.tokenizer.backend.to_str(), each.text.format.template_text) for each in self}
+        return len(forms) == 1
 
     def find(self, name: str) -> Model:
         """The model of that name.

@@ -32,6 +32,7 @@ from herdlm.generate.request import Event, params_from_json
 from herdlm.generate.sequences import Request
 from herdlm.serve.workers import protocol
 from herdlm.serve.workers.model_text import engine_context
+from herdlm.serve.workers.outputs import HeldOutputs
 from herdlm.serve.workers.protocol import SampleOutput, WorkerInfo, WorkerOptions
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Worker:
         self._compiling: set[int] = set()  # requests whose grammars are being compiled
         self._compilers = ThreadPoolExecutor(COMPILERS, thread_name_prefix="grammar")
         self._sending = threading.Lock()
+        self._held, self._unstreamed = HeldOutputs(), set[int]()
 
     def run(self) -> None:
         """Work until the connection closes. Reports what the engine raises to the server, then raises it."""
@@ -85,7 +87,8 @@ class Worker:
             self._advance_embedding()
         events = self.engine.step() if self.engine.busy else []
         if events or handled:
-            self._send({"outputs": [self._output(event) for event in events], "stats": self._stats()})
+            rows = [row for event in events if (row := self._output(event))]
+            self._send({"outputs": rows, "stats": self._stats()})
             for event in events:
                 if event.completion and event.request_id not in self.engine.requests:
                     self._remove(event.request_id)
@@ -159,17 +162,23 @@ class Worker:
     def _submit(self, id: int, message: dict[str, Any]) -> None:
         self._engine_ids[id] = []
         for index, (prompt, params) in enumerate(message["prompts"]):
-            engine_id = self.engine.submit(prompt, params_from_json(params), stream=message["stream"])
+            sampling = params_from_json(params)
+            if not message["stream"]:
+                self._unstreamed.add(id)
+            # The best of several are known at the end only.
+            engine_id = self.engine.submit(prompt, sampling, stream=message["stream"] or sampling.best_of is None)
             self._engine_ids[id].append(engine_id)
             self._requests[engine_id] = (id, index, self.engine.requests[engine_id])
 
     def _abort(self, id: int) -> None:
+        self._unstreamed.discard(id)
+        self._held.forget(id)
         self._embeddings = deque(each for each in self._embeddings if each.id != id)
         for engine_id in self._engine_ids.pop(id, ()):
             self._requests.pop(engine_id, None)
             self.engine.abort(engine_id)
 
-    def _output(self, event: Event) -> protocol.Row:
+    def _output(self, event: Event) -> protocol.Row | None:
         id, index, request = self._requests[event.request_id]
         done = event.completion
         prompt = (done.prompt_logprobs, done.prompt_top_logprobs) if done else ()
@@ -184,7 +193,8 @@ class Worker:
             request.cached or 0,
             *prompt,
         )
-        return output.row(id)
+        sent = self._held.take(id, output) if id in self._unstreamed else output
+        return sent.row(id) if sent else None
 
     def _remove(self, engine_id: int) -> None:
         id, _, _ = self._requests.pop(engine_id, (None, 0, None))
@@ -192,6 +202,7 @@ class Worker:
             self._engine_ids[id].remove(engine_id)
             if not self._engine_ids[id]:
                 del self._engine_ids[id]
+                self._unstreamed.discard(id)
 
     def _advance_embedding(self) -> None:
         work = self._embeddings[0]

@@ -1,0 +1,103 @@
+"""Parameters of other servers that would change an answer and that this one does not have: they are refused by name.
+
+Each name comes with the values that ask for nothing. docs/serving.md lists the names.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_OPENAI: dict[str, tuple[Any, ...]] = {
+    "audio": (),
+    "function_call": ("none",),
+    "functions": (),
+    "modalities": (["text"],),
+    "moderation": (),
+    "web_search_options": (),
+}
+# vLLM, SGLang and TGI.
+_SAMPLING: dict[str, tuple[Any, ...]] = {
+    "allowed_token_ids": (),
+    "bad_words": (),
+    "bad_words_ids": (),
+    "chat_template": (),
+    "choice": (),
+    "custom_params": (),
+    "decoder_input_details": (False,),
+    "do_sample": (True,),
+    "documents": (),
+    "early_stopping": (False,),
+    "ebnf": (),
+    "encoder_no_repeat_ngram_size": (0,),
+    "epsilon_cutoff": (0, 0.0),
+    "eta_cutoff": (0, 0.0),
+    "exponential_decay_length_penalty": (),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "guided_json": (),
+    "guided_json_object": (False,),
+    "guided_regex": (),
+    "include_stop_str_in_output": (False,),
+    "length_penalty": (1, 1.0),
+    "logits_processors": (),
+    "lora_path": (),
+    "lora_request": (),
+    "max_length": (),
+    "max_new_tokens": (),
+    "min_length": (0,),
+    "min_new_tokens": (0,),
+    "no_repeat_ngram_size": (0,),
+    "no_stop_trim": (False,),
+    "num_beams": (1,),
+    "num_return_sequences": (1,),
+    "penalty_alpha": (0, 0.0),
+    "prompt_logprobs": (0,),
+    "regex": (),
+    "return_full_text": (False,),
+    "return_token_ids": (False,),
+    "return_tokens_as_token_ids": (False,),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "stop_regex": (),
+    "structural_tag": (),
+    "structured_outputs": (),
+    "top_a": (0, 0.0),
+    "truncate": (),
+    "truncate_prompt_tokens": (),
+    "typical": (1, 1.0),
+    "typical_p": (1, 1.0),
+    "use_beam_search": (False,),
+    "watermark": (False,),
+}
+# llama.cpp and what builds on it.
+_LLAMA_CPP: dict[str, tuple[Any, ...]] = {
+    "dry_allowed_length": (),
+    "dry_base": (),
+    "dry_multiplier": (0, 0.0),
+    "dry_penalty_last_n": (),
+    "dry_sequence_breakers": (),
+    "dynatemp_exponent": (1, 1.0),
+    "dynatemp_range": (0, 0.0),
+    "grammar": (),
+    "json_schema": (),
+    "mirostat": (0,),
+    "mirostat_eta": (),
+    "mirostat_mode": (0,),
+    "mirostat_tau": (),
+    "n_predict": (),
+    "num_ctx": (),
+    "num_predict": (),
+    "reasoning_budget": (),
+    "repeat_last_n": (),
+    "repeat_penalty": (1, 1.0),
+    "samplers": (),
+    "smoothing_curve": (1, 1.0),
+    "smoothing_factor": (0, 0.0),
+    "tfs": (1, 1.0),
+    "tfs_z": (1, 1.0),
+    "top_n_sigma": (-1, -1.0),
+    "xtc_probability": (0, 0.0),
+    "xtc_threshold": (),
+}
+UNSUPPORTED = {**_OPENAI, **_SAMPLING, **_LLAMA_CPP}
+"""By name, the values that ask for nothing."""
