@@ -47,6 +47,7 @@ def fit(
     from herdlm.scaling.page import render_fit
     from herdlm.scaling.text import fit_lines
 
+    _check_new(page)
     laws, result = fit_file(points, where=where or (), draws=draws, level=level, seed=seed, keep_all=keep_all)
     if page is not None:
         _write(page, render_fit(laws, result))
@@ -88,11 +89,14 @@ def forecast(
             say(line)
 
 
+def _check_new(page: Path | None) -> None:
+    if page is not None and page.exists():
+        raise InputError(f"{page} exists", "Choose a new file")
+
+
 def _write(path: Path, text: str) -> None:
     from herdlm.base.artifact import write_text_durably
 
-    if path.exists():
-        raise InputError(f"{path} exists", "Choose a new file")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text_durably(path, text)
     remark(f"wrote {path}")
@@ -161,3 +165,61 @@ def _part(text: str) -> tuple[int, int]:
     if not (part.isdigit() and parts.isdigit()):
         raise InputError(f"--only {text} is no part", "Write I/N, such as 1/4")
     return int(part), int(parts)
+
+
+@scaling.command(
+    **example(
+        "herdlm scaling budget --gpus 1024 --gpu h100 --days 30 --points ladder/points.csv",
+        "--benchmarks scores.csv --page budget.html",
+    )
+)
+def budget(
+    gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs.")],
+    days: Annotated[float, typer.Option(help="Days that they are there, with all interruptions.")],
+    gpu: Annotated[str, typer.Option(help="Kind of GPU, a name of the hardware files.")] = "h100",
+    system: Annotated[str | None, typer.Option(help="Node and network; by default the GPU's usual.")] = None,
+    hardware: Annotated[list[Path] | None, typer.Option(help="A hardware file of your own. May be repeated.")] = None,
+    points: Annotated[
+        Path | None, typer.Option(help="A ladder's CSV file; by default tokens follow the Llama 3 report.")
+    ] = None,
+    benchmarks: Annotated[
+        Path | None, typer.Option(help="A CSV file with columns task, nll, accuracy, and flops.")
+    ] = None,
+    where: WhereOption = None,
+    seq_len: Annotated[int, typer.Option(min=1, help="Tokens of a row.")] = 8192,
+    tokens_per_step: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a step; by default 1, 4 or 16 million by model size.")
+    ] = None,
+    price: Annotated[float | None, typer.Option(min=0.001, help="Dollars of a GPU-hour.")] = None,
+    draws: DrawsOption = 200,
+    page: PageOption = None,
+    seed: SeedOption = 0,
+    json_: JsonOption = False,
+) -> None:
+    """Say what a cluster trains in some days: model, tokens, layout, expected loss and scores, price, risk."""
+    from herdlm.plan.hardware import read_hardware
+    from herdlm.plan.money import rates_of
+    from herdlm.scaling.benchmarks import read_tasks
+    from herdlm.scaling.budget import LEVEL, Cluster, plan_budget
+    from herdlm.scaling.budget_text import budget_lines, render_budget
+    from herdlm.scaling.fit import fit_laws
+    from herdlm.scaling.points import read_points
+
+    _check_new(page)
+    machine = read_hardware(*(hardware or ())).machine(gpu, system)
+    laws = None if points is None else fit_laws(read_points(points, where or ()), draws=draws, level=LEVEL, seed=seed)
+    result = plan_budget(
+        Cluster(machine, gpu, gpus, days, seq_len, tokens_per_step),
+        laws=laws,
+        tasks=read_tasks(benchmarks) if benchmarks else (),
+        rates=rates_of(machine, dollars=None if price is None else (price, price)),
+        draws=draws,
+        seed=seed,
+    )
+    if page is not None:
+        _write(page, render_budget(result, laws))
+    if json_:
+        say_json(result)
+    else:
+        for line in budget_lines(result):
+            say(line)

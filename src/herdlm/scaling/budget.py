@@ -17,14 +17,13 @@ from herdlm.base.errors import InputError
 from herdlm.plan.constants import read_constants
 from herdlm.plan.hardware import Machine
 from herdlm.plan.job import Job, Shape
-from herdlm.plan.layouts import Question
+from herdlm.plan.layouts import Question, jobs
 from herdlm.plan.money import Figure, Rates
 from herdlm.plan.predict import Prediction, predict
 from herdlm.plan.reliability.checkpoints import costs
 from herdlm.plan.reliability.failures import read_failures
 from herdlm.plan.reliability.plan import Operations, forecast
 from herdlm.plan.run_forecast import forecast_run
-from herdlm.plan.search import search
 from herdlm.plan.stacks import stack_named
 from herdlm.plan.step_time import step_time
 from herdlm.plan.training_memory import memory_gib_per_gpu
@@ -109,7 +108,7 @@ def _fastest(cluster: Cluster, shape: Shape) -> Prediction:
     """The fastest layout that fits, with one row in a micro-batch and no context parallelism."""
     constants, stack = read_constants(), stack_named(None)
     batch = cluster.tokens_per_step or next(tokens for bound, tokens in BATCHES if shape.parameters < bound)
-    given: dict[str, Any] = {"micro_batch": 1, "cp": 1} if cluster.seq_len <= 16_384 else {"micro_batch": 1}
+    given: dict[str, Any] = {"micro_batch": 1} | ({"cp": 1} if cluster.seq_len <= 16_384 else {})
     question = Question(
         shape,
         cluster.gpus,
@@ -120,11 +119,24 @@ def _fastest(cluster: Cluster, shape: Shape) -> Prediction:
         given=given,
     )
 
-    def seconds(job: Job) -> Any:
-        return step_time(job, cluster.machine, constants, stack)
+    timed = [
+        (step_time(job, cluster.machine, constants, stack).seconds, n, job) for n, job in enumerate(_jobs(question))
+    ]
+    for _, _, job in sorted(timed):
+        if memory_gib_per_gpu(job)["sum"] <= cluster.machine.gpu.memory_gib:
+            return predict(job, cluster.machine, constants, stack)
+    raise InputError(
+        f"no layout of {cluster.gpus} GPUs holds a model of {shape.parameters:.3g} parameters",
+        "Take more GPUs, GPUs with more memory, or fewer days",
+    )
 
-    best = search(question, seconds, lambda job: memory_gib_per_gpu(job)["sum"], cluster.machine.gpu.memory_gib, best=1)
-    return predict(best.best[0].job, cluster.machine, constants, stack)
+
+def _jobs(question: Question) -> list[Job]:
+    """Layouts that use nearly all GPUs; of fewer if nothing else divides."""
+    for share in (0.9, 0.5, 0.0):
+        if found := list(jobs(question, max(int(share * question.gpus), 1))):
+            return found
+    return []
 
 
 def _effective(cluster: Cluster, params: float, seed: int, gpus: int | None = None) -> dict[str, Any]:
