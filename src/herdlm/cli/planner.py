@@ -228,7 +228,8 @@ def _shape(
     sizes = {**shape, "kv_heads": shape["kv_heads"] or shape["heads"]}
     if missing := [f"--{name.replace('_', '-')}" for name, value in sizes.items() if value is None]:
         raise InputError(f"the shape has no {', '.join(missing)}", "Give all its sizes, or --model")
-    return Shape(**{name: value for name, value in sizes.items() if value is not None}, mlp=mlp)
+    given: dict[str, Any] = sizes
+    return Shape(**given, mlp=mlp)
 
 
 @app.command(**example("herdlm calibrate --out my-machine.toml"))

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def fit_constants(rows: Sequence[Published], catalog: Catalog, start: Constants)
     machines = [row.machine(catalog) for row in rows]
 
     def made(values: np.ndarray) -> Constants:
-        shares = {n: _bound(float(v), PRIORS[n][2]) for n, v in zip(names, values, strict=False)}
+        shares: dict[str, Any] = {n: _bound(float(v), PRIORS[n][2]) for n, v in zip(names, values, strict=False)}
         factors = {n: math.exp(float(v)) for n, v in zip(stacks, values[len(names) :], strict=True)}
         return replace(start, **shares, stacks=factors)
 

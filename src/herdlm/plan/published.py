@@ -134,7 +134,8 @@ def shape_of(row: Row) -> Shape:
         raise InputError(f"row {row.get('id')} has no {', '.join(missing)}", "Give the model's sizes")
     gated = str(row.get("mlp") or "gated").lower()
     plain = any(word in gated for word in ("plain", "2 matrices", "gelu")) and "geglu" not in gated
-    untied = Shape(**{name: found[name] for name in SIZES}, mlp="plain" if plain else "gated")
+    sizes: dict[str, Any] = {name: found[name] for name in SIZES}
+    untied = Shape(**sizes, mlp="plain" if plain else "gated")
     given = row.get("params")
     params = float(given) if isinstance(given, int | float) else 0.0
     known = params > 0

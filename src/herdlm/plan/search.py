@@ -125,9 +125,9 @@ def _search(question: Question, seconds: Callable[[Job], Timed], needed: _Needed
             found.append(candidate)
     first = timed[0]
     if not found:
-        least = min((needed(job), number) for number, (_, _, job, _) in enumerate(timed[:: max(len(timed) // 500, 1)]))
+        smallest = min(needed(job) for _, _, job, _ in timed[:: max(len(timed) // 500, 1)])
         raise InputError(
-            f"no layout of {question.gpus} GPUs fits {gib:.0f} GiB; the least found is {least[0]:.1f} GiB",
+            f"no layout of {question.gpus} GPUs fits {gib:.0f} GiB; the least found is {smallest:.1f} GiB",
             "Take more GPUs, or GPUs with more memory",
         )
     return Found(found, front(by_gpus.values()), Candidate(first[2], first[0], first[3]), len(timed), too_large)

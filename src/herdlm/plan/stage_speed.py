@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
-from typing import Literal, cast
+from typing import cast
 
 from herdlm.model.config import ModelConfig
 from herdlm.parallel.config import ParallelConfig, Sizes
@@ -67,7 +67,7 @@ class StageSpeed:
             micro_batch=at_once * (seq_len // row),
             schedule=cast(Schedule, schedule),
             recompute=RECOMPUTE[parallel.activation_checkpointing],
-            precision=cast(Literal["bf16", "fp8"], "fp8" if precision == "fp8" else "bf16"),
+            precision="fp8" if precision == "fp8" else "bf16",
             reshard_after_forward=parallel.reshard_after_forward,
         )
         tokens = micro_batches * at_once * sizes.dp * seq_len

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -232,10 +232,10 @@ class _Rank:
     def _kept_state(self) -> int:
         return 0 if self.step.layout.offload == "optimizer" else 1
 
-    def _passing(self, at: Moments) -> dict[str, NDArray[np.int64]]:
+    def _passing(self, at: Moments) -> dict[str, NDArray[Any]]:
         """Bytes at each moment of what comes and goes in a step."""
         step, layout, one = self.step, self.step.layout, self.step.layer
-        found: dict[str, NDArray[np.int64]] = {}
+        found: dict[str, NDArray[Any]] = {}
         width = step.widths.product
         largest = max(step.parts.layer.whole, *(ends.whole for _, ends in self.held))
         if layout.sharding != "fsdp":
@@ -244,20 +244,19 @@ class _Rank:
             found["gradients"] = at.reduced @ (FP32 * self.share)
             found["gathered"] = width * self._gathered(at)
             found["accumulated"] = at.summed @ (FP32 * self.whole)
-            found["reduction"] = at.final.any(1) * FP32 * largest
+            found["reduction"] = np.asarray(at.final.any(1) * FP32 * largest)
         else:
             found["gradients"] = (at.summed | at.reduced) @ (FP32 * self.share)
         found["activations"] = self._activations(at)
         grads = width * step.parts.layer.whole if step.is_sharded and layout.sharding == "fsdp" else 0
         backward = one.backward + one.recomputed(layout.recompute) + grads
         runs = at.backward.any(1)
-        loss = (at.backward @ self._is_last() > 0) & (
-            self.step.loss.backward > backward
-        )  # ends before the layers' begins
+        # The loss's backward pass ends before that of the layers begins.
+        loss = (at.backward @ self._is_last() > 0) & (self.step.loss.backward > backward)
         read = at.forward @ self._is_last() > 0
         found["logits"] = loss * self.step.loss.backward + read * self.step.loss.forward
         found["temporary"] = (runs & ~loss) * backward + (at.forward.any(1) & ~read) * self._forward
-        found["messages"] = (2 if layout.pp > 1 else 0) * one.input * (at.forward | at.backward).any(1)
+        found["messages"] = np.asarray((2 if layout.pp > 1 else 0) * one.input * (at.forward | at.backward).any(1))
         return found
 
     @property
@@ -287,10 +286,9 @@ class _Rank:
             found = at.in_flight.clip(max=1) @ each
         else:
             found = at.in_flight @ each + at.deferred @ (self.layers * one.deferred)
-        found = found - at.final @ np.full(
-            len(self.layers), kept
-        )  # the layer whose gradients are reduced has freed its
-        return np.maximum(found, 0)
+        # The layer whose gradients are reduced has freed its own.
+        left: NDArray[np.int64] = np.maximum(found - at.final @ np.full(len(self.layers), kept), 0)
+        return left
 
 
 def training_memory(

@@ -118,8 +118,8 @@ def held_out(laws: Laws, *, seed: int) -> dict[str, Any] | None:
     points = laws.points
     bound = float(np.quantile(points.flops, 1 - HELD_OUT)) * (1 - 1e-9)
     if laws.isoflop is not None:  # whole budgets
-        tops = [p.flops for p in laws.isoflop.usable if p.flops >= bound * 0.9]
-        bound = min([bound, *(flops * 0.9 for flops in tops)])
+        largest = [p.flops for p in laws.isoflop.usable if p.flops >= bound * 0.9]
+        bound = min([bound, *(flops * 0.9 for flops in largest)])
     large = points.flops >= bound
     if large.all() or not large.any():
         return None

@@ -90,8 +90,9 @@ def finetuning_plan(
     count, sizes = _layout(parallel, model, ranks, config.seq_len)
     # As herdlm.align.open_run divides steps, so that the layout does not.
     at_once = (parallel.rows_per_micro_batch or max(1, MICRO_BATCH_TOKENS // config.seq_len)) * sizes.dp
+    columns: tuple[str, ...] = ()
     if isinstance(config, SftConfig):
-        rows, columns = _split(config.rows_per_step, at_once), ()
+        rows = _split(config.rows_per_step, at_once)
     else:
         rows = [2 * pairs for pairs in _split(config.pairs_per_step, max(1, at_once // 2))]
         columns = DPO_COLUMNS if isinstance(config, DpoConfig) else REWARD_COLUMNS

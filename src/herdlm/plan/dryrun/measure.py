@@ -103,7 +103,7 @@ def _gradients_known(model: Transformer | ParallelModel, memory: MemoryMeter) ->
     """Tell a meter which tensors are gradients that FSDP does not make."""
     modules = [model] if isinstance(model, Transformer) else list(model.stages.values())
     hooks = [
-        parameter.register_post_accumulate_grad_hook(lambda held: memory.assign(held.grad, "gradients"))
+        parameter.register_post_accumulate_grad_hook(lambda held: memory.assign(held.grad, "gradients"))  # type: ignore[no-untyped-call]
         for module in modules
         if not isinstance(module, FSDPModule)
         for parameter in module.parameters()

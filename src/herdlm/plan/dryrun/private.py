@@ -35,12 +35,15 @@ def in_backward() -> bool:
 
 def group_of(arguments: Sequence[Any]) -> dist.ProcessGroup | None:
     """The process group among an operator's arguments: by name, or as a boxed object."""
+    torch_groups: Any = distributed_c10d
+    resolve: Any = torch_groups._resolve_process_group
     for each in arguments:
         if isinstance(each, str) and each in distributed_c10d._world.pg_names.values():
-            return distributed_c10d._resolve_process_group(each)  # type: ignore[no-any-return]
+            found: dist.ProcessGroup = resolve(each)
+            return found
         if isinstance(each, torch.ScriptObject):
             try:
-                return dist.ProcessGroup.unbox(each)  # type: ignore[attr-defined, no-any-return]
+                return dist.ProcessGroup.unbox(each)
             except RuntimeError:  # another object, such as the kind of a reduction
                 continue
     return None
@@ -51,7 +54,7 @@ def is_fake(tensor: Tensor) -> bool:
     return isinstance(tensor, FakeTensor)
 
 
-class FakeDevice(Observer):
+class FakeDevice(Observer):  # type: ignore[no-untyped-call]
     """Computes without values what depends on a tensor without values, and makes new tensors so.
 
     The rest, which is batches and plans on the host, is computed as always: operations on tensors with values, and new
@@ -109,7 +112,7 @@ def fake_processes(rank: int, ranks: int) -> Iterator[None]:
         def only_own(members: Any = None, *args: Any, **named: Any) -> Any:
             members = named.pop("ranks", members)
             if members is not None and rank not in list(members):
-                return dist.GroupMember.NON_GROUP_MEMBER  # type: ignore[attr-defined]
+                return dist.GroupMember.NON_GROUP_MEMBER
             return new_group(members, *args, **named)
 
         for module in (dist, distributed_c10d, device_mesh):

@@ -145,7 +145,7 @@ def _told_names(model: ParallelModel, names: list[str]) -> Iterator[None]:
         receive(own)
         return names
 
-    model.names_from_last_stage = told  # type: ignore[method-assign]
+    model.names_from_last_stage = told  # type: ignore[method-assign, assignment]
     yield
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,7 @@ def error(row: Measured, constants: ServingConstants) -> float:
 
 def unseen(rows: Sequence[Measured], group: Callable[[Measured], str]) -> dict[str, float]:
     """Error of each row under a fit on the rows of other groups."""
-    errors = {}
+    errors: dict[str, float] = {}
     for name in dict.fromkeys(map(group, rows)):
         constants = fit([row for row in rows if group(row) != name])
         errors |= {row.id: error(row, constants) for row in rows if group(row) == name}
@@ -70,4 +71,5 @@ def calibrate(rows: Sequence[Measured]) -> ServingConstants:
 
 def _with(start: ServingConstants, logs: Vector) -> ServingConstants:
     assert {f.name for f in fields(ServingConstants)} >= set(FITTED)
-    return replace(start, **dict(zip(FITTED, map(float, np.exp(logs)), strict=True)))
+    values: dict[str, Any] = dict(zip(FITTED, map(float, np.exp(logs)), strict=True))
+    return replace(start, **values)

@@ -191,11 +191,8 @@ def recommended_sampling(folder: Path) -> dict[str, Any]:
     path = folder / GENERATION_CONFIG
     if not path.is_file():
         return {}
-    found = {
-        key: value
-        for key, value in read_object(path, "Restore it from its source").items()
-        if key in DEFAULTS and value is not None
-    }
+    settings = read_object(path, "Restore it from its source")
+    found = {key: value for key, value in settings.items() if key in DEFAULTS and value is not None}
     for key, value in found.items():
         low, high = DEFAULTS[key]
         kinds = int if key == "top_k" else (int, float)

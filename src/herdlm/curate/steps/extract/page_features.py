@@ -52,7 +52,8 @@ def page_features(page: Blocks, stats: BlockStatistics, facts: Sequence[Sequence
     words = np.maximum(stats.page_sums(stats.words), 1)
 
     def share(values: np.ndarray) -> Sums:
-        return stats.page_sums(values.astype(np.float64)) / count
+        found: Sums = stats.page_sums(values.astype(np.float64)) / count
+        return found
 
     priced = np.zeros(stats.count)
     for block in np.flatnonzero(stats.size <= MAX_PRICE_CHARS).tolist():
