@@ -81,7 +81,10 @@ def test_a_forecast_that_the_held_out_models_contradict_says_so(tmp_path):
 def test_percent_and_params_with_tokens_are_read(tmp_path):
     flops, nll, accuracy = scores()
     path = tmp_path / "scores.csv"
-    rows = [f"1e9,{c / 6e9!r},{n!r},{100 * a!r}" for c, n, a in zip(*map(np.ndarray.tolist, (flops, nll, accuracy)), strict=True)]
+    rows = [
+        f"1e9,{c / 6e9!r},{n!r},{100 * a!r}"
+        for c, n, a in zip(*map(np.ndarray.tolist, (flops, nll, accuracy)), strict=True)
+    ]
     path.write_text("\n".join(["params,tokens,nll,acc", *rows]))
     (task,) = read_tasks(path)
     assert np.allclose(task.flops, flops) and np.allclose(task.accuracy, accuracy)

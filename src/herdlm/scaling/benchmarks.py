@@ -179,7 +179,7 @@ def _held_out(task: Task, *, draws: int, level: float, seed: int) -> dict[str, A
         return None
     large = task.flops >= sizes[-count]
     fit = fit_task(task.some(~large), draws=draws, seed=seed)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for flops, nll, accuracy in zip(task.flops[large], task.nll[large], task.accuracy[large], strict=True):
         said, some = fit.accuracy(float(flops), seed)
         interval = figure(said, some, level)

@@ -102,6 +102,7 @@ def plan_ladder(
     rungs = []
     for job in jobs:
         params = float(getattr(job.model, herd.axis))
+        wanted: list[tuple[float | None, float, str]]
         wanted = [(budget, budget / (FLOPS_PER_PARAMETER_TOKEN * params), f"{budget:.4g}") for budget in budgets]
         wanted += [(None, ratio * params, f"{ratio:g}x") for ratio in ratios]
         for budget, length, label in wanted:
