@@ -59,3 +59,17 @@ def test_what_sequences_begin_with_is_computed_once(model, monkeypatch):
     sequences = [[*range(50), 1, 2, 3], [*range(60, 70)], [*range(50), 1, 4], [*range(50), 5], [*range(50), 1, 2, 3]]
     assert [numbers for numbers, _ in last_hidden_states(model, sequences)] == [[0, 4, 2, 3, 1]]
     assert read == [50 + 3 + 1 + 1 + 10]
+
+
+def test_products_in_bfloat16_change_little_and_leave_the_weights(model):
+    sequences = drawn(20)
+    exact = {
+        n: h for numbers, hidden in last_hidden_states(model, sequences) for n, h in zip(numbers, hidden, strict=True)
+    }
+    differences = [
+        (h.float() - exact[n]).abs().max().item()
+        for numbers, hidden in last_hidden_states(model, sequences, torch.bfloat16)
+        for n, h in zip(numbers, hidden, strict=True)
+    ]
+    assert 0 < max(differences) < 0.1
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}

@@ -5,12 +5,15 @@ import shutil
 
 import pytest
 
+from herdlm.align.config import RejectionConfig
+from herdlm.align.samples.select import select
 from herdlm.base.errors import InputError
 from herdlm.base.json_lines import read_json_lines
 from herdlm.recipe import read_recipe
 from herdlm.run.examined import examined
 from herdlm.run.pipeline import stages_of
 from herdlm.run.stages.files import held_out_key
+from herdlm.run.stages.rounds import selection
 from tests.align.conftest import dialogs, folder, pairs, write_lines  # noqa: F401 - a fixture
 from tests.run.conftest import herdlm, manifest
 
@@ -119,6 +122,30 @@ def test_the_built_in_tasks_are_one_source_among_others(home):
     assert examined(read(home)) == {}
 
 
+def test_what_is_selected_can_change_without_new_samples(home):
+    keys = ("align.rejection.keep_per_prompt=2", "align.rejection.pairs_per_task=3")
+    before, after = ({stage.name: stage for stage in stages_of(read(home, *some))} for some in ((), keys))
+    assert before["round-1-samples"].settings == after["round-1-samples"].settings
+    assert before["round-1-select"].settings != after["round-1-select"].settings
+    assert after["round-1-verdicts"].settings["pairs_per_task"] == 3
+
+
+def test_a_round_keeps_several_answers_to_a_prompt_and_limits_the_pairs():
+    row = {"prompt": [{"role": "user", "content": "2 + 2?"}], "task": "sums", "verifier": "number", "answer": "4"}
+    said = [("4", True), ("2 + 2 is 4", True), ("5", False), ("3 or 4", False)]
+    samples = [
+        {"answer": text, "model": "m", "finish": "stop", "verdict": {"passed": passed, "reason": ""}}
+        for text, passed in said
+    ]
+    rows = [{**row, "id": f"{number:016x}", "samples": samples} for number in range(5)]
+    some, more = (
+        select(rows, selection(RejectionConfig(prompts=5, keep_per_prompt=kept, pairs_per_task=limit)))
+        for kept, limit in ((1, None), (2, 3))
+    )
+    assert (len(some.kept), len(some.pairs)) == (5, 5)
+    assert (len(more.kept), len(more.pairs)) == (10, 3)
+
+
 @pytest.mark.parametrize(
     ("keys", "problem"),
     [
@@ -196,7 +223,7 @@ def test_what_decides_answers_and_verdicts_is_in_the_fingerprint(home):
 
     first, second = (settings("synth", f"align.synth.teacher='http://{host}:1/v1'", *SYNTH) for host in ("a", "b"))
     assert first != second
-    assert settings("round-1-verdicts") == {} != settings("round-1-verdicts", OWN)
+    assert settings("round-1-verdicts") != settings("round-1-verdicts", OWN)
     gate = ("align.gate.prompts=20", "align.gate.data=['x']")
     assert settings("seeds-gate", *gate) != settings("seeds-gate", *gate, "align.gate.tasks=['piqa']")
 

@@ -231,6 +231,10 @@ def test_a_reward_model_scores_the_same_in_workers(home):
             found[workers] = sequence_scores(model, sequences, title="scores", quiet=True)
     assert found[2] == pytest.approx(found[None], abs=1e-6)
     assert len(set(found[2])) > 500
+    with open_reward_model(reward, EngineOptions("cpu", "bfloat16")) as model:
+        fast = sequence_scores(model, sequences, title="scores", quiet=True)
+    assert fast != found[None]
+    assert fast == pytest.approx(found[None], abs=0.05)
 
 
 def test_workers_that_cannot_be_are_refused(home, begun):

@@ -176,7 +176,11 @@ class RejectionConfig(Section):
     prompts: int = Field(gt=0, description="how many new prompts the model answers")
     samples: int = Field(10, ge=1, description="answers to each prompt; the report uses 10 to 30")
     temperature: float = Field(0.9, gt=0, description="sampling temperature")
+    keep_per_prompt: int = Field(1, ge=1, description="most answers to keep of each prompt, those that differ most")
     keep_per_task: int = Field(200, ge=1, description="most answers to keep of each task")
+    pairs_per_task: int | None = Field(
+        None, ge=1, description="most pairs of each task and round, for the reward model and for DPO; none: all"
+    )
     keep_share_unverified: float = Field(
         0.5, gt=0, le=1, description="share of answers to keep, best reward first, in tasks without a verifier"
     )
@@ -303,7 +307,9 @@ class AlignConfig(Section):
         None, gt=0, description="longest answer in the examination of models; by default rejection.max_answer_tokens"
     )
     teach: TeachConfig | None = Field(None, description="the flagship teaches the small model; not by default")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="precision of the engines that sample")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="precision of the engines that sample, and of matrix products when answers are scored"
+    )
     batch: int = Field(
         512, ge=1, description="answers that an engine draws together; a killed stage draws its last batch again"
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from herdlm.align.bank.answers import as_messages
@@ -50,15 +51,32 @@ def sequence_scores(
     model: Transformer | Scorer, sequences: Sequence[Sequence[int]], *, title: str, quiet: bool = False
 ) -> list[float]:
     """The reward of each answer, read at the last token of its dialog."""
-    scores = [0.0] * len(sequences)
     with Progress(title, len(sequences), "answers", quiet=quiet) as progress:
-        if not isinstance(model, Transformer):
-            return model.score(sequences, progress)
-        for numbers, hidden in last_hidden_states(model, sequences):
-            for number, value in zip(numbers, model.scores(hidden).tolist(), strict=True):
+        if isinstance(model, Transformer):
+            model = LocalScorer(model)
+        return model.score(sequences, progress)
+
+
+class LocalScorer:
+    """A reward model in this process; see :class:`Scorer`.
+
+    Args:
+        products: the type to compute matrix products in; by default that of the weights. The last product, of the
+            hidden state with the score's weights, is computed in theirs.
+    """
+
+    def __init__(self, model: Transformer, products: torch.dtype | None = None) -> None:
+        self.model, self.products = model, products
+
+    def score(self, sequences: Sequence[Sequence[int]], progress: Progress) -> list[float]:
+        """As :func:`sequence_scores`."""
+        scores = [0.0] * len(sequences)
+        for numbers, hidden in last_hidden_states(self.model, sequences, self.products):
+            values = self.model.scores(hidden.to(self.model.score.weight.dtype)).tolist()
+            for number, value in zip(numbers, values, strict=True):
                 scores[number] = value
             progress.advance(len(numbers))
-    return scores
+        return scores
 
 
 def _laid_out_scores(

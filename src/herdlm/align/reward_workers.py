@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from herdlm.align.reward import Scorer, sequence_scores
+from herdlm.align.reward import LocalScorer, Scorer, sequence_scores
 from herdlm.base.progress import Progress
 from herdlm.evaluate.engines import EngineOptions, worker_config
-from herdlm.generate.load import compute_type, load_model, pick_device
+from herdlm.generate.load import compute_type, load_model, pick_device, pick_dtype
 from herdlm.generate.parallel import DriverTransformer
 from herdlm.generate.processes import start_processes
 from herdlm.generate.workers.pool import Pool, open_workers
@@ -25,18 +25,26 @@ AT_ONCE = 256  # answers of a request; neighbors in order, which share their pro
 
 
 @contextmanager
-def open_reward_model(folder: Path, options: EngineOptions) -> Iterator[Transformer | Scorer]:
+def open_reward_model(folder: Path, options: EngineOptions) -> Iterator[Scorer]:
     """The reward model of a folder as options ask for: in this process, or in workers.
+
+    ``options.dtype`` is the type of matrix products; "auto" is that of the weights.
 
     Raises:
         HerdError: the model cannot be loaded, or the cluster cannot be reached.
     """
     if options.workers is None and options.cluster is None:
-        yield load_folder(folder, pick_device(options.device))
+        model = load_folder(folder, pick_device(options.device))
+        yield LocalScorer(model, _products(model, options.dtype))
         return
     config = worker_config(folder, options)
     with open_workers(config, RewardWorker, workers=options.workers, cluster=options.cluster) as workers:
         yield _Workers(Pool(workers))
+
+
+def _products(model: Transformer, dtype: str) -> torch.dtype | None:
+    wanted = pick_dtype(dtype)
+    return None if wanted == model.score.weight.dtype else wanted
 
 
 class _Workers:
@@ -74,6 +82,7 @@ class RewardWorker:
         self._model: Transformer
         if self._alone:
             self._model = load_folder(folder, pick_device(config.device))
+            self._scorer = LocalScorer(self._model, _products(self._model, config.dtype))
             return
         mesh = start_processes(folder, config.tensor_parallel, config.pipeline_parallel, config.device, "auto")
         whole = load_model(folder, str(mesh.device))
@@ -85,7 +94,7 @@ class RewardWorker:
 
     def _scores(self, sequences: list[list[int]]) -> list[float]:
         if not isinstance(self._model, DriverTransformer):
-            return sequence_scores(self._model, sequences, title="scores", quiet=True)
+            return sequence_scores(self._scorer, sequences, title="scores", quiet=True)
         with torch.inference_mode():
             read = [self._model.encode(tokens)[-1] for tokens in sequences]
             scores: list[float] = self._model.scores(torch.stack(read).to(self._model.score.weight.dtype)).tolist()

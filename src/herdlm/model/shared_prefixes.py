@@ -100,10 +100,15 @@ def _group(sequences: Sequence[_Sequence], device: torch.device) -> _Group:
 
 
 @torch.no_grad()
-def last_hidden_states(model: Transformer, sequences: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Tensor]]:
+def last_hidden_states(
+    model: Transformer, sequences: Sequence[Sequence[int]], products: torch.dtype | None = None
+) -> Iterator[tuple[list[int], Tensor]]:
     """Hidden states of each sequence's last token, in batches: the numbers of sequences, and [S, D] in their order.
 
     Up to rounding they are those of each sequence alone. None may be empty.
+
+    Args:
+        products: the type to compute matrix products in, e.g. bfloat16; by default that of the weights.
     """
     device = next(model.parameters()).device
     order = sorted(range(len(sequences)), key=lambda number: list(sequences[number]))
@@ -125,7 +130,8 @@ def last_hidden_states(model: Transformer, sequences: Sequence[Sequence[int]]) -
             placed.append(_Sequence(order[at], path, shared))
             at += 1
         attend = _SharedAttention(placed, device)
-        hidden = model(torch.tensor([tokens], device=device), torch.tensor([positions], device=device), attend)
+        with torch.autocast(device.type, products, enabled=products is not None):
+            hidden = model(torch.tensor([tokens], device=device), torch.tensor([positions], device=device), attend)
         yield [s.number for s in placed], hidden[0, [s.path[-1] for s in placed]]
 
 

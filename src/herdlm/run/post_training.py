@@ -26,7 +26,8 @@ ALIGN, FILES, SYNTH, ROUNDS, GATE = (
 )
 SFT, DPO, GRPO = (f"{ALIGN}:{name}_stage" for name in ("sft", "dpo", "grpo"))
 FILE_KEYS = ("dialogs", "preferences", "prompts", "gate", "exam")  # of align.data
-SELECTION_KEYS = ("keep_per_task", "keep_share_unverified")  # of rejection sampling; used only after sampling
+# Keys of rejection sampling that are used only after sampling.
+SELECTION_KEYS = ("keep_per_prompt", "keep_per_task", "keep_share_unverified", "pairs_per_task")
 
 Roles = dict[str, str]  # role -> stage that makes the input
 
@@ -166,7 +167,7 @@ def _sampling(align: AlignConfig, prefix: str, model: str, config: RejectionConf
             "samples",
             f"{ROUNDS}:verdicts_stage",
             inputs={"samples": f"{prefix}-samples"},
-            settings=_own_verifiers(align),
+            settings={"pairs_per_task": config.pairs_per_task, **_own_verifiers(align)},
         ),
     ]
 

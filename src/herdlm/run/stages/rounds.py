@@ -43,7 +43,7 @@ def verdicts_stage(context: Context) -> dict[str, Any]:
     rows = read_json_lines(context.inputs["samples"] / SAMPLES)
     verified(context, rows)
     write_json_lines(context.out / SAMPLES, rows)
-    pairs = select(rows, SelectConfig(keep_per_prompt=0)).pairs
+    pairs = select(rows, SelectConfig(keep_per_prompt=0, pairs_per_task=context.stage.settings["pairs_per_task"])).pairs
     sides: dict[bool, list[Any]] = {True: [], False: []}
     pair: Any
     for pair in pairs:
@@ -73,11 +73,10 @@ def select_stage(context: Context) -> dict[str, Any]:
     rows = read_json_lines(context.inputs["samples"] / SAMPLES)
     if "reward" in context.inputs:
         rewarded(context, rows, context.inputs["reward"], context.stage.settings["reward_seq_len"])
-    share = config.keep_share_unverified
-    found = select(rows, SelectConfig(keep_per_task=config.keep_per_task, share_unverified=share))
+    found = select(rows, selection(config))
     if config.choose == "random":
         some = [_one_at_random(row, context.seed("choose")) for row in rows]
-        found.kept = select(some, SelectConfig(keep_per_task=config.keep_per_task, share_unverified=1.0)).kept
+        found.kept = select(some, selection(config.model_copy(update={"keep_share_unverified": 1.0}))).kept
     write_json_lines(context.out / KEPT, found.kept)
     write_json_lines(context.out / PAIRS, found.pairs)
     return found.counts
@@ -124,6 +123,17 @@ def _draw(
         for sample in row["samples"]:
             sample["model"] = context.stage.options["source"]
     return found
+
+
+def selection(config: RejectionConfig) -> SelectConfig:
+    """How a round selects."""
+    return SelectConfig(
+        keep_per_prompt=config.keep_per_prompt,
+        keep_per_task=config.keep_per_task,
+        share_unverified=config.keep_share_unverified,
+        diverse=config.keep_per_prompt > 1,
+        pairs_per_task=config.pairs_per_task,
+    )
 
 
 def _one_at_random(row: SampledRow, seed: int) -> SampledRow:
