@@ -9,7 +9,7 @@ from herdlm.base.errors import InputError
 from herdlm.pretrain.config import timeline
 from herdlm.pretrain.pretrain import pretrain
 from herdlm.recipe import read_recipe
-from herdlm.scaling import mix_runs as mix_bench
+from herdlm.scaling import trained as training
 from herdlm.scaling.mix_candidates import CandidatesConfig, make_candidates
 from herdlm.scaling.mix_search import mix_search
 from tests.run.conftest import ROOT, herdlm
@@ -148,18 +148,18 @@ def test_a_search_that_was_cut_off_trains_only_what_is_missing(told, data, tmp_p
         trained.append(job.name)
         return pretrain(job, **options)
 
-    monkeypatch.setattr(mix_bench, "pretrain", cut)
+    monkeypatch.setattr(training, "pretrain", cut)
     with pytest.raises(KeyboardInterrupt):
         search(data, tmp_path / "out", confirm="ladder-3")
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(mix_bench, "pretrain", lambda *a, **k: trained.append(a[0].name) or pretrain(*a, **k))
+    monkeypatch.setattr(training, "pretrain", lambda *a, **k: trained.append(a[0].name) or pretrain(*a, **k))
     assert search(data, tmp_path / "out", confirm="ladder-3") == told[1]
     assert len(trained) == 8
 
 
 def test_another_search_takes_over_the_models_that_it_shares(told, data, tmp_path, monkeypatch):
     trained = []
-    monkeypatch.setattr(mix_bench, "pretrain", lambda *a, **k: trained.append(a[0].name) or pretrain(*a, **k))
+    monkeypatch.setattr(training, "pretrain", lambda *a, **k: trained.append(a[0].name) or pretrain(*a, **k))
     (tmp_path / "two.toml").write_text(
         "[candidates.half]\nmix = { numbers = 0.5, prose = 0.5 }\n[weights]\nprose = 2.0\n"
     )

@@ -128,8 +128,8 @@ def held_out(laws: Laws, *, seed: int) -> dict[str, Any] | None:
     except InputError:
         return None
     result: dict[str, Any] = {"models": int(large.sum()), "above_flops": rounded(bound)}
-    tops = [p for p in laws.isoflop.usable if p.flops >= bound] if laws.isoflop is not None else []
-    flops, bottoms = np.array([p.flops for p in tops]), np.array([p.bottom for p in tops])
+    minima = [p for p in laws.isoflop.usable if p.flops >= bound] if laws.isoflop is not None else []
+    flops, bottoms = np.array([p.flops for p in minima]), np.array([p.bottom for p in minima])
     if small.surface is not None:
         top, best = points.some(large), small.surface.best
         errors = best.loss(top.params, top.tokens) / top.loss - 1
@@ -138,13 +138,13 @@ def held_out(laws: Laws, *, seed: int) -> dict[str, Any] | None:
             "loss_error": rounded(float(np.abs(errors).mean())),
             "loss_bias": rounded(float(errors.mean())),
             "minima_error": _mean_error(at_minima, bottoms),
-            "tokens_error": _tokens_error([best.optimum(c, points.flops_factor)[1] for c in flops], tops),
+            "tokens_error": _tokens_error([best.optimum(c, points.flops_factor)[1] for c in flops], minima),
         }
-    if small.isoflop is not None and tops:
+    if small.isoflop is not None and minima:
         at_minima = [fit_minima(small.isoflop, c, draws=20, seed=seed)[0] for c in flops]
         result["isoflop"] = {
             "minima_error": _mean_error(at_minima, bottoms),
-            "tokens_error": _tokens_error([small.isoflop.tokens(c) for c in flops], tops),
+            "tokens_error": _tokens_error([small.isoflop.tokens(c) for c in flops], minima),
         }
     return result
 

@@ -99,8 +99,7 @@ class Points:
 
     def with_loss(self, loss: Floats) -> Points:
         """The same models with other losses."""
-        arrays = (self.params, self.tokens, self.flops, loss, self.budget)
-        return Points(*arrays, self.flops_factor, self.source, self.columns, self.warnings)
+        return replace(self, loss=loss)
 
 
 def read_rows(path: Path, where: Sequence[str] = ()) -> tuple[list[Row], dict[str, str]]:
@@ -249,11 +248,20 @@ def make_points(models: Sequence[Mapping[str, float]], columns: Mapping[str, str
         tokens = m["tokens"] if "tokens" in m else m["flops"] / (factor * m["params"])
         flops = m["flops"] if "flops" in m and not nominal else factor * m["params"] * tokens
         made.append((m["params"], tokens, flops, m["loss"]))
-    columns_of = np.array(made, dtype=np.float64).reshape(-1, 4).T
+    table = np.array(made, dtype=np.float64).reshape(-1, 4)
     named = all("budget" in m for m in models)
     budget = np.array([m["budget"] for m in models]) if named else None
-    params, tokens, flops, loss = columns_of[0], columns_of[1], columns_of[2], columns_of[3]
-    return Points(params, tokens, flops, loss, budget, factor, source, dict(columns), tuple(warnings))
+    return Points(
+        params=table[:, 0],
+        tokens=table[:, 1],
+        flops=table[:, 2],
+        loss=table[:, 3],
+        budget=budget,
+        flops_factor=factor,
+        source=source,
+        columns=dict(columns),
+        warnings=tuple(warnings),
+    )
 
 
 def read_points(path: Path, where: Sequence[str] = ()) -> Points:
