@@ -102,14 +102,9 @@ def plan_ladder(
     rungs = []
     for job in jobs:
         params = float(getattr(job.model, herd.axis))
-<<<<<<< HEAD
         by_budget = FLOPS_PER_PARAMETER_TOKEN * params
         wanted: list[tuple[float | None, float, str]] = []
         wanted += [(budget, budget / by_budget, f"{budget:.4g}") for budget in budgets]
-=======
-        wanted: list[tuple[float | None, float, str]]
-        wanted = [(budget, budget / (FLOPS_PER_PARAMETER_TOKEN * params), f"{budget:.4g}") for budget in budgets]
->>>>>>> scaling
         wanted += [(None, ratio * params, f"{ratio:g}x") for ratio in ratios]
         for budget, length, label in wanted:
             name = f"{job.name}-{label.replace('+', '')}"
