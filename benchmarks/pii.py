@@ -1,4 +1,4 @@
-"""Precision and recall of masking personal data on the labelled set of ``pii_set.py``, beside presidio.
+"""Precision and recall of masking personal data on the labeled set of ``pii_set.py``, beside presidio.
 
     python benchmarks/pii.py --seed 2 [--out benchmarks/results]
 

@@ -1,4 +1,4 @@
-"""Makes a labelled set of texts with personal data in twelve languages, by a seed.
+"""Makes a labeled set of texts with personal data in twelve languages, by a seed.
 
     python benchmarks/pii_set.py --seed 1 --out set.jsonl
 

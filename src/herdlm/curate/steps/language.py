@@ -30,7 +30,7 @@ MODEL_SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83
 EXCERPTS = 10
 EXCERPT_CHARS = 60
 MIN_SCRIPT_SHARE = 0.5  # of the letters, from which a script decides
-MAX_CAPITALS = 0.3  # of the letters; German prose has 0.08, titles in English 0.2
+MAX_CAPITALS = 0.3  # of the letters
 MIN_KANA_SHARE = 0.1  # of Kana and Han together, from which a page is Japanese; Chinese pages quote less
 
 # Languages so close to another that even pure text scores for both: on translated manuals, 34% of Norwegian pages and
