@@ -250,6 +250,7 @@ def test_training_goes_on_from_an_adapter_and_names_a_base_that_is_gone(folder, 
         sft(job(folder, tmp_path / "again", model=tmp_path / "adapter", steps=1, lora=2, merge=False), SFT)
     config = tmp_path / "adapter" / "adapter_config.json"
     config.write_text(config.read_text().replace(str(folder / "base"), "/gone"))
+    (tmp_path / "adapter" / "manifest.json").unlink()  # an adapter of the user's own
     with pytest.raises(InputError, match="LoRA adapter of '/gone', which is no folder here"):
         sft(job(folder, tmp_path / "out", model=tmp_path / "adapter"), SFT)
 

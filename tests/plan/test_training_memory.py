@@ -89,7 +89,8 @@ def test_the_405b_needs_checkpointing_in_80_gib():
     assert full["weights"] + full["optimizer"] == pytest.approx(state, rel=0.1)
     whole = 8 * 3_187_703_808 / 8 / 2**30  # eight layers, cut by eight
     assert full["gathered"] == pytest.approx(2 * whole, rel=0.01)
-    assert full["accumulated"] == pytest.approx(4 * whole, rel=0.01)
+    # Of the four chunks of layers one is summed up at the peak: the others' gradients are reduced before or after it.
+    assert full["accumulated"] == pytest.approx(4 * whole / 4, rel=0.01)
 
 
 def test_categories_add_up_and_offload_and_sharding_change_their_own():

@@ -58,7 +58,7 @@ def fit(
             say(line)
 
 
-@scaling.command(**example("herdlm scaling forecast ladder/points.csv --flops 3.8e25 --benchmarks scores.csv"))
+@scaling.command(**example("herdlm scaling forecast ladder/points.csv --flops 3.8e25"))
 def forecast(
     points: PointsArgument,
     flops: Annotated[float, typer.Option(help="Compute of the run, such as 3.8e25.")],
@@ -104,8 +104,8 @@ def _write(path: Path, text: str) -> None:
 
 @scaling.command(
     **example(
-        "herdlm scaling ladder recipes/tiny.toml --tokens runs/tiny/stages/tokens",
-        "--tokenizer runs/tiny/stages/tokenizer --budgets 1e12,3e12,1e13 --shapes 5 --out ladder",
+        "herdlm scaling ladder recipes/tiny.toml --tokens run/tokens",
+        "--tokenizer run/tokenizer --budgets 1e12,1e13 --shapes 5 --out ladder",
     )
 )
 def ladder(
@@ -168,10 +168,7 @@ def _part(text: str) -> tuple[int, int]:
 
 
 @scaling.command(
-    **example(
-        "herdlm scaling budget --gpus 1024 --gpu h100 --days 30 --points ladder/points.csv",
-        "--benchmarks scores.csv --page budget.html",
-    )
+    **example("herdlm scaling budget --gpus 1024 --gpu h100 --days 30", "--points ladder/points.csv --page budget.html")
 )
 def budget(
     gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs.")],

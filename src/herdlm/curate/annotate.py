@@ -144,6 +144,7 @@ def _as_batch(pages: list[Page], shard: Shard) -> Batch:
         "bytes": [len(page.payload) for page in pages],
         **{name: [0] * count for name in ("words", "pii", "dirty_words")},
         "text": [""] * count,
+        "listings": [frozenset()] * count,
         **{
             name: list(nothing)
             for name in ("language_score", "quality", "domain", "page_type", "step", "reason", "split", *FINGERPRINTS)

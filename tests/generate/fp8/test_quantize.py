@@ -164,12 +164,12 @@ def test_what_cannot_be_quantized_is_refused(folder, tmp_path):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["layers.1.mlp.up_proj", "layers.0.mlp.up_proj"], ids=["FP8", "left alone"])
-def test_weights_that_are_not_finite_are_refused_by_tensor_and_row(tmp_path, value, name):
+def test_weights_that_are_not_finite_are_refused_by_tensor(tmp_path, value, name):
     model = small_model(layers=4)
     with torch.no_grad():
         model.model.get_submodule(name).weight[7, 3] = value
     save_folder(model, tmp_path / "model")
-    with pytest.raises(DamagedError, match=rf"model.{name}.weight holds values in row 7 that are not finite"):
+    with pytest.raises(DamagedError, match=rf"model.{name}.weight holds numbers that are not finite"):
         quantize(tmp_path / "model", tmp_path / "fp8", Fp8Config(), quiet=True)
     assert not (tmp_path / "fp8").exists()
 

@@ -147,9 +147,8 @@ def test_a_full_server_says_429_and_when_to_come_again(slow):
 @pytest.mark.parametrize("slow", [1], indirect=True)
 def test_a_request_that_takes_too_long_is_told_so(slow):
     client = slow.client_with(slow.keys["all"])
-    with pytest.raises(openai.InternalServerError, match="took longer than this server allows") as caught:
-        client.completions.create(**TEXT)
-    assert (caught.value.status_code, caught.value.code) == (504, "timeout")
+    cut = client.completions.create(**TEXT)
+    assert cut.choices[0].finish_reason == "length" and 0 < cut.usage.completion_tokens < TEXT["max_tokens"]
     eventually(lambda: not slow.engine.busy)
     with pytest.raises(openai.APIError, match="took longer"):
         list(client.completions.create(**TEXT, stream=True))

@@ -120,7 +120,7 @@ ASK = {"model": "flagship", "messages": [{"role": "user", "content": "Hi"}]}
 
 def dialog(messages, tools=(), **more):
     chat = ChatBody.model_validate({"model": "x", "messages": messages, "tools": list(tools), **more})
-    return to_dialog(chat.messages, chat.tools if chat.may_call else [])
+    return to_dialog(chat.messages, chat.offered)
 
 
 def turn(role, content, end="<|eot_id|>"):
