@@ -134,7 +134,7 @@ def _read_keys(folder: Path) -> int:
 def _prompts(folder: Path) -> None:
     rows = [
         {"id": "a", "prompt": "text", "max_tokens": 3, "stop": ["x"], "temperature": 0.5},
-        {"id": 3, "messages": DIALOG[:1], "seed": 4, "logit_bias": {"3": -1.5}},
+        {"id": 7, "messages": DIALOG[:1], "seed": 4, "logit_bias": {"3": -1.5}},
         {"prompt": "y", "n": 2, "grammar": {"regex": "[a-c]+"}},
     ]
     (folder / "in.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")

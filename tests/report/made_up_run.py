@@ -19,7 +19,7 @@ from herdlm.run.stage import Context, Stage
 from tests.report import made_up_evaluation
 
 TOML = """
-name = "made-up <run>"
+name = "made-up_run"
 seed = 7
 [data]
 sources = ["secret-folder/crawl.warc.gz"]

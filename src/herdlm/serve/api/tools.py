@@ -64,7 +64,8 @@ def answer_grammar(
 def arguments(function: Function) -> dict[str, Any]:
     """The schema of a function's arguments. One that describes no properties has none."""
     found = function.parameters
-    return bounded(found) if found.keys() - {"type", "title", "description", "$schema"} else NO_ARGUMENTS
+    said = found.keys() - {"title", "description", "$schema"}
+    return NO_ARGUMENTS if not said or (said == {"type"} and found["type"] == "object") else bounded(found)
 
 
 def _rule(name: str, schema: dict[str, Any]) -> str:
