@@ -181,7 +181,8 @@ def test_a_call_that_must_be_made_is_made_and_obeys_its_schema(folder_for_tools,
     client = folder_for_tools.client
     for seed in range(3):
         options = {"tools": TOOLS, "tool_choice": choice, "seed": seed, "max_tokens": 120}
-        answer = client.chat.completions.create(**ASK, **options, parallel_tool_calls=False).choices[0]
+        options |= {"parallel_tool_calls": False}
+        answer = client.chat.completions.create(**ASK, **options).choices[0]
         (made,) = answer.message.tool_calls
         assert answer.finish_reason == "tool_calls" and answer.message.content is None
         assert made.type == "function" and made.id.startswith("call_")
