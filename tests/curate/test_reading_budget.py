@@ -21,7 +21,7 @@ from herdlm.curate.steps.heuristics import Heuristics
 from tests.reading_budget import code_lines
 
 SOURCE = Path(herdlm.__file__).parent
-LINES, FILES = 1190, 17
+LINES, FILES = 1250, 18
 WORK = {function.__code__ for function in (annotate._batches, run_steps, RowWriter.write)}  # read, judge, write
 
 
