@@ -43,6 +43,32 @@ PromptsOption = Annotated[
 SamplesOption = Annotated[int, typer.Option(min=2, help="Answers to each prompt, with --prompts-per-step.")]
 Parts = tuple[dict[str, Any], list[str]]
 
+SHAPE = {"recipe", "model", "layers", "hidden", "ffn", "heads", "kv_heads", "vocab", "mlp", "set_"}
+LENGTHS = {"input_", "output"}
+TRAFFIC = {"requests_per_s", "first_token", "each_token", "sequences"}
+OF_FILE = {"file", "hardware", "json_"}
+OF_SERVING = SHAPE | LENGTHS | TRAFFIC | {"gpu", "system", "hardware", "precision", "serve", "json_"}
+
+
+def refuse_unused(ctx: typer.Context) -> None:
+    """Refuse options on the command line that what was asked for does not use.
+
+    Raises:
+        InputError: there is one.
+    """
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if "file" in given:
+        unused, why = set(given) - OF_FILE, "is not about the rows of a file"
+    elif "serve" in given:
+        unused, why = set(given) - OF_SERVING, "is not about serving"
+    else:
+        batch = LENGTHS | {"samples"}
+        unused = set(given) & (TRAFFIC | (set() if "prompts_per_step" in given else batch))
+        why = "needs --serve, or --prompts-per-step" if unused & batch else "needs --serve"
+    if first := next((name for name in given if name in unused), None):
+        raise InputError(f"--{first.strip('_').replace('_', '-')} {why}", "Remove it")
+
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
@@ -109,11 +135,6 @@ class ServingOptions:
     first_token: float | None
     each_token: float | None
     sequences: int | None
-
-    def given(self, *but: str) -> str | None:
-        """An option that is given, of all ``but`` these."""
-        found = next((name for name in self.__slots__ if name not in but and getattr(self, name) is not None), None)
-        return f"--{found.replace('_', '-')}" if found else None
 
 
 def serving_part(options: ServingOptions, shape: Any, machine: Any, precision: str | None) -> dict[str, Any]:

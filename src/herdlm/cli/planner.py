@@ -34,6 +34,7 @@ from herdlm.cli.plan_parts import (
     StorageOption,
     TokensOption,
     parts_of,
+    refuse_unused,
     serving_part,
 )
 from herdlm.cli.plan_search import BestOption, ExplainOption, SearchOption, TraceOption, best_layout, write_trace
@@ -53,6 +54,7 @@ HardwareOption = Annotated[
     )
 )
 def plan(
+    ctx: typer.Context,
     recipe: Annotated[
         Path | None, typer.Argument(help="A recipe, whose flagship and layout are planned.", show_default=False)
     ] = None,
@@ -138,6 +140,7 @@ def plan(
     from herdlm.plan.stacks import stack_named
 
     catalog, constants = read_hardware(*(hardware or ())), read_constants()
+    refuse_unused(ctx)
     if file is not None:
         from herdlm.plan.published import read_rows
         from herdlm.plan.rows import predict_rows
@@ -148,15 +151,7 @@ def plan(
     shape = {"layers": layers, "hidden": hidden, "ffn": ffn, "heads": heads, "kv_heads": kv_heads, "vocab": vocab}
     run = RunOptions(tokens, failures, storage, checkpoint_every, blocking, spares, price, pue, co2)
     serving = ServingOptions(requests_per_s, input_, output, first_token, each_token, sequences)
-    lengths = ("input", "output") if prompts_per_step else ()
-    if not serve and (unused := serving.given(*lengths)):
-        raise InputError(f"{unused} is about serving", "Give --serve, or remove it")
     if serve:
-        training = {"gpus": gpus, "seq_len": seq_len, "tokens_per_step": tokens_per_step, "tp": tp, "cp": cp, "pp": pp}
-        unused = next((f"--{name.replace('_', '-')}" for name, value in training.items() if value), run.given())
-        unused = unused or ("--tokens" if tokens else "--prompts-per-step" if prompts_per_step else None)
-        if unused:
-            raise InputError(f"{unused} is about training", "Remove it, or --serve")
         made = _shape(recipe, model, shape, mlp, set_)
         plans = serving_part(serving, made, catalog.machine(gpu, system), precision)
         _print(plans, run_text.serving_lines(plans), json_)

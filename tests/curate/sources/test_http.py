@@ -7,6 +7,7 @@ import io
 import zlib
 
 import pytest
+import zstandard
 from fastwarc.stream_io import BrotliWriter, ZstdWriter
 
 from herdlm.curate.sources.http import BodyError, media_type, parse_response
@@ -189,7 +190,6 @@ def test_zstd_with_skipped_frames_and_damage(write: Write) -> None:
 
 
 def test_zstd_dictionary(write: Write) -> None:
-    zstandard = pytest.importorskip("zstandard")
     records = [record(f"https://x.example/{i}", page(article("en", str(i)))) for i in range(300)]
     dictionary = zstandard.train_dictionary(4096, records)
     packer = zstandard.ZstdCompressor(dict_data=dictionary)

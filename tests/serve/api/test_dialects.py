@@ -8,21 +8,15 @@ import openai
 import pytest
 
 from herdlm.serve.api.responses import MAX_KEPT, Conversations
-from tests.serve.conftest import running, write_model
 
 CITY = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 5}}, "required": ["city"]}
 ASK = {"model": "flagship", "input": "Hello", "max_output_tokens": 6, "temperature": 0}
 CLOCK = {"type": "function", "name": "clock", "parameters": {"type": "object", "properties": {}}, "strict": True}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory, tokenizer):
-    """A model with room for tools."""
-    folder = write_model(tmp_path_factory.mktemp("roomy") / "flagship", tokenizer)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2048}))
-    with running(folder) as server:
-        yield server
+@pytest.fixture
+def server(roomy):
+    return roomy
 
 
 @pytest.fixture

@@ -23,15 +23,9 @@ TOOLS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory, tokenizer):
-    """A model with room for tools."""
-    folder = tmp_path_factory.mktemp("roomy") / "flagship"
-    write_model(folder, tokenizer)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2048}))
-    with running(folder) as server:
-        yield server
+@pytest.fixture
+def server(roomy):
+    return roomy
 
 
 @pytest.fixture

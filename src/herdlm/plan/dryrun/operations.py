@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from herdlm.base.errors import InputError
 from herdlm.plan.dryrun.observe import size_of, tensors_in
 from herdlm.plan.dryrun.private import group_of
 from herdlm.plan.dryrun.report import Collective, Flops
@@ -103,7 +104,7 @@ class TrafficMeter:
         if namespace not in ("c10d", "_c10d_functional") or name == "wait_tensor":
             return
         if name not in COLLECTIVES:
-            raise NotImplementedError(f"a dry run does not know the collective {name}")
+            raise InputError(f"a dry run does not know the collective {name}", "Report it with the recipe")
         group = group_of([*args, *named.values()])
         tensors = list(tensors_in([args, named, result]))
         # The largest is the whole: what a gather makes, or a scatter reads. A list of parts adds up to it.

@@ -71,7 +71,7 @@ class Body(BaseModel):
         for field, value in (self.model_extra or {}).items():
             if field in self.hints:
                 continue
-            neutral = {**UNSUPPORTED, **self.neutral}.get(field)
+            neutral = self.neutral.get(field, UNSUPPORTED.get(field))
             if neutral is None:
                 known = [*type(self).model_fields, *self.neutral]
                 if meant := misspelled(field, known):

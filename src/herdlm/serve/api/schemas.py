@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 LARGEST_INTEGER = 2**53 - 1  # the largest that JSON readers agree on
@@ -15,6 +16,9 @@ _ONE = ("additionalProperties", "contains", "else", "if", "items", "not", "prope
 _LISTS = ("anyOf", "oneOf", "prefixItems", "items")
 _NAMED = ("$defs", "definitions", "dependentSchemas", "patternProperties", "properties")
 _OPENS = ("additionalProperties", "unevaluatedProperties", "patternProperties")
+_PARTS = frozenset({"anyOf", "oneOf", "if", "then", "else", "not"})  # schemas of the same value
+_BESIDE = frozenset({"allOf", "properties", "$ref"})
+MAX_REFERENCES = 32  # that lead from one to the next
 _RANGES = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
 
 
@@ -23,35 +27,72 @@ def bounded(schema: Mapping[str, Any]) -> dict[str, Any]:
 
     Pydantic and other writers leave ``additionalProperties`` out where they mean the listed properties. What a schema
     says itself stays: an object with ``additionalProperties`` of true stays open. Parts of an ``allOf`` stay open, too,
-    since each must allow what the others list.
+    since each must allow what the others list; the whole is closed around what they list together.
     """
-    kept = _joined_references(schema)
-    made: dict[str, Any] = _bounded(schema, kept, "#", joined=False)
+    made: dict[str, Any] = _bounded(schema, _Root(schema, _joined_references(schema)), "#", joined=False)
     return made
 
 
-def _bounded(schema: Any, kept: frozenset[str], path: str, *, joined: bool) -> Any:
+@dataclass(frozen=True, slots=True)
+class _Root:
+    """The whole schema, and the references to what must stay open."""
+
+    schema: Mapping[str, Any]
+    kept: frozenset[str]
+
+    def listed(self, part: Any, depth: int = 0) -> set[str] | None:
+        """The properties that a part of an ``allOf`` lists; None if it is open, or no plain object."""
+        if not isinstance(part, Mapping) or depth > MAX_REFERENCES:
+            return None
+        if "$ref" in part:
+            return self.listed(self._found(part["$ref"]), depth + 1)
+        names = set(part.get("properties", {}))
+        for inner in part.get("allOf", []):
+            found = self.listed(inner, depth + 1)
+            if found is None:
+                return None
+            names |= found
+        lists = not {"properties", "allOf"}.isdisjoint(part)
+        return names if lists and _PARTS.isdisjoint(part) and not any(key in part for key in _OPENS) else None
+
+    def _found(self, reference: Any) -> Any:
+        """What a reference into the schema names; None if it names nothing here."""
+        found: Any = self.schema
+        if not isinstance(reference, str) or not reference.startswith("#/"):
+            return None
+        for key in reference[2:].split("/"):
+            found = found.get(key.replace("~1", "/").replace("~0", "~")) if isinstance(found, Mapping) else None
+        return found
+
+
+def _bounded(schema: Any, root: _Root, path: str, *, joined: bool) -> Any:
     if not isinstance(schema, Mapping):
         return schema
     made = dict(schema)
+    shared = joined or not _BESIDE.isdisjoint(made)  # what anyOf lists stands beside what this schema lists
     for key in _ONE:
         if isinstance(made.get(key), Mapping):
-            made[key] = _bounded(made[key], kept, f"{path}/{key}", joined=False)
+            made[key] = _bounded(made[key], root, f"{path}/{key}", joined=shared and key in _PARTS)
     for key in _LISTS:
         if isinstance(made.get(key), list):
-            made[key] = [_bounded(part, kept, f"{path}/{key}/{n}", joined=joined) for n, part in enumerate(made[key])]
+            part_of = shared and key in _PARTS
+            made[key] = [_bounded(part, root, f"{path}/{key}/{n}", joined=part_of) for n, part in enumerate(made[key])]
     for key in _NAMED:
         if isinstance(made.get(key), Mapping):
             made[key] = {
-                name: _bounded(part, kept, f"{path}/{key}/{name}", joined=False) for name, part in made[key].items()
+                name: _bounded(part, root, f"{path}/{key}/{name}", joined=False) for name, part in made[key].items()
             }
+    closed = not joined and path not in root.kept and _PARTS.isdisjoint(schema) and "$ref" not in schema
     if isinstance(made.get("allOf"), list):
+        listed = root.listed(schema) if closed else None
+        if listed:
+            made["properties"] = {name: {} for name in sorted(listed)} | made.get("properties", {})
+        closed = bool(listed)
         several = joined or len(made["allOf"]) > 1 or "properties" in made
         made["allOf"] = [
-            _bounded(part, kept, f"{path}/allOf/{n}", joined=several) for n, part in enumerate(made["allOf"])
+            _bounded(part, root, f"{path}/allOf/{n}", joined=several) for n, part in enumerate(made["allOf"])
         ]
-        joined = True
-    if "properties" in made and not joined and path not in kept and not any(key in made for key in _OPENS):
+    if closed and "properties" in made and not any(key in made for key in _OPENS):
         made["additionalProperties"] = False
     return made if {"enum", "const"} & made.keys() else made | _limits(made)
 
