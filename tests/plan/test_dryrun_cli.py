@@ -48,3 +48,10 @@ def test_mistakes_are_named(arguments, problem):
     result = dryrun(*arguments)
     assert isinstance(result.exception, InputError)
     assert problem in str(result.exception)
+
+
+@pytest.mark.parametrize(("recipe", "gpus"), [("8b", 512), ("70b", 4096), ("405b", 16_384)])
+def test_the_first_rank_of_the_shipped_recipes_fits_its_gpu(recipe, gpus):
+    path = str(ROOT / "recipes" / f"llama3.1-{recipe}.toml")
+    result = CliRunner().invoke(app, ["dryrun", path, "--gpus", str(gpus), "--rank", "0"])
+    assert result.exception is None, result.exception
